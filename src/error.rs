@@ -1,0 +1,171 @@
+//! What can go wrong, by cause.
+//!
+//! Every message is lower case, without a full stop, says what was expected, then what was found, and for which name.
+
+use std::path::PathBuf;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error, by cause, with the data that is needed to mend it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor, slice or array has the wrong shape.
+    #[error("{what}: expected shape {expected}, found {found}")]
+    Shape {
+        /// The operation or tensor, by name.
+        what: String,
+        /// The shape, or the rule for it, that was needed.
+        expected: String,
+        /// The shape that was given.
+        found: String,
+    },
+    /// An id (of a token, a position, a class) is not below its limit.
+    #[error("{what}: expected an id below {limit}, found {id}")]
+    Id {
+        /// What the id selects.
+        what: String,
+        /// The id that was given.
+        id: u64,
+        /// The first id that is too large.
+        limit: usize,
+    },
+    /// A setting or argument is outside what it may be.
+    #[error("{name}: expected {expected}, found {found}")]
+    Argument {
+        /// The setting's name.
+        name: String,
+        /// The values that it may have.
+        expected: String,
+        /// The value that was given.
+        found: String,
+    },
+    /// A key of a configuration file is missing, wrong or not supported.
+    #[error("config `{key}`: expected {expected}, found {found}")]
+    Config {
+        /// The key, as the file spells it.
+        key: String,
+        /// The values that it may have.
+        expected: String,
+        /// The value that was found.
+        found: String,
+    },
+    /// An operation without a backward formula was applied to a tensor that needs gradients.
+    #[error("operation `{op}` has no gradient, but its input needs one")]
+    NoGradient {
+        /// The operation.
+        op: &'static str,
+    },
+    /// `backward` was called on a tensor that no gradient can start from.
+    #[error("backward: expected {expected}, found {found}")]
+    Backward {
+        /// What `backward` needs.
+        expected: &'static str,
+        /// What it was given.
+        found: String,
+    },
+    /// Tensors of a checkpoint do not fit the model; every bad name is listed.
+    #[error("{0}")]
+    Load(Box<LoadReport>),
+    /// A tokenizer could not be built, or refused its input.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A file's content is not what its format prescribes.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found, with the line or byte.
+        reason: String,
+    },
+    /// The operating system refused to read or write a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A number that must be finite is not, for example a training loss.
+    #[error("{what}: expected a finite number, found {found}")]
+    NotFinite {
+        /// The quantity.
+        what: String,
+        /// Its value.
+        found: f64,
+    },
+}
+
+/// Every name of a checkpoint that did not fit the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Names that the model needs and the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// Names that the checkpoint has and the model does not know.
+    pub unexpected: Vec<String>,
+    /// Names whose shapes differ.
+    pub mis_shaped: Vec<MisShaped>,
+}
+
+/// A tensor of a checkpoint whose shape is not the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MisShaped {
+    /// The tensor's name in the checkpoint.
+    pub name: String,
+    /// The shape that the model needs.
+    pub expected: Vec<usize>,
+    /// The shape that the checkpoint holds.
+    pub found: Vec<usize>,
+}
+
+impl LoadReport {
+    /// Whether every name was found with its shape and none was left over.
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.mis_shaped.is_empty()
+    }
+}
+
+impl std::fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "checkpoint does not fit the model: {} missing, {} unexpected, {} mis-shaped",
+            self.missing.len(),
+            self.unexpected.len(),
+            self.mis_shaped.len()
+        )?;
+        for m in &self.mis_shaped {
+            write!(f, "; tensor `{}`: expected shape {:?}, found {:?}", m.name, m.expected, m.found)?;
+        }
+        for name in &self.missing {
+            write!(f, "; missing `{name}`")?;
+        }
+        for name in &self.unexpected {
+            write!(f, "; unexpected `{name}`")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error {
+    /// An [`Error::Shape`] from anything that prints.
+    pub(crate) fn shape(what: impl Into<String>, expected: impl std::fmt::Display, found: impl std::fmt::Debug) -> Self {
+        Error::Shape { what: what.into(), expected: expected.to_string(), found: format!("{found:?}") }
+    }
+
+    /// An [`Error::Argument`] from anything that prints.
+    pub(crate) fn argument(name: impl Into<String>, expected: impl Into<String>, found: impl std::fmt::Display) -> Self {
+        Error::Argument { name: name.into(), expected: expected.into(), found: found.to_string() }
+    }
+
+    /// An [`Error::Format`] about a file.
+    pub(crate) fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Error::Format { path: path.into(), reason: reason.into() }
+    }
+
+    /// An [`Error::Io`] about a file.
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Error::Io { path: path.into(), source }
+    }
+}

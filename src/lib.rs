@@ -1,0 +1,6 @@
+//! Train and run language models inside a Rust program: pure Rust, CPU only.
+
+pub mod error;
+pub mod kernels;
+
+pub use error::{Error, LoadReport, MisShaped, Result};
