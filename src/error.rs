@@ -150,12 +150,20 @@ impl std::fmt::Display for LoadReport {
 
 impl Error {
     /// An [`Error::Shape`] from anything that prints.
-    pub(crate) fn shape(what: impl Into<String>, expected: impl std::fmt::Display, found: impl std::fmt::Debug) -> Self {
+    pub(crate) fn shape(
+        what: impl Into<String>,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Debug,
+    ) -> Self {
         Error::Shape { what: what.into(), expected: expected.to_string(), found: format!("{found:?}") }
     }
 
     /// An [`Error::Argument`] from anything that prints.
-    pub(crate) fn argument(name: impl Into<String>, expected: impl Into<String>, found: impl std::fmt::Display) -> Self {
+    pub(crate) fn argument(
+        name: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl std::fmt::Display,
+    ) -> Self {
         Error::Argument { name: name.into(), expected: expected.into(), found: found.to_string() }
     }
 

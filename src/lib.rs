@@ -2,5 +2,7 @@
 
 pub mod error;
 pub mod kernels;
+pub mod mapped;
 
 pub use error::{Error, LoadReport, MisShaped, Result};
+pub use mapped::{Load, MappedFile};

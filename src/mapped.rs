@@ -1,0 +1,190 @@
+//! Files as byte slices: mapped into memory, or read whole.
+//!
+//! A mapped file costs no memory until it is touched, and its pages can be given back at any time, so a corpus or a
+//! checkpoint may be larger than memory. A file that is read whole is a copy that nobody else can change.
+//!
+//! **Hazard.** While a file is mapped, its bytes are the file's bytes. If another process writes to the file, what this
+//! process sees changes with it, and if the file is cut shorter, touching the lost part ends the process with a bus
+//! error. No program can guard against that; the operating systems offer no lock that all writers respect. Whoever
+//! cannot rule it out (a file on a network share, a folder that others write to) chooses [`Load::Read`]. Replacing a
+//! file by renaming a new one over it, as this crate does when it saves, is harmless: the mapping keeps the old file.
+//!
+//! ```
+//! use loquat::mapped::{Load, MappedFile};
+//!
+//! let path = std::env::temp_dir().join("loquat-mapped-doc.txt");
+//! std::fs::write(&path, "seven kittens")?;
+//! let file = MappedFile::open(&path, Load::Mmap)?;
+//! assert_eq!(&file[..5], b"seven");
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+// The one place outside `kernels/` that may hold an unsafe block: mapping a file cannot be safe, see the hazard above.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// How a file comes into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Load {
+    /// Map the file: nothing is copied, pages are read when they are touched. See the hazard in the
+    /// [module's documentation](self).
+    #[default]
+    Mmap,
+    /// Read the whole file into memory that belongs to this process alone.
+    Read,
+}
+
+/// The bytes of a file, read-only. They start at an address that is a multiple of 8.
+pub struct MappedFile {
+    bytes: Bytes,
+    path: PathBuf,
+}
+
+enum Bytes {
+    Mapped(memmap2::Mmap),
+    /// Words, so that the start is aligned for any number format; the last word may be longer than the file.
+    Owned(Vec<u64>, usize),
+}
+
+impl MappedFile {
+    /// Opens a file.
+    ///
+    /// With [`Load::Mmap`], what is no regular file (a pipe, a device) and what is empty is read instead, because it
+    /// cannot be mapped.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened, mapped or read, or does not fit into memory.
+    pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let bytes = Bytes::open(&path, load).map_err(|source| Error::io(&path, source))?;
+        Ok(MappedFile { bytes, path })
+    }
+
+    /// The file's path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the bytes are the file's own pages rather than a copy.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.bytes, Bytes::Mapped(_))
+    }
+}
+
+impl Bytes {
+    fn open(path: &Path, load: Load) -> std::io::Result<Self> {
+        let mut file = File::open(path)?;
+        let meta = file.metadata()?;
+        if meta.is_dir() {
+            return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "expected a file, found a folder"));
+        }
+        if !meta.is_file() {
+            return Self::read_stream(file);
+        }
+        if load == Load::Mmap && meta.len() > 0 {
+            // SAFETY: the mapping is private and read-only, and no `&mut` to it exists. That the file keeps its length
+            // and content is outside any program's power; the hazard is stated in the module's documentation, and
+            // `Load::Read` avoids it.
+            return Ok(Bytes::Mapped(unsafe { memmap2::Mmap::map(&file)? }));
+        }
+        let len = usize::try_from(meta.len()).map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
+        let mut words = words(len)?;
+        file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..len])?;
+        Ok(Bytes::Owned(words, len))
+    }
+
+    /// Reads to the end of something whose length nobody knows.
+    fn read_stream(mut file: File) -> std::io::Result<Self> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut words = words(bytes.len())?;
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+        Ok(Bytes::Owned(words, bytes.len()))
+    }
+}
+
+/// Zeroed words for `len` bytes, or an error where an allocation would end the process.
+fn words(len: usize) -> std::io::Result<Vec<u64>> {
+    let mut words = Vec::new();
+    words.try_reserve_exact(len.div_ceil(8)).map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
+    words.resize(len.div_ceil(8), 0);
+    Ok(words)
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(words, len) => &bytemuck::cast_slice(words)[..*len],
+        }
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_ref()
+    }
+}
+
+impl std::fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MappedFile")
+            .field("path", &self.path)
+            .field("len", &self.len())
+            .field("mapped", &self.is_mapped())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_give_the_files_bytes_aligned() {
+        let folder = tempfile::tempdir().unwrap();
+        for len in [0usize, 1, 7, 8, 9, 4096, 10_001] {
+            let path = folder.path().join(len.to_string());
+            let content: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+            std::fs::write(&path, &content).unwrap();
+            for load in [Load::Mmap, Load::Read] {
+                let file = MappedFile::open(&path, load).unwrap();
+                assert_eq!(file.as_ref(), content, "{load:?} {len}");
+                assert_eq!(file.is_mapped(), load == Load::Mmap && len > 0);
+                assert_eq!(file.as_ptr() as usize % 8, 0);
+                assert_eq!(file.path(), path);
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_and_a_folder_are_errors_that_name_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().join("absent"), folder.path().to_path_buf()] {
+            for load in [Load::Mmap, Load::Read] {
+                let error = MappedFile::open(&path, load).unwrap_err();
+                assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mapping_survives_the_replacement_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, new) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::write(&new, "new!").unwrap();
+        let file = MappedFile::open(&path, Load::Mmap).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        assert_eq!(file.as_ref(), b"old");
+    }
+}
