@@ -1,0 +1,287 @@
+//! Eight lanes: AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::detect::{Level, ceiling};
+use super::isa::{Isa, SimdOp};
+
+/// The token of [`Level::Avx2`].
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, if the machine has the instructions (and `LOQUAT_ISA` allows them).
+    #[inline(always)]
+    pub fn new() -> Option<Self> {
+        (ceiling() >= Level::Avx2).then_some(Avx2(()))
+    }
+}
+
+/// Sliding this window over ones and zeros gives the mask of the first `n` lanes.
+static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+// Every block below is sound for the same reason: `self` proves that the processor has the instructions, and they touch
+// memory only through pointers whose validity is the contract of the (then unsafe) method.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Isa for Avx2 {
+    const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+    const FUSED: bool = true;
+
+    type F32 = __m256;
+    type I32 = __m256i;
+    type Mask = __m256i;
+
+    #[inline]
+    fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run<Op: SimdOp>(isa: Avx2, op: Op) -> Op::Output {
+            op.eval(isa)
+        }
+        unsafe { run(self, op) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, x: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, y: *mut f32, v: __m256) {
+        unsafe { _mm256_storeu_ps(y, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_ptr(self, y: *mut f32, v: __m256) {
+        unsafe { _mm256_stream_ps(y, v) }
+    }
+    #[inline(always)]
+    fn stream_fence(self) {
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
+    unsafe fn load_partial_ptr(self, x: *const f32, n: usize) -> __m256 {
+        unsafe { _mm256_maskload_ps(x, self.first_lanes(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial_ptr(self, y: *mut f32, v: __m256, n: usize) {
+        unsafe { _mm256_maskstore_ps(y, self.first_lanes(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32_ptr(self, x: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(x.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_i32_ptr(self, y: *mut i32, v: __m256i) {
+        unsafe { _mm256_storeu_si256(y.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16_ptr(self, x: *const f16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16_ptr(self, y: *mut f16, v: __m256) {
+        unsafe { _mm_storeu_si128(y.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_ptr(self, x: *const bf16) -> __m256 {
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_ptr(self, y: *mut bf16, v: __m256) {
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let top = _mm256_srli_epi32::<16>(bits);
+            let odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+            let rounding = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+            let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, rounding));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let word = _mm256_blendv_epi8(rounded, _mm256_or_si256(top, _mm256_set1_epi32(0x40)), nan);
+            let packed = _mm_packus_epi32(_mm256_castsi256_si128(word), _mm256_extracti128_si256::<1>(word));
+            _mm_storeu_si128(y.cast(), packed)
+        }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, x: *const T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn neg_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m256) -> __m256 {
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: __m256, b: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn le(self, a: __m256, b: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn eq(self, a: __m256, b: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    fn eq_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_cmpeq_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn lt_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_cmpgt_epi32(b, a) }
+    }
+    #[inline(always)]
+    fn first_lanes(self, n: usize) -> __m256i {
+        // SAFETY: the start is at most 8, and 8 elements are read of 16.
+        unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
+    }
+    #[inline(always)]
+    fn mask_and(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn mask_or(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn any(self, m: __m256i) -> bool {
+        unsafe { _mm256_movemask_epi8(m) != 0 }
+    }
+    #[inline(always)]
+    fn select(self, m: __m256i, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m)) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+    #[inline(always)]
+    fn shl(self, a: __m256i, n: u32) -> __m256i {
+        unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(n as i32)) }
+    }
+    #[inline(always)]
+    fn shr(self, a: __m256i, n: u32) -> __m256i {
+        unsafe { _mm256_srlv_epi32(a, _mm256_set1_epi32(n as i32)) }
+    }
+    #[inline(always)]
+    fn bits(self, a: __m256) -> __m256i {
+        unsafe { _mm256_castps_si256(a) }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: __m256i) -> __m256 {
+        unsafe { _mm256_castsi256_ps(a) }
+    }
+    #[inline(always)]
+    fn to_i32(self, a: __m256) -> __m256i {
+        unsafe { _mm256_cvtps_epi32(a) }
+    }
+    #[inline(always)]
+    fn from_i32(self, a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, a: __m256) -> f32 {
+        unsafe {
+            let a4 = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a2 = _mm_add_ps(a4, _mm_movehl_ps(a4, a4));
+            _mm_cvtss_f32(_mm_add_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
+        }
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: __m256) -> f32 {
+        unsafe {
+            let a4 = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a2 = _mm_max_ps(a4, _mm_movehl_ps(a4, a4));
+            _mm_cvtss_f32(_mm_max_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
+        }
+    }
+    #[inline(always)]
+    fn deinterleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
+        unsafe {
+            // Per half: a0 a2 b0 b2 | a4 a6 b4 b6; then the middle pairs change places.
+            let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            let even = _mm256_permute4x64_pd::<0b11_01_10_00>(even);
+            let odd = _mm256_permute4x64_pd::<0b11_01_10_00>(odd);
+            (_mm256_castpd_ps(even), _mm256_castpd_ps(odd))
+        }
+    }
+    #[inline(always)]
+    fn interleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
+        unsafe {
+            let low = _mm256_unpacklo_ps(a, b); // a0 b0 a1 b1 | a4 b4 a5 b5
+            let high = _mm256_unpackhi_ps(a, b); // a2 b2 a3 b3 | a6 b6 a7 b7
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Which instructions may be used: asked of the processor once, lowered by the user, never raised.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+/// An instruction set, from the least to the most able.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// Whatever the compiler's target has (SSE2 on x86-64). Multiply–add is two roundings.
+    Portable,
+    /// 128-bit Arm vectors with fused multiply–add.
+    Neon,
+    /// 256-bit x86 vectors: AVX2, FMA and F16C.
+    Avx2,
+    /// 512-bit x86 vectors: AVX-512 F, BW, VL and DQ, and all of [`Level::Avx2`].
+    Avx512,
+}
+
+impl Level {
+    /// The name that `LOQUAT_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Neon => "neon",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Instructions beyond a [`Level`] that single kernels use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Features {
+    /// AVX512-VNNI: `vpdpbusd` on 512 bits.
+    pub avx512_vnni: bool,
+    /// AVX512-BF16: `vdpbf16ps`.
+    pub avx512_bf16: bool,
+    /// AVX-VNNI: `vpdpbusd` on 256 bits without AVX-512.
+    pub avx_vnni: bool,
+    /// AMX tiles of bf16, permission granted by the system.
+    pub amx_bf16: bool,
+    /// AMX tiles of int8, permission granted by the system.
+    pub amx_int8: bool,
+    /// Arm `sdot` and `udot`.
+    pub dotprod: bool,
+    /// Arm `smmla` and its kin.
+    pub i8mm: bool,
+    /// Arm `bfmmla` and `bfdot`.
+    pub neon_bf16: bool,
+}
+
+impl Features {
+    /// The features that `self` and `other` both have.
+    pub fn and(self, other: Features) -> Features {
+        Features {
+            avx512_vnni: self.avx512_vnni && other.avx512_vnni,
+            avx512_bf16: self.avx512_bf16 && other.avx512_bf16,
+            avx_vnni: self.avx_vnni && other.avx_vnni,
+            amx_bf16: self.amx_bf16 && other.amx_bf16,
+            amx_int8: self.amx_int8 && other.amx_int8,
+            dotprod: self.dotprod && other.dotprod,
+            i8mm: self.i8mm && other.i8mm,
+            neon_bf16: self.neon_bf16 && other.neon_bf16,
+        }
+    }
+
+    /// The features that remain when the instruction set is lowered to `level`.
+    fn at(self, level: Level) -> Features {
+        let avx512 = level == Level::Avx512;
+        let neon = level == Level::Neon;
+        self.and(Features {
+            avx512_vnni: avx512,
+            avx512_bf16: avx512,
+            avx_vnni: level >= Level::Avx2,
+            amx_bf16: avx512,
+            amx_int8: avx512,
+            dotprod: neon,
+            i8mm: neon,
+            neon_bf16: neon,
+        })
+    }
+}
+
+/// What this thread may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    level: Level,
+    features: Features,
+}
+
+impl Setting {
+    fn and(self, other: Setting) -> Setting {
+        let level = self.level.min(other.level);
+        Setting { level, features: self.features.and(other.features).at(level) }
+    }
+}
+
+/// What the machine has and `LOQUAT_ISA` leaves.
+fn detected() -> Setting {
+    static DETECTED: OnceLock<Setting> = OnceLock::new();
+    *DETECTED.get_or_init(|| {
+        let wanted = std::env::var("LOQUAT_ISA").unwrap_or_default();
+        let (ceiling, amx) = match wanted.as_str() {
+            "" | "amx" => (Level::Avx512, true),
+            "avx512" => (Level::Avx512, false),
+            "avx2" => (Level::Avx2, false),
+            "neon" => (Level::Neon, false),
+            "portable" => (Level::Portable, false),
+            other => panic!("LOQUAT_ISA: expected portable, avx2, avx512, amx or neon, found `{other}`"),
+        };
+        let machine = machine(amx);
+        // `neon` is below `avx2` in the order, but x86 has nothing there.
+        let level = match machine.level.min(ceiling) {
+            Level::Neon if machine.level != Level::Neon => Level::Portable,
+            level => level,
+        };
+        Setting { level, features: machine.features.at(level) }
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn machine(want_amx: bool) -> Setting {
+    use std::arch::is_x86_feature_detected as has;
+    let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+    let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
+    let level = match (avx512, avx2) {
+        (true, _) => Level::Avx512,
+        (false, true) => Level::Avx2,
+        (false, false) => Level::Portable,
+    };
+    let (amx_bf16, amx_int8) = if want_amx && avx512 { amx() } else { (false, false) };
+    let features = Features {
+        avx512_vnni: has!("avx512vnni"),
+        avx512_bf16: has!("avx512bf16"),
+        avx_vnni: has!("avxvnni"),
+        amx_bf16,
+        amx_int8,
+        ..Features::default()
+    };
+    Setting { level, features: features.at(level) }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn machine(_want_amx: bool) -> Setting {
+    use std::arch::is_aarch64_feature_detected as has;
+    let level = if has!("neon") { Level::Neon } else { Level::Portable };
+    let features =
+        Features { dotprod: has!("dotprod"), i8mm: has!("i8mm"), neon_bf16: has!("bf16"), ..Features::default() };
+    Setting { level, features: features.at(level) }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn machine(_want_amx: bool) -> Setting {
+    Setting { level: Level::Portable, features: Features::default() }
+}
+
+/// Whether AMX tiles of (bf16, int8) may be used: the processor has them, the system saves them, and it granted them
+/// to this process.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx() -> (bool, bool) {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max, _xgetbv};
+    #[target_feature(enable = "xsave")]
+    fn saved_states() -> u64 {
+        // SAFETY: the register is readable where the system has turned `xsave` on, which the caller checked.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: every x86-64 processor has `cpuid`; leaf 7 is asked for only where it exists.
+    #[allow(unused_unsafe)]
+    let (osxsave, edx) = unsafe {
+        if __get_cpuid_max(0).0 < 7 {
+            return (false, false);
+        }
+        (__cpuid(1).ecx & (1 << 27) != 0, __cpuid_count(7, 0).edx)
+    };
+    let (bf16, tile, int8) = (edx & (1 << 22) != 0, edx & (1 << 24) != 0, edx & (1 << 25) != 0);
+    // Bits 17 and 18: tile configuration and tile data.
+    const TILE_STATES: u64 = 0b11 << 17;
+    // SAFETY: the system has turned `xsave` on.
+    if !tile || !osxsave || unsafe { saved_states() } & TILE_STATES != TILE_STATES {
+        return (false, false);
+    }
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+    const XFEATURE_XTILEDATA: u64 = 18;
+    let mut answer = ARCH_PRCTL;
+    // SAFETY: the call reads no memory of ours and writes none; Linux clobbers only rcx and r11.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") answer,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    let granted = answer == 0;
+    (bf16 && granted, int8 && granted)
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx() -> (bool, bool) {
+    (false, false)
+}
+
+thread_local! {
+    static LOWERED: Cell<Option<Setting>> = const { Cell::new(None) };
+}
+
+/// What this thread may use, as `parallel` hands it to the threads that help.
+pub(crate) fn setting() -> Setting {
+    LOWERED.get().unwrap_or_else(detected)
+}
+
+/// Runs `f` with at most `wanted`.
+pub(crate) fn with_setting<R>(wanted: Setting, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Setting>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LOWERED.set(self.0);
+        }
+    }
+    let _restore = Restore(LOWERED.replace(Some(setting().and(wanted))));
+    f()
+}
+
+/// The instruction set in use on this thread.
+#[inline]
+pub fn level() -> Level {
+    setting().level
+}
+
+/// The further instructions in use on this thread.
+#[inline]
+pub fn features() -> Features {
+    setting().features
+}
+
+/// The best instruction set that the machine and `LOQUAT_ISA` allow, whatever this thread was lowered to.
+#[inline]
+pub(super) fn ceiling() -> Level {
+    detected().level
+}
+
+/// Runs `f` with the instruction set lowered to `level`, on this thread and on those that help it.
+///
+/// A level that the machine lacks, or that is above the current one, changes nothing.
+pub fn with_level<R>(level: Level, f: impl FnOnce() -> R) -> R {
+    let now = setting();
+    let level = if level == Level::Neon && now.level != Level::Neon { Level::Portable } else { level };
+    with_setting(Setting { level, ..now }, f)
+}
+
+/// Runs `f` with only those of the current features that `kept` has.
+pub fn with_features<R>(kept: Features, f: impl FnOnce() -> R) -> R {
+    with_setting(Setting { features: kept, ..setting() }, f)
+}
+
+/// Runs `f` once at each instruction set from [`Level::Portable`] up to the current one: the loop of every kernel's
+/// test.
+///
+/// # Panics
+///
+/// If `LOQUAT_EXPECT_ISA` (names separated by commas) lists one that was skipped: continuous integration sets it where
+/// it knows the machine.
+pub fn for_each_level(mut f: impl FnMut(Level)) {
+    let best = level();
+    let ladder: &[Level] = match best {
+        Level::Neon => &[Level::Portable, Level::Neon],
+        _ => &[Level::Portable, Level::Avx2, Level::Avx512],
+    };
+    let run: Vec<Level> = ladder.iter().copied().filter(|&level| level <= best).collect();
+    if let Ok(expected) = std::env::var("LOQUAT_EXPECT_ISA") {
+        for name in expected.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            assert!(run.iter().any(|level| level.name() == name), "`{name}` was expected but this machine lacks it");
+        }
+    }
+    for level in run {
+        with_level(level, || f(level));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowering_is_never_raised_and_ends_with_the_closure() {
+        let best = level();
+        with_level(Level::Portable, || {
+            assert_eq!(level(), Level::Portable);
+            assert_eq!(features(), Features::default());
+            with_level(best, || assert_eq!(level(), Level::Portable));
+        });
+        assert_eq!(level(), best);
+    }
+
+    #[test]
+    fn lowering_ends_with_a_panic_too() {
+        let best = level();
+        let _ = std::panic::catch_unwind(|| with_level(Level::Portable, || panic!("on purpose")));
+        assert_eq!(level(), best);
+    }
+
+    #[test]
+    fn another_thread_keeps_its_own_level() {
+        let best = level();
+        with_level(Level::Portable, || {
+            let other = std::thread::spawn(level).join().expect("the thread only reads");
+            assert_eq!(other, best);
+        });
+    }
+
+    #[test]
+    fn features_are_lowered_with_the_level() {
+        let all = Features {
+            avx512_vnni: true,
+            avx512_bf16: true,
+            avx_vnni: true,
+            amx_bf16: true,
+            amx_int8: true,
+            dotprod: true,
+            i8mm: true,
+            neon_bf16: true,
+        };
+        assert_eq!(all.at(Level::Portable), Features::default());
+        assert_eq!(all.at(Level::Avx2), Features { avx_vnni: true, ..Features::default() });
+        assert!(all.at(Level::Avx512).amx_int8 && !all.at(Level::Avx512).dotprod);
+        assert!(all.at(Level::Neon).i8mm && !all.at(Level::Neon).avx_vnni);
+        with_features(Features::default(), || assert_eq!(features(), Features::default()));
+    }
+}

@@ -1,0 +1,93 @@
+//! Vectors of `f32` and `i32` lanes, written once and run on every instruction set.
+//!
+//! An [`Isa`] value is a token: it can only be made after the processor was asked, so a function that is given one may
+//! use its instructions. An algorithm is a [`SimdOp`], generic over the token; [`dispatch`] calls it inside a function
+//! compiled for the best instruction set that the machine has and that the caller did not forbid. A binary built for
+//! plain x86-64 is therefore fast by itself.
+//!
+//! The pattern is that of rten's `rten-simd` and of `pulp`. Two rules make it work: whatever runs inside
+//! [`SimdOp::eval`] is `#[inline(always)]` (a function that is not inlined is compiled without the instructions, at the
+//! price of a call per vector), and dispatch happens once per chunk of work, never once per row.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `detect` | the one place that asks the processor; [`Level`], [`Features`], lowering |
+//! | `isa` | the [`Isa`] trait: what a vector can do |
+//! | `portable`, `avx2`, `avx512`, `neon` | its implementations |
+//!
+//! # Examples
+//!
+//! ```
+//! use loquat::kernels::simd::{Isa, SimdOp, dispatch};
+//!
+//! struct Double<'a>(&'a mut [f32]);
+//!
+//! impl SimdOp for Double<'_> {
+//!     type Output = ();
+//!     #[inline(always)]
+//!     fn eval<I: Isa>(self, isa: I) {
+//!         let mut chunks = self.0.chunks_exact_mut(I::LANES);
+//!         for chunk in &mut chunks {
+//!             let x = isa.load(chunk);
+//!             isa.store(chunk, isa.add(x, x));
+//!         }
+//!         let tail = chunks.into_remainder();
+//!         let x = isa.load_partial(tail);
+//!         isa.store_partial(tail, isa.add(x, x));
+//!     }
+//! }
+//!
+//! let mut x = vec![1.5; 21];
+//! dispatch(Double(&mut x));
+//! assert_eq!(x, vec![3.0; 21]);
+//! ```
+
+mod detect;
+mod isa;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(test)]
+mod tests;
+
+pub use detect::{Features, Level, features, for_each_level, level, with_features, with_level};
+#[allow(unused_imports)] // used by `parallel`
+pub(crate) use detect::{Setting, setting, with_setting};
+pub use isa::{Isa, MAX_LANES, SimdOp};
+pub use portable::Portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+
+/// Runs `op` with the instructions of the current [`level`].
+#[inline]
+pub fn dispatch<Op: SimdOp>(op: Op) -> Op::Output {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => match Avx512::new() {
+            Some(isa) => isa.run(op),
+            None => Portable::new().run(op),
+        },
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => match Avx2::new() {
+            Some(isa) => isa.run(op),
+            None => Portable::new().run(op),
+        },
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => match Neon::new() {
+            Some(isa) => isa.run(op),
+            None => Portable::new().run(op),
+        },
+        _ => Portable::new().run(op),
+    }
+}

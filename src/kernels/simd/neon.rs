@@ -1,0 +1,287 @@
+//! Four lanes: Arm's NEON.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::{bf16, f16};
+
+use super::detect::{Level, ceiling};
+use super::isa::{Isa, SimdOp};
+
+/// The token of [`Level::Neon`].
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+impl Neon {
+    /// The token, if the machine has the instructions (and `LOQUAT_ISA` allows them).
+    #[inline(always)]
+    pub fn new() -> Option<Self> {
+        (ceiling() == Level::Neon).then_some(Neon(()))
+    }
+}
+
+// Every block below is sound for the same reason: `self` proves that the processor has the instructions, and they touch
+// memory only through pointers whose validity is the contract of the (then unsafe) method. The assembly is that of the
+// two conversions whose intrinsics are not stable; it touches registers only.
+#[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
+impl Isa for Neon {
+    const LANES: usize = 4;
+    const REGISTERS: usize = 32;
+    const FUSED: bool = true;
+
+    type F32 = float32x4_t;
+    type I32 = int32x4_t;
+    type Mask = uint32x4_t;
+
+    #[inline]
+    fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
+        #[target_feature(enable = "neon")]
+        fn run<Op: SimdOp>(isa: Neon, op: Op) -> Op::Output {
+            op.eval(isa)
+        }
+        unsafe { run(self, op) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> float32x4_t {
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> int32x4_t {
+        unsafe { vdupq_n_s32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, x: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, y: *mut f32, v: float32x4_t) {
+        unsafe { vst1q_f32(y, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_ptr(self, y: *mut f32, v: float32x4_t) {
+        unsafe { vst1q_f32(y, v) }
+    }
+    #[inline(always)]
+    fn stream_fence(self) {}
+    #[inline(always)]
+    unsafe fn load_partial_ptr(self, x: *const f32, n: usize) -> float32x4_t {
+        let mut v = [0.0; 4];
+        unsafe {
+            std::ptr::copy_nonoverlapping(x, v.as_mut_ptr(), n);
+            vld1q_f32(v.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_partial_ptr(self, y: *mut f32, v: float32x4_t, n: usize) {
+        let mut lanes = [0.0; 4];
+        unsafe {
+            vst1q_f32(lanes.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), y, n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i32_ptr(self, x: *const i32) -> int32x4_t {
+        unsafe { vld1q_s32(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_i32_ptr(self, y: *mut i32, v: int32x4_t) {
+        unsafe { vst1q_s32(y, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16_ptr(self, x: *const f16) -> float32x4_t {
+        unsafe {
+            let half = vld1_u16(x.cast());
+            let wide: float32x4_t;
+            asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) half,
+                options(pure, nomem, nostack, preserves_flags));
+            wide
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16_ptr(self, y: *mut f16, v: float32x4_t) {
+        unsafe {
+            let half: uint16x4_t;
+            asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) half, in(vreg) v,
+                options(pure, nomem, nostack, preserves_flags));
+            vst1_u16(y.cast(), half);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_ptr(self, x: *const bf16) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_ptr(self, y: *mut bf16, v: float32x4_t) {
+        unsafe {
+            let bits = vreinterpretq_u32_f32(v);
+            let top = vshrq_n_u32::<16>(bits);
+            let odd = vandq_u32(top, vdupq_n_u32(1));
+            let rounded = vshrq_n_u32::<16>(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))));
+            let number = vceqq_f32(v, v);
+            let word = vbslq_u32(number, rounded, vorrq_u32(top, vdupq_n_u32(0x40)));
+            vst1_u16(y.cast(), vmovn_u32(word));
+        }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, x: *const T) {
+        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) x, options(readonly, nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn neg_mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmsq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // Not `fmin`, which differs from x86 where one is a NaN.
+        unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: float32x4_t) -> float32x4_t {
+        unsafe { vsqrtq_f32(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: float32x4_t) -> float32x4_t {
+        unsafe { vrndnq_f32(a) }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        unsafe { vcltq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn le(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        unsafe { vcleq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn eq(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        unsafe { vceqq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn eq_i32(self, a: int32x4_t, b: int32x4_t) -> uint32x4_t {
+        unsafe { vceqq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn lt_i32(self, a: int32x4_t, b: int32x4_t) -> uint32x4_t {
+        unsafe { vcltq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn first_lanes(self, n: usize) -> uint32x4_t {
+        const LANE: [u32; 4] = [0, 1, 2, 3];
+        unsafe { vcltq_u32(vld1q_u32(LANE.as_ptr()), vdupq_n_u32(n.min(4) as u32)) }
+    }
+    #[inline(always)]
+    fn mask_and(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        unsafe { vandq_u32(a, b) }
+    }
+    #[inline(always)]
+    fn mask_or(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        unsafe { vorrq_u32(a, b) }
+    }
+    #[inline(always)]
+    fn any(self, m: uint32x4_t) -> bool {
+        unsafe { vmaxvq_u32(m) != 0 }
+    }
+    #[inline(always)]
+    fn select(self, m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vbslq_f32(m, a, b) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vaddq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vsubq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vmulq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn and(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vandq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { vorrq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        unsafe { veorq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn shl(self, a: int32x4_t, n: u32) -> int32x4_t {
+        unsafe { vshlq_s32(a, vdupq_n_s32(n as i32)) }
+    }
+    #[inline(always)]
+    fn shr(self, a: int32x4_t, n: u32) -> int32x4_t {
+        // A shift to the left by a negative number is one to the right.
+        unsafe { vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(n as i32)))) }
+    }
+    #[inline(always)]
+    fn bits(self, a: float32x4_t) -> int32x4_t {
+        unsafe { vreinterpretq_s32_f32(a) }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: int32x4_t) -> float32x4_t {
+        unsafe { vreinterpretq_f32_s32(a) }
+    }
+    #[inline(always)]
+    fn to_i32(self, a: float32x4_t) -> int32x4_t {
+        unsafe { vcvtnq_s32_f32(a) }
+    }
+    #[inline(always)]
+    fn from_i32(self, a: int32x4_t) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(a) }
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, a: float32x4_t) -> f32 {
+        unsafe {
+            let a2 = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(a2) + vget_lane_f32::<1>(a2)
+        }
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: float32x4_t) -> f32 {
+        unsafe {
+            let a2 = self.max(a, vextq_f32::<2>(a, a));
+            vgetq_lane_f32::<0>(self.max(a2, vextq_f32::<1>(a2, a2)))
+        }
+    }
+    #[inline(always)]
+    fn deinterleave(self, a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+        unsafe { (vuzp1q_f32(a, b), vuzp2q_f32(a, b)) }
+    }
+    #[inline(always)]
+    fn interleave(self, a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+        unsafe { (vzip1q_f32(a, b), vzip2q_f32(a, b)) }
+    }
+}
