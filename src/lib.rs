@@ -3,6 +3,7 @@
 pub mod error;
 pub mod kernels;
 pub mod mapped;
+pub mod random;
 
 pub use error::{Error, LoadReport, MisShaped, Result};
-pub use mapped::{Load, MappedFile};
+pub use random::Rng;
