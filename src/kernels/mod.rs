@@ -16,8 +16,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`parallel`] | work handed to the threads of the caller's pool |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
 
 #![allow(unsafe_code)]
 
+pub mod parallel;
 pub mod simd;

@@ -57,7 +57,6 @@ mod neon;
 mod tests;
 
 pub use detect::{Features, Level, features, for_each_level, level, with_features, with_level};
-#[allow(unused_imports)] // used by `parallel`
 pub(crate) use detect::{Setting, setting, with_setting};
 pub use isa::{Isa, MAX_LANES, SimdOp};
 pub use portable::Portable;
