@@ -17,9 +17,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`parallel`] | work handed to the threads of the caller's pool |
+//! | [`gemm`] | matrix products |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
 
 #![allow(unsafe_code)]
 
+pub mod gemm;
 pub mod parallel;
 pub mod simd;

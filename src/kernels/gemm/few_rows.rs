@@ -1,0 +1,108 @@
+//! Products with so few rows of A (decoding: one a sequence) that the time is that of reading B.
+//!
+//! B is read once, in long runs, and never copied to memory; all of A is packed first and stays in cache. Threads share
+//! the columns.
+//!
+//! - B row by row: a few rows at a time are read side by side from the first column to the last, while C, which is
+//!   small, is loaded and stored from cache.
+//! - B stored transposed: 32 of its rows are transposed block by block, through registers, into a panel in the
+//!   first-level cache that is used at once.
+
+use std::ops::Range;
+
+use super::Beta;
+use super::driver::{Product, even, finish, tile};
+use super::micro::{MicroKernel, PANEL};
+use super::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::parallel;
+
+/// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C must be loaded and
+/// stored for several rows each time.
+fn streams(m: usize) -> usize {
+    match m {
+        0..=2 => 8,
+        3..=8 => 32,
+        _ => 128,
+    }
+}
+/// Elements of C that are updated while a few rows of B are read.
+const RUN: usize = 8192;
+/// Depth of a transposed panel.
+const DEPTH: usize = 64;
+/// Elements of B below which a second thread does not pay.
+const MIN_ELEMENTS: usize = 1 << 16;
+
+/// Columns of a task.
+pub(super) fn columns(n: usize, k: usize, batch: usize) -> usize {
+    let threads = parallel::threads();
+    let elements = n.saturating_mul(k);
+    if threads == 1 || elements.saturating_mul(batch) < 2 * MIN_ELEMENTS || batch >= 4 * threads {
+        return n;
+    }
+    let wanted = (2 * threads).div_ceil(batch).min(elements / MIN_ELEMENTS).max(1);
+    n.div_ceil(wanted).next_multiple_of(PANEL)
+}
+
+/// All rows of some columns of C, on this thread.
+///
+/// # Safety
+///
+/// `cols` are in C, and nothing else touches C there.
+pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<usize>) {
+    let Product { m, n: ldc, k, a, b, c, beta, .. } = *product;
+    let mr = even(m, K::MR, 1);
+    let a_len = (m * k + SLACK).next_multiple_of(16);
+    with_scratch(a_len + PANEL * DEPTH + SLACK, |scratch| {
+        let (a_packed, panel) = scratch.split_at_mut(a_len);
+        let a_panels = if m == 1 && a.deep == 1 {
+            a.data
+        } else {
+            for i in (0..m).step_by(mr) {
+                let rows = mr.min(m - i);
+                // SAFETY: the rows are in A; the panels before and this one have `m · k` elements, the slack follows.
+                unsafe { pack_panel(kernel, a.at(0, i), rows, rows, k, a_packed.as_mut_ptr().wrapping_add(i * k)) };
+            }
+            a_packed.as_ptr()
+        };
+        // All rows of C at columns `j..j + used`, `k` from `pc` to `pc + depth`.
+        let rows = |j: usize, used: usize, pc: usize, depth: usize, b: *const f32, ldb: usize| {
+            for i in (0..m).step_by(mr) {
+                let rows = mr.min(m - i);
+                let a = a_panels.wrapping_add(i * k + pc * rows);
+                let load = pc > 0 || beta == Beta::One;
+                // SAFETY: the panel of A is packed for `k`; B is as `block`'s loops below say; C is ours.
+                unsafe { tile(kernel, rows, depth, a, b, ldb, c.wrapping_add(i * ldc + j), ldc, load, used) };
+            }
+        };
+        // Columns that whole tiles read in place.
+        let in_place = if b.along == 1 { cols.len() / K::NR * K::NR } else { 0 };
+        let streams = streams(m);
+        let run = (RUN / m).next_multiple_of(PANEL);
+        for jc in (cols.start..cols.start + in_place).step_by(run) {
+            let end = (jc + run).min(cols.start + in_place);
+            for pc in (0..k.max(1)).step_by(streams) {
+                let depth = streams.min(k - pc);
+                for j in (jc..end).step_by(K::NR) {
+                    rows(j, K::NR, pc, depth, b.at(pc, j).data, b.deep);
+                }
+            }
+        }
+        for j in (cols.start + in_place..cols.end).step_by(PANEL) {
+            let used = PANEL.min(cols.end - j);
+            for pc in (0..k.max(1)).step_by(DEPTH) {
+                let depth = DEPTH.min(k - pc);
+                let source: Source = b.at(pc, j);
+                // SAFETY: the block lies in B; the panel has room for `DEPTH` rows and the slack.
+                unsafe { pack_panel(kernel, source, used, PANEL, depth, panel.as_mut_ptr()) };
+                for jr in (0..used).step_by(K::NR) {
+                    rows(j + jr, K::NR.min(used - jr), pc, depth, panel[jr..].as_ptr(), PANEL);
+                }
+            }
+        }
+        for i in 0..m {
+            // SAFETY: this part of a row is ours.
+            let row = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(i * ldc + cols.start), cols.len()) };
+            finish(&product.epilogue, row, i * ldc + cols.start, cols.start);
+        }
+    });
+}

@@ -1,0 +1,127 @@
+//! Micro-kernels: one register tile of C at a time, a file per instruction set.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+use crate::kernels::simd;
+
+/// Width of a packed panel of B, for every instruction set: a multiple of every [`MicroKernel::NR`].
+pub(super) const PANEL: usize = 32;
+
+/// The most rows that any micro-kernel takes.
+pub(super) const MAX_MR: usize = 16;
+
+/// The tile of C that fits the vector registers, and how to update it.
+pub(super) trait MicroKernel: Copy + Send + Sync {
+    /// Most rows of a tile.
+    const MR: usize;
+    /// Columns of a tile.
+    const NR: usize;
+
+    /// `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`, each element one chain in ascending `p`.
+    ///
+    /// A is packed: element `[i, p]` at `a[p·rows + i]`. Row `p` of B starts at `b[p·ldb]`. The chain starts from C if
+    /// `load`, else from zero.
+    ///
+    /// # Safety
+    ///
+    /// * `1 <= rows <= MR`;
+    /// * `a` may be read for `k · rows` elements, `b` for `NR` elements at each `p · ldb`, `p < k`;
+    /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing else touches them.
+    unsafe fn tile(
+        self,
+        rows: usize,
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        ldb: usize,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    );
+
+    /// Transposes a block: `dst[p·ldd + i] = src[i·lds + p]` for `i < rows`, `p < cols`.
+    ///
+    /// Elements `rows..16` of each row of `dst` may be overwritten with anything, in ascending `p`: blocks are written
+    /// left to right and top to bottom, so only what is past the end of a panel suffers.
+    ///
+    /// # Safety
+    ///
+    /// * `1 <= rows <= 16`, `cols <= 16`; `src` may be read at `i·lds + p` for all `i < rows`, `p < cols`;
+    /// * `dst` may be written at `p·ldd + i` for all `p < cols`, `i < 16`.
+    #[inline]
+    unsafe fn transpose(self, src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
+        for p in 0..cols {
+            for i in 0..rows {
+                // SAFETY: the caller's promises, index by index.
+                unsafe { *dst.add(p * ldd + i) = *src.add(i * lds + p) };
+            }
+        }
+    }
+
+    /// Copies `k` rows of `used <= width` elements: `dst[p·width + i] = src[p·lds + i]`.
+    ///
+    /// Elements `used..width` and up to 16 past the end may be overwritten with anything.
+    ///
+    /// # Safety
+    ///
+    /// * `used <= width`; `src` may be read at `p·lds + i` for all `p < k`, `i < used`;
+    /// * `dst` may be written for `k · width + 16` elements.
+    #[inline]
+    unsafe fn copy(self, src: *const f32, lds: usize, used: usize, width: usize, k: usize, dst: *mut f32) {
+        for p in 0..k {
+            // SAFETY: the caller's promises, row by row.
+            unsafe { std::ptr::copy_nonoverlapping(src.add(p * lds), dst.add(p * width), used) };
+        }
+    }
+}
+
+/// What is to be done with the micro-kernel of the current instruction set.
+pub(super) trait KernelOp {
+    /// What it returns.
+    type Output;
+    /// Does it.
+    fn run<K: MicroKernel>(self, kernel: K) -> Self::Output;
+}
+
+/// Calls `op` with the micro-kernel of the current level.
+pub(super) fn with_kernel<Op: KernelOp>(op: Op) -> Op::Output {
+    match simd::level() {
+        #[cfg(target_arch = "x86_64")]
+        simd::Level::Avx512 => match simd::Avx512::new() {
+            Some(isa) => op.run(avx512::Tile(isa)),
+            None => op.run(portable::Tile),
+        },
+        #[cfg(target_arch = "x86_64")]
+        simd::Level::Avx2 => match simd::Avx2::new() {
+            Some(isa) => op.run(avx2::Tile(isa)),
+            None => op.run(portable::Tile),
+        },
+        #[cfg(target_arch = "aarch64")]
+        simd::Level::Neon => match simd::Neon::new() {
+            Some(isa) => op.run(neon::Tile(isa)),
+            None => op.run(portable::Tile),
+        },
+        _ => op.run(portable::Tile),
+    }
+}
+
+/// Calls `$tile::<R>` with the arguments for the `R` in the list that equals `$rows`.
+macro_rules! by_rows {
+    ($rows:expr, [$($n:literal)*], $tile:ident, $args:tt) => {
+        match $rows {
+            $($n => by_rows!(@call $tile, $n, $args),)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+    (@call $tile:ident, $n:literal, ($($arg:expr),*)) => {
+        $tile::<$n>($($arg),*)
+    };
+}
+use by_rows;

@@ -1,0 +1,68 @@
+//! Any processor: tiles of up to 4 × 8 that the compiler puts into whatever vectors the target has.
+//!
+//! A multiply–add is two roundings here: without the instruction a fused one is a library call for each element.
+
+use super::{MicroKernel, by_rows};
+
+#[derive(Clone, Copy)]
+pub(super) struct Tile;
+
+impl MicroKernel for Tile {
+    const MR: usize = 4;
+    const NR: usize = 8;
+
+    #[inline]
+    unsafe fn tile(
+        self,
+        rows: usize,
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        ldb: usize,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: this method's own contract.
+        unsafe { by_rows!(rows, [1 2 3 4], tile, (k, a, b, ldb, c, ldc, load)) }
+    }
+}
+
+/// # Safety
+///
+/// As [`MicroKernel::tile`] with `rows = R`.
+unsafe fn tile<const R: usize>(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    load: bool,
+) {
+    const N: usize = Tile::NR;
+    let mut acc = [[0.0f32; N]; R];
+    // SAFETY: every address below is one that the caller lets us touch; `[f32; N]` has the alignment of `f32`.
+    unsafe {
+        if load {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = *c.add(i * ldc).cast();
+            }
+        }
+        let (mut a, mut b) = (a, b);
+        for _ in 0..k {
+            let row: [f32; N] = *b.cast();
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = *a.add(i);
+                for (acc, &y) in acc.iter_mut().zip(&row) {
+                    *acc += x * y;
+                }
+            }
+            a = a.wrapping_add(R);
+            b = b.wrapping_add(ldb);
+        }
+        for (i, acc) in acc.iter().enumerate() {
+            *c.add(i * ldc).cast() = *acc;
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Matrix products: `C = A·B (+ C) + bias + residual`, at the speed of the processor.
+//!
+//! A and B are [`Mat`]s: slices with a shape, perhaps stored transposed, so that the three products of a linear layer
+//! (`x·W`, `dy·Wᵀ`, `xᵀ·dy`) need no copy. Work is split over the caller's rayon pool.
+//!
+//! # Same bits everywhere
+//!
+//! Element `C[i, j]` is one chain of fused multiply–adds
+//!
+//! ```text
+//! c ← 0 (or C[i, j] to accumulate);  for p in 0..k { c ← fma(A[i, p], B[p, j], c) }
+//! ```
+//!
+//! whatever the shape, the tile, the number of threads or the instruction set: registers hold many elements side by
+//! side, never parts of one, and a k-block ends by storing the chain and the next begins by loading it. So a row's
+//! result does not depend on the rows beside it, a product with a vector equals a row of a product with a matrix, and
+//! a naive loop over [`f32::mul_add`] is an exact oracle. ([`Level::Portable`](super::simd::Level::Portable) rounds the
+//! multiplication and the addition apart: the same chain, other bits.)
+//!
+//! # How
+//!
+//! The blocking is that of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), as BLIS
+//! draws it: B is packed in panels that stay in the second-level cache, A in panels that stay in the first, and a
+//! micro-kernel keeps a tile of C in registers.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `driver` | the loops around the micro-kernel, and the split over threads |
+//! | `few_rows` | products with so few rows that the time is that of reading B |
+//! | `packing` | copying blocks of A and B into panels |
+//! | `micro` | the register tiles, a file per instruction set |
+//!
+//! # Examples
+//!
+//! ```
+//! use loquat::kernels::gemm::{Beta, Epilogue, Mat, gemm};
+//!
+//! let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]; // [2, 3]
+//! let w = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0]; // [2, 3], used as its transpose [3, 2]
+//! let mut c = [0.0; 4];
+//! let bias = Epilogue { bias: Some(&[10.0, 20.0]), ..Epilogue::default() };
+//! gemm(Mat::new(&a, 2, 3), Mat::transposed(&w, 3, 2), &mut c, Beta::Zero, bias);
+//! assert_eq!(c, [14.0, 25.0, 20.0, 31.0]);
+//! ```
+
+mod driver;
+mod few_rows;
+mod micro;
+mod packing;
+
+#[cfg(test)]
+mod tests;
+
+/// A matrix, perhaps stored transposed, perhaps a window of wider rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    /// Whether element `[i, j]` is at `j·ld + i` instead of `i·ld + j`.
+    transposed: bool,
+    /// Distance between stored rows, in elements.
+    ld: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// `rows` × `cols`, stored row by row.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Mat { data, rows, cols, transposed: false, ld: cols }
+    }
+
+    /// `rows` × `cols`, stored column by column: `data` holds its transpose, `cols` × `rows`.
+    pub fn transposed(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Mat { data, rows, cols, transposed: true, ld: rows }
+    }
+
+    /// The same with `ld` elements from each stored row to the next.
+    pub fn with_ld(self, ld: usize) -> Self {
+        Mat { ld, ..self }
+    }
+
+    /// The transpose, a view of the same data.
+    pub fn t(self) -> Self {
+        Mat { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Elements that the data must have, `extra` of them before the first.
+    fn check(&self, name: &str, extra: usize) {
+        let (rows, cols) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+        assert!(self.ld >= cols || rows <= 1, "{name}: rows of {cols} elements overlap at a distance of {}", self.ld);
+        let needed = if rows == 0 || cols == 0 { 0 } else { extra + (rows - 1) * self.ld + cols };
+        assert!(
+            self.data.len() >= needed,
+            "{name}: expected {needed} elements for {} × {}, found {}",
+            self.rows,
+            self.cols,
+            self.data.len()
+        );
+    }
+}
+
+/// What a product does with the C that it finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beta {
+    /// Overwrites it.
+    #[default]
+    Zero,
+    /// Adds to it.
+    One,
+}
+
+/// What follows a product, while its block is still in cache: `c + bias + residual`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added to each row: one value per column.
+    pub bias: Option<&'a [f32]>,
+    /// Added last: as many elements as C.
+    pub residual: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    fn check(&self, m: usize, n: usize) {
+        if let Some(bias) = self.bias {
+            assert_eq!(bias.len(), n, "gemm: the bias has one value per column");
+        }
+        if let Some(residual) = self.residual {
+            assert_eq!(residual.len(), m * n, "gemm: the residual is as large as C");
+        }
+    }
+}
+
+/// `C = A·B + bias + residual`, or with C added to the product.
+///
+/// # Shapes
+///
+/// `a: [m, k]`, `b: [k, n]`, `c: [m, n]` row by row.
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or the slices.
+pub fn gemm(a: Mat<'_>, b: Mat<'_>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(k, b.rows, "gemm: A is {m} × {k}, B is {} × {n}", b.rows);
+    assert_eq!(c.len(), m * n, "gemm: C is {m} × {n}");
+    a.check("gemm: A", 0);
+    b.check("gemm: B", 0);
+    epilogue.check(m, n);
+    driver::product(driver::Product::new(a, b, c, beta, epilogue), 1, [0; 3]);
+}
+
+/// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
+///
+/// `a` and `b` describe the first matrices; the i-th begin `i · stride_a` and `i · stride_b` elements later. A stride
+/// of 0 uses one matrix for all.
+///
+/// # Shapes
+///
+/// `a: [batch, m, k]`, `b: [batch, k, n]`, `c: [batch, m, n]`.
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or the slices.
+pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_b: usize, c: &mut [f32], beta: Beta) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(k, b.rows, "gemm_batch: A is {m} × {k}, B is {} × {n}", b.rows);
+    assert_eq!(c.len(), batch * m * n, "gemm_batch: C is {batch} × {m} × {n}");
+    let Some(last) = batch.checked_sub(1) else { return };
+    a.check("gemm_batch: A", last * stride_a);
+    b.check("gemm_batch: B", last * stride_b);
+    let product = driver::Product::new(a, b, c, beta, Epilogue::default());
+    driver::product(product, batch, [stride_a, stride_b, m * n]);
+}

@@ -1,0 +1,90 @@
+//! Copying blocks of A and B into panels.
+//!
+//! A panel is `width` rows of A (or columns of B) cut to `k` elements, stored with the short side together: element
+//! `[p, i]` at `p·width + i`, which is the order in which a micro-kernel reads. The source either lies the same way
+//! (copying) or across (transposing 16 × 16 blocks in registers).
+
+use std::cell::Cell;
+
+use super::micro::MicroKernel;
+
+/// Elements past its last panel that a packing may write.
+pub(super) const SLACK: usize = 16;
+
+/// A matrix as packing sees it: `[p, i]` at `p·deep + i·along`, one of the two strides 1.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    pub(super) data: *const f32,
+    /// Distance between elements along the panel's short side.
+    pub(super) along: usize,
+    /// Distance between elements in the direction of k.
+    pub(super) deep: usize,
+}
+
+impl Source {
+    /// The same, beginning at `[p, i]`.
+    pub(super) fn at(self, p: usize, i: usize) -> Source {
+        Source { data: self.data.wrapping_add(p * self.deep + i * self.along), ..self }
+    }
+}
+
+/// Packs one panel: `used` elements of the source and anything up to `width`, `k` deep.
+///
+/// What lies past `used` (old numbers, perhaps NaN) only reaches columns of the tile that nobody stores.
+///
+/// # Safety
+///
+/// * the source may be read at all `[p, i]`, `p < k`, `i < used`; `used <= width`;
+/// * `dst` may be written for `k · width + SLACK` elements.
+#[inline]
+pub(super) unsafe fn pack_panel<K: MicroKernel>(
+    kernel: K,
+    source: Source,
+    used: usize,
+    width: usize,
+    k: usize,
+    dst: *mut f32,
+) {
+    // SAFETY: indices stay below `k` and `used`; what is written past a row is overwritten by the next or in the slack.
+    unsafe {
+        if source.along == 1 {
+            return kernel.copy(source.data, source.deep, used, width, k, dst);
+        }
+        for p in (0..k).step_by(16) {
+            for i in (0..used).step_by(16) {
+                let (rows, cols) = ((used - i).min(16), (k - p).min(16));
+                kernel.transpose(source.at(p, i).data, source.along, rows, cols, dst.add(p * width + i), width);
+            }
+        }
+    }
+}
+
+/// A cache line of f32: what buffers are made of, so that panels are aligned.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+thread_local! {
+    /// Buffers that are not in use on this thread.
+    static SPARE: Cell<Vec<Vec<Line>>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `f` with a buffer of at least `len` elements, aligned to 64 bytes, its content arbitrary.
+///
+/// The thread keeps the buffer for the next call.
+pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut spare = SPARE.take();
+    let mut buffer = spare.pop().unwrap_or_default();
+    SPARE.set(spare);
+    let lines = len.div_ceil(16);
+    if buffer.len() < lines {
+        buffer.resize(lines, Line([0.0; 16]));
+    }
+    // SAFETY: `Line` is sixteen `f32` without padding.
+    let slice = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<f32>(), lines * 16) };
+    let result = f(slice);
+    let mut spare = SPARE.take();
+    spare.push(buffer);
+    SPARE.set(spare);
+    result
+}

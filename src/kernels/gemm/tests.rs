@@ -1,0 +1,197 @@
+use super::*;
+use crate::kernels::simd::{Level, for_each_level, level, with_level};
+
+/// Numbers in (-1, 1) that differ from call to call only by `seed`.
+fn random(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// The transpose of a `rows` × `cols` matrix.
+fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..cols * rows).map(|i| x[i % rows * cols + i / rows]).collect()
+}
+
+/// One step of the chain at the current level.
+fn step(a: f32, b: f32, c: f32) -> f32 {
+    if level() == Level::Portable { a * b + c } else { a.mul_add(b, c) }
+}
+
+/// The definition: each element one chain in ascending `p`.
+fn naive(a: &[f32], b: &[f32], c: &mut [f32], (m, k, n): (usize, usize, usize), beta: Beta) {
+    for i in 0..m {
+        for j in 0..n {
+            let mut sum = if beta == Beta::One { c[i * n + j] } else { 0.0 };
+            for p in 0..k {
+                sum = step(a[i * k + p], b[p * n + j], sum);
+            }
+            c[i * n + j] = sum;
+        }
+    }
+}
+
+fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (x, y)) in found.iter().zip(expected).enumerate() {
+        assert_eq!(x.to_bits(), y.to_bits(), "{what}: element {i}: {x} and {y}");
+    }
+}
+
+/// Sizes around the tiles' and blocks' edges.
+const SHAPES: [(usize, usize, usize); 24] = [
+    (0, 3, 3),
+    (3, 0, 5),
+    (3, 3, 0),
+    (1, 1, 1),
+    (1, 17, 33),
+    (1, 5, 128),
+    (2, 385, 31),
+    (3, 64, 32),
+    (4, 16, 16),
+    (5, 15, 17),
+    (6, 33, 48),
+    (7, 31, 15),
+    (8, 8, 8),
+    (12, 100, 64),
+    (13, 383, 65),
+    (14, 384, 96),
+    (15, 385, 63),
+    (16, 17, 31),
+    (17, 769, 40),
+    (28, 50, 513),
+    (29, 20, 545),
+    (64, 64, 64),
+    (83, 70, 100),
+    (130, 129, 131),
+];
+
+fn layouts<'a>(
+    a: &'a [f32],
+    at: &'a [f32],
+    b: &'a [f32],
+    bt: &'a [f32],
+    (m, k, n): (usize, usize, usize),
+) -> [(&'static str, Mat<'a>, Mat<'a>); 4] {
+    let (a, at) = (Mat::new(a, m, k), Mat::transposed(at, m, k));
+    let (b, bt) = (Mat::new(b, k, n), Mat::transposed(bt, k, n));
+    [("NN", a, b), ("NT", a, bt), ("TN", at, b), ("TT", at, bt)]
+}
+
+#[test]
+fn every_layout_is_the_ascending_chain_bit_for_bit() {
+    for_each_level(|level| {
+        for shape @ (m, k, n) in SHAPES {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+            for beta in [Beta::Zero, Beta::One] {
+                let start = random(m * n, 3);
+                let mut expected = start.clone();
+                naive(&a, &b, &mut expected, shape, beta);
+                for (name, a, b) in layouts(&a, &at, &b, &bt, shape) {
+                    let mut c = start.clone();
+                    gemm(a, b, &mut c, beta, Epilogue::default());
+                    assert_same_bits(&c, &expected, &format!("{name} {shape:?} {beta:?} {level:?}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn bias_and_residual_follow_the_product_in_this_order() {
+    for_each_level(|level| {
+        for shape @ (m, k, n) in [(1, 5, 300), (3, 400, 33), (20, 0, 7), (40, 390, 600)] {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let (bias, residual) = (random(n, 4), random(m * n, 5));
+            let mut expected = vec![0.0; m * n];
+            naive(&a, &b, &mut expected, shape, Beta::Zero);
+            for row in expected.chunks_mut(n) {
+                row.iter_mut().zip(&bias).for_each(|(y, x)| *y += x);
+            }
+            expected.iter_mut().zip(&residual).for_each(|(y, x)| *y += x);
+            let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual) };
+            let mut c = vec![f32::NAN; m * n];
+            gemm(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut c, Beta::Zero, epilogue);
+            assert_same_bits(&c, &expected, &format!("{shape:?} {level:?}"));
+        }
+    });
+}
+
+#[test]
+fn a_window_of_wider_rows_is_used_in_place() {
+    let (m, k, n) = (19, 40, 50);
+    let (wide_a, wide_b) = (random(m * 64, 1), random(n * 70, 2));
+    let a: Vec<f32> = (0..m * k).map(|i| wide_a[i / k * 64 + i % k]).collect();
+    let b: Vec<f32> = (0..k * n).map(|i| wide_b[i % n * 70 + i / n]).collect();
+    let mut expected = vec![0.0; m * n];
+    naive(&a, &b, &mut expected, (m, k, n), Beta::Zero);
+    let mut c = vec![0.0; m * n];
+    let (a, b) = (Mat::new(&wide_a, m, k).with_ld(64), Mat::transposed(&wide_b, k, n).with_ld(70));
+    gemm(a, b, &mut c, Beta::Zero, Epilogue::default());
+    assert_same_bits(&c, &expected, "windows");
+}
+
+#[test]
+fn a_batch_is_its_products_one_by_one() {
+    for_each_level(|level| {
+        for (batch, m, k, n) in [(0, 2, 3, 4), (1, 40, 40, 40), (3, 1, 300, 70), (5, 33, 20, 47), (12, 64, 64, 64)] {
+            let (a, b) = (random(batch * m * k, 1), random(k * n, 2));
+            let start = random(batch * m * n, 3);
+            let mut expected = start.clone();
+            for (i, c) in expected.chunks_mut(m * n).enumerate() {
+                naive(&a[i * m * k..(i + 1) * m * k], &b, c, (m, k, n), Beta::One);
+            }
+            let mut c = start.clone();
+            gemm_batch(batch, Mat::new(&a, m, k), m * k, Mat::new(&b, k, n), 0, &mut c, Beta::One);
+            assert_same_bits(&c, &expected, &format!("{batch} of {m} × {k} × {n} {level:?}"));
+        }
+    });
+}
+
+#[test]
+fn neither_threads_nor_neighbouring_rows_change_a_bit() {
+    for_each_level(|level| {
+        for (m, k, n) in [(1, 700, 900), (5, 1000, 333), (16, 300, 700), (65, 400, 530), (300, 129, 257)] {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let product = |rows: std::ops::Range<usize>| {
+                let mut c = vec![0.0; rows.len() * n];
+                let a = Mat::new(&a[rows.start * k..rows.end * k], rows.len(), k);
+                gemm(a, Mat::new(&b, k, n), &mut c, Beta::Zero, Epilogue::default());
+                c
+            };
+            let expected = product(0..m);
+            for threads in 1..=4 {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a few threads");
+                let c = pool.install(|| with_level(level, || product(0..m)));
+                assert_same_bits(&c, &expected, &format!("{m} × {k} × {n}, {threads} threads, {level:?}"));
+            }
+            for i in [0, m / 2, m - 1] {
+                assert_same_bits(&product(i..i + 1), &expected[i * n..(i + 1) * n], "a row alone");
+            }
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "C is 2 × 4")]
+fn a_result_of_another_size_is_refused() {
+    gemm(Mat::new(&[0.0; 6], 2, 3), Mat::new(&[0.0; 12], 3, 4), &mut [0.0; 7], Beta::Zero, Epilogue::default());
+}
+
+#[test]
+#[should_panic(expected = "A is 2 × 3, B is 2 × 4")]
+fn shapes_that_do_not_meet_are_refused() {
+    gemm(Mat::new(&[0.0; 6], 2, 3), Mat::new(&[0.0; 8], 2, 4), &mut [0.0; 8], Beta::Zero, Epilogue::default());
+}
+
+#[test]
+#[should_panic(expected = "expected 6 elements")]
+fn a_slice_that_is_too_short_is_refused() {
+    gemm(Mat::new(&[0.0; 5], 2, 3), Mat::new(&[0.0; 12], 3, 4), &mut [0.0; 8], Beta::Zero, Epilogue::default());
+}
