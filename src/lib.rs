@@ -4,6 +4,7 @@ pub mod error;
 pub mod kernels;
 pub mod mapped;
 pub mod random;
+pub mod text;
 
 pub use error::{Error, LoadReport, MisShaped, Result};
 pub use random::Rng;

@@ -1,0 +1,459 @@
+//! Text files as a stream of pieces: UTF-8, in order, never more in memory than asked for.
+//!
+//! A [`Corpus`] is one file or many, taken as one text after the other. It is read in *pieces*: whole lines, as many as
+//! fit into a given number of bytes. A line that is longer than that is cut at white space (or, failing that, between
+//! two characters), so that a corpus which is one endless line, as text8 is, also streams. Several threads read one
+//! corpus at once, each a [`Section`] of it: a run of bytes that starts and ends at the border of a line.
+//!
+//! ```
+//! use loquat::text::Corpus;
+//!
+//! let path = std::env::temp_dir().join("loquat-corpus-doc.txt");
+//! std::fs::write(&path, "a cat sat\na dog ran\n")?;
+//! let mut words = 0;
+//! for piece in Corpus::open(&path)?.pieces(1 << 20) {
+//!     words += piece?.lines().map(|line| line.split_whitespace().count()).sum::<usize>();
+//! }
+//! assert_eq!(words, 6);
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::mapped::{Load, MappedFile};
+use crate::{Error, Result};
+
+/// One text file or many, read in order.
+#[derive(Debug, Clone)]
+pub struct Corpus {
+    files: Vec<Source>,
+}
+
+#[derive(Debug, Clone)]
+struct Source {
+    path: PathBuf,
+    len: u64,
+    map: Option<Arc<MappedFile>>,
+}
+
+/// A part of a [`Corpus`] that one thread reads: see [`Corpus::sections`].
+#[derive(Debug, Clone)]
+pub struct Section {
+    runs: Vec<Run>,
+}
+
+/// The bytes `start..end` of a file.
+#[derive(Debug, Clone)]
+struct Run {
+    source: Source,
+    start: u64,
+    end: u64,
+}
+
+/// The pieces of a corpus, in order: an iterator of `Result<String>`. After an error it ends.
+///
+/// The pieces, one after the other, are the files' text, unchanged; no piece is empty, and none spans two files.
+pub struct Pieces {
+    runs: VecDeque<Run>,
+    reader: Option<(Run, Box<dyn Read + Send>)>,
+    /// Bytes that were read and not yet given out, from file position `position` on.
+    pending: Vec<u8>,
+    position: u64,
+    limit: usize,
+}
+
+impl Corpus {
+    /// A corpus of one file, streamed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_all([path])
+    }
+
+    /// A corpus of several files, streamed one after the other. That each can be opened is checked now, so that a name
+    /// with a slip in it does not end a long run in its middle.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no file, [`Error::Io`] naming a file that cannot be opened.
+    pub fn open_all<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
+        let mut files = Vec::new();
+        for path in paths {
+            let path = path.as_ref();
+            let meta = File::open(path).and_then(|file| file.metadata()).map_err(|e| Error::io(path, e))?;
+            if meta.is_dir() {
+                let kind = std::io::ErrorKind::IsADirectory;
+                return Err(Error::io(path, std::io::Error::new(kind, "expected a text file, found a folder")));
+            }
+            files.push(Source { path: path.to_path_buf(), len: meta.len(), map: None });
+        }
+        if files.is_empty() {
+            return Err(Error::argument("corpus", "at least one file", "none"));
+        }
+        Ok(Corpus { files })
+    }
+
+    /// The same corpus, its files mapped into memory rather than read through a buffer (see
+    /// [`MappedFile`] for what that asks of the files).
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming a file that cannot be mapped.
+    pub fn mapped(mut self) -> Result<Self> {
+        for file in &mut self.files {
+            let map = MappedFile::open(&file.path, Load::Mmap)?;
+            file.len = map.len() as u64;
+            file.map = Some(Arc::new(map));
+        }
+        Ok(self)
+    }
+
+    /// The files, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// The length of all files, in bytes.
+    pub fn len(&self) -> u64 {
+        self.files.iter().map(|file| file.len).sum()
+    }
+
+    /// Whether the files hold no byte at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The whole text, in pieces of at most `limit` bytes (at least 4, the longest character).
+    pub fn pieces(&self, limit: usize) -> Pieces {
+        let runs = self.files.iter().map(|file| Run { source: file.clone(), start: 0, end: file.len });
+        Pieces::new(runs.collect(), limit)
+    }
+
+    /// The whole text as one string.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] naming file, line and byte of what is not UTF-8.
+    pub fn read_to_string(&self) -> Result<String> {
+        let mut text = String::new();
+        for piece in self.pieces(1 << 20) {
+            text.push_str(&piece?);
+        }
+        Ok(text)
+    }
+
+    /// Cuts the corpus into `n` sections of about the same number of bytes, each beginning and ending at the border of a
+    /// line; together, in order, they are the corpus. Where lines are longer than a section, some sections are empty.
+    ///
+    /// The cuts depend on the files and on `n` alone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be read.
+    pub fn sections(&self, n: usize) -> Result<Vec<Section>> {
+        let n = n.max(1);
+        let total = self.len();
+        let mut sections = vec![Section { runs: Vec::new() }; n];
+        let mut before = 0; // bytes in the files before this one
+        for file in &self.files {
+            let mut start = 0;
+            for (i, section) in sections.iter_mut().enumerate() {
+                let ideal = (u128::from(total) * (i as u128 + 1) / n as u128) as u64;
+                let end = if ideal <= before + start {
+                    start
+                } else if ideal >= before + file.len {
+                    file.len
+                } else {
+                    file.line_after(ideal - before)?
+                };
+                if end > start {
+                    section.runs.push(Run { source: file.clone(), start, end });
+                    start = end;
+                }
+            }
+            before += file.len;
+        }
+        Ok(sections)
+    }
+}
+
+impl Section {
+    /// The length in bytes.
+    pub fn len(&self) -> u64 {
+        self.runs.iter().map(|run| run.end - run.start).sum()
+    }
+
+    /// Whether nothing is left for this section.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The section's text, in pieces of at most `limit` bytes (at least 4, the longest character).
+    pub fn pieces(&self, limit: usize) -> Pieces {
+        Pieces::new(self.runs.clone().into(), limit)
+    }
+}
+
+impl Source {
+    fn reader(&self, start: u64, end: u64) -> Result<Box<dyn Read + Send>> {
+        if let Some(map) = &self.map {
+            let mut cursor = std::io::Cursor::new(Shared(map.clone()));
+            cursor.set_position(start);
+            return Ok(Box::new(cursor.take(end - start)));
+        }
+        let mut file = File::open(&self.path).map_err(|e| Error::io(&self.path, e))?;
+        if start > 0 {
+            file.seek(SeekFrom::Start(start)).map_err(|e| Error::io(&self.path, e))?;
+        }
+        // A whole file is read to its end, which may come later than its length says: pipes and /proc have length 0.
+        if start == 0 && end == self.len { Ok(Box::new(file)) } else { Ok(Box::new(file.take(end - start))) }
+    }
+
+    /// The position behind the first line feed at or after `position`, or the file's end.
+    fn line_after(&self, position: u64) -> Result<u64> {
+        // From the byte before: a cut that already is a line's border stays.
+        let from = position.saturating_sub(1);
+        let mut reader = BufReader::new(self.reader(from, self.len)?);
+        let mut line = LineEnd::default();
+        let n = std::io::copy(&mut reader, &mut line);
+        match (line.found, n) {
+            (Some(offset), _) => Ok(from + offset),
+            (None, Ok(_)) => Ok(self.len),
+            (None, Err(e)) => Err(Error::io(&self.path, e)),
+        }
+    }
+
+    /// The line, counted from 1, that holds the byte at `position`.
+    fn line_of(&self, position: u64) -> Result<u64> {
+        let mut lines = LineCount(1);
+        let mut reader = self.reader(0, self.len)?.take(position);
+        std::io::copy(&mut reader, &mut lines).map_err(|e| Error::io(&self.path, e))?;
+        Ok(lines.0)
+    }
+}
+
+struct Shared(Arc<MappedFile>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().as_ref()
+    }
+}
+
+/// Stops a copy behind the first line feed.
+#[derive(Default)]
+struct LineEnd {
+    seen: u64,
+    found: Option<u64>,
+}
+
+impl std::io::Write for LineEnd {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(i) = bytes.iter().position(|&b| b == b'\n') {
+            self.found = Some(self.seen + i as u64 + 1);
+            return Ok(0); // ends the copy
+        }
+        self.seen += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+struct LineCount(u64);
+
+impl std::io::Write for LineCount {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.iter().filter(|&&b| b == b'\n').count() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Pieces {
+    fn new(runs: VecDeque<Run>, limit: usize) -> Self {
+        Pieces { runs, reader: None, pending: Vec::new(), position: 0, limit: limit.max(4) }
+    }
+
+    /// Fills `pending` up to the limit; `false` at the end of the run.
+    fn fill(&mut self) -> Result<bool> {
+        let Some((run, reader)) = &mut self.reader else { return Ok(false) };
+        let want = (self.limit - self.pending.len()) as u64;
+        let n =
+            reader.by_ref().take(want).read_to_end(&mut self.pending).map_err(|e| Error::io(&run.source.path, e))?;
+        Ok(n as u64 == want)
+    }
+
+    fn next_piece(&mut self) -> Result<Option<String>> {
+        loop {
+            if self.reader.is_none() {
+                let Some(run) = self.runs.pop_front() else { return Ok(None) };
+                let reader = run.source.reader(run.start, run.end)?;
+                self.position = run.start;
+                self.reader = Some((run, reader));
+            }
+            let full = self.fill()?;
+            let cut = if full { cut(&self.pending) } else { self.pending.len() };
+            let rest = self.pending.split_off(cut);
+            let bytes = std::mem::replace(&mut self.pending, rest);
+            let piece = match String::from_utf8(bytes) {
+                Ok(piece) => piece,
+                Err(e) => return Err(self.not_utf8(e.utf8_error().valid_up_to(), e.as_bytes())),
+            };
+            self.position += piece.len() as u64;
+            if !full {
+                self.reader = None;
+            }
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+
+    fn not_utf8(&self, offset: usize, bytes: &[u8]) -> Error {
+        let (run, _) = self.reader.as_ref().expect("a run is being read");
+        let byte = self.position + offset as u64;
+        let found = bytes[offset];
+        match run.source.line_of(byte) {
+            Ok(line) => Error::format(
+                &run.source.path,
+                format!("expected UTF-8 text, found byte 0x{found:02X} at byte {byte}, line {line}"),
+            ),
+            Err(e) => e,
+        }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        let piece = self.next_piece().transpose();
+        if matches!(piece, Some(Err(_))) {
+            self.runs.clear();
+            self.reader = None;
+            self.pending.clear();
+        }
+        piece
+    }
+}
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces").field("files_left", &self.runs.len()).field("position", &self.position).finish()
+    }
+}
+
+/// Where to cut a full buffer: behind its last line, or its last white space, or its last whole character.
+fn cut(bytes: &[u8]) -> usize {
+    if let Some(i) = bytes.iter().rposition(|&b| b == b'\n') {
+        return i + 1;
+    }
+    if let Some(i) = bytes.iter().rposition(u8::is_ascii_whitespace)
+        && i > 0
+    {
+        return i; // the white space opens the next piece, as byte-level tokenizers want it
+    }
+    // A character's first byte is at most three bytes before the end, and a whole one need not be carried over.
+    let tail = bytes.len().saturating_sub(3);
+    match std::str::from_utf8(&bytes[..]) {
+        Err(e) if e.error_len().is_none() && e.valid_up_to() >= tail && e.valid_up_to() > 0 => e.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &tempfile::TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn pieces_are_the_files_in_order_at_any_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = ["one two\nthree\r\n\nfour", "", "fünf 六七八九十 seven\n", "\n\n"];
+        let paths: Vec<_> = texts.iter().enumerate().map(|(i, t)| write(&folder, &i.to_string(), t)).collect();
+        let streamed = Corpus::open_all(&paths).unwrap();
+        for corpus in [streamed.clone(), streamed.mapped().unwrap()] {
+            assert_eq!(corpus.len(), texts.concat().len() as u64);
+            for limit in 0..40 {
+                let pieces: Vec<String> = corpus.pieces(limit).map(Result::unwrap).collect();
+                assert_eq!(pieces.concat(), texts.concat(), "limit {limit}");
+                assert!(pieces.iter().all(|p| !p.is_empty() && p.len() <= limit.max(4)), "{limit}: {pieces:?}");
+            }
+            assert_eq!(corpus.read_to_string().unwrap(), texts.concat());
+        }
+    }
+
+    #[test]
+    fn lines_stay_whole_when_they_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let corpus = Corpus::open(write(&folder, "a", "aaa bbb\nccc ddd\neee fff ggg hhh")).unwrap();
+        let pieces: Vec<String> = corpus.pieces(12).map(Result::unwrap).collect();
+        assert_eq!(pieces, ["aaa bbb\n", "ccc ddd\n", "eee fff ggg", " hhh"]);
+    }
+
+    #[test]
+    fn sections_cover_the_corpus_and_cut_at_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let a: String = (0..50).map(|i| format!("{}\n", "x".repeat(i % 7))).collect();
+        let paths = [write(&folder, "a", &a), write(&folder, "b", "last\nlines"), write(&folder, "c", "")];
+        let streamed = Corpus::open_all(&paths).unwrap();
+        for corpus in [streamed.clone(), streamed.mapped().unwrap()] {
+            for n in 0..20 {
+                let sections = corpus.sections(n).unwrap();
+                assert_eq!(sections.len(), n.max(1));
+                let mut all = String::new();
+                for section in &sections {
+                    assert!(all.is_empty() || all.ends_with('\n'), "{n}: cut inside a line");
+                    let text: String = section.pieces(16).map(Result::unwrap).collect();
+                    assert_eq!(text.len() as u64, section.len());
+                    all += &text;
+                }
+                assert_eq!(all, a.clone() + "last\nlines");
+            }
+            let lens: Vec<u64> = corpus.sections(4).unwrap().iter().map(Section::len).collect();
+            assert!(lens.iter().all(|&n| n.abs_diff(corpus.len() / 4) < 12), "{lens:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_by_file_line_and_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = write(&folder, "good", "fine\n");
+        let bad = write(&folder, "bad", b"one\ntwo \xE9t\xE9\nthree");
+        for limit in [4, 5, 8, 1000] {
+            let mut pieces = Corpus::open_all([&good, &bad]).unwrap().pieces(limit);
+            let error = pieces.by_ref().find_map(Result::err).unwrap().to_string();
+            assert!(error.contains("bad: expected UTF-8 text, found byte 0xE9 at byte 8, line 2"), "{error}");
+            assert!(pieces.next().is_none(), "ends after an error");
+        }
+        let cut = write(&folder, "cut", "abc\u{20AC}".as_bytes()[..5].to_vec());
+        for limit in [4, 5, 100] {
+            let error = Corpus::open(&cut).unwrap().pieces(limit).find_map(Result::err).unwrap().to_string();
+            assert!(error.contains("byte 0xE2 at byte 3, line 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn missing_files_are_errors_before_anything_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = write(&folder, "good", "fine\n");
+        let absent = folder.path().join("absent");
+        let error = Corpus::open_all([&good, &absent]).unwrap_err().to_string();
+        assert!(error.contains("absent"), "{error}");
+        assert!(Corpus::open(folder.path()).unwrap_err().to_string().contains("found a folder"));
+        assert!(Corpus::open_all(Vec::<PathBuf>::new()).is_err());
+    }
+}
