@@ -363,7 +363,7 @@ fn cut(bytes: &[u8]) -> usize {
     }
     // A character's first byte is at most three bytes before the end, and a whole one need not be carried over.
     let tail = bytes.len().saturating_sub(3);
-    match std::str::from_utf8(&bytes[..]) {
+    match std::str::from_utf8(bytes) {
         Err(e) if e.error_len().is_none() && e.valid_up_to() >= tail && e.valid_up_to() > 0 => e.valid_up_to(),
         _ => bytes.len(),
     }
@@ -439,7 +439,7 @@ mod tests {
             assert!(error.contains("bad: expected UTF-8 text, found byte 0xE9 at byte 8, line 2"), "{error}");
             assert!(pieces.next().is_none(), "ends after an error");
         }
-        let cut = write(&folder, "cut", "abc\u{20AC}".as_bytes()[..5].to_vec());
+        let cut = write(&folder, "cut", &"abc\u{20AC}".as_bytes()[..5]);
         for limit in [4, 5, 100] {
             let error = Corpus::open(&cut).unwrap().pieces(limit).find_map(Result::err).unwrap().to_string();
             assert!(error.contains("byte 0xE2 at byte 3, line 1"), "{error}");

@@ -1,0 +1,447 @@
+//! Encoding: inputs, options, results.
+
+use rayon::prelude::*;
+use tokenizers::{InputSequence, PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
+
+use super::{Tokenizer, guard};
+use crate::{Error, Result};
+
+/// What one call encodes: a text, a pair of texts, or either already split into words.
+///
+/// `&str`, `&String` and pairs of `&str` convert into it.
+#[derive(Debug, Clone)]
+pub enum Input<'a> {
+    /// One text.
+    Text(&'a str),
+    /// Two texts that belong together, for example a question and a passage.
+    Pair(&'a str, &'a str),
+    /// One text, split into words; [`Encoding::word_ids`] then counts these words, and offsets count within a word.
+    Words(&'a [&'a str]),
+    /// Two texts, split into words.
+    WordsPair(&'a [&'a str], &'a [&'a str]),
+}
+
+impl<'a> From<&'a str> for Input<'a> {
+    fn from(text: &'a str) -> Self {
+        Input::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Input<'a> {
+    fn from(text: &'a String) -> Self {
+        Input::Text(text)
+    }
+}
+
+impl<'a> From<&&'a str> for Input<'a> {
+    fn from(text: &&'a str) -> Self {
+        Input::Text(text)
+    }
+}
+
+impl<'a> From<(&'a str, &'a str)> for Input<'a> {
+    fn from((first, second): (&'a str, &'a str)) -> Self {
+        Input::Pair(first, second)
+    }
+}
+
+impl<'a> From<&(&'a str, &'a str)> for Input<'a> {
+    fn from(&(first, second): &(&'a str, &'a str)) -> Self {
+        Input::Pair(first, second)
+    }
+}
+
+impl<'a> From<&Input<'a>> for Input<'a> {
+    fn from(input: &Input<'a>) -> Self {
+        input.clone()
+    }
+}
+
+/// The left end of a row or the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Side {
+    /// The beginning.
+    Left,
+    /// The end.
+    #[default]
+    Right,
+}
+
+/// Which text of a pair gives way when both together are too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TruncationStrategy {
+    /// The longer one, until both are of a length, then both.
+    #[default]
+    LongestFirst,
+    /// The first only, for example the passage that answers are looked for in.
+    OnlyFirst,
+    /// The second only.
+    OnlySecond,
+}
+
+/// How to shorten what is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncation {
+    max_length: usize,
+    stride: usize,
+    strategy: TruncationStrategy,
+    side: Side,
+}
+
+impl Truncation {
+    /// Shortens to at most `max_length` tokens, special tokens included, by cutting the end off.
+    pub fn new(max_length: usize) -> Self {
+        Truncation { max_length, stride: 0, strategy: TruncationStrategy::default(), side: Side::Right }
+    }
+
+    /// Lets each window of [`Encoding::overflowing`] begin with the last `tokens` of the window before it.
+    #[must_use]
+    pub fn stride(mut self, tokens: usize) -> Self {
+        self.stride = tokens;
+        self
+    }
+
+    /// Says which text of a pair gives way.
+    #[must_use]
+    pub fn strategy(mut self, strategy: TruncationStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Says which end is cut off.
+    #[must_use]
+    pub fn side(mut self, side: Side) -> Self {
+        self.side = side;
+        self
+    }
+}
+
+/// To which length rows are filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Padding {
+    /// Not at all.
+    #[default]
+    None,
+    /// To the longest of the batch.
+    Longest,
+    /// To this number of tokens; what is longer stays as it is.
+    Length(usize),
+}
+
+/// What to do with a text beside looking its tokens up. The default: add special tokens, shorten nothing, fill nothing.
+///
+/// ```
+/// use loquat::text::{EncodeOptions, Padding, TokenizerTrainer, Truncation};
+///
+/// let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(["the cat sat", "a dog ran"])?;
+/// let options = EncodeOptions::default().truncation(Truncation::new(6)).padding(Padding::Longest);
+/// let batch = tokenizer.encode_batch_with(&["the cat sat", "a"], &options)?;
+/// assert_eq!(batch[0].len(), batch[1].len());
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeOptions {
+    special_tokens: bool,
+    truncation: Option<Truncation>,
+    padding: Padding,
+    pad_side: Side,
+    pad_multiple: usize,
+    pad_token_id: Option<u32>,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        EncodeOptions {
+            special_tokens: true,
+            truncation: None,
+            padding: Padding::None,
+            pad_side: Side::Right,
+            pad_multiple: 1,
+            pad_token_id: None,
+        }
+    }
+}
+
+impl EncodeOptions {
+    /// Whether to add the special tokens that the file prescribes (`[CLS]`, `<s>` and the like).
+    #[must_use]
+    pub fn special_tokens(mut self, add: bool) -> Self {
+        self.special_tokens = add;
+        self
+    }
+
+    /// Shortens what is too long.
+    #[must_use]
+    pub fn truncation(mut self, truncation: Truncation) -> Self {
+        self.truncation = Some(truncation);
+        self
+    }
+
+    /// Fills what is short.
+    #[must_use]
+    pub fn padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Says on which side short rows are filled: the right for encoders, the left for generation.
+    #[must_use]
+    pub fn pad_side(mut self, side: Side) -> Self {
+        self.pad_side = side;
+        self
+    }
+
+    /// Rounds the filled length up to a multiple.
+    #[must_use]
+    pub fn pad_to_multiple_of(mut self, tokens: usize) -> Self {
+        self.pad_multiple = tokens.max(1);
+        self
+    }
+
+    /// Fills with this id rather than with the tokenizer's padding token.
+    #[must_use]
+    pub fn pad_token_id(mut self, id: u32) -> Self {
+        self.pad_token_id = Some(id);
+        self
+    }
+}
+
+/// A text as token ids, with everything that a model or a task may ask about each token. All lists have one length.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// The ids.
+    pub input_ids: Vec<u32>,
+    /// 1 for a token, 0 for filling.
+    pub attention_mask: Vec<u32>,
+    /// 0 for the first text and 1 for the second, where the file says so.
+    pub token_type_ids: Vec<u32>,
+    /// 1 for a token that was added, 0 for a token of the text.
+    pub special_tokens_mask: Vec<u32>,
+    /// Where the token stands in its text: the **bytes** `start..end`, so that `&text[start..end]` is valid. A token
+    /// that is a part of a character has the whole character's. Added tokens have `(0, 0)`.
+    pub offsets: Vec<(usize, usize)>,
+    /// The word that the token belongs to, counted within its text; none for added tokens.
+    pub word_ids: Vec<Option<u32>>,
+    /// The text that the token belongs to: 0 or 1; none for added tokens.
+    pub sequence_ids: Vec<Option<usize>>,
+    /// What truncation cut off, in windows of the same length, special tokens and filling included.
+    pub overflowing: Vec<Encoding>,
+}
+
+impl Encoding {
+    /// The number of tokens, filling included.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+
+    fn from_library(encoding: tokenizers::Encoding) -> Self {
+        // `get_sequence_ids` answers 0 for every token of a single text that was never given a range; the mask knows.
+        let special_tokens_mask = encoding.get_special_tokens_mask().to_vec();
+        let mut sequence_ids = encoding.get_sequence_ids();
+        for (id, &special) in sequence_ids.iter_mut().zip(&special_tokens_mask) {
+            if special == 1 {
+                *id = None;
+            }
+        }
+        Encoding {
+            input_ids: encoding.get_ids().to_vec(),
+            attention_mask: encoding.get_attention_mask().to_vec(),
+            token_type_ids: encoding.get_type_ids().to_vec(),
+            special_tokens_mask,
+            offsets: encoding.get_offsets().to_vec(),
+            word_ids: encoding.get_word_ids().to_vec(),
+            sequence_ids,
+            overflowing: encoding.get_overflowing().iter().cloned().map(Encoding::from_library).collect(),
+        }
+    }
+
+    /// Fills up to `len` tokens.
+    fn pad(&mut self, len: usize, id: u32, side: Side) {
+        fn fill<T: Clone>(list: &mut Vec<T>, n: usize, value: T, side: Side) {
+            let at = if side == Side::Left { 0 } else { list.len() };
+            list.splice(at..at, std::iter::repeat_n(value, n));
+        }
+        let n = len.saturating_sub(self.len());
+        if n > 0 {
+            fill(&mut self.input_ids, n, id, side);
+            fill(&mut self.attention_mask, n, 0, side);
+            fill(&mut self.token_type_ids, n, 0, side);
+            fill(&mut self.special_tokens_mask, n, 1, side);
+            fill(&mut self.offsets, n, (0, 0), side);
+            fill(&mut self.word_ids, n, None, side);
+            fill(&mut self.sequence_ids, n, None, side);
+        }
+        for window in &mut self.overflowing {
+            window.pad(len, id, side);
+        }
+    }
+
+    fn longest(&self) -> usize {
+        self.overflowing.iter().map(Encoding::longest).fold(self.len(), usize::max)
+    }
+}
+
+impl Tokenizer {
+    /// Encodes a text, a pair or words, special tokens included.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the text holds what the vocabulary lacks and no token stands for that.
+    pub fn encode<'a>(&self, input: impl Into<Input<'a>>) -> Result<Encoding> {
+        self.encode_with(input, &EncodeOptions::default())
+    }
+
+    /// Encodes with options. [`Padding::Longest`] then is the longest of this input's own windows.
+    ///
+    /// # Errors
+    /// As [`encode`](Tokenizer::encode); [`Error::Argument`] for options that contradict each other, or for padding
+    /// without a padding token.
+    pub fn encode_with<'a>(&self, input: impl Into<Input<'a>>, options: &EncodeOptions) -> Result<Encoding> {
+        let mut encoding = self.encode_one(input.into(), options)?;
+        self.pad_all(std::slice::from_mut(&mut encoding), options)?;
+        Ok(encoding)
+    }
+
+    /// Encodes each input, special tokens included, on all threads of the current pool.
+    ///
+    /// # Errors
+    /// As [`encode`](Tokenizer::encode).
+    pub fn encode_batch<'a, I>(&self, inputs: &'a [I]) -> Result<Vec<Encoding>>
+    where
+        &'a I: Into<Input<'a>>,
+        I: Sync,
+    {
+        self.encode_batch_with(inputs, &EncodeOptions::default())
+    }
+
+    /// Encodes each input with options, on all threads of the current pool. The windows of
+    /// [`Encoding::overflowing`] count for the longest row.
+    ///
+    /// # Errors
+    /// As [`encode_with`](Tokenizer::encode_with).
+    pub fn encode_batch_with<'a, I>(&self, inputs: &'a [I], options: &EncodeOptions) -> Result<Vec<Encoding>>
+    where
+        &'a I: Into<Input<'a>>,
+        I: Sync,
+    {
+        let mut encodings: Vec<Encoding> =
+            inputs.par_iter().map(|input| self.encode_one(input.into(), options)).collect::<Result<_>>()?;
+        self.pad_all(&mut encodings, options)?;
+        Ok(encodings)
+    }
+
+    /// The ids of a text alone: nothing is added, shortened or filled, and no offsets are kept, which is faster.
+    ///
+    /// # Errors
+    /// As [`encode`](Tokenizer::encode).
+    pub fn encode_without_special(&self, text: &str) -> Result<Vec<u32>> {
+        if let Some(chars) = &self.chars
+            && chars.covers(text)
+        {
+            return chars.encode(text);
+        }
+        let encoding = guard("encoding", || self.inner.encode_fast(text, false));
+        Ok(encoding.map_err(|e| self.explain(text, e))?.get_ids().to_vec())
+    }
+
+    fn encode_one(&self, input: Input<'_>, options: &EncodeOptions) -> Result<Encoding> {
+        let (first, second): (InputSequence<'_>, Option<InputSequence<'_>>) = match input {
+            Input::Text(text) => (text.into(), None),
+            Input::Pair(a, b) => (a.into(), Some(b.into())),
+            Input::Words(words) => (words.into(), None),
+            Input::WordsPair(a, b) => (a.into(), Some(b.into())),
+        };
+        let encode = |sequence| guard("encoding", || self.inner.encode(sequence, false));
+        let explain = |e| match input {
+            Input::Text(text) => self.explain(text, e),
+            Input::Pair(a, b) => self.explain(&format!("{a}{b}"), e),
+            Input::Words(words) => self.explain(&words.concat(), e),
+            Input::WordsPair(a, b) => self.explain(&(a.concat() + &b.concat()), e),
+        };
+        let first = encode(first).map_err(explain)?;
+        let mut second = second.map(encode).transpose().map_err(explain)?;
+        if let Some(second) = &mut second {
+            second.set_type_ids(vec![1; second.len()]); // before truncation: its windows inherit them
+        }
+        let (first, second) = self.truncate(first, second, options)?;
+        let whole = guard("encoding", || match &self.post {
+            Some(post) => post.process(first, second, options.special_tokens),
+            None => tokenizers::PostProcessorWrapper::from(tokenizers::processors::sequence::Sequence::new(Vec::new()))
+                .process(first, second, false),
+        })?;
+        Ok(Encoding::from_library(whole))
+    }
+
+    fn truncate(
+        &self,
+        first: tokenizers::Encoding,
+        second: Option<tokenizers::Encoding>,
+        options: &EncodeOptions,
+    ) -> Result<(tokenizers::Encoding, Option<tokenizers::Encoding>)> {
+        let Some(truncation) = options.truncation else { return Ok((first, second)) };
+        let added = match &self.post {
+            Some(post) if options.special_tokens => post.added_tokens(second.is_some()),
+            _ => 0,
+        };
+        let max_length = truncation.max_length.saturating_sub(added);
+        // The narrowest window that the library may cut: half, where both texts of a pair give way.
+        let narrowest = match (truncation.strategy, &second) {
+            (TruncationStrategy::LongestFirst, Some(_)) => max_length / 2,
+            _ => max_length,
+        };
+        if max_length == 0 || truncation.stride >= narrowest.max(1) {
+            return Err(Error::argument(
+                "truncation",
+                format!("a max_length above stride and special tokens ({} and {added})", truncation.stride),
+                truncation.max_length,
+            ));
+        }
+        let params = TruncationParams {
+            direction: match truncation.side {
+                Side::Left => TruncationDirection::Left,
+                Side::Right => TruncationDirection::Right,
+            },
+            max_length,
+            strategy: match truncation.strategy {
+                TruncationStrategy::LongestFirst => tokenizers::TruncationStrategy::LongestFirst,
+                TruncationStrategy::OnlyFirst => tokenizers::TruncationStrategy::OnlyFirst,
+                TruncationStrategy::OnlySecond => tokenizers::TruncationStrategy::OnlySecond,
+            },
+            stride: truncation.stride,
+        };
+        guard("truncating", || truncate_encodings(first, second, &params))
+    }
+
+    fn pad_all(&self, encodings: &mut [Encoding], options: &EncodeOptions) -> Result<()> {
+        /// Longer rows than any model's are a slip, not a wish.
+        const LONGEST: usize = 1 << 26;
+        let len = match options.padding {
+            Padding::None => return Ok(()),
+            Padding::Longest => encodings.iter().map(Encoding::longest).max().unwrap_or(0),
+            Padding::Length(len) => len,
+        };
+        let len = len.checked_next_multiple_of(options.pad_multiple).unwrap_or(usize::MAX);
+        if len > LONGEST {
+            return Err(Error::argument("padding", format!("at most {LONGEST} tokens"), len));
+        }
+        let Some(id) = options.pad_token_id.or(self.pad_token_id()) else {
+            return Err(Error::argument("padding", "a tokenizer with a padding token, or a `pad_token_id`", "neither"));
+        };
+        for encoding in encodings {
+            encoding.pad(len, id, options.pad_side);
+        }
+        Ok(())
+    }
+
+    /// Names the character that a character-level vocabulary lacks.
+    fn explain(&self, text: &str, error: Error) -> Error {
+        match &self.chars {
+            Some(chars) => chars.encode(text).err().unwrap_or(error),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Reading `tokenizer.json`, and the files beside it that say which token plays which part.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokenizers::{
+    AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+};
+
+use super::chars::CharTable;
+use super::{Special, Tokenizer, guard, stream};
+use crate::mapped::{Load, MappedFile};
+use crate::{Error, Result};
+
+impl Tokenizer {
+    /// Opens a `tokenizer.json`, given itself or by the model folder that it is in. `tokenizer_config.json` and
+    /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (file, folder) =
+            if path.is_dir() { (path.join("tokenizer.json"), Some(path)) } else { (path.to_path_buf(), path.parent()) };
+        let bytes = MappedFile::open(&file, Load::Read)?;
+        let mut tokenizer = Self::from_bytes(&bytes).map_err(|e| match e {
+            Error::Tokenizer(reason) => Error::format(&file, reason),
+            other => other,
+        })?;
+        if let Some(folder) = folder {
+            let mut config =
+                read_config(&folder.join("tokenizer_config.json"))?.unwrap_or_else(|| Value::Object(Map::new()));
+            let map = read_config(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+            let template = folder.join("chat_template.jinja");
+            if template.exists() {
+                let text = std::fs::read_to_string(&template).map_err(|e| Error::io(&template, e))?;
+                config["chat_template"] = text.into();
+            }
+            tokenizer.apply(config, &map)?;
+        }
+        Ok(tokenizer)
+    }
+
+    /// A tokenizer from the content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] saying what is wrong, with the name of a component that is not known.
+    pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Self> {
+        let bytes = bytes.as_ref();
+        if let Err(e) = std::str::from_utf8(bytes) {
+            return Err(Error::Tokenizer(format!(
+                "expected UTF-8 text, found another byte at byte {}",
+                e.valid_up_to()
+            )));
+        }
+        match guard("reading tokenizer.json", || tokenizers::Tokenizer::from_bytes(bytes)) {
+            Ok(inner) => Self::from_inner(inner),
+            Err(error) => {
+                let json: Value =
+                    serde_json::from_slice(bytes).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
+                if let Some(json) = with_merges_apart(&json)
+                    && let Ok(inner) = guard("", || tokenizers::Tokenizer::from_bytes(json.to_string()))
+                {
+                    return Self::from_inner(inner);
+                }
+                Err(diagnose(&json).map_or(error, Error::Tokenizer))
+            }
+        }
+    }
+
+    /// Takes a tokenizer of the library apart and guesses the roles from spellings.
+    pub(super) fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self> {
+        let post = inner.get_post_processor().cloned();
+        let stored = (inner.get_truncation().cloned(), inner.get_padding().cloned());
+        inner.with_post_processor(None::<PostProcessorWrapper>).with_padding(None);
+        guard("reading tokenizer.json", || inner.with_truncation(None).map(|_| ()))?;
+        let config = Value::Object(Map::new());
+        let mut tokenizer = Tokenizer {
+            inner,
+            post,
+            stored,
+            config,
+            roles: [None; 7],
+            vocab_size: 0,
+            decoding: stream::Decoding::Tokens,
+            chars: None,
+        };
+        tokenizer.refresh();
+        tokenizer.guess_roles();
+        Ok(tokenizer)
+    }
+
+    /// Recomputes what depends on the vocabulary.
+    pub(super) fn refresh(&mut self) {
+        let vocab = self.inner.get_vocab(true);
+        self.vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        self.decoding = stream::Decoding::of(self.inner.get_decoder());
+        self.chars = CharTable::of(&self.inner, &vocab);
+    }
+
+    fn guess_roles(&mut self) {
+        for role in Special::ALL {
+            let mut found = role.spellings().iter().filter_map(|token| self.token_to_id(token));
+            self.roles[role as usize] = found.find(|&id| self.is_special(id));
+        }
+        if let Some(unk) = model_unk(self.inner.get_model()) {
+            self.roles[Special::Unk as usize] = Some(unk);
+        }
+    }
+
+    /// Adds what a configuration names and the vocabulary lacks, as `transformers` does, and takes its roles.
+    fn apply(&mut self, config: Value, map: &Value) -> Result<()> {
+        let mut added = Vec::new();
+        if let Some(Value::Object(tokens)) = config.get("added_tokens_decoder") {
+            let mut tokens: Vec<(u32, &Value)> =
+                tokens.iter().filter_map(|(id, token)| Some((id.parse().ok()?, token))).collect();
+            tokens.sort_by_key(|&(id, _)| id);
+            added.extend(tokens.into_iter().filter_map(|(_, token)| added_token(token, false)));
+        }
+        let mut roles: [Option<String>; 7] = Default::default();
+        for role in Special::ALL {
+            let source = if role.in_config(&config).is_some() { &config } else { map };
+            if let Some(token) = role.in_config(source) {
+                roles[role as usize] = Some(token.to_string());
+                let known = self.inner.get_added_vocabulary().get_vocab().contains_key(token);
+                if !known && !added.iter().any(|t| t.content == token) {
+                    added.extend(added_token(&source[role.key()], true));
+                }
+            }
+        }
+        let known = self.inner.get_added_vocabulary().get_vocab();
+        added.retain(|token| !known.contains_key(&token.content));
+        if !added.is_empty() {
+            self.add(added)?;
+            self.guess_roles();
+        }
+        for (id, token) in self.roles.iter_mut().zip(&roles) {
+            if let Some(token) = token {
+                *id = self.inner.token_to_id(token);
+            }
+        }
+        self.config = config;
+        Ok(())
+    }
+}
+
+/// A token as a configuration writes it: a string, or an object with `content` and flags.
+fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
+    let flag = |key: &str, default| value.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let content = value.as_str().or_else(|| value.get("content")?.as_str()).filter(|content| !content.is_empty())?;
+    let special = special || flag("special", false);
+    Some(
+        AddedToken::from(content, special)
+            .lstrip(flag("lstrip", false))
+            .rstrip(flag("rstrip", false))
+            .single_word(flag("single_word", false))
+            .normalized(flag("normalized", !special)),
+    )
+}
+
+/// The content of a JSON file beside the tokenizer, `None` where there is none.
+fn read_config(path: &Path) -> Result<Option<Value>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::format(path, e.to_string()))?;
+    if !value.is_object() {
+        return Err(Error::format(path, "expected a JSON object"));
+    }
+    Ok(Some(value))
+}
+
+/// The id of the model's own unknown token.
+fn model_unk(model: &ModelWrapper) -> Option<u32> {
+    match model {
+        ModelWrapper::BPE(bpe) => bpe.token_to_id(bpe.unk_token.as_deref()?),
+        ModelWrapper::WordPiece(model) => model.token_to_id(&model.unk_token),
+        ModelWrapper::WordLevel(model) => model.token_to_id(&model.unk_token),
+        // The library does not show a unigram model's `unk_id`, but answers with it to a character that nobody uses.
+        ModelWrapper::Unigram(model) => match &guard("", || model.tokenize("\u{10FFFE}")).ok()?[..] {
+            [unknown] => Some(unknown.id),
+            _ => None, // byte fallback
+        },
+    }
+}
+
+/// Names the part of a `tokenizer.json` that could not be read, where the library says only that one could not.
+fn diagnose(json: &Value) -> Option<String> {
+    fn part<T: DeserializeOwned>(json: &Value, key: &str) -> Option<String> {
+        let value = json.get(key).filter(|value| !value.is_null())?;
+        // Through text: some of the library's readers want their keys in the file's order and as borrowed strings.
+        let text = serde_json::to_string(value).ok()?;
+        let reason = match guard("", || Ok(serde_json::from_str::<T>(&text)?)) {
+            Ok(_) => return None,
+            Err(Error::Tokenizer(reason)) => reason,
+            Err(other) => other.to_string(),
+        };
+        let kind = match value.get("type") {
+            Some(Value::String(kind)) => format!(" of type `{kind}`"),
+            _ => String::new(),
+        };
+        Some(format!("`{key}`{kind} is not known or not whole{reason}"))
+    }
+    if !json.is_object() {
+        return Some("expected a JSON object".into());
+    }
+    if json.get("model").is_none_or(Value::is_null) {
+        return Some("expected a `model`, found none".into());
+    }
+    part::<ModelWrapper>(json, "model")
+        .or_else(|| part::<NormalizerWrapper>(json, "normalizer"))
+        .or_else(|| part::<PreTokenizerWrapper>(json, "pre_tokenizer"))
+        .or_else(|| part::<PostProcessorWrapper>(json, "post_processor"))
+        .or_else(|| part::<DecoderWrapper>(json, "decoder"))
+}
+
+/// Older files write a merge as one string with a space between its two tokens, which cannot be read where a token holds
+/// a space itself, as Llama-2's do. Where only one way of cutting gives two tokens that merge into a third, it is that.
+fn with_merges_apart(json: &Value) -> Option<Value> {
+    let merges = json["model"]["merges"].as_array()?;
+    let vocab = json["model"]["vocab"].as_object()?;
+    let mut apart = Vec::with_capacity(merges.len());
+    for merge in merges {
+        let merge = merge.as_str()?;
+        let mut cuts = merge.match_indices(' ').map(|(i, _)| (&merge[..i], &merge[i + 1..]));
+        let pair = if merge.matches(' ').count() == 1 {
+            cuts.next()?
+        } else {
+            let known = |a: &str, b: &str| [a, b, &[a, b].concat()].into_iter().all(|token| vocab.contains_key(token));
+            let mut known = cuts.filter(|(a, b)| known(a, b));
+            let pair = known.next()?;
+            if known.next().is_some() {
+                return None;
+            }
+            pair
+        };
+        apart.push(serde_json::json!([pair.0, pair.1]));
+    }
+    let mut json = json.clone();
+    json["model"]["merges"] = Value::Array(apart);
+    Some(json)
+}

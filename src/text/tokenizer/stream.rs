@@ -1,0 +1,219 @@
+//! Decoding token by token.
+//!
+//! A token need not be text: byte-level tokens may be a third of a character, a SentencePiece token opens with the space
+//! before it, a word-piece token begins with `##`. [`DecodeStream`] gives out text as soon as no later token can change
+//! it, and no sooner; its pieces, one after the other, are what [`Tokenizer::decode`] makes of all ids at once.
+//!
+//! - Byte-level decoders: bytes are kept back while they may be the beginning of a character (three at most).
+//! - Byte fallback (`<0xE2>` tokens): the reference decoder judges each *run* of byte tokens as a whole, and one bad byte
+//!   spoils the run; so a run is kept back until it ends.
+//! - All others: what a few tokens of context and the new tokens decode to, less what the context alone decodes to.
+
+use std::sync::LazyLock;
+
+use tokenizers::{DecoderWrapper, Model};
+
+use super::{Tokenizer, guard};
+use crate::Result;
+
+/// Turns ids into text one at a time: see [`Tokenizer::decode_stream`].
+#[derive(Debug, Clone)]
+pub struct DecodeStream<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Bytes that may be the beginning of a character.
+    Bytes(Vec<u8>),
+    /// Ids of context and, from `context` on, ids whose text was not given out yet.
+    Window { ids: Vec<u32>, context: usize, text: String },
+}
+
+impl Tokenizer {
+    /// A decoder that is fed ids as they are generated. Special tokens are left out, as by
+    /// [`decode`](Tokenizer::decode).
+    ///
+    /// # Examples
+    /// ```
+    /// # use loquat::text::TokenizerTrainer;
+    /// let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(257).train(["ä"])?;
+    /// let mut stream = tokenizer.decode_stream();
+    /// let ids = tokenizer.encode_without_special("ä!")?; // one token a byte
+    /// assert_eq!(stream.step(ids[0])?, "");
+    /// assert_eq!(stream.step(ids[1])?, "ä");
+    /// assert_eq!(stream.step(ids[2])?, "!");
+    /// assert_eq!(stream.finish()?, "");
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        let state = match self.decoding {
+            Decoding::Bytes => State::Bytes(Vec::new()),
+            _ => State::Window { ids: Vec::new(), context: 0, text: String::new() },
+        };
+        DecodeStream { tokenizer: self, skip_special: true, state }
+    }
+
+    /// The token as the decoder sees it, unless it is unknown or left out.
+    fn decodable(&self, id: u32, skip_special: bool) -> Option<String> {
+        let added = self.inner.get_added_vocabulary();
+        let token = added.simple_id_to_token(id).or_else(|| self.inner.get_model().id_to_token(id))?;
+        (!skip_special || !added.is_special_token(&token)).then_some(token)
+    }
+}
+
+impl DecodeStream<'_> {
+    /// Gives out special tokens too, as [`Tokenizer::decode_with_special`] does.
+    #[must_use]
+    pub fn with_special(mut self) -> Self {
+        self.skip_special = false;
+        self
+    }
+
+    /// Takes the next id and returns the text that is certain now: often the token's, sometimes none, sometimes several
+    /// tokens'.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the file's decoder fails.
+    pub fn step(&mut self, id: u32) -> Result<String> {
+        let Some(token) = self.tokenizer.decodable(id, self.skip_special) else { return Ok(String::new()) };
+        match &mut self.state {
+            State::Bytes(pending) => {
+                push_bytes(&token, pending);
+                Ok(take_text(pending))
+            }
+            State::Window { ids, context, text } => {
+                ids.push(id);
+                if self.tokenizer.decoding == Decoding::ByteRuns && is_byte_token(&token) {
+                    return Ok(String::new());
+                }
+                let decode = |ids: &[u32]| guard("decoding", || self.tokenizer.inner.decode(ids, false));
+                let whole = decode(ids)?;
+                if whole.ends_with('\u{FFFD}') {
+                    return Ok(String::new()); // perhaps half a character
+                }
+                let new = match whole.strip_prefix(text.as_str()) {
+                    Some(new) if !new.is_empty() => new.to_string(),
+                    _ => return Ok(String::new()),
+                };
+                // From now on the new tokens are the context, if they stand for text by themselves: what strips a
+                // leading space must have found it.
+                let alone = decode(&ids[*context..])?;
+                if alone.is_empty() {
+                    *text = whole;
+                } else {
+                    ids.drain(..*context);
+                    *text = alone;
+                }
+                *context = ids.len();
+                Ok(new)
+            }
+        }
+    }
+
+    /// Ends the stream and returns what was kept back: half a character becomes U+FFFD.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the file's decoder fails.
+    pub fn finish(self) -> Result<String> {
+        match self.state {
+            State::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
+            State::Window { ids, text, .. } => {
+                let whole = guard("decoding", || self.tokenizer.inner.decode(&ids, false))?;
+                Ok(whole.strip_prefix(text.as_str()).unwrap_or_default().to_string())
+            }
+        }
+    }
+}
+
+/// How a tokenizer's decoder makes text of tokens, as far as streaming must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decoding {
+    /// Every token is bytes; the text is those bytes.
+    Bytes,
+    /// Runs of byte tokens are judged whole.
+    ByteRuns,
+    /// Token by token.
+    Tokens,
+}
+
+impl Decoding {
+    pub(super) fn of(decoder: Option<&DecoderWrapper>) -> Self {
+        fn has_byte_fallback(decoder: &DecoderWrapper) -> bool {
+            match decoder {
+                DecoderWrapper::ByteFallback(_) => true,
+                DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().any(has_byte_fallback),
+                _ => false,
+            }
+        }
+        match decoder {
+            Some(DecoderWrapper::ByteLevel(_)) => Decoding::Bytes,
+            Some(decoder) if has_byte_fallback(decoder) => Decoding::ByteRuns,
+            _ => Decoding::Tokens,
+        }
+    }
+}
+
+/// `<0xE2>`: the reference's test, to the letter.
+fn is_byte_token(token: &str) -> bool {
+    token.len() == 6
+        && token.starts_with("<0x")
+        && token.ends_with('>')
+        && token.get(3..5).is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok())
+}
+
+/// GPT-2's alphabet: the byte that each of its 256 characters stands for, by character; all are below U+0144.
+static BYTE_OF: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
+    let mut bytes = [None; 0x144];
+    let mut next = 0x100;
+    for byte in 0..=255u8 {
+        let printable = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+        let char = if printable {
+            usize::from(byte)
+        } else {
+            next += 1;
+            next - 1
+        };
+        bytes[char] = Some(byte);
+    }
+    bytes
+});
+
+/// Appends the bytes of a byte-level token; one that has another character in it stands for itself, as added tokens do.
+pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    for c in token.chars() {
+        match BYTE_OF.get(c as usize).copied().flatten() {
+            Some(byte) => bytes.push(byte),
+            None => {
+                bytes.truncate(start);
+                bytes.extend_from_slice(token.as_bytes());
+                return;
+            }
+        }
+    }
+}
+
+/// Takes all text from the front that further bytes cannot change; bytes that are no text become U+FFFD.
+fn take_text(pending: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut done = 0;
+    for chunk in pending.utf8_chunks() {
+        text.push_str(chunk.valid());
+        done += chunk.valid().len();
+        let invalid = chunk.invalid();
+        let at_end = done + invalid.len() == pending.len();
+        // At the end, the beginning of a character is not an error yet.
+        if at_end && std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none()) {
+            break;
+        }
+        if !invalid.is_empty() {
+            text.push('\u{FFFD}');
+            done += invalid.len();
+        }
+    }
+    pending.drain(..done);
+    text
+}

@@ -1,0 +1,424 @@
+//! Tests of the tokenizer; those against published vocabularies need the data folder (`LOQUAT_DATA`).
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// A file of the data folder, or a loud word that the test was skipped.
+fn data(path: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("LOQUAT_DATA").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
+    let file = folder.join(path);
+    if !file.exists() {
+        eprintln!("SKIPPED: no {} (set LOQUAT_DATA)", file.display());
+        return None;
+    }
+    Some(file)
+}
+
+fn published() -> Vec<(&'static str, Tokenizer)> {
+    let names = ["tokenizers/gpt2", "tokenizers/llama2", "tokenizers/t5-small", "models/all-MiniLM-L6-v2"];
+    let mut all = Vec::new();
+    for name in names.into_iter().chain(["models/stories260K/hf"]) {
+        if let Some(path) = data(&format!("{name}/tokenizer.json")) {
+            all.push((name, Tokenizer::open(path).unwrap()));
+        }
+    }
+    all
+}
+
+fn small() -> Vec<(&'static str, Tokenizer)> {
+    let text =
+        ["The cat sat. The cats sat on 22 mats, größer als ein Haus — 猫 🐈‍⬛!", "the hat, the mat; The cat\n\n  ran"];
+    vec![
+        ("bpe", TokenizerTrainer::byte_level_bpe().vocab_size(290).train(text).unwrap()),
+        ("word_piece", TokenizerTrainer::word_piece().vocab_size(100).train(text).unwrap()),
+        ("unigram", TokenizerTrainer::unigram().vocab_size(60).train(text).unwrap()),
+        ("word_level", TokenizerTrainer::word_level().train(text).unwrap()),
+        ("chars", TokenizerTrainer::chars().train(text).unwrap()),
+    ]
+}
+
+const TEXTS: [&str; 8] = [
+    "",
+    " ",
+    "The cat sat on the mat.",
+    "  two  spaces\n\nand a line ",
+    "größer 猫 🐈‍⬛ ﷽ e\u{301}",
+    "don't, I'll — \"quoted\" 3.14%",
+    "\u{0}\u{7}\u{FFFD}\u{200B}",
+    "<|endoftext|> </s> [SEP] <0xE2> ## ▁",
+];
+
+#[test]
+fn byte_level_text_comes_back_as_it_was() {
+    let (_, bpe) = &small()[0];
+    for text in TEXTS {
+        assert_eq!(bpe.decode_with_special(&bpe.encode(text).unwrap().input_ids).unwrap(), text);
+    }
+}
+
+#[test]
+fn special_tokens_are_left_out_or_kept_as_asked() {
+    let (_, bpe) = &small()[0];
+    let eos = bpe.eos_token_id().unwrap();
+    assert_eq!((eos, bpe.bos_token_id(), bpe.pad_token_id()), (0, Some(0), None));
+    assert!(bpe.is_special(eos) && !bpe.is_special(1));
+    let ids = bpe.encode("a<|endoftext|>b").unwrap().input_ids;
+    assert_eq!(ids[1], eos);
+    assert_eq!(bpe.decode(&ids).unwrap(), "ab");
+    assert_eq!(bpe.decode_with_special(&ids).unwrap(), "a<|endoftext|>b");
+    assert_eq!(bpe.decode_batch(&[ids.clone(), vec![ids[0]]]).unwrap(), ["ab", "a"]);
+}
+
+#[test]
+fn added_tokens_get_ids_behind_the_others_and_parts() {
+    let (_, mut bpe) = small().remove(0);
+    let n = bpe.vocab_size();
+    assert_eq!(
+        bpe.add_tokens(["zw猫lf", "the"]).unwrap(),
+        2 - bpe.token_to_id("the").map_or(0, |id| usize::from((id as usize) < n))
+    );
+    let pad = bpe.set_special(Special::Pad, "<|pad|>").unwrap();
+    assert_eq!(bpe.pad_token_id(), Some(pad));
+    assert_eq!(bpe.vocab_size(), pad as usize + 1);
+    let ids = bpe.encode("zw猫lf").unwrap().input_ids;
+    assert_eq!((ids.len(), bpe.decode(&ids).unwrap().as_str()), (1, "zw猫lf"));
+    let copy = Tokenizer::from_bytes(bpe.to_json().unwrap()).unwrap();
+    assert_eq!(copy.pad_token_id(), Some(pad));
+}
+
+#[test]
+fn offsets_are_bytes_of_the_text() {
+    for (name, tokenizer) in small() {
+        let text = "The 猫 sat größer";
+        let Ok(encoding) = tokenizer.encode(text) else { panic!("{name}") };
+        let words: Vec<&str> =
+            encoding.offsets.iter().map(|&(a, b)| &text[a..b]).filter(|token| !token.is_empty()).collect();
+        assert!(words.iter().any(|token| token.trim() == "猫" || token.contains('猫')), "{name}: {words:?}");
+        assert_eq!(encoding.offsets.len(), encoding.len());
+    }
+}
+
+#[test]
+fn chars_are_the_sorted_characters_of_the_text() {
+    let text = "First Citizen:\nBefore we proceed any further, hear me speak.\n";
+    let tokenizer = TokenizerTrainer::chars().train([text]).unwrap();
+    let mut chars: Vec<char> = text.chars().collect();
+    chars.sort();
+    chars.dedup();
+    assert_eq!(tokenizer.vocab_size(), chars.len());
+    for (i, c) in chars.iter().enumerate() {
+        assert_eq!(tokenizer.token_to_id(&c.to_string()), Some(i as u32));
+    }
+    let ids = tokenizer.encode_without_special(text).unwrap();
+    assert_eq!(ids, tokenizer.encode(text).unwrap().input_ids, "short cut and library");
+    assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+    for encode in [tokenizer.encode_without_special("hé").unwrap_err(), tokenizer.encode("hé").unwrap_err()] {
+        assert!(encode.to_string().contains("'é' at byte 1"), "{encode}");
+    }
+}
+
+#[test]
+fn chars_with_special_tokens_find_them_and_what_is_unknown() {
+    let tokenizer = TokenizerTrainer::chars().special_tokens(["<unk>", "<|end|>"]).train(["ab<d"]).unwrap();
+    for text in ["ab<|end|>d", "a?d<", "<|end", ""] {
+        let ids = tokenizer.encode_without_special(text).unwrap();
+        assert_eq!(ids, tokenizer.encode(text).unwrap().input_ids, "{text}");
+    }
+    assert_eq!(tokenizer.encode_without_special("a?<|end|>").unwrap(), [3, 0, 1]);
+}
+
+#[test]
+fn pairs_truncation_and_padding() {
+    let tokenizer = TokenizerTrainer::word_piece().vocab_size(100).train(["a b c d e f g h ."]).unwrap();
+    let id = |token: &str| tokenizer.token_to_id(token).unwrap();
+    let ids = |tokens: &str| tokens.split(' ').map(id).collect::<Vec<u32>>();
+
+    let pair = tokenizer.encode(("a b", "c")).unwrap();
+    assert_eq!(pair.input_ids, ids("[CLS] a b [SEP] c [SEP]"));
+    assert_eq!(pair.token_type_ids, [0, 0, 0, 0, 1, 1]);
+    assert_eq!(pair.special_tokens_mask, [1, 0, 0, 1, 0, 1]);
+    assert_eq!(pair.sequence_ids, [None, Some(0), Some(0), None, Some(1), None]);
+
+    let options = EncodeOptions::default().truncation(Truncation::new(5).stride(1)).padding(Padding::Longest);
+    let rows = tokenizer.encode_batch_with(&["a b c d e f", "a"], &options).unwrap();
+    assert_eq!(rows[0].input_ids, ids("[CLS] a b c [SEP]"));
+    assert_eq!(rows[0].overflowing[0].input_ids, ids("[CLS] c d e [SEP]"));
+    assert_eq!(rows[0].overflowing[1].input_ids, ids("[CLS] e f [SEP] [PAD]"));
+    assert_eq!(rows[1].input_ids, ids("[CLS] a [SEP] [PAD] [PAD]"));
+    assert_eq!(rows[1].attention_mask, [1, 1, 1, 0, 0]);
+    assert_eq!(rows[0].overflowing[0].offsets[1], (4, 5));
+
+    let left = EncodeOptions::default().padding(Padding::Length(5)).pad_side(Side::Left).pad_to_multiple_of(4);
+    assert_eq!(tokenizer.encode_with("a", &left).unwrap().attention_mask, [0, 0, 0, 0, 0, 1, 1, 1]);
+
+    let second = Truncation::new(6).strategy(TruncationStrategy::OnlySecond);
+    let row = tokenizer.encode_with(("a b", "c d e f"), &EncodeOptions::default().truncation(second)).unwrap();
+    assert_eq!(row.input_ids, ids("[CLS] a b [SEP] c [SEP]"));
+    assert_eq!(row.overflowing.len(), 3);
+    assert_eq!(row.overflowing[2].token_type_ids, [0, 0, 0, 0, 1, 1]);
+
+    let words = tokenizer.encode(Input::Words(&["a.", "c"])).unwrap();
+    assert_eq!(words.word_ids, [None, Some(0), Some(0), Some(1), None]);
+
+    for (max_length, stride) in [(0, 0), (2, 0), (3, 1), (3, 9)] {
+        let options = EncodeOptions::default().truncation(Truncation::new(max_length).stride(stride));
+        assert!(
+            matches!(tokenizer.encode_with("a b c", &options), Err(Error::Argument { .. })),
+            "{max_length} {stride}"
+        );
+    }
+    let huge = EncodeOptions::default().padding(Padding::Length(usize::MAX)).pad_to_multiple_of(3);
+    assert!(matches!(tokenizer.encode_with("a", &huge), Err(Error::Argument { .. })));
+    let (_, bpe) = &small()[0];
+    let no_pad = EncodeOptions::default().padding(Padding::Longest);
+    assert!(matches!(bpe.encode_with("a", &no_pad), Err(Error::Argument { .. })));
+    assert_eq!(bpe.encode_with("a", &no_pad.pad_token_id(0).pad_to_multiple_of(2)).unwrap().input_ids[1], 0);
+}
+
+#[test]
+fn a_folder_saved_is_the_tokenizer_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, mut tokenizer) in small() {
+        tokenizer.set_special(Special::Eos, "<stop>").unwrap();
+        tokenizer.save_folder(folder.path().join(name)).unwrap();
+        let copy = Tokenizer::open(folder.path().join(name)).unwrap();
+        assert_eq!(copy.to_json().unwrap(), tokenizer.to_json().unwrap(), "{name}");
+        assert_eq!(copy.roles, tokenizer.roles, "{name}");
+        let text = "The cat sat";
+        assert_eq!(copy.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+    }
+}
+
+/// All pieces of a stream, which must never end in the middle of a character.
+fn streamed(tokenizer: &Tokenizer, ids: &[u32], special: bool) -> String {
+    let mut stream = tokenizer.decode_stream();
+    if special {
+        stream = stream.with_special();
+    }
+    let mut text = String::new();
+    for &id in ids {
+        text += &stream.step(id).unwrap();
+    }
+    text + &stream.finish().unwrap()
+}
+
+#[test]
+fn a_stream_gives_characters_whole_and_all_of_the_text() {
+    for (name, tokenizer) in small().into_iter().chain(published()) {
+        for text in TEXTS.into_iter().chain(["👩‍👩‍👧 日本語 и кириллица — a😀b"]) {
+            let Ok(encoding) = tokenizer.encode(text) else { continue };
+            let ids = encoding.input_ids;
+            assert_eq!(streamed(&tokenizer, &ids, false), tokenizer.decode(&ids).unwrap(), "{name} {text:?}");
+            let whole = tokenizer.decode_with_special(&ids).unwrap();
+            assert_eq!(streamed(&tokenizer, &ids, true), whole, "{name} {text:?}");
+            if !text.contains('\u{FFFD}') && !whole.contains('\u{FFFD}') {
+                let mut stream = tokenizer.decode_stream();
+                assert!(ids.iter().all(|&id| !stream.step(id).unwrap().contains('\u{FFFD}')), "{name} {text:?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_ids_stream_to_their_decoded_text(seed in prop::collection::vec((any::<u32>(), 0..4u8), 0..40)) {
+        thread_local! {
+            static ALL: Vec<(&'static str, Tokenizer)> = small().into_iter().chain(published()).collect();
+        }
+        ALL.with(|all| {
+            for (name, tokenizer) in all {
+                let n = tokenizer.vocab_size() as u32;
+                // Low ids are special tokens and bytes; most of the trouble is there.
+                let ids: Vec<u32> = seed.iter().map(|&(x, kind)| match kind {
+                    0 => x % n.min(300),
+                    1 => x % n.min(8),
+                    2 => n + x % 3,
+                    _ => x % n,
+                }).collect();
+                for special in [false, true] {
+                    let whole = tokenizer.decode_ids(&ids, !special).unwrap();
+                    prop_assert_eq!(streamed(tokenizer, &ids, special), whole, "{} {:?}", name, ids);
+                }
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn byte_level_text_of_any_kind_comes_back(text in any::<String>()) {
+        thread_local! {
+            static BPE: Tokenizer = small().remove(0).1;
+        }
+        BPE.with(|bpe| {
+            let ids = bpe.encode_without_special(&text).unwrap();
+            prop_assert_eq!(bpe.decode_with_special(&ids).unwrap(), text.as_str());
+            let encoding = bpe.encode(&text).unwrap();
+            prop_assert_eq!(&encoding.input_ids, &ids);
+            for &(a, b) in &encoding.offsets {
+                prop_assert!(text.get(a..b).is_some());
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn training_gives_the_same_file_each_time_and_at_any_number_of_threads() {
+    let text: Vec<String> =
+        (0..400).map(|i| format!("word{} und größer {} été猫{}\n", i % 37, i * i % 101, i % 5)).collect();
+    type Train = fn() -> TokenizerTrainer;
+    let kinds: [(&str, Train, usize); 5] = [
+        ("bpe", TokenizerTrainer::byte_level_bpe, 300),
+        ("word_piece", TokenizerTrainer::word_piece, 90),
+        ("unigram", TokenizerTrainer::unigram, 70),
+        ("word_level", TokenizerTrainer::word_level, 50),
+        ("chars", TokenizerTrainer::chars, 100),
+    ];
+    for (name, trainer, size) in kinds {
+        let train = || trainer().vocab_size(size).train(&text).unwrap().to_json().unwrap();
+        let first = train();
+        for threads in [1, 2, 3, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert!(pool.install(train) == first, "{name} differs");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("text"), text.concat()).unwrap();
+        let tokenizer = trainer().vocab_size(size).train_files([folder.path().join("text")]).unwrap();
+        assert!(tokenizer.to_json().unwrap() == first, "{name} from a file differs");
+        assert!(tokenizer.vocab_size() <= size);
+    }
+}
+
+#[test]
+fn frequency_limits_and_sizes_are_kept() {
+    let text = ["aa aa aa bb bb cc"];
+    let words = |min| TokenizerTrainer::word_level().min_frequency(min).train(text).unwrap();
+    assert_eq!(words(0).vocab(), [("<unk>".into(), 0), ("aa".into(), 1), ("bb".into(), 2), ("cc".into(), 3)]);
+    assert_eq!(words(2).vocab_size(), 3);
+    assert_eq!(TokenizerTrainer::word_level().vocab_size(2).train(text).unwrap().vocab_size(), 2);
+    let bpe = TokenizerTrainer::byte_level_bpe().min_frequency(3).train(text).unwrap();
+    assert!(bpe.token_to_id("aa").is_some() && bpe.token_to_id("bb").is_none());
+}
+
+#[test]
+fn training_on_what_is_no_text_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let bpe = TokenizerTrainer::byte_level_bpe();
+    let error = bpe.train_files([file("empty", b"")]).unwrap_err().to_string();
+    assert!(error.contains("empty: expected text"), "{error}");
+    let error = bpe.train_files([file("good", b"fine"), file("bad", b"ok\n\xFF\n")]).unwrap_err().to_string();
+    assert!(error.contains("bad: expected UTF-8 text, found byte 0xFF at byte 3, line 2"), "{error}");
+    assert!(matches!(bpe.train_files([folder.path().join("absent")]), Err(Error::Io { .. })));
+    assert!(matches!(bpe.train([""; 0]), Err(Error::Argument { .. })));
+    for trainer in [TokenizerTrainer::byte_level_bpe(), TokenizerTrainer::word_piece(), TokenizerTrainer::unigram()] {
+        assert!(matches!(trainer.vocab_size(7).train(["some text"]), Err(Error::Argument { .. })));
+    }
+    assert!(matches!(TokenizerTrainer::unigram().special_tokens(["<s>"]).train(["a"]), Err(Error::Argument { .. })));
+    assert!(matches!(bpe.special_tokens(["a", "a"]).train(["a"]), Err(Error::Argument { .. })));
+}
+
+/// Ids of the reference, made by `transformers` and other ports.
+#[test]
+fn ids_are_the_references() {
+    let expect = |tokenizer: &Tokenizer, path: &str, ids: &str, text: &str| {
+        let Some(path) = data(path) else { return };
+        let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let ids: Vec<u32> = serde_json::from_value(json[ids].clone()).unwrap();
+        assert_eq!(tokenizer.encode(json[text].as_str().unwrap()).unwrap().input_ids, ids);
+    };
+    for (name, tokenizer) in published() {
+        match name {
+            "tokenizers/gpt2" => {
+                expect(&tokenizer, "tokenizers/expected/swift/gpt2_encoded_tokens.json", "token_ids", "text");
+            }
+            "tokenizers/t5-small" => {
+                expect(&tokenizer, "tokenizers/expected/swift/t5_base_encoded.json", "token_ids", "text");
+            }
+            "tokenizers/llama2" => {
+                expect(&tokenizer, "tokenizers/expected/swift/llama_encoded.json", "token_ids", "text");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A `tokenizer.json` may come from anywhere: whatever is wrong with it is an error.
+#[test]
+fn hostile_files_are_errors() {
+    let good = small();
+    for (name, tokenizer) in &good {
+        let json = tokenizer.to_json().unwrap();
+        let step = (json.len() / 60).max(1);
+        for end in (0..json.len() - 1).step_by(step) {
+            assert!(Tokenizer::from_bytes(&json.as_bytes()[..end]).is_err(), "{name} cut at {end}");
+        }
+        let whole: Value = serde_json::from_str(&json).unwrap();
+        let nasty = [
+            Value::Null,
+            true.into(),
+            (-1).into(),
+            1e300.into(),
+            u64::MAX.into(),
+            "x".into(),
+            serde_json::json!([]),
+            serde_json::json!({}),
+            serde_json::json!([[[0]]]),
+            serde_json::json!({"type": "Nonsense"}),
+        ];
+        for key in whole.as_object().unwrap().keys() {
+            for value in &nasty {
+                let mut json = whole.clone();
+                json[key] = value.clone();
+                exercise(&json.to_string());
+                if let Some(inner) = whole[key].as_object() {
+                    for key2 in inner.keys() {
+                        let mut json = whole.clone();
+                        json[key][key2] = value.clone();
+                        exercise(&json.to_string());
+                    }
+                }
+            }
+        }
+    }
+    let deep = format!("{{\"model\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let nested = "{\"type\":\"Sequence\",\"decoders\":[".repeat(5000) + &"]}".repeat(5000);
+    for json in
+        ["", "null", "[]", "{}", "{\"model\":{}}", "\u{FEFF}", deep.as_str(), &format!("{{\"decoder\":{nested}}}")]
+    {
+        assert!(Tokenizer::from_bytes(json).is_err());
+    }
+    assert!(Tokenizer::from_bytes(b"{\"version\":\"\xFF\"}").unwrap_err().to_string().contains("byte 12"));
+    let unknown = r#"{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"Telepathy"},
+        "post_processor":null,"decoder":null,"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
+    let error = Tokenizer::from_bytes(unknown).unwrap_err().to_string();
+    assert!(error.contains("`pre_tokenizer` of type `Telepathy`"), "{error}");
+}
+
+/// Loads and, where that works, uses a file: neither may panic.
+fn exercise(json: &str) {
+    if let Ok(tokenizer) = Tokenizer::from_bytes(json) {
+        for text in TEXTS {
+            if let Ok(encoding) = tokenizer.encode((text, text)) {
+                let _ = tokenizer.decode(&encoding.input_ids);
+            }
+        }
+        let mut stream = tokenizer.decode_stream();
+        for id in 0..20 {
+            let _ = stream.step(id);
+        }
+        let _ = stream.finish();
+        let _ = tokenizer.to_json();
+    }
+}
