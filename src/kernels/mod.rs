@@ -18,10 +18,12 @@
 //! |---|---|
 //! | [`parallel`] | work handed to the threads of the caller's pool |
 //! | [`gemm`] | matrix products |
+//! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
 
 #![allow(unsafe_code)]
 
 pub mod gemm;
 pub mod parallel;
+pub mod row_dots;
 pub mod simd;

@@ -1,0 +1,307 @@
+//! How good vectors are: word similarity and analogies, counted as the standard tools count them.
+//!
+//! - *Similarity sets* (WordSim-353, SimLex-999, MEN, …): two words and a human score a line. The figure is Spearman's
+//!   rank correlation (ties share their mean rank) between scores and cosines over the pairs whose words both have a
+//!   vector; Pearson's beside it. Agrees with gensim's `evaluate_word_pairs`.
+//! - *Analogy files* (`questions-words.txt`): `: section`, then `a b c d` a line. A question counts when all four words
+//!   are in the vocabulary, and is right when the best word but `a`, `b` and `c` is `d`. Agrees with
+//!   `compute-accuracy` and with gensim's `evaluate_word_analogies`.
+//!
+//! Case is ignored unless told otherwise: of words that differ by case the first, thus most frequent, is meant.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::WordVectors;
+use super::similarity::{Combine, cosine};
+use crate::{Error, Result};
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct EvaluationOptions {
+    /// Whether `Paris` in a question means `paris` in the vocabulary.
+    pub ignore_case: bool,
+    /// Only the first so many words answer and may be asked about (30 000 is usual for the original tool, 300 000 for
+    /// gensim).
+    pub first_words: usize,
+    /// How analogies are ranked.
+    pub combine: Combine,
+}
+
+impl Default for EvaluationOptions {
+    fn default() -> Self {
+        EvaluationOptions { ignore_case: true, first_words: 300_000, combine: Combine::Add }
+    }
+}
+
+/// The result of a word-similarity set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SimilarityScore {
+    /// Spearman's rank correlation, in [-1, 1]; NaN below two pairs.
+    pub spearman: f64,
+    /// Pearson's correlation, in [-1, 1]; NaN below two pairs.
+    pub pearson: f64,
+    /// Pairs that were counted.
+    pub pairs: usize,
+    /// Pairs left out, because a word is missing.
+    pub missing: usize,
+}
+
+/// The result of one section of an analogy file, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnalogyScore {
+    /// The section's name.
+    pub section: String,
+    /// Questions answered rightly.
+    pub correct: usize,
+    /// Questions that were counted.
+    pub questions: usize,
+    /// Questions left out, because a word is missing.
+    pub missing: usize,
+}
+
+impl AnalogyScore {
+    /// The part of the counted questions that was answered rightly, in [0, 1]; NaN when none was counted.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.questions as f64
+    }
+}
+
+/// The words by which questions are looked up.
+struct Lookup<'a> {
+    vectors: &'a WordVectors,
+    first: usize,
+    folded: Option<HashMap<String, usize>>,
+}
+
+impl<'a> Lookup<'a> {
+    fn new(vectors: &'a WordVectors, options: &EvaluationOptions) -> Self {
+        let first = options.first_words.min(vectors.len());
+        let folded = options.ignore_case.then(|| {
+            let mut folded = HashMap::new();
+            for (i, word) in vectors.words().take(first).enumerate() {
+                folded.entry(word.to_uppercase()).or_insert(i);
+            }
+            folded
+        });
+        Lookup { vectors, first, folded }
+    }
+
+    fn index(&self, word: &str) -> Option<usize> {
+        match &self.folded {
+            Some(folded) => folded.get(&word.to_uppercase()).copied(),
+            None => self.vectors.index_of(word).filter(|&i| i < self.first),
+        }
+    }
+}
+
+impl WordVectors {
+    /// Scores the vectors on a word-similarity file: two words and a number a line, between blanks, commas or tabs;
+    /// lines that start with `#` are comments.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] naming a line that is something else.
+    pub fn evaluate_similarity(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<SimilarityScore> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let lookup = Lookup::new(self, options);
+        let (mut human, mut ours, mut missing) = (Vec::new(), Vec::new(), 0);
+        for (i, line) in text.lines().enumerate() {
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let mut fields = line.split([' ', '\t', ',']).filter(|f| !f.is_empty());
+            let (Some(a), Some(b), Some(score)) = (fields.next(), fields.next(), fields.next()) else {
+                return Err(Error::format(path, format!("line {}: expected two words and a number", i + 1)));
+            };
+            let Ok(score) = score.trim().parse::<f64>() else {
+                if i == 0 {
+                    continue; // a line of titles
+                }
+                return Err(Error::format(path, format!("line {}: expected a number, found `{score}`", i + 1)));
+            };
+            match (lookup.index(a), lookup.index(b)) {
+                (Some(a), Some(b)) => {
+                    human.push(score);
+                    ours.push(cosine(&self.row(a), &self.row(b)));
+                }
+                _ => missing += 1,
+            }
+        }
+        let spearman = pearson(&ranks(&human), &ranks(&ours));
+        Ok(SimilarityScore { spearman, pearson: pearson(&human, &ours), pairs: human.len(), missing })
+    }
+
+    /// Scores the vectors on an analogy file, section by section; the last entry, `total`, is the sum.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] naming a line that is neither a section nor four words.
+    pub fn evaluate_analogies(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<Vec<AnalogyScore>> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let lookup = Lookup::new(self, options);
+        let mut scores: Vec<AnalogyScore> = Vec::new();
+        let mut questions = Vec::new();
+        for (i, line) in text.lines().enumerate() {
+            if let Some(name) = line.strip_prefix(':') {
+                scores.push(AnalogyScore { section: name.trim().into(), ..AnalogyScore::default() });
+                continue;
+            }
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words.is_empty() {
+                continue;
+            }
+            let [a, b, c, d] = words[..] else {
+                let reason = format!("line {}: expected four words or `: section`, found {} words", i + 1, words.len());
+                return Err(Error::format(path, reason));
+            };
+            if scores.is_empty() {
+                scores.push(AnalogyScore::default());
+            }
+            let section = scores.len() - 1;
+            match [a, b, c, d].map(|w| lookup.index(w)) {
+                [Some(a), Some(b), Some(c), Some(d)] => questions.push((section, [a, b, c, d])),
+                _ => scores[section].missing += 1,
+            }
+        }
+        let right = self.answer(&questions, lookup.first, options.combine);
+        for ((section, _), right) in questions.iter().zip(right) {
+            scores[*section].questions += 1;
+            scores[*section].correct += usize::from(right);
+        }
+        let mut total = AnalogyScore { section: "total".into(), ..AnalogyScore::default() };
+        for score in &scores {
+            total.correct += score.correct;
+            total.questions += score.questions;
+            total.missing += score.missing;
+        }
+        scores.push(total);
+        Ok(scores)
+    }
+
+    /// Whether each question is answered rightly. Questions go in blocks, each comparing every row with all words of
+    /// the block while the row is in the cache.
+    fn answer(&self, questions: &[(usize, [usize; 4])], first: usize, combine: Combine) -> Vec<bool> {
+        const BLOCK: usize = 64;
+        let inverse = self.inverse_norms();
+        let block = |questions: &[(usize, [usize; 4])]| {
+            let unit = |i: usize| self.row(i).iter().map(|x| x * inverse[i]).collect::<Vec<f32>>();
+            let units: Vec<[Vec<f32>; 3]> = questions.iter().map(|(_, [a, b, c, _])| [*a, *b, *c].map(unit)).collect();
+            let sums: Vec<Vec<f32>> =
+                units.iter().map(|[a, b, c]| (0..self.dim).map(|i| b[i] + c[i] - a[i]).collect()).collect();
+            let mut best = vec![(usize::MAX, f32::NEG_INFINITY); questions.len()];
+            let mut scores = vec![[0.0; 256]; 3];
+            for start in (0..first).step_by(256) {
+                let n = 256.min(first - start);
+                for (q, (_, [a, b, c, _])) in questions.iter().enumerate() {
+                    match combine {
+                        Combine::Add => {
+                            self.dots(&sums[q], start, &mut scores[0][..n]);
+                            (0..n).for_each(|i| scores[0][i] *= inverse[start + i]);
+                        }
+                        Combine::Mul => {
+                            for (word, scores) in units[q].iter().zip(&mut scores) {
+                                self.dots(word, start, &mut scores[..n]);
+                                (0..n).for_each(|i| scores[i] = (1.0 + scores[i] * inverse[start + i]) / 2.0);
+                            }
+                            (0..n).for_each(|i| {
+                                scores[0][i] = scores[1][i] * scores[2][i] / (scores[0][i] + 1e-6);
+                            });
+                        }
+                    }
+                    for (i, &s) in scores[0][..n].iter().enumerate() {
+                        if s > best[q].1 && ![*a, *b, *c].contains(&(start + i)) {
+                            best[q] = (start + i, s);
+                        }
+                    }
+                }
+            }
+            questions.iter().zip(best).map(|((_, [.., d]), (found, _))| found == *d).collect::<Vec<_>>()
+        };
+        questions.par_chunks(BLOCK).flat_map_iter(block).collect()
+    }
+}
+
+/// Pearson's correlation.
+fn pearson(x: &[f64], y: &[f64]) -> f64 {
+    let n = x.len() as f64;
+    if x.len() < 2 {
+        return f64::NAN;
+    }
+    let (mx, my) = (x.iter().sum::<f64>() / n, y.iter().sum::<f64>() / n);
+    let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
+    for (a, b) in x.iter().zip(y) {
+        xy += (a - mx) * (b - my);
+        xx += (a - mx) * (a - mx);
+        yy += (b - my) * (b - my);
+    }
+    xy / (xx * yy).sqrt()
+}
+
+/// The rank of each number, from 1; equal numbers share the mean of their ranks.
+fn ranks(x: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|&a, &b| x[a].total_cmp(&x[b]));
+    let (mut ranks, mut below) = (vec![0.0; x.len()], 0);
+    for group in order.chunk_by(|&a, &b| x[a] == x[b]) {
+        let mean = below as f64 + (group.len() as f64 + 1.0) / 2.0;
+        group.iter().for_each(|&i| ranks[i] = mean);
+        below += group.len();
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn ranks_of_ties_are_means() {
+        assert_eq!(ranks(&[3.0, 1.0, 3.0, 2.0]), [3.5, 1.0, 3.5, 2.0]);
+        // scipy.stats.spearmanr([1, 2, 3, 4, 5], [5, 6, 7, 8, 7]).statistic
+        let rho = pearson(&ranks(&[1.0, 2.0, 3.0, 4.0, 5.0]), &ranks(&[5.0, 6.0, 7.0, 8.0, 7.0]));
+        assert!((rho - 0.820_782_681_668_123_3).abs() < 1e-12);
+        assert!(pearson(&[1.0], &[1.0]).is_nan());
+    }
+
+    fn vectors() -> WordVectors {
+        let matrix = array![[1.0, 0.0, 0.1], [1.0, 1.0, 0.1], [0.0, 0.1, 1.0], [0.0, 1.1, 1.0], [-1.0, -1.0, 0.0]];
+        WordVectors::new(["man", "king", "woman", "queen", "tree"], matrix).unwrap()
+    }
+
+    #[test]
+    fn analogies_are_counted_by_section() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("questions");
+        std::fs::write(&path, ": royal\nMan King Woman Queen\nman king woman tree\n: other\nman king boy prince\n")
+            .unwrap();
+        for combine in [Combine::Add, Combine::Mul] {
+            let options = EvaluationOptions { combine, ..EvaluationOptions::default() };
+            let scores = vectors().evaluate_analogies(&path, &options).unwrap();
+            let counts: Vec<_> =
+                scores.iter().map(|s| (s.section.as_str(), s.correct, s.questions, s.missing)).collect();
+            assert_eq!(counts, [("royal", 1, 2, 0), ("other", 0, 0, 1), ("total", 1, 2, 1)], "{combine:?}");
+        }
+        let exact = EvaluationOptions { ignore_case: false, ..EvaluationOptions::default() };
+        assert_eq!(vectors().evaluate_analogies(&path, &exact).unwrap()[0].missing, 1);
+        std::fs::write(&path, "one two three\n").unwrap();
+        let e = vectors().evaluate_analogies(&path, &exact).unwrap_err().to_string();
+        assert!(e.contains("line 1: expected four words"), "{e}");
+    }
+
+    #[test]
+    fn similarity_counts_missing_pairs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs");
+        std::fs::write(&path, "man king 9\nman,tree,1\nking\tqueen\t7.5\nman boy 8\n").unwrap();
+        let score = vectors().evaluate_similarity(&path, &EvaluationOptions::default()).unwrap();
+        assert_eq!((score.pairs, score.missing), (3, 1));
+        assert!((score.spearman - 0.5).abs() < 1e-12 || score.spearman == 1.0, "{score:?}");
+        std::fs::write(&path, "a b 1\nman king\n").unwrap();
+        assert!(vectors().evaluate_similarity(&path, &EvaluationOptions::default()).is_err());
+    }
+}

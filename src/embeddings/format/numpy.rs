@@ -1,0 +1,114 @@
+//! NumPy: the matrix as `NAME.npy`, the words beside as `NAME.words.txt`, one a line.
+//!
+//! Both are read by one line of Python each, and the matrix needs no copy: it is mapped, so opening 400 000 vectors
+//! takes milliseconds and the system shares its pages between processes. See [`MappedFile`](crate::mapped::MappedFile) for what
+//! mapping asks of the file.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{WordVectors, write_whole};
+use crate::embeddings::word_vectors::Rows;
+use crate::embeddings::words::Words;
+use crate::mapped::{Load, MappedFile};
+use crate::{Error, Result};
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+impl WordVectors {
+    /// Writes `path` (a `.npy` file of `[words, dim]` numbers, `<f4`) and the words beside it, `.words.txt` in place of
+    /// `.npy`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Argument`] when a word contains a line feed.
+    pub fn save_numpy(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        if let Some(word) = self.words().find(|w| w.contains('\n')) {
+            return Err(Error::argument("word", "letters without a line feed", format_args!("{word:?}")));
+        }
+        write_whole(&words_path(path), |out| self.words().try_for_each(|word| writeln!(out, "{word}")))?;
+        write_whole(path, |out| {
+            let shape = format!("({}, {})", self.len(), self.dim());
+            let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+            // Magic, version and length are 10 bytes; the numbers start at a multiple of 64.
+            let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+            header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
+            header.push('\n');
+            out.write_all(MAGIC)?;
+            out.write_all(&[1, 0])?;
+            out.write_all(&(header.len() as u16).to_le_bytes())?;
+            out.write_all(header.as_bytes())?;
+            for i in 0..self.len() {
+                self.row(i).iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Maps a `.npy` file of `[words, dim]` numbers (`<f4`, row-major) and reads the words beside it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] when the file is another kind of array or the words are not as many.
+    pub fn open_numpy(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = MappedFile::open(path, Load::Mmap)?;
+        let (n, dim, start) = header(&file).map_err(|reason| Error::format(path, reason))?;
+        let words_path = words_path(path);
+        let text = std::fs::read(&words_path).map_err(|e| Error::io(&words_path, e))?;
+        let text = String::from_utf8(text).map_err(|e| {
+            Error::format(&words_path, format!("byte {}: expected UTF-8", e.utf8_error().valid_up_to()))
+        })?;
+        let words: Words = text.lines().collect();
+        if words.len() != n {
+            let reason =
+                format!("expected a word for each of the {n} rows of {}, found {}", path.display(), words.len());
+            return Err(Error::format(words_path, reason));
+        }
+        let rows = if start % 4 == 0 && cfg!(target_endian = "little") {
+            Rows::Mapped(Arc::new(file), start)
+        } else {
+            let (floats, _) = file[start..].as_chunks::<4>();
+            Rows::F32(floats.iter().take(n * dim).map(|b| f32::from_le_bytes(*b)).collect())
+        };
+        Self::from_parts(words, dim, rows, None)
+    }
+}
+
+fn words_path(path: &Path) -> PathBuf {
+    path.with_extension("words.txt")
+}
+
+/// Rows, columns and the byte where the numbers start.
+fn header(file: &[u8]) -> std::result::Result<(usize, usize, usize), String> {
+    let rest = file.strip_prefix(MAGIC).ok_or("byte 0: expected the magic number of NumPy, found something else")?;
+    let (len, start) = match rest {
+        [1, _, a, b, ..] => (usize::from(u16::from_le_bytes([*a, *b])), 10),
+        [2 | 3, _, a, b, c, d, ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, 12),
+        _ => return Err("byte 6: expected version 1, 2 or 3 of the format".into()),
+    };
+    let end =
+        len.checked_add(start).filter(|&end| end <= file.len()).ok_or("expected a header, found the file's end")?;
+    let text = std::str::from_utf8(&file[start..end]).map_err(|_| "expected a header in ASCII")?;
+    let value = |key: &str| {
+        let at = text.find(&format!("'{key}':"))? + key.len() + 3;
+        Some(text[at..].trim_start())
+    };
+    if !value("descr").is_some_and(|v| v.starts_with("'<f4'")) {
+        return Err(format!("expected numbers of type '<f4', found {}", text.trim_end()));
+    }
+    if !value("fortran_order").is_some_and(|v| v.starts_with("False")) {
+        return Err("expected rows one after the other (fortran_order False)".into());
+    }
+    let shape = value("shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).map(|(inside, _)| inside);
+    let size = |field: &str| field.trim().parse().ok();
+    let sizes: Option<Vec<usize>> = shape.and_then(|s| s.trim_end_matches([',', ' ']).split(',').map(size).collect());
+    let Some([n, dim]) = sizes.as_deref() else {
+        return Err(format!("expected a matrix, found the shape ({})", shape.unwrap_or_default()));
+    };
+    let bytes = n.checked_mul(*dim).and_then(|x| x.checked_mul(4)).filter(|&bytes| bytes == file.len() - end);
+    if bytes.is_none() {
+        return Err(format!("expected {n} * {dim} numbers, found {} bytes", file.len() - end));
+    }
+    Ok((*n, *dim, end))
+}

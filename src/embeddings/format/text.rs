@@ -1,0 +1,154 @@
+//! Vectors as text: a word and its numbers a line.
+//!
+//! *word2vec text* (also fastText's `.vec`) starts with a line `words dim`; *GloVe* has no such line, and some files of
+//! that kind have one all the same, so the GloVe reader takes both. Words may contain spaces, as some in GloVe's 840B
+//! file do: the last `dim` fields are the numbers and what stands before them is the word.
+//!
+//! Numbers are written with the fewest digits that read back as the same `f32`.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::{Builder, Malformed, ReadOptions, WordVectors, header, write_whole};
+use crate::mapped::{Load, MappedFile};
+use crate::{Error, Result};
+
+impl WordVectors {
+    /// Reads word2vec's text format or a fastText `.vec` file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] with the line of what is wrong.
+    pub fn read_word2vec_text(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+        read(path.as_ref(), options, true)
+    }
+
+    /// Reads GloVe's text format, with or without a header line.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Format`] with the line of what is wrong.
+    pub fn read_glove(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+        read(path.as_ref(), options, false)
+    }
+
+    /// Writes word2vec's text format.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Argument`] when a word contains a line feed or is empty.
+    pub fn save_word2vec_text(&self, path: impl AsRef<Path>) -> Result<()> {
+        write(self, path.as_ref(), true)
+    }
+
+    /// Writes GloVe's text format: the same without the header line.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Argument`] when a word contains a line feed or is empty.
+    pub fn save_glove(&self, path: impl AsRef<Path>) -> Result<()> {
+        write(self, path.as_ref(), false)
+    }
+}
+
+fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVectors> {
+    let file = MappedFile::open(path, Load::Mmap)?;
+    let mut lines = file.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).enumerate();
+    let end = if file.last() == Some(&b'\n') { 1 } else { 0 };
+    let n_lines = lines.clone().count() - end;
+    let first = file.split(|&b| b == b'\n').next().unwrap_or_default();
+    let (claimed, dim) = match header(first) {
+        Some((n, dim)) => {
+            lines.next();
+            (Some(n), dim)
+        }
+        None if needs_header => {
+            return Err(Error::format(path, "line 1: expected a header `words dimensions`, found something else"));
+        }
+        None => (None, fields(first).len().saturating_sub(1)),
+    };
+    if dim == 0 {
+        return Err(Error::format(path, "line 1: expected vectors of at least one number, found none"));
+    }
+    let mut builder = Builder::new(path, options, dim);
+    let mut n_rows = 0;
+    for (i, line) in lines.take_while(|(i, _)| *i < n_lines) {
+        if builder.is_full() {
+            return builder.finish();
+        }
+        n_rows += 1;
+        let place = || format!("line {}", i + 1);
+        let before = builder.rows.len();
+        let parsed = split(line, dim).and_then(|(word, numbers)| {
+            for field in numbers {
+                builder.rows.push(field.parse().map_err(|_| format!("expected a number, found `{field}`"))?);
+            }
+            Ok(word)
+        });
+        let wanted = match parsed {
+            Ok(word) => builder.word(word, place)?,
+            Err(reason) if options.malformed == Malformed::Reject => {
+                return Err(Error::format(path, format!("{}: {reason}", place())));
+            }
+            Err(_) => false,
+        };
+        if !wanted {
+            builder.rows.truncate(before);
+        }
+    }
+    match claimed {
+        Some(n) if n != n_rows && options.malformed == Malformed::Reject => {
+            Err(Error::format(path, format!("line 1: the header says {n} words, found {n_rows}")))
+        }
+        _ => builder.finish(),
+    }
+}
+
+/// The fields between blanks.
+fn fields(line: &[u8]) -> Vec<&[u8]> {
+    line.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty()).collect()
+}
+
+/// A line as its word and the fields of its `dim` numbers.
+fn split(line: &[u8], dim: usize) -> std::result::Result<(&[u8], Vec<&str>), String> {
+    let mut numbers = Vec::with_capacity(dim);
+    let mut rest = line;
+    while numbers.len() < dim {
+        rest = rest.trim_ascii_end();
+        let start = rest.iter().rposition(|&b| b == b' ' || b == b'\t').map_or(0, |i| i + 1);
+        if start == 0 || rest.is_empty() {
+            return Err(format!("expected a word and {dim} numbers, found {} fields", fields(line).len()));
+        }
+        numbers.push(std::str::from_utf8(&rest[start..]).map_err(|_| "expected a number, found bytes".to_string())?);
+        rest = &rest[..start - 1];
+    }
+    numbers.reverse();
+    // One blank separates; blanks before it belong to nothing, unless the word is made of them.
+    let word = rest.strip_suffix(b" ").unwrap_or(rest);
+    if word.is_empty() {
+        return Err("expected a word, found an empty one".into());
+    }
+    // A word may hold blanks, but one that ends in a number is a row with too many of them.
+    let last = fields(word).pop().filter(|f| f.len() < word.len());
+    if last.and_then(|f| std::str::from_utf8(f).ok()).is_some_and(|f| f.parse::<f32>().is_ok()) {
+        return Err(format!("expected a word and {dim} numbers, found {} fields", fields(line).len()));
+    }
+    Ok((word, numbers))
+}
+
+fn write(vectors: &WordVectors, path: &Path, with_header: bool) -> Result<()> {
+    for word in vectors.words() {
+        if word.is_empty() || word.contains('\n') {
+            return Err(Error::argument("word", "letters without a line feed", format_args!("{word:?}")));
+        }
+    }
+    write_whole(path, |out| {
+        if with_header {
+            writeln!(out, "{} {}", vectors.len(), vectors.dim())?;
+        }
+        for (i, word) in vectors.words().enumerate() {
+            out.write_all(word.as_bytes())?;
+            for x in vectors.row(i).iter() {
+                write!(out, " {x}")?;
+            }
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
