@@ -20,6 +20,7 @@
 //! | [`gemm`] | matrix products |
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
+//! | [`vecmath`] | element-wise functions, reductions, softmax, norms, optimiser steps |
 
 #![allow(unsafe_code)]
 
@@ -27,3 +28,4 @@ pub mod gemm;
 pub mod parallel;
 pub mod row_dots;
 pub mod simd;
+pub mod vecmath;

@@ -1,0 +1,302 @@
+//! Activation functions and their derivatives.
+//!
+//! | | y | dy/dx |
+//! |---|---|---|
+//! | ReLU | max(x, 0) | 1 where x > 0 |
+//! | GELU | x Φ(x) | Φ(x) + x φ(x) |
+//! | GELU, tanh form | x σ(2u), u = √(2/π)·(x + 0.044715 x³) | σ(2u) + x σ(2u) σ(-2u)·2u′ |
+//! | SiLU | x σ(x) | σ(x) (1 + x σ(-x)) |
+//! | sigmoid | σ(x) | σ(x) σ(-x) |
+//! | tanh | tanh x | 1 - tanh² x |
+//!
+//! GELU is Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016 (arXiv:1606.08415), with Φ and φ the normal
+//! distribution and its density. Its tanh form ½x(1 + tanh u) is written with σ, to which it is equal: ½(1 + tanh u) =
+//! σ(2u). SiLU is also known as Swish.
+
+use super::elementwise::{Lanes, map};
+use super::erf::{normal_cdf_lanes, normal_pdf_lanes};
+use super::tanh::{sigmoid_lanes, tanh_lanes};
+use crate::kernels::simd::Isa;
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// max(x, 0)
+    Relu,
+    /// x Φ(x), exact: PyTorch's `gelu`, Hugging Face's `gelu`.
+    Gelu,
+    /// The tanh form of GELU: PyTorch's `gelu(approximate="tanh")`, Hugging Face's `gelu_new` and `gelu_pytorch_tanh`.
+    GeluTanh,
+    /// x σ(x): Hugging Face's `silu` and `swish`.
+    Silu,
+    /// 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// tanh x
+    Tanh,
+}
+
+/// y = act(x)
+///
+/// Within 3 ulp. GELU and SiLU: within 3 ulp for x ≥ 0, below within 2⁻²² of |x|.
+///
+/// # Examples
+///
+/// ```
+/// use loquat::kernels::vecmath::{Activation, activation};
+///
+/// let mut y = [0.0; 3];
+/// activation(Activation::Relu, &[-1.0, 0.5, 2.0], &mut y);
+/// assert_eq!(y, [0.0, 0.5, 2.0]);
+/// ```
+pub fn activation(act: Activation, x: &[f32], y: &mut [f32]) {
+    match act {
+        Activation::Relu => map(Relu, [x], y),
+        Activation::Gelu => map(Gelu, [x], y),
+        Activation::GeluTanh => map(GeluTanh, [x], y),
+        Activation::Silu => map(Silu, [x], y),
+        Activation::Sigmoid => super::sigmoid(x, y),
+        Activation::Tanh => super::tanh(x, y),
+    }
+}
+
+/// dx = dy · act′(x)
+///
+/// `x` is the input of the forward call.
+pub fn activation_backward(act: Activation, dy: &[f32], x: &[f32], dx: &mut [f32]) {
+    match act {
+        Activation::Relu => map(ReluBackward, [dy, x], dx),
+        Activation::Gelu => map(GeluBackward, [dy, x], dx),
+        Activation::GeluTanh => map(GeluTanhBackward, [dy, x], dx),
+        Activation::Silu => map(SiluBackward, [dy, x], dx),
+        Activation::Sigmoid => map(SigmoidBackward, [dy, x], dx),
+        Activation::Tanh => map(TanhBackward, [dy, x], dx),
+    }
+}
+
+impl Activation {
+    /// act(x) of one vector, for kernels that apply it on the way out. Choose outside the loop.
+    #[inline(always)]
+    #[allow(dead_code)]
+    pub(crate) fn lanes<I: Isa>(self, isa: I, x: I::F32) -> I::F32 {
+        match self {
+            Activation::Relu => Relu.lanes(isa, [x]),
+            Activation::Gelu => Gelu.lanes(isa, [x]),
+            Activation::GeluTanh => GeluTanh.lanes(isa, [x]),
+            Activation::Silu => Silu.lanes(isa, [x]),
+            Activation::Sigmoid => sigmoid_lanes(isa, x),
+            Activation::Tanh => tanh_lanes(isa, x),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Lanes<1> for Relu {
+    const NS: f32 = 2.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        // In this order a NaN passes.
+        isa.max(isa.zero(), x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ReluBackward;
+
+impl Lanes<2> for ReluBackward {
+    const NS: f32 = 3.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        isa.select(isa.lt(isa.zero(), x), dy, isa.zero())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Lanes<1> for Gelu {
+    const NS: f32 = 8.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        isa.mul(x, normal_cdf_lanes(isa, x))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluBackward;
+
+impl Lanes<2> for GeluBackward {
+    const NS: f32 = 14.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        let slope = isa.mul_add(x, normal_pdf_lanes(isa, x), normal_cdf_lanes(isa, x));
+        isa.mul(dy, slope)
+    }
+}
+
+/// 2√(2/π)
+const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+const CUBIC: f32 = 0.044_715;
+
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl Lanes<1> for GeluTanh {
+    const NS: f32 = 8.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        let s = isa.mul(x, x);
+        let inner = isa.mul_add(isa.splat(TWICE_SQRT_2_OVER_PI * CUBIC), s, isa.splat(TWICE_SQRT_2_OVER_PI));
+        isa.mul(x, sigmoid_lanes(isa, isa.mul(x, inner)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluTanhBackward;
+
+impl Lanes<2> for GeluTanhBackward {
+    const NS: f32 = 10.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        let s = isa.mul(x, x);
+        let cubic = isa.splat(TWICE_SQRT_2_OVER_PI * CUBIC);
+        let linear = isa.splat(TWICE_SQRT_2_OVER_PI);
+        let sigma = sigmoid_lanes(isa, isa.mul(x, isa.mul_add(cubic, s, linear)));
+        // 2u′
+        let inner = isa.mul_add(isa.splat(3.0 * TWICE_SQRT_2_OVER_PI * CUBIC), s, linear);
+        let rest = isa.sub(isa.splat(1.0), sigma);
+        // σ (1 + x (1 - σ) 2u′)
+        let slope = isa.mul(sigma, isa.mul_add(isa.mul(x, rest), inner, isa.splat(1.0)));
+        isa.mul(dy, slope)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Lanes<1> for Silu {
+    const NS: f32 = 7.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        isa.mul(x, sigmoid_lanes(isa, x))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SiluBackward;
+
+impl Lanes<2> for SiluBackward {
+    const NS: f32 = 9.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        let one = isa.splat(1.0);
+        let sigma = sigmoid_lanes(isa, x);
+        let slope = isa.mul(sigma, isa.mul_add(x, isa.sub(one, sigma), one));
+        isa.mul(dy, slope)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SigmoidBackward;
+
+impl Lanes<2> for SigmoidBackward {
+    const NS: f32 = 8.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        let sigma = sigmoid_lanes(isa, x);
+        isa.mul(dy, isa.mul(sigma, isa.sub(isa.splat(1.0), sigma)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct TanhBackward;
+
+impl Lanes<2> for TanhBackward {
+    const NS: f32 = 9.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        let y = tanh_lanes(isa, x);
+        isa.mul(dy, isa.neg_mul_add(y, y, isa.splat(1.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check_ulp, check_values, normal_cdf_f64, slack};
+    use super::*;
+    use crate::kernels::simd::for_each_level;
+
+    const ALL: [Activation; 6] = [
+        Activation::Relu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ];
+
+    fn reference(act: Activation, x: f64) -> f64 {
+        let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
+        match act {
+            Activation::Relu => x.max(0.0),
+            Activation::Gelu => x * normal_cdf_f64(x),
+            Activation::GeluTanh => x * sigma(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))),
+            Activation::Silu => x * sigma(x),
+            Activation::Sigmoid => sigma(x),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    #[test]
+    fn positive_inputs_are_within_their_bound() {
+        for act in ALL {
+            eprintln!("{act:?}");
+            check_ulp(|x, y| activation(act, x, y), |x| reference(act, x), 0.0..12.0, 3.0);
+        }
+    }
+
+    #[test]
+    fn negative_inputs_are_within_their_bound() {
+        for act in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            for_each_level(|level| {
+                let x: Vec<f32> = (0..200_000).map(|i| -1e-4 * i as f32).collect();
+                let mut y = vec![0.0; x.len()];
+                activation(act, &x, &mut y);
+                for (&x, &y) in x.iter().zip(&y) {
+                    let bound = 2f64.powi(-22) * x.abs().max(1e-30) as f64 * (1.0 + slack(level));
+                    let error = (y as f64 - reference(act, x as f64)).abs();
+                    assert!(error <= bound, "{act:?} {level:?} at {x}: {error:e}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn backward_is_the_derivative() {
+        for act in ALL {
+            for_each_level(|level| {
+                let x: Vec<f32> = (0..4001).map(|i| (i - 2000) as f32 * 4.9e-3 + 1e-4).collect();
+                let dy: Vec<f32> = (0..4001).map(|i| 1.0 + (i % 7) as f32).collect();
+                let mut dx = vec![0.0; x.len()];
+                activation_backward(act, &dy, &x, &mut dx);
+                for i in 0..x.len() {
+                    let (at, h) = (x[i] as f64, 1e-5);
+                    let slope = (reference(act, at + h) - reference(act, at - h)) / (2.0 * h);
+                    let error = (dx[i] as f64 / dy[i] as f64 - slope).abs();
+                    assert!(error < 1e-6 * (1.0 + slack(level)), "{act:?} {level:?} at {at}: {error:e}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn the_ends() {
+        let inf = f32::INFINITY;
+        for act in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            let ends = [(0.0, 0.0), (inf, inf), (f32::NAN, f32::NAN), (30.0, 30.0), (1e10, 1e10), (-1e3, -0.0)];
+            let ends: Vec<_> = ends.into_iter().filter(|&(x, _)| act != Activation::Relu || x != -1e3).collect();
+            check_values(|x, y| activation(act, x, y), &ends);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The memory-bound families: element-wise functions, reductions, softmax, norms, optimiser steps, conversions.
+//!
+//! Each family is a file: cited method, named constants, body generic over [`Isa`](super::simd::Isa), naive reference and
+//! a test at every instruction set. The public functions are safe, check lengths once, split large slices across threads
+//! and enter the instruction set once per part. Slices of unequal length panic.
+//!
+//! Functions of one element depend on that element alone, functions of a row on that row alone. Reductions over rows
+//! (`sum_rows`, the gradients of norms, losses) add fixed groups of rows in a fixed order. So no result depends on the
+//! number of threads; and since sums within a row are kept in the same 32 partial sums whatever the vector's width, the
+//! bits agree between AVX-512, AVX2 and NEON as well.
+//!
+//! Accuracy is stated in ulp, the distance to the next `f32`, with fused multiply–add; without it
+//! ([`Level::Portable`](super::simd::Level::Portable)) bounds are about one ulp wider.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `exp` | `exp` |
+//! | `tanh` | `tanh`, `sigmoid` |
+//! | `erf` | `erf`, the normal distribution |
+//! | `activation` | [`Activation`] and its backward: ReLU, GELU, SiLU, … |
+//! | `elementwise` | the loop that all of these run in |
+
+mod activation;
+mod elementwise;
+mod erf;
+mod exp;
+mod tanh;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use activation::{Activation, activation, activation_backward};
+pub use erf::erf;
+pub use exp::exp;
+pub use tanh::{sigmoid, tanh};
+
+#[allow(unused_imports)]
+pub(crate) use self::{erf::normal_cdf_lanes, exp::exp_lanes, tanh::sigmoid_lanes, tanh::tanh_lanes};
