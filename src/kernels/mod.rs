@@ -17,6 +17,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`parallel`] | work handed to the threads of the caller's pool |
+//! | [`attention`] | attention, tiled over keys, forward and backward |
 //! | [`gemm`] | matrix products |
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
@@ -24,6 +25,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod attention;
 pub mod gemm;
 pub mod parallel;
 pub mod row_dots;

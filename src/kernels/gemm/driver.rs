@@ -111,7 +111,7 @@ fn tiles<K: MicroKernel>(m: usize, n: usize, k: usize, batch: usize, _: K) -> (u
 }
 
 /// `total` cut into equal parts of at most `most`, rounded up to a multiple of `unit`.
-pub(super) fn even(total: usize, most: usize, unit: usize) -> usize {
+pub(in crate::kernels) fn even(total: usize, most: usize, unit: usize) -> usize {
     total.div_ceil(total.div_ceil(most).max(1)).next_multiple_of(unit)
 }
 
@@ -153,7 +153,9 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<us
                         let b = b_block[panel * panel_len + within..].as_ptr();
                         let c = c.wrapping_add(ic * ldc + jc + j);
                         // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
-                        unsafe { tile(kernel, mr, kc, a_panel.as_ptr(), b, PANEL, c, ldc, load, K::NR.min(nc - j)) };
+                        unsafe {
+                            tile(kernel, mr, kc, a_panel.as_ptr(), mr, b, PANEL, c, ldc, load, K::NR.min(nc - j))
+                        };
                     }
                     if last {
                         for i in ic..ic + mr {
@@ -178,11 +180,12 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<us
 ///
 /// As there, C restricted to `cols` columns.
 #[inline]
-pub(super) unsafe fn tile<K: MicroKernel>(
+pub(in crate::kernels) unsafe fn tile<K: MicroKernel>(
     kernel: K,
     rows: usize,
     k: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     ldb: usize,
     c: *mut f32,
@@ -193,7 +196,7 @@ pub(super) unsafe fn tile<K: MicroKernel>(
     // SAFETY: the caller's promises; the copy has room for `MAX_MR` rows of a panel.
     unsafe {
         if cols == K::NR {
-            return kernel.tile(rows, k, a, b, ldb, c, ldc, load);
+            return kernel.tile(rows, k, a, lda, b, ldb, c, ldc, load);
         }
         let mut copy = [0.0f32; super::micro::MAX_MR * PANEL];
         if load {
@@ -201,7 +204,7 @@ pub(super) unsafe fn tile<K: MicroKernel>(
                 std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), cols);
             }
         }
-        kernel.tile(rows, k, a, b, ldb, copy.as_mut_ptr(), PANEL, load);
+        kernel.tile(rows, k, a, lda, b, ldb, copy.as_mut_ptr(), PANEL, load);
         for i in 0..rows {
             std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), cols);
         }

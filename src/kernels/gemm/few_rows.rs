@@ -71,7 +71,7 @@ pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, col
                 let a = a_panels.wrapping_add(i * k + pc * rows);
                 let load = pc > 0 || beta == Beta::One;
                 // SAFETY: the panel of A is packed for `k`; B is as `block`'s loops below say; C is ours.
-                unsafe { tile(kernel, rows, depth, a, b, ldb, c.wrapping_add(i * ldc + j), ldc, load, used) };
+                unsafe { tile(kernel, rows, depth, a, rows, b, ldb, c.wrapping_add(i * ldc + j), ldc, load, used) };
             }
         };
         // Columns that whole tiles read in place.

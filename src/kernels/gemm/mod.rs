@@ -43,10 +43,10 @@
 //! assert_eq!(c, [14.0, 25.0, 20.0, 31.0]);
 //! ```
 
-mod driver;
+pub(in crate::kernels) mod driver;
 mod few_rows;
-mod micro;
-mod packing;
+pub(in crate::kernels) mod micro;
+pub(in crate::kernels) mod packing;
 
 #[cfg(test)]
 mod tests;

@@ -9,21 +9,21 @@ use std::cell::Cell;
 use super::micro::MicroKernel;
 
 /// Elements past its last panel that a packing may write.
-pub(super) const SLACK: usize = 16;
+pub(in crate::kernels) const SLACK: usize = 16;
 
 /// A matrix as packing sees it: `[p, i]` at `p·deep + i·along`, one of the two strides 1.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
-    pub(super) data: *const f32,
+pub(in crate::kernels) struct Source {
+    pub(in crate::kernels) data: *const f32,
     /// Distance between elements along the panel's short side.
-    pub(super) along: usize,
+    pub(in crate::kernels) along: usize,
     /// Distance between elements in the direction of k.
-    pub(super) deep: usize,
+    pub(in crate::kernels) deep: usize,
 }
 
 impl Source {
     /// The same, beginning at `[p, i]`.
-    pub(super) fn at(self, p: usize, i: usize) -> Source {
+    pub(in crate::kernels) fn at(self, p: usize, i: usize) -> Source {
         Source { data: self.data.wrapping_add(p * self.deep + i * self.along), ..self }
     }
 }
@@ -37,7 +37,7 @@ impl Source {
 /// * the source may be read at all `[p, i]`, `p < k`, `i < used`; `used <= width`;
 /// * `dst` may be written for `k · width + SLACK` elements.
 #[inline]
-pub(super) unsafe fn pack_panel<K: MicroKernel>(
+pub(in crate::kernels) unsafe fn pack_panel<K: MicroKernel>(
     kernel: K,
     source: Source,
     used: usize,
@@ -72,7 +72,7 @@ thread_local! {
 /// Calls `f` with a buffer of at least `len` elements, aligned to 64 bytes, its content arbitrary.
 ///
 /// The thread keeps the buffer for the next call.
-pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(in crate::kernels) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut spare = SPARE.take();
     let mut buffer = spare.pop().unwrap_or_default();
     SPARE.set(spare);

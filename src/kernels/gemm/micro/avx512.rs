@@ -9,8 +9,14 @@ use crate::kernels::simd::Avx512;
 pub(super) struct Tile(pub(super) Avx512);
 
 impl MicroKernel for Tile {
+    type Isa = Avx512;
     const MR: usize = 14;
     const NR: usize = 32;
+
+    #[inline(always)]
+    fn isa(self) -> Avx512 {
+        self.0
+    }
 
     #[inline]
     unsafe fn tile(
@@ -18,6 +24,7 @@ impl MicroKernel for Tile {
         rows: usize,
         k: usize,
         a: *const f32,
+        lda: usize,
         b: *const f32,
         ldb: usize,
         c: *mut f32,
@@ -25,7 +32,7 @@ impl MicroKernel for Tile {
         load: bool,
     ) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (k, a, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (k, a, lda, b, ldb, c, ldc, load)) }
     }
 
     #[inline]
@@ -48,6 +55,7 @@ impl MicroKernel for Tile {
 unsafe fn tile<const R: usize>(
     k: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     ldb: usize,
     c: *mut f32,
@@ -69,7 +77,7 @@ unsafe fn tile<const R: usize>(
                 let x = _mm512_set1_ps(*a.add(i));
                 *acc = [_mm512_fmadd_ps(x, row[0], acc[0]), _mm512_fmadd_ps(x, row[1], acc[1])];
             }
-            a = a.wrapping_add(R);
+            a = a.wrapping_add(lda);
             b = b.wrapping_add(ldb);
         }
         for (i, acc) in acc.iter().enumerate() {

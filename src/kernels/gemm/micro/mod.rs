@@ -12,33 +12,39 @@ mod neon;
 use crate::kernels::simd;
 
 /// Width of a packed panel of B, for every instruction set: a multiple of every [`MicroKernel::NR`].
-pub(super) const PANEL: usize = 32;
+pub(in crate::kernels) const PANEL: usize = 32;
 
 /// The most rows that any micro-kernel takes.
-pub(super) const MAX_MR: usize = 16;
+pub(in crate::kernels) const MAX_MR: usize = 16;
 
 /// The tile of C that fits the vector registers, and how to update it.
-pub(super) trait MicroKernel: Copy + Send + Sync {
+pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
+    /// The instruction set, for what goes with a product.
+    type Isa: simd::Isa;
     /// Most rows of a tile.
     const MR: usize;
     /// Columns of a tile.
     const NR: usize;
 
+    /// The token of the instruction set.
+    fn isa(self) -> Self::Isa;
+
     /// `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`, each element one chain in ascending `p`.
     ///
-    /// A is packed: element `[i, p]` at `a[p·rows + i]`. Row `p` of B starts at `b[p·ldb]`. The chain starts from C if
+    /// Element `[i, p]` of A is at `a[p·lda + i]`: `lda` is `rows` where A is packed. Row `p` of B starts at `b[p·ldb]`. The chain starts from C if
     /// `load`, else from zero.
     ///
     /// # Safety
     ///
     /// * `1 <= rows <= MR`;
-    /// * `a` may be read for `k · rows` elements, `b` for `NR` elements at each `p · ldb`, `p < k`;
+    /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each `p · ldb`, `p < k`;
     /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing else touches them.
     unsafe fn tile(
         self,
         rows: usize,
         k: usize,
         a: *const f32,
+        lda: usize,
         b: *const f32,
         ldb: usize,
         c: *mut f32,
@@ -83,7 +89,7 @@ pub(super) trait MicroKernel: Copy + Send + Sync {
 }
 
 /// What is to be done with the micro-kernel of the current instruction set.
-pub(super) trait KernelOp {
+pub(in crate::kernels) trait KernelOp {
     /// What it returns.
     type Output;
     /// Does it.
@@ -91,7 +97,7 @@ pub(super) trait KernelOp {
 }
 
 /// Calls `op` with the micro-kernel of the current level.
-pub(super) fn with_kernel<Op: KernelOp>(op: Op) -> Op::Output {
+pub(in crate::kernels) fn with_kernel<Op: KernelOp>(op: Op) -> Op::Output {
     match simd::level() {
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx512 => match simd::Avx512::new() {

@@ -9,8 +9,14 @@ use crate::kernels::simd::Neon;
 pub(super) struct Tile(pub(super) Neon);
 
 impl MicroKernel for Tile {
+    type Isa = Neon;
     const MR: usize = 8;
     const NR: usize = 8;
+
+    #[inline(always)]
+    fn isa(self) -> Neon {
+        self.0
+    }
 
     #[inline]
     unsafe fn tile(
@@ -18,6 +24,7 @@ impl MicroKernel for Tile {
         rows: usize,
         k: usize,
         a: *const f32,
+        lda: usize,
         b: *const f32,
         ldb: usize,
         c: *mut f32,
@@ -25,7 +32,7 @@ impl MicroKernel for Tile {
         load: bool,
     ) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], tile, (k, a, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], tile, (k, a, lda, b, ldb, c, ldc, load)) }
     }
 
     #[inline]
@@ -42,6 +49,7 @@ impl MicroKernel for Tile {
 unsafe fn tile<const R: usize>(
     k: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     ldb: usize,
     c: *mut f32,
@@ -63,7 +71,7 @@ unsafe fn tile<const R: usize>(
                 let x = vdupq_n_f32(*a.add(i));
                 *acc = [vfmaq_f32(acc[0], x, row[0]), vfmaq_f32(acc[1], x, row[1])];
             }
-            a = a.wrapping_add(R);
+            a = a.wrapping_add(lda);
             b = b.wrapping_add(ldb);
         }
         for (i, acc) in acc.iter().enumerate() {

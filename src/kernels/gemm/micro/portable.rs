@@ -3,13 +3,20 @@
 //! A multiply–add is two roundings here: without the instruction a fused one is a library call for each element.
 
 use super::{MicroKernel, by_rows};
+use crate::kernels::simd::Portable;
 
 #[derive(Clone, Copy)]
 pub(super) struct Tile;
 
 impl MicroKernel for Tile {
+    type Isa = Portable;
     const MR: usize = 4;
     const NR: usize = 8;
+
+    #[inline(always)]
+    fn isa(self) -> Portable {
+        Portable::new()
+    }
 
     #[inline]
     unsafe fn tile(
@@ -17,6 +24,7 @@ impl MicroKernel for Tile {
         rows: usize,
         k: usize,
         a: *const f32,
+        lda: usize,
         b: *const f32,
         ldb: usize,
         c: *mut f32,
@@ -24,7 +32,7 @@ impl MicroKernel for Tile {
         load: bool,
     ) {
         // SAFETY: this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4], tile, (k, a, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!(rows, [1 2 3 4], tile, (k, a, lda, b, ldb, c, ldc, load)) }
     }
 }
 
@@ -34,6 +42,7 @@ impl MicroKernel for Tile {
 unsafe fn tile<const R: usize>(
     k: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     ldb: usize,
     c: *mut f32,
@@ -58,7 +67,7 @@ unsafe fn tile<const R: usize>(
                     *acc += x * y;
                 }
             }
-            a = a.wrapping_add(R);
+            a = a.wrapping_add(lda);
             b = b.wrapping_add(ldb);
         }
         for (i, acc) in acc.iter().enumerate() {

@@ -1,0 +1,218 @@
+//! The way back: a task takes one head of keys and the heads of queries that share it.
+//!
+//! With `P` the probabilities, computed again from `lse`, and `delta = rowsum(dO ∘ O)`:
+//!
+//! ```text
+//! dV = Pᵀ·dO        dP = dO·Vᵀ        dS = P ∘ (dP − delta)        dK = scale · dSᵀ·Q        dQ = scale · dS·K
+//! ```
+//!
+//! `dK` and `dV` grow in place over the queries, `dQ` in a buffer `[dim, queries]` over the blocks of keys, always in
+//! ascending order by one task: the bits do not depend on the threads.
+
+use super::Attention;
+use super::forward::{keys_len, masked, pack_keys, pack_queries, product, row_of_tiles, unpack};
+use super::heads::{Heads, HeadsMut};
+use super::softmax::{BLOCK, Rescale, UpdateBackward};
+use super::visible::Visible;
+use crate::kernels::gemm::driver::even;
+use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL};
+use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::parallel;
+use crate::kernels::simd::Isa;
+
+/// Panels of queries that share a block of keys before `dK` and `dV` are updated.
+const PANELS: usize = 4;
+/// Queries of that many panels.
+const WIDTH: usize = PANELS * PANEL;
+
+/// The arguments of the backward.
+pub(super) struct Args<'a> {
+    pub(super) shape: &'a Attention<'a>,
+    pub(super) dout: Heads<'a>,
+    pub(super) query: Heads<'a>,
+    pub(super) key: Heads<'a>,
+    pub(super) value: Heads<'a>,
+    pub(super) out: Heads<'a>,
+    pub(super) lse: &'a [f32],
+    pub(super) dquery: HeadsMut<'a>,
+    pub(super) dkey: HeadsMut<'a>,
+    pub(super) dvalue: HeadsMut<'a>,
+}
+
+/// All heads and sequences.
+pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
+    let shape = args.shape;
+    parallel::for_each(shape.batch * shape.n_kv_heads, |task| {
+        let (batch, kv_head) = (task / shape.n_kv_heads, task % shape.n_kv_heads);
+        let (dkey, dkey_row) = args.dkey.at(batch, kv_head);
+        let (dvalue, dvalue_row) = args.dvalue.at(batch, kv_head);
+        for j in 0..shape.keys {
+            for row in [dkey.wrapping_add(j * dkey_row), dvalue.wrapping_add(j * dvalue_row)] {
+                // SAFETY: the rows of this head are this task's alone.
+                unsafe { std::slice::from_raw_parts_mut(row, shape.head_dim).fill(0.0) };
+            }
+        }
+        for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
+            one_head(kernel, args, batch, head);
+        }
+        for j in 0..shape.keys {
+            // SAFETY: as above.
+            let row = unsafe { std::slice::from_raw_parts_mut(dkey.wrapping_add(j * dkey_row), shape.head_dim) };
+            row.iter_mut().for_each(|x| *x *= shape.scale);
+        }
+    });
+}
+
+/// The queries of one head.
+fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize) {
+    let shape = args.shape;
+    let (dim, total) = (shape.head_dim, shape.queries);
+    let kv_head = head / shape.group();
+    let (query, query_row) = args.query.at(batch, head);
+    let (dout, dout_row) = args.dout.at(batch, head);
+    let (out, out_row) = args.out.at(batch, head);
+    let (key, key_row) = args.key.at(batch, kv_head);
+    let (value, value_row) = args.value.at(batch, kv_head);
+    let (dkey, dkey_row) = args.dkey.at(batch, kv_head);
+    let (dvalue, dvalue_row) = args.dvalue.at(batch, kv_head);
+    let visible = Visible::new(shape, batch, head);
+    let panels = total.div_ceil(PANEL);
+    let queries = |panel: usize| panel * PANEL..total.min((panel + 1) * PANEL);
+    let all = visible.range(0..total);
+
+    // For every panel of queries: scaled Qᵀ, dOᵀ, dQᵀ [dim, PANEL], lse and delta [PANEL].
+    let panel_len = dim * PANEL + SLACK;
+    // For a block of keys: K and V packed, scores, dP, mask [BLOCK, PANEL], P and dS [BLOCK, WIDTH], one of them packed.
+    let score_len = BLOCK * PANEL + SLACK;
+    let packed_len = (BLOCK + MAX_MR) * WIDTH + SLACK;
+    let block_len = 2 * keys_len(dim) + 3 * score_len + 2 * BLOCK * WIDTH + packed_len + WIDTH * PANEL + SLACK;
+    with_scratch(panels * (3 * panel_len + 2 * PANEL) + block_len, |scratch| {
+        let (query_panels, rest) = scratch.split_at_mut(panels * panel_len);
+        let (dout_panels, rest) = rest.split_at_mut(panels * panel_len);
+        let (dquery_panels, rest) = rest.split_at_mut(panels * panel_len);
+        let (lse_panels, rest) = rest.split_at_mut(panels * PANEL);
+        let (delta_panels, rest) = rest.split_at_mut(panels * PANEL);
+        let (keys, rest) = rest.split_at_mut(keys_len(dim));
+        let (values, rest) = rest.split_at_mut(keys_len(dim));
+        let (scores, rest) = rest.split_at_mut(score_len);
+        let (dp, rest) = rest.split_at_mut(score_len);
+        let (added, rest) = rest.split_at_mut(score_len);
+        let (p, rest) = rest.split_at_mut(BLOCK * WIDTH);
+        let (ds, rest) = rest.split_at_mut(BLOCK * WIDTH);
+        let (packed, spare) = rest.split_at_mut(packed_len);
+
+        let lse = &args.lse[(batch * shape.n_heads + head) * total..][..total];
+        for panel in 0..panels {
+            let (own, lanes) = (panel * panel_len, queries(panel));
+            // SAFETY: the rows are queries of this head; a panel has room for `dim` rows and the slack.
+            unsafe {
+                // O passes through the place of dQ.
+                pack_queries(kernel, out, out_row, lanes.clone(), dim, 1.0, &mut dquery_panels[own..][..panel_len]);
+                pack_queries(kernel, dout, dout_row, lanes.clone(), dim, 1.0, &mut dout_panels[own..][..panel_len]);
+                let packed = &mut query_panels[own..][..panel_len];
+                pack_queries(kernel, query, query_row, lanes.clone(), dim, shape.scale, packed);
+            }
+            let delta = &mut delta_panels[panel * PANEL..][..PANEL];
+            delta.fill(0.0);
+            let (o, d) = (&mut dquery_panels[own..][..dim * PANEL], &dout_panels[own..][..dim * PANEL]);
+            for (o, d) in o.chunks_exact(PANEL).zip(d.chunks_exact(PANEL)) {
+                for ((delta, o), d) in delta.iter_mut().zip(o).zip(d) {
+                    *delta += o * d;
+                }
+            }
+            o.fill(0.0);
+            let unseen = |&x: &f32| if x == f32::NEG_INFINITY { f32::INFINITY } else { x };
+            for (lane, x) in lse_panels[panel * PANEL..][..PANEL].iter_mut().enumerate() {
+                *x = lse.get(panel * PANEL + lane).map_or(f32::INFINITY, unseen);
+            }
+        }
+
+        for first_key in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
+            let last_key = all.end.min(first_key + BLOCK);
+            let block = last_key - first_key;
+            let mr = even(block, K::MR, 1);
+            // SAFETY: the rows are keys of this head.
+            unsafe {
+                pack_keys(kernel, key, key_row, first_key, last_key, mr, dim, keys);
+                pack_keys(kernel, value, value_row, first_key, last_key, mr, dim, values);
+            }
+            for first in (0..total).step_by(WIDTH) {
+                let last = total.min(first + WIDTH);
+                let range = visible.range(first..last);
+                if range.end <= first_key || range.start >= last_key {
+                    continue;
+                }
+                for column in 0..(last - first).div_ceil(PANEL) {
+                    let panel = first / PANEL + column;
+                    let (own, column) = (panel * panel_len, column * PANEL);
+                    let range = visible.range(queries(panel));
+                    let n = match range.start < last_key {
+                        true => range.end.min(last_key).saturating_sub(first_key),
+                        false => 0,
+                    };
+                    for j in n..block {
+                        p[j * WIDTH + column..][..PANEL].fill(0.0);
+                        ds[j * WIDTH + column..][..PANEL].fill(0.0);
+                    }
+                    if n == 0 {
+                        continue;
+                    }
+                    let (scores, dp) = (&mut scores[..n * PANEL], &mut dp[..n * PANEL]);
+                    // SAFETY: the packed keys have `n` rows, the packed panels are `dim` deep.
+                    unsafe {
+                        product(kernel, n, mr, dim, keys, &query_panels[own..], scores);
+                        product(kernel, n, mr, dim, values, &dout_panels[own..], dp);
+                    }
+                    let see = first_key..first_key + n;
+                    // SAFETY: `added` has room for a block and the slack.
+                    let masked = unsafe { masked(kernel, &visible, queries(panel), see, added) };
+                    let lanes = |x: &[f32]| std::array::from_fn(|lane| x[panel * PANEL + lane]);
+                    kernel.isa().run(UpdateBackward {
+                        scores,
+                        dp,
+                        masked,
+                        lse: &lanes(lse_panels),
+                        delta: &lanes(delta_panels),
+                        p: &mut p[column..],
+                        ds: &mut ds[column..],
+                        ld: WIDTH,
+                    });
+                    let dr = even(dim, K::MR, 1);
+                    for d in (0..dim).step_by(dr) {
+                        for i in (0..PANEL).step_by(K::NR) {
+                            let a = key.wrapping_add(first_key * key_row + d);
+                            let b = ds[column + i..].as_ptr();
+                            let c = dquery_panels[own + d * PANEL + i..].as_mut_ptr();
+                            // SAFETY: `n` rows of K from `first_key` on and of dS; dQᵀ has rows to `dim`.
+                            unsafe { kernel.tile(dr.min(dim - d), n, a, key_row, b, WIDTH, c, PANEL, true) };
+                        }
+                    }
+                }
+                // dV += Pᵀ·dO and dK += dSᵀ·Q over these queries.
+                for (x, b, ldb, c, ldc) in
+                    [(&*p, dout, dout_row, dvalue, dvalue_row), (&*ds, query, query_row, dkey, dkey_row)]
+                {
+                    for j in (0..block).step_by(mr) {
+                        let rows = mr.min(block - j);
+                        let source = Source { data: x[j * WIDTH..].as_ptr(), along: WIDTH, deep: 1 };
+                        let (b, c) = (b.wrapping_add(first * ldb), c.wrapping_add((first_key + j) * ldc));
+                        // SAFETY: `packed` has room for the panel; B has rows for the queries; the rows of C are ours.
+                        unsafe {
+                            pack_panel(kernel, source, rows, rows, last - first, packed.as_mut_ptr());
+                            let a = packed.as_ptr();
+                            row_of_tiles(kernel, rows, last - first, a, b, ldb, c, ldc, true, dim, spare);
+                        }
+                    }
+                }
+            }
+        }
+
+        let (dquery, dquery_row) = args.dquery.at(batch, head);
+        for panel in 0..panels {
+            let dq = &mut dquery_panels[panel * panel_len..][..dim * PANEL];
+            kernel.isa().run(Rescale { rows: dq, factors: &[shape.scale; PANEL] });
+            // SAFETY: the rows of this head are this task's alone.
+            unsafe { unpack(kernel, dq, dim, queries(panel), dquery, dquery_row) };
+        }
+    });
+}

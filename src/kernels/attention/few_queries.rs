@@ -1,0 +1,202 @@
+//! Few queries (decoding): keys take the lanes.
+//!
+//! A task takes all queries of the heads that share a head of keys, so that K and V are read once. Products and sums
+//! run in the same order as in `forward`: the bits are the same.
+
+use std::ops::Range;
+
+use super::Attention;
+use super::forward::{Args, row_of_tiles};
+use super::heads::Heads;
+use super::softmax::{BLOCK, UpdateRow};
+use super::visible::Visible;
+use crate::kernels::gemm::driver::{even, tile};
+use crate::kernels::gemm::micro::{MicroKernel, PANEL};
+use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::parallel;
+use crate::kernels::simd::Isa;
+
+/// Most rows (queries times the heads that share keys) that come here.
+pub(super) const MAX_ROWS: usize = 16;
+
+/// Queries that read the same keys: row `r` is query `queries.start + r % queries.len()` of the head
+/// `first_head + r / queries.len()`.
+struct Rows<'a> {
+    shape: &'a Attention<'a>,
+    batch: usize,
+    first_head: usize,
+    heads: usize,
+    queries: Range<usize>,
+}
+
+impl Rows<'_> {
+    fn count(&self) -> usize {
+        self.heads * self.queries.len()
+    }
+
+    fn head_and_query(&self, r: usize) -> (usize, usize) {
+        (self.first_head + r / self.queries.len(), self.queries.start + r % self.queries.len())
+    }
+
+    /// Packs the scaled queries as panels of A, `mr` rows each.
+    fn pack(&self, query: Heads<'_>, mr: usize, packed: &mut [f32]) {
+        let dim = self.shape.head_dim;
+        for r in 0..self.count() {
+            let (head, i) = self.head_and_query(r);
+            let (data, row) = query.at(self.batch, head);
+            // SAFETY: a row of a head that was checked.
+            let x = unsafe { std::slice::from_raw_parts(data.wrapping_add(i * row), dim) };
+            let first = r / mr * mr;
+            let rows = mr.min(self.count() - first);
+            for (p, x) in x.iter().enumerate() {
+                packed[first * dim + p * rows + r - first] = x * self.shape.scale;
+            }
+        }
+    }
+
+    /// Scores of the keys `first..last`, at most `BLOCK`, masked; row `r` at `r · BLOCK`.
+    fn scores<K: MicroKernel>(
+        &self,
+        kernel: K,
+        (key, key_row): (*const f32, usize),
+        keys: Range<usize>,
+        mr: usize,
+        packed: &[f32],
+        panel: &mut [f32],
+        scores: &mut [f32],
+    ) {
+        let dim = self.shape.head_dim;
+        assert!(panel.len() >= dim * PANEL + SLACK && scores.len() >= self.count() * BLOCK && keys.len() <= BLOCK);
+        for j in keys.clone().step_by(PANEL) {
+            let used = PANEL.min(keys.end - j);
+            let source = Source { data: key.wrapping_add(j * key_row), along: key_row, deep: 1 };
+            // SAFETY: the keys exist; the panel has room for `dim` rows and the slack.
+            unsafe { pack_panel(kernel, source, used, PANEL, dim, panel.as_mut_ptr()) };
+            for r in (0..self.count()).step_by(mr) {
+                let rows = mr.min(self.count() - r);
+                for i in (0..used).step_by(K::NR) {
+                    let (a, b) = (packed[r * dim..].as_ptr(), panel[i..].as_ptr());
+                    let c = scores[r * BLOCK + j - keys.start + i..].as_mut_ptr();
+                    // SAFETY: both panels are `dim` deep; the scores have room for the block.
+                    unsafe { tile(kernel, rows, dim, a, rows, b, PANEL, c, BLOCK, false, K::NR.min(used - i)) };
+                }
+            }
+        }
+        for r in 0..self.count() {
+            let (head, i) = self.head_and_query(r);
+            let row = &mut scores[r * BLOCK..][..keys.len()];
+            Visible::new(self.shape, self.batch, head).mask_row(i, keys.start, row);
+        }
+    }
+}
+
+/// All heads and sequences.
+pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
+    let shape = args.shape;
+    parallel::for_each(shape.batch * shape.n_kv_heads, |task| {
+        let (batch, kv_head) = (task / shape.n_kv_heads, task % shape.n_kv_heads);
+        let (heads, first_head) = (shape.group(), kv_head * shape.group());
+        block(kernel, args, &Rows { shape, batch, first_head, heads, queries: 0..shape.queries });
+    });
+}
+
+fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
+    let shape = rows.shape;
+    let (dim, n) = (shape.head_dim, rows.count());
+    let key = args.key.at(rows.batch, rows.first_head / shape.group());
+    let (value, value_row) = args.value.at(rows.batch, rows.first_head / shape.group());
+    let mr = even(n, K::MR, 1);
+
+    let panel_len = dim.max(BLOCK) * PANEL + SLACK;
+    let probs_len = MAX_ROWS * BLOCK + SLACK;
+    with_scratch(2 * n * dim + panel_len + n * BLOCK + probs_len, |scratch| {
+        let (packed, rest) = scratch.split_at_mut(n * dim);
+        let (out, rest) = rest.split_at_mut(n * dim);
+        let (panel, rest) = rest.split_at_mut(panel_len);
+        let (scores, probs) = rest.split_at_mut(n * BLOCK);
+        rows.pack(args.query, mr, packed);
+        out.fill(0.0);
+        let (mut max, mut sum) = ([f32::NEG_INFINITY; MAX_ROWS], [0.0; MAX_ROWS]);
+
+        let all = Visible::new(shape, rows.batch, rows.first_head).range(rows.queries.clone());
+        for first in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
+            let keys = first..all.end.min(first + BLOCK);
+            rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
+            for r in 0..n {
+                let scores = &mut scores[r * BLOCK..][..keys.len()];
+                let factor = kernel.isa().run(UpdateRow { scores, max: &mut max[r], sum: &mut sum[r] });
+                if factor != 1.0 {
+                    out[r * dim..][..dim].iter_mut().for_each(|o| *o *= factor);
+                }
+            }
+            for r in (0..n).step_by(mr) {
+                let rows = mr.min(n - r);
+                let source = Source { data: scores[r * BLOCK..].as_ptr(), along: BLOCK, deep: 1 };
+                let (b, c) = (value.wrapping_add(first * value_row), out[r * dim..].as_mut_ptr());
+                // SAFETY: `probs` has room for the panel and the slack; V has rows for the keys; `out` has the rows.
+                unsafe {
+                    pack_panel(kernel, source, rows, rows, keys.len(), probs.as_mut_ptr());
+                    let a = probs.as_ptr();
+                    row_of_tiles(kernel, rows, keys.len(), a, b, value_row, c, dim, true, dim, panel);
+                }
+            }
+        }
+
+        for r in 0..n {
+            let (head, i) = rows.head_and_query(r);
+            let (dst, row) = args.out.at(rows.batch, head);
+            // SAFETY: these rows of these heads are this task's alone; so are these elements of `lse`.
+            unsafe {
+                let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
+                let factor = if sum[r] > 0.0 { 1.0 / sum[r] } else { 0.0 };
+                for (dst, o) in dst.iter_mut().zip(&out[r * dim..]) {
+                    *dst = o * factor;
+                }
+                if !args.lse.is_null() {
+                    *args.lse.add((rows.batch * shape.n_heads + head) * shape.queries + i) = max[r] + sum[r].ln();
+                }
+            }
+        }
+    });
+}
+
+/// The probabilities of all heads and sequences.
+pub(super) fn probs<K: MicroKernel>(
+    kernel: K,
+    shape: &Attention<'_>,
+    query: Heads<'_>,
+    key: Heads<'_>,
+    probs: &mut [f32],
+) {
+    let Attention { n_heads, queries, keys, head_dim: dim, .. } = *shape;
+    if probs.is_empty() {
+        return;
+    }
+    parallel::chunks_mut(probs, queries * keys, |matrix, probs| {
+        let (batch, head) = (matrix / n_heads, matrix % n_heads);
+        with_scratch(MAX_ROWS * (dim + BLOCK) + dim * PANEL + SLACK, |scratch| {
+            let (packed, rest) = scratch.split_at_mut(MAX_ROWS * dim);
+            let (scores, panel) = rest.split_at_mut(MAX_ROWS * BLOCK);
+            for (part, probs) in probs.chunks_mut(MAX_ROWS * keys).enumerate() {
+                let first = part * MAX_ROWS;
+                let queries = first..queries.min(first + MAX_ROWS);
+                let rows = Rows { shape, batch, first_head: head, heads: 1, queries };
+                let mr = even(rows.count(), K::MR, 1);
+                rows.pack(query, mr, packed);
+                for j in (0..keys).step_by(BLOCK) {
+                    let block = j..keys.min(j + BLOCK);
+                    rows.scores(kernel, key.at(batch, head / shape.group()), block.clone(), mr, packed, panel, scores);
+                    for (row, scores) in probs.chunks_mut(keys).zip(scores.chunks(BLOCK)) {
+                        row[block.clone()].copy_from_slice(&scores[..block.len()]);
+                    }
+                }
+                for row in probs.chunks_mut(keys) {
+                    let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
+                    kernel.isa().run(UpdateRow { scores: row, max: &mut max, sum: &mut sum });
+                    let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+                    row.iter_mut().for_each(|p| *p *= factor);
+                }
+            }
+        });
+    });
+}

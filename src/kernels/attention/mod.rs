@@ -1,0 +1,271 @@
+//! Attention: `out = softmax(scale · Q·Kᵀ + mask) · V`, forward and backward, without the matrix of scores.
+//!
+//! Keys are visited in blocks; the softmax is computed along the way (Milakov and Gimelshein, "Online normalizer
+//! calculation for softmax", 2018; Dao et al., "FlashAttention", 2022, and "FlashAttention-2", 2023). For a query with
+//! scores `s`:
+//!
+//! ```text
+//! m ← −∞;  l ← 0;  o ← 0
+//! for each block of keys {
+//!     m' ← max(m, max s);  α ← exp(m − m');  p ← exp(s − m')
+//!     l ← α·l + Σ p;       o ← α·o + p·V;    m ← m'
+//! }
+//! out = o / l;  lse = m + ln l
+//! ```
+//!
+//! Memory is linear in the length: the forward keeps one number a query (`lse`), from which the backward computes the
+//! probabilities again, block by block.
+//!
+//! Blocks begin at multiples of 128 keys whatever the query, sums run in ascending order, and a masked key adds
+//! exactly nothing: one query over a cache gives the same bits as the same row of the full product, on any number of
+//! threads. A query that sees no key gets zeros, and so do its gradients.
+//!
+//! Queries lie side by side in the vectors' lanes: the scores are computed transposed, so that maximum and sum run down
+//! the lanes, and K and V are used where they are. When there are few queries, keys take the lanes instead.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `heads` | views of `[batch, length, heads, head_dim]` in wider or permuted activations |
+//! | `visible` | which keys a query sees |
+//! | `softmax` | one block of the online softmax, and its way back |
+//! | `forward`, `few_queries`, `backward` | the loops |
+//!
+//! # Examples
+//!
+//! ```
+//! use loquat::kernels::attention::{Attention, Heads, HeadsMut, attention};
+//!
+//! // one sequence of two tokens, one head of two numbers; the second token sees both
+//! let (query, key) = ([1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]);
+//! let value = [1.0, 2.0, 3.0, 4.0];
+//! let mut out = [0.0; 4];
+//! let shape = Attention { causal: true, ..Attention::new(1, 1, 2, 2, 2) };
+//! let view = |x| Heads::rows(x, 2, 1, 2);
+//! attention(&shape, view(&query), view(&key), view(&value), HeadsMut::rows(&mut out, 2, 1, 2), None);
+//! assert_eq!(out[..2], [1.0, 2.0]);
+//! assert!(out[2] > 2.0 && out[2] < 3.0);
+//! ```
+
+mod backward;
+mod few_queries;
+mod forward;
+mod heads;
+mod softmax;
+mod visible;
+
+#[cfg(test)]
+mod tests;
+
+pub use heads::{Heads, HeadsMut};
+pub use visible::Mask;
+
+use super::gemm::micro::{KernelOp, MicroKernel, with_kernel};
+
+/// Shape and masks of an attention.
+///
+/// Letters: `B` batch, `H` heads, `T` queries, `S` keys, `D` head_dim.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// Sequences.
+    pub batch: usize,
+    /// Heads of queries.
+    pub n_heads: usize,
+    /// Heads of keys and values: a divisor of `n_heads`; each serves as many consecutive heads of queries.
+    pub n_kv_heads: usize,
+    /// Queries a sequence.
+    pub queries: usize,
+    /// Keys a sequence.
+    pub keys: usize,
+    /// Numbers a head.
+    pub head_dim: usize,
+    /// Factor of the scores; [`Attention::new`] sets 1/√D.
+    pub scale: f32,
+    /// Whether a query sees no key after its own position.
+    pub causal: bool,
+    /// How many keys up to its own position a query sees, itself included; all if absent. Only with `causal`.
+    pub window: Option<usize>,
+    /// The position among the keys of each sequence's first query, `[B]`; `keys − queries` if absent (the queries are
+    /// the last of the keys). Only with `causal`.
+    pub positions: Option<&'a [usize]>,
+    /// The number of keys that each sequence has, `[B]`: those from there on are padding. All if absent.
+    pub key_lengths: Option<&'a [usize]>,
+    /// Which keys may be seen, `[B, S]`; all if absent.
+    pub key_mask: Option<&'a [bool]>,
+    /// Any further mask of single scores.
+    pub mask: Mask<'a>,
+}
+
+impl<'a> Attention<'a> {
+    /// Attention without masks, as many heads of keys as of queries, scale 1/√`head_dim`.
+    pub fn new(batch: usize, n_heads: usize, queries: usize, keys: usize, head_dim: usize) -> Self {
+        Attention {
+            batch,
+            n_heads,
+            n_kv_heads: n_heads,
+            queries,
+            keys,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            causal: false,
+            window: None,
+            positions: None,
+            key_lengths: None,
+            key_mask: None,
+            mask: Mask::None,
+        }
+    }
+
+    /// Heads of queries that share one head of keys.
+    fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
+
+    fn check(&self) {
+        let Attention { batch, n_heads, n_kv_heads, queries, keys, .. } = *self;
+        assert!(
+            n_heads == 0 || n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
+            "attention: {n_heads} heads of queries cannot share {n_kv_heads} of keys"
+        );
+        assert!(self.window.is_none() || self.causal, "attention: a window needs `causal`");
+        assert!(self.window != Some(0), "attention: a window of no keys");
+        assert!(
+            self.positions.is_some() || !self.causal || keys >= queries,
+            "attention: {queries} causal queries cannot be the last of {keys} keys"
+        );
+        assert!(self.positions.is_none_or(|p| p.len() == batch), "attention: one position a sequence");
+        assert!(
+            self.key_lengths.is_none_or(|l| l.len() == batch && l.iter().all(|&l| l <= keys)),
+            "attention: one key length a sequence, at most {keys}"
+        );
+        assert!(self.key_mask.is_none_or(|m| m.len() == batch * keys), "attention: the key mask is {batch} × {keys}");
+        self.mask.check(self);
+    }
+}
+
+/// Attention of all heads and sequences; `lse`, if asked for, gets what [`attention_backward`] needs.
+///
+/// # Shapes
+///
+/// `query`, `out`: `[B, T, H, D]`; `key`, `value`: `[B, S, n_kv_heads, D]`; `lse`: `[B, H, T]`.
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or the slices.
+pub fn attention(
+    shape: &Attention<'_>,
+    query: Heads<'_>,
+    key: Heads<'_>,
+    value: Heads<'_>,
+    out: HeadsMut<'_>,
+    lse: Option<&mut [f32]>,
+) {
+    shape.check();
+    let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    query.check("attention: query", batch, queries, n_heads, head_dim);
+    key.check("attention: key", batch, keys, n_kv_heads, head_dim);
+    value.check("attention: value", batch, keys, n_kv_heads, head_dim);
+    out.check("attention: out", batch, queries, n_heads, head_dim);
+    if let Some(lse) = &lse {
+        assert_eq!(lse.len(), batch * n_heads * queries, "attention: lse is {batch} × {n_heads} × {queries}");
+    }
+    if batch * n_heads * queries == 0 {
+        return;
+    }
+    let lse = lse.map_or(std::ptr::null_mut(), |lse| lse.as_mut_ptr());
+    with_kernel(Forward(forward::Args { shape, query, key, value, out, lse }));
+}
+
+struct Forward<'a>(forward::Args<'a>);
+
+impl KernelOp for Forward<'_> {
+    type Output = ();
+    fn run<K: MicroKernel>(self, kernel: K) {
+        let shape = self.0.shape;
+        if shape.queries * shape.group() <= few_queries::MAX_ROWS {
+            few_queries::run(kernel, &self.0)
+        } else {
+            forward::run(kernel, &self.0)
+        }
+    }
+}
+
+/// Gradients of [`attention`]: overwrites `dquery`, `dkey` and `dvalue`.
+///
+/// # Shapes
+///
+/// `dout`, `query`, `out`, `dquery`: `[B, T, H, D]`; `key`, `value`, `dkey`, `dvalue`: `[B, S, n_kv_heads, D]`;
+/// `lse`: `[B, H, T]`, from the forward.
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or the slices.
+pub fn attention_backward(
+    shape: &Attention<'_>,
+    dout: Heads<'_>,
+    query: Heads<'_>,
+    key: Heads<'_>,
+    value: Heads<'_>,
+    out: Heads<'_>,
+    lse: &[f32],
+    dquery: HeadsMut<'_>,
+    dkey: HeadsMut<'_>,
+    dvalue: HeadsMut<'_>,
+) {
+    shape.check();
+    let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    dout.check("attention_backward: dout", batch, queries, n_heads, head_dim);
+    query.check("attention_backward: query", batch, queries, n_heads, head_dim);
+    key.check("attention_backward: key", batch, keys, n_kv_heads, head_dim);
+    value.check("attention_backward: value", batch, keys, n_kv_heads, head_dim);
+    out.check("attention_backward: out", batch, queries, n_heads, head_dim);
+    dquery.check("attention_backward: dquery", batch, queries, n_heads, head_dim);
+    dkey.check("attention_backward: dkey", batch, keys, n_kv_heads, head_dim);
+    dvalue.check("attention_backward: dvalue", batch, keys, n_kv_heads, head_dim);
+    assert_eq!(lse.len(), batch * n_heads * queries, "attention_backward: lse is {batch} × {n_heads} × {queries}");
+    with_kernel(Backward(backward::Args { shape, dout, query, key, value, out, lse, dquery, dkey, dvalue }));
+}
+
+struct Backward<'a>(backward::Args<'a>);
+
+impl KernelOp for Backward<'_> {
+    type Output = ();
+    fn run<K: MicroKernel>(self, kernel: K) {
+        backward::run(kernel, &self.0)
+    }
+}
+
+/// The probabilities themselves, for those who want to look at them.
+///
+/// # Shapes
+///
+/// `query`: `[B, T, H, D]`; `key`: `[B, S, n_kv_heads, D]`; `probs`: `[B, H, T, S]`.
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or the slices.
+pub fn attention_probs(shape: &Attention<'_>, query: Heads<'_>, key: Heads<'_>, probs: &mut [f32]) {
+    shape.check();
+    let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    query.check("attention_probs: query", batch, queries, n_heads, head_dim);
+    key.check("attention_probs: key", batch, keys, n_kv_heads, head_dim);
+    assert_eq!(
+        probs.len(),
+        batch * n_heads * queries * keys,
+        "attention_probs: probs are {batch} × {n_heads} × {queries} × {keys}"
+    );
+    with_kernel(Probs { shape, query, key, probs });
+}
+
+struct Probs<'a> {
+    shape: &'a Attention<'a>,
+    query: Heads<'a>,
+    key: Heads<'a>,
+    probs: &'a mut [f32],
+}
+
+impl KernelOp for Probs<'_> {
+    type Output = ();
+    fn run<K: MicroKernel>(self, kernel: K) {
+        few_queries::probs(kernel, self.shape, self.query, self.key, self.probs)
+    }
+}

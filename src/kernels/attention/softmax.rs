@@ -1,0 +1,229 @@
+//! One block of keys: the softmax so far, and its way back.
+//!
+//! Scores are `[keys, PANEL]`, queries in the lanes.
+
+use super::visible::Visible;
+use crate::kernels::gemm::micro::PANEL;
+use crate::kernels::simd::{Isa, SimdOp};
+
+/// Keys of a block.
+pub(super) const BLOCK: usize = 128;
+/// Running sums of a query's probabilities in a block: key j goes to sum j mod 4.
+pub(super) const SUMS: usize = 4;
+
+/// `eˣ` for `x` up to 88: within 2 ulp, and exactly zero from -87.3 down.
+///
+/// Cody and Waite's reduction to |r| ≤ ln 2 / 2, then a polynomial (coefficients of Cephes' `expf`, S. Moshier).
+#[inline(always)]
+pub(super) fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let lowest = isa.splat(-87.33);
+    let n = isa.round(isa.mul(isa.max(lowest, x), isa.splat(std::f32::consts::LOG2_E)));
+    let r = isa.neg_mul_add(n, isa.splat(0.693_359_375), isa.max(lowest, x));
+    let r = isa.neg_mul_add(n, isa.splat(-2.121_944_4e-4), r);
+    let mut p = isa.splat(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
+        p = isa.mul_add(p, r, isa.splat(c));
+    }
+    let p = isa.add(isa.mul_add(p, isa.mul(r, r), r), isa.splat(1.0));
+    let scaled = isa.from_bits(isa.add_i32(isa.bits(p), isa.shl(isa.to_i32(n), 23)));
+    isa.select(isa.le(x, lowest), isa.zero(), scaled)
+}
+
+/// What a panel of queries knows of the softmax so far: maximum, sum.
+pub(super) struct Running {
+    pub(super) max: [f32; PANEL],
+    pub(super) sum: [f32; PANEL],
+}
+
+impl Running {
+    pub(super) fn new() -> Self {
+        Running { max: [f32::NEG_INFINITY; PANEL], sum: [0.0; PANEL] }
+    }
+}
+
+/// Which scores of a block are masked, if any are.
+#[derive(Clone, Copy)]
+pub(super) struct Masked<'a> {
+    pub(super) visible: &'a Visible<'a>,
+    pub(super) first_query: usize,
+    pub(super) first_key: usize,
+    /// What is added to the scores before, as many as there are scores.
+    pub(super) added: Option<&'a [f32]>,
+}
+
+impl Masked<'_> {
+    #[inline(always)]
+    fn apply<I: Isa>(&self, isa: I, scores: &mut [f32]) {
+        let lane = std::array::from_fn::<i32, PANEL, _>(|i| i as i32);
+        for (j, row) in scores.chunks_exact_mut(PANEL).enumerate() {
+            let (first, end) = self.visible.lanes(self.first_query, self.first_key + j);
+            for i in (0..PANEL).step_by(I::LANES) {
+                let lane = isa.load_i32(&lane[i..]);
+                let mut s = isa.load(&row[i..]);
+                if let Some(added) = self.added {
+                    s = isa.add(s, isa.load(&added[j * PANEL + i..]));
+                }
+                let hidden = isa.splat(f32::NEG_INFINITY);
+                s = isa.select(isa.lt_i32(lane, isa.splat_i32(end)), s, hidden);
+                s = isa.select(isa.lt_i32(lane, isa.splat_i32(first)), hidden, s);
+                isa.store(&mut row[i..], s);
+            }
+        }
+    }
+}
+
+/// Turns a block's scores into probabilities relative to the new maximum.
+///
+/// Returns whether the maximum moved for any query; then `alpha` has the factors for what was summed before.
+pub(super) struct Update<'a> {
+    pub(super) scores: &'a mut [f32],
+    pub(super) masked: Option<Masked<'a>>,
+    pub(super) running: &'a mut Running,
+    pub(super) alpha: &'a mut [f32; PANEL],
+}
+
+impl SimdOp for Update<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) -> bool {
+        let Update { scores, masked, running, alpha } = self;
+        if let Some(masked) = masked {
+            masked.apply(isa, scores);
+        }
+        let mut moved = false;
+        for i in (0..PANEL).step_by(I::LANES) {
+            let old = isa.load(&running.max[i..]);
+            let mut maxima = [old; SUMS];
+            let mut quads = scores.chunks_exact(SUMS * PANEL);
+            for quad in &mut quads {
+                for (max, row) in maxima.iter_mut().zip(quad.chunks_exact(PANEL)) {
+                    *max = isa.max(isa.load(&row[i..]), *max);
+                }
+            }
+            for row in quads.remainder().chunks_exact(PANEL) {
+                maxima[0] = isa.max(isa.load(&row[i..]), maxima[0]);
+            }
+            let max = isa.max(isa.max(maxima[0], maxima[1]), isa.max(maxima[2], maxima[3]));
+            // A query that has seen no key yet: exp(−∞ − 0) is zero, exp(−∞ + ∞) would be none.
+            let base = isa.select(isa.eq(max, isa.splat(f32::NEG_INFINITY)), isa.zero(), max);
+            let factor = exp(isa, isa.sub(old, base));
+            moved |= isa.any(isa.lt(old, max));
+
+            let mut sums = [isa.zero(); SUMS];
+            let mut quads = scores.chunks_exact_mut(SUMS * PANEL);
+            for quad in &mut quads {
+                for (sum, row) in sums.iter_mut().zip(quad.chunks_exact_mut(PANEL)) {
+                    let p = exp(isa, isa.sub(isa.load(&row[i..]), base));
+                    isa.store(&mut row[i..], p);
+                    *sum = isa.add(*sum, p);
+                }
+            }
+            for (sum, row) in sums.iter_mut().zip(quads.into_remainder().chunks_exact_mut(PANEL)) {
+                let p = exp(isa, isa.sub(isa.load(&row[i..]), base));
+                isa.store(&mut row[i..], p);
+                *sum = isa.add(*sum, p);
+            }
+            let sum = isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3]));
+            let before = isa.load(&running.sum[i..]);
+            isa.store(&mut running.sum[i..], isa.mul_add(before, factor, sum));
+            isa.store(&mut running.max[i..], max);
+            isa.store(&mut alpha[i..], factor);
+        }
+        moved
+    }
+}
+
+/// Multiplies each row of `PANEL` elements by `factors`.
+pub(super) struct Rescale<'a> {
+    pub(super) rows: &'a mut [f32],
+    pub(super) factors: &'a [f32; PANEL],
+}
+
+impl SimdOp for Rescale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        for i in (0..PANEL).step_by(I::LANES) {
+            let factor = isa.load(&self.factors[i..]);
+            for row in self.rows.chunks_exact_mut(PANEL) {
+                let x = isa.mul(isa.load(&row[i..]), factor);
+                isa.store(&mut row[i..], x);
+            }
+        }
+    }
+}
+
+/// [`Update`] for one query whose scores lie in a row; returns the factor for what was summed before.
+pub(super) struct UpdateRow<'a> {
+    pub(super) scores: &'a mut [f32],
+    pub(super) max: &'a mut f32,
+    pub(super) sum: &'a mut f32,
+}
+
+impl SimdOp for UpdateRow<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) -> f32 {
+        let UpdateRow { scores, max, sum } = self;
+        let old = *max;
+        let mut maxima = isa.splat(old);
+        for part in scores.chunks(I::LANES) {
+            maxima = isa.max(isa.load_partial_or(part, f32::NEG_INFINITY), maxima);
+        }
+        *max = isa.reduce_max(maxima);
+        let base = if *max == f32::NEG_INFINITY { 0.0 } else { *max };
+        let factor = isa.to_array(exp(isa, isa.splat(old - base)))[0];
+        for part in scores.chunks_mut(I::LANES) {
+            let p = exp(isa, isa.sub(isa.load_partial_or(part, f32::NEG_INFINITY), isa.splat(base)));
+            isa.store_partial(part, p);
+        }
+        let mut sums = [0.0f32; SUMS];
+        for quad in scores.chunks(SUMS) {
+            for (sum, p) in sums.iter_mut().zip(quad) {
+                *sum += p;
+            }
+        }
+        let block = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        let [before, factors, block] = [*sum, factor, block].map(|x| isa.splat(x));
+        *sum = isa.to_array(isa.mul_add(before, factors, block))[0];
+        factor
+    }
+}
+
+/// The way back through a block: from scores and `dp = dO·Vᵀ` to probabilities and `ds = p ∘ (dp − delta)`.
+///
+/// Rows of `p` and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for queries that see nothing.
+pub(super) struct UpdateBackward<'a> {
+    pub(super) scores: &'a mut [f32],
+    pub(super) dp: &'a [f32],
+    pub(super) masked: Option<Masked<'a>>,
+    pub(super) lse: &'a [f32; PANEL],
+    pub(super) delta: &'a [f32; PANEL],
+    pub(super) p: &'a mut [f32],
+    pub(super) ds: &'a mut [f32],
+    pub(super) ld: usize,
+}
+
+impl SimdOp for UpdateBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let UpdateBackward { scores, dp, masked, lse, delta, p, ds, ld } = self;
+        if let Some(masked) = masked {
+            masked.apply(isa, scores);
+        }
+        for i in (0..PANEL).step_by(I::LANES) {
+            let (lse, delta) = (isa.load(&lse[i..]), isa.load(&delta[i..]));
+            let outputs = p.chunks_mut(ld).zip(ds.chunks_mut(ld));
+            for ((s, dp), (p, ds)) in scores.chunks_exact(PANEL).zip(dp.chunks_exact(PANEL)).zip(outputs) {
+                let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
+                isa.store(&mut p[i..], prob);
+                isa.store(&mut ds[i..], isa.mul(prob, isa.sub(isa.load(&dp[i..]), delta)));
+            }
+        }
+    }
+}
