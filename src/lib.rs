@@ -6,6 +6,7 @@ pub mod kernels;
 pub mod mapped;
 pub mod random;
 pub mod text;
+pub mod training;
 
 pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};

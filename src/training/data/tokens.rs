@@ -1,0 +1,445 @@
+//! A text as one long row of token ids, in memory or in a mapped file that need not fit there.
+//!
+//! The file is nanoGPT's `train.bin`: the ids one after the other, little-endian, 16 bits each where the vocabulary
+//! allows it and 32 otherwise, no header. [`TokenWriter`] makes one; [`tokenize_to_file`] makes one from text of any
+//! size in bounded memory.
+//!
+//! ```
+//! use loquat::training::data::TokenStream;
+//!
+//! let stream = TokenStream::from_ids((0..100).collect());
+//! let (train, validation) = stream.split(0.9)?;
+//! assert_eq!((train.len(), validation.len()), (90, 10));
+//! assert_eq!(validation.ids(0, 3)?, [90, 91, 92]);
+//! # Ok::<(), loquat::Error>(())
+//! ```
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::mapped::{Load, MappedFile};
+use crate::{Error, Result};
+
+/// How many bits an id has in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenWidth {
+    /// 16 bits: vocabularies of up to 65 536 tokens.
+    U16,
+    /// 32 bits.
+    U32,
+}
+
+impl TokenWidth {
+    /// The narrowest width that holds every id of a vocabulary.
+    pub fn of_vocab(vocab_size: usize) -> Self {
+        if vocab_size <= 1 << 16 { TokenWidth::U16 } else { TokenWidth::U32 }
+    }
+
+    /// Bytes of one id.
+    pub fn bytes(self) -> usize {
+        match self {
+            TokenWidth::U16 => 2,
+            TokenWidth::U32 => 4,
+        }
+    }
+}
+
+/// A row of token ids, or a part of one. A clone shares the ids.
+#[derive(Debug, Clone)]
+pub struct TokenStream {
+    ids: Ids,
+    start: usize,
+    len: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Ids {
+    Memory(Arc<Vec<u32>>),
+    File(Arc<MappedFile>, TokenWidth),
+}
+
+impl TokenStream {
+    /// A row of ids in memory.
+    pub fn from_ids(ids: Vec<u32>) -> Self {
+        TokenStream { start: 0, len: ids.len(), ids: Ids::Memory(Arc::new(ids)) }
+    }
+
+    /// Opens a file of ids, mapped.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be opened, [`Error::Format`] when its length is no whole number of ids.
+    pub fn open(path: impl AsRef<Path>, width: TokenWidth) -> Result<Self> {
+        Self::open_with(path, width, Load::Mmap)
+    }
+
+    /// Opens a file of ids, mapped or read whole.
+    ///
+    /// # Errors
+    /// As [`open`](TokenStream::open).
+    pub fn open_with(path: impl AsRef<Path>, width: TokenWidth, load: Load) -> Result<Self> {
+        let file = MappedFile::open(&path, load)?;
+        if file.len() % width.bytes() != 0 {
+            let reason = format!("expected ids of {} bytes each, found {} bytes", width.bytes(), file.len());
+            return Err(Error::format(path.as_ref(), reason));
+        }
+        Ok(TokenStream { start: 0, len: file.len() / width.bytes(), ids: Ids::File(Arc::new(file), width) })
+    }
+
+    /// The number of ids.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no id.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The ids `start..start + len`.
+    ///
+    /// # Errors
+    /// [`Error::Id`] when they reach beyond the end.
+    pub fn ids(&self, start: usize, len: usize) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.append(start, len, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends the ids `start..start + len` to a list.
+    ///
+    /// # Errors
+    /// [`Error::Id`] when they reach beyond the end.
+    pub fn append(&self, start: usize, len: usize, ids: &mut Vec<u32>) -> Result<()> {
+        let Some(end) = start.checked_add(len).filter(|&end| end <= self.len) else {
+            let id = (start as u64).saturating_add(len as u64);
+            return Err(Error::Id { what: "end of a window of tokens".into(), id, limit: self.len + 1 });
+        };
+        let range = self.start + start..self.start + end;
+        match &self.ids {
+            Ids::Memory(all) => ids.extend_from_slice(&all[range]),
+            Ids::File(file, TokenWidth::U16) => {
+                let bytes = file[range.start * 2..range.end * 2].as_chunks::<2>().0;
+                ids.extend(bytes.iter().map(|&b| u32::from(u16::from_le_bytes(b))));
+            }
+            Ids::File(file, TokenWidth::U32) => {
+                let bytes = file[range.start * 4..range.end * 4].as_chunks::<4>().0;
+                ids.extend(bytes.iter().map(|&b| u32::from_le_bytes(b)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The part `start..start + len`, which shares the ids.
+    ///
+    /// # Errors
+    /// [`Error::Id`] when it reaches beyond the end.
+    pub fn slice(&self, start: usize, len: usize) -> Result<Self> {
+        if start.checked_add(len).is_none_or(|end| end > self.len) {
+            let id = (start as u64).saturating_add(len as u64);
+            return Err(Error::Id { what: "end of a part of tokens".into(), id, limit: self.len + 1 });
+        }
+        Ok(TokenStream { ids: self.ids.clone(), start: self.start + start, len })
+    }
+
+    /// The first `fraction` of the ids and the rest: training and validation. nanoGPT's split is 0.9.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless the fraction is in [0, 1].
+    pub fn split(&self, fraction: f64) -> Result<(Self, Self)> {
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(Error::argument("fraction", "a number in [0, 1]", fraction));
+        }
+        let first = ((self.len as f64 * fraction) as usize).min(self.len);
+        Ok((self.slice(0, first)?, self.slice(first, self.len - first)?))
+    }
+
+    /// The largest id, or none where there is no id; reads everything once.
+    pub fn max_id(&self) -> Option<u32> {
+        const BLOCK: usize = 1 << 16;
+        let mut block = Vec::with_capacity(BLOCK.min(self.len));
+        let mut max = None;
+        for start in (0..self.len).step_by(BLOCK) {
+            block.clear();
+            self.append(start, BLOCK.min(self.len - start), &mut block).expect("the block ends within the stream");
+            max = max.max(block.iter().copied().max());
+        }
+        max
+    }
+}
+
+/// Writes a file of ids. The file appears under its name when it is whole, on [`finish`](TokenWriter::finish).
+pub struct TokenWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: Option<BufWriter<File>>,
+    width: TokenWidth,
+    len: usize,
+}
+
+impl TokenWriter {
+    /// Starts a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be made.
+    pub fn create(path: impl AsRef<Path>, width: TokenWidth) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let file = File::create(&temporary).map_err(|e| Error::io(&path, e))?;
+        Ok(TokenWriter { path, temporary, file: Some(BufWriter::with_capacity(1 << 16, file)), width, len: 0 })
+    }
+
+    /// Appends ids.
+    ///
+    /// # Errors
+    /// [`Error::Id`] for an id that the width cannot hold, [`Error::Io`] when the disk is full.
+    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
+        let file = self.file.as_mut().expect("the file is open until it is finished");
+        let written = match self.width {
+            TokenWidth::U16 => {
+                if let Some(&id) = ids.iter().find(|&&id| id > u32::from(u16::MAX)) {
+                    return Err(Error::Id { what: "token of 16 bits".into(), id: id.into(), limit: 1 << 16 });
+                }
+                ids.iter().try_for_each(|&id| file.write_all(&(id as u16).to_le_bytes()))
+            }
+            TokenWidth::U32 => ids.iter().try_for_each(|&id| file.write_all(&id.to_le_bytes())),
+        };
+        written.map_err(|e| Error::io(&self.path, e))?;
+        self.len += ids.len();
+        Ok(())
+    }
+
+    /// The number of ids so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no id yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Ends the file and opens it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk is full or the file cannot be put in place.
+    pub fn finish(mut self) -> Result<TokenStream> {
+        let file = self.file.take().expect("the file is open until it is finished");
+        let place = |file: BufWriter<File>| -> std::io::Result<()> {
+            file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+            std::fs::rename(&self.temporary, &self.path)
+        };
+        place(file).map_err(|e| Error::io(&self.path, e))?;
+        TokenStream::open(&self.path, self.width)
+    }
+}
+
+impl Drop for TokenWriter {
+    fn drop(&mut self) {
+        self.file = None;
+        let _ = std::fs::remove_file(&self.temporary); // gone already when the file is in its place
+    }
+}
+
+impl std::fmt::Debug for TokenWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenWriter").field("path", &self.path).field("len", &self.len).finish()
+    }
+}
+
+#[cfg(feature = "tokenizers")]
+pub use tokenize::{tokenize, tokenize_to_file};
+
+#[cfg(feature = "tokenizers")]
+mod tokenize {
+    use rayon::prelude::*;
+
+    use super::*;
+    use crate::text::{Corpus, Tokenizer};
+
+    /// Bytes that one thread encodes at once: small, because the library keeps some hundred bytes for each.
+    const BLOCK: usize = 1 << 16;
+    /// Blocks in flight.
+    const BLOCKS: usize = 32;
+
+    /// Encodes a corpus into memory. After each file comes the token `end`, if there is one.
+    ///
+    /// # Errors
+    /// Those of the corpus and of the tokenizer; [`Error::Format`] when there is no text.
+    pub fn tokenize(corpus: &Corpus, tokenizer: &Tokenizer, end: Option<u32>) -> Result<TokenStream> {
+        let mut all = Vec::new();
+        encode(corpus, tokenizer, end, |ids| {
+            all.extend_from_slice(ids);
+            Ok(())
+        })?;
+        Ok(TokenStream::from_ids(all))
+    }
+
+    /// Encodes a corpus into a file of ids, in memory that does not grow with the corpus. After each file comes the
+    /// token `end`, if there is one.
+    ///
+    /// The text is encoded in blocks that end where a line ends and the next begins with no white space. For tokenizers
+    /// that split at such a place anyway (byte-level, word pieces, characters) the ids are those of the whole text at
+    /// once; those that put a space before every text (Llama-2, T5) do so at the beginning of each block.
+    ///
+    /// # Errors
+    /// Those of the corpus and of the tokenizer; [`Error::Format`] when there is no text; [`Error::Io`] when the disk is
+    /// full, upon which nothing is left behind.
+    pub fn tokenize_to_file(
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        end: Option<u32>,
+        path: impl AsRef<Path>,
+    ) -> Result<TokenStream> {
+        let mut writer = TokenWriter::create(path, TokenWidth::of_vocab(tokenizer.vocab_size()))?;
+        encode(corpus, tokenizer, end, |ids| writer.push(ids))?;
+        writer.finish()
+    }
+
+    fn encode(
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        end: Option<u32>,
+        mut put: impl FnMut(&[u32]) -> Result<()>,
+    ) -> Result<()> {
+        let mut any = false;
+        for path in corpus.paths() {
+            let mut text = String::new();
+            for piece in Corpus::open(path)?.pieces(BLOCK * BLOCKS) {
+                text.push_str(&piece?);
+                let whole = encode_blocks(&text, tokenizer, false, &mut put)?;
+                text.drain(..whole);
+                any = true;
+            }
+            encode_blocks(&text, tokenizer, true, &mut put)?;
+            if let Some(end) = end {
+                put(&[end])?;
+            }
+        }
+        if !any {
+            let path = corpus.paths().next().unwrap_or(Path::new(""));
+            return Err(Error::format(path, "expected text, found an empty file"));
+        }
+        Ok(())
+    }
+
+    /// Encodes the blocks of a text and returns where the last one ended: at the text's end, if this is `all` of it.
+    fn encode_blocks(
+        text: &str,
+        tokenizer: &Tokenizer,
+        all: bool,
+        put: &mut impl FnMut(&[u32]) -> Result<()>,
+    ) -> Result<usize> {
+        let mut blocks = Vec::new();
+        let mut start = 0;
+        while start < text.len() {
+            let end = match border(text, start + BLOCK) {
+                Some(end) => end,
+                None if all => text.len(),
+                None => break,
+            };
+            blocks.push(&text[start..end]);
+            start = end;
+        }
+        let ids: Vec<Vec<u32>> =
+            blocks.par_iter().map(|block| tokenizer.encode_without_special(block)).collect::<Result<_>>()?;
+        ids.iter().try_for_each(|ids| put(ids))?;
+        Ok(start)
+    }
+
+    /// The first border of a block from `from` on: behind a line feed and before what is no white space. Where the next
+    /// few blocks have none, as in a text of one endless line, before a single space between two words.
+    pub(super) fn border(text: &str, from: usize) -> Option<usize> {
+        let bytes = text.as_bytes();
+        let no_space = |i: usize| bytes.get(i).is_some_and(|b| !b.is_ascii_whitespace() && b.is_ascii());
+        let line = (from.max(1)..bytes.len()).take(4 * BLOCK).find(|&i| bytes[i - 1] == b'\n' && no_space(i));
+        let enough = bytes.len() > from.saturating_add(4 * BLOCK);
+        line.or_else(|| {
+            let space = |i: usize| bytes[i] == b' ' && no_space(i - 1) && no_space(i + 1);
+            enough.then(|| (from.max(1)..bytes.len()).find(|&i| space(i))).flatten()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_hold_what_was_written_in_both_widths() {
+        let folder = tempfile::tempdir().unwrap();
+        for (width, top) in [(TokenWidth::U16, 65_535), (TokenWidth::U32, u32::MAX)] {
+            let path = folder.path().join("ids.bin");
+            let ids = [0, 1, 500, top, 7];
+            let mut writer = TokenWriter::create(&path, width).unwrap();
+            writer.push(&ids[..2]).unwrap();
+            writer.push(&ids[2..]).unwrap();
+            let stream = writer.finish().unwrap();
+            assert_eq!(stream.ids(0, 5).unwrap(), ids);
+            assert_eq!(stream.ids(3, 2).unwrap(), ids[3..]);
+            assert_eq!(stream.slice(1, 3).unwrap().ids(1, 2).unwrap(), ids[2..4]);
+            assert_eq!(stream.max_id(), Some(top));
+            assert!(matches!(stream.ids(3, 3), Err(Error::Id { .. })));
+            assert!(stream.ids(usize::MAX, 2).is_err() && stream.slice(2, usize::MAX).is_err());
+            let read = TokenStream::open_with(&path, width, Load::Read).unwrap();
+            assert_eq!(read.ids(0, 5).unwrap(), ids);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ids.bin");
+        let mut writer = TokenWriter::create(&path, TokenWidth::U16).unwrap();
+        assert!(matches!(writer.push(&[65_536]), Err(Error::Id { id: 65_536, .. })));
+        drop(writer);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::write(&path, [1, 2, 3]).unwrap();
+        for width in [TokenWidth::U16, TokenWidth::U32] {
+            assert!(matches!(TokenStream::open(&path, width), Err(Error::Format { .. })));
+        }
+    }
+
+    #[test]
+    fn a_split_is_two_parts_of_one_stream() {
+        let stream = TokenStream::from_ids((0..11).collect());
+        let (a, b) = stream.split(0.9).unwrap();
+        assert_eq!([a.ids(0, 9).unwrap(), b.ids(0, 2).unwrap()].concat(), stream.ids(0, 11).unwrap());
+        assert!(stream.split(1.5).is_err() && stream.split(f64::NAN).is_err());
+        assert_eq!(stream.split(1.0).unwrap().1.len(), 0);
+        assert_eq!(TokenStream::from_ids(vec![]).max_id(), None);
+    }
+
+    #[cfg(feature = "tokenizers")]
+    #[test]
+    fn a_text_in_blocks_has_the_ids_of_the_whole() {
+        use crate::text::{Corpus, TokenizerTrainer};
+        let folder = tempfile::tempdir().unwrap();
+        let lines: String =
+            (0..9000).map(|i| format!("line {i} of größer{}\n{}", i % 13, ["", "\n", " \n  x"][i % 3])).collect();
+        let endless = lines.replace('\n', " ");
+        for (name, text) in [("lines", lines), ("endless", endless)] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, &text).unwrap();
+            let corpus = Corpus::open(&path).unwrap();
+            for trainer in [TokenizerTrainer::byte_level_bpe().vocab_size(400), TokenizerTrainer::chars()] {
+                let tokenizer = trainer.train_files([&path]).unwrap();
+                let whole = tokenizer.encode_without_special(&text).unwrap();
+                let stream = tokenize(&corpus, &tokenizer, Some(3)).unwrap();
+                assert_eq!(stream.len(), whole.len() + 1);
+                assert!(stream.ids(0, whole.len()).unwrap() == whole, "{name}");
+                assert_eq!(stream.ids(whole.len(), 1).unwrap(), [3]);
+                let file = tokenize_to_file(&corpus, &tokenizer, None, folder.path().join("ids")).unwrap();
+                assert!(file.ids(0, file.len()).unwrap() == whole);
+            }
+        }
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        let tokenizer = TokenizerTrainer::chars().train(["ab"]).unwrap();
+        assert!(matches!(tokenize(&Corpus::open(&empty).unwrap(), &tokenizer, None), Err(Error::Format { .. })));
+    }
+}
