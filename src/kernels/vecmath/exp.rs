@@ -102,7 +102,8 @@ pub(super) fn expm1_positive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 #[inline(always)]
 pub(super) fn exp2_lanes<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     /// (2ʳ - 1) / r for |r| ≤ ½, from the constant upwards; error 2.0e-9 of 2ʳ.
-    const POLYNOMIAL: [f32; 6] = [0.693_147_2, 0.240_226_48, 0.055_503_324, 9.618_437e-3, 1.339_887_7e-3, 1.535_336e-4];
+    const POLYNOMIAL: [f32; 6] =
+        [std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 9.618_437e-3, 1.339_887_7e-3, 1.535_336e-4];
     let rounder = isa.splat(ROUNDER);
     let shifted = isa.add(x, rounder);
     let r = isa.sub(x, isa.sub(shifted, rounder));

@@ -18,20 +18,36 @@
 //! | `tanh` | `tanh`, `sigmoid` |
 //! | `erf` | `erf`, the normal distribution |
 //! | `activation` | [`Activation`] and its backward: ReLU, GELU, SiLU, … |
-//! | `elementwise` | the loop that all of these run in |
+//! | `arithmetic` | sums, products, `axpy`, rows added to matrices |
+//! | `reduce` | sums, maxima, column sums |
+//! | `softmax` | softmax, its logarithm, their backward |
+//! | `cross_entropy` | both in one with the loss, without a matrix of probabilities |
+//! | `elementwise`, `rows` | the loops that all of these run in |
 
 mod activation;
+mod arithmetic;
+mod cross_entropy;
 mod elementwise;
 mod erf;
 mod exp;
+mod reduce;
+mod rows;
+mod softmax;
 mod tanh;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use activation::{Activation, activation, activation_backward};
+pub use arithmetic::{
+    add, add_assign, add_row, axpy, div, mul, mul_add_assign, mul_assign, mul_row, scale, scale_into, shift, sqrt, sub,
+    sub_assign,
+};
+pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use erf::erf;
 pub use exp::exp;
+pub use reduce::{argmax, dot, max, sum, sum_rows, sum_squares};
+pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 pub use tanh::{sigmoid, tanh};
 
 #[allow(unused_imports)]
