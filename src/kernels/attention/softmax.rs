@@ -5,29 +5,12 @@
 use super::visible::Visible;
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{Isa, SimdOp};
+use crate::kernels::vecmath::exp_below_overflow as exp;
 
 /// Keys of a block.
 pub(super) const BLOCK: usize = 128;
 /// Running sums of a query's probabilities in a block: key j goes to sum j mod 4.
 pub(super) const SUMS: usize = 4;
-
-/// `eˣ` for `x` up to 88: within 2 ulp, and exactly zero from -87.3 down.
-///
-/// Cody and Waite's reduction to |r| ≤ ln 2 / 2, then a polynomial (coefficients of Cephes' `expf`, S. Moshier).
-#[inline(always)]
-pub(super) fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    let lowest = isa.splat(-87.33);
-    let n = isa.round(isa.mul(isa.max(lowest, x), isa.splat(std::f32::consts::LOG2_E)));
-    let r = isa.neg_mul_add(n, isa.splat(0.693_359_375), isa.max(lowest, x));
-    let r = isa.neg_mul_add(n, isa.splat(-2.121_944_4e-4), r);
-    let mut p = isa.splat(1.987_569_1e-4);
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
-        p = isa.mul_add(p, r, isa.splat(c));
-    }
-    let p = isa.add(isa.mul_add(p, isa.mul(r, r), r), isa.splat(1.0));
-    let scaled = isa.from_bits(isa.add_i32(isa.bits(p), isa.shl(isa.to_i32(n), 23)));
-    isa.select(isa.le(x, lowest), isa.zero(), scaled)
-}
 
 /// What a panel of queries knows of the softmax so far: maximum, sum.
 pub(super) struct Running {

@@ -7,7 +7,7 @@
 //!       pack B[pc.., jc..] in panels of 32 columns
 //!       for ic in steps of mr                         a panel of A, packed into the first-level cache
 //!         for jr in steps of NR                       the micro-kernel
-//!         after the last block of k: bias, residual
+//!         after the last block of k: bias, activation, residual
 //! ```
 
 use std::ops::Range;
@@ -16,6 +16,8 @@ use super::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use super::{Beta, Epilogue, Mat, few_rows};
 use crate::kernels::parallel;
+use crate::kernels::simd::{Isa, SimdOp};
+use crate::kernels::vecmath::Activation;
 
 /// Depth of a block: a panel of A of this depth stays in a first-level cache of 32 KiB.
 const KC: usize = 384;
@@ -161,7 +163,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<us
                         for i in ic..ic + mr {
                             // SAFETY: this part of a row is in our tile.
                             let row = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(i * ldc + jc), nc) };
-                            finish(&product.epilogue, row, i * ldc + jc, jc);
+                            finish(kernel.isa(), &product.epilogue, row, i * ldc + jc, jc);
                         }
                     }
                 }
@@ -211,13 +213,58 @@ pub(in crate::kernels) unsafe fn tile<K: MicroKernel>(
     }
 }
 
-/// Bias and residual on part of a row of C that begins at column `col`, element `at` of C.
-pub(super) fn finish(epilogue: &Epilogue<'_>, row: &mut [f32], at: usize, col: usize) {
-    let Epilogue { bias, residual } = *epilogue;
-    let end = row.len();
-    for added in [bias.map(|bias| &bias[col..col + end]), residual.map(|residual| &residual[at..at + end])] {
-        for (y, x) in row.iter_mut().zip(added.unwrap_or_default()) {
-            *y += x;
+/// Bias, activation and residual on part of a row of C.
+struct Finish<'a> {
+    row: &'a mut [f32],
+    bias: Option<&'a [f32]>,
+    activation: Option<Activation>,
+    residual: Option<&'a [f32]>,
+}
+
+/// The same on part of a row that begins at column `col`, element `at` of C.
+#[inline]
+pub(in crate::kernels) fn finish<I: Isa>(isa: I, epilogue: &Epilogue<'_>, row: &mut [f32], at: usize, col: usize) {
+    let Epilogue { bias, activation, residual } = *epilogue;
+    if bias.is_some() || activation.is_some() || residual.is_some() {
+        let end = row.len();
+        let (bias, residual) = (bias.map(|bias| &bias[col..col + end]), residual.map(|r| &r[at..at + end]));
+        isa.run(Finish { row, bias, activation, residual });
+    }
+}
+
+impl SimdOp for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        // One loop for each activation: the choice is outside.
+        match self.activation {
+            None => self.apply(isa, |x| x),
+            Some(Activation::Relu) => self.apply(isa, |x| Activation::Relu.lanes(isa, x)),
+            Some(Activation::Gelu) => self.apply(isa, |x| Activation::Gelu.lanes(isa, x)),
+            Some(Activation::GeluTanh) => self.apply(isa, |x| Activation::GeluTanh.lanes(isa, x)),
+            Some(Activation::Silu) => self.apply(isa, |x| Activation::Silu.lanes(isa, x)),
+            Some(Activation::Sigmoid) => self.apply(isa, |x| Activation::Sigmoid.lanes(isa, x)),
+            Some(Activation::Tanh) => self.apply(isa, |x| Activation::Tanh.lanes(isa, x)),
+        }
+    }
+}
+
+impl Finish<'_> {
+    #[inline(always)]
+    fn apply<I: Isa>(self, isa: I, activation: impl Fn(I::F32) -> I::F32) {
+        let Finish { row, bias, residual, .. } = self;
+        for (i, part) in row.chunks_mut(I::LANES).enumerate() {
+            let lanes = i * I::LANES..i * I::LANES + part.len();
+            let mut x = isa.load_partial(part);
+            if let Some(bias) = bias {
+                x = isa.add(x, isa.load_partial(&bias[lanes.clone()]));
+            }
+            x = activation(x);
+            if let Some(residual) = residual {
+                x = isa.add(x, isa.load_partial(&residual[lanes]));
+            }
+            isa.store_partial(part, x);
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, col
         for i in 0..m {
             // SAFETY: this part of a row is ours.
             let row = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(i * ldc + cols.start), cols.len()) };
-            finish(&product.epilogue, row, i * ldc + cols.start, cols.start);
+            finish(kernel.isa(), &product.epilogue, row, i * ldc + cols.start, cols.start);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Matrix products: `C = A·B (+ C) + bias + residual`, at the speed of the processor.
+//! Matrix products: `C = act(A·B (+ C) + bias) + residual`, at the speed of the processor.
 //!
 //! A and B are [`Mat`]s: slices with a shape, perhaps stored transposed, so that the three products of a linear layer
 //! (`x·W`, `dy·Wᵀ`, `xᵀ·dy`) need no copy. Work is split over the caller's rayon pool.
@@ -50,6 +50,8 @@ pub(in crate::kernels) mod packing;
 
 #[cfg(test)]
 mod tests;
+
+use super::vecmath::Activation;
 
 /// A matrix, perhaps stored transposed, perhaps a window of wider rows.
 #[derive(Clone, Copy, Debug)]
@@ -119,11 +121,13 @@ pub enum Beta {
     One,
 }
 
-/// What follows a product, while its block is still in cache: `c + bias + residual`.
+/// What follows a product, while its block is still in cache: `act(c + bias) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// Added to each row: one value per column.
     pub bias: Option<&'a [f32]>,
+    /// Applied to each element after the bias.
+    pub activation: Option<Activation>,
     /// Added last: as many elements as C.
     pub residual: Option<&'a [f32]>,
 }
@@ -139,7 +143,7 @@ impl Epilogue<'_> {
     }
 }
 
-/// `C = A·B + bias + residual`, or with C added to the product.
+/// `C = act(A·B + bias) + residual`, or with C added to the product.
 ///
 /// # Shapes
 ///

@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernels::simd::{Level, for_each_level, level, with_level};
+use crate::kernels::vecmath;
 
 /// Numbers in (-1, 1) that differ from call to call only by `seed`.
 fn random(len: usize, seed: u64) -> Vec<f32> {
@@ -104,9 +105,12 @@ fn every_layout_is_the_ascending_chain_bit_for_bit() {
 }
 
 #[test]
-fn bias_and_residual_follow_the_product_in_this_order() {
+fn bias_activation_and_residual_follow_the_product_in_this_order() {
+    use Activation::*;
     for_each_level(|level| {
-        for shape @ (m, k, n) in [(1, 5, 300), (3, 400, 33), (20, 0, 7), (40, 390, 600)] {
+        let activations = [None, Some(Relu), Some(Gelu), Some(GeluTanh), Some(Silu), Some(Sigmoid), Some(Tanh)];
+        let shapes = [(1, 5, 300), (3, 400, 33), (20, 0, 7), (40, 390, 600)];
+        for (shape @ (m, k, n), activation) in shapes.into_iter().flat_map(|s| activations.map(|a| (s, a))) {
             let (a, b) = (random(m * k, 1), random(k * n, 2));
             let (bias, residual) = (random(n, 4), random(m * n, 5));
             let mut expected = vec![0.0; m * n];
@@ -114,11 +118,15 @@ fn bias_and_residual_follow_the_product_in_this_order() {
             for row in expected.chunks_mut(n) {
                 row.iter_mut().zip(&bias).for_each(|(y, x)| *y += x);
             }
+            if let Some(activation) = activation {
+                let before = expected.clone();
+                vecmath::activation(activation, &before, &mut expected);
+            }
             expected.iter_mut().zip(&residual).for_each(|(y, x)| *y += x);
-            let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual) };
+            let epilogue = Epilogue { bias: Some(&bias), activation, residual: Some(&residual) };
             let mut c = vec![f32::NAN; m * n];
             gemm(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut c, Beta::Zero, epilogue);
-            assert_same_bits(&c, &expected, &format!("{shape:?} {level:?}"));
+            assert_same_bits(&c, &expected, &format!("{shape:?} {activation:?} {level:?}"));
         }
     });
 }

@@ -51,4 +51,6 @@ pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 pub use tanh::{sigmoid, tanh};
 
 #[allow(unused_imports)]
-pub(crate) use self::{erf::normal_cdf_lanes, exp::exp_lanes, tanh::sigmoid_lanes, tanh::tanh_lanes};
+pub(crate) use self::{
+    erf::normal_cdf_lanes, exp::exp_below_overflow, exp::exp_lanes, tanh::sigmoid_lanes, tanh::tanh_lanes,
+};
