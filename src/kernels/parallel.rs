@@ -164,7 +164,22 @@ impl<'a, T> Parts<'a, T> {
     /// - no other reference to chunk `i` is alive.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn get(&self, i: usize) -> &mut [T] {
-        let range = self.range(i);
+        // SAFETY: the contract.
+        unsafe { self.slice(self.range(i)) }
+    }
+
+    /// Any part of the slice, for tasks that do not take chunks.
+    ///
+    /// # Safety
+    ///
+    /// - no other reference to an element of the part is alive.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the slice.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "a part within the slice");
         // SAFETY: the range is within the slice, which is borrowed mutably as long as `self`; the rest is the contract.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }

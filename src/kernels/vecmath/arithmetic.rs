@@ -95,7 +95,7 @@ fn map_rows<F: Lanes<2>>(f: F, x: &[f32], row: &[f32], out: &mut [f32]) {
         return;
     }
     let cols = row.len();
-    assert!(cols > 0 && x.len() % cols == 0, "{} elements do not make rows of {cols}", x.len());
+    assert!(cols > 0 && x.len().is_multiple_of(cols), "{} elements do not make rows of {cols}", x.len());
     let chunk = chunk_rows(x.len() / cols, cols, F::NS) * cols;
     let out = Parts::new(out, chunk);
     parallel::for_each(out.count(), |i| {

@@ -22,15 +22,27 @@
 //! | `reduce` | sums, maxima, column sums |
 //! | `softmax` | softmax, its logarithm, their backward |
 //! | `cross_entropy` | both in one with the loss, without a matrix of probabilities |
+//! | `norm` | layer norm and RMS norm |
+//! | `rope` | rotary positions |
+//! | `dropout` | dropout by a hash of the place |
+//! | `embedding` | rows by id, and their gradient |
+//! | `optimiser` | steps of SGD, Adam and AdamW |
+//! | `half` | conversion to and from f16 and bf16 |
 //! | `elementwise`, `rows` | the loops that all of these run in |
 
 mod activation;
 mod arithmetic;
 mod cross_entropy;
+mod dropout;
 mod elementwise;
+mod embedding;
 mod erf;
 mod exp;
+mod half;
+mod norm;
+mod optimiser;
 mod reduce;
+mod rope;
 mod rows;
 mod softmax;
 mod tanh;
@@ -44,9 +56,15 @@ pub use arithmetic::{
     sub_assign,
 };
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use dropout::dropout;
+pub use embedding::{gather, scatter_add};
 pub use erf::erf;
 pub use exp::exp;
+pub use half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
+pub use optimiser::{Adam, Sgd, adam_step, sgd_step};
 pub use reduce::{argmax, dot, max, sum, sum_rows, sum_squares};
+pub use rope::rope;
 pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
 pub use tanh::{sigmoid, tanh};
 

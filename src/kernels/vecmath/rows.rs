@@ -89,7 +89,7 @@ pub(crate) fn map_row<I: Isa, const N: usize>(
     unsafe { map_ptr(isa, x.map(<[f32]>::as_ptr), y.as_mut_ptr(), len, f) }
 }
 
-/// `y[i] = f(y[i], x0[i], …)` over one row; `N` counts `y`.
+/// `y[i] = f(y[i])` over one row.
 #[inline(always)]
 pub(crate) fn update_row<I: Isa>(isa: I, y: &mut [f32], f: impl Fn(I::F32) -> I::F32) {
     let out = y.as_mut_ptr();
@@ -104,6 +104,22 @@ pub(crate) fn update_row2<I: Isa>(isa: I, y: &mut [f32], x: &[f32], f: impl Fn(I
     let out = y.as_mut_ptr();
     // SAFETY: the lengths are equal; the first input is the output.
     unsafe { map_ptr(isa, [out.cast_const(), x.as_ptr()], out, y.len(), |[y, x]| f(y, x)) }
+}
+
+/// `y[i] = f(y[i], a[i], b[i])` over one row.
+#[inline(always)]
+pub(crate) fn update_row3<I: Isa>(
+    isa: I,
+    y: &mut [f32],
+    a: &[f32],
+    b: &[f32],
+    f: impl Fn(I::F32, I::F32, I::F32) -> I::F32,
+) {
+    assert!(a.len() == y.len() && b.len() == y.len());
+    let out = y.as_mut_ptr();
+    let inputs = [out.cast_const(), a.as_ptr(), b.as_ptr()];
+    // SAFETY: the lengths are equal; the first input is the output.
+    unsafe { map_ptr(isa, inputs, out, y.len(), |[y, a, b]| f(y, a, b)) }
 }
 
 /// # Safety
@@ -181,7 +197,7 @@ pub(crate) fn count_rows(len: usize, cols: usize) -> usize {
     if len == 0 {
         return 0;
     }
-    assert!(cols > 0 && len % cols == 0, "{len} elements do not make rows of {cols}");
+    assert!(cols > 0 && len.is_multiple_of(cols), "{len} elements do not make rows of {cols}");
     len / cols
 }
 

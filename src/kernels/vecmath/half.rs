@@ -1,0 +1,130 @@
+//! Conversion to and from half precision and bfloat16.
+//!
+//! Widening is exact; narrowing rounds to nearest, ties to even. A NaN stays one.
+
+use half::{bf16, f16};
+
+use crate::kernels::parallel;
+use crate::kernels::simd::{Isa, SimdOp, dispatch};
+
+/// y = x, rounded to half precision.
+pub fn f32_to_f16(x: &[f32], y: &mut [f16]) {
+    convert(x, y, |x, y| dispatch(ToF16 { x, y }));
+}
+
+/// y = x
+pub fn f16_to_f32(x: &[f16], y: &mut [f32]) {
+    convert(x, y, |x, y| dispatch(FromF16 { x, y }));
+}
+
+/// y = x, rounded to bfloat16.
+pub fn f32_to_bf16(x: &[f32], y: &mut [bf16]) {
+    convert(x, y, |x, y| dispatch(ToBf16 { x, y }));
+}
+
+/// y = x
+pub fn bf16_to_f32(x: &[bf16], y: &mut [f32]) {
+    convert(x, y, |x, y| dispatch(FromBf16 { x, y }));
+}
+
+#[track_caller]
+fn convert<A: Sync, B: Send>(x: &[A], y: &mut [B], f: impl Fn(&[A], &mut [B]) + Sync) {
+    assert_eq!(x.len(), y.len(), "conversion: input and output must have the same length");
+    let chunk = parallel::chunk_len(x.len(), 16, 3.0);
+    parallel::chunks_mut(y, chunk, |i, y| f(&x[i * chunk..][..y.len()], y));
+}
+
+struct ToF16<'a> {
+    x: &'a [f32],
+    y: &'a mut [f16],
+}
+
+impl SimdOp for ToF16<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
+        for (x, y) in (&mut x).zip(&mut y) {
+            isa.store_f16(y, isa.load(x));
+        }
+        isa.store_f16_partial(y.into_remainder(), isa.load_partial(x.remainder()));
+    }
+}
+
+struct FromF16<'a> {
+    x: &'a [f16],
+    y: &'a mut [f32],
+}
+
+impl SimdOp for FromF16<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
+        for (x, y) in (&mut x).zip(&mut y) {
+            isa.store(y, isa.load_f16(x));
+        }
+        isa.store_partial(y.into_remainder(), isa.load_f16_partial(x.remainder()));
+    }
+}
+
+struct ToBf16<'a> {
+    x: &'a [f32],
+    y: &'a mut [bf16],
+}
+
+impl SimdOp for ToBf16<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
+        for (x, y) in (&mut x).zip(&mut y) {
+            isa.store_bf16(y, isa.load(x));
+        }
+        isa.store_bf16_partial(y.into_remainder(), isa.load_partial(x.remainder()));
+    }
+}
+
+struct FromBf16<'a> {
+    x: &'a [bf16],
+    y: &'a mut [f32],
+}
+
+impl SimdOp for FromBf16<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
+        for (x, y) in (&mut x).zip(&mut y) {
+            isa.store(y, isa.load_bf16(x));
+        }
+        isa.store_partial(y.into_remainder(), isa.load_bf16_partial(x.remainder()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{LENGTHS, random};
+    use super::*;
+    use crate::kernels::simd::for_each_level;
+
+    #[test]
+    fn every_length_converts() {
+        // All half numbers, and ties, are in the tests of `simd`.
+        for_each_level(|_| {
+            for len in LENGTHS {
+                let x: Vec<f32> = random(len, 1).iter().map(|x| 100.0 * x).collect();
+                let (mut h, mut b) = (vec![f16::ONE; len], vec![bf16::ONE; len]);
+                f32_to_f16(&x, &mut h);
+                f32_to_bf16(&x, &mut b);
+                assert!(x.iter().zip(&h).all(|(&x, &h)| f16::from_f32_const(x) == h));
+                assert!(x.iter().zip(&b).all(|(&x, &b)| bf16::from_f32_const(x) == b));
+                let mut back = vec![7.0; len];
+                f16_to_f32(&h, &mut back);
+                assert!(back.iter().zip(&h).all(|(&x, h)| x == h.to_f32_const()));
+                bf16_to_f32(&b, &mut back);
+                assert!(back.iter().zip(&b).all(|(&x, b)| x == b.to_f32_const()));
+            }
+        });
+    }
+}

@@ -1,0 +1,261 @@
+//! Steps of SGD, Adam and AdamW, each in one pass over memory.
+//!
+//! The semantics, and the order of operations, are those of `torch.optim` (`SGD`, `Adam`, `AdamW`; dampening 0, no
+//! AMSGrad). Adam is Kingma and Ba, 2014 (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017 (arXiv:1711.05101).
+//!
+//! Each step multiplies the gradient by `grad_scale` first: clipping by norm costs no pass of its own.
+
+use crate::kernels::parallel::{self, Parts};
+use crate::kernels::simd::{Isa, SimdOp, dispatch};
+
+/// Settings of [`sgd_step`], as of `torch.optim.SGD`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much of the last step's direction is kept, in [0, 1).
+    pub momentum: f64,
+    /// Added to the gradient, times the parameter.
+    pub weight_decay: f64,
+    /// Whether to look ahead along the momentum.
+    pub nesterov: bool,
+}
+
+/// Settings of [`adam_step`], as of `torch.optim.Adam` and `AdamW`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first and the second moment.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Times the parameter: taken off it if `decoupled`, added to the gradient if not.
+    pub weight_decay: f64,
+    /// Whether weight decay is apart from the gradient: AdamW.
+    pub decoupled: bool,
+}
+
+/// One step of SGD. `momentum` is the buffer of that name, zero before the first step; empty if `sgd.momentum` is 0.
+///
+/// # Shapes
+///
+/// All of the same length; `momentum` maybe empty.
+pub fn sgd_step(sgd: &Sgd, grad_scale: f32, param: &mut [f32], grad: &[f32], momentum: &mut [f32]) {
+    let len = param.len();
+    assert_eq!(grad.len(), len, "sgd_step: one gradient for each parameter");
+    assert!(
+        momentum.len() == len || (momentum.is_empty() && sgd.momentum == 0.0),
+        "sgd_step: one momentum for each parameter"
+    );
+    let chunk = parallel::chunk_len(len, 16, 4.0);
+    let (param, momentum) = (Parts::new(param, chunk), Parts::new(momentum, chunk));
+    parallel::for_each(param.count(), |i| {
+        let grad = &grad[param.range(i)];
+        // SAFETY: each task takes the parts of its own number.
+        let (param, momentum) = unsafe { (param.get(i), momentum.get(i)) };
+        dispatch(SgdStep { sgd, grad_scale, param, grad, momentum });
+    });
+}
+
+/// One step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero before the first step.
+///
+/// # Shapes
+///
+/// All of the same length.
+///
+/// # Panics
+///
+/// If `step` is 0.
+pub fn adam_step(
+    adam: &Adam,
+    step: u64,
+    grad_scale: f32,
+    param: &mut [f32],
+    grad: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) {
+    let len = param.len();
+    assert!(step > 0, "adam_step: steps count from 1");
+    assert!(grad.len() == len && m.len() == len && v.len() == len, "adam_step: all must have the same length");
+    let power = step as f64;
+    let (bias1, bias2) = (1.0 - adam.betas.0.powf(power), 1.0 - adam.betas.1.powf(power));
+    let constants = AdamConstants {
+        grad_scale,
+        decay: if adam.decoupled { (1.0 - adam.lr * adam.weight_decay) as f32 } else { 1.0 },
+        l2: if adam.decoupled { 0.0 } else { adam.weight_decay as f32 },
+        one_minus_beta1: (1.0 - adam.betas.0) as f32,
+        beta2: adam.betas.1 as f32,
+        one_minus_beta2: (1.0 - adam.betas.1) as f32,
+        bias2_root: bias2.sqrt() as f32,
+        eps: adam.eps as f32,
+        step_size: (adam.lr / bias1) as f32,
+    };
+    let chunk = parallel::chunk_len(len, 16, 12.0);
+    let (param, m, v) = (Parts::new(param, chunk), Parts::new(m, chunk), Parts::new(v, chunk));
+    parallel::for_each(param.count(), |i| {
+        let grad = &grad[param.range(i)];
+        // SAFETY: each task takes the parts of its own number.
+        let (param, m, v) = unsafe { (param.get(i), m.get(i), v.get(i)) };
+        dispatch(AdamStep { constants, param, grad, m, v });
+    });
+}
+
+struct SgdStep<'a> {
+    sgd: &'a Sgd,
+    grad_scale: f32,
+    param: &'a mut [f32],
+    grad: &'a [f32],
+    momentum: &'a mut [f32],
+}
+
+impl SimdOp for SgdStep<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let (lr, decay) = (isa.splat(self.sgd.lr as f32), isa.splat(self.sgd.weight_decay as f32));
+        let (mu, grad_scale) = (isa.splat(self.sgd.momentum as f32), isa.splat(self.grad_scale));
+        let nesterov = self.sgd.nesterov;
+        let direction = |p, g, b| {
+            let g = isa.mul_add(decay, p, isa.mul(g, grad_scale));
+            let b = isa.mul_add(mu, b, g);
+            (b, if nesterov { isa.mul_add(mu, b, g) } else { b })
+        };
+        if self.momentum.is_empty() {
+            for (p, g) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)) {
+                let old = isa.load_partial(p);
+                let (_, d) = direction(old, isa.load_partial(g), isa.zero());
+                isa.store_partial(p, isa.neg_mul_add(lr, d, old));
+            }
+            return;
+        }
+        let rows = self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES));
+        for ((p, g), b) in rows.zip(self.momentum.chunks_mut(I::LANES)) {
+            let old = isa.load_partial(p);
+            let (new_b, d) = direction(old, isa.load_partial(g), isa.load_partial(b));
+            isa.store_partial(b, new_b);
+            isa.store_partial(p, isa.neg_mul_add(lr, d, old));
+        }
+    }
+}
+
+/// What is the same for all elements, computed in double precision.
+#[derive(Clone, Copy)]
+struct AdamConstants {
+    grad_scale: f32,
+    decay: f32,
+    l2: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    bias2_root: f32,
+    eps: f32,
+    step_size: f32,
+}
+
+struct AdamStep<'a> {
+    constants: AdamConstants,
+    param: &'a mut [f32],
+    grad: &'a [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+}
+
+impl SimdOp for AdamStep<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let c = self.constants;
+        let one = |p: I::F32, g: I::F32, m: I::F32, v: I::F32| {
+            let g = isa.mul_add(isa.splat(c.l2), p, isa.mul(g, isa.splat(c.grad_scale)));
+            let p = isa.mul(p, isa.splat(c.decay));
+            let m = isa.mul_add(isa.splat(c.one_minus_beta1), isa.sub(g, m), m);
+            let v = isa.mul_add(isa.mul(g, isa.splat(c.one_minus_beta2)), g, isa.mul(v, isa.splat(c.beta2)));
+            let root = isa.add(isa.div(isa.sqrt(v), isa.splat(c.bias2_root)), isa.splat(c.eps));
+            (isa.neg_mul_add(isa.splat(c.step_size), isa.div(m, root), p), m, v)
+        };
+        let moments = self.m.chunks_mut(I::LANES).zip(self.v.chunks_mut(I::LANES));
+        for ((p, g), (m, v)) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)).zip(moments) {
+            if p.len() == I::LANES {
+                let (new_p, new_m, new_v) = one(isa.load(p), isa.load(g), isa.load(m), isa.load(v));
+                isa.store(p, new_p);
+                isa.store(m, new_m);
+                isa.store(v, new_v);
+            } else {
+                let old_m = isa.load_partial(m);
+                let (new_p, new_m, new_v) = one(isa.load_partial(p), isa.load_partial(g), old_m, isa.load_partial(v));
+                isa.store_partial(p, new_p);
+                isa.store_partial(m, new_m);
+                isa.store_partial(v, new_v);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{LENGTHS, assert_close, random};
+    use super::*;
+    use crate::kernels::simd::for_each_level;
+
+    #[test]
+    fn ten_steps_of_sgd_match_the_formula() {
+        for_each_level(|_| {
+            for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+                for len in LENGTHS {
+                    let sgd = Sgd { lr: 0.1, momentum, weight_decay: 0.01, nesterov };
+                    let mut p = random(len, 1);
+                    let mut expected: Vec<f64> = p.iter().map(|&p| p as f64).collect();
+                    let mut buffer = vec![0.0; if momentum > 0.0 { len } else { 0 }];
+                    let mut b = vec![0.0; len];
+                    for step in 0..10 {
+                        let g = random(len, 100 + step);
+                        sgd_step(&sgd, 0.5, &mut p, &g, &mut buffer);
+                        for i in 0..len {
+                            let g = 0.5 * g[i] as f64 + 0.01 * expected[i];
+                            b[i] = momentum * b[i] + g;
+                            expected[i] -= 0.1 * if nesterov { g + momentum * b[i] } else { b[i] };
+                        }
+                    }
+                    let expected: Vec<f32> = expected.iter().map(|&p| p as f32).collect();
+                    assert_close(&p, &expected, 1e-6);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn ten_steps_of_adam_match_the_formula() {
+        for_each_level(|_| {
+            for decoupled in [false, true] {
+                for len in LENGTHS {
+                    let adam = Adam { lr: 0.01, betas: (0.9, 0.99), eps: 1e-8, weight_decay: 0.1, decoupled };
+                    let mut p = random(len, 1);
+                    let mut expected: Vec<f64> = p.iter().map(|&p| p as f64).collect();
+                    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+                    let (mut m64, mut v64) = (vec![0.0; len], vec![0.0; len]);
+                    for step in 1..=10 {
+                        let g = random(len, 100 + step);
+                        adam_step(&adam, step as u64, 0.5, &mut p, &g, &mut m, &mut v);
+                        for i in 0..len {
+                            let mut g = 0.5 * g[i] as f64;
+                            if decoupled {
+                                expected[i] *= 1.0 - 0.01 * 0.1;
+                            } else {
+                                g += 0.1 * expected[i];
+                            }
+                            m64[i] = 0.9 * m64[i] + 0.1 * g;
+                            v64[i] = 0.99 * v64[i] + 0.01 * g * g;
+                            let m = m64[i] / (1.0 - 0.9f64.powi(step as i32));
+                            let v = v64[i] / (1.0 - 0.99f64.powi(step as i32));
+                            expected[i] -= 0.01 * m / (v.sqrt() + 1e-8);
+                        }
+                    }
+                    let expected: Vec<f32> = expected.iter().map(|&p| p as f32).collect();
+                    assert_close(&p, &expected, 1e-5);
+                }
+            }
+        });
+    }
+}
