@@ -13,6 +13,7 @@
 use std::ops::Range;
 
 use super::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
+use super::operand::Operand;
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use super::{Beta, Epilogue, Mat, few_rows};
 use crate::kernels::parallel;
@@ -35,7 +36,7 @@ pub(super) struct Product<'a> {
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) a: Source,
-    pub(super) b: Source,
+    pub(super) b: Operand,
     pub(super) c: *mut f32,
     pub(super) beta: Beta,
     pub(super) epilogue: Epilogue<'a>,
@@ -47,14 +48,10 @@ unsafe impl Sync for Product<'_> {}
 
 impl<'a> Product<'a> {
     /// The shapes and lengths were checked by the caller.
-    pub(super) fn new(a: Mat<'a>, b: Mat<'a>, c: &'a mut [f32], beta: Beta, epilogue: Epilogue<'a>) -> Self {
-        let strides = |short_side_is_stored_row: bool, ld| if short_side_is_stored_row { (1, ld) } else { (ld, 1) };
-        let (along, deep) = strides(a.transposed, a.ld);
-        let source_a = Source { data: a.data.as_ptr(), along, deep };
-        let (along, deep) = strides(!b.transposed, b.ld);
-        let source_b = Source { data: b.data.as_ptr(), along, deep };
-        let (m, k, n) = (a.rows, a.cols, b.cols);
-        Product { m, n, k, a: source_a, b: source_b, c: c.as_mut_ptr(), beta, epilogue }
+    pub(super) fn new(a: Mat<'a>, b: Operand, n: usize, c: &'a mut [f32], beta: Beta, epilogue: Epilogue<'a>) -> Self {
+        let (along, deep) = if a.transposed { (1, a.ld) } else { (a.ld, 1) };
+        let source = Source { data: a.data.as_ptr(), along, deep };
+        Product { m: a.rows, n, k: a.cols, a: source, b, c: c.as_mut_ptr(), beta, epilogue }
     }
 }
 
@@ -89,7 +86,7 @@ impl KernelOp for Run<'_> {
             let cols = tile / down * tile_n..n.min((tile / down + 1) * tile_n);
             let mut one = *first;
             one.a.data = one.a.data.wrapping_add(i * strides[0]);
-            one.b.data = one.b.data.wrapping_add(i * strides[1]);
+            one.b = one.b.offset(i * strides[1]);
             one.c = one.c.wrapping_add(i * strides[2]);
             // SAFETY: the tasks' tiles are disjoint parts of C, inside the lengths that were checked.
             unsafe { if few { few_rows::block(kernel, &one, cols) } else { block(kernel, &one, rows, cols) } };
@@ -121,28 +118,26 @@ pub(in crate::kernels) fn even(total: usize, most: usize, unit: usize) -> usize 
 ///
 /// # Safety
 ///
-/// `rows` and `cols` are in C, and nothing else touches C there.
+/// `rows` and `cols` are in C, `cols` begins at a multiple of `PANEL`, and nothing else touches C there.
 unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<usize>, cols: Range<usize>) {
     let Product { n: ldc, k, a, b, c, beta, .. } = *product;
     let mr = even(rows.len(), K::MR, 1);
     let kc = even(k, KC, 8);
     let nc = even(cols.len(), NC, PANEL);
-    let (a_len, b_len) = (mr * kc.min(k) + SLACK, nc * kc.min(k) + SLACK);
-    with_scratch(a_len.next_multiple_of(16) + b_len, |scratch| {
-        let (a_panel, b_block) = scratch.split_at_mut(a_len.next_multiple_of(16));
+    let a_len = (mr * kc.min(k) + SLACK).next_multiple_of(16);
+    let b_len = nc * kc.min(k) + SLACK;
+    with_scratch(a_len + b_len, |scratch| {
+        let (a_panel, b_block) = scratch.split_at_mut(a_len);
+        let mut panels = [std::ptr::null(); NC / PANEL];
         for jc in cols.clone().step_by(nc) {
             let nc = nc.min(cols.end - jc);
-            let mut pc = 0;
-            loop {
+            for pc in (0..k.max(1)).step_by(kc.max(1)) {
                 let kc = kc.min(k - pc);
-                let last = pc + kc == k;
-                let panel_len = PANEL * kc;
-                for (panel, j) in (0..nc).step_by(PANEL).enumerate() {
-                    let used = PANEL.min(nc - j);
-                    let dst = &mut b_block[panel * panel_len..];
-                    assert!(dst.len() >= panel_len + SLACK, "a panel of B with its slack");
+                for (panel, j) in panels.iter_mut().zip((0..nc).step_by(PANEL)) {
+                    let dst = &mut b_block[j * kc..];
+                    assert!(dst.len() >= PANEL * kc + SLACK, "a panel of B with its slack");
                     // SAFETY: the block lies in B; the length was just checked.
-                    unsafe { pack_panel(kernel, b.at(pc, jc + j), used, PANEL, kc, dst.as_mut_ptr()) };
+                    *panel = unsafe { b.panel(kernel, pc, kc, jc + j, PANEL.min(nc - j), dst.as_mut_ptr()) };
                 }
                 for ic in rows.clone().step_by(mr) {
                     let mr = mr.min(rows.end - ic);
@@ -151,25 +146,20 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<us
                     unsafe { pack_panel(kernel, a.at(pc, ic), mr, mr, kc, a_panel.as_mut_ptr()) };
                     let load = pc > 0 || beta == Beta::One;
                     for j in (0..nc).step_by(K::NR) {
-                        let (panel, within) = (j / PANEL, j % PANEL);
-                        let b = b_block[panel * panel_len + within..].as_ptr();
+                        let b = panels[j / PANEL].wrapping_add(j % PANEL);
                         let c = c.wrapping_add(ic * ldc + jc + j);
                         // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
                         unsafe {
                             tile(kernel, mr, kc, a_panel.as_ptr(), mr, b, PANEL, c, ldc, load, K::NR.min(nc - j))
                         };
                     }
-                    if last {
+                    if pc + kc == k {
                         for i in ic..ic + mr {
                             // SAFETY: this part of a row is in our tile.
                             let row = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(i * ldc + jc), nc) };
                             finish(kernel.isa(), &product.epilogue, row, i * ldc + jc, jc);
                         }
                     }
-                }
-                pc += kc;
-                if last {
-                    break;
                 }
             }
         }

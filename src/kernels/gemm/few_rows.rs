@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::Beta;
 use super::driver::{Product, even, finish, tile};
 use super::micro::{MicroKernel, PANEL};
+use super::operand::Operand;
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 
@@ -47,7 +48,7 @@ pub(super) fn columns(n: usize, k: usize, batch: usize) -> usize {
 ///
 /// # Safety
 ///
-/// `cols` are in C, and nothing else touches C there.
+/// `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there.
 pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n: ldc, k, a, b, c, beta, .. } = *product;
     let mr = even(m, K::MR, 1);
@@ -74,16 +75,19 @@ pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, col
                 unsafe { tile(kernel, rows, depth, a, rows, b, ldb, c.wrapping_add(i * ldc + j), ldc, load, used) };
             }
         };
-        // Columns that whole tiles read in place.
-        let in_place = if b.along == 1 { cols.len() / K::NR * K::NR } else { 0 };
-        let streams = streams(m);
-        let run = (RUN / m).next_multiple_of(PANEL);
-        for jc in (cols.start..cols.start + in_place).step_by(run) {
-            let end = (jc + run).min(cols.start + in_place);
-            for pc in (0..k.max(1)).step_by(streams) {
-                let depth = streams.min(k - pc);
-                for j in (jc..end).step_by(K::NR) {
-                    rows(j, K::NR, pc, depth, b.at(pc, j).data, b.deep);
+        let mut in_place = 0;
+        if let Operand::F32(b @ Source { along: 1, .. }) = b {
+            // Columns that whole tiles read in place.
+            in_place = cols.len() / PANEL * PANEL;
+            let streams = streams(m);
+            let run = (RUN / m).next_multiple_of(PANEL);
+            for jc in (cols.start..cols.start + in_place).step_by(run) {
+                let end = (jc + run).min(cols.start + in_place);
+                for pc in (0..k.max(1)).step_by(streams) {
+                    let depth = streams.min(k - pc);
+                    for j in (jc..end).step_by(K::NR) {
+                        rows(j, K::NR, pc, depth, b.at(pc, j).data, b.deep);
+                    }
                 }
             }
         }
@@ -91,11 +95,10 @@ pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, col
             let used = PANEL.min(cols.end - j);
             for pc in (0..k.max(1)).step_by(DEPTH) {
                 let depth = DEPTH.min(k - pc);
-                let source: Source = b.at(pc, j);
                 // SAFETY: the block lies in B; the panel has room for `DEPTH` rows and the slack.
-                unsafe { pack_panel(kernel, source, used, PANEL, depth, panel.as_mut_ptr()) };
+                let b = unsafe { b.panel(kernel, pc, depth, j, used, panel.as_mut_ptr()) };
                 for jr in (0..used).step_by(K::NR) {
-                    rows(j + jr, K::NR.min(used - jr), pc, depth, panel[jr..].as_ptr(), PANEL);
+                    rows(j + jr, K::NR.min(used - jr), pc, depth, b.wrapping_add(jr), PANEL);
                 }
             }
         }

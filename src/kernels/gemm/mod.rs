@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `driver` | the loops around the micro-kernel, and the split over threads |
 //! | `few_rows` | products with so few rows that the time is that of reading B |
+//! | `operand`, `packed` | what B may be: f32, f16, bf16, at strides or packed once |
 //! | `packing` | copying blocks of A and B into panels |
 //! | `micro` | the register tiles, a file per instruction set |
 //!
@@ -46,17 +47,23 @@
 pub(in crate::kernels) mod driver;
 mod few_rows;
 pub(in crate::kernels) mod micro;
+mod operand;
+mod packed;
 pub(in crate::kernels) mod packing;
 
 #[cfg(test)]
 mod tests;
 
+pub use operand::Element;
+pub use packed::{PackedB, PackedElement, gemm_packed};
+
 use super::vecmath::Activation;
+use operand::Operand;
 
 /// A matrix, perhaps stored transposed, perhaps a window of wider rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Mat<'a> {
-    data: &'a [f32],
+pub struct Mat<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     /// Whether element `[i, j]` is at `j·ld + i` instead of `i·ld + j`.
@@ -65,14 +72,14 @@ pub struct Mat<'a> {
     ld: usize,
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// `rows` × `cols`, stored row by row.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Mat { data, rows, cols, transposed: false, ld: cols }
     }
 
     /// `rows` × `cols`, stored column by column: `data` holds its transpose, `cols` × `rows`.
-    pub fn transposed(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn transposed(data: &'a [T], rows: usize, cols: usize) -> Self {
         Mat { data, rows, cols, transposed: true, ld: rows }
     }
 
@@ -94,6 +101,15 @@ impl<'a> Mat<'a> {
     /// Number of columns.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The matrix as a right factor.
+    fn operand(&self) -> Operand
+    where
+        T: Element,
+    {
+        let (along, deep) = if self.transposed { (self.ld, 1) } else { (1, self.ld) };
+        T::strided(packing::Source { data: self.data.as_ptr(), along, deep })
     }
 
     /// Elements that the data must have, `extra` of them before the first.
@@ -145,6 +161,8 @@ impl Epilogue<'_> {
 
 /// `C = act(A·B + bias) + residual`, or with C added to the product.
 ///
+/// B may be in half precision: it is widened on the way.
+///
 /// # Shapes
 ///
 /// `a: [m, k]`, `b: [k, n]`, `c: [m, n]` row by row.
@@ -152,14 +170,14 @@ impl Epilogue<'_> {
 /// # Panics
 ///
 /// If the shapes do not fit each other or the slices.
-pub fn gemm(a: Mat<'_>, b: Mat<'_>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
+pub fn gemm<T: Element>(a: Mat<'_>, b: Mat<'_, T>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(k, b.rows, "gemm: A is {m} × {k}, B is {} × {n}", b.rows);
     assert_eq!(c.len(), m * n, "gemm: C is {m} × {n}");
     a.check("gemm: A", 0);
     b.check("gemm: B", 0);
     epilogue.check(m, n);
-    driver::product(driver::Product::new(a, b, c, beta, epilogue), 1, [0; 3]);
+    driver::product(driver::Product::new(a, b.operand(), n, c, beta, epilogue), 1, [0; 3]);
 }
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
@@ -181,6 +199,6 @@ pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_
     let Some(last) = batch.checked_sub(1) else { return };
     a.check("gemm_batch: A", last * stride_a);
     b.check("gemm_batch: B", last * stride_b);
-    let product = driver::Product::new(a, b, c, beta, Epilogue::default());
+    let product = driver::Product::new(a, b.operand(), n, c, beta, Epilogue::default());
     driver::product(product, batch, [stride_a, stride_b, m * n]);
 }

@@ -13,17 +13,17 @@ pub(in crate::kernels) const SLACK: usize = 16;
 
 /// A matrix as packing sees it: `[p, i]` at `p·deep + i·along`, one of the two strides 1.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Source {
-    pub(in crate::kernels) data: *const f32,
+pub struct Source<T = f32> {
+    pub data: *const T,
     /// Distance between elements along the panel's short side.
-    pub(in crate::kernels) along: usize,
+    pub along: usize,
     /// Distance between elements in the direction of k.
-    pub(in crate::kernels) deep: usize,
+    pub deep: usize,
 }
 
-impl Source {
+impl<T> Source<T> {
     /// The same, beginning at `[p, i]`.
-    pub(in crate::kernels) fn at(self, p: usize, i: usize) -> Source {
+    pub(in crate::kernels) fn at(self, p: usize, i: usize) -> Source<T> {
         Source { data: self.data.wrapping_add(p * self.deep + i * self.along), ..self }
     }
 }

@@ -1,3 +1,5 @@
+use half::{bf16, f16};
+
 use super::*;
 use crate::kernels::simd::{Level, for_each_level, level, with_level};
 use crate::kernels::vecmath;
@@ -158,6 +160,43 @@ fn a_batch_is_its_products_one_by_one() {
             let mut c = start.clone();
             gemm_batch(batch, Mat::new(&a, m, k), m * k, Mat::new(&b, k, n), 0, &mut c, Beta::One);
             assert_same_bits(&c, &expected, &format!("{batch} of {m} × {k} × {n} {level:?}"));
+        }
+    });
+}
+
+/// A matrix in all its forms: f32, f16 and bf16, each as it is, stored transposed, and packed.
+#[test]
+fn half_precision_and_packing_change_no_bit() {
+    fn check<T: PackedElement>(b: &[T], wide: &[f32], shape: (usize, usize, usize), name: &str) {
+        let (m, k, n) = shape;
+        let a = random(m * k, 1);
+        let mut expected = random(m * n, 3);
+        let start = expected.clone();
+        naive(&a, wide, &mut expected, shape, Beta::One);
+        let bt: Vec<T> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+        let (a, b, bt) = (Mat::new(&a, m, k), Mat::new(b, k, n), Mat::transposed(&bt, k, n));
+        let results = [
+            ("in place", gemm as fn(_, _, &mut [f32], _, _), b),
+            ("transposed", gemm, bt),
+            ("packed", |a, b, c: &mut [f32], beta, e| gemm_packed(a, &PackedB::new(b), c, beta, e), b),
+            ("transposed and packed", |a, b, c: &mut [f32], beta, e| gemm_packed(a, &PackedB::new(b), c, beta, e), bt),
+        ];
+        for (how, product, b) in results {
+            let mut c = start.clone();
+            product(a, b, &mut c, Beta::One, Epilogue::default());
+            assert_same_bits(&c, &expected, &format!("{name} {how} {shape:?} {:?}", level()));
+        }
+    }
+    for_each_level(|_| {
+        for shape @ (_, k, n) in SHAPES {
+            let b = random(k * n, 2);
+            check(&b, &b, shape, "f32");
+            let half: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
+            let wide: Vec<f32> = half.iter().map(|x| x.to_f32()).collect();
+            check(&half, &wide, shape, "f16");
+            let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+            let wide: Vec<f32> = half.iter().map(|x| x.to_f32()).collect();
+            check(&half, &wide, shape, "bf16");
         }
     });
 }

@@ -1,0 +1,189 @@
+//! B, as the loops see it: at strides or packed, in f32 or in half precision.
+
+use half::{bf16, f16};
+
+use super::micro::{MicroKernel, PANEL};
+use super::packing::{Source, pack_panel};
+use crate::kernels::simd::{Isa, SimdOp};
+
+/// What the elements of B may be. A half-precision number is widened, which is exact; products and sums are in f32.
+pub trait Element: Copy + Send + Sync + sealed::Element {}
+
+impl Element for f32 {}
+impl Element for f16 {}
+impl Element for bf16 {}
+
+pub(super) mod sealed {
+    use super::{Operand, Source};
+    use crate::kernels::simd::Isa;
+
+    pub trait Element: Sized {
+        /// Reads `I::LANES` numbers.
+        ///
+        /// # Safety
+        ///
+        /// * `x` may be read for that many elements.
+        unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32;
+        #[doc(hidden)]
+        fn strided(source: Source<Self>) -> Operand;
+        #[doc(hidden)]
+        fn panels(data: *const Self, k: usize) -> Operand;
+    }
+}
+
+/// Where B is.
+#[derive(Clone, Copy)]
+pub enum Operand {
+    F32(Source<f32>),
+    F16(Source<f16>),
+    Bf16(Source<bf16>),
+    PanelsF32(Panels<f32>),
+    PanelsF16(Panels<f16>),
+    PanelsBf16(Panels<bf16>),
+}
+
+/// Panels of `PANEL` columns, `k` rows each, one after the other.
+#[derive(Clone, Copy)]
+pub struct Panels<T> {
+    data: *const T,
+    k: usize,
+}
+
+macro_rules! element {
+    ($t:ty, $load:ident, $strided:ident, $panels:ident) => {
+        impl sealed::Element for $t {
+            #[inline(always)]
+            unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32 {
+                // SAFETY: the caller's promise.
+                unsafe { isa.$load(x) }
+            }
+            fn strided(source: Source<Self>) -> Operand {
+                Operand::$strided(source)
+            }
+            fn panels(data: *const Self, k: usize) -> Operand {
+                Operand::$panels(Panels { data, k })
+            }
+        }
+    };
+}
+element!(f32, load_ptr, F32, PanelsF32);
+element!(f16, load_f16_ptr, F16, PanelsF16);
+element!(bf16, load_bf16_ptr, Bf16, PanelsBf16);
+
+impl Operand {
+    /// The matrix that begins `elements` later.
+    pub(super) fn offset(self, elements: usize) -> Operand {
+        fn later<T>(source: Source<T>, elements: usize) -> Source<T> {
+            Source { data: source.data.wrapping_add(elements), ..source }
+        }
+        match self {
+            Operand::F32(source) => Operand::F32(later(source, elements)),
+            Operand::F16(source) => Operand::F16(later(source, elements)),
+            Operand::Bf16(source) => Operand::Bf16(later(source, elements)),
+            packed => packed,
+        }
+    }
+
+    /// Columns `j..j + used` of rows `pc..pc + depth` as a panel in f32: where it is, or packed into `dst`.
+    ///
+    /// # Safety
+    ///
+    /// * the block is in B; `j` is a multiple of `PANEL` if B is packed;
+    /// * `dst` may be written for `depth · PANEL + SLACK` elements.
+    #[inline]
+    pub(super) unsafe fn panel<K: MicroKernel>(
+        &self,
+        kernel: K,
+        pc: usize,
+        depth: usize,
+        j: usize,
+        used: usize,
+        dst: *mut f32,
+    ) -> *const f32 {
+        // SAFETY: the caller's promises; a packed panel holds all of its `PANEL` columns.
+        unsafe {
+            match *self {
+                Operand::PanelsF32(panels) => return panels.at(pc, j),
+                Operand::PanelsF16(panels) => widen(kernel.isa(), panels.at(pc, j), depth * PANEL, dst),
+                Operand::PanelsBf16(panels) => widen(kernel.isa(), panels.at(pc, j), depth * PANEL, dst),
+                Operand::F32(source) => pack_panel(kernel, source.at(pc, j), used, PANEL, depth, dst),
+                Operand::F16(source) => pack_half(kernel, source.at(pc, j), used, depth, dst),
+                Operand::Bf16(source) => pack_half(kernel, source.at(pc, j), used, depth, dst),
+            }
+        }
+        dst
+    }
+}
+
+impl<T> Panels<T> {
+    fn at(&self, pc: usize, j: usize) -> *const T {
+        debug_assert!(j.is_multiple_of(PANEL));
+        self.data.wrapping_add(j * self.k + pc * PANEL)
+    }
+}
+
+struct Widen<T> {
+    src: *const T,
+    len: usize,
+    dst: *mut f32,
+}
+
+impl<T: Element> SimdOp for Widen<T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let whole = self.len / I::LANES * I::LANES;
+        for i in (0..whole).step_by(I::LANES) {
+            // SAFETY: the contract of `widen`.
+            unsafe { isa.store_ptr(self.dst.add(i), T::widen(isa, self.src.add(i))) };
+        }
+        if whole < self.len {
+            let n = self.len - whole;
+            // SAFETY: as above, the last elements by way of whole vectors.
+            unsafe {
+                let (mut x, mut y) = ([std::mem::zeroed::<T>(); 16], [0.0f32; 16]);
+                std::ptr::copy_nonoverlapping(self.src.add(whole), x.as_mut_ptr(), n);
+                isa.store_ptr(y.as_mut_ptr(), T::widen(isa, x.as_ptr()));
+                std::ptr::copy_nonoverlapping(y.as_ptr(), self.dst.add(whole), n);
+            }
+        }
+    }
+}
+
+/// `dst[i] = src[i]`, widened.
+///
+/// # Safety
+///
+/// * `src` may be read and `dst` written for `len` elements.
+#[inline]
+unsafe fn widen<I: Isa, T: Element>(isa: I, src: *const T, len: usize, dst: *mut f32) {
+    isa.run(Widen { src, len, dst });
+}
+
+/// [`pack_panel`] of a panel of B in half precision.
+///
+/// # Safety
+///
+/// As there.
+unsafe fn pack_half<K: MicroKernel, T: Element>(kernel: K, source: Source<T>, used: usize, k: usize, dst: *mut f32) {
+    // SAFETY: the caller's promises; blocks of at most 16 × 16 pass through a copy on the stack.
+    unsafe {
+        if source.along == 1 {
+            for p in 0..k {
+                widen(kernel.isa(), source.at(p, 0).data, used, dst.add(p * PANEL));
+            }
+            return;
+        }
+        let mut block = [0.0f32; 16 * 16];
+        for i in (0..used).step_by(16) {
+            for p in (0..k).step_by(16) {
+                let (rows, cols) = ((used - i).min(16), (k - p).min(16));
+                for row in 0..rows {
+                    widen(kernel.isa(), source.at(p, i + row).data, cols, block[row * 16..].as_mut_ptr());
+                }
+                kernel.transpose(block.as_ptr(), 16, rows, cols, dst.add(p * PANEL + i), PANEL);
+            }
+        }
+    }
+}

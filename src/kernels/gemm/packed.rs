@@ -1,0 +1,154 @@
+//! Constant weights, packed once.
+
+use half::{bf16, f16};
+
+use super::driver::{Product, product};
+use super::micro::PANEL;
+use super::operand::{Element, Operand, sealed};
+use super::{Beta, Epilogue, Mat};
+use crate::kernels::parallel;
+
+/// A matrix B that is multiplied from the right many times, in the order in which the kernels read it.
+///
+/// Panels of 32 columns lie one after the other, so a product with few rows reads memory from end to end. The same
+/// packing serves every instruction set. Half-precision numbers stay as they are and are widened on the way, exactly.
+///
+/// # Examples
+///
+/// ```
+/// use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm_packed};
+///
+/// let weight = PackedB::new(Mat::new(&[1.0, 2.0, 3.0, 4.0], 2, 2));
+/// let mut c = [0.0; 2];
+/// gemm_packed(Mat::new(&[10.0, 1.0], 1, 2), &weight, &mut c, Beta::Zero, Epilogue::default());
+/// assert_eq!(c, [13.0, 24.0]);
+/// ```
+#[derive(Clone)]
+pub struct PackedB {
+    panels: Panels,
+    k: usize,
+    n: usize,
+}
+
+#[derive(Clone)]
+enum Panels {
+    F32(Vec<Row<f32>>),
+    F16(Vec<Row<f16>>),
+    Bf16(Vec<Row<bf16>>),
+}
+
+/// A row of a panel, on cache lines of its own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Row<T>([T; PANEL]);
+
+/// What [`PackedB`] can hold.
+pub trait PackedElement: Element {
+    #[doc(hidden)]
+    fn pack(b: Mat<'_, Self>) -> PackedB;
+}
+
+macro_rules! packed_element {
+    ($t:ty, $variant:ident, $zero:expr) => {
+        impl PackedElement for $t {
+            fn pack(b: Mat<'_, Self>) -> PackedB {
+                PackedB { panels: Panels::$variant(pack(b, $zero)), k: b.rows, n: b.cols }
+            }
+        }
+    };
+}
+packed_element!(f32, F32, 0.0);
+packed_element!(f16, F16, f16::ZERO);
+packed_element!(bf16, Bf16, bf16::ZERO);
+
+fn pack<T: Element>(b: Mat<'_, T>, zero: T) -> Vec<Row<T>> {
+    let mut panels = vec![Row([zero; PANEL]); b.cols.div_ceil(PANEL) * b.rows];
+    parallel::chunks_mut(&mut panels, b.rows.max(1), |panel, rows| {
+        let j = panel * PANEL;
+        let used = PANEL.min(b.cols - j);
+        if b.transposed {
+            // Blocks of rows, so that what is written stays in cache.
+            for (block, rows) in rows.chunks_mut(64).enumerate() {
+                for i in 0..used {
+                    let column = &b.data[(j + i) * b.ld + block * 64..];
+                    for (row, &x) in rows.iter_mut().zip(column) {
+                        row.0[i] = x;
+                    }
+                }
+            }
+        } else {
+            for (p, row) in rows.iter_mut().enumerate() {
+                row.0[..used].copy_from_slice(&b.data[p * b.ld + j..][..used]);
+            }
+        }
+    });
+    panels
+}
+
+impl PackedB {
+    /// Packs a matrix of `f32`, `f16` or `bf16`.
+    ///
+    /// # Panics
+    ///
+    /// If the matrix' data is too short for its shape.
+    pub fn new<T: PackedElement>(b: Mat<'_, T>) -> PackedB {
+        b.check("PackedB", 0);
+        T::pack(b)
+    }
+
+    /// Number of rows, the `k` of a product.
+    pub fn rows(&self) -> usize {
+        self.k
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.n
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(panels) => std::mem::size_of_val(&panels[..]),
+            Panels::F16(panels) => std::mem::size_of_val(&panels[..]),
+            Panels::Bf16(panels) => std::mem::size_of_val(&panels[..]),
+        }
+    }
+
+    fn operand(&self) -> Operand {
+        match &self.panels {
+            Panels::F32(panels) => sealed::Element::panels(panels.as_ptr().cast::<f32>(), self.k),
+            Panels::F16(panels) => sealed::Element::panels(panels.as_ptr().cast::<f16>(), self.k),
+            Panels::Bf16(panels) => sealed::Element::panels(panels.as_ptr().cast::<bf16>(), self.k),
+        }
+    }
+}
+
+impl std::fmt::Debug for PackedB {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let element = match &self.panels {
+            Panels::F32(_) => "f32",
+            Panels::F16(_) => "f16",
+            Panels::Bf16(_) => "bf16",
+        };
+        write!(f, "PackedB({} × {} of {element})", self.k, self.n)
+    }
+}
+
+/// [`gemm`](super::gemm) with a packed B: the same bits as with the same numbers unpacked.
+///
+/// # Shapes
+///
+/// `a: [m, k]`, `b: [k, n]`, `c: [m, n]` row by row.
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or the slices.
+pub fn gemm_packed(a: Mat<'_>, b: &PackedB, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
+    let (m, k, n) = (a.rows, a.cols, b.n);
+    assert_eq!(k, b.k, "gemm_packed: A is {m} × {k}, B is {} × {n}", b.k);
+    assert_eq!(c.len(), m * n, "gemm_packed: C is {m} × {n}");
+    a.check("gemm_packed: A", 0);
+    epilogue.check(m, n);
+    product(Product::new(a, b.operand(), n, c, beta, epilogue), 1, [0; 3]);
+}
