@@ -5,7 +5,8 @@
 //! y_i = x_i - m - ln Σ_j e^(x_j - m)                     dx_i = dy_i - e^(y_i) Σ_j dy_j
 //! ```
 //!
-//! A row whose elements are all -∞ becomes NaN, as in PyTorch.
+//! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees nothing. (PyTorch has NaN
+//! there, which the next product spreads over the batch.)
 
 use super::elementwise::PAST_CACHES;
 use super::exp::exp_below_overflow;
@@ -116,12 +117,14 @@ pub(super) fn row_sum_exp<I: Isa>(isa: I, x: &[f32], max: f32) -> f32 {
     sum.sum(isa)
 }
 
-/// y = e^(x - max); returns Σ y.
+/// y = e^(x - max); returns 1 / Σ y, 0 for a row of nothing but -∞.
 #[inline(always)]
 fn row_exp<I: Isa>(isa: I, x: &[f32], y: &mut [f32]) -> f32 {
-    let max = isa.splat(row_max(isa, x));
+    let max = row_max(isa, x);
+    let max = isa.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
     map_row(isa, [x], y, |[x]| exp_below_overflow(isa, isa.sub(x, max)));
-    fold_row(isa, [&*y], Wide::splat(isa, 0.0), |sum, [y]| isa.add(sum, y)).sum(isa)
+    let sum = fold_row(isa, [&*y], Wide::splat(isa, 0.0), |sum, [y]| isa.add(sum, y)).sum(isa);
+    if sum == 0.0 { 0.0 } else { 1.0 / sum }
 }
 
 struct Softmax<'a> {
@@ -135,7 +138,7 @@ impl SimdOp for Softmax<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
-            let inverse = isa.splat(1.0 / row_exp(isa, x, y));
+            let inverse = isa.splat(row_exp(isa, x, y));
             update_row(isa, y, |y| isa.mul(y, inverse));
         }
     }
@@ -154,7 +157,7 @@ impl SimdOp for SoftmaxPastCaches<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let mut scratch = vec![0.0; self.cols];
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
-            let inverse = isa.splat(1.0 / row_exp(isa, x, &mut scratch));
+            let inverse = isa.splat(row_exp(isa, x, &mut scratch));
             map_row_past_caches(isa, [&scratch], y, |[e]| isa.mul(e, inverse));
         }
         isa.stream_fence();
@@ -303,7 +306,7 @@ mod tests {
             softmax(&[1e30, -1e30, -inf, 1e30], 4, &mut y);
             assert_eq!(y, [0.5, 0.0, 0.0, 0.5]);
             softmax(&[-inf; 4], 4, &mut y);
-            assert!(y.iter().all(|y| y.is_nan()));
+            assert_eq!(y, [0.0; 4]);
             softmax(&[0.0, f32::NAN, 0.0, 0.0], 4, &mut y);
             assert!(y.iter().all(|y| y.is_nan()));
             log_softmax(&[0.0, -inf], 2, &mut y[..2]);
