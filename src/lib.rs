@@ -4,10 +4,15 @@ pub mod embeddings;
 pub mod error;
 pub mod kernels;
 pub mod mapped;
+pub mod nn;
+pub mod ops;
 pub mod random;
+pub mod tensor;
 pub mod text;
 pub mod training;
 
 pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
+pub use mapped::{Load, MappedFile};
 pub use random::Rng;
+pub use tensor::{Gradients, IdTensor, Tensor, no_grad};

@@ -1,0 +1,278 @@
+//! Floor 2: tensors, their memory, and the tape that differentiates.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`mod@self`] | [`Tensor`]: `f32`, any rank, row-major, cheap to clone |
+//! | `storage` | memory from a reuse pool |
+//! | `tape` | nodes, the backward walk, [`Gradients`], [`no_grad`] |
+//! | `ids` | [`IdTensor`]: token ids and other indices |
+//! | `convert` | to and from `ndarray` |
+//!
+//! This floor must not know any operation's maths.
+
+mod convert;
+mod ids;
+mod storage;
+pub(crate) mod tape;
+
+use std::sync::Arc;
+
+pub use ids::IdTensor;
+pub(crate) use storage::Buffer;
+pub use storage::release_unused;
+pub use tape::{Gradients, no_grad};
+
+use crate::error::{Error, Result};
+use crate::random::Rng;
+
+/// Numbers in a row-major box of any rank.
+///
+/// A clone shares the memory. A tensor never changes under a reader: whoever writes and is not alone with the memory writes to a
+/// copy.
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    storage: Arc<Buffer>,
+    offset: usize,
+    pub(crate) node: Option<Arc<tape::Node>>,
+}
+
+/// The number of elements of `shape`, or an error if it does not fit a machine word.
+fn checked_len(shape: &[usize]) -> Result<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |len, &d| len.checked_mul(d))
+        .ok_or_else(|| Error::shape("tensor", "a number of elements that fits a machine word", shape))
+}
+
+impl Tensor {
+    /// A tensor of `shape` that takes over `data`, last index fastest.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` does not have as many elements as `shape`.
+    pub fn from_vec(data: Vec<f32>, shape: &[usize]) -> Result<Self> {
+        if checked_len(shape)? != data.len() {
+            return Err(Error::shape("tensor", format!("{shape:?}"), [data.len()]));
+        }
+        Ok(Self::from_buffer(Buffer::from_vec(data), shape))
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Panics
+    /// If the number of elements does not fit a machine word.
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self::from_buffer(Buffer::zeros(shape_len(shape)), shape)
+    }
+
+    /// A tensor whose elements are all `value`.
+    ///
+    /// # Panics
+    /// If the number of elements does not fit a machine word.
+    pub fn full(shape: &[usize], value: f32) -> Self {
+        Self::write(shape, |data| data.fill(value))
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar(value: f32) -> Self {
+        Self::full(&[], value)
+    }
+
+    /// Normally distributed numbers of mean 0 and standard deviation `std`.
+    ///
+    /// # Panics
+    /// If the number of elements does not fit a machine word.
+    pub fn normal(shape: &[usize], std: f32, rng: &mut Rng) -> Self {
+        Self::write(shape, |data| data.iter_mut().for_each(|x| *x = std * rng.normal()))
+    }
+
+    /// Numbers uniform in `[low, high)`.
+    ///
+    /// # Panics
+    /// If the number of elements does not fit a machine word.
+    pub fn uniform(shape: &[usize], low: f32, high: f32, rng: &mut Rng) -> Self {
+        Self::write(shape, |data| data.iter_mut().for_each(|x| *x = low + (high - low) * rng.uniform()))
+    }
+
+    /// A tensor whose every element `f` writes.
+    pub(crate) fn write(shape: &[usize], f: impl FnOnce(&mut [f32])) -> Self {
+        let mut buffer = Buffer::scratch(shape_len(shape));
+        f(buffer.as_mut_slice());
+        Self::from_buffer(buffer, shape)
+    }
+
+    /// As [`Tensor::write`], keeping what `f` returns beside.
+    pub(crate) fn write_with<R>(shape: &[usize], f: impl FnOnce(&mut [f32]) -> R) -> (Self, R) {
+        let mut buffer = Buffer::scratch(shape_len(shape));
+        let beside = f(buffer.as_mut_slice());
+        (Self::from_buffer(buffer, shape), beside)
+    }
+
+    fn from_buffer(buffer: Buffer, shape: &[usize]) -> Self {
+        debug_assert_eq!(buffer.as_slice().len(), shape_len(shape));
+        Self { shape: shape.to_vec(), storage: Arc::new(buffer), offset: 0, node: None }
+    }
+
+    /// The length of each axis, slowest first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        shape_len(&self.shape)
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The length of axis `axis`; negative counts from the last.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis.
+    pub fn dim(&self, axis: isize) -> Result<usize> {
+        Ok(self.shape[self.axis(axis)?])
+    }
+
+    /// The index of axis `axis`, negative counted from the last.
+    pub(crate) fn axis(&self, axis: isize) -> Result<usize> {
+        let rank = self.rank() as isize;
+        let index = if axis < 0 { axis + rank } else { axis };
+        if (0..rank).contains(&index) {
+            Ok(index as usize)
+        } else {
+            Err(Error::argument("axis", format!("an axis of shape {:?}", self.shape), axis))
+        }
+    }
+
+    /// The length of the last axis; 1 for a scalar.
+    pub(crate) fn last_dim(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The elements, last index fastest.
+    pub fn data(&self) -> &[f32] {
+        &self.storage.as_slice()[self.offset..self.offset + self.len()]
+    }
+
+    /// The elements, to be changed; copied first if another tensor shares them.
+    ///
+    /// A tensor that was recorded stays what the tape saw: results computed before are not affected.
+    pub fn make_mut(&mut self) -> &mut [f32] {
+        let len = self.len();
+        let whole = self.offset == 0 && self.storage.as_slice().len() == len;
+        if !whole || Arc::get_mut(&mut self.storage).is_none() {
+            let mut copy = Buffer::scratch(len);
+            copy.as_mut_slice().copy_from_slice(self.data());
+            self.storage = Arc::new(copy);
+            self.offset = 0;
+        }
+        Arc::get_mut(&mut self.storage).expect("made unique above").as_mut_slice()
+    }
+
+    /// A copy of the elements, last index fastest.
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.data().to_vec()
+    }
+
+    /// The only element.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not exactly one.
+    pub fn item(&self) -> Result<f32> {
+        match self.data() {
+            [x] => Ok(*x),
+            _ => Err(Error::shape("item", "one element", &self.shape)),
+        }
+    }
+
+    /// The same elements without a place on the tape: no gradient flows through the result.
+    pub fn detach(&self) -> Self {
+        Self { node: None, ..self.clone() }
+    }
+
+    /// The same elements as a leaf: [`Gradients::of`] this tensor will hold its gradient.
+    pub fn watch(&self) -> Self {
+        Self { node: Some(tape::Node::leaf()), ..self.clone() }
+    }
+
+    /// Whether operations on this tensor are recorded.
+    pub fn requires_grad(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The same memory under another shape, off the tape; the caller has checked the length.
+    pub(crate) fn view(&self, shape: &[usize]) -> Self {
+        assert_eq!(shape_len(shape), self.len(), "a view keeps the number of elements");
+        Self { shape: shape.to_vec(), node: None, ..self.clone() }
+    }
+
+    /// Rows `start .. start + count` of the first axis in the same memory, off the tape; the caller has checked the range.
+    pub(crate) fn rows(&self, start: usize, count: usize) -> Self {
+        let row = shape_len(&self.shape[1..]);
+        assert!(start + count <= self.shape[0], "rows lie inside the tensor");
+        let mut shape = self.shape.clone();
+        shape[0] = count;
+        Self { shape, storage: self.storage.clone(), offset: self.offset + start * row, node: None }
+    }
+}
+
+/// The number of elements of a shape that the program made itself.
+fn shape_len(shape: &[usize]) -> usize {
+    shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).expect("the number of elements fits a machine word")
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor{:?}", self.shape)?;
+        let data = self.data();
+        if data.len() <= 16 { write!(f, " {data:?}") } else { write!(f, " {:?}…", &data[..8]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_to_shared_memory_leaves_the_other_reader_alone() {
+        let a = Tensor::from_vec(vec![1.0, 2.0], &[2]).unwrap();
+        let mut b = a.clone();
+        b.make_mut()[0] = 9.0;
+        assert_eq!(a.to_vec(), [1.0, 2.0]);
+        assert_eq!(b.to_vec(), [9.0, 2.0]);
+    }
+
+    #[test]
+    fn a_write_to_rows_leaves_the_whole_alone() {
+        let whole = Tensor::from_vec((0..6).map(|i| i as f32).collect(), &[3, 2]).unwrap();
+        let mut row = whole.rows(1, 1);
+        row.make_mut()[0] = 9.0;
+        assert_eq!(row.to_vec(), [9.0, 3.0]);
+        assert_eq!(whole.data()[2], 2.0);
+    }
+
+    #[test]
+    fn wrong_lengths_are_errors() {
+        assert!(Tensor::from_vec(vec![1.0; 3], &[2, 2]).is_err());
+        assert!(Tensor::from_vec(vec![], &[usize::MAX, 2]).is_err());
+        assert!(Tensor::zeros(&[2]).item().is_err());
+        assert!(Tensor::zeros(&[2]).dim(1).is_err());
+        assert!(Tensor::zeros(&[2]).backward().is_err());
+    }
+
+    #[test]
+    fn tensors_cross_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Tensor>();
+        check::<Gradients>();
+        check::<IdTensor>();
+    }
+}
