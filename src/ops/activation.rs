@@ -1,0 +1,119 @@
+//! Element-wise non-linearities, softmax and log-softmax.
+
+pub use crate::kernels::vecmath::Activation;
+
+use crate::error::{Error, Result};
+use crate::kernels::vecmath;
+use crate::tensor::{Tensor, tape};
+
+impl Tensor {
+    /// `activation` of each element.
+    pub fn activate(&self, activation: Activation) -> Tensor {
+        let y = Tensor::write(self.shape(), |y| vecmath::activation(activation, self.data(), y));
+        tape::record("activation", &[self], y, || {
+            let x = self.detach();
+            Box::new(move |dy, _| {
+                let dx =
+                    Tensor::write(x.shape(), |dx| vecmath::activation_backward(activation, dy.data(), x.data(), dx));
+                Ok(vec![Some(dx)])
+            })
+        })
+    }
+
+    /// `max(x, 0)`.
+    pub fn relu(&self) -> Tensor {
+        self.activate(Activation::Relu)
+    }
+
+    /// `x Φ(x)` with the error function (Hendrycks and Gimpel 2016).
+    pub fn gelu(&self) -> Tensor {
+        self.activate(Activation::Gelu)
+    }
+
+    /// The approximation of [`Tensor::gelu`] by tanh, as GPT-2 has it.
+    pub fn gelu_tanh(&self) -> Tensor {
+        self.activate(Activation::GeluTanh)
+    }
+
+    /// `x σ(x)`, also called swish.
+    pub fn silu(&self) -> Tensor {
+        self.activate(Activation::Silu)
+    }
+
+    /// `1 / (1 + e⁻ˣ)`.
+    pub fn sigmoid(&self) -> Tensor {
+        self.activate(Activation::Sigmoid)
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(&self) -> Tensor {
+        self.activate(Activation::Tanh)
+    }
+
+    /// `eˣ / Σ eˣ` along the last axis; a row of nothing but -∞ gives zeros.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a scalar.
+    pub fn softmax(&self) -> Result<Tensor> {
+        let cols = rows_of(self, "softmax")?;
+        let y = Tensor::write(self.shape(), |y| vecmath::softmax(self.data(), cols, y));
+        let saved = y.clone();
+        Ok(tape::record("softmax", &[self], y, || {
+            Box::new(move |dy, _| {
+                let dx =
+                    Tensor::write(saved.shape(), |dx| vecmath::softmax_backward(dy.data(), saved.data(), cols, dx));
+                Ok(vec![Some(dx)])
+            })
+        }))
+    }
+
+    /// `x - ln Σ eˣ` along the last axis.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a scalar.
+    pub fn log_softmax(&self) -> Result<Tensor> {
+        let cols = rows_of(self, "log_softmax")?;
+        let y = Tensor::write(self.shape(), |y| vecmath::log_softmax(self.data(), cols, y));
+        let saved = y.clone();
+        Ok(tape::record("log_softmax", &[self], y, || {
+            Box::new(move |dy, _| {
+                let write = |dx: &mut [f32]| vecmath::log_softmax_backward(dy.data(), saved.data(), cols, dx);
+                Ok(vec![Some(Tensor::write(saved.shape(), write))])
+            })
+        }))
+    }
+}
+
+/// The length of the last axis, which must exist.
+fn rows_of(x: &Tensor, op: &str) -> Result<usize> {
+    x.shape().last().copied().ok_or_else(|| Error::shape(op, "at least one axis", x.shape()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::gradient_check::{check, sample};
+
+    #[test]
+    fn gradients_match_central_differences() {
+        use Activation::{Gelu, GeluTanh, Relu, Sigmoid, Silu, Tanh};
+        for shape in [&[7][..], &[3, 5], &[2, 17]] {
+            // No element within a step of the corner of ReLU.
+            let mut x = sample(shape, 3);
+            x.make_mut().iter_mut().for_each(|x| *x += 0.05 * x.signum());
+            for activation in [Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh] {
+                check(&format!("{activation:?}"), &[x.clone()], |x| Ok(x[0].activate(activation)));
+            }
+            check("softmax", &[x.clone()], |x| x[0].softmax());
+            check("log_softmax", &[x], |x| x[0].log_softmax());
+        }
+    }
+
+    #[test]
+    fn softmax_of_an_empty_or_masked_row_is_no_poison() {
+        let masked = Tensor::full(&[1, 3], f32::NEG_INFINITY).softmax().unwrap();
+        assert_eq!(masked.to_vec(), [0.0; 3]);
+        assert_eq!(Tensor::zeros(&[2, 0]).softmax().unwrap().shape(), [2, 0]);
+        assert!(Tensor::scalar(1.0).softmax().is_err());
+    }
+}

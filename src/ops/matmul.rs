@@ -1,0 +1,188 @@
+//! Products of matrices, of batches of matrices, and with a layer's weight.
+
+use crate::error::{Error, Result};
+use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm, gemm_batch};
+use crate::kernels::vecmath;
+use crate::tensor::{Tensor, tape};
+
+/// Which operand of a product is taken transposed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transposed {
+    Neither,
+    A,
+    B,
+}
+
+/// A batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, off the tape; the caller has checked the shapes. `b` may be one matrix for all.
+fn product(a: &Tensor, b: &Tensor, transposed: Transposed) -> Tensor {
+    let matrix = |x: &Tensor| (x.shape()[x.rank() - 2], x.shape()[x.rank() - 1]);
+    let ((a_rows, a_cols), (b_rows, b_cols)) = (matrix(a), matrix(b));
+    let batch: usize = a.shape()[..a.rank() - 2].iter().product();
+    let left = match transposed {
+        Transposed::A => Mat::transposed(a.data(), a_cols, a_rows),
+        _ => Mat::new(a.data(), a_rows, a_cols),
+    };
+    let right = match transposed {
+        Transposed::B => Mat::transposed(b.data(), b_cols, b_rows),
+        _ => Mat::new(b.data(), b_rows, b_cols),
+    };
+    let mut shape = a.shape()[..a.rank() - 2].to_vec();
+    shape.extend([left.rows(), right.cols()]);
+    let b_stride = if b.rank() == 2 { 0 } else { b_rows * b_cols };
+    Tensor::write(&shape, |c| gemm_batch(batch, left, a_rows * a_cols, right, b_stride, c, Beta::Zero))
+}
+
+impl Tensor {
+    /// The matrix product over the last two axes: `[…, m, k] · […, k, n] → […, m, n]`.
+    ///
+    /// The leading axes are equal, or `other` is one matrix for all.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes do not fit.
+    pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        let (a, b) = (self.shape(), other.shape());
+        let fits = a.len() >= 2
+            && b.len() >= 2
+            && a[a.len() - 1] == b[b.len() - 2]
+            && (b.len() == 2 || a[..a.len() - 2] == b[..b.len() - 2]);
+        if !fits {
+            return Err(Error::shape("matmul", format!("a right factor for {a:?}"), b));
+        }
+        if other.rank() == 2 && self.rank() > 2 {
+            // One tall product.
+            let rows = self.len() / a[a.len() - 1].max(1);
+            let mut shape = a[..a.len() - 1].to_vec();
+            shape.push(b[1]);
+            return self.reshape(&[rows, a[a.len() - 1]])?.matmul(other)?.reshape(&shape);
+        }
+        let y = product(self, other, Transposed::Neither);
+        Ok(tape::record("matmul", &[self, other], y, || {
+            let (a, b) = (self.detach(), other.detach());
+            Box::new(move |dy, needs| {
+                // dA = dC·Bᵀ, dB = Aᵀ·dC
+                let da = needs[0].then(|| product(&dy, &b, Transposed::B));
+                Ok(vec![da, needs[1].then(|| product(&a, &dy, Transposed::A))])
+            })
+        }))
+    }
+
+    /// As [`Tensor::matmul`] with the last two axes of `other` exchanged: `[…, m, k] · […, n, k]ᵀ → […, m, n]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes do not fit.
+    pub fn matmul_transposed(&self, other: &Tensor) -> Result<Tensor> {
+        let (a, b) = (self.shape(), other.shape());
+        let fits = a.len() >= 2 && a.len() == b.len() && a.last() == b.last() && a[..a.len() - 2] == b[..b.len() - 2];
+        if !fits {
+            return Err(Error::shape("matmul_transposed", format!("a right factor for {a:?}"), b));
+        }
+        let y = product(self, other, Transposed::B);
+        Ok(tape::record("matmul_transposed", &[self, other], y, || {
+            let (a, b) = (self.detach(), other.detach());
+            Box::new(move |dy, needs| {
+                // C = A·Bᵀ: dA = dC·B, dB = dCᵀ·A
+                let da = needs[0].then(|| product(&dy, &b, Transposed::Neither));
+                Ok(vec![da, needs[1].then(|| product(&dy, &a, Transposed::A))])
+            })
+        }))
+    }
+}
+
+/// How a layer's weight matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightLayout {
+    /// `[out_features, in_features]`, as `torch.nn.Linear` has it.
+    OutIn,
+    /// `[in_features, out_features]`, as GPT-2's checkpoints have it.
+    InOut,
+}
+
+/// `y = x·Wᵀ + b` over the last axis.
+///
+/// # Shapes
+/// `x: […, in_features]`, `weight` as `layout` says, `bias: [out_features]` → `[…, out_features]`.
+///
+/// # Errors
+/// [`Error::Shape`] if they do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, layout: WeightLayout) -> Result<Tensor> {
+    let (n_out, n_in) = match (weight.shape(), layout) {
+        (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
+        (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
+        (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
+    };
+    if x.shape().last() != Some(&n_in) {
+        return Err(Error::shape("linear", format!("[…, {n_in}]"), x.shape()));
+    }
+    if let Some(bias) = bias.filter(|b| b.shape() != [n_out]) {
+        return Err(Error::shape("linear bias", format!("[{n_out}]"), bias.shape()));
+    }
+    let rows: usize = x.shape()[..x.rank() - 1].iter().product();
+    let mut shape = x.shape().to_vec();
+    shape[x.rank() - 1] = n_out;
+    // W as the right factor [in, out], and as that of the gradient [out, in].
+    let right = move |w: &Tensor, f: &mut dyn FnMut(Mat<'_>)| match layout {
+        WeightLayout::OutIn => f(Mat::transposed(w.data(), n_in, n_out)),
+        WeightLayout::InOut => f(Mat::new(w.data(), n_in, n_out)),
+    };
+    let y = Tensor::write(&shape, |y| {
+        let epilogue = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
+        right(weight, &mut |w| gemm(Mat::new(x.data(), rows, n_in), w, y, Beta::Zero, epilogue));
+    });
+    let inputs = [Some(x), Some(weight), bias];
+    let inputs: Vec<&Tensor> = inputs.into_iter().flatten().collect();
+    Ok(tape::record("linear", &inputs, y, || {
+        let (x, w) = (x.detach(), weight.detach());
+        Box::new(move |dy, needs| {
+            let dx = needs[0].then(|| {
+                Tensor::write(x.shape(), |dx| {
+                    let dy = Mat::new(dy.data(), rows, n_out);
+                    right(&w, &mut |w| gemm(dy, w.t(), dx, Beta::Zero, Epilogue::default()));
+                })
+            });
+            let dw = needs[1].then(|| {
+                let (x, dy) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
+                Tensor::write(w.shape(), |dw| match layout {
+                    WeightLayout::OutIn => gemm(dy.t(), x, dw, Beta::Zero, Epilogue::default()),
+                    WeightLayout::InOut => gemm(x.t(), dy, dw, Beta::Zero, Epilogue::default()),
+                })
+            });
+            let mut gradients = vec![dx, dw];
+            if let Some(&needed) = needs.get(2) {
+                let sum = |db: &mut [f32]| vecmath::sum_rows(dy.data(), n_out, db, false);
+                gradients.push(needed.then(|| Tensor::write(&[n_out], sum)));
+            }
+            Ok(gradients)
+        })
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::gradient_check::{check, sample};
+
+    #[test]
+    fn gradients_match_central_differences() {
+        check("matmul", &[sample(&[3, 5], 1), sample(&[5, 2], 2)], |x| x[0].matmul(&x[1]));
+        check("batched", &[sample(&[2, 3, 4], 1), sample(&[2, 4, 5], 2)], |x| x[0].matmul(&x[1]));
+        check("one for all", &[sample(&[2, 3, 4], 1), sample(&[4, 5], 2)], |x| x[0].matmul(&x[1]));
+        let pair = [sample(&[2, 3, 4], 1), sample(&[2, 5, 4], 2)];
+        check("transposed", &pair, |x| x[0].matmul_transposed(&x[1]));
+        check("twice", &[sample(&[3, 3], 1)], |x| x[0].matmul(&x[0]));
+        let layer = [sample(&[2, 3, 4], 1), sample(&[5, 4], 2), sample(&[5], 3)];
+        check("linear", &layer, |x| linear(&x[0], &x[1], Some(&x[2]), WeightLayout::OutIn));
+        check("no bias", &layer[..2], |x| linear(&x[0], &x[1], None, WeightLayout::OutIn));
+        let layer = [sample(&[7, 4], 1), sample(&[4, 5], 2), sample(&[5], 3)];
+        check("linear in-out", &layer, |x| linear(&x[0], &x[1], Some(&x[2]), WeightLayout::InOut));
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let x = Tensor::zeros(&[2, 3]);
+        assert!(x.matmul(&Tensor::zeros(&[2, 3])).is_err());
+        assert!(x.matmul(&Tensor::zeros(&[3])).is_err());
+        assert!(linear(&x, &Tensor::zeros(&[4, 2]), None, WeightLayout::OutIn).is_err());
+        let w = Tensor::zeros(&[4, 3]);
+        assert!(linear(&x, &w, Some(&Tensor::zeros(&[3])), WeightLayout::OutIn).is_err());
+    }
+}

@@ -1,0 +1,38 @@
+//! Floor 3: differentiable operations, one family a file, forward and backward side by side.
+//!
+//! Each operation checks the shapes it is given, calls kernels, and hangs its backward formula on the tape. Gradients are called
+//! as their tensor with a `d` in front. Every operation is tested against central differences.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`arithmetic`] | element by element, with NumPy's broadcasting |
+//! | [`shape`] | reshape, permute, narrow, concatenate, stack |
+//! | [`reduce`] | sums and means |
+//! | [`activation`] | ReLU, GELU, SiLU, sigmoid, tanh, softmax, log-softmax |
+//! | [`matmul`] | products of matrices and batches of them; `linear` |
+//! | [`norm`] | layer and RMS normalisation |
+//! | [`embedding`] | rows by id |
+//! | [`loss`] | cross-entropy, binary cross-entropy, mean squared error |
+//! | [`dropout`] | random zeros |
+//!
+//! This floor must not know parameters or names.
+
+pub mod activation;
+pub mod arithmetic;
+pub mod dropout;
+pub mod embedding;
+#[cfg(test)]
+pub(crate) mod gradient_check;
+pub mod loss;
+pub mod matmul;
+pub mod norm;
+pub mod reduce;
+pub mod shape;
+
+pub use activation::Activation;
+pub use dropout::dropout;
+pub use embedding::embedding;
+pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
+pub use matmul::linear;
+pub use norm::{layer_norm, rms_norm};
+pub use shape::{concat, stack};

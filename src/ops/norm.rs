@@ -1,0 +1,105 @@
+//! Layer normalisation (Ba, Kiros, Hinton 2016) and RMS normalisation (Zhang, Sennrich 2019), over the last axis.
+
+use crate::error::{Error, Result};
+use crate::kernels::vecmath;
+use crate::tensor::{Tensor, tape};
+
+/// Makes sure that a gain or shift has one value per column.
+fn check_columns(op: &str, x: &Tensor, columns: &Tensor) -> Result<usize> {
+    match x.shape().last() {
+        Some(&cols) if columns.shape() == [cols] => Ok(cols),
+        _ => Err(Error::shape(op, format!("the last axis of {:?}", x.shape()), columns.shape())),
+    }
+}
+
+/// `(x - mean) / √(variance + eps) · weight + bias`, mean and variance of each row.
+///
+/// # Shapes
+/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`.
+///
+/// # Errors
+/// [`Error::Shape`] if they do not fit.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+    let cols = check_columns("layer_norm weight", x, weight)?;
+    if let Some(bias) = bias {
+        check_columns("layer_norm bias", x, bias)?;
+    }
+    let rows = x.len() / cols.max(1);
+    let mut mean = vec![0.0; rows];
+    let mut rstd = vec![0.0; rows];
+    let y = Tensor::write(x.shape(), |y| {
+        vecmath::layer_norm(x.data(), Some(weight.data()), bias.map(Tensor::data), eps, y, &mut mean, &mut rstd);
+    });
+    let inputs: Vec<&Tensor> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
+    Ok(tape::record("layer_norm", &inputs, y, || {
+        let (x, weight) = (x.detach(), weight.detach());
+        Box::new(move |dy, needs| {
+            let mut dx = Tensor::write(x.shape(), |_| ());
+            let mut dw = needs[1].then(|| Tensor::zeros(&[cols]));
+            let mut db = (needs.get(2) == Some(&true)).then(|| Tensor::zeros(&[cols]));
+            vecmath::layer_norm_backward(
+                dy.data(),
+                x.data(),
+                Some(weight.data()),
+                &mean,
+                &rstd,
+                dx.make_mut(),
+                dw.as_mut().map(Tensor::make_mut),
+                db.as_mut().map(Tensor::make_mut),
+            );
+            let mut gradients = vec![Some(dx), dw];
+            if needs.len() == 3 {
+                gradients.push(db);
+            }
+            Ok(gradients)
+        })
+    }))
+}
+
+/// `x / √(mean of x² + eps) · weight`, the mean of each row.
+///
+/// # Shapes
+/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`.
+///
+/// # Errors
+/// [`Error::Shape`] if they do not fit.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let cols = check_columns("rms_norm weight", x, weight)?;
+    let mut rstd = vec![0.0; x.len() / cols.max(1)];
+    let y = Tensor::write(x.shape(), |y| vecmath::rms_norm(x.data(), weight.data(), eps, y, &mut rstd));
+    Ok(tape::record("rms_norm", &[x, weight], y, || {
+        let (x, weight) = (x.detach(), weight.detach());
+        Box::new(move |dy, needs| {
+            let mut dx = Tensor::write(x.shape(), |_| ());
+            let mut dw = needs[1].then(|| Tensor::zeros(&[cols]));
+            let dw_slice = dw.as_mut().map(Tensor::make_mut);
+            vecmath::rms_norm_backward(dy.data(), x.data(), weight.data(), &rstd, dx.make_mut(), dw_slice);
+            Ok(vec![Some(dx), dw])
+        })
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::gradient_check::{check, sample};
+
+    #[test]
+    fn gradients_match_central_differences() {
+        for shape in [&[3, 5][..], &[2, 2, 17], &[1, 33]] {
+            let cols = [*shape.last().unwrap()];
+            let inputs = [sample(shape, 1), sample(&cols, 2), sample(&cols, 3)];
+            check("layer_norm", &inputs, |x| layer_norm(&x[0], &x[1], Some(&x[2]), 1e-5));
+            check("layer_norm without bias", &inputs[..2], |x| layer_norm(&x[0], &x[1], None, 1e-5));
+            check("rms_norm", &inputs[..2], |x| rms_norm(&x[0], &x[1], 1e-6));
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let x = Tensor::zeros(&[2, 3]);
+        assert!(layer_norm(&x, &Tensor::zeros(&[2]), None, 1e-5).is_err());
+        assert!(layer_norm(&x, &Tensor::zeros(&[3]), Some(&Tensor::zeros(&[1, 3])), 1e-5).is_err());
+        assert!(rms_norm(&Tensor::scalar(1.0), &Tensor::zeros(&[1]), 1e-5).is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! The same numbers in another arrangement: reshape, permute, narrow, concatenate, stack.
+
+use crate::error::{Error, Result};
+use crate::tensor::{Tensor, tape};
+
+/// `(outer, axis, inner)`: how many blocks before, at and after `axis`.
+fn split_at(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+}
+
+impl Tensor {
+    /// The same elements in the same order under another shape; no copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        if shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)) != Some(self.len()) {
+            return Err(Error::shape("reshape", format!("{} elements", self.len()), shape));
+        }
+        let from = self.shape().to_vec();
+        Ok(tape::record("reshape", &[self], self.view(shape), || Box::new(move |dy, _| Ok(vec![Some(dy.view(&from))]))))
+    }
+
+    /// Axes in another order: axis `i` of the result is axis `axes[i]` of `self`. Copies.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `axes` is not a permutation of `0..rank`.
+    pub fn permute(&self, axes: &[usize]) -> Result<Tensor> {
+        let mut inverse = vec![usize::MAX; self.rank()];
+        for (i, &axis) in axes.iter().enumerate() {
+            if let Some(place) = inverse.get_mut(axis) {
+                *place = i;
+            }
+        }
+        if axes.len() != self.rank() || inverse.contains(&usize::MAX) {
+            let expected = format!("a permutation of 0..{}", self.rank());
+            return Err(Error::argument("permute axes", expected, format!("{axes:?}")));
+        }
+        Ok(tape::record("permute", &[self], permuted(self, axes), || {
+            Box::new(move |dy, _| Ok(vec![Some(permuted(&dy, &inverse))]))
+        }))
+    }
+
+    /// Two axes exchanged; negative ones count from the last. Copies.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis.
+    pub fn transpose(&self, a: isize, b: isize) -> Result<Tensor> {
+        let mut axes: Vec<usize> = (0..self.rank()).collect();
+        axes.swap(self.axis(a)?, self.axis(b)?);
+        self.permute(&axes)
+    }
+
+    /// Elements `start .. start + len` along `axis`; no copy if it is the first.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis or range.
+    pub fn narrow(&self, axis: isize, start: usize, len: usize) -> Result<Tensor> {
+        let axis = self.axis(axis)?;
+        let (outer, width, inner) = split_at(self.shape(), axis);
+        if start.checked_add(len).is_none_or(|end| end > width) {
+            let found = format!("{start}..{start}+{len}");
+            return Err(Error::argument("narrow range", format!("a range within 0..{width}"), found));
+        }
+        let mut shape = self.shape().to_vec();
+        shape[axis] = len;
+        let y = if axis == 0 {
+            self.rows(start, len)
+        } else {
+            Tensor::write(&shape, |y| {
+                copy_blocks(self.data(), width * inner, start * inner, y, len * inner, 0, len * inner)
+            })
+        };
+        let from = self.shape().to_vec();
+        Ok(tape::record("narrow", &[self], y, || {
+            Box::new(move |dy, _| {
+                let mut dx = Tensor::zeros(&from);
+                if outer > 0 {
+                    copy_blocks(dy.data(), len * inner, 0, dx.make_mut(), width * inner, start * inner, len * inner);
+                }
+                Ok(vec![Some(dx)])
+            })
+        }))
+    }
+
+    /// `count` parts of equal length along `axis`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the axis does not exist or its length is no multiple of `count`.
+    pub fn split(&self, count: usize, axis: isize) -> Result<Vec<Tensor>> {
+        let width = self.dim(axis)?;
+        if count == 0 || width % count != 0 {
+            return Err(Error::argument("split count", format!("a divisor of {width}"), count));
+        }
+        (0..count).map(|i| self.narrow(axis, i * (width / count), width / count)).collect()
+    }
+}
+
+/// Copies a run of `run` numbers from each block of `x` to each block of `y`.
+fn copy_blocks(x: &[f32], x_block: usize, x_at: usize, y: &mut [f32], y_block: usize, y_at: usize, run: usize) {
+    if run == 0 {
+        return;
+    }
+    for (x, y) in x.chunks_exact(x_block).zip(y.chunks_exact_mut(y_block)) {
+        y[y_at..y_at + run].copy_from_slice(&x[x_at..x_at + run]);
+    }
+}
+
+fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
+    let rank = x.rank();
+    let shape: Vec<usize> = axes.iter().map(|&a| x.shape()[a]).collect();
+    let mut from = vec![1; rank];
+    for i in (1..rank).rev() {
+        from[i - 1] = from[i] * x.shape()[i];
+    }
+    let strides: Vec<usize> = axes.iter().map(|&a| from[a]).collect();
+    // Trailing axes that stay where they are move as one run.
+    let fixed = (0..rank).rev().take_while(|&i| axes[i] == i).count();
+    let run: usize = shape[rank - fixed..].iter().product();
+    Tensor::write(&shape, |y| {
+        if y.is_empty() {
+            return;
+        }
+        let mut index = vec![0; rank - fixed];
+        let mut offset = 0;
+        for y in y.chunks_exact_mut(run) {
+            y.copy_from_slice(&x.data()[offset..offset + run]);
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                offset += strides[axis];
+                if index[axis] < shape[axis] {
+                    break;
+                }
+                offset -= strides[axis] * shape[axis];
+                index[axis] = 0;
+            }
+        }
+    })
+}
+
+/// Tensors joined along an axis; all other axes have equal length.
+///
+/// # Errors
+/// [`Error::Shape`] if they do not; [`Error::Argument`] if there are no tensors or no such axis.
+pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
+    let first = tensors.first().ok_or_else(|| Error::argument("concat", "at least one tensor", "none"))?;
+    let axis = first.axis(axis)?;
+    let mut shape = first.shape().to_vec();
+    for x in &tensors[1..] {
+        let fits = x.rank() == shape.len() && (0..shape.len()).all(|i| i == axis || x.shape()[i] == shape[i]);
+        if !fits {
+            return Err(Error::shape("concat", format!("as {:?} except on axis {axis}", first.shape()), x.shape()));
+        }
+        shape[axis] += x.shape()[axis];
+    }
+    let (_, width, inner) = split_at(&shape, axis);
+    let widths: Vec<usize> = tensors.iter().map(|x| x.shape()[axis]).collect();
+    let y = Tensor::write(&shape, |y| {
+        let mut at = 0;
+        for x in tensors {
+            let run = x.shape()[axis] * inner;
+            copy_blocks(x.data(), run, 0, y, width * inner, at, run);
+            at += run;
+        }
+    });
+    let mut part = shape.clone();
+    Ok(tape::record("concat", tensors, y, || {
+        Box::new(move |dy, needs| {
+            let mut at = 0;
+            let parts = widths.iter().zip(needs).map(|(&w, &needed)| {
+                let start = at;
+                at += w * inner;
+                part[axis] = w;
+                let run = w * inner;
+                needed.then(|| Tensor::write(&part, |dx| copy_blocks(dy.data(), width * inner, start, dx, run, 0, run)))
+            });
+            Ok(parts.collect())
+        })
+    }))
+}
+
+/// Tensors of one shape joined along a new axis.
+///
+/// # Errors
+/// As for [`concat`].
+pub fn stack(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
+    let widened = tensors
+        .iter()
+        .map(|x| {
+            if axis > x.rank() {
+                return Err(Error::argument("stack axis", format!("at most {}", x.rank()), axis));
+            }
+            let mut shape = x.shape().to_vec();
+            shape.insert(axis, 1);
+            x.reshape(&shape)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    concat(&widened.iter().collect::<Vec<_>>(), axis as isize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::gradient_check::{check, sample};
+
+    #[test]
+    fn gradients_match_central_differences() {
+        let x = [sample(&[2, 3, 4], 1)];
+        check("reshape", &x, |x| x[0].reshape(&[6, 4]));
+        check("permute", &x, |x| x[0].permute(&[2, 0, 1]));
+        check("permute with a run", &x, |x| x[0].permute(&[1, 0, 2]));
+        check("transpose", &x, |x| x[0].transpose(-1, -2));
+        for axis in 0..3 {
+            check("narrow", &x, |x| x[0].narrow(axis, 1, 1));
+        }
+        check("split", &x, |x| concat(&x[0].split(3, 1)?.iter().rev().collect::<Vec<_>>(), 1));
+        let two = [sample(&[2, 3, 4], 2), sample(&[2, 1, 4], 3)];
+        check("concat", &two, |x| concat(&[&x[0], &x[1], &x[0]], 1));
+        let two = [sample(&[2, 3], 2), sample(&[2, 3], 3)];
+        for axis in 0..3 {
+            check("stack", &two, |x| stack(&[&x[0], &x[1]], axis));
+        }
+    }
+
+    #[test]
+    fn permute_moves_each_element_to_its_place() {
+        let x = Tensor::from_vec((0..6).map(|i| i as f32).collect(), &[2, 3]).unwrap();
+        assert_eq!(x.permute(&[1, 0]).unwrap().to_vec(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert!(x.permute(&[0, 0]).is_err());
+        assert!(x.permute(&[0]).is_err());
+    }
+
+    #[test]
+    fn ranges_and_shapes_that_do_not_fit_are_errors() {
+        let x = Tensor::zeros(&[2, 3]);
+        assert!(x.narrow(1, 2, 2).is_err());
+        assert!(x.narrow(1, usize::MAX, 2).is_err());
+        assert!(x.narrow(2, 0, 1).is_err());
+        assert!(x.reshape(&[7]).is_err());
+        assert!(x.split(2, 1).is_err());
+        assert!(concat(&[&x, &Tensor::zeros(&[3, 3])], 1).is_err());
+        assert!(concat(&[], 0).is_err());
+    }
+
+    #[test]
+    fn empty_axes_are_allowed() {
+        let x = Tensor::zeros(&[2, 0, 3]);
+        assert_eq!(x.permute(&[2, 0, 1]).unwrap().shape(), [3, 2, 0]);
+        assert_eq!(x.narrow(1, 0, 0).unwrap().shape(), [2, 0, 3]);
+        assert_eq!(concat(&[&x, &Tensor::zeros(&[2, 2, 3])], 1).unwrap().shape(), [2, 2, 3]);
+    }
+}
