@@ -1,0 +1,73 @@
+//! Dropout, active only inside [`train_mode`].
+
+use std::cell::RefCell;
+
+use crate::error::Result;
+use crate::ops;
+use crate::random::Rng;
+use crate::tensor::Tensor;
+
+thread_local! {
+    static TRAINING: RefCell<Option<Rng>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` with dropout on; `rng` decides what is dropped, and stands where the draws left it afterwards.
+///
+/// The mode belongs to the calling thread: what `f` sends to other threads runs without dropout.
+///
+/// ```
+/// use loquat::{Rng, Tensor, nn::{Dropout, train_mode}};
+///
+/// let (dropout, x) = (Dropout::new(0.5), Tensor::full(&[64], 1.0));
+/// assert_eq!(dropout.forward(&x)?.to_vec(), x.to_vec());
+/// let y = train_mode(&mut Rng::seed(1), || dropout.forward(&x))?;
+/// assert!(y.data().contains(&0.0));
+/// # Ok::<(), loquat::Error>(())
+/// ```
+pub fn train_mode<R>(rng: &mut Rng, f: impl FnOnce() -> R) -> R {
+    struct Restore<'a>(&'a mut Rng, Option<Rng>);
+    impl Drop for Restore<'_> {
+        fn drop(&mut self) {
+            let ours = TRAINING.replace(self.1.take());
+            if let Some(ours) = ours {
+                *self.0 = ours;
+            }
+        }
+    }
+    let outer = TRAINING.replace(Some(rng.clone()));
+    let _restore = Restore(rng, outer);
+    f()
+}
+
+/// Zeroes elements at random while training, as `torch.nn.Dropout`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// The probability that an element becomes zero, in `[0, 1)`.
+    pub p: f32,
+}
+
+impl Dropout {
+    /// Dropout of probability `p`, in `[0, 1)`.
+    pub fn new(p: f32) -> Self {
+        Self { p }
+    }
+
+    /// The same shape; the same tensor outside [`train_mode`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) if the probability is out of range, in training only.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        TRAINING.with_borrow_mut(|rng| match rng {
+            Some(rng) => ops::dropout(x, self.p, rng),
+            None => Ok(x.clone()),
+        })
+    }
+
+    /// A key for dropout inside a fused operation: `None` where nothing is dropped.
+    pub(crate) fn key(&self) -> Option<u64> {
+        if self.p == 0.0 {
+            return None;
+        }
+        TRAINING.with_borrow_mut(|rng| rng.as_mut().map(Rng::next_u64))
+    }
+}

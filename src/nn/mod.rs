@@ -1,0 +1,27 @@
+//! Floor 4: layers.
+//!
+//! A layer is a struct whose fields are [`Parameter`]s and other layers, an `init` that takes its parameters from a
+//! [`Parameters`] cursor (random numbers or a checkpoint, by the same code), and a `forward`. Field names are checkpoint keys. `forward` takes `&self`;
+//! whatever changes parameters takes `&mut`.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`parameter`] | [`Parameter`], where it comes from ([`Parameters`], [`Init`]) |
+//! | [`module`] | [`Module`]: visiting the parameters of a layer or model by path |
+//! | [`linear`], [`embedding`], [`norm`], [`dropout`] | the small layers |
+//!
+//! This floor must not know models.
+
+pub mod dropout;
+pub mod embedding;
+pub mod linear;
+pub mod module;
+pub mod norm;
+pub mod parameter;
+
+pub use dropout::{Dropout, train_mode};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use module::Module;
+pub use norm::{LayerNorm, RmsNorm};
+pub use parameter::{Init, Parameter, ParameterSource, Parameters};

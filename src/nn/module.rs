@@ -1,0 +1,131 @@
+//! Visiting the parameters of a layer or model by path: all that optimisers, checkpoints and the like need.
+
+use crate::error::Result;
+use crate::nn::parameter::{Parameter, join};
+use crate::tensor::Gradients;
+
+/// Something that owns parameters. Implement it with [`module!`](crate::module).
+pub trait Module {
+    /// Calls `f` with each parameter and its path below `path`, in the order of the fields.
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter));
+
+    /// As [`Module::visit`], with parameters that may be changed.
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter));
+
+    /// Every parameter with its path.
+    fn parameters(&self) -> Vec<(String, &Parameter)> {
+        let mut all = Vec::new();
+        self.visit("", &mut |path, parameter| all.push((path.to_string(), parameter)));
+        all
+    }
+
+    /// The number of elements in all parameters.
+    fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(|(_, p)| p.len()).sum()
+    }
+
+    /// Freezes (`false`) or frees (`true`) every parameter whose path `select` accepts.
+    fn set_trainable(&mut self, trainable: bool, select: impl Fn(&str) -> bool)
+    where
+        Self: Sized,
+    {
+        self.visit_mut("", &mut |path, parameter| {
+            if select(path) {
+                parameter.set_trainable(trainable);
+            }
+        });
+    }
+
+    /// The paths of trainable parameters that `gradients` says nothing of: parts of the model that the loss did not depend on.
+    fn without_gradient(&self, gradients: &Gradients) -> Vec<String> {
+        let missing = |p: &Parameter| p.is_trainable() && gradients.of(p.tensor()).is_none();
+        self.parameters().into_iter().filter(|(_, p)| missing(p)).map(|(path, _)| path).collect()
+    }
+
+    /// Copies the values of another module with the same paths and shapes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if they differ.
+    fn copy_from(&mut self, other: &Self) -> Result<()>
+    where
+        Self: Sized,
+    {
+        let mut theirs = other.parameters().into_iter();
+        let mut result = Ok(());
+        self.visit_mut("", &mut |_, parameter| {
+            if let (Ok(()), Some((_, value))) = (&result, theirs.next()) {
+                result = parameter.set(value.tensor());
+            }
+        });
+        result
+    }
+}
+
+impl Module for Parameter {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        f(path, self);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        f(path, self);
+    }
+}
+
+impl<M: Module> Module for Option<M> {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.iter().for_each(|module| module.visit(path, f));
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.iter_mut().for_each(|module| module.visit_mut(path, f));
+    }
+}
+
+impl<M: Module> Module for Vec<M> {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.iter().enumerate().for_each(|(i, module)| module.visit(&join(path, i), f));
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.iter_mut().enumerate().for_each(|(i, module)| module.visit_mut(&join(path, i), f));
+    }
+}
+
+/// Implements [`Module`](crate::nn::Module) for a struct: names the fields that hold parameters or other modules.
+///
+/// ```
+/// use loquat::nn::{Linear, Module};
+/// use loquat::Rng;
+///
+/// struct Mlp { up: Linear, down: Linear, width: usize }
+/// loquat::module!(Mlp { up, down });
+///
+/// let mut rng = Rng::seed(0);
+/// let mlp = Mlp { up: Linear::init(2, 8, true, &mut rng)?, down: Linear::init(8, 2, false, &mut rng)?, width: 8 };
+/// let paths: Vec<String> = mlp.parameters().into_iter().map(|(path, _)| path).collect();
+/// assert_eq!(paths, ["up.weight", "up.bias", "down.weight"]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[macro_export]
+macro_rules! module {
+    ($type:ty { $($field:ident),* $(,)? }) => {
+        $crate::module!($type { $($field = stringify!($field)),* });
+    };
+    ($type:ty { $($field:ident = $name:expr),* $(,)? }) => {
+        impl $crate::nn::Module for $type {
+            fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m $crate::nn::Parameter)) {
+                $($crate::nn::Module::visit(&self.$field, &$crate::nn::module::below(path, $name), f);)*
+            }
+
+            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut $crate::nn::Parameter)) {
+                $($crate::nn::Module::visit_mut(&mut self.$field, &$crate::nn::module::below(path, $name), f);)*
+            }
+        }
+    };
+}
+
+/// The path of a field; an empty name adds no segment. For [`module!`](crate::module).
+#[doc(hidden)]
+pub fn below(path: &str, name: &str) -> String {
+    if name.is_empty() { path.to_string() } else { join(path, name) }
+}
