@@ -2,8 +2,10 @@
 
 pub mod embeddings;
 pub mod error;
+pub mod generation;
 pub mod kernels;
 pub mod mapped;
+pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod random;
@@ -13,6 +15,7 @@ pub mod training;
 
 pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
+pub use generation::GenerationConfig;
 pub use mapped::{Load, MappedFile};
 pub use random::Rng;
 pub use tensor::{Gradients, IdTensor, Tensor, no_grad};

@@ -1,0 +1,77 @@
+//! Draws a token from logits.
+
+use crate::error::{Error, Result};
+use crate::random::Rng;
+
+/// The place of the largest logit, the first of equals.
+///
+/// # Errors
+/// [`Error::NotFinite`] if there is none: all are -∞, or one is not a number.
+pub fn greedy(logits: &[f32]) -> Result<u32> {
+    let mut best = None;
+    for (i, &x) in logits.iter().enumerate() {
+        if x.is_nan() || x == f32::INFINITY {
+            return Err(not_finite(x));
+        }
+        if x > best.map_or(f32::NEG_INFINITY, |(_, largest)| largest) {
+            best = Some((i, x));
+        }
+    }
+    best.map(|(i, _)| i as u32).ok_or_else(|| not_finite(f32::NEG_INFINITY))
+}
+
+/// A token drawn with the probabilities `softmax(logits)`, by the inverse of their sum in `f64`.
+///
+/// # Errors
+/// As for [`greedy`].
+pub fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
+    let largest = logits[greedy(logits)? as usize];
+    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
+    let mut left = rng.uniform_f64() * weights.iter().sum::<f64>();
+    let mut drawn = 0;
+    for (i, &weight) in weights.iter().enumerate() {
+        if weight > 0.0 {
+            drawn = i;
+            if left < weight {
+                break;
+            }
+            left -= weight;
+        }
+    }
+    Ok(drawn as u32)
+}
+
+fn not_finite(x: f32) -> Error {
+    Error::NotFinite { what: "logits of the next token".into(), found: f64::from(x) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_are_the_probabilities() {
+        let probabilities = [0.5, 0.0, 0.2, 0.3];
+        let logits = probabilities.map(f32::ln);
+        let mut rng = Rng::seed(3);
+        let mut counts = [0usize; 4];
+        for _ in 0..100_000 {
+            counts[sample(&logits, &mut rng).unwrap() as usize] += 1;
+        }
+        // χ² with 2 degrees of freedom stays below 13.8 with probability 0.999.
+        let term = |(&c, &p): (&usize, &f32)| {
+            let expected = 1e5 * f64::from(p);
+            if expected == 0.0 { 0.0 } else { (c as f64 - expected).powi(2) / expected }
+        };
+        let chi_square: f64 = counts.iter().zip(&probabilities).map(term).sum();
+        assert!(counts[1] == 0 && chi_square < 13.8, "{counts:?}: {chi_square}");
+    }
+
+    #[test]
+    fn logits_that_are_no_distribution_are_errors() {
+        for logits in [&[][..], &[f32::NEG_INFINITY; 3], &[1.0, f32::NAN], &[f32::INFINITY]] {
+            assert!(greedy(logits).is_err() && sample(logits, &mut Rng::seed(0)).is_err(), "{logits:?}");
+        }
+        assert_eq!(greedy(&[1.0, 2.0, 2.0]).unwrap(), 1);
+    }
+}

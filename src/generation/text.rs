@@ -1,0 +1,120 @@
+//! The iterator of text.
+
+use crate::error::Result;
+use crate::generation::config::GenerationConfig;
+use crate::generation::stopping::{Released, StopStrings};
+use crate::generation::tokens::{StopReason, Tokens, generate};
+use crate::models::CausalLm;
+use crate::text::{DecodeStream, Tokenizer};
+
+/// Pieces of text that continue a prompt: whole characters, without the prompt. See [`stream`].
+pub struct TextStream<'m, M: CausalLm> {
+    tokens: Tokens<'m, M>,
+    decoder: Option<DecodeStream<'m>>,
+    stops: StopStrings,
+}
+
+/// Continues `prompt`, piece by piece. A piece may be empty while a character is incomplete or a stop string may have begun.
+///
+/// # Errors
+/// As for [`generate`], and what the tokenizer cannot encode.
+pub fn stream<'m, M: CausalLm>(
+    model: &'m M,
+    tokenizer: &'m Tokenizer,
+    prompt: &str,
+    config: &GenerationConfig,
+) -> Result<TextStream<'m, M>> {
+    let ids = tokenizer.encode(prompt)?.input_ids;
+    stream_ids(model, tokenizer, &ids, config)
+}
+
+/// As [`stream`], from token ids.
+///
+/// # Errors
+/// As for [`generate`].
+pub fn stream_ids<'m, M: CausalLm>(
+    model: &'m M,
+    tokenizer: &'m Tokenizer,
+    prompt_ids: &[u32],
+    config: &GenerationConfig,
+) -> Result<TextStream<'m, M>> {
+    Ok(TextStream {
+        tokens: generate(model, prompt_ids, config)?,
+        decoder: Some(tokenizer.decode_stream()),
+        stops: StopStrings::new(config.stop_strings.clone()),
+    })
+}
+
+impl<M: CausalLm> TextStream<'_, M> {
+    /// The prompt and what was written so far.
+    pub fn ids(&self) -> &[u32] {
+        self.tokens.ids()
+    }
+
+    /// What was written so far.
+    pub fn new_ids(&self) -> &[u32] {
+        self.tokens.new_ids()
+    }
+
+    /// Why the text ended; `None` while it goes on.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.tokens.stop_reason()
+    }
+
+    fn release(&mut self, piece: &str) -> String {
+        match self.stops.push(piece) {
+            Released::Text(text) => text,
+            Released::Stopped(text) => {
+                self.tokens.stop(StopReason::StopString);
+                self.decoder = None;
+                text
+            }
+        }
+    }
+}
+
+impl<M: CausalLm> Iterator for TextStream<'_, M> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        let decoder = self.decoder.as_mut()?;
+        match self.tokens.next() {
+            Some(Ok(id)) => Some(decoder.step(id).map(|piece| self.release(&piece))),
+            Some(Err(error)) => {
+                self.decoder = None;
+                Some(Err(error))
+            }
+            None => {
+                let decoder = self.decoder.take()?;
+                Some(decoder.finish().map(|piece| {
+                    let text = self.release(&piece);
+                    text + &self.stops.finish()
+                }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::tokens::tests::Counting;
+    use crate::text::TokenizerTrainer;
+
+    #[test]
+    fn text_streams_until_a_stop_string() {
+        let tokenizer = TokenizerTrainer::chars().train(["abcdefghij"]).unwrap();
+        let model = Counting { max_seq_len: None };
+        let config = GenerationConfig::default().greedy().max_new_tokens(6);
+        let first = tokenizer.decode(&[0]).unwrap();
+        let pieces = |config: &GenerationConfig| {
+            let stream = stream(&model, &tokenizer, &first, config).unwrap();
+            stream.map(|piece| piece.unwrap()).collect::<Vec<_>>()
+        };
+        let all = pieces(&config).concat();
+        assert_eq!(all, tokenizer.decode(&[1, 2, 3, 4, 5, 6]).unwrap());
+        let stop: String = all.chars().skip(2).take(2).collect();
+        let before: String = all.chars().take(2).collect();
+        assert_eq!(pieces(&config.stop(stop)).concat(), before);
+    }
+}
