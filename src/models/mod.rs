@@ -3,9 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | [`causal`] | what generation and training need of a model that continues text |
+//! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
 //!
 //! This floor must not know generation or training.
 
 pub mod causal;
+pub mod mlp;
 
 pub use causal::{CausalLm, DecodeState};
+pub use mlp::{MlpConfig, MlpLm};

@@ -1,0 +1,193 @@
+//! A feed-forward language model over a window of word vectors.
+//!
+//! `logits = W·tanh(H·[e(xₜ₋ₙ₊₁); …; e(xₜ)] + d) + b`: Bengio, Ducharme, Vincent, Jauvin, "A Neural Probabilistic Language
+//! Model", 2003 (<https://www.jmlr.org/papers/v3/bengio03a.html>), without its optional direct connections, with dropout on the
+//! vectors and the hidden layer. Before the beginning of a text stand vectors of zeros.
+//!
+//! | tensor | shape |
+//! |---|---|
+//! | `embedding.weight` | `[vocab_size, d_model]` |
+//! | `hidden.weight`, `.bias` | `[d_ff, window · d_model]`, `[d_ff]` |
+//! | `head.weight`, `.bias` | `[vocab_size, d_ff]`, `[vocab_size]` |
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::models::causal::{CausalLm, DecodeState};
+use crate::nn::{Dropout, Embedding, Linear, Parameters};
+use crate::ops;
+use crate::tensor::{IdTensor, Tensor};
+
+/// The sizes of an [`MlpLm`]: its `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MlpConfig {
+    /// Always `"loquat-mlp"`.
+    pub model_type: String,
+    /// The number of token ids.
+    pub vocab_size: usize,
+    /// Width of a token's vector.
+    pub d_model: usize,
+    /// Width of the hidden layer.
+    pub d_ff: usize,
+    /// How many tokens are seen.
+    pub window: usize,
+    /// Probability of dropout, in `[0, 1)`.
+    pub dropout: f32,
+}
+
+impl MlpConfig {
+    /// The `model_type` of this architecture.
+    pub const MODEL_TYPE: &'static str = "loquat-mlp";
+
+    /// A model of these sizes without dropout.
+    pub fn new(vocab_size: usize, d_model: usize, d_ff: usize, window: usize) -> Self {
+        Self { model_type: Self::MODEL_TYPE.into(), vocab_size, d_model, d_ff, window, dropout: 0.0 }
+    }
+
+    /// Makes sure that a model of these sizes can exist.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first key that is wrong.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |key: &str, expected: &str, found: String| {
+            Err(Error::Config { key: key.into(), expected: expected.into(), found })
+        };
+        if self.model_type != Self::MODEL_TYPE {
+            return wrong("model_type", Self::MODEL_TYPE, self.model_type.clone());
+        }
+        let sizes = [self.vocab_size, self.d_model, self.d_ff, self.window];
+        for (key, size) in ["vocab_size", "d_model", "d_ff", "window"].into_iter().zip(sizes) {
+            if !(1..1 << 31).contains(&size) {
+                return wrong(key, "a number from 1 to 2^31 - 1", size.to_string());
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return wrong("dropout", "a probability in [0, 1)", self.dropout.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The model. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct MlpLm {
+    /// Sizes.
+    pub config: MlpConfig,
+    /// A vector for each token.
+    pub embedding: Embedding,
+    /// From the window to the hidden layer.
+    pub hidden: Linear,
+    /// From the hidden layer to the logits.
+    pub head: Linear,
+    dropout: Dropout,
+}
+
+crate::module!(MlpLm { embedding, hidden, head });
+
+impl MlpLm {
+    /// A model from random numbers or from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that cannot be; else as for [`Parameters::get`].
+    pub fn init<'a>(config: &MlpConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        config.check()?;
+        let mut p = p.into();
+        let &MlpConfig { vocab_size, d_model, d_ff, window, dropout, .. } = config;
+        Ok(Self {
+            embedding: Embedding::init(vocab_size, d_model, 1.0, p.at("embedding"))?,
+            hidden: Linear::init(window.saturating_mul(d_model), d_ff, true, p.at("hidden"))?,
+            head: Linear::init(d_ff, vocab_size, true, p.at("head"))?,
+            dropout: Dropout::new(dropout),
+            config: config.clone(),
+        })
+    }
+
+    /// The hidden layer at every position.
+    fn hidden_states(&self, input_ids: &IdTensor) -> Result<Tensor> {
+        let (batch, seq_len) = input_ids.batch_and_len()?;
+        let MlpConfig { d_model, window, .. } = self.config;
+        let x = self.dropout.forward(&self.embedding.forward(input_ids)?)?; // [B, T, C]
+        let before = Tensor::zeros(&[batch, window - 1, d_model]);
+        let padded = ops::concat(&[&before, &x], 1)?; // [B, window - 1 + T, C]
+        let shifted = (0..window).map(|i| padded.narrow(1, i, seq_len)).collect::<Result<Vec<_>>>()?;
+        let x = ops::concat(&shifted.iter().collect::<Vec<_>>(), 2)?; // [B, T, window · C]
+        self.dropout.forward(&self.hidden.forward(&x)?.tanh())
+    }
+}
+
+/// The last tokens of each sequence.
+#[derive(Clone, Debug)]
+pub struct Window {
+    tokens: Vec<Vec<u32>>,
+    read: usize,
+}
+
+impl DecodeState for Window {
+    fn len(&self) -> usize {
+        self.read
+    }
+}
+
+impl CausalLm for MlpLm {
+    type State = Window;
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn max_seq_len(&self) -> Option<usize> {
+        None
+    }
+
+    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
+        self.head.forward(&self.hidden_states(input_ids)?)
+    }
+
+    fn new_state(&self, batch: usize) -> Window {
+        Window { tokens: vec![Vec::new(); batch], read: 0 }
+    }
+
+    fn decode(&self, input_ids: &IdTensor, state: &mut Window) -> Result<Tensor> {
+        let (batch, new_len) = input_ids.batch_and_len()?;
+        if batch != state.tokens.len() || new_len == 0 {
+            return Err(Error::shape("input_ids", format!("[{}, at least 1]", state.tokens.len()), input_ids.shape()));
+        }
+        input_ids.check_below(self.config.vocab_size, "token id")?;
+        for (tokens, new) in state.tokens.iter_mut().zip(input_ids.data().chunks_exact(new_len)) {
+            tokens.extend_from_slice(new);
+            tokens.drain(..tokens.len().saturating_sub(self.config.window));
+        }
+        state.read += new_len;
+        let x = self.hidden_states(&IdTensor::batch(&state.tokens)?)?;
+        let last = x.narrow(1, x.shape()[1] - 1, 1)?.reshape(&[batch, self.config.d_ff])?;
+        self.head.forward(&last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Rng;
+
+    #[test]
+    fn decoding_token_by_token_gives_the_bits_of_the_whole() {
+        let model = MlpLm::init(&MlpConfig::new(11, 6, 9, 3), &mut Rng::seed(1)).unwrap();
+        let ids = [3, 1, 4, 1, 5, 9, 2, 6];
+        let whole = model.forward(&IdTensor::sequence(&ids)).unwrap();
+        let mut state = model.new_state(1);
+        for (t, &id) in ids.iter().enumerate() {
+            let logits = model.decode(&IdTensor::sequence(&[id]), &mut state).unwrap();
+            assert_eq!(logits.data(), &whole.data()[t * 11..][..11], "position {t}");
+        }
+        let mut state = model.new_state(1);
+        let logits = model.decode(&IdTensor::sequence(&ids), &mut state).unwrap();
+        assert_eq!(logits.data(), &whole.data()[7 * 11..]);
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_errors() {
+        let config = MlpConfig { window: 0, ..MlpConfig::new(11, 6, 9, 3) };
+        assert!(MlpLm::init(&config, &mut Rng::seed(1)).is_err());
+    }
+}
