@@ -9,19 +9,26 @@
 //! | [`parameter`] | [`Parameter`], where it comes from ([`Parameters`], [`Init`]) |
 //! | [`module`] | [`Module`]: visiting the parameters of a layer or model by path |
 //! | [`linear`], [`embedding`], [`norm`], [`dropout`] | the small layers |
+//! | [`attention`], [`kv_cache`] | attention with its projections; keys and values kept between steps |
 //!
 //! This floor must not know models.
 
+pub mod attention;
 pub mod dropout;
 pub mod embedding;
+pub mod kv_cache;
 pub mod linear;
 pub mod module;
 pub mod norm;
 pub mod parameter;
 
+pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 pub use dropout::{Dropout, train_mode};
 pub use embedding::Embedding;
+pub use kv_cache::{KvCache, KvLayer};
 pub use linear::Linear;
 pub use module::Module;
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Init, Parameter, ParameterSource, Parameters};
+
+pub use crate::ops::{AttentionMask, Rope};

@@ -127,5 +127,5 @@ macro_rules! module {
 /// The path of a field; an empty name adds no segment. For [`module!`](crate::module).
 #[doc(hidden)]
 pub fn below(path: &str, name: &str) -> String {
-    if name.is_empty() { path.to_string() } else { join(path, name) }
+    join(path, name)
 }

@@ -18,6 +18,12 @@ impl Parameter {
         Self { value: value.watch() }
     }
 
+    /// A parameter that stands for a tensor of the tape, so that a test can differentiate a layer by it.
+    #[cfg(test)]
+    pub(crate) fn from_tensor(value: Tensor) -> Self {
+        Self { value }
+    }
+
     /// The values, for an operation: a leaf of the tape if the parameter is trainable.
     pub fn tensor(&self) -> &Tensor {
         &self.value
@@ -145,7 +151,7 @@ impl<'a, S: ParameterSource> From<&'a mut S> for Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    /// The cursor one name further down.
+    /// The cursor one name further down; an empty name stays here.
     pub fn at(&mut self, name: impl std::fmt::Display) -> Parameters<'_> {
         Parameters { path: join(&self.path, name), source: self.source }
     }
@@ -159,9 +165,14 @@ impl Parameters<'_> {
     }
 }
 
-/// `path.name`, or `name` at the root.
+/// `path.name`; `name` at the root, and `path` for an empty name.
 pub(crate) fn join(path: &str, name: impl std::fmt::Display) -> String {
-    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+    let name = name.to_string();
+    match (path, name.as_str()) {
+        ("", _) => name,
+        (_, "") => path.to_string(),
+        _ => format!("{path}.{name}"),
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,17 @@ pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Result<Tensor> {
     if p == 0.0 {
         return Ok(x.clone());
     }
-    let seed = rng.next_u64();
+    dropout_with_key(x, p, rng.next_u64())
+}
+
+/// As [`dropout`], with the number that would be drawn.
+///
+/// # Errors
+/// As there.
+pub fn dropout_with_key(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
+    if !(0.0..1.0).contains(&p) {
+        return Err(Error::argument("dropout", "a probability in [0, 1)", p));
+    }
     let y = Tensor::write(x.shape(), |y| vecmath::dropout(x.data(), p, seed, 0, y));
     Ok(tape::record("dropout", &[x], y, || {
         Box::new(move |dy, _| {

@@ -1,0 +1,237 @@
+//! Which keys a query may attend to.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::tensor::{IdTensor, Tensor};
+
+/// Which keys a query may attend to; parts combine with [`AttentionMask::and`].
+///
+/// A query whose every key is masked attends to nothing: its output is zero (PyTorch's is not a number).
+///
+/// ```
+/// use loquat::{IdTensor, ops::AttentionMask};
+///
+/// // Two sequences, the second padded by two tokens, read from left to right.
+/// let attention_mask = IdTensor::batch(&[[1, 1, 1, 1], [1, 1, 0, 0]])?;
+/// let mask = AttentionMask::causal().and(&AttentionMask::padding(&attention_mask));
+/// # let _ = mask;
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct AttentionMask {
+    causal: bool,
+    padding: Vec<IdTensor>,
+    allowed: Vec<IdTensor>,
+    additive: Vec<Tensor>,
+}
+
+impl AttentionMask {
+    /// Every query attends to every key.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A query attends to its own position and those before. Queries are the *last* positions of the keys: of `T` queries and `S` keys,
+    /// query `t` sees the keys up to `t + S - T`, which is what decoding over a cache needs.
+    pub fn causal() -> Self {
+        Self { causal: true, ..Self::default() }
+    }
+
+    /// Keys with 0 are padding, those with another number are not: the tokenizer's `attention_mask`, `[batch, keys]`.
+    ///
+    /// Padding on either side is not just masked but left out: a sequence has the same bits alone and in a padded batch.
+    pub fn padding(attention_mask: &IdTensor) -> Self {
+        Self { padding: vec![attention_mask.clone()], ..Self::default() }
+    }
+
+    /// Any set of pairs: a query attends to a key where `allowed` is not 0. `[queries, keys]` for all, `[batch, queries, keys]`, or
+    /// `[batch, heads, queries, keys]`; an axis of length 1 repeats.
+    pub fn allowed(allowed: &IdTensor) -> Self {
+        Self { allowed: vec![allowed.clone()], ..Self::default() }
+    }
+
+    /// Numbers added to the scores before the softmax, shaped as for [`AttentionMask::allowed`]; gradients flow to them.
+    pub fn additive(bias: &Tensor) -> Self {
+        Self { additive: vec![bias.clone()], ..Self::default() }
+    }
+
+    /// Allows what both allow, and adds what both add.
+    pub fn and(&self, other: &Self) -> Self {
+        let join = |a: &[IdTensor], b: &[IdTensor]| a.iter().chain(b).cloned().collect();
+        Self {
+            causal: self.causal || other.causal,
+            padding: join(&self.padding, &other.padding),
+            allowed: join(&self.allowed, &other.allowed),
+            additive: self.additive.iter().chain(&other.additive).cloned().collect(),
+        }
+    }
+
+    /// Whether later keys are masked.
+    pub fn is_causal(&self) -> bool {
+        self.causal
+    }
+
+    /// The mask for given numbers of sequences, heads, queries and keys.
+    pub(crate) fn resolve(&self, batch: usize, heads: usize, queries: usize, keys: usize) -> Result<Resolved> {
+        if self.causal && queries > keys {
+            return Err(Error::shape("causal attention", format!("at most {keys} queries, one per key"), [queries]));
+        }
+        let mut resolved = Resolved {
+            dims: [batch, heads, queries, keys],
+            causal: self.causal.then(|| keys.saturating_sub(queries)),
+            ranges: vec![0..keys; batch],
+            bias: None,
+        };
+        for mask in &self.padding {
+            if mask.shape() != [batch, keys] {
+                return Err(Error::shape("padding mask", format!("[{batch}, {keys}]"), mask.shape()));
+            }
+            let mut holes = false;
+            for (range, row) in resolved.ranges.iter_mut().zip(mask.data().chunks(keys.max(1))) {
+                let start = row.iter().position(|&m| m != 0).unwrap_or(0);
+                let end = row.iter().rposition(|&m| m != 0).map_or(0, |last| last + 1);
+                holes |= row[start..end.max(start)].contains(&0);
+                *range = range.start.max(start)..range.end.min(end);
+                range.end = range.end.max(range.start);
+            }
+            if holes {
+                resolved.add(closed(mask, &[batch, 1, 1, keys]))?;
+            }
+        }
+        for mask in &self.allowed {
+            let shape = resolved.shape_of("attention mask", mask.shape())?;
+            resolved.add(closed(mask, &shape))?;
+        }
+        for bias in &self.additive {
+            let shape = resolved.shape_of("attention bias", bias.shape())?;
+            resolved.add(bias.reshape(&shape)?)?;
+        }
+        Ok(resolved)
+    }
+}
+
+/// 0 where the mask is not 0, and -∞ where it is.
+fn closed(mask: &IdTensor, shape: &[usize]) -> Tensor {
+    Tensor::write(shape, |y| {
+        for (y, &m) in y.iter_mut().zip(mask.data()) {
+            *y = if m == 0 { f32::NEG_INFINITY } else { 0.0 };
+        }
+    })
+}
+
+/// A mask for known shapes.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// Sequences, heads, queries, keys.
+    dims: [usize; 4],
+    /// Query `t` sees the keys up to `t +` this.
+    pub(crate) causal: Option<usize>,
+    /// The keys of each sequence without the padding around them.
+    pub(crate) ranges: Vec<Range<usize>>,
+    /// Added to the scores; four axes, each of full length or 1.
+    pub(crate) bias: Option<Tensor>,
+}
+
+impl Resolved {
+    /// A mask's shape with all four axes.
+    fn shape_of(&self, what: &str, shape: &[usize]) -> Result<[usize; 4]> {
+        let [batch, heads, queries, keys] = self.dims;
+        let full = match *shape {
+            [t, s] => [1, 1, t, s],
+            [b, t, s] => [b, 1, t, s],
+            [b, h, t, s] => [b, h, t, s],
+            _ => [0; 4],
+        };
+        if full.iter().zip(self.dims).all(|(&d, full)| d == full || d == 1) && (2..=4).contains(&shape.len()) {
+            Ok(full)
+        } else {
+            let expected =
+                format!("[{queries}, {keys}], [{batch}, {queries}, {keys}] or [{batch}, {heads}, {queries}, {keys}]");
+            Err(Error::shape(what, expected, shape))
+        }
+    }
+
+    fn add(&mut self, bias: Tensor) -> Result<()> {
+        self.bias = Some(match self.bias.take() {
+            Some(sum) => sum.add(&bias)?,
+            None => bias,
+        });
+        Ok(())
+    }
+
+    /// Everything as one term to add to the scores, `None` if nothing is masked.
+    pub(crate) fn dense(&self) -> Result<Option<Tensor>> {
+        let [batch, _, queries, keys] = self.dims;
+        let mut all = self.bias.clone();
+        let mut add = |term: Tensor| {
+            all = Some(match all.take() {
+                Some(sum) => sum.add(&term)?,
+                None => term,
+            });
+            Ok::<(), Error>(())
+        };
+        if let Some(offset) = self.causal {
+            add(Tensor::write(&[1, 1, queries, keys], |y| {
+                for (t, row) in y.chunks_mut(keys.max(1)).enumerate() {
+                    row.fill(f32::NEG_INFINITY);
+                    row[..t + offset + 1].fill(0.0);
+                }
+            }))?;
+        }
+        if self.ranges.iter().any(|range| *range != (0..keys)) {
+            add(Tensor::write(&[batch, 1, 1, keys], |y| {
+                y.fill(f32::NEG_INFINITY);
+                for (row, range) in y.chunks_mut(keys.max(1)).zip(&self.ranges) {
+                    row[range.clone()].fill(0.0);
+                }
+            }))?;
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(mask: &AttentionMask, batch: usize, queries: usize, keys: usize) -> Vec<f32> {
+        mask.resolve(batch, 2, queries, keys).unwrap().dense().unwrap().unwrap().to_vec()
+    }
+
+    const X: f32 = f32::NEG_INFINITY;
+
+    #[test]
+    fn causal_queries_are_the_last_keys() {
+        assert_eq!(rows(&AttentionMask::causal(), 1, 2, 3), [0.0, 0.0, X, 0.0, 0.0, 0.0]);
+        assert!(AttentionMask::causal().resolve(1, 1, 3, 2).is_err());
+    }
+
+    #[test]
+    fn padding_around_becomes_a_range_and_padding_inside_a_bias() {
+        let mask = IdTensor::batch(&[[0, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 0]]).unwrap();
+        let resolved = AttentionMask::padding(&mask).resolve(3, 2, 5, 4).unwrap();
+        assert_eq!(resolved.ranges, [1..3, 0..4, 0..0]);
+        assert_eq!(resolved.bias.as_ref().unwrap().shape(), [3, 1, 1, 4]);
+        let expected = [X, 0.0, 0.0, X, 0.0, X, 0.0, 0.0, X, X, X, X];
+        assert_eq!(resolved.dense().unwrap().unwrap().to_vec(), expected);
+    }
+
+    #[test]
+    fn parts_combine() {
+        let allowed = AttentionMask::allowed(&IdTensor::batch(&[[0, 1], [1, 1]]).unwrap());
+        let bias = AttentionMask::additive(&Tensor::full(&[1, 2, 1, 1], 3.0));
+        assert_eq!(rows(&AttentionMask::causal().and(&allowed), 1, 2, 2), [X, X, 0.0, 0.0]);
+        assert_eq!(rows(&bias.and(&allowed), 1, 2, 2), [X, 3.0, 3.0, 3.0, X, 3.0, 3.0, 3.0]);
+        assert!(AttentionMask::none().resolve(1, 1, 1, 1).unwrap().dense().unwrap().is_none());
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let ids = |shape: &[usize]| IdTensor::new(vec![1; shape.iter().product()], shape).unwrap();
+        assert!(AttentionMask::padding(&ids(&[2, 3])).resolve(2, 1, 3, 4).is_err());
+        for shape in [&[3][..], &[2, 4], &[3, 3, 3], &[2, 2, 2, 3, 4]] {
+            assert!(AttentionMask::allowed(&ids(shape)).resolve(2, 2, 3, 4).is_err(), "{shape:?}");
+        }
+    }
+}
