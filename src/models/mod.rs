@@ -3,12 +3,15 @@
 //! | file | what |
 //! |---|---|
 //! | [`causal`] | what generation and training need of a model that continues text |
+//! | [`gpt2`] | GPT-2 |
 //! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
 //!
 //! This floor must not know generation or training.
 
 pub mod causal;
+pub mod gpt2;
 pub mod mlp;
 
 pub use causal::{CausalLm, DecodeState};
+pub use gpt2::{Gpt2, Gpt2Config};
 pub use mlp::{MlpConfig, MlpLm};
