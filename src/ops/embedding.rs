@@ -18,12 +18,12 @@ pub fn embedding(table: &Tensor, ids: &IdTensor) -> Result<Tensor> {
     ids.check_below(vocab_size, "token id")?;
     let mut shape = ids.shape().to_vec();
     shape.push(d_model);
-    let y = Tensor::write(&shape, |y| vecmath::gather_rows(table.data(), d_model, ids.data(), y));
+    let y = Tensor::write(&shape, |y| vecmath::gather(table.data(), d_model, ids.data(), y));
     Ok(tape::record("embedding", &[table], y, || {
         let ids = ids.clone();
         Box::new(move |dy, _| {
             let mut dtable = Tensor::zeros(&[vocab_size, d_model]);
-            vecmath::scatter_add_rows(dy.data(), d_model, ids.data(), dtable.make_mut());
+            vecmath::scatter_add(dy.data(), d_model, ids.data(), dtable.make_mut());
             Ok(vec![Some(dtable)])
         })
     }))

@@ -101,13 +101,6 @@ impl Tensor {
         Self::from_buffer(buffer, shape)
     }
 
-    /// As [`Tensor::write`], keeping what `f` returns beside.
-    pub(crate) fn write_with<R>(shape: &[usize], f: impl FnOnce(&mut [f32]) -> R) -> (Self, R) {
-        let mut buffer = Buffer::scratch(shape_len(shape));
-        let beside = f(buffer.as_mut_slice());
-        (Self::from_buffer(buffer, shape), beside)
-    }
-
     fn from_buffer(buffer: Buffer, shape: &[usize]) -> Self {
         debug_assert_eq!(buffer.as_slice().len(), shape_len(shape));
         Self { shape: shape.to_vec(), storage: Arc::new(buffer), offset: 0, node: None }
