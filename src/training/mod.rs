@@ -1,5 +1,20 @@
-//! Floor 6: training.
+//! Floor 6: from data and a model to a better model.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`data`] | batches: from examples by index, from one long row of tokens |
+//! | [`optimizer`] | SGD, Adam, AdamW; groups of parameters; clipping |
+//! | [`schedule`] | the learning rate as a function of the step |
+//! | [`metrics`] | mean loss, accuracy, precision, recall, F1 |
+//! | [`history`] | what a run did, step by step, as CSV and JSON |
+//!
+//! This floor must not know the text of a task, nor which model it trains.
 
 pub mod data;
 pub mod history;
 pub mod metrics;
+pub mod optimizer;
+pub mod schedule;
+
+pub use optimizer::{Adam, AdamW, Optimizer, ParameterGroup, Rule, Sgd, clip_grad_norm};
+pub use schedule::Schedule;

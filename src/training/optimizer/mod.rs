@@ -1,0 +1,226 @@
+//! From gradients to better parameters.
+//!
+//! An [`Optimizer`] is a rule ([`Sgd`], [`Adam`], [`AdamW`]), groups of parameters that have their own learning rate or
+//! weight decay, and the moments, keyed by the parameter's path, so that they can be saved and loaded by name.
+//!
+//! ```
+//! use loquat::nn::{Linear, Module};
+//! use loquat::training::{AdamW, Optimizer, ParameterGroup, clip_grad_norm};
+//! use loquat::{Rng, Tensor, ops};
+//!
+//! let mut rng = Rng::seed(1);
+//! let (x, y) = (Tensor::normal(&[64, 3], 1.0, &mut rng), Tensor::full(&[64, 1], 2.0));
+//! let mut model = Linear::init(3, 1, true, &mut rng)?;
+//!
+//! let rule = AdamW { lr: 0.05, weight_decay: 0.1, ..AdamW::default() };
+//! let mut optimizer = Optimizer::new(rule)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
+//! let mut loss = f32::INFINITY;
+//! for _ in 0..200 {
+//!     let mean = ops::mse_loss(&model.forward(&x)?, &y)?;
+//!     loss = mean.item()?;
+//!     let mut gradients = mean.backward()?;
+//!     clip_grad_norm(&mut gradients, 1.0)?;
+//!     optimizer.step(&mut model, &gradients)?;
+//! }
+//! assert!(loss < 0.01, "{loss}");
+//! # Ok::<(), loquat::Error>(())
+//! ```
+
+mod group;
+mod rule;
+
+use std::collections::BTreeMap;
+
+pub use group::ParameterGroup;
+pub use rule::{Adam, AdamW, Rule, Sgd};
+
+use crate::error::{Error, Result};
+use crate::nn::{Module, Parameter};
+use crate::tensor::Gradients;
+
+/// A rule, the groups of parameters, and what the rule remembers of each parameter.
+#[derive(Debug)]
+pub struct Optimizer {
+    rule: Rule,
+    groups: Vec<ParameterGroup>,
+    lr_factor: f64,
+    /// By path.
+    memory: BTreeMap<String, Memory>,
+}
+
+/// What a rule remembers of a parameter.
+#[derive(Debug)]
+struct Memory {
+    /// The steps that this parameter took.
+    steps: u64,
+    /// One buffer as long as the parameter for each of [`Rule::moment_names`].
+    moments: Vec<Vec<f32>>,
+}
+
+impl Optimizer {
+    /// An optimizer that treats all parameters alike.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a setting of the rule is out of its range.
+    pub fn new(rule: impl Into<Rule>) -> Result<Self> {
+        let rule = rule.into();
+        rule.check().map_err(|(name, expected, found)| Error::argument(name, expected, found))?;
+        Ok(Self { rule, groups: Vec::new(), lr_factor: 1.0, memory: BTreeMap::new() })
+    }
+
+    /// Adds a group. A parameter belongs to the first group that selects it, in the order of these calls, and to none if none
+    /// does: then the rule's own settings hold.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a setting of the group is out of its range.
+    pub fn group(mut self, group: ParameterGroup) -> Result<Self> {
+        group.check()?;
+        self.groups.push(group);
+        Ok(self)
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Multiplies the learning rates of all groups, from the next step on: a [schedule](crate::training::Schedule)'s value.
+    pub fn set_lr_factor(&mut self, factor: f64) {
+        self.lr_factor = factor;
+    }
+
+    /// The learning rate of the next step, outside of groups.
+    pub fn lr(&self) -> f64 {
+        self.rule.lr() * self.lr_factor
+    }
+
+    /// Moves every parameter of `model` that has a gradient.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `gradients` has none for any parameter of `model`: they are another model's. [`Error::Shape`] if
+    /// a parameter changed its shape since the last step.
+    pub fn step(&mut self, model: &mut (impl Module + ?Sized), gradients: &Gradients) -> Result<()> {
+        let (mut found, mut result) = (false, Ok(()));
+        model.visit_mut("", &mut |path, parameter| {
+            if let (Ok(()), Some(gradient)) = (&result, gradients.of(parameter.tensor())) {
+                found = true;
+                result = self.update(path, parameter, gradient.data());
+            }
+        });
+        result?;
+        if !found && !gradients.is_empty() {
+            return Err(Error::argument("gradients", "those of the model's parameters", "only others"));
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, path: &str, parameter: &mut Parameter, gradient: &[f32]) -> Result<()> {
+        let len = parameter.len();
+        let group = self.groups.iter().find(|group| group.selects(path, parameter.shape()));
+        let lr = group.and_then(|group| group.lr).unwrap_or(self.rule.lr()) * self.lr_factor;
+        let weight_decay = group.and_then(|group| group.weight_decay).unwrap_or(self.rule.weight_decay());
+        if !self.memory.contains_key(path) {
+            let moments = self.rule.moment_names().iter().map(|_| vec![0.0; len]).collect();
+            self.memory.insert(path.to_string(), Memory { steps: 0, moments });
+        }
+        let memory = self.memory.get_mut(path).expect("inserted above");
+        let other = memory.moments.iter().map(Vec::len).chain([gradient.len()]).find(|&found| found != len);
+        if let Some(found) = other {
+            return Err(Error::shape(format!("optimizer, parameter `{path}`"), format!("{len} elements"), found));
+        }
+        memory.steps += 1;
+        self.rule.update(memory.steps, lr, weight_decay, parameter.data_mut(), gradient, &mut memory.moments);
+        Ok(())
+    }
+}
+
+/// Scales all gradients together so that their Euclidean norm is at most `max_norm` (Pascanu et al. 2013), and returns the norm
+/// that they had, as `torch.nn.utils.clip_grad_norm_`.
+///
+/// # Errors
+/// [`Error::Argument`] if `max_norm` is not above 0. A norm that is not finite is returned, not an error; nothing is scaled
+/// then.
+pub fn clip_grad_norm(gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
+    if max_norm.is_nan() || max_norm <= 0.0 {
+        return Err(Error::argument("max_norm", "a norm above 0", max_norm));
+    }
+    let norm = gradients.norm();
+    let factor = max_norm / (norm + 1e-6);
+    if norm.is_finite() && factor < 1.0 {
+        gradients.scale(factor as f32);
+    }
+    Ok(norm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tensor;
+
+    struct Two {
+        weight: Parameter,
+        bias: Parameter,
+    }
+    crate::module!(Two { weight, bias });
+
+    fn model() -> Two {
+        Two { weight: Parameter::new(Tensor::full(&[2, 2], 1.0)), bias: Parameter::new(Tensor::full(&[2], 1.0)) }
+    }
+
+    /// The gradient of each parameter is all ones.
+    fn ones(model: &Two) -> Gradients {
+        let sum = model.weight.tensor().sum().unwrap().add(&model.bias.tensor().sum().unwrap()).unwrap();
+        sum.backward().unwrap()
+    }
+
+    #[test]
+    fn the_first_group_that_selects_a_parameter_rules_it() {
+        let mut model = model();
+        let gradients = ones(&model);
+        let mut optimizer = Optimizer::new(Sgd { lr: 0.5, weight_decay: 1.0, ..Sgd::default() })
+            .and_then(|o| o.group(ParameterGroup::biases_and_norms().weight_decay(0.0)))
+            .and_then(|o| o.group(ParameterGroup::by_path(|path| path.contains("bias")).lr(0.0)))
+            .unwrap();
+        optimizer.set_lr_factor(0.5);
+        assert_eq!(optimizer.lr(), 0.25);
+        optimizer.step(&mut model, &gradients).unwrap();
+        assert_eq!(model.weight.tensor().to_vec(), [0.5; 4]); // 1 - 0.25 (1 + 1)
+        assert_eq!(model.bias.tensor().to_vec(), [0.75; 2]); // 1 - 0.25 · 1
+    }
+
+    #[test]
+    fn a_frozen_parameter_stays_and_keeps_no_moments() {
+        let mut model = model();
+        model.set_trainable(false, |path| path == "bias");
+        let gradients = model.weight.tensor().sum().unwrap().backward().unwrap();
+        let mut optimizer = Optimizer::new(AdamW::default()).unwrap();
+        optimizer.step(&mut model, &gradients).unwrap();
+        assert_eq!(model.bias.tensor().to_vec(), [1.0; 2]);
+        assert_eq!(optimizer.memory.keys().collect::<Vec<_>>(), ["weight"]);
+    }
+
+    #[test]
+    fn another_models_gradients_and_wrong_settings_are_errors() {
+        let gradients = ones(&model());
+        let error = Optimizer::new(Sgd::default()).unwrap().step(&mut model(), &gradients).unwrap_err();
+        assert!(error.to_string().contains("gradients"), "{error}");
+        assert!(Optimizer::new(Sgd { nesterov: true, ..Sgd::default() }).is_err());
+        assert!(Optimizer::new(Adam { betas: (0.9, 1.0), ..Adam::default() }).is_err());
+        assert!(Optimizer::new(AdamW { lr: f64::NAN, ..AdamW::default() }).is_err());
+        let group = ParameterGroup::by_path(|_| true).lr(-1.0);
+        assert!(Optimizer::new(Sgd::default()).unwrap().group(group).is_err());
+    }
+
+    #[test]
+    fn clipping_keeps_the_direction_and_reports_the_norm() {
+        let model = model();
+        let mut gradients = ones(&model);
+        let norm = clip_grad_norm(&mut gradients, 0.5).unwrap();
+        assert!((norm - 6f64.sqrt()).abs() < 1e-9);
+        assert!((gradients.norm() - 0.5).abs() < 1e-6);
+        let untouched = gradients.norm();
+        assert_eq!(clip_grad_norm(&mut gradients, 1.0).unwrap(), untouched);
+        assert_eq!(gradients.norm(), untouched);
+        assert!(clip_grad_norm(&mut gradients, 0.0).is_err());
+    }
+}

@@ -1,0 +1,254 @@
+//! The formulas by which a parameter follows its gradient.
+//!
+//! With parameter θ, gradient g, learning rate η, weight decay λ and the count t of steps from 1:
+//!
+//! ```text
+//! SGD    g ← g + λθ                      b ← μb + g (b = g at t = 1)      θ ← θ - η b,  Nesterov: θ ← θ - η (g + μb)
+//! Adam   g ← g + λθ                      m ← β₁m + (1-β₁)g   v ← β₂v + (1-β₂)g²
+//!        θ ← θ - η/(1-β₁ᵗ) · m / (√v / √(1-β₂ᵗ) + ε)
+//! AdamW  θ ← θ - ηλθ, then as Adam without the decay of g
+//! ```
+//!
+//! Momentum: Polyak 1964, Sutskever et al. 2013. Adam: Kingma, Ba 2015. AdamW: Loshchilov, Hutter 2019. They agree with
+//! `torch.optim.SGD`, `Adam` and `AdamW`, also in what is done in which precision: the factors in f64, the elements in f32.
+
+use serde::{Deserialize, Serialize};
+
+/// Stochastic gradient descent, as `torch.optim.SGD`.
+///
+/// ```
+/// use loquat::training::Sgd;
+///
+/// let rule = Sgd { lr: 0.1, momentum: 0.9, nesterov: true, ..Sgd::default() };
+/// assert_eq!(rule.weight_decay, 0.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of the last direction that is kept, in `[0, 1)`; 0 for none.
+    pub momentum: f64,
+    /// Whether to look ahead by one step of momentum.
+    pub nesterov: bool,
+    /// Added to the gradient as `weight_decay · parameter`.
+    pub weight_decay: f64,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self { lr: 1e-3, momentum: 0.0, nesterov: false, weight_decay: 0.0 }
+    }
+}
+
+/// Adaptive moment estimation, as `torch.optim.Adam`: weight decay is added to the gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adam {
+    /// Learning rate.
+    pub lr: f64,
+    /// Shares of the old first and second moment that are kept, in `[0, 1)`.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Added to the gradient as `weight_decay · parameter`.
+    pub weight_decay: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// Adam with decoupled weight decay, as `torch.optim.AdamW`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Shares of the old first and second moment that are kept, in `[0, 1)`.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// The parameter shrinks by `lr · weight_decay` of itself each step.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2 }
+    }
+}
+
+/// One of the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Rule {
+    /// Stochastic gradient descent.
+    Sgd(Sgd),
+    /// Adaptive moments.
+    Adam(Adam),
+    /// Adaptive moments with decoupled weight decay.
+    AdamW(AdamW),
+}
+
+impl From<Sgd> for Rule {
+    fn from(rule: Sgd) -> Self {
+        Rule::Sgd(rule)
+    }
+}
+
+impl From<Adam> for Rule {
+    fn from(rule: Adam) -> Self {
+        Rule::Adam(rule)
+    }
+}
+
+impl From<AdamW> for Rule {
+    fn from(rule: AdamW) -> Self {
+        Rule::AdamW(rule)
+    }
+}
+
+impl Rule {
+    /// The rule's name, as in messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Rule::Sgd(_) => "SGD",
+            Rule::Adam(_) => "Adam",
+            Rule::AdamW(_) => "AdamW",
+        }
+    }
+
+    /// The learning rate.
+    pub fn lr(&self) -> f64 {
+        match self {
+            Rule::Sgd(rule) => rule.lr,
+            Rule::Adam(rule) => rule.lr,
+            Rule::AdamW(rule) => rule.lr,
+        }
+    }
+
+    /// The weight decay.
+    pub fn weight_decay(&self) -> f64 {
+        match self {
+            Rule::Sgd(rule) => rule.weight_decay,
+            Rule::Adam(rule) => rule.weight_decay,
+            Rule::AdamW(rule) => rule.weight_decay,
+        }
+    }
+
+    /// What the moments are called in a file: PyTorch's names.
+    pub(super) fn moment_names(&self) -> &'static [&'static str] {
+        match self {
+            Rule::Sgd(Sgd { momentum: 0.0, .. }) => &[],
+            Rule::Sgd(_) => &["momentum_buffer"],
+            Rule::Adam(_) | Rule::AdamW(_) => &["exp_avg", "exp_avg_sq"],
+        }
+    }
+
+    /// The setting that is out of its range, what it may be, and what it is.
+    pub(super) fn check(&self) -> Result<(), (&'static str, &'static str, f64)> {
+        let not_negative = |name, x: f64| {
+            if x >= 0.0 && x.is_finite() { Ok(()) } else { Err((name, "a finite number of 0 or more", x)) }
+        };
+        let share = |name, x: f64| if (0.0..1.0).contains(&x) { Ok(()) } else { Err((name, "a share in [0, 1)", x)) };
+        not_negative("lr", self.lr())?;
+        not_negative("weight_decay", self.weight_decay())?;
+        match *self {
+            Rule::Sgd(Sgd { momentum, nesterov, .. }) => {
+                share("momentum", momentum)?;
+                if nesterov && momentum == 0.0 {
+                    return Err(("momentum", "a share above 0 for Nesterov's step", momentum));
+                }
+                Ok(())
+            }
+            Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }) => {
+                share("betas.0", betas.0)?;
+                share("betas.1", betas.1)?;
+                not_negative("eps", eps)
+            }
+        }
+    }
+
+    /// Moves `parameter`, in step `t` (from 1) of its own.
+    pub(super) fn update(
+        &self,
+        t: u64,
+        lr: f64,
+        weight_decay: f64,
+        parameter: &mut [f32],
+        gradient: &[f32],
+        moments: &mut [Vec<f32>],
+    ) {
+        match (self, moments) {
+            (Rule::Sgd(rule), moments) => {
+                let momentum = moments.first_mut().map(|buffer| Momentum {
+                    buffer,
+                    keep: if t == 1 { 0.0 } else { rule.momentum as f32 },
+                    look_ahead: if rule.nesterov { Some(rule.momentum as f32) } else { None },
+                });
+                sgd_step(parameter, gradient, momentum, lr as f32, weight_decay as f32);
+            }
+            (Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }), [first, second]) => {
+                let correction = |beta: f64| 1.0 - beta.powf(t as f64);
+                let coupled = matches!(self, Rule::Adam(_));
+                let factors = AdamFactors {
+                    keep: if coupled { 1.0 } else { (1.0 - lr * weight_decay) as f32 },
+                    decay: if coupled { weight_decay as f32 } else { 0.0 },
+                    take_first: (1.0 - betas.0) as f32,
+                    keep_second: betas.1 as f32,
+                    take_second: (1.0 - betas.1) as f32,
+                    step: (lr / correction(betas.0)) as f32,
+                    root: correction(betas.1).sqrt() as f32,
+                    eps: *eps as f32,
+                };
+                adam_step(parameter, gradient, first, second, factors);
+            }
+            (_, moments) => unreachable!("Adam has two moments, not {}", moments.len()),
+        }
+    }
+}
+
+struct Momentum<'a> {
+    buffer: &'a mut [f32],
+    keep: f32,
+    look_ahead: Option<f32>,
+}
+
+fn sgd_step(parameter: &mut [f32], gradient: &[f32], momentum: Option<Momentum<'_>>, lr: f32, weight_decay: f32) {
+    match momentum {
+        None => {
+            for (p, g) in parameter.iter_mut().zip(gradient) {
+                *p -= lr * (g + weight_decay * *p);
+            }
+        }
+        Some(Momentum { buffer, keep, look_ahead }) => {
+            for ((p, g), b) in parameter.iter_mut().zip(gradient).zip(buffer) {
+                let g = g + weight_decay * *p;
+                *b = keep * *b + g;
+                *p -= lr * look_ahead.map_or(*b, |momentum| g + momentum * *b);
+            }
+        }
+    }
+}
+
+/// What is the same for all elements of an Adam step.
+struct AdamFactors {
+    keep: f32,
+    decay: f32,
+    take_first: f32,
+    keep_second: f32,
+    take_second: f32,
+    step: f32,
+    root: f32,
+    eps: f32,
+}
+
+fn adam_step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: AdamFactors) {
+    for (((p, g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
+        let g = g + f.decay * *p;
+        *m += f.take_first * (g - *m);
+        *v = f.keep_second * *v + f.take_second * g * g;
+        *p = f.keep * *p - f.step * (*m / (v.sqrt() / f.root + f.eps));
+    }
+}
