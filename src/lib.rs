@@ -1,5 +1,6 @@
 //! Train and run language models inside a Rust program: pure Rust, CPU only.
 
+pub mod checkpoint;
 pub mod embeddings;
 pub mod error;
 pub mod generation;

@@ -1,5 +1,7 @@
 //! Ten steps of each optimiser and thirty of each schedule agree with PyTorch (`fixtures/make_optimizers.py`).
 
+#![allow(clippy::unwrap_used)]
+
 use loquat::nn::{Module, Parameter};
 use loquat::training::{Adam, AdamW, Optimizer, ParameterGroup, Rule, Schedule, Sgd, clip_grad_norm};
 use loquat::{Gradients, Tensor};

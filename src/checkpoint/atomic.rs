@@ -1,0 +1,227 @@
+//! Files and folders that appear whole or not at all, whenever the process or the machine stops.
+//!
+//! What is new is written under a temporary name in the same folder, given to the disk (`fsync`), renamed, and the
+//! folder's list of names is given to the disk too. A rename within a folder is atomic: at any instant the name means the
+//! old content or the new, and after a loss of power too, because the content reaches the disk before the name does.
+//! A temporary name begins with [`TEMPORARY`]; a process that is killed leaves one behind, which
+//! [`remove_leftovers`] clears away when the folder is used next.
+//!
+//! A folder cannot replace another one atomically, so [`write_folder`] never replaces: whoever keeps several states of
+//! something gives each its own name, and reads the newest.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// How the names of unfinished files and folders begin.
+pub const TEMPORARY: &str = ".tmp-";
+
+/// Writes the file `path`, or replaces it.
+///
+/// ```
+/// use loquat::checkpoint::atomic;
+///
+/// let path = std::env::temp_dir().join("loquat-atomic-doc");
+/// atomic::write_file(&path, |file| file.write_all(b"all of it"))?;
+/// # std::fs::remove_file(path).ok();
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Io`] if anything cannot be written; what was at `path` before is untouched then, and nothing is left behind.
+pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let path = path.as_ref();
+    let temporary = Temporary::beside(path);
+    let written = (|| {
+        let mut file = BufWriter::with_capacity(1 << 16, File::create(&temporary.path)?);
+        write(&mut file)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        temporary.rename(path)
+    })();
+    written.map_err(|e| Error::io(path, e))
+}
+
+/// Makes the folder `path`: `fill` is given an empty folder to write into, which takes the name when all is on the disk.
+///
+/// # Errors
+/// [`Error::Io`] if `path` exists or anything cannot be written, and what `fill` returns; nothing is left behind then.
+pub fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let path = path.as_ref();
+    if path.exists() {
+        return Err(Error::io(path, io::ErrorKind::AlreadyExists.into()));
+    }
+    let temporary = Temporary::beside(path);
+    fs::create_dir(&temporary.path).map_err(|e| Error::io(path, e))?;
+    fill(&temporary.path)?;
+    sync_tree(&temporary.path).and_then(|()| temporary.rename(path)).map_err(|e| Error::io(path, e))
+}
+
+/// Removes a file or a folder with all it holds. A folder loses its name first, so that half of it is never taken for the whole.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be removed.
+pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let temporary = Temporary::beside(path);
+    fs::rename(path, &temporary.path).and_then(|()| remove_any(&temporary.path)).map_err(|e| Error::io(path, e))
+}
+
+/// Removes what processes that were killed have left unfinished in `folder`. No other process may be writing there.
+///
+/// # Errors
+/// [`Error::Io`] if something cannot be removed.
+pub fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
+    let folder = folder.as_ref();
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| Error::io(folder, e))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(folder, e))?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            remove_any(&entry.path()).map_err(|e| Error::io(entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// A temporary name; whatever bears it when this is dropped is removed.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    fn beside(path: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{TEMPORARY}{}-{number}-{name}", std::process::id());
+        Self { path: path.with_file_name(name) }
+    }
+
+    fn rename(&self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        sync_folder(path.parent().unwrap_or(Path::new("")))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing by this name; after an error it is the error that is told.
+        let _ = remove_any(&self.path);
+    }
+}
+
+fn remove_any(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    }
+}
+
+/// Gives all files below `folder`, and the lists of their names, to the disk.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            // Windows syncs only what is open for writing.
+            fs::OpenOptions::new().read(true).append(true).open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_folder(folder)
+}
+
+/// Gives the list of a folder's names to the disk, where the system has such a thing.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_written_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_file(&path, |file| file.write_all(b"old")).unwrap();
+        let full = |file: &mut dyn Write| {
+            file.write_all(b"ne")?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        let error = write_file(&path, full).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        write_file(&path, |file| file.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("step-1");
+        let fails = |temporary: &Path| {
+            fs::write(temporary.join("half"), "x").unwrap();
+            assert!(!path.exists());
+            Err(Error::argument("a", "b", "c"))
+        };
+        assert!(matches!(write_folder(&path, fails), Err(Error::Argument { .. })));
+        assert!(names(folder.path()).is_empty());
+        let fills = |temporary: &Path| {
+            fs::create_dir(temporary.join("sub")).unwrap();
+            fs::write(temporary.join("sub/whole"), "x").map_err(|e| Error::io(temporary, e))
+        };
+        write_folder(&path, fills).unwrap();
+        assert_eq!(names(&path), ["sub"]);
+        assert!(write_folder(&path, fills).is_err(), "a folder is never replaced");
+        remove(&path).unwrap();
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn leftovers_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join(".tmp-9-0-step-1/sub")).unwrap();
+        fs::write(folder.path().join(".tmp-9-1-model.safetensors"), "x").unwrap();
+        fs::write(folder.path().join("tmp"), "x").unwrap();
+        remove_leftovers(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), ["tmp"]);
+        remove_leftovers(folder.path().join("absent")).unwrap();
+    }
+
+    #[test]
+    fn places_that_cannot_be_written_are_errors_that_name_them() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "x").unwrap();
+        for path in ["absent/a", "file/a"].map(|p| folder.path().join(p)) {
+            let found = [
+                write_file(&path, |file| file.write_all(b"x")).unwrap_err(),
+                write_folder(&path, |_| Ok(())).unwrap_err(),
+                remove(&path).unwrap_err(),
+            ];
+            for error in found {
+                assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error}");
+            }
+        }
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+}

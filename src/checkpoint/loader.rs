@@ -1,0 +1,220 @@
+//! From a checkpoint's names to a model's parameters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Checkpoint, TensorView};
+use crate::error::{Error, LoadReport, MisShaped, Result};
+use crate::nn::{Init, Module, Parameter, ParameterSource, Parameters};
+use crate::tensor::Tensor;
+
+type Ignored<'c> = Box<dyn Fn(&str) -> bool + 'c>;
+
+/// Gives the layers of a model the tensors of a [`Checkpoint`], strictly: what is missing, left over or of another
+/// shape is an error, which lists all such names at once.
+///
+/// What a file may call otherwise is said beforehand:
+///
+/// ```
+/// use loquat::checkpoint::{Checkpoint, write_tensors};
+/// use loquat::nn::{Linear, Module};
+/// use loquat::{Rng, Tensor};
+///
+/// struct Model { linear: Linear }
+/// loquat::module!(Model { linear });
+///
+/// let path = std::env::temp_dir().join("loquat-loader-doc.safetensors");
+/// let (a, b) = (Tensor::zeros(&[1, 2]), Tensor::zeros(&[1]));
+/// write_tensors(&path, [("base.dense.weight", &a), ("base.dense.bias", &b), ("base.steps", &b)], None)?;
+///
+/// let checkpoint = Checkpoint::open(&path)?;
+/// let model = checkpoint
+///     .loader()
+///     .optional_prefix("base.")
+///     .rename("linear", "dense")
+///     .ignore(|name| name.ends_with("steps"))
+///     .load(|mut p| Ok(Model { linear: Linear::init(2, 1, true, p.at("linear"))? }))?;
+/// assert_eq!(model.parameter_count(), 3);
+/// # std::fs::remove_file(path).ok();
+/// # Ok::<(), loquat::Error>(())
+/// ```
+pub struct Loader<'c> {
+    checkpoint: &'c Checkpoint,
+    prefix: String,
+    renamed: Vec<(String, String)>,
+    tied: Vec<(String, String)>,
+    ignored: Vec<Ignored<'c>>,
+    used: BTreeSet<&'c str>,
+    report: LoadReport,
+}
+
+impl<'c> Loader<'c> {
+    pub(super) fn new(checkpoint: &'c Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            prefix: String::new(),
+            renamed: Vec::new(),
+            tied: Vec::new(),
+            ignored: Vec::new(),
+            used: BTreeSet::new(),
+            report: LoadReport::default(),
+        }
+    }
+
+    /// A beginning of names, with its dot (`transformer.`), that the model has and the checkpoint may lack, or the other way
+    /// round.
+    pub fn optional_prefix(self, prefix: &str) -> Self {
+        Self { prefix: prefix.to_string(), ..self }
+    }
+
+    /// One or more segments of the model's paths (`ln.weight`) that are others in the checkpoint (`ln.gamma`), or none there.
+    pub fn rename(mut self, model: &str, checkpoint: &str) -> Self {
+        self.renamed.push((model.to_string(), checkpoint.to_string()));
+        self
+    }
+
+    /// Two names of the same tensor, of which the checkpoint may have either or both.
+    pub fn tie(mut self, a: &str, b: &str) -> Self {
+        self.tied.push((a.to_string(), b.to_string()));
+        self
+    }
+
+    /// Names of the checkpoint that the model does not need.
+    pub fn ignore(mut self, names: impl Fn(&str) -> bool + 'c) -> Self {
+        self.ignored.push(Box::new(names));
+        self
+    }
+
+    /// Builds a model: `init` is the model's constructor, which asks for its parameters.
+    ///
+    /// # Errors
+    /// [`Error::Load`] with every name that is missing, unexpected or mis-shaped; [`Error::Format`] for a parameter whose
+    /// numbers are no floats, or for two different tensors under tied names; what `init` returns.
+    pub fn load<M>(mut self, init: impl FnOnce(Parameters<'_>) -> Result<M>) -> Result<M> {
+        let model = init(Parameters::from(&mut self));
+        if model.is_err() && self.report.is_clean() {
+            return model;
+        }
+        self.finish()?;
+        model
+    }
+
+    /// Sets every parameter of a module that exists already.
+    ///
+    /// # Errors
+    /// As [`Loader::load`]; the module is unchanged then.
+    pub fn load_into(mut self, module: &mut (impl Module + ?Sized)) -> Result<()> {
+        let mut values = BTreeMap::new();
+        for (path, parameter) in module.parameters() {
+            if let Some(value) = self.find_tensor(&path, parameter.shape())? {
+                values.insert(path, value);
+            }
+        }
+        self.finish()?;
+        let mut result = Ok(());
+        module.visit_mut("", &mut |path, parameter| {
+            if let (Ok(()), Some(value)) = (&result, values.remove(path)) {
+                result = parameter.set(&value);
+            }
+        });
+        result
+    }
+
+    /// Ends the loading when [`Loader::load`] is not used: call it after the last parameter.
+    ///
+    /// # Errors
+    /// As [`Loader::load`].
+    pub fn finish(mut self) -> Result<()> {
+        for (a, b) in &self.tied {
+            let (Some(a), Some(b)) = (self.find(a), self.find(b)) else { continue };
+            if (a.dtype(), a.shape(), a.bytes()) != (b.dtype(), b.shape(), b.bytes()) {
+                let reason = format!("tensors `{}` and `{}`: expected equal ones, found others", a.name(), b.name());
+                return Err(Error::format(self.checkpoint.path(), reason));
+            }
+            if self.used.contains(a.name()) || self.used.contains(b.name()) {
+                self.used.extend([a.name(), b.name()]);
+            }
+        }
+        let needed = |name: &&str| !self.used.contains(name) && !self.ignored.iter().any(|ignored| ignored(name));
+        self.report.unexpected = self.checkpoint.names().filter(needed).map(String::from).collect();
+        if self.report.is_clean() { Ok(()) } else { Err(Error::Load(Box::new(self.report))) }
+    }
+
+    /// The tensor of a name that may have a prefix too many or too few.
+    fn find(&self, name: &str) -> Option<TensorView<'c>> {
+        let checkpoint = self.checkpoint;
+        let with = || checkpoint.tensor(&format!("{}{name}", self.prefix));
+        let without = || checkpoint.tensor(name.strip_prefix(&self.prefix)?);
+        checkpoint.tensor(name).or_else(with).or_else(without)
+    }
+
+    /// The tensor of a parameter, if it is there with this shape; notes what is wrong otherwise.
+    fn find_tensor(&mut self, path: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        let mut name = path.to_string();
+        for (ours, theirs) in &self.renamed {
+            name = replace_segments(&name, ours, theirs);
+        }
+        let twin = |(a, b): &(String, String)| match () {
+            () if *a == name => self.find(b),
+            () if *b == name => self.find(a),
+            () => None,
+        };
+        let Some(view) = self.find(&name).or_else(|| self.tied.iter().find_map(twin)) else {
+            self.report.missing.push(name);
+            return Ok(None);
+        };
+        self.used.insert(view.name());
+        if view.shape() != shape {
+            let (expected, found) = (shape.to_vec(), view.shape().to_vec());
+            self.report.mis_shaped.push(MisShaped { name: view.name().to_string(), expected, found });
+            return Ok(None);
+        }
+        view.to_tensor().map(Some)
+    }
+}
+
+/// A parameter that cannot be had is an empty one: it takes no memory that a wrong configuration would name, and
+/// [`Loader::finish`] keeps it from being used.
+impl ParameterSource for Loader<'_> {
+    fn parameter(&mut self, path: &str, shape: &[usize], _init: Init) -> Result<Parameter> {
+        let tensor = self.find_tensor(path, shape)?;
+        Ok(Parameter::new(tensor.unwrap_or_else(|| Tensor::zeros(&[0]))))
+    }
+}
+
+/// Replaces `from` by `to` wherever it stands between dots or ends.
+fn replace_segments(path: &str, from: &str, to: &str) -> String {
+    let segments: Vec<&str> = path.split('.').collect();
+    let from: Vec<&str> = from.split('.').collect();
+    let mut replaced = Vec::new();
+    let mut rest = segments.as_slice();
+    while let Some((&first, behind)) = rest.split_first() {
+        if let Some(behind) = rest.strip_prefix(from.as_slice()) {
+            replaced.extend((!to.is_empty()).then_some(to));
+            rest = behind;
+        } else {
+            replaced.push(first);
+            rest = behind;
+        }
+    }
+    replaced.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replace_segments;
+
+    #[test]
+    fn segments_are_replaced_whole() {
+        let cases = [
+            ("h.0.ln.weight", "ln.weight", "ln.gamma", "h.0.ln.gamma"),
+            ("h.0.ln.weight", "n.weight", "x", "h.0.ln.weight"),
+            ("h.0.h", "h", "layer", "layer.0.layer"),
+            ("wte", "wte", "embed.tokens", "embed.tokens"),
+            ("a.b", "a.b.c", "x", "a.b"),
+            ("model.a", "model", "", "a"),
+        ];
+        for (path, from, to, expected) in cases {
+            assert_eq!(replace_segments(path, from, to), expected);
+        }
+    }
+}

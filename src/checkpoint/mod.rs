@@ -1,0 +1,197 @@
+//! Floor 4: tensors in files, by name.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`safetensors`] | one file of tensors: reading and writing |
+//! | [`mod@self`] | [`Checkpoint`]: one such file, or a folder with one or with shards and their index |
+//! | [`view`] | [`TensorView`]: one tensor in a file, and its way to `f32` |
+//! | [`loader`] | [`Loader`]: gives the layers of a model their parameters, strictly |
+//! | [`pretrained`] | [`save_pretrained`]: a model as a folder that `transformers` opens |
+//! | [`atomic`] | files and folders that appear whole or not at all |
+//!
+//! ```
+//! use loquat::checkpoint::{Checkpoint, save_module};
+//! use loquat::{Rng, nn::Linear};
+//!
+//! let path = std::env::temp_dir().join("loquat-checkpoint-doc.safetensors");
+//! let layer = Linear::init(3, 2, true, &mut Rng::seed(1))?;
+//! save_module(&path, &layer)?;
+//!
+//! let checkpoint = Checkpoint::open(&path)?;
+//! assert_eq!(checkpoint.tensor("weight").map(|t| t.shape().to_vec()), Some(vec![2, 3]));
+//! let same = checkpoint.loader().load(|p| Linear::init(3, 2, true, p))?;
+//! assert_eq!(same.weight.tensor().data(), layer.weight.tensor().data());
+//!
+//! let error = checkpoint.loader().load(|p| Linear::init(4, 2, false, p)).unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "checkpoint does not fit the model: 0 missing, 1 unexpected, 1 mis-shaped; \
+//!      tensor `weight`: expected shape [2, 4], found [2, 3]; unexpected `bias`"
+//! );
+//! # std::fs::remove_file(&path).ok();
+//! # Ok::<(), loquat::Error>(())
+//! ```
+//!
+//! This floor must not know models.
+
+pub mod atomic;
+pub mod loader;
+pub mod pretrained;
+pub mod safetensors;
+pub mod view;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use loader::Loader;
+pub use pretrained::{Pretrained, save_pretrained};
+pub use safetensors::{SafetensorsFile, save_module, write_tensors};
+pub use view::{DType, TensorView};
+
+use crate::error::{Error, Result};
+use crate::mapped::Load;
+use crate::nn::Module;
+
+/// The tensors' file in a model folder.
+pub const WEIGHTS: &str = "model.safetensors";
+/// The list of shards in a model folder that has several files of tensors.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The tensors of a model, in one file or several.
+///
+/// Opening reads headers only; with [`Load::Mmap`] a tensor's bytes are read when it is asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<SafetensorsFile>,
+    /// From a tensor's name to its file.
+    names: BTreeMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens a `.safetensors` file, an index of shards (`.json`), or a folder that has `model.safetensors` or
+    /// `model.safetensors.index.json`; mapped into memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be opened, [`Error::Format`] if one is not what it should be.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, Load::default())
+    }
+
+    /// As [`Checkpoint::open`], mapped or read whole by choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: impl AsRef<Path>, load: Load) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            return if path.extension().is_some_and(|e| e == "json") {
+                Self::open_shards(path, load)
+            } else {
+                Self::from_files(path, vec![SafetensorsFile::open(path, load)?])
+            };
+        }
+        let (single, index) = (path.join(WEIGHTS), path.join(INDEX));
+        if single.exists() {
+            Self::from_files(path, vec![SafetensorsFile::open(&single, load)?])
+        } else if index.exists() {
+            Self::open_shards(&index, load)
+        } else {
+            Err(Error::format(path, format!("expected `{WEIGHTS}` or `{INDEX}` in the folder, found neither")))
+        }
+    }
+
+    fn open_shards(index: &Path, load: Load) -> Result<Self> {
+        let folder = index.parent().unwrap_or(Path::new("."));
+        let listed = read_index(index)?;
+        let mut shards: Vec<&String> = listed.values().collect();
+        shards.sort();
+        shards.dedup();
+        let files = shards.iter().map(|shard| SafetensorsFile::open(folder.join(shard), load));
+        let checkpoint = Self::from_files(index, files.collect::<Result<_>>()?)?;
+        for (name, shard) in &listed {
+            let found = checkpoint.names.get(name).map(|&file| checkpoint.files[file].path());
+            if found != Some(folder.join(shard).as_path()) {
+                let place = found.map_or("nowhere".into(), |path| format!("in {}", path.display()));
+                return Err(Error::format(index, format!("expected tensor `{name}` in `{shard}`, found it {place}")));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn from_files(path: &Path, files: Vec<SafetensorsFile>) -> Result<Self> {
+        let mut names = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            for name in file.names() {
+                if names.insert(name.to_string(), i).is_some() {
+                    return Err(Error::format(file.path(), format!("tensor `{name}` is in another shard too")));
+                }
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), files, names })
+    }
+
+    /// The file or folder, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors' names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// The number of tensors.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there are no tensors.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        self.files[*self.names.get(name)?].tensor(name)
+    }
+
+    /// What the files say about themselves, for example `format: pt`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.files.iter().find_map(|file| file.metadata(key))
+    }
+
+    /// A source of parameters for the layers of a model.
+    pub fn loader(&self) -> Loader<'_> {
+        Loader::new(self)
+    }
+
+    /// Sets every parameter of a module that exists already.
+    ///
+    /// # Errors
+    /// [`Error::Load`] with every name that is missing, unexpected or mis-shaped; the module is unchanged then.
+    pub fn load_into(&self, module: &mut (impl Module + ?Sized)) -> Result<()> {
+        self.loader().load_into(module)
+    }
+}
+
+/// From each tensor's name to its shard.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|e| Error::format(path, format!("expected an index of shards: {e}")))?;
+    for shard in index.weight_map.values() {
+        // A name with folders in it could point anywhere on the machine.
+        if Path::new(shard).file_name() != Some(shard.as_ref()) {
+            return Err(Error::format(path, format!("expected the name of a file beside the index, found `{shard}`")));
+        }
+    }
+    Ok(index.weight_map)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! The safetensors format, over the `safetensors` crate.
+//!
+//! A file is the length of its header (8 bytes), the header (JSON: each tensor's number format, shape and place), and
+//! the tensors' bytes, which must cover the rest exactly (<https://github.com/huggingface/safetensors>). Everything is
+//! checked before the first tensor is looked at: no length is believed that the file does not bear out, and nothing is
+//! allocated by it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use super::atomic;
+use super::view::{DType, TensorView};
+use crate::error::{Error, Result};
+use crate::mapped::{Load, MappedFile};
+use crate::nn::Module;
+use crate::tensor::Tensor;
+
+/// Bytes of the header's length.
+const LENGTH: usize = 8;
+/// The longest header that any reader of the format accepts.
+const MAX_HEADER: usize = 100_000_000;
+
+/// A `.safetensors` file, open.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    file: MappedFile,
+    tensors: BTreeMap<String, Place>,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Place {
+    dtype: DType,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+impl SafetensorsFile {
+    /// Opens a file and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format, or contradicts itself.
+    pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
+        let file = MappedFile::open(path, load)?;
+        let (start, header) = read_header(&file).map_err(|reason| Error::format(file.path(), reason))?;
+        let place = |(name, info): (String, &TensorInfo)| {
+            let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
+            let dtype = match info.dtype {
+                Dtype::F32 => DType::F32,
+                Dtype::F16 => DType::F16,
+                Dtype::BF16 => DType::Bf16,
+                other => DType::Other(other.to_string()),
+            };
+            (name, Place { dtype, shape: info.shape.clone(), bytes })
+        };
+        let tensors = header.tensors().into_iter().map(place).collect();
+        let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Ok(Self { file, tensors, metadata })
+    }
+
+    /// The file's path, as it was given.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The tensors' names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let (name, Place { dtype, shape, bytes }) = self.tensors.get_key_value(name)?;
+        Some(TensorView { name, dtype, shape, bytes: &self.file[bytes.clone()], path: self.path() })
+    }
+
+    /// An entry of `__metadata__`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+}
+
+/// Where the tensors' bytes begin, and what the header says; otherwise what is wrong.
+fn read_header(file: &[u8]) -> std::result::Result<(usize, Metadata), String> {
+    let Some((length, rest)) = file.split_first_chunk::<LENGTH>() else {
+        return Err(format!("expected a safetensors file, found one of {} bytes", file.len()));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER as u64 {
+        return Err(format!("expected a safetensors header of at most {MAX_HEADER} bytes, found a length of {length}"));
+    }
+    let length = length as usize;
+    let Some((header, data)) = rest.split_at_checked(length) else {
+        return Err(format!("expected a header of {length} bytes, found {} before the end of the file", rest.len()));
+    };
+    let header: Metadata = serde_json::from_slice(header).map_err(|e| format!("safetensors header: {e}"))?;
+    if header.data_len() != data.len() {
+        return Err(format!("expected {} bytes of tensors, found {}", header.data_len(), data.len()));
+    }
+    Ok((LENGTH + length, header))
+}
+
+/// Writes every parameter of a module under its path, as `transformers` reads it. The file appears whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be written; what was at `path` before is untouched then.
+pub fn save_module(path: impl AsRef<Path>, module: &(impl Module + ?Sized)) -> Result<()> {
+    let parameters = module.parameters();
+    let tensors = parameters.iter().map(|(path, parameter)| (path.as_str(), parameter.tensor()));
+    write_tensors(path, tensors, Some(("format", "pt")))
+}
+
+/// Writes tensors under their names, with an entry of metadata if one is given. The file appears whole or not at all, and the same
+/// tensors give the same bytes.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be written; what was at `path` before is untouched then. [`Error::Argument`] if a name occurs
+/// twice.
+pub fn write_tensors<'t>(
+    path: impl AsRef<Path>,
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+    metadata: Option<(&str, &str)>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let mut sorted = BTreeMap::new();
+    for (name, tensor) in tensors {
+        if sorted.insert(name, tensor).is_some() {
+            return Err(Error::argument("names of tensors", "each name once", format!("`{name}` twice")));
+        }
+    }
+    let mut end = 0;
+    let place = |(&name, tensor): (&&str, &&Tensor)| {
+        let start = end;
+        end += tensor.len() * size_of::<f32>();
+        (name.to_string(), TensorInfo { dtype: Dtype::F32, shape: tensor.shape().to_vec(), data_offsets: (start, end) })
+    };
+    let places = sorted.iter().map(place).collect();
+    // One entry at most: a map of several would be written in an order that changes from run to run.
+    let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_string(), value.to_string())]));
+    let header = Metadata::new(metadata, places).expect("places are laid out one behind the other");
+    let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");
+    header.resize(header.len().next_multiple_of(LENGTH), b' ');
+    atomic::write_file(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        sorted.values().try_for_each(|tensor| write_numbers(file, tensor.data()))
+    })
+}
+
+fn write_numbers(file: &mut dyn Write, numbers: &[f32]) -> std::io::Result<()> {
+    if cfg!(target_endian = "little") {
+        return file.write_all(bytemuck::cast_slice(numbers));
+    }
+    numbers.iter().try_for_each(|x| file.write_all(&x.to_le_bytes()))
+}

@@ -1,0 +1,99 @@
+//! One tensor in a file.
+
+use std::borrow::Cow;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+use crate::kernels::parallel;
+use crate::tensor::Tensor;
+
+/// How a number is written in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE 754, 32 bits.
+    F32,
+    /// IEEE 754, 16 bits.
+    F16,
+    /// The upper half of an `F32`.
+    Bf16,
+    /// One that no parameter can have, by its name in the file.
+    Other(String),
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "F32",
+            DType::F16 => "F16",
+            DType::Bf16 => "BF16",
+            DType::Other(name) => name,
+        })
+    }
+}
+
+/// A tensor in a file: bytes that were not looked at yet.
+#[derive(Clone, Debug)]
+pub struct TensorView<'a> {
+    pub(super) name: &'a str,
+    pub(super) dtype: &'a DType,
+    pub(super) shape: &'a [usize],
+    pub(super) bytes: &'a [u8],
+    pub(super) path: &'a std::path::Path,
+}
+
+impl<'a> TensorView<'a> {
+    /// Its name in the file.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// How its numbers are written.
+    pub fn dtype(&self) -> &'a DType {
+        self.dtype
+    }
+
+    /// The length of each axis, slowest first.
+    pub fn shape(&self) -> &'a [usize] {
+        self.shape
+    }
+
+    /// The numbers as the file has them, little-endian, last index fastest.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// A copy in 32 bits. Half-precision numbers are widened, which is exact.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the numbers are of another kind.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        match self.dtype {
+            DType::F32 => Ok(self.convert(f32::from_le_bytes, |x, y| y.copy_from_slice(x))),
+            DType::F16 => Ok(self.convert(f16::from_le_bytes, |x, y| x.convert_to_f32_slice(y))),
+            DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, |x, y| x.convert_to_f32_slice(y))),
+            DType::Other(name) => {
+                let reason = format!("tensor `{}`: expected F32, F16 or BF16 numbers, found {name}", self.name);
+                Err(Error::format(self.path, reason))
+            }
+        }
+    }
+
+    fn convert<T: bytemuck::Pod + Send + Sync, const N: usize>(
+        &self,
+        from_bytes: fn([u8; N]) -> T,
+        widen: impl Fn(&[T], &mut [f32]) + Sync,
+    ) -> Tensor {
+        let numbers: Cow<'_, [T]> = match bytemuck::try_cast_slice(self.bytes) {
+            Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
+            // The format does not align numbers that stand behind shorter ones.
+            _ => self.bytes.as_chunks::<N>().0.iter().map(|&bytes| from_bytes(bytes)).collect(),
+        };
+        const CHUNK: usize = 1 << 16;
+        Tensor::write(self.shape, |data| {
+            parallel::chunks_mut(data, CHUNK, |i, part| widen(&numbers[i * CHUNK..][..part.len()], part));
+        })
+    }
+}
