@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::kernels::parallel;
+use crate::kernels::{parallel, vecmath};
 use crate::tensor::Tensor;
 
 /// How a number is written in a file.
@@ -71,9 +70,9 @@ impl<'a> TensorView<'a> {
     /// [`Error::Format`] if the numbers are of another kind.
     pub fn to_tensor(&self) -> Result<Tensor> {
         match self.dtype {
-            DType::F32 => Ok(self.convert(f32::from_le_bytes, |x, y| y.copy_from_slice(x))),
-            DType::F16 => Ok(self.convert(f16::from_le_bytes, |x, y| x.convert_to_f32_slice(y))),
-            DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, |x, y| x.convert_to_f32_slice(y))),
+            DType::F32 => Ok(self.convert(f32::from_le_bytes, |x: &[f32], y: &mut [f32]| y.copy_from_slice(x))),
+            DType::F16 => Ok(self.convert(f16::from_le_bytes, vecmath::f16_to_f32)),
+            DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, vecmath::bf16_to_f32)),
             DType::Other(name) => {
                 let reason = format!("tensor `{}`: expected F32, F16 or BF16 numbers, found {name}", self.name);
                 Err(Error::format(self.path, reason))

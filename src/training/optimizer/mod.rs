@@ -28,15 +28,17 @@
 
 mod group;
 mod rule;
+mod state;
 
 use std::collections::BTreeMap;
 
 pub use group::ParameterGroup;
+use rule::Settings;
 pub use rule::{Adam, AdamW, Rule, Sgd};
 
 use crate::error::{Error, Result};
 use crate::nn::{Module, Parameter};
-use crate::tensor::Gradients;
+use crate::tensor::{Gradients, Tensor};
 
 /// A rule, the groups of parameters, and what the rule remembers of each parameter.
 #[derive(Debug)]
@@ -53,8 +55,8 @@ pub struct Optimizer {
 struct Memory {
     /// The steps that this parameter took.
     steps: u64,
-    /// One buffer as long as the parameter for each of [`Rule::moment_names`].
-    moments: Vec<Vec<f32>>,
+    /// One of the parameter's shape for each of [`Rule::moment_names`].
+    moments: Vec<Tensor>,
 }
 
 impl Optimizer {
@@ -100,11 +102,19 @@ impl Optimizer {
     /// [`Error::Argument`] if `gradients` has none for any parameter of `model`: they are another model's. [`Error::Shape`] if
     /// a parameter changed its shape since the last step.
     pub fn step(&mut self, model: &mut (impl Module + ?Sized), gradients: &Gradients) -> Result<()> {
+        self.step_scaled(model, gradients, 1.0)
+    }
+
+    /// As [`Optimizer::step`] with all gradients multiplied by `scale`, at no cost: clipping, for example.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn step_scaled(&mut self, model: &mut (impl Module + ?Sized), gradients: &Gradients, scale: f32) -> Result<()> {
         let (mut found, mut result) = (false, Ok(()));
         model.visit_mut("", &mut |path, parameter| {
             if let (Ok(()), Some(gradient)) = (&result, gradients.of(parameter.tensor())) {
                 found = true;
-                result = self.update(path, parameter, gradient.data());
+                result = self.update(path, parameter, gradient, scale);
             }
         });
         result?;
@@ -114,22 +124,23 @@ impl Optimizer {
         Ok(())
     }
 
-    fn update(&mut self, path: &str, parameter: &mut Parameter, gradient: &[f32]) -> Result<()> {
-        let len = parameter.len();
+    fn update(&mut self, path: &str, parameter: &mut Parameter, gradient: &Tensor, scale: f32) -> Result<()> {
         let group = self.groups.iter().find(|group| group.selects(path, parameter.shape()));
-        let lr = group.and_then(|group| group.lr).unwrap_or(self.rule.lr()) * self.lr_factor;
-        let weight_decay = group.and_then(|group| group.weight_decay).unwrap_or(self.rule.weight_decay());
+        let own = Settings {
+            lr: group.and_then(|group| group.lr).unwrap_or(self.rule.lr()) * self.lr_factor,
+            weight_decay: group.and_then(|group| group.weight_decay).unwrap_or(self.rule.weight_decay()),
+        };
         if !self.memory.contains_key(path) {
-            let moments = self.rule.moment_names().iter().map(|_| vec![0.0; len]).collect();
+            let moments = self.rule.moment_names().iter().map(|_| Tensor::zeros(parameter.shape())).collect();
             self.memory.insert(path.to_string(), Memory { steps: 0, moments });
         }
         let memory = self.memory.get_mut(path).expect("inserted above");
-        let other = memory.moments.iter().map(Vec::len).chain([gradient.len()]).find(|&found| found != len);
-        if let Some(found) = other {
-            return Err(Error::shape(format!("optimizer, parameter `{path}`"), format!("{len} elements"), found));
+        if let Some(other) = memory.moments.iter().find(|moment| moment.shape() != parameter.shape()) {
+            let what = format!("optimizer, parameter `{path}`");
+            return Err(Error::shape(what, format!("{:?}", other.shape()), parameter.shape()));
         }
         memory.steps += 1;
-        self.rule.update(memory.steps, lr, weight_decay, parameter.data_mut(), gradient, &mut memory.moments);
+        self.rule.update(memory.steps, own, parameter.data_mut(), gradient.data(), scale, &mut memory.moments);
         Ok(())
     }
 }
@@ -145,17 +156,21 @@ pub fn clip_grad_norm(gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
         return Err(Error::argument("max_norm", "a norm above 0", max_norm));
     }
     let norm = gradients.norm();
-    let factor = max_norm / (norm + 1e-6);
+    let factor = clip_factor(norm, max_norm);
     if norm.is_finite() && factor < 1.0 {
-        gradients.scale(factor as f32);
+        gradients.scale(factor);
     }
     Ok(norm)
+}
+
+/// What makes a gradient of norm `norm` one of at most `max_norm`; PyTorch's formula.
+pub(super) fn clip_factor(norm: f64, max_norm: f64) -> f32 {
+    (max_norm / (norm + 1e-6)).min(1.0) as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tensor;
 
     struct Two {
         weight: Parameter,

@@ -14,6 +14,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::vecmath;
+use crate::tensor::Tensor;
+
 /// Stochastic gradient descent, as `torch.optim.SGD`.
 ///
 /// ```
@@ -170,85 +173,36 @@ impl Rule {
         }
     }
 
-    /// Moves `parameter`, in step `t` (from 1) of its own.
+    /// Moves `parameter` by `gradient · scale`, in step `t` (from 1) of its own.
     pub(super) fn update(
         &self,
         t: u64,
-        lr: f64,
-        weight_decay: f64,
+        own: Settings,
         parameter: &mut [f32],
         gradient: &[f32],
-        moments: &mut [Vec<f32>],
+        scale: f32,
+        moments: &mut [Tensor],
     ) {
-        match (self, moments) {
-            (Rule::Sgd(rule), moments) => {
-                let momentum = moments.first_mut().map(|buffer| Momentum {
-                    buffer,
-                    keep: if t == 1 { 0.0 } else { rule.momentum as f32 },
-                    look_ahead: if rule.nesterov { Some(rule.momentum as f32) } else { None },
-                });
-                sgd_step(parameter, gradient, momentum, lr as f32, weight_decay as f32);
+        let Settings { lr, weight_decay } = own;
+        match (*self, moments) {
+            (Rule::Sgd(Sgd { momentum, nesterov, .. }), moments) => {
+                let sgd = vecmath::Sgd { lr, momentum, weight_decay, nesterov };
+                let buffer = moments.first_mut().map_or(&mut [][..], Tensor::make_mut);
+                vecmath::sgd_step(&sgd, scale, parameter, gradient, buffer);
             }
             (Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }), [first, second]) => {
-                let correction = |beta: f64| 1.0 - beta.powf(t as f64);
-                let coupled = matches!(self, Rule::Adam(_));
-                let factors = AdamFactors {
-                    keep: if coupled { 1.0 } else { (1.0 - lr * weight_decay) as f32 },
-                    decay: if coupled { weight_decay as f32 } else { 0.0 },
-                    take_first: (1.0 - betas.0) as f32,
-                    keep_second: betas.1 as f32,
-                    take_second: (1.0 - betas.1) as f32,
-                    step: (lr / correction(betas.0)) as f32,
-                    root: correction(betas.1).sqrt() as f32,
-                    eps: *eps as f32,
-                };
-                adam_step(parameter, gradient, first, second, factors);
+                let decoupled = matches!(self, Rule::AdamW(_));
+                let adam = vecmath::Adam { lr, betas, eps, weight_decay, decoupled };
+                vecmath::adam_step(&adam, t, scale, parameter, gradient, first.make_mut(), second.make_mut());
             }
             (_, moments) => unreachable!("Adam has two moments, not {}", moments.len()),
         }
     }
 }
 
-struct Momentum<'a> {
-    buffer: &'a mut [f32],
-    keep: f32,
-    look_ahead: Option<f32>,
-}
-
-fn sgd_step(parameter: &mut [f32], gradient: &[f32], momentum: Option<Momentum<'_>>, lr: f32, weight_decay: f32) {
-    match momentum {
-        None => {
-            for (p, g) in parameter.iter_mut().zip(gradient) {
-                *p -= lr * (g + weight_decay * *p);
-            }
-        }
-        Some(Momentum { buffer, keep, look_ahead }) => {
-            for ((p, g), b) in parameter.iter_mut().zip(gradient).zip(buffer) {
-                let g = g + weight_decay * *p;
-                *b = keep * *b + g;
-                *p -= lr * look_ahead.map_or(*b, |momentum| g + momentum * *b);
-            }
-        }
-    }
-}
-
-/// What is the same for all elements of an Adam step.
-struct AdamFactors {
-    keep: f32,
-    decay: f32,
-    take_first: f32,
-    keep_second: f32,
-    take_second: f32,
-    step: f32,
-    root: f32,
-    eps: f32,
-}
-
-fn adam_step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: AdamFactors) {
-    for (((p, g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
-        let g = g + f.decay * *p;
-        *m += f.take_first * (g - *m);
-        *v = f.keep_second * *v + f.take_second * g * g;
-        *p = f.keep * *p - f.step * (*m / (v.sqrt() / f.root + f.eps));
-    }
+/// What a group of parameters may have of its own, at this step.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) lr: f64,
+    pub(super) weight_decay: f64,
 }
