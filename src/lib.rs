@@ -14,6 +14,7 @@ pub mod tensor;
 pub mod text;
 pub mod training;
 
+pub use checkpoint::Checkpoint;
 pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
 pub use generation::GenerationConfig;
