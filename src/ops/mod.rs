@@ -10,7 +10,7 @@
 //! | [`reduce`] | sums and means |
 //! | [`activation`] | ReLU, GELU, SiLU, sigmoid, tanh, softmax, log-softmax |
 //! | [`matmul`] | products of matrices and batches of them; `linear` |
-//! | [`attention`], [`mask`] | scaled dot-product attention, and what it may see |
+//! | [`attention`] | scaled dot-product attention, and what it may see |
 //! | [`rope`] | rotary positions |
 //! | [`norm`] | layer and RMS normalisation |
 //! | [`embedding`] | rows by id |
@@ -27,7 +27,6 @@ pub mod embedding;
 #[cfg(test)]
 pub(crate) mod gradient_check;
 pub mod loss;
-pub mod mask;
 pub mod matmul;
 pub mod norm;
 pub mod reduce;
@@ -35,11 +34,10 @@ pub mod rope;
 pub mod shape;
 
 pub use activation::Activation;
-pub use attention::Attention;
+pub use attention::{Attention, AttentionMask};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
-pub use mask::AttentionMask;
 pub use matmul::linear;
 pub use norm::{layer_norm, rms_norm};
 pub use rope::Rope;

@@ -21,6 +21,7 @@ use crate::tensor::{IdTensor, Tensor};
 #[derive(Clone, Debug, Default)]
 pub struct AttentionMask {
     causal: bool,
+    window: Option<usize>,
     padding: Vec<IdTensor>,
     allowed: Vec<IdTensor>,
     additive: Vec<Tensor>,
@@ -36,6 +37,12 @@ impl AttentionMask {
     /// query `t` sees the keys up to `t + S - T`, which is what decoding over a cache needs.
     pub fn causal() -> Self {
         Self { causal: true, ..Self::default() }
+    }
+
+    /// As [`AttentionMask::causal`], and a query sees `window` keys at most: its own position and those just before (Beltagy et
+    /// al. 2020).
+    pub fn sliding_window(window: usize) -> Self {
+        Self { causal: true, window: Some(window), ..Self::default() }
     }
 
     /// Keys with 0 are padding, those with another number are not: the tokenizer's `attention_mask`, `[batch, keys]`.
@@ -61,6 +68,7 @@ impl AttentionMask {
         let join = |a: &[IdTensor], b: &[IdTensor]| a.iter().chain(b).cloned().collect();
         Self {
             causal: self.causal || other.causal,
+            window: self.window.into_iter().chain(other.window).min(),
             padding: join(&self.padding, &other.padding),
             allowed: join(&self.allowed, &other.allowed),
             additive: self.additive.iter().chain(&other.additive).cloned().collect(),
@@ -77,10 +85,15 @@ impl AttentionMask {
         if self.causal && queries > keys {
             return Err(Error::shape("causal attention", format!("at most {keys} queries, one per key"), [queries]));
         }
+        if self.window == Some(0) {
+            return Err(Error::argument("attention window", "at least 1", 0));
+        }
         let mut resolved = Resolved {
             dims: [batch, heads, queries, keys],
-            causal: self.causal.then(|| keys.saturating_sub(queries)),
+            causal: self.causal.then(|| keys - queries),
+            window: self.window,
             ranges: vec![0..keys; batch],
+            key_mask: None,
             bias: None,
         };
         for mask in &self.padding {
@@ -96,7 +109,8 @@ impl AttentionMask {
                 range.end = range.end.max(range.start);
             }
             if holes {
-                resolved.add(closed(mask, &[batch, 1, 1, keys]))?;
+                let seen = resolved.key_mask.get_or_insert_with(|| vec![true; batch * keys]);
+                seen.iter_mut().zip(mask.data()).for_each(|(seen, &m)| *seen &= m != 0);
             }
         }
         for mask in &self.allowed {
@@ -106,6 +120,14 @@ impl AttentionMask {
         for bias in &self.additive {
             let shape = resolved.shape_of("attention bias", bias.shape())?;
             resolved.add(bias.reshape(&shape)?)?;
+        }
+        if resolved.bias.is_some() && !resolved.starts_at_once() {
+            // A bias is one matrix for every sequence: padding before a sequence stays in it, masked.
+            let seen = resolved.key_mask.get_or_insert_with(|| vec![true; batch * keys]);
+            for (range, seen) in resolved.ranges.iter_mut().zip(seen.chunks_mut(keys)) {
+                seen[..range.start].fill(false);
+                range.start = 0;
+            }
         }
         Ok(resolved)
     }
@@ -127,13 +149,22 @@ pub(crate) struct Resolved {
     dims: [usize; 4],
     /// Query `t` sees the keys up to `t +` this.
     pub(crate) causal: Option<usize>,
-    /// The keys of each sequence without the padding around them.
+    /// It sees as many keys at most; with `causal` only.
+    pub(crate) window: Option<usize>,
+    /// The keys of each sequence without the padding around them. Where there is a bias, all start at 0.
     pub(crate) ranges: Vec<Range<usize>>,
+    /// Which keys are seen, `[batch, keys]`, if there is padding between others.
+    pub(crate) key_mask: Option<Vec<bool>>,
     /// Added to the scores; four axes, each of full length or 1.
     pub(crate) bias: Option<Tensor>,
 }
 
 impl Resolved {
+    /// Whether no sequence has padding before it.
+    pub(crate) fn starts_at_once(&self) -> bool {
+        self.ranges.iter().all(|range| range.start == 0)
+    }
+
     /// A mask's shape with all four axes.
     fn shape_of(&self, what: &str, shape: &[usize]) -> Result<[usize; 4]> {
         let [batch, heads, queries, keys] = self.dims;
@@ -164,7 +195,14 @@ impl Resolved {
     pub(crate) fn dense(&self) -> Result<Option<Tensor>> {
         let [batch, _, queries, keys] = self.dims;
         let mut all = self.bias.clone();
-        let mut add = |term: Tensor| {
+        let mut hide = |shape: &[usize], hidden: &dyn Fn(usize, usize) -> bool| {
+            let term = Tensor::write(shape, |y| {
+                for (i, row) in y.chunks_mut(keys.max(1)).enumerate() {
+                    for (key, y) in row.iter_mut().enumerate() {
+                        *y = if hidden(i, key) { f32::NEG_INFINITY } else { 0.0 };
+                    }
+                }
+            });
             all = Some(match all.take() {
                 Some(sum) => sum.add(&term)?,
                 None => term,
@@ -172,20 +210,12 @@ impl Resolved {
             Ok::<(), Error>(())
         };
         if let Some(offset) = self.causal {
-            add(Tensor::write(&[1, 1, queries, keys], |y| {
-                for (t, row) in y.chunks_mut(keys.max(1)).enumerate() {
-                    row.fill(f32::NEG_INFINITY);
-                    row[..t + offset + 1].fill(0.0);
-                }
-            }))?;
+            let window = self.window.unwrap_or(usize::MAX);
+            hide(&[1, 1, queries, keys], &|query, key| key > query + offset || query + offset - key >= window)?;
         }
-        if self.ranges.iter().any(|range| *range != (0..keys)) {
-            add(Tensor::write(&[batch, 1, 1, keys], |y| {
-                y.fill(f32::NEG_INFINITY);
-                for (row, range) in y.chunks_mut(keys.max(1)).zip(&self.ranges) {
-                    row[range.clone()].fill(0.0);
-                }
-            }))?;
+        if self.ranges.iter().any(|range| *range != (0..keys)) || self.key_mask.is_some() {
+            let seen = |b: usize, key| self.key_mask.as_ref().is_none_or(|seen| seen[b * keys + key]);
+            hide(&[batch, 1, 1, keys], &|b, key| !self.ranges[b].contains(&key) || !seen(b, key))?;
         }
         Ok(all)
     }
@@ -205,14 +235,16 @@ mod tests {
     fn causal_queries_are_the_last_keys() {
         assert_eq!(rows(&AttentionMask::causal(), 1, 2, 3), [0.0, 0.0, X, 0.0, 0.0, 0.0]);
         assert!(AttentionMask::causal().resolve(1, 1, 3, 2).is_err());
+        assert_eq!(rows(&AttentionMask::sliding_window(2), 1, 2, 3), [0.0, 0.0, X, X, 0.0, 0.0]);
+        assert!(AttentionMask::sliding_window(0).resolve(1, 1, 1, 2).is_err());
     }
 
     #[test]
-    fn padding_around_becomes_a_range_and_padding_inside_a_bias() {
+    fn padding_around_becomes_a_range_and_padding_inside_a_mask() {
         let mask = IdTensor::batch(&[[0, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 0]]).unwrap();
         let resolved = AttentionMask::padding(&mask).resolve(3, 2, 5, 4).unwrap();
         assert_eq!(resolved.ranges, [1..3, 0..4, 0..0]);
-        assert_eq!(resolved.bias.as_ref().unwrap().shape(), [3, 1, 1, 4]);
+        assert!(resolved.bias.is_none() && resolved.key_mask.is_some());
         let expected = [X, 0.0, 0.0, X, 0.0, X, 0.0, 0.0, X, X, X, X];
         assert_eq!(resolved.dense().unwrap().unwrap().to_vec(), expected);
     }

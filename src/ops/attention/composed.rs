@@ -1,0 +1,43 @@
+//! The formula in small operations, with a matrix of queries by keys in memory: the judge of the fused kernel, and what runs
+//! where the kernel does not know what is asked for.
+
+use super::Dims;
+use super::mask::Resolved;
+use crate::error::Result;
+use crate::ops::dropout::dropout_with_key;
+use crate::tensor::Tensor;
+
+/// Output and probabilities.
+pub(super) fn attention(
+    dims: &Dims,
+    dropout: Option<(f32, u64)>,
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    mask: &Resolved,
+) -> Result<(Tensor, Tensor)> {
+    let &Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, value_dim, scale } = dims;
+    // [B, S, H·D] → [B, H, S, D]
+    let heads = |x: &Tensor, len, heads, dim| x.reshape(&[batch, len, heads, dim])?.permute(&[0, 2, 1, 3]);
+    // The queries of heads that share keys stand below each other: [B, n_kv_heads, group·T, …].
+    let grouped = |last| [batch, n_kv_heads, n_heads / n_kv_heads * queries, last];
+    let q = heads(query, queries, n_heads, head_dim)?.reshape(&grouped(head_dim))?;
+    let k = heads(key, keys, n_kv_heads, head_dim)?;
+    let v = heads(value, keys, n_kv_heads, value_dim)?;
+    let mut scores = q.matmul_transposed(&k)?.scale(scale).reshape(&[batch, n_heads, queries, keys])?;
+    if let Some(mask) = mask.dense()? {
+        scores = scores.add(&mask)?;
+    }
+    let probs = scores.softmax()?;
+    let dropped = match dropout {
+        Some((p, key)) => dropout_with_key(&probs, p, key)?,
+        None => probs.clone(),
+    };
+    let output = dropped
+        .reshape(&grouped(keys))?
+        .matmul(&v)?
+        .reshape(&[batch, n_heads, queries, value_dim])?
+        .permute(&[0, 2, 1, 3])?
+        .reshape(&[batch, queries, n_heads * value_dim])?;
+    Ok((output, probs))
+}

@@ -1,0 +1,229 @@
+//! Scaled dot-product attention with many heads (Vaswani et al. 2017, "Attention is all you need").
+//!
+//! ```text
+//! scores = q·kᵀ · scale + mask,   probs = softmax(scores),   output = probs·v
+//! ```
+//!
+//! for each head, a head being `head_dim` neighbouring columns of `[batch, seq_len, n_heads · head_dim]`. Keys and values may
+//! have fewer heads, each shared by a group of neighbouring query heads (Ainslie et al. 2023, "GQA"). What a query may see is an
+//! [`AttentionMask`].
+//!
+//! ```
+//! use loquat::{Rng, Tensor, ops::{Attention, AttentionMask}};
+//!
+//! let x = Tensor::normal(&[2, 5, 12], 1.0, &mut Rng::seed(1));
+//! let y = Attention::new(3).forward(&x, &x, &x, &AttentionMask::causal())?;
+//! assert_eq!(y.shape(), [2, 5, 12]);
+//! // The first token sees only itself.
+//! assert!(y.data()[..12].iter().zip(x.data()).all(|(y, x)| (y - x).abs() < 1e-6));
+//! # Ok::<(), loquat::Error>(())
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | [`mask`] | [`AttentionMask`] |
+//! | `fused` | the kernel that keeps no matrix of scores |
+//! | `composed` | the formula in small operations, for what the kernel does not know |
+
+mod composed;
+mod fused;
+pub mod mask;
+
+#[cfg(test)]
+mod tests;
+
+pub use mask::AttentionMask;
+
+use crate::error::{Error, Result};
+use crate::tensor::{Tensor, tape};
+use fused::{Fused, Gradients, Place};
+
+/// The settings of an attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Heads of the queries.
+    pub n_heads: usize,
+    /// Heads of the keys and values, a divisor of `n_heads`.
+    pub n_kv_heads: usize,
+    /// What scores are multiplied by; `1/√head_dim` if not given.
+    pub scale: Option<f32>,
+    /// Dropout of the probabilities: the share that becomes zero, in `[0, 1)`, and the key of the random numbers.
+    pub dropout: Option<(f32, u64)>,
+}
+
+/// Lengths of the axes.
+#[derive(Clone, Copy)]
+struct Dims {
+    n_heads: usize,
+    n_kv_heads: usize,
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    head_dim: usize,
+    value_dim: usize,
+    scale: f32,
+}
+
+impl Attention {
+    /// `n_heads` heads of queries, keys and values, the usual scale, no dropout.
+    pub fn new(n_heads: usize) -> Self {
+        Self { n_heads, n_kv_heads: n_heads, scale: None, dropout: None }
+    }
+
+    /// Memory is linear in the lengths unless dropout, values wider than keys or a bias with a gradient need all probabilities.
+    ///
+    /// # Shapes
+    /// `query: [batch, queries, n_heads · head_dim]`, `key: [batch, keys, n_kv_heads · head_dim]`,
+    /// `value: [batch, keys, n_kv_heads · value_dim]` → `[batch, queries, n_heads · value_dim]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes or the mask do not fit; [`Error::Argument`] if heads do not divide.
+    pub fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+        let dims = self.dims(query, key, value)?;
+        let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
+        if !Fused::knows(&dims, &mask) || self.dropout.is_some() {
+            return Ok(composed::attention(&dims, self.dropout, query, key, value, &mask)?.0);
+        }
+        let inputs = [query, key, value];
+        let fused = Fused::new(dims, mask);
+        let places = inputs.map(|x| Place { first: 0, batch: x.shape()[1] * x.last_dim(), row: x.last_dim() });
+        let (y, lse) = fused.forward(inputs.map(Tensor::data), places, tape::is_recording(&inputs));
+        let saved = y.clone();
+        Ok(tape::record("attention", &inputs, y, || {
+            let inputs = inputs.map(Tensor::detach);
+            Box::new(move |dy, _| {
+                let data = inputs.each_ref().map(Tensor::data);
+                let [mut dq, mut dk, mut dv] = inputs.each_ref().map(|x| fused.gradient_of(x));
+                let gradients = Gradients::Apart([&mut dq, &mut dk, &mut dv].map(Tensor::make_mut));
+                fused.backward(data, places, &dy, &saved, &lse, gradients);
+                Ok(vec![Some(dq), Some(dk), Some(dv)])
+            })
+        }))
+    }
+
+    /// As [`Attention::forward`], with the probabilities (before dropout) beside: all of them in memory.
+    ///
+    /// # Shapes
+    /// As there; the probabilities are `[batch, n_heads, queries, keys]`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_probs(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        mask: &AttentionMask,
+    ) -> Result<(Tensor, Tensor)> {
+        let dims = self.dims(query, key, value)?;
+        let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
+        composed::attention(&dims, self.dropout, query, key, value, &mask)
+    }
+
+    /// Self-attention from the output of one projection: each row is the query, the key and the value of a position, one after
+    /// the other.
+    ///
+    /// # Shapes
+    /// `qkv: [batch, seq_len, (n_heads + 2 · n_kv_heads) · head_dim]` → `[batch, seq_len, n_heads · head_dim]`.
+    ///
+    /// # Errors
+    /// As for [`Attention::forward`].
+    pub fn forward_packed(&self, qkv: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+        let heads = self.n_heads + 2 * self.n_kv_heads;
+        let &[batch, len, width] = qkv.shape() else {
+            return Err(Error::shape("attention", "[batch, seq_len, width]", qkv.shape()));
+        };
+        if heads == 0 || width % heads != 0 {
+            return Err(Error::shape("attention", format!("[{batch}, {len}, {heads} · head_dim]"), qkv.shape()));
+        }
+        let widths @ [q, k, v] = [self.n_heads, self.n_kv_heads, self.n_kv_heads].map(|n| width / heads * n);
+        let dims = self.checked(batch, [len, len], widths)?;
+        let resolved = mask.resolve(batch, dims.n_heads, len, len)?;
+        if !Fused::knows(&dims, &resolved) || self.dropout.is_some() || !resolved.starts_at_once() {
+            return self.forward(&qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &qkv.narrow(-1, q + k, v)?, mask);
+        }
+        let fused = Fused::new(dims, resolved);
+        let places = [0, q, q + k].map(|first| Place { first, batch: len * width, row: width });
+        let (y, lse) = fused.forward([qkv.data(); 3], places, tape::is_recording(&[qkv]));
+        let saved = y.clone();
+        Ok(tape::record("attention", &[qkv], y, || {
+            let qkv = qkv.detach();
+            Box::new(move |dy, _| {
+                let mut dqkv = fused.gradient_of(&qkv);
+                let gradients = Gradients::Packed(dqkv.make_mut(), widths);
+                fused.backward([qkv.data(); 3], places, &dy, &saved, &lse, gradients);
+                Ok(vec![Some(dqkv)])
+            })
+        }))
+    }
+
+    /// Attention of new queries over the first `len` positions of a cache, which may have room for more; without gradients.
+    ///
+    /// # Shapes
+    /// As for [`Attention::forward`], `keys` and `values` with at least `len` positions.
+    ///
+    /// # Errors
+    /// As there; [`Error::NoGradient`] if an input needs a gradient.
+    pub fn forward_cached(
+        &self,
+        query: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        len: usize,
+        mask: &AttentionMask,
+    ) -> Result<Tensor> {
+        let inputs = [query, keys, values];
+        tape::refuse("attention over a cache", &inputs)?;
+        if let Some(x) = inputs.iter().find(|x| x.rank() != 3 || x.shape()[0] != query.shape()[0]) {
+            return Err(Error::shape("attention over a cache", "[batch, positions, width]", x.shape()));
+        }
+        if let Some(x) = [keys, values].iter().find(|x| x.shape()[1] < len) {
+            return Err(Error::shape("attention over a cache", format!("at least {len} positions"), x.shape()));
+        }
+        let (batch, queries) = (query.shape()[0], query.shape()[1]);
+        let dims = self.checked(batch, [queries, len], inputs.map(Tensor::last_dim))?;
+        let resolved = mask.resolve(batch, dims.n_heads, queries, len)?;
+        if !Fused::knows(&dims, &resolved) || self.dropout.is_some() {
+            return self.forward(query, &keys.narrow(1, 0, len)?, &values.narrow(1, 0, len)?, mask);
+        }
+        let places = inputs.map(|x| Place { first: 0, batch: x.shape()[1] * x.last_dim(), row: x.last_dim() });
+        Ok(Fused::new(dims, resolved).forward(inputs.map(Tensor::data), places, false).0)
+    }
+
+    fn dims(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Dims> {
+        let &[batch, queries, q_width] = query.shape() else {
+            return Err(Error::shape("attention query", "[batch, queries, n_heads · head_dim]", query.shape()));
+        };
+        let (keys, k_width) = match *key.shape() {
+            [b, keys, width] if b == batch => (keys, width),
+            _ => return Err(Error::shape("attention key", format!("[{batch}, keys, width]"), key.shape())),
+        };
+        let v_width = match *value.shape() {
+            [b, s, width] if (b, s) == (batch, keys) => width,
+            _ => return Err(Error::shape("attention value", format!("[{batch}, {keys}, width]"), value.shape())),
+        };
+        self.checked(batch, [queries, keys], [q_width, k_width, v_width])
+    }
+
+    fn checked(&self, batch: usize, [queries, keys]: [usize; 2], [q, k, v]: [usize; 3]) -> Result<Dims> {
+        let Self { n_heads, n_kv_heads, .. } = *self;
+        if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
+            let expected = format!("a divisor of the {n_heads} query heads");
+            return Err(Error::argument("attention key/value heads", expected, n_kv_heads));
+        }
+        if n_heads == 0 || q % n_heads != 0 {
+            return Err(Error::argument("attention heads", format!("a divisor of the width {q}"), n_heads));
+        }
+        let head_dim = q / n_heads;
+        if k != n_kv_heads * head_dim {
+            let expected = format!("[{batch}, {keys}, {n_kv_heads} · {head_dim}]");
+            return Err(Error::shape("attention key", expected, [batch, keys, k]));
+        }
+        if v % n_kv_heads != 0 {
+            let expected = format!("[{batch}, {keys}, a multiple of {n_kv_heads}]");
+            return Err(Error::shape("attention value", expected, [batch, keys, v]));
+        }
+        let scale = self.scale.unwrap_or(1.0 / (head_dim.max(1) as f32).sqrt());
+        Ok(Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, value_dim: v / n_kv_heads, scale })
+    }
+}

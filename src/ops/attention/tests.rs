@@ -1,0 +1,208 @@
+//! The fused kernel, the composed formula and a naive loop, against each other and against central differences.
+
+use super::*;
+use crate::ops::gradient_check::{check, sample};
+use crate::tensor::IdTensor;
+
+/// `(name, heads, kv heads, batch, queries, keys, head_dim, value_dim, mask)`.
+fn cases() -> Vec<(&'static str, [usize; 7], AttentionMask)> {
+    let padding = |rows: &[[u32; 5]]| AttentionMask::padding(&IdTensor::batch(rows).unwrap());
+    let right = padding(&[[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]);
+    let left = padding(&[[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]);
+    let holes = padding(&[[1, 0, 1, 0, 1], [1, 1, 0, 1, 0]]);
+    let window = AttentionMask::allowed(&IdTensor::batch(&[[1, 1, 0, 0, 1], [0, 1, 1, 0, 0], [0; 5]]).unwrap());
+    vec![
+        ("one", [1, 1, 1, 1, 1, 1, 1], AttentionMask::none()),
+        ("plain", [2, 2, 2, 3, 5, 3, 3], AttentionMask::none()),
+        ("other value width", [2, 2, 1, 3, 4, 3, 5], AttentionMask::none()),
+        ("causal", [2, 2, 2, 5, 5, 3, 3], AttentionMask::causal()),
+        ("causal with an offset", [1, 1, 2, 2, 5, 3, 3], AttentionMask::causal()),
+        ("grouped", [6, 2, 1, 3, 4, 3, 3], AttentionMask::causal()),
+        ("one key head", [3, 1, 2, 2, 5, 4, 4], right.clone()),
+        ("right padding", [2, 2, 2, 3, 5, 3, 3], right),
+        ("left padding, causal", [2, 1, 2, 5, 5, 3, 3], left.and(&AttentionMask::causal())),
+        ("holes", [2, 2, 2, 3, 5, 3, 3], holes),
+        ("any, a row without keys", [2, 2, 1, 3, 5, 3, 3], window),
+    ]
+}
+
+fn inputs(&[h, hk, b, t, s, d, dv]: &[usize; 7]) -> [Tensor; 3] {
+    [sample(&[b, t, h * d], 1), sample(&[b, s, hk * d], 2), sample(&[b, s, hk * dv], 3)]
+}
+
+fn settings(dims: &[usize; 7]) -> Attention {
+    Attention { n_kv_heads: dims[1], ..Attention::new(dims[0]) }
+}
+
+#[test]
+fn gradients_match_central_differences() {
+    for (name, dims, mask) in cases() {
+        let attention = settings(&dims);
+        check(name, &inputs(&dims), |x| attention.forward(&x[0], &x[1], &x[2], &mask));
+    }
+    let dims = [2, 2, 1, 3, 4, 3, 3];
+    let dropped = Attention { dropout: Some((0.4, 7)), scale: Some(0.3), ..settings(&dims) };
+    check("dropout", &inputs(&dims), |x| dropped.forward(&x[0], &x[1], &x[2], &AttentionMask::none()));
+    let [q, k, v] = inputs(&dims);
+    for shape in [&[3, 4][..], &[1, 2, 3, 4], &[1, 2, 1, 4]] {
+        check("bias", &[q.clone(), k.clone(), v.clone(), sample(shape, 4)], |x| {
+            settings(&dims).forward(&x[0], &x[1], &x[2], &AttentionMask::additive(&x[3]))
+        });
+    }
+    check("self-attention from one tensor", &[sample(&[2, 3, 8], 1)], |x| {
+        Attention { n_kv_heads: 1, ..Attention::new(2) }.forward_packed(&x[0], &AttentionMask::causal())
+    });
+}
+
+/// The formula, one query at a time.
+fn naive(dims: &[usize; 7], mask: &AttentionMask, [q, k, v]: &[Tensor; 3]) -> Vec<f32> {
+    let &[h, hk, b, t, s, d, dv] = dims;
+    let resolved = mask.resolve(b, h, t, s).unwrap().dense().unwrap();
+    let mask = resolved.map_or(Tensor::zeros(&[b, h, t, s]), |m| m.add(&Tensor::zeros(&[b, h, t, s])).unwrap());
+    let mut out = vec![0.0; b * t * h * dv];
+    for (bi, hi, ti) in (0..b * h * t).map(|i| (i / (h * t), i / t % h, i % t)) {
+        let group = hi / (h / hk);
+        let score = |si: usize| -> f64 {
+            let dot: f64 = (0..d)
+                .map(|j| {
+                    f64::from(
+                        q.data()[(bi * t + ti) * h * d + hi * d + j] * k.data()[(bi * s + si) * hk * d + group * d + j],
+                    )
+                })
+                .sum();
+            dot / (d as f64).sqrt() + f64::from(mask.data()[((bi * h + hi) * t + ti) * s + si])
+        };
+        let scores: Vec<f64> = (0..s).map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if max == f64::NEG_INFINITY {
+            continue;
+        }
+        let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
+        for j in 0..dv {
+            let y: f64 = (0..s)
+                .map(|si| {
+                    (scores[si] - max).exp() / sum * f64::from(v.data()[(bi * s + si) * hk * dv + group * dv + j])
+                })
+                .sum();
+            out[(bi * t + ti) * h * dv + hi * dv + j] = y as f32;
+        }
+    }
+    out
+}
+
+#[test]
+fn output_matches_the_formula_and_probabilities_sum_to_one_or_zero() {
+    for (name, dims, mask) in cases() {
+        let x = inputs(&dims);
+        let y = settings(&dims).forward(&x[0], &x[1], &x[2], &mask).unwrap();
+        let (again, probs) = settings(&dims).with_probs(&x[0], &x[1], &x[2], &mask).unwrap();
+        for (y, expected) in [&y, &again].iter().flat_map(|y| y.data().iter().zip(naive(&dims, &mask, &x))) {
+            assert!((y - expected).abs() < 1e-5, "{name}: {y}, expected {expected}");
+        }
+        for row in probs.data().chunks(dims[4]) {
+            let sum: f32 = row.iter().sum();
+            assert!((sum - 1.0).abs() < 1e-5 || sum == 0.0, "{name}: {sum}");
+        }
+    }
+}
+
+#[test]
+fn the_future_cannot_change_the_past() {
+    let (x, attention) = (sample(&[1, 9, 8], 1), Attention::new(2));
+    let mut other = x.clone();
+    other.make_mut()[5 * 8..].fill(7.0);
+    let y = attention.forward(&x, &x, &x, &AttentionMask::causal()).unwrap();
+    let z = attention.forward(&other, &other, &other, &AttentionMask::causal()).unwrap();
+    assert_eq!(y.data()[..5 * 8], z.data()[..5 * 8]);
+    assert_ne!(y.data()[5 * 8..], z.data()[5 * 8..]);
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let x = Tensor::zeros(&[2, 3, 8]);
+    let none = AttentionMask::none();
+    assert!(Attention::new(3).forward(&x, &x, &x, &none).is_err());
+    assert!(Attention::new(0).forward(&x, &x, &x, &none).is_err());
+    assert!(Attention { n_kv_heads: 3, ..Attention::new(4) }.forward(&x, &x, &x, &none).is_err());
+    assert!(Attention::new(2).forward(&x, &Tensor::zeros(&[2, 3, 4]), &x, &none).is_err());
+    assert!(Attention::new(2).forward(&x, &x, &Tensor::zeros(&[2, 4, 8]), &none).is_err());
+    assert!(Attention::new(2).forward(&Tensor::zeros(&[3, 8]), &x, &x, &none).is_err());
+    assert!(Attention::new(2).forward_cached(&x.watch(), &x, &x, 2, &none).is_err());
+}
+
+/// Rows `start..` of sequence `b`, as a batch of one.
+fn alone(x: &Tensor, b: usize, start: usize, len: usize) -> Tensor {
+    x.narrow(0, b, 1).unwrap().narrow(1, start, len).unwrap()
+}
+
+#[test]
+fn padding_is_inert_to_the_bit() {
+    // More than one of the kernel's blocks of keys.
+    let (seq_len, lengths, width) = (200, [200usize, 3, 150], 6);
+    let x = [1, 2, 3].map(|seed| sample(&[3, seq_len, width], seed));
+    let packed = sample(&[3, seq_len, 3 * width], 4);
+    let attention = Attention::new(2);
+    for (left, causal) in [(false, false), (false, true), (true, false), (true, true)] {
+        let start = |b: usize| if left { seq_len - lengths[b] } else { 0 };
+        let real = |b: usize, i: usize| (start(b)..start(b) + lengths[b]).contains(&i);
+        let ids = (0..3 * seq_len).map(|i| u32::from(real(i / seq_len, i % seq_len))).collect::<Vec<_>>();
+        let causal = if causal { AttentionMask::causal() } else { AttentionMask::none() };
+        let mask = AttentionMask::padding(&IdTensor::new(ids, &[3, seq_len]).unwrap()).and(&causal);
+        // Nothing is asked of the padding.
+        let mut dy = sample(&[3, seq_len, width], 5);
+        for (i, row) in dy.make_mut().chunks_mut(width).enumerate() {
+            if !real(i / seq_len, i % seq_len) {
+                row.fill(0.0);
+            }
+        }
+        let run = |x: &[Tensor], dy: &Tensor, mask: &AttentionMask| {
+            let x: Vec<Tensor> = x.iter().map(Tensor::watch).collect();
+            let y = match &x[..] {
+                [q, k, v] => attention.forward(q, k, v, mask).unwrap(),
+                [qkv] => attention.forward_packed(qkv, mask).unwrap(),
+                _ => unreachable!(),
+            };
+            let gradients = y.backward_from(dy.clone()).unwrap();
+            let mut all = vec![y.detach()];
+            all.extend(x.iter().map(|x| gradients.of(x).unwrap().clone()));
+            all
+        };
+        for x in [&x[..], std::slice::from_ref(&packed)] {
+            let batched = run(x, &dy, &mask);
+            for b in 0..3 {
+                let one = |x: &Tensor| alone(x, b, start(b), lengths[b]);
+                let single = run(&x.iter().map(one).collect::<Vec<_>>(), &one(&dy), &causal);
+                for (i, (batched, single)) in batched.iter().zip(&single).enumerate() {
+                    assert_eq!(one(batched).data(), single.data(), "left {left}, {causal:?}, sequence {b}, result {i}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_over_a_cache_has_the_bits_of_the_full_product() {
+    let x = sample(&[2, 140, 12], 1);
+    let attention = Attention { n_kv_heads: 1, ..Attention::new(3) };
+    let kv = sample(&[2, 140, 4], 2);
+    let full = attention.forward(&x, &kv, &kv, &AttentionMask::causal()).unwrap();
+    for t in [0, 1, 127, 128, 139] {
+        let y = attention.forward_cached(&position(&x, t), &kv, &kv, t + 1, &AttentionMask::causal()).unwrap();
+        assert_eq!(y.to_vec(), position(&full, t).to_vec(), "position {t}");
+    }
+}
+
+fn position(x: &Tensor, t: usize) -> Tensor {
+    x.narrow(1, t, 1).unwrap()
+}
+
+#[test]
+fn empty_batches_and_texts_are_allowed() {
+    let none = AttentionMask::none();
+    for shape in [[0, 3, 4], [2, 0, 4], [2, 3, 0]] {
+        let x = Tensor::zeros(&shape);
+        assert_eq!(Attention::new(2).forward(&x, &x, &x, &none).unwrap().shape(), shape);
+    }
+    let (q, k) = (Tensor::zeros(&[1, 2, 4]), Tensor::zeros(&[1, 0, 4]));
+    assert_eq!(Attention::new(2).forward(&q, &k, &k, &none).unwrap().to_vec(), [0.0; 8]);
+}
