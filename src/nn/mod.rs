@@ -10,6 +10,7 @@
 //! | [`module`] | [`Module`]: visiting the parameters of a layer or model by path |
 //! | [`linear`], [`embedding`], [`norm`], [`dropout`] | the small layers |
 //! | [`attention`], [`kv_cache`] | attention with its projections; keys and values kept between steps |
+//! | [`recurrent`] | plain RNN, LSTM, GRU |
 //!
 //! This floor must not know models.
 
@@ -21,6 +22,7 @@ pub mod linear;
 pub mod module;
 pub mod norm;
 pub mod parameter;
+pub mod recurrent;
 
 pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 pub use dropout::{Dropout, train_mode};
@@ -30,5 +32,6 @@ pub use linear::Linear;
 pub use module::Module;
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Init, Parameter, ParameterSource, Parameters};
+pub use recurrent::{Gru, Lstm, Recurrent, RecurrentConfig, RecurrentState, Rnn};
 
 pub use crate::ops::{AttentionMask, Rope};

@@ -12,6 +12,7 @@
 //! | [`matmul`] | products of matrices and batches of them; `linear` |
 //! | [`attention`] | scaled dot-product attention, and what it may see |
 //! | [`rope`] | rotary positions |
+//! | [`recurrent`] | plain RNN, LSTM, GRU over whole sequences |
 //! | [`norm`] | layer and RMS normalisation |
 //! | [`embedding`] | rows by id |
 //! | [`loss`] | cross-entropy, binary cross-entropy, mean squared error |
@@ -29,6 +30,7 @@ pub(crate) mod gradient_check;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod recurrent;
 pub mod reduce;
 pub mod rope;
 pub mod shape;
@@ -40,5 +42,6 @@ pub use embedding::embedding;
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
 pub use matmul::linear;
 pub use norm::{layer_norm, rms_norm};
+pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};
 pub use rope::Rope;
 pub use shape::{concat, stack};

@@ -25,6 +25,7 @@
 //! | `norm` | layer norm and RMS norm |
 //! | `rope` | rotary positions |
 //! | `dropout` | dropout by a hash of the place |
+//! | `recurrent` | the gates of LSTM and GRU |
 //! | `embedding` | rows by id, and their gradient |
 //! | `optimiser` | steps of SGD, Adam and AdamW |
 //! | `half` | conversion to and from f16 and bf16 |
@@ -41,6 +42,7 @@ mod exp;
 mod half;
 mod norm;
 mod optimiser;
+mod recurrent;
 mod reduce;
 mod rope;
 mod rows;
@@ -63,6 +65,7 @@ pub use exp::exp;
 pub use half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optimiser::{Adam, Sgd, adam_step, sgd_step};
+pub use recurrent::{gru_step, gru_step_backward, lstm_step, lstm_step_backward};
 pub use reduce::{argmax, dot, max, sum, sum_rows, sum_squares};
 pub use rope::rope;
 pub use softmax::{log_softmax, log_softmax_backward, softmax, softmax_backward};
