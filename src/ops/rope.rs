@@ -46,7 +46,7 @@ impl Rope {
     pub fn new(rot_dim: usize, max_positions: usize, theta: f64) -> Result<Self> {
         let frequency = |i: usize| (1.0 / theta.powf(2.0 * i as f64 / rot_dim as f64)) as f32;
         let frequencies: Vec<f32> = (0..rot_dim.min(1 << 20) / 2).map(frequency).collect();
-        if rot_dim % 2 != 0 || rot_dim == 0 || frequencies.len() != rot_dim / 2 {
+        if !rot_dim.is_multiple_of(2) || rot_dim == 0 || frequencies.len() != rot_dim / 2 {
             return Err(Error::argument("rope columns", "an even number above 0", rot_dim));
         }
         Self::from_frequencies(&frequencies, max_positions, 1.0)
@@ -99,7 +99,7 @@ impl Rope {
             let expected = format!("{:?} and the heads' columns", positions.shape());
             return Err(Error::shape("rope", expected, x.shape()));
         }
-        if n_heads == 0 || x.last_dim() % n_heads != 0 || head_dim < self.rot_dim {
+        if n_heads == 0 || !x.last_dim().is_multiple_of(n_heads) || head_dim < self.rot_dim {
             let expected = format!("{n_heads} heads of at least {} columns", self.rot_dim);
             return Err(Error::shape("rope", expected, x.shape()));
         }

@@ -169,8 +169,8 @@ fn padding_is_inert_to_the_bit() {
         };
         for x in [&x[..], std::slice::from_ref(&packed)] {
             let batched = run(x, &dy, &mask);
-            for b in 0..3 {
-                let one = |x: &Tensor| alone(x, b, start(b), lengths[b]);
+            for (b, &length) in lengths.iter().enumerate() {
+                let one = |x: &Tensor| alone(x, b, start(b), length);
                 let single = run(&x.iter().map(one).collect::<Vec<_>>(), &one(&dy), &causal);
                 for (i, (batched, single)) in batched.iter().zip(&single).enumerate() {
                     assert_eq!(one(batched).data(), single.data(), "left {left}, {causal:?}, sequence {b}, result {i}");
