@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `driver` | the loops around the micro-kernel, and the split over threads |
 //! | `few_rows` | products with so few rows that the time is that of reading B |
+//! | `dots`, `bf16` | the same loops over pairs of bf16 |
 //! | `operand`, `packed` | what B may be: f32, f16, bf16, at strides or packed once |
 //! | `packing` | copying blocks of A and B into panels |
 //! | `micro` | the register tiles, a file per instruction set |
@@ -44,6 +45,8 @@
 //! assert_eq!(c, [14.0, 25.0, 20.0, 31.0]);
 //! ```
 
+mod bf16;
+mod dots;
 pub(in crate::kernels) mod driver;
 mod few_rows;
 pub(in crate::kernels) mod micro;
@@ -54,8 +57,9 @@ pub(in crate::kernels) mod packing;
 #[cfg(test)]
 mod tests;
 
+pub use bf16::Precision;
 pub use operand::Element;
-pub use packed::{PackedB, PackedElement, gemm_packed};
+pub use packed::{PackedB, PackedElement, gemm_packed, gemm_packed_in};
 
 use super::vecmath::Activation;
 use operand::Operand;
@@ -171,13 +175,29 @@ impl Epilogue<'_> {
 ///
 /// If the shapes do not fit each other or the slices.
 pub fn gemm<T: Element>(a: Mat<'_>, b: Mat<'_, T>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
+    gemm_in(Precision::F32, a, b, c, beta, epilogue);
+}
+
+/// [`gemm`] in a precision.
+///
+/// # Panics
+///
+/// As there.
+pub fn gemm_in<T: Element>(
+    precision: Precision,
+    a: Mat<'_>,
+    b: Mat<'_, T>,
+    c: &mut [f32],
+    beta: Beta,
+    epilogue: Epilogue<'_>,
+) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(k, b.rows, "gemm: A is {m} × {k}, B is {} × {n}", b.rows);
     assert_eq!(c.len(), m * n, "gemm: C is {m} × {n}");
     a.check("gemm: A", 0);
     b.check("gemm: B", 0);
     epilogue.check(m, n);
-    driver::product(driver::Product::new(a, b.operand(), n, c, beta, epilogue), 1, [0; 3]);
+    bf16::product(precision, driver::Product::new(a, b.operand(), n, c, beta, epilogue));
 }
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.

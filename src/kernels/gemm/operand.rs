@@ -26,8 +26,6 @@ pub(super) mod sealed {
         unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32;
         #[doc(hidden)]
         fn strided(source: Source<Self>) -> Operand;
-        #[doc(hidden)]
-        fn panels(data: *const Self, k: usize) -> Operand;
     }
 }
 
@@ -39,18 +37,20 @@ pub enum Operand {
     Bf16(Source<bf16>),
     PanelsF32(Panels<f32>),
     PanelsF16(Panels<f16>),
-    PanelsBf16(Panels<bf16>),
+    /// Two rows to a group of 32 bits, the first below.
+    PanelsBf16(Panels<u32>),
 }
 
 /// Panels of `PANEL` columns, `k` rows each, one after the other.
 #[derive(Clone, Copy)]
 pub struct Panels<T> {
-    data: *const T,
-    k: usize,
+    pub data: *const T,
+    /// Rows of a panel, in elements or groups.
+    pub k: usize,
 }
 
 macro_rules! element {
-    ($t:ty, $load:ident, $strided:ident, $panels:ident) => {
+    ($t:ty, $load:ident, $strided:ident) => {
         impl sealed::Element for $t {
             #[inline(always)]
             unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32 {
@@ -60,15 +60,12 @@ macro_rules! element {
             fn strided(source: Source<Self>) -> Operand {
                 Operand::$strided(source)
             }
-            fn panels(data: *const Self, k: usize) -> Operand {
-                Operand::$panels(Panels { data, k })
-            }
         }
     };
 }
-element!(f32, load_ptr, F32, PanelsF32);
-element!(f16, load_f16_ptr, F16, PanelsF16);
-element!(bf16, load_bf16_ptr, Bf16, PanelsBf16);
+element!(f32, load_ptr, F32);
+element!(f16, load_f16_ptr, F16);
+element!(bf16, load_bf16_ptr, Bf16);
 
 impl Operand {
     /// The matrix that begins `elements` later.
@@ -105,7 +102,10 @@ impl Operand {
             match *self {
                 Operand::PanelsF32(panels) => return panels.at(pc, j),
                 Operand::PanelsF16(panels) => widen(kernel.isa(), panels.at(pc, j), depth * PANEL, dst),
-                Operand::PanelsBf16(panels) => widen(kernel.isa(), panels.at(pc, j), depth * PANEL, dst),
+                Operand::PanelsBf16(panels) => {
+                    debug_assert!(pc.is_multiple_of(2));
+                    kernel.isa().run(WidenPairs { src: panels.at(pc / 2, j), depth, dst });
+                }
                 Operand::F32(source) => pack_panel(kernel, source.at(pc, j), used, PANEL, depth, dst),
                 Operand::F16(source) => pack_half(kernel, source.at(pc, j), used, depth, dst),
                 Operand::Bf16(source) => pack_half(kernel, source.at(pc, j), used, depth, dst),
@@ -116,7 +116,7 @@ impl Operand {
 }
 
 impl<T> Panels<T> {
-    fn at(&self, pc: usize, j: usize) -> *const T {
+    pub(super) fn at(&self, pc: usize, j: usize) -> *const T {
         debug_assert!(j.is_multiple_of(PANEL));
         self.data.wrapping_add(j * self.k + pc * PANEL)
     }
@@ -146,6 +146,34 @@ impl<T: Element> SimdOp for Widen<T> {
                 std::ptr::copy_nonoverlapping(self.src.add(whole), x.as_mut_ptr(), n);
                 isa.store_ptr(y.as_mut_ptr(), T::widen(isa, x.as_ptr()));
                 std::ptr::copy_nonoverlapping(y.as_ptr(), self.dst.add(whole), n);
+            }
+        }
+    }
+}
+
+/// Rows `0..depth` of a panel of pairs of bf16, the contract that of [`Operand::panel`].
+struct WidenPairs {
+    src: *const u32,
+    depth: usize,
+    dst: *mut f32,
+}
+
+impl SimdOp for WidenPairs {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        for p in (0..self.depth).step_by(2) {
+            for i in (0..PANEL).step_by(I::LANES) {
+                // SAFETY: the panel has a group for each begun pair, `dst` a row for each of `depth`.
+                unsafe {
+                    let pair = isa.load_i32_ptr(self.src.add(p / 2 * PANEL + i).cast());
+                    isa.store_ptr(self.dst.add(p * PANEL + i), isa.from_bits(isa.shl(pair, 16)));
+                    if p + 1 < self.depth {
+                        let high = isa.and(pair, isa.splat_i32(!0xffff));
+                        isa.store_ptr(self.dst.add((p + 1) * PANEL + i), isa.from_bits(high));
+                    }
+                }
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use half::{bf16, f16};
 
-use super::driver::{Product, product};
+use super::bf16::Precision;
+use super::driver::Product;
 use super::micro::PANEL;
-use super::operand::{Element, Operand, sealed};
+use super::operand::{self, Element, Operand};
 use super::{Beta, Epilogue, Mat};
 use crate::kernels::parallel;
 
@@ -34,7 +35,8 @@ pub struct PackedB {
 enum Panels {
     F32(Vec<Row<f32>>),
     F16(Vec<Row<f16>>),
-    Bf16(Vec<Row<bf16>>),
+    /// Two rows to a group of 32 bits, the first below: what dot products of pairs read.
+    Bf16(Vec<Row<u32>>),
 }
 
 /// A row of a panel, on cache lines of its own.
@@ -59,7 +61,23 @@ macro_rules! packed_element {
 }
 packed_element!(f32, F32, 0.0);
 packed_element!(f16, F16, f16::ZERO);
-packed_element!(bf16, Bf16, bf16::ZERO);
+
+impl PackedElement for bf16 {
+    fn pack(b: Mat<'_, Self>) -> PackedB {
+        let plain = pack(b, bf16::ZERO);
+        let mut panels = vec![Row([0; PANEL]); b.cols.div_ceil(PANEL) * b.rows.div_ceil(2)];
+        let rows = b.rows.max(1);
+        parallel::chunks_mut(&mut panels, rows.div_ceil(2), |panel, groups| {
+            for (group, pair) in groups.iter_mut().zip(plain[panel * rows..][..rows].chunks(2)) {
+                for (i, group) in group.0.iter_mut().enumerate() {
+                    let high = pair.get(1).map_or(0, |row| row.0[i].to_bits());
+                    *group = u32::from(pair[0].0[i].to_bits()) | u32::from(high) << 16;
+                }
+            }
+        });
+        PackedB { panels: Panels::Bf16(panels), k: b.rows, n: b.cols }
+    }
+}
 
 fn pack<T: Element>(b: Mat<'_, T>, zero: T) -> Vec<Row<T>> {
     let mut panels = vec![Row([zero; PANEL]); b.cols.div_ceil(PANEL) * b.rows];
@@ -115,11 +133,14 @@ impl PackedB {
         }
     }
 
-    fn operand(&self) -> Operand {
+    pub(super) fn operand(&self) -> Operand {
+        let k = self.k;
         match &self.panels {
-            Panels::F32(panels) => sealed::Element::panels(panels.as_ptr().cast::<f32>(), self.k),
-            Panels::F16(panels) => sealed::Element::panels(panels.as_ptr().cast::<f16>(), self.k),
-            Panels::Bf16(panels) => sealed::Element::panels(panels.as_ptr().cast::<bf16>(), self.k),
+            Panels::F32(panels) => Operand::PanelsF32(operand::Panels { data: panels.as_ptr().cast(), k }),
+            Panels::F16(panels) => Operand::PanelsF16(operand::Panels { data: panels.as_ptr().cast(), k }),
+            Panels::Bf16(panels) => {
+                Operand::PanelsBf16(operand::Panels { data: panels.as_ptr().cast(), k: k.div_ceil(2) })
+            }
         }
     }
 }
@@ -145,10 +166,26 @@ impl std::fmt::Debug for PackedB {
 ///
 /// If the shapes do not fit each other or the slices.
 pub fn gemm_packed(a: Mat<'_>, b: &PackedB, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
+    gemm_packed_in(Precision::F32, a, b, c, beta, epilogue);
+}
+
+/// [`gemm_packed`] in a precision.
+///
+/// # Panics
+///
+/// As there.
+pub fn gemm_packed_in(
+    precision: Precision,
+    a: Mat<'_>,
+    b: &PackedB,
+    c: &mut [f32],
+    beta: Beta,
+    epilogue: Epilogue<'_>,
+) {
     let (m, k, n) = (a.rows, a.cols, b.n);
     assert_eq!(k, b.k, "gemm_packed: A is {m} × {k}, B is {} × {n}", b.k);
     assert_eq!(c.len(), m * n, "gemm_packed: C is {m} × {n}");
     a.check("gemm_packed: A", 0);
     epilogue.check(m, n);
-    product(Product::new(a, b.operand(), n, c, beta, epilogue), 1, [0; 3]);
+    super::bf16::product(precision, Product::new(a, b.operand(), n, c, beta, epilogue));
 }

@@ -242,3 +242,56 @@ fn shapes_that_do_not_meet_are_refused() {
 fn a_slice_that_is_too_short_is_refused() {
     gemm(Mat::new(&[0.0; 5], 2, 3), Mat::new(&[0.0; 12], 3, 4), &mut [0.0; 8], Beta::Zero, Epilogue::default());
 }
+
+#[test]
+fn rounded_products_are_close_and_the_same_alone_packed_or_shared() {
+    for_each_level(|level| {
+        for shape @ (m, k, n) in SHAPES {
+            let (a, b, start) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+            let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+            let product = |a, b, c: &mut [f32]| gemm_in(Precision::Bf16, a, b, c, Beta::One, Epilogue::default());
+            let mut expected = start.clone();
+            product(Mat::new(&a, m, k), Mat::new(&b, k, n), &mut expected);
+            for i in 0..m {
+                for j in 0..n {
+                    let terms = (0..k).map(|p| a[i * k + p] as f64 * b[p * n + j] as f64);
+                    let (sum, size) = terms.fold((start[i * n + j] as f64, 1.0), |(s, t), x| (s + x, t + x.abs()));
+                    let error = (expected[i * n + j] as f64 - sum).abs();
+                    assert!(error <= size / 128.0, "{shape:?} {level:?} [{i}, {j}]: error {error} of {size}");
+                }
+            }
+            for (name, a, b) in layouts(&a, &at, &b, &bt, shape) {
+                let mut c = start.clone();
+                product(a, b, &mut c);
+                assert_same_bits(&c, &expected, &format!("{name} {shape:?} {level:?}"));
+            }
+            for i in [0, m / 2].into_iter().filter(|&i| i < m) {
+                let mut row = start[i * n..(i + 1) * n].to_vec();
+                product(Mat::new(&a[i * k..(i + 1) * k], 1, k), Mat::new(&b, k, n), &mut row);
+                assert_same_bits(&row, &expected[i * n..(i + 1) * n], &format!("row {i} of {shape:?} {level:?}"));
+            }
+            for threads in 1..=4 {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a few threads");
+                let mut c = start.clone();
+                let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
+                pool.install(|| with_level(level, || product(a, b, &mut c)));
+                assert_same_bits(&c, &expected, &format!("{threads} threads {shape:?} {level:?}"));
+            }
+            if crate::kernels::simd::features().avx512_bf16 {
+                let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+                for packed in [PackedB::new(Mat::new(&half, k, n)), PackedB::new(Mat::new(&b, k, n))] {
+                    let mut c = start.clone();
+                    gemm_packed_in(
+                        Precision::Bf16,
+                        Mat::new(&a, m, k),
+                        &packed,
+                        &mut c,
+                        Beta::One,
+                        Epilogue::default(),
+                    );
+                    assert_same_bits(&c, &expected, &format!("{packed:?} {m} {level:?}"));
+                }
+            }
+        }
+    });
+}

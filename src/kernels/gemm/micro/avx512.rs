@@ -6,7 +6,7 @@ use super::{MicroKernel, by_rows};
 use crate::kernels::simd::Avx512;
 
 #[derive(Clone, Copy)]
-pub(super) struct Tile(pub(super) Avx512);
+pub(in crate::kernels::gemm) struct Tile(pub(in crate::kernels::gemm) Avx512);
 
 impl MicroKernel for Tile {
     type Isa = Avx512;

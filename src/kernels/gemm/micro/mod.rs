@@ -5,7 +5,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(super) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512_bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
@@ -86,6 +88,13 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
             unsafe { std::ptr::copy_nonoverlapping(src.add(p * lds), dst.add(p * width), used) };
         }
     }
+}
+
+/// What [`DotKernel::begin`](super::dots::DotKernel::begin) returns where there is nothing to begin.
+pub(super) struct Nothing;
+
+impl Drop for Nothing {
+    fn drop(&mut self) {}
 }
 
 /// What is to be done with the micro-kernel of the current instruction set.

@@ -1,0 +1,158 @@
+//! Products of bf16, summed in f32: twice the rate of f32 and more where the processor has an instruction for them.
+//!
+//! Factors are rounded to bf16 (to nearest even) while they are packed, two to a 32-bit group. An element of C is then
+//! one chain over the pairs in ascending order, as the instruction rounds it: its bits do not depend on the other rows,
+//! the tile or the threads, but they do on the instruction. Without one the factors are not rounded and the product is
+//! that in f32.
+
+use std::ops::Range;
+
+use super::Beta;
+use super::dots::{self, DotKernel, Factors, Output};
+use super::driver::{self, Product, finish};
+use super::micro::{MicroKernel, PANEL};
+use super::operand::Operand;
+use super::packing::{SLACK, Source, pack_panel};
+
+/// How exactly the factors of a product are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16 where the processor multiplies that faster; sums are in f32.
+    Bf16,
+}
+
+/// One product.
+pub(super) fn product(precision: Precision, product: Product<'_>) {
+    if precision == Precision::F32 || !rounded(&product) {
+        driver::product(product, 1, [0; 3]);
+    }
+}
+
+/// One product of rounded factors; false if the processor has no instruction for it.
+#[cfg(target_arch = "x86_64")]
+fn rounded(product: &Product<'_>) -> bool {
+    use super::micro::{avx512, avx512_bf16::Avx512Bf16};
+    use crate::kernels::simd::Avx512;
+    let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
+    run(kernel, avx512::Tile(isa), product);
+    true
+}
+
+/// One product of rounded factors; false if the processor has no instruction for it.
+#[cfg(not(target_arch = "x86_64"))]
+fn rounded(_: &Product<'_>) -> bool {
+    false
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+fn run<D: DotKernel<Sum = f32>, K: MicroKernel>(kernel: D, pack: K, product: &Product<'_>) {
+    let Product { m, n, k, a, b, c, beta, epilogue } = *product;
+    let factors = Rounded { pack, a, b, k };
+    let finish = |i: usize, col: usize, row: &mut [f32]| finish(pack.isa(), &epilogue, row, i * n + col, col);
+    let output = Output { c, load: beta == Beta::One, finish };
+    // SAFETY: the product's shapes and lengths were checked; C is borrowed mutably as long as it lives.
+    unsafe { dots::product(kernel, (m, k.div_ceil(2), n), &factors, &output) };
+}
+
+/// The factors, rounded as they are packed.
+struct Rounded<K> {
+    /// What transposes and widens.
+    pack: K,
+    a: Source,
+    b: Operand,
+    /// Elements of a row of A.
+    k: usize,
+}
+
+// SAFETY: the pointers come from slices that outlive the product and are only read.
+unsafe impl<K: Sync> Sync for Rounded<K> {}
+
+/// Groups that pass through f32 at a time.
+const CHUNK: usize = 16;
+
+impl<K: MicroKernel> Rounded<K> {
+    /// Packs groups `[groups, width]`; `rows` gives rows `pc..pc + depth` in f32, in its buffer or elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// * `dst` has room for the groups and the slack; `rows` returns `depth` rows of `width`, of which `used` matter.
+    unsafe fn pack(
+        &self,
+        width: usize,
+        groups: Range<usize>,
+        dst: *mut u32,
+        rows: impl Fn(usize, usize, *mut f32) -> *const f32,
+    ) {
+        let mut buffer = [0.0f32; 2 * CHUNK * PANEL + SLACK];
+        for (chunk, first) in groups.clone().step_by(CHUNK).enumerate() {
+            let n = CHUNK.min(groups.end - first);
+            let depth = self.k.saturating_sub(2 * first).min(2 * n);
+            let mut src = buffer.as_ptr();
+            if depth > 0 {
+                src = rows(2 * first, depth, buffer.as_mut_ptr());
+            }
+            // SAFETY: the caller's promises; `join_rows` runs where the kernel does.
+            unsafe {
+                let dst = dst.add(chunk * CHUNK * width);
+                if depth < 2 * n {
+                    // The end of k: what is missing is zero.
+                    std::ptr::copy(src, buffer.as_mut_ptr(), depth * width);
+                    buffer[depth * width..2 * n * width].fill(0.0);
+                    src = buffer.as_ptr();
+                }
+                join_rows(src, width, n, dst);
+            }
+        }
+    }
+}
+
+/// See `micro::avx512_bf16::join_rows`.
+#[cfg(target_arch = "x86_64")]
+use super::micro::avx512_bf16::join_rows;
+
+/// See `micro::avx512_bf16::join_rows`.
+///
+/// # Safety
+///
+/// As there.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn join_rows(src: *const f32, width: usize, groups: usize, dst: *mut u32) {
+    for (p, i) in (0..groups).flat_map(|p| (0..width).map(move |i| (p, i))) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let half = |row: usize| half::bf16::from_f32(*src.add(row * width + i)).to_bits();
+            *dst.add(p * width + i) = u32::from(half(2 * p)) | u32::from(half(2 * p + 1)) << 16;
+        }
+    }
+}
+
+impl<K: MicroKernel> Factors for Rounded<K> {
+    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, _rows_of_a: bool, dst: *mut u32) {
+        let width = rows.len();
+        // SAFETY: the caller's promises; the buffer has room for the chunk and the slack.
+        unsafe {
+            self.pack(width, groups, dst, |pc, depth, buffer| {
+                pack_panel(self.pack, self.a.at(pc, rows.start), width, width, depth, buffer);
+                buffer
+            })
+        }
+    }
+
+    unsafe fn panel_b(&self, cols: Range<usize>, groups: Range<usize>, dst: *mut u32) -> *const u32 {
+        if let Operand::PanelsBf16(panels) = self.b
+            && groups.end <= panels.k
+        {
+            return panels.at(groups.start, cols.start);
+        }
+        // SAFETY: as above.
+        unsafe {
+            self.pack(PANEL, groups, dst, |pc, depth, buffer| {
+                self.b.panel(self.pack, pc, depth, cols.start, cols.len(), buffer)
+            });
+        }
+        dst
+    }
+}

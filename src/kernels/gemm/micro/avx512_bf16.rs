@@ -1,0 +1,119 @@
+//! AVX512-BF16: tiles of up to 14 × 32 of pairs of bf16, `vdpbf16ps`.
+
+use std::arch::x86_64::*;
+
+use super::by_rows;
+use crate::kernels::gemm::dots::DotKernel;
+use crate::kernels::gemm::micro::PANEL;
+use crate::kernels::simd::{self, Avx512};
+
+/// The kernel, and proof that the processor has AVX512-BF16.
+#[derive(Clone, Copy)]
+pub(in crate::kernels::gemm) struct Avx512Bf16(Avx512);
+
+impl Avx512Bf16 {
+    pub(in crate::kernels::gemm) fn new() -> Option<Self> {
+        if simd::features().avx512_bf16 { Avx512::new().map(Avx512Bf16) } else { None }
+    }
+}
+
+impl DotKernel for Avx512Bf16 {
+    type Sum = f32;
+    const MR: usize = 14;
+    const NR: usize = 32;
+    const STEP: usize = 1;
+    const ROWS_OF_A: bool = false;
+
+    fn begin(self) -> impl Drop {
+        super::Nothing
+    }
+
+    #[inline]
+    unsafe fn tile(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: the token proves the instructions; the rest is this method's own contract.
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (groups, a, b, c, ldc, load)) }
+    }
+}
+
+/// # Safety
+///
+/// As [`DotKernel::tile`] with `rows = R`.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize, load: bool) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: every address below is one that the caller lets us touch; the vector types are bits to each other.
+    unsafe {
+        let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+        if load {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + 16))];
+            }
+        }
+        let (mut a, mut b) = (a, b);
+        for _ in 0..groups {
+            let row = [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.wrapping_add(16).cast())].map(pairs);
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = pairs(_mm512_set1_epi32(*a.add(i) as i32));
+                *acc = [_mm512_dpbf16_ps(acc[0], x, row[0]), _mm512_dpbf16_ps(acc[1], x, row[1])];
+            }
+            a = a.wrapping_add(R);
+            b = b.wrapping_add(PANEL);
+        }
+        for (i, acc) in acc.iter().enumerate() {
+            _mm512_storeu_ps(c.add(i * ldc), acc[0]);
+            _mm512_storeu_ps(c.add(i * ldc + 16), acc[1]);
+        }
+    }
+}
+
+/// Rounds pairs of rows to bf16 and joins them: group `[p, i]` is `src[2p, i]` below, `src[2p + 1, i]` above.
+///
+/// # Safety
+///
+/// * the processor has AVX512-BF16; `src` may be read for `2 · groups · width` elements, `dst` written for half of them.
+#[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+pub(in crate::kernels::gemm) unsafe fn join_rows(src: *const f32, width: usize, groups: usize, dst: *mut u32) {
+    for p in 0..groups {
+        for i in (0..width).step_by(16) {
+            let mask = if width - i >= 16 { !0 } else { (1 << (width - i)) - 1 };
+            // SAFETY: masked loads and stores touch `width` elements of a row only; the types are bits to each other.
+            unsafe {
+                let round = |row: usize| {
+                    let half = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, src.add(row * width + i)));
+                    _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(half))
+                };
+                let joined = _mm512_or_si512(round(2 * p), _mm512_slli_epi32::<16>(round(2 * p + 1)));
+                _mm512_mask_storeu_epi32(dst.add(p * width + i).cast(), mask, joined);
+            }
+        }
+    }
+}
+
+/// Rounds a run of numbers to bf16, two to a group; what is missing of the last group is zero.
+///
+/// # Safety
+///
+/// * the processor has AVX512-BF16; `x` may be read for `len` elements, `groups` written for half as many, rounded up.
+#[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+pub(in crate::kernels::gemm) unsafe fn round_run(x: *const f32, len: usize, groups: *mut u32) {
+    for i in (0..len).step_by(32) {
+        let n = (len - i).min(32);
+        let mask = |n: usize| if n >= 16 { !0 } else { (1u16 << n) - 1 };
+        // SAFETY: masked loads and stores touch the elements that exist only; the types are bits to each other.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask(n), x.add(i));
+            let high = _mm512_maskz_loadu_ps(mask(n.saturating_sub(16)), x.wrapping_add(i + 16));
+            let half = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_mask_storeu_epi32(groups.add(i / 2).cast(), mask(n.div_ceil(2)), half);
+        }
+    }
+}
