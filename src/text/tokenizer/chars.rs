@@ -9,8 +9,8 @@ use tokenizers::{ModelWrapper, PreTokenizerWrapper};
 
 use crate::{Error, Result};
 
-/// The split behind every character, line ends included.
-pub(super) const EVERY_CHAR: &str = "(?s).";
+/// The split behind every character, line ends included, in words that every engine of regular expressions understands.
+pub(super) const EVERY_CHAR: &str = r"[\s\S]";
 
 /// The ids of single characters.
 #[derive(Debug, Clone)]

@@ -281,7 +281,7 @@ mod tokenize {
     /// Encodes a corpus into a file of ids, in memory that does not grow with the corpus. After each file comes the
     /// token `end`, if there is one.
     ///
-    /// The text is encoded in blocks that end where a line ends and the next begins with no white space. For tokenizers
+    /// The text is encoded in blocks that end where a line ends, with no other white space around its end. For tokenizers
     /// that split at such a place anyway (byte-level, word pieces, characters) the ids are those of the whole text at
     /// once; those that put a space before every text (Llama-2, T5) do so at the beginning of each block.
     ///
@@ -350,12 +350,14 @@ mod tokenize {
         Ok(start)
     }
 
-    /// The first border of a block from `from` on: behind a line feed and before what is no white space. Where the next
-    /// few blocks have none, as in a text of one endless line, before a single space between two words.
+    /// The first border of a block from `from` on: behind a line feed between what is no white space (runs of white space
+    /// are split by what follows them). Where the next few blocks have none, as in a text of one endless line, before a
+    /// single space between two words.
     pub(super) fn border(text: &str, from: usize) -> Option<usize> {
         let bytes = text.as_bytes();
         let no_space = |i: usize| bytes.get(i).is_some_and(|b| !b.is_ascii_whitespace() && b.is_ascii());
-        let line = (from.max(1)..bytes.len()).take(4 * BLOCK).find(|&i| bytes[i - 1] == b'\n' && no_space(i));
+        let line = |i: usize| bytes[i - 1] == b'\n' && no_space(i - 2) && no_space(i);
+        let line = (from.max(2)..bytes.len()).take(4 * BLOCK).find(|&i| line(i));
         let enough = bytes.len() > from.saturating_add(4 * BLOCK);
         line.or_else(|| {
             let space = |i: usize| bytes[i] == b' ' && no_space(i - 1) && no_space(i + 1);
@@ -419,8 +421,9 @@ mod tests {
     fn a_text_in_blocks_has_the_ids_of_the_whole() {
         use crate::text::{Corpus, TokenizerTrainer};
         let folder = tempfile::tempdir().unwrap();
-        let lines: String =
-            (0..9000).map(|i| format!("line {i} of größer{}\n{}", i % 13, ["", "\n", " \n  x"][i % 3])).collect();
+        let lines: String = (0..9000)
+            .map(|i| format!("line {i} of größer{}\n{}", i % 13, ["", "\n", " \n  x", "  \n"][i % 4]))
+            .collect();
         let endless = lines.replace('\n', " ");
         for (name, text) in [("lines", lines), ("endless", endless)] {
             let path = folder.path().join(name);
