@@ -6,20 +6,31 @@
 //! | `similarity`, `batch_search` | cosine similarity, nearest words, analogies |
 //! | `evaluation` | similarity sets and analogy files |
 //! | `subwords` | character n-grams hashed into buckets |
+//! | [`word2vec`], `checkpoint` | [`Word2Vec`]: skip-gram, CBOW, subwords; runs in a file, to go on from |
+//! | `phrases` | words that stand together become one |
+//! | `training` | what trainers share: reading, counting, drawing, shared tables |
 //! | [`format`] | files of word2vec, GloVe, fastText, NumPy |
 //!
 //! What is here knows kernels, text and files; it uses no tensor and no tape, because its gradients have closed forms.
 
 mod batch_search;
+mod checkpoint;
 mod evaluation;
 pub mod format;
+mod phrases;
 mod similarity;
 mod subwords;
+mod training;
+pub mod word2vec;
 mod word_vectors;
 mod words;
 
 pub use evaluation::{AnalogyScore, EvaluationOptions, SimilarityScore};
 pub use format::{Duplicates, InvalidUtf8, Malformed, ReadOptions};
+pub use phrases::{PhraseSettings, Phrases};
 pub use similarity::{Combine, Query};
 pub use subwords::{Ngrams, Subwords};
+pub use training::run::{Observer, Progress};
+pub use training::text::{Split, TrainingText};
 pub use word_vectors::{Storage, WordVectors};
+pub use word2vec::{Word2Vec, Word2VecModel};

@@ -19,14 +19,18 @@
 //! | [`parallel`] | work handed to the threads of the caller's pool |
 //! | [`attention`] | attention, tiled over keys, forward and backward |
 //! | [`gemm`] | matrix products |
+//! | [`adagrad`] | the inner step of GloVe |
+//! | [`logistic`](mod@logistic) | the inner step of word2vec |
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
 //! | [`vecmath`] | element-wise functions, reductions, softmax, norms, optimiser steps |
 
 #![allow(unsafe_code)]
 
+pub mod adagrad;
 pub mod attention;
 pub mod gemm;
+pub mod logistic;
 pub mod parallel;
 pub mod row_dots;
 pub mod simd;

@@ -1,0 +1,161 @@
+//! Trains word vectors with word2vec, or fastText's subwords, and writes them.
+//!
+//!     cargo run --release --example word2vec -- --text corpus.txt --out vectors.bin --format binary
+//!     cargo run --release --example word2vec -- --out vectors.txt            # on an embedded corpus of small stories
+//!
+//! Then ask them: `cargo run --release --example nearest -- --vectors vectors.bin king`.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use loquat::embeddings::{Ngrams, Phrases, TrainingText, Word2Vec};
+use loquat::text::Corpus;
+
+#[path = "embeddings/report.rs"]
+mod report;
+#[path = "embeddings/stories.rs"]
+mod stories;
+
+#[derive(Parser)]
+#[command(about = "Train word vectors (word2vec, fastText)")]
+struct Args {
+    /// Text files, one sentence a line; without any, an embedded corpus of small stories
+    #[arg(long, num_args = 1..)]
+    text: Vec<PathBuf>,
+    /// The file to write
+    #[arg(long)]
+    out: PathBuf,
+    /// Its format
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// What predicts what
+    #[arg(long, value_enum, default_value = "skip-gram")]
+    architecture: Architecture,
+    /// What stands in for the softmax
+    #[arg(long, value_enum, default_value = "negative")]
+    loss: Loss,
+    /// The length of the vectors
+    #[arg(long, default_value_t = 100)]
+    dim: usize,
+    /// Words to each side that may be neighbours
+    #[arg(long, default_value_t = 5)]
+    window: usize,
+    /// Negative samples
+    #[arg(long, default_value_t = 5)]
+    negative: usize,
+    /// Leave out words that stand less often
+    #[arg(long, default_value_t = 5)]
+    min_count: u64,
+    /// Skip words at random that make up a larger part of the text
+    #[arg(long, default_value_t = 1e-3)]
+    subsample: f64,
+    /// How often the text is gone through
+    #[arg(long, default_value_t = 5)]
+    epochs: usize,
+    /// Learning rate at the start [default: 0.025 for skip-gram, 0.05 for CBOW and subwords]
+    #[arg(long)]
+    lr: Option<f32>,
+    /// Threads [default: all]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Seed of all random choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The same bits at any number of threads
+    #[arg(long)]
+    deterministic: bool,
+    /// Train character n-grams of 3 to 6 letters too
+    #[arg(long)]
+    subwords: bool,
+    /// Join words that often stand together, so often (each time pairs of what there is)
+    #[arg(long, num_args = 0..=1, default_missing_value = "1", default_value_t = 0)]
+    phrases: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Binary,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Architecture {
+    SkipGram,
+    Cbow,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Loss {
+    Negative,
+    Hierarchical,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args = Args::parse();
+    let mut config = match args.architecture {
+        Architecture::SkipGram => Word2Vec::skip_gram(),
+        Architecture::Cbow => Word2Vec::cbow(),
+    };
+    config = config.dim(args.dim).window(args.window).min_count(args.min_count).subsample(args.subsample);
+    config = config.epochs(args.epochs).seed(args.seed).deterministic(args.deterministic);
+    config = match args.loss {
+        Loss::Negative => config.negative_samples(args.negative),
+        Loss::Hierarchical => config.hierarchical_softmax(),
+    };
+    if args.subwords {
+        config = config.subwords(Ngrams::default()).lr(0.05);
+    }
+    if let Some(lr) = args.lr {
+        config = config.lr(lr);
+    }
+    if let Some(threads) = args.threads {
+        config = config.threads(threads);
+    }
+
+    let corpus = if args.text.is_empty() { None } else { Some(Corpus::open_all(&args.text)?) };
+    let text = match &corpus {
+        Some(corpus) => TrainingText::corpus(corpus),
+        None => TrainingText::sentences(stories::sentences),
+    };
+    let began = Instant::now();
+    let mut joined = Vec::new();
+    for round in 1..=args.phrases {
+        let phrases = Phrases::new().min_count(args.min_count).learn(&text.with_phrases(&joined))?;
+        println!("phrases, round {round}: {} pairs", phrases.len());
+        joined.push(phrases);
+    }
+    let text = text.with_phrases(&joined);
+
+    let mut report = report::Report::new("words");
+    let model = config.train_model(&text, &mut |p: &loquat::embeddings::Progress| {
+        report.show(
+            p.words,
+            p.total_words,
+            p.words_per_second,
+            &format!("epoch {}/{}  loss {:.4}", p.epoch, p.epochs, p.loss),
+        );
+        if p.epoch_end {
+            report.line(&format!(
+                "epoch {}/{}  loss {:.4}  {:.0} words/s",
+                p.epoch, p.epochs, p.loss, p.words_per_second
+            ));
+        }
+        ControlFlow::Continue(())
+    })?;
+    report.finish();
+    let vectors = model.into_vectors();
+    match args.format {
+        Format::Text => vectors.save_word2vec_text(&args.out)?,
+        Format::Binary => vectors.save_word2vec_binary(&args.out)?,
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{} words of {} dimensions in {seconds:.1} s, written to {}",
+        vectors.len(),
+        vectors.dim(),
+        args.out.display()
+    );
+    Ok(())
+}

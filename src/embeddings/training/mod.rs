@@ -1,0 +1,41 @@
+//! What the trainers of word vectors share: reading, counting, drawing, and tables that threads write to.
+
+pub(crate) mod huffman;
+pub(crate) mod overlay;
+pub(crate) mod run;
+pub(crate) mod sampling;
+pub(crate) mod shared_table;
+pub(crate) mod text;
+pub(crate) mod vocabulary;
+pub(crate) mod window;
+
+/// A table of rows as a training loop sees it.
+pub(crate) trait Rows {
+    /// Copies a row to the start of `out`.
+    fn read(&self, row: usize, out: &mut [f32]);
+    /// Adds the start of `delta` to a row.
+    fn add(&mut self, row: usize, delta: &[f32]);
+    /// Adds a row to the start of `sum`.
+    fn add_to(&self, row: usize, sum: &mut [f32]);
+    /// Tells the processor that a row will be wanted soon.
+    fn prefetch(&self, row: usize);
+}
+
+impl Rows for &shared_table::SharedTable {
+    #[inline]
+    fn read(&self, row: usize, out: &mut [f32]) {
+        shared_table::SharedTable::read(self, row, out);
+    }
+    #[inline]
+    fn add(&mut self, row: usize, delta: &[f32]) {
+        shared_table::SharedTable::add(self, row, delta);
+    }
+    #[inline]
+    fn add_to(&self, row: usize, sum: &mut [f32]) {
+        shared_table::SharedTable::add_to(self, row, sum);
+    }
+    #[inline]
+    fn prefetch(&self, row: usize) {
+        shared_table::SharedTable::prefetch(self, row);
+    }
+}

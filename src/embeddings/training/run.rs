@@ -1,0 +1,348 @@
+//! Goes through the text, epoch by epoch, and tells an observer how it goes.
+//!
+//! Two drivers run the same steps. *Shared*: all threads take chunks and change one table
+//! ([`SharedTable`](super::shared_table)). *Deterministic*: rounds of [`LANES`] chunks from a frozen table
+//! ([`overlay`](super::overlay)), at any number of threads.
+
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Rows;
+use super::overlay::{Changes, Overlay, merge};
+use super::sampling::FastRng;
+use super::shared_table::SharedTable;
+use super::text::{Chunk, Pass, TrainingText, on_all_threads};
+use super::vocabulary::Vocabulary;
+use super::window::{Tally, Task, Worker};
+use crate::{Error, Result};
+
+/// Chunks that a deterministic round trains at once, so the most threads that it can use.
+const LANES: usize = 8;
+
+/// How a training run stands: what an observer is told.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The epoch that is under way, from 1.
+    pub epoch: usize,
+    /// Epochs in all.
+    pub epochs: usize,
+    /// Words of the text that were read, all epochs together.
+    pub words: u64,
+    /// Words to read in all.
+    pub total_words: u64,
+    /// Words per second since the run began or was resumed.
+    pub words_per_second: f64,
+    /// The mean loss of a trained pair in this epoch so far, in natural logarithms; NaN before the first pair.
+    pub loss: f64,
+    /// The learning rate.
+    pub lr: f32,
+    /// How much longer the run will take.
+    pub eta: Duration,
+    /// Whether this is the end of an epoch.
+    pub epoch_end: bool,
+}
+
+/// Is told how a run goes and may end it: see [`Progress`].
+pub trait Observer: Send {
+    /// Called about ten times a second and at the end of each epoch.
+    fn progress(&mut self, progress: &Progress) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(&Progress) -> ControlFlow<()> + Send> Observer for F {
+    fn progress(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self(progress)
+    }
+}
+
+/// Where a run stands, to go on from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// Whole epochs behind.
+    pub(crate) epoch: usize,
+    /// Chunks of the current epoch behind.
+    pub(crate) chunks: u64,
+    pub(crate) words: u64,
+    pub(crate) pairs: u64,
+    pub(crate) loss: f64,
+    /// The mean loss of each whole epoch.
+    pub(crate) losses: Vec<f64>,
+}
+
+/// The learning rate and how it falls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) lr: f32,
+    pub(crate) min_lr: f32,
+    pub(crate) epochs: usize,
+}
+
+/// A run: the text, what is learnt, and from where.
+pub(crate) struct Run<'r, 'a> {
+    pub(crate) text: &'r TrainingText<'a>,
+    pub(crate) vocabulary: &'r Vocabulary,
+    pub(crate) keep: &'r [u32],
+    pub(crate) task: &'r Task,
+    pub(crate) schedule: Schedule,
+    pub(crate) seed: u64,
+    pub(crate) deterministic: bool,
+    /// How long between checkpoints.
+    pub(crate) save_every: Option<Duration>,
+}
+
+/// Both tables: input rows and output rows.
+pub(crate) struct Tables {
+    pub(crate) input: Vec<f32>,
+    pub(crate) output: Vec<f32>,
+}
+
+/// What threads share while they report.
+struct Report<'o> {
+    observer: &'o mut dyn Observer,
+    last: Instant,
+}
+
+struct Shared<'s, 'o> {
+    report: Mutex<Report<'o>>,
+    began: Instant,
+    words_before: u64,
+    state: Mutex<(Position, Instant)>,
+    stop: &'s AtomicBool,
+    pause: &'s AtomicBool,
+}
+
+impl Run<'_, '_> {
+    /// Trains until all epochs are done or the observer ends it. `save` is called with the tables at checkpoints.
+    pub(crate) fn train(
+        &self,
+        tables: &mut Tables,
+        position: &mut Position,
+        observer: &mut dyn Observer,
+        save: &mut dyn FnMut(&Tables, &Position) -> Result<()>,
+    ) -> Result<()> {
+        // Small enough that threads share a short text and that the learning rate falls in small steps; in rounds, also
+        // so small that no row is changed by several chunks so often that the sum of their changes overshoots.
+        let largest =
+            if self.deterministic { (self.vocabulary.len() as u64 / 2).clamp(128, 8 << 10) } else { 64 << 10 };
+        let chunk = (self.vocabulary.text_bytes / 64).clamp(128, largest) as usize;
+        let (stop, pause) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Shared {
+            report: Mutex::new(Report { observer, last: Instant::now() }),
+            began: Instant::now(),
+            words_before: position.words,
+            state: Mutex::new((position.clone(), Instant::now())),
+            stop: &stop,
+            pause: &pause,
+        };
+        while position.epoch < self.schedule.epochs && !stop.load(Relaxed) {
+            let pass = self.text.pass(chunk);
+            for _ in 0..position.chunks {
+                if pass.next()?.is_none() {
+                    return Err(Error::format(
+                        self.text.name(),
+                        "expected the text of the checkpoint, found a shorter one",
+                    ));
+                }
+            }
+            loop {
+                pause.store(false, Relaxed);
+                let ended = if self.deterministic {
+                    self.rounds(&pass, tables, &shared)?
+                } else {
+                    self.hogwild(&pass, tables, &shared)?
+                };
+                *position = lock(&shared.state).0.clone();
+                if ended || stop.load(Relaxed) {
+                    break;
+                }
+                save(tables, position)?;
+                lock(&shared.state).1 = Instant::now();
+            }
+            if stop.load(Relaxed) {
+                break;
+            }
+            position.losses.push(position.loss / position.pairs as f64);
+            shared.tell(self, position, true);
+            *position = Position {
+                epoch: position.epoch + 1,
+                words: position.words,
+                losses: std::mem::take(&mut position.losses),
+                ..Position::default()
+            };
+            lock(&shared.state).0 = position.clone();
+            if self.save_every.is_some() {
+                save(tables, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where in the whole run a byte of the current epoch is, in [0, 1].
+    fn progress(&self, epoch: usize, byte: f64) -> f64 {
+        ((epoch as f64 + byte / self.vocabulary.text_bytes.max(1) as f64) / self.schedule.epochs as f64).min(1.0)
+    }
+
+    fn lr(&self, progress: f64) -> f32 {
+        let Schedule { lr, min_lr, .. } = self.schedule;
+        (lr - (lr - min_lr) * progress as f32).max(min_lr)
+    }
+
+    /// Trains on one chunk; the words that it holds.
+    fn chunk<T: Rows>(
+        &self,
+        pass: &Pass<'_, '_>,
+        chunk: &Chunk,
+        epoch: usize,
+        worker: &mut Worker,
+        sentence: &mut Vec<u32>,
+        input: &mut T,
+        output: &mut T,
+    ) -> u64 {
+        let mut rng = FastRng::new(self.seed, epoch as u64, chunk.number);
+        let (mut words, mut bytes) = (0, 0);
+        sentence.clear();
+        pass.words(chunk, |word| match word {
+            Some(word) => {
+                words += 1;
+                bytes += word.len() as u64 + 1;
+                if let Some(id) = self.vocabulary.words.index_of(word)
+                    && rng.bits() as u32 <= self.keep[id]
+                {
+                    sentence.push(id as u32);
+                }
+            }
+            None => {
+                let byte = chunk.start + bytes.min(chunk.len);
+                let alpha = self.lr(self.progress(epoch, byte as f64));
+                worker.sentence(self.task, input, output, sentence, alpha, &mut rng);
+                sentence.clear();
+            }
+        });
+        words
+    }
+
+    /// All threads on one table. `true` at the end of the pass.
+    fn hogwild(&self, pass: &Pass<'_, '_>, tables: &mut Tables, shared: &Shared<'_, '_>) -> Result<bool> {
+        let dim = self.task.dim;
+        let input = SharedTable::new(std::mem::take(&mut tables.input), dim);
+        let output = SharedTable::new(std::mem::take(&mut tables.output), dim);
+        let epoch = lock(&shared.state).0.epoch;
+        let ended = on_all_threads(|_| {
+            let (mut worker, mut sentence) = (Worker::new(self.task), Vec::new());
+            loop {
+                if shared.stop.load(Relaxed) || shared.pause.load(Relaxed) {
+                    return Ok(false);
+                }
+                let Some(chunk) = pass.next()? else { return Ok(true) };
+                let words = self.chunk(pass, &chunk, epoch, &mut worker, &mut sentence, &mut &input, &mut &output);
+                shared.done(self, 1, words, std::mem::take(&mut worker.tally));
+            }
+        });
+        (tables.input, tables.output) = (input.into_values(), output.into_values());
+        Ok(ended?.into_iter().all(|ended| ended))
+    }
+
+    /// Rounds of chunks from frozen tables. `true` at the end of the pass.
+    fn rounds(&self, pass: &Pass<'_, '_>, tables: &mut Tables, shared: &Shared<'_, '_>) -> Result<bool> {
+        let dim = self.task.dim;
+        let epoch = lock(&shared.state).0.epoch;
+        struct Lane {
+            worker: Worker,
+            sentence: Vec<u32>,
+            input: Changes,
+            output: Changes,
+            chunk: Option<Chunk>,
+            words: u64,
+        }
+        let lane = |_| Lane {
+            worker: Worker::new(self.task),
+            sentence: Vec::new(),
+            input: Changes::default(),
+            output: Changes::default(),
+            chunk: None,
+            words: 0,
+        };
+        let mut lanes: Vec<Lane> = (0..LANES).map(lane).collect();
+        loop {
+            if shared.stop.load(Relaxed) || shared.pause.load(Relaxed) {
+                return Ok(false);
+            }
+            for lane in &mut lanes {
+                lane.chunk = pass.next()?;
+            }
+            let used = lanes.iter().take_while(|lane| lane.chunk.is_some()).count();
+            if used == 0 {
+                return Ok(true);
+            }
+            let frozen: &Tables = tables;
+            lanes[..used].par_iter_mut().with_max_len(1).for_each(|lane| {
+                let mut input = Overlay::new(&frozen.input, dim, std::mem::take(&mut lane.input));
+                let mut output = Overlay::new(&frozen.output, dim, std::mem::take(&mut lane.output));
+                let chunk = lane.chunk.as_ref().expect("used lanes have a chunk");
+                lane.words =
+                    self.chunk(pass, chunk, epoch, &mut lane.worker, &mut lane.sentence, &mut input, &mut output);
+                (lane.input, lane.output) = (input.finish(), output.finish());
+            });
+            merge(&mut tables.input, dim, lanes[..used].iter().map(|lane| &lane.input));
+            merge(&mut tables.output, dim, lanes[..used].iter().map(|lane| &lane.output));
+            let (mut words, mut tally) = (0, Tally::default());
+            for lane in &mut lanes[..used] {
+                words += lane.words;
+                tally += std::mem::take(&mut lane.worker.tally);
+            }
+            shared.done(self, used as u64, words, tally);
+        }
+    }
+}
+
+impl Shared<'_, '_> {
+    /// Books finished chunks, tells the observer now and then, asks for a checkpoint when it is time.
+    fn done(&self, run: &Run<'_, '_>, chunks: u64, words: u64, tally: Tally) {
+        let mut state = lock(&self.state);
+        state.0.chunks += chunks;
+        state.0.words += words;
+        state.0.pairs += tally.pairs;
+        state.0.loss += tally.loss;
+        if run.save_every.is_some_and(|every| state.1.elapsed() >= every) {
+            self.pause.store(true, Relaxed);
+        }
+        let position = state.0.clone();
+        drop(state);
+        self.tell(run, &position, false);
+    }
+
+    fn tell(&self, run: &Run<'_, '_>, position: &Position, epoch_end: bool) {
+        let mut report = lock(&self.report);
+        if !epoch_end && report.last.elapsed() < Duration::from_millis(100) {
+            return;
+        }
+        report.last = Instant::now();
+        let total_words = run.vocabulary.text_words * run.schedule.epochs as u64;
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
+        let words_per_second = (position.words - self.words_before) as f64 / seconds;
+        let left = total_words.saturating_sub(position.words) as f64 / words_per_second.max(1e-9);
+        let progress = Progress {
+            epoch: position.epoch + 1,
+            epochs: run.schedule.epochs,
+            words: position.words,
+            total_words,
+            words_per_second,
+            loss: position.loss / position.pairs as f64,
+            lr: run.lr(position.words as f64 / total_words.max(1) as f64),
+            eta: Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX),
+            epoch_end,
+        };
+        if report.observer.progress(&progress).is_break() {
+            self.stop.store(true, Relaxed);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,223 @@
+//! What word vectors are trained on: files or sentences, gone through as often as asked.
+//!
+//! A text is read in *chunks*, in a fixed order and with fixed borders, by whichever thread is free. Chunks are small
+//! (64 KiB), so memory does not depend on the length of the text, and everything that a chunk needs (its place in the
+//! text, its random numbers) follows from its number.
+
+use std::sync::{Arc, Mutex};
+
+use crate::embeddings::phrases::{Phrases, feed};
+use crate::text::{Corpus, Pieces};
+use crate::{Error, Result};
+
+/// Splits a line into words: calls its second argument with each.
+pub type Split<'a> = dyn Fn(&str, &mut dyn FnMut(&str)) + Sync + Send + 'a;
+
+/// A text that can be read as often as needed: one sentence a line, or an iterator of sentences.
+///
+/// # Examples
+///
+/// ```
+/// use loquat::embeddings::TrainingText;
+///
+/// // Sentences from anywhere, as long as each pass gives the same ones.
+/// let sentences = || ["a cat sat", "a dog ran"].into_iter().map(|s| s.split(' ').map(String::from).collect());
+/// let text = TrainingText::sentences(sentences);
+/// ```
+#[derive(Clone)]
+pub struct TrainingText<'a> {
+    source: Source<'a>,
+    split: Option<Arc<Split<'a>>>,
+    phrases: Vec<Phrases>,
+}
+
+type Sentences<'a> = Box<dyn Iterator<Item = Vec<String>> + Send + 'a>;
+
+#[derive(Clone)]
+enum Source<'a> {
+    Corpus(Corpus),
+    Sentences(Arc<dyn Fn() -> Sentences<'a> + Sync + Send + 'a>),
+}
+
+impl<'a> TrainingText<'a> {
+    /// Files, one sentence a line, words between white space.
+    pub fn corpus(corpus: &Corpus) -> Self {
+        TrainingText { source: Source::Corpus(corpus.clone()), split: None, phrases: Vec::new() }
+    }
+
+    /// Files, one sentence a line, words as `split` finds them: it is given a line and calls its second argument with
+    /// each word. It must find the same ones each time.
+    pub fn corpus_split_by(corpus: &Corpus, split: impl Fn(&str, &mut dyn FnMut(&str)) + Sync + Send + 'a) -> Self {
+        TrainingText { source: Source::Corpus(corpus.clone()), split: Some(Arc::new(split)), phrases: Vec::new() }
+    }
+
+    /// Sentences from an iterator. `make` is called once a pass and must give the same sentences each time.
+    pub fn sentences<I>(make: impl Fn() -> I + Sync + Send + 'a) -> Self
+    where
+        I: Iterator<Item = Vec<String>> + Send + 'a,
+    {
+        TrainingText { source: Source::Sentences(Arc::new(move || Box::new(make()))), split: None, phrases: Vec::new() }
+    }
+
+    /// The same text with words joined: each of `rounds` in turn, the later ones in what the earlier ones made.
+    pub fn with_phrases(&self, rounds: &[Phrases]) -> Self {
+        let phrases = self.phrases.iter().chain(rounds).cloned().collect();
+        TrainingText { phrases, ..self.clone() }
+    }
+
+    /// Starts a pass. `chunk` is the size of chunks in bytes.
+    pub(crate) fn pass(&self, chunk: usize) -> Pass<'_, 'a> {
+        let reader = match &self.source {
+            Source::Corpus(corpus) => Reader::Pieces(corpus.pieces(chunk)),
+            Source::Sentences(make) => Reader::Sentences(make()),
+        };
+        Pass { text: self, chunk, state: Mutex::new(State { reader, next: 0, read: 0, failed: false }) }
+    }
+
+    /// The length in bytes, where it is known without reading.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match &self.source {
+            Source::Corpus(corpus) => Some(corpus.len()),
+            Source::Sentences(_) => None,
+        }
+    }
+
+    /// A name for errors.
+    pub(crate) fn name(&self) -> std::path::PathBuf {
+        match &self.source {
+            Source::Corpus(corpus) => corpus.paths().next().map(Into::into).unwrap_or_default(),
+            Source::Sentences(_) => "sentences".into(),
+        }
+    }
+}
+
+/// One pass through a text, shared by the threads that read it.
+pub(crate) struct Pass<'p, 'a> {
+    text: &'p TrainingText<'a>,
+    chunk: usize,
+    state: Mutex<State<'p>>,
+}
+
+enum Reader<'p> {
+    Pieces(Pieces),
+    Sentences(Sentences<'p>),
+}
+
+struct State<'p> {
+    reader: Reader<'p>,
+    next: u64,
+    read: u64,
+    failed: bool,
+}
+
+/// Some sentences, and where in the text they are.
+pub(crate) struct Chunk {
+    /// Counted from 0 in each pass.
+    pub(crate) number: u64,
+    /// Bytes before it.
+    pub(crate) start: u64,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    content: Content,
+}
+
+enum Content {
+    Lines(String),
+    Sentences(Vec<Vec<String>>),
+}
+
+impl Pass<'_, '_> {
+    /// The next chunk that no thread has taken. After an error the pass has ended for all.
+    pub(crate) fn next(&self) -> Result<Option<Chunk>> {
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if state.failed {
+            return Ok(None);
+        }
+        let content = match &mut state.reader {
+            Reader::Pieces(pieces) => match pieces.next() {
+                None => None,
+                Some(Ok(text)) => Some((text.len(), Content::Lines(text))),
+                Some(Err(e)) => {
+                    state.failed = true;
+                    return Err(e);
+                }
+            },
+            Reader::Sentences(sentences) => {
+                let (mut some, mut len) = (Vec::new(), 0);
+                while len < self.chunk
+                    && let Some(sentence) = sentences.next()
+                {
+                    len += 1 + sentence.iter().map(|word| word.len() + 1).sum::<usize>();
+                    some.push(sentence);
+                }
+                (!some.is_empty()).then_some((len, Content::Sentences(some)))
+            }
+        };
+        Ok(content.map(|(len, content)| {
+            let chunk = Chunk { number: state.next, start: state.read, len: len as u64, content };
+            state.next += 1;
+            state.read += len as u64;
+            chunk
+        }))
+    }
+
+    /// Calls `word` with each word of a chunk and `end` behind each sentence.
+    pub(crate) fn words(&self, chunk: &Chunk, mut each: impl FnMut(Option<&str>)) {
+        if self.text.phrases.is_empty() {
+            return self.plain_words(chunk, each);
+        }
+        let mut pending = vec![String::new(); self.text.phrases.len()];
+        self.plain_words(chunk, |word| feed(&self.text.phrases, &mut pending, word, &mut each));
+    }
+
+    fn plain_words(&self, chunk: &Chunk, mut each: impl FnMut(Option<&str>)) {
+        match &chunk.content {
+            Content::Lines(text) => {
+                for line in text.lines() {
+                    match &self.text.split {
+                        Some(split) => split(line, &mut |word| each(Some(word))),
+                        None => line.split_whitespace().for_each(|word| each(Some(word))),
+                    }
+                    each(None);
+                }
+            }
+            Content::Sentences(sentences) => {
+                for sentence in sentences {
+                    sentence.iter().for_each(|word| each(Some(word)));
+                    each(None);
+                }
+            }
+        }
+    }
+
+    /// The bytes that were handed out.
+    pub(crate) fn read(&self) -> u64 {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).read
+    }
+}
+
+/// Runs `work` on every thread of the pool until it returns, and gives back what each returned, or the first error.
+pub(crate) fn on_all_threads<R: Send>(work: impl Fn(usize) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let n = rayon::current_num_threads();
+    if n == 1 {
+        return Ok(vec![work(0)?]);
+    }
+    let results: Mutex<Vec<(usize, Result<R>)>> = Mutex::new(Vec::new());
+    rayon::scope(|scope| {
+        for i in 0..n {
+            let (results, work) = (&results, &work);
+            scope.spawn(move |_| {
+                let result = work(i);
+                results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((i, result));
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// What is said when a text holds nothing to train on.
+pub(crate) fn empty(text: &TrainingText<'_>, reason: impl Into<String>) -> Error {
+    Error::format(text.name(), reason)
+}

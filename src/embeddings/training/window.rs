@@ -1,0 +1,260 @@
+//! What a sentence teaches: skip-gram and continuous bag of words, with negative sampling or hierarchical softmax.
+//!
+//! Skip-gram goes through the words; each word `c` and the words `w` around it (a window of random width, so that near
+//! words count more) are pairs, and `σ(x_w · y_c)` shall say that they belong together. *Negative sampling* takes a few
+//! words at random as examples of what does not belong; they are drawn once for the whole window, not once a pair, which
+//! makes the window's work one small matrix product ([`logistic`]) and leaves the expected update as it is.
+//! *Hierarchical softmax* takes the inner nodes on the path to `c` instead. CBOW predicts `c` from the mean of the
+//! window's rows.
+//!
+//! With subwords, a word's input is the mean of its own row and those of its n-grams. As in fastText, skip-gram then
+//! turns around: the centre's input predicts each word of the window, with negative samples of their own, so that the
+//! many rows of an input are gathered once a word.
+
+use super::Rows;
+use super::huffman::Huffman;
+use super::sampling::{Alias, FastRng};
+use crate::embeddings::word2vec::{Architecture, Loss};
+use crate::kernels::logistic::{logistic, padded};
+
+/// What all threads share, besides the tables.
+pub(crate) struct Task {
+    pub(crate) architecture: Architecture,
+    pub(crate) loss: Loss,
+    pub(crate) dim: usize,
+    pub(crate) window: usize,
+    pub(crate) mean: bool,
+    pub(crate) noise: Option<Alias>,
+    pub(crate) tree: Option<Huffman>,
+    /// Input rows of each word beyond its own: `ngram_rows[ngram_starts[w]..ngram_starts[w + 1]]`.
+    pub(crate) ngrams: Option<NgramRows>,
+}
+
+/// The rows of the n-grams of each word of the vocabulary.
+pub(crate) struct NgramRows {
+    pub(crate) starts: Vec<u32>,
+    pub(crate) rows: Vec<u32>,
+}
+
+impl NgramRows {
+    fn of(&self, word: u32) -> &[u32] {
+        &self.rows[self.starts[word as usize] as usize..self.starts[word as usize + 1] as usize]
+    }
+}
+
+/// One thread's buffers.
+pub(crate) struct Worker {
+    width: usize,
+    x: Vec<f32>,
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    dy: Vec<f32>,
+    errors: Vec<f32>,
+    outputs: Vec<u32>,
+    labels: Vec<f32>,
+    inputs: Vec<u32>,
+    plan: Plan,
+    next: Plan,
+    /// What was learnt so far.
+    pub(crate) tally: Tally,
+}
+
+/// The random choices for one position, made one position ahead so that rows can be fetched from memory meanwhile.
+#[derive(Default)]
+struct Plan {
+    window: usize,
+    negatives: Vec<u32>,
+}
+
+/// Pairs and their loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Tally {
+    pub(crate) pairs: u64,
+    pub(crate) loss: f64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.pairs += other.pairs;
+        self.loss += other.loss;
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(task: &Task) -> Self {
+        Worker {
+            width: padded(task.dim),
+            x: Vec::new(),
+            y: Vec::new(),
+            dx: Vec::new(),
+            dy: Vec::new(),
+            errors: Vec::new(),
+            outputs: Vec::new(),
+            labels: Vec::new(),
+            inputs: Vec::new(),
+            plan: Plan::default(),
+            next: Plan::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Trains on the words of a sentence (those that subsampling kept), at learning rate `alpha`.
+    pub(crate) fn sentence<T: Rows>(
+        &mut self,
+        task: &Task,
+        input: &mut T,
+        output: &mut T,
+        words: &[u32],
+        alpha: f32,
+        rng: &mut FastRng,
+    ) {
+        if words.len() < 2 {
+            return;
+        }
+        self.draw(task, output, words[0], rng);
+        for (i, &center) in words.iter().enumerate() {
+            std::mem::swap(&mut self.plan, &mut self.next);
+            if i + 1 < words.len() {
+                self.draw(task, output, words[i + 1], rng);
+            }
+            let window = self.plan.window;
+            let (before, after) =
+                (&words[i.saturating_sub(window)..i], &words[i + 1..(i + 1 + window).min(words.len())]);
+            self.labels.clear();
+            self.outputs.clear();
+            match (task.architecture, &task.ngrams) {
+                (Architecture::SkipGram, None) => {
+                    self.target(task, center);
+                    let m = before.len() + after.len();
+                    self.x.resize(m * self.width, 0.0);
+                    for (row, &word) in self.x.chunks_exact_mut(self.width).zip(before.iter().chain(after)) {
+                        input.read(word as usize, row);
+                    }
+                    self.step(output, alpha);
+                    for (row, &word) in self.dx.chunks_exact(self.width).zip(before.iter().chain(after)) {
+                        input.add(word as usize, row);
+                    }
+                    self.tally.pairs += m as u64;
+                }
+                (Architecture::SkipGram, Some(_)) => {
+                    for &word in before.iter().chain(after) {
+                        self.draw_negatives(task, output, word, rng);
+                        self.target(task, word);
+                    }
+                    self.inputs.clear();
+                    self.gather(task, input, &[center]);
+                    self.step(output, alpha);
+                    self.scatter(input, 1.0);
+                    self.tally.pairs += (before.len() + after.len()) as u64;
+                }
+                (Architecture::Cbow, _) => {
+                    self.target(task, center);
+                    self.inputs.clear();
+                    self.gather_all(task, input, before, after);
+                    self.step(output, alpha);
+                    // A sum's gradient is shared among its rows, as gensim does; a mean's goes to each in full.
+                    self.scatter(input, if task.mean { 1.0 } else { 1.0 / self.inputs.len() as f32 });
+                    self.tally.pairs += 1;
+                }
+            }
+        }
+    }
+
+    /// Draws the window and the negative samples of the next position.
+    fn draw<T: Rows>(&mut self, task: &Task, output: &T, center: u32, rng: &mut FastRng) {
+        self.next.window = 1 + rng.below(task.window as u32) as usize;
+        if task.architecture == Architecture::SkipGram && task.ngrams.is_some() {
+            return; // each word of the window will have its own
+        }
+        std::mem::swap(&mut self.plan, &mut self.next);
+        self.draw_negatives(task, output, center, rng);
+        std::mem::swap(&mut self.plan, &mut self.next);
+        if task.noise.is_some() {
+            output.prefetch(center as usize);
+        }
+    }
+
+    /// Draws negative samples for `positive` into the plan.
+    fn draw_negatives<T: Rows>(&mut self, task: &Task, output: &T, positive: u32, rng: &mut FastRng) {
+        let (Some(noise), Loss::Negative(n)) = (&task.noise, task.loss) else { return };
+        self.plan.negatives.clear();
+        for _ in 0..n {
+            let word = noise.sample(rng);
+            // One that happens to be the positive word is left out, as in the original.
+            if word != positive {
+                self.plan.negatives.push(word);
+                output.prefetch(word as usize);
+            }
+        }
+    }
+
+    /// Adds the output rows for a word that shall be predicted.
+    fn target(&mut self, task: &Task, word: u32) {
+        match &task.tree {
+            Some(tree) => {
+                let (nodes, labels) = tree.path(word);
+                self.outputs.extend_from_slice(nodes);
+                self.labels.extend_from_slice(labels);
+            }
+            None => {
+                self.outputs.push(word);
+                self.labels.push(1.0);
+                self.outputs.extend_from_slice(&self.plan.negatives);
+                self.labels.resize(self.outputs.len(), 0.0);
+            }
+        }
+    }
+
+    /// `x`: the mean (or sum) of the rows of the words in `before` and `after`.
+    fn gather_all<T: Rows>(&mut self, task: &Task, input: &T, before: &[u32], after: &[u32]) {
+        for &word in before.iter().chain(after) {
+            self.inputs.push(word);
+            if let Some(ngrams) = &task.ngrams {
+                self.inputs.extend_from_slice(ngrams.of(word));
+            }
+        }
+        self.sum_inputs(task, input);
+    }
+
+    fn gather<T: Rows>(&mut self, task: &Task, input: &T, words: &[u32]) {
+        self.gather_all(task, input, words, &[]);
+    }
+
+    fn sum_inputs<T: Rows>(&mut self, task: &Task, input: &T) {
+        self.x.clear();
+        self.x.resize(self.width, 0.0);
+        for &row in &self.inputs {
+            input.add_to(row as usize, &mut self.x);
+        }
+        if task.mean || task.architecture == Architecture::SkipGram {
+            let scale = 1.0 / self.inputs.len() as f32;
+            self.x.iter_mut().for_each(|x| *x *= scale);
+        }
+    }
+
+    fn scatter<T: Rows>(&mut self, input: &mut T, scale: f32) {
+        if scale != 1.0 {
+            self.dx.iter_mut().for_each(|x| *x *= scale);
+        }
+        for &row in &self.inputs {
+            input.add(row as usize, &self.dx);
+        }
+    }
+
+    /// Learns from `x` and the rows `outputs`; leaves the changes of `x` in `dx`.
+    fn step<T: Rows>(&mut self, output: &mut T, alpha: f32) {
+        let n = self.outputs.len() * self.width;
+        // Padding behind `dim` stays the zero that it is made with.
+        self.y.resize(n, 0.0);
+        self.dy.resize(n, 0.0);
+        self.dx.resize(self.x.len(), 0.0);
+        for (row, &word) in self.y.chunks_exact_mut(self.width).zip(&self.outputs) {
+            output.read(word as usize, row);
+        }
+        self.tally.loss +=
+            logistic(self.width, &self.x, &self.y, &self.labels, alpha, &mut self.errors, &mut self.dx, &mut self.dy);
+        for (row, &word) in self.dy.chunks_exact(self.width).zip(&self.outputs) {
+            output.add(word as usize, row);
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! Word2Vec, with or without subwords.
+//!
+//! Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) with negative
+//! sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
+//! (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
+//! the words of a window share their negative samples (see the file `training/window.rs`, and `docs/performance.md` for
+//! what that does to quality: nothing that could be measured).
+//!
+//! ```
+//! use loquat::embeddings::{TrainingText, Word2Vec};
+//!
+//! let stories = || (0..200).map(|i| {
+//!     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
+//!     ["the", who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
+//! });
+//! let vectors = Word2Vec::skip_gram().dim(20).epochs(20).train(&TrainingText::sentences(stories))?;
+//! assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
+//! # Ok::<(), loquat::Error>(())
+//! ```
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::WordVectors;
+use super::subwords::{Ngrams, Subwords};
+use super::training::huffman::Huffman;
+use super::training::run::{Observer, Position, Progress, Run, Schedule, Tables};
+use super::training::sampling::{Alias, FastRng, keep_probabilities};
+use super::training::text::TrainingText;
+use super::training::vocabulary::{Keep, Vocabulary};
+use super::training::window::{NgramRows, Task};
+use super::word_vectors::Rows;
+use crate::text::Corpus;
+use crate::{Error, Result};
+
+/// What predicts what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// Each word and each of its neighbours.
+    SkipGram,
+    /// The mean of the neighbours predicts the word.
+    Cbow,
+}
+
+/// What stands in for the softmax over the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loss {
+    /// So many random words as examples of what does not belong.
+    Negative(usize),
+    /// The turns on the path to the word in a Huffman tree.
+    Hierarchical,
+}
+
+/// Settings of a training run, and what starts it.
+///
+/// `Word2Vec` is a builder: settings are checked when training starts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Word2Vec {
+    pub(crate) architecture: Architecture,
+    pub(crate) loss: Loss,
+    pub(crate) dim: usize,
+    pub(crate) window: usize,
+    pub(crate) min_count: u64,
+    pub(crate) max_words: Option<usize>,
+    pub(crate) subsample: f64,
+    pub(crate) epochs: usize,
+    pub(crate) lr: f32,
+    pub(crate) min_lr: f32,
+    pub(crate) seed: u64,
+    pub(crate) mean: bool,
+    pub(crate) ngrams: Option<Ngrams>,
+    pub(crate) deterministic: bool,
+    #[serde(skip)]
+    threads: Option<usize>,
+    #[serde(skip)]
+    checkpoint: Option<(PathBuf, Duration)>,
+}
+
+impl Word2Vec {
+    /// Skip-gram with the original's defaults: 100 dimensions, window 5, 5 negative samples, words that stand at least
+    /// 5 times, subsampling at 10^-3, 5 epochs, learning rate 0.025.
+    pub fn skip_gram() -> Self {
+        Word2Vec {
+            architecture: Architecture::SkipGram,
+            loss: Loss::Negative(5),
+            dim: 100,
+            window: 5,
+            min_count: 5,
+            max_words: None,
+            subsample: 1e-3,
+            epochs: 5,
+            lr: 0.025,
+            min_lr: 1e-4,
+            seed: 1,
+            mean: true,
+            ngrams: None,
+            deterministic: false,
+            threads: None,
+            checkpoint: None,
+        }
+    }
+
+    /// Continuous bag of words, the mean of the window; learning rate 0.05, else as [`Word2Vec::skip_gram`].
+    pub fn cbow() -> Self {
+        Word2Vec { architecture: Architecture::Cbow, lr: 0.05, ..Self::skip_gram() }
+    }
+
+    /// The length of the vectors.
+    pub fn dim(mut self, dim: usize) -> Self {
+        self.dim = dim;
+        self
+    }
+
+    /// How many words to each side may be neighbours. The width is random at each word, up to this.
+    pub fn window(mut self, words: usize) -> Self {
+        self.window = words;
+        self
+    }
+
+    /// Trains by negative sampling, with `n` samples.
+    pub fn negative_samples(mut self, n: usize) -> Self {
+        self.loss = Loss::Negative(n);
+        self
+    }
+
+    /// Trains by hierarchical softmax.
+    pub fn hierarchical_softmax(mut self) -> Self {
+        self.loss = Loss::Hierarchical;
+        self
+    }
+
+    /// Leaves out words that stand less often.
+    pub fn min_count(mut self, count: u64) -> Self {
+        self.min_count = count;
+        self
+    }
+
+    /// Keeps only the `n` most frequent words.
+    pub fn max_words(mut self, n: usize) -> Self {
+        self.max_words = Some(n);
+        self
+    }
+
+    /// Frequent words are skipped at random: those that make up a larger part of the text than this. 0 skips none.
+    pub fn subsample(mut self, threshold: f64) -> Self {
+        self.subsample = threshold;
+        self
+    }
+
+    /// How often the text is gone through.
+    pub fn epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+
+    /// The learning rate at the start; it falls to [`Word2Vec::min_lr`] in a straight line.
+    pub fn lr(mut self, lr: f32) -> Self {
+        self.lr = lr;
+        self
+    }
+
+    /// The learning rate at the end.
+    pub fn min_lr(mut self, lr: f32) -> Self {
+        self.min_lr = lr;
+        self
+    }
+
+    /// The seed of all random choices.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// CBOW takes the sum of the window rather than its mean.
+    pub fn sum(mut self) -> Self {
+        self.mean = false;
+        self
+    }
+
+    /// Trains character n-grams too, so that unseen words have vectors (fastText).
+    pub fn subwords(mut self, ngrams: Ngrams) -> Self {
+        self.ngrams = Some(ngrams);
+        self
+    }
+
+    /// Whether the same seed gives the same bits, at any number of threads. It costs speed: see `docs/performance.md`.
+    pub fn deterministic(mut self, deterministic: bool) -> Self {
+        self.deterministic = deterministic;
+        self
+    }
+
+    /// Trains on so many threads of its own; without it, on those of the caller's rayon pool.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Writes what is needed to go on into the file `path`, whenever so much time has passed and after each epoch:
+    /// see [`Word2VecModel::resume`]. The file is either the old one or the whole new one.
+    pub fn checkpoint(mut self, path: impl AsRef<Path>, every: Duration) -> Self {
+        self.checkpoint = Some((path.as_ref().into(), every));
+        self
+    }
+
+    /// Trains on a text file, one sentence a line.
+    ///
+    /// # Errors
+    /// As for [`Word2Vec::train_model`].
+    pub fn train_file(&self, path: impl AsRef<Path>) -> Result<WordVectors> {
+        self.train(&TrainingText::corpus(&Corpus::open(path)?))
+    }
+
+    /// Trains on a text.
+    ///
+    /// # Errors
+    /// As for [`Word2Vec::train_model`].
+    pub fn train(&self, text: &TrainingText<'_>) -> Result<WordVectors> {
+        Ok(self.train_model(text, &mut |_: &Progress| ControlFlow::Continue(()))?.into_vectors())
+    }
+
+    /// Trains on a text, tells `observer` how it goes, and returns all that was learnt, to go on from. When the observer
+    /// ends the run early, that is what had been learnt by then.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`] from reading the text,
+    /// which must hold words that stand often enough; [`Error::Io`] from writing a checkpoint.
+    pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
+        self.check()?;
+        self.in_pool(|| {
+            let vocabulary = Vocabulary::of(text, Keep { min_count: self.min_count, limit: self.max_words })?;
+            let mut model = Word2VecModel::init(self.clone(), vocabulary)?;
+            model.run(text, observer)?;
+            Ok(model)
+        })
+    }
+
+    fn in_pool<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        match self.threads {
+            None => work(),
+            Some(n) => {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
+                pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?
+                    .install(work)
+            }
+        }
+    }
+
+    /// Checks the settings that do not depend on the text.
+    fn check(&self) -> Result<()> {
+        let above_zero = [
+            ("dim", self.dim),
+            ("window", self.window),
+            ("epochs", self.epochs),
+            ("threads", self.threads.unwrap_or(1)),
+            ("max_words", self.max_words.unwrap_or(1)),
+        ];
+        for (name, value) in above_zero {
+            if value == 0 {
+                return Err(Error::argument(name, "a number above 0", value));
+            }
+        }
+        if self.window > 10_000 {
+            return Err(Error::argument("window", "at most 10000 words", self.window));
+        }
+        if self.loss == Loss::Negative(0) {
+            return Err(Error::argument("negative_samples", "a number above 0", 0));
+        }
+        if !(self.lr > 0.0 && self.lr.is_finite() && self.min_lr >= 0.0 && self.min_lr <= self.lr) {
+            let found = format_args!("{} and {}", self.lr, self.min_lr).to_string();
+            return Err(Error::argument("lr", "lr above 0 and min_lr from 0 to lr", found));
+        }
+        if !(self.subsample >= 0.0 && self.subsample.is_finite()) {
+            return Err(Error::argument("subsample", "a number from 0 up", self.subsample));
+        }
+        if let Some(n) = self.ngrams
+            && (n.buckets == 0 || n.min_n == 0 || n.min_n > n.max_n || n.buckets > u32::MAX as usize / 2)
+        {
+            let found = format!("min_n {}, max_n {}, {} buckets", n.min_n, n.max_n, n.buckets);
+            return Err(Error::argument("subwords", "1 ≤ min_n ≤ max_n and at least one bucket", found));
+        }
+        Ok(())
+    }
+}
+
+/// All that a run has learnt: input and output rows, the vocabulary, and where it stands.
+pub struct Word2VecModel {
+    pub(crate) config: Word2Vec,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) tables: Tables,
+    pub(crate) position: Position,
+}
+
+impl std::fmt::Debug for Word2VecModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Word2VecModel")
+            .field("words", &self.vocabulary.len())
+            .field("config", &self.config)
+            .field("losses", &self.position.losses)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Word2VecModel {
+    fn init(config: Word2Vec, vocabulary: Vocabulary) -> Result<Self> {
+        let n = vocabulary.len();
+        if let Loss::Negative(samples) = config.loss
+            && samples >= n
+        {
+            return Err(Error::argument("negative_samples", format!("fewer than the {n} words"), samples));
+        }
+        let rows = n + config.ngrams.map_or(0, |ngrams| ngrams.buckets);
+        let size = |rows: usize| rows.checked_mul(config.dim).filter(|&size| size <= isize::MAX as usize / 4);
+        let too_large = || Error::argument("dim", format!("vectors of {rows} rows that fit into memory"), config.dim);
+        let (input, output) = (size(rows).ok_or_else(too_large)?, size(n).ok_or_else(too_large)?);
+        let mut tables = Tables { input: Vec::new(), output: Vec::new() };
+        tables.input.try_reserve_exact(input).map_err(|_| too_large())?;
+        tables.output.try_reserve_exact(output).map_err(|_| too_large())?;
+        tables.input.resize(input, 0.0);
+        tables.output.resize(output, 0.0);
+        randomise(&mut tables.input, &config, 0);
+        Ok(Word2VecModel { config, vocabulary, tables, position: Position::default() })
+    }
+
+    fn run(&mut self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<()> {
+        let config = self.config.clone();
+        let keep = keep_probabilities(&self.vocabulary.counts, config.subsample);
+        let ngrams = config.ngrams.map(|ngrams| {
+            let mut lists = NgramRows { starts: vec![0], rows: Vec::new() };
+            let first = self.vocabulary.len() as u32;
+            for word in self.vocabulary.words.iter() {
+                lists.rows.extend(ngrams.buckets_of(word).iter().map(|bucket| first + bucket));
+                lists.starts.push(lists.rows.len() as u32);
+            }
+            lists
+        });
+        let task = Task {
+            architecture: config.architecture,
+            loss: config.loss,
+            dim: config.dim,
+            window: config.window,
+            mean: config.mean,
+            noise: matches!(config.loss, Loss::Negative(_)).then(|| Alias::unigram(&self.vocabulary.counts)),
+            tree: (config.loss == Loss::Hierarchical).then(|| Huffman::new(&self.vocabulary.counts)),
+            ngrams,
+        };
+        let run = Run {
+            text,
+            vocabulary: &self.vocabulary,
+            keep: &keep,
+            task: &task,
+            schedule: Schedule { lr: config.lr, min_lr: config.min_lr, epochs: config.epochs },
+            seed: config.seed,
+            deterministic: config.deterministic,
+            save_every: config.checkpoint.as_ref().map(|(_, every)| *every),
+        };
+        let mut save = |tables: &Tables, position: &Position| match &config.checkpoint {
+            Some((path, _)) => super::checkpoint::save(path, &config, &self.vocabulary, tables, position),
+            None => Ok(()),
+        };
+        run.train(&mut self.tables, &mut self.position, observer, &mut save)
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Word2Vec {
+        &self.config
+    }
+
+    /// The mean loss of a trained pair in each whole epoch, in natural logarithms.
+    pub fn losses(&self) -> &[f64] {
+        &self.position.losses
+    }
+
+    /// Whether all epochs are done: not when an observer ended the run, or for a checkpoint of its middle.
+    pub fn is_finished(&self) -> bool {
+        self.position.epoch >= self.config.epochs
+    }
+
+    /// The vectors, by copy.
+    pub fn vectors(&self) -> WordVectors {
+        vectors(&self.config, self.vocabulary.clone(), self.tables.input.clone())
+    }
+
+    /// The vectors.
+    pub fn into_vectors(self) -> WordVectors {
+        drop(self.tables.output);
+        vectors(&self.config, self.vocabulary, self.tables.input)
+    }
+
+    /// Trains on more text, for `epochs` epochs from the first learning rate again. Words of the new text that stand
+    /// there often enough are added, behind those that there are.
+    ///
+    /// # Errors
+    /// As for [`Word2Vec::train_model`]; [`Error::Argument`] for hierarchical softmax, whose tree cannot grow.
+    pub fn train_more(&mut self, text: &TrainingText<'_>, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
+        if self.config.loss == Loss::Hierarchical {
+            return Err(Error::argument("train_more", "a model of negative sampling", "hierarchical softmax"));
+        }
+        let mut config = self.config.clone();
+        config.epochs = epochs;
+        config.check()?;
+        config.clone().in_pool(|| {
+            let new = Vocabulary::of(text, Keep { min_count: 1, limit: None })?;
+            let before = self.vocabulary.len();
+            for (i, word) in new.words.iter().enumerate() {
+                match self.vocabulary.words.index_of(word) {
+                    Some(old) => self.vocabulary.counts[old] += new.counts[i],
+                    None if new.counts[i] >= config.min_count => {
+                        self.vocabulary.words.insert(word);
+                        self.vocabulary.counts.push(new.counts[i]);
+                    }
+                    None => {}
+                }
+            }
+            (self.vocabulary.text_words, self.vocabulary.text_bytes) = (new.text_words, new.text_bytes);
+            let (dim, added) = (config.dim, self.vocabulary.len() - before);
+            let mut rows = vec![0.0; added * dim];
+            randomise(&mut rows, &config, before as u64);
+            self.tables.input.splice(before * dim..before * dim, rows);
+            self.tables.output.resize(self.vocabulary.len() * dim, 0.0);
+            // Other random numbers than the first time.
+            config.seed = config.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            self.config = config;
+            self.position = Position::default();
+            self.run(text, observer)
+        })
+    }
+
+    /// Goes on with the run that wrote a checkpoint, on the same text. A deterministic run ends with the same bits as
+    /// one that was never interrupted. `threads` and the checkpoint file are those of this call.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, and those of [`Word2Vec::train_model`].
+    pub fn resume(
+        checkpoint: impl AsRef<Path>,
+        text: &TrainingText<'_>,
+        every: Duration,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let mut model = Self::load(&checkpoint)?;
+        if text.bytes().is_some_and(|bytes| bytes != model.vocabulary.text_bytes) {
+            let reason = format!(
+                "expected the text of the checkpoint, of {} bytes, found {} bytes",
+                model.vocabulary.text_bytes,
+                text.bytes().unwrap_or_default()
+            );
+            return Err(Error::format(text.name(), reason));
+        }
+        model.config.checkpoint = Some((checkpoint.as_ref().into(), every));
+        model.run(text, observer)?;
+        Ok(model)
+    }
+}
+
+/// The original's start: each number uniform within ±1/2 by the dimension; with subwords ±1 by it, as fastText does.
+fn randomise(rows: &mut [f32], config: &Word2Vec, item: u64) {
+    let mut rng = FastRng::new(config.seed, u64::MAX, item);
+    let width = if config.ngrams.is_some() { 2.0 } else { 1.0 } / config.dim as f32;
+    for x in rows {
+        *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) * width;
+    }
+}
+
+/// The store of trained rows: with subwords, each word's mean of its own row and those of its n-grams.
+fn vectors(config: &Word2Vec, vocabulary: Vocabulary, mut input: Vec<f32>) -> WordVectors {
+    let dim = config.dim;
+    let subwords = config.ngrams.map(|ngrams| {
+        let buckets = input.split_off(vocabulary.len() * dim);
+        input.shrink_to_fit();
+        let subwords = Subwords::from_parts(ngrams, dim, buckets);
+        for (word, row) in vocabulary.words.iter().zip(input.chunks_exact_mut(dim)) {
+            let n = subwords.add_rows(word, row);
+            row.iter_mut().for_each(|x| *x *= 1.0 / (n + 1) as f32);
+        }
+        subwords
+    });
+    let mut vectors = WordVectors::from_parts(vocabulary.words, dim, Rows::F32(input), Some(vocabulary.counts))
+        .expect("a vocabulary holds each word once, and dim is above 0");
+    vectors.subwords = subwords;
+    vectors
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use super::*;
+
+/// Sentences in which words of a pair stand together and words of different pairs do not.
+fn stories() -> TrainingText<'static> {
+    TrainingText::sentences(|| {
+        (0..3000usize).map(|i| {
+            let group = i * 7919 % 6;
+            let word = |k: usize| format!("{}{}", ["cat", "dog", "car", "sun", "sea", "tea"][group], k);
+            (0..8).map(|k| if k % 4 == 3 { "the".into() } else { word((i / 6 + k * k) % 4) }).collect()
+        })
+    })
+}
+
+fn small(config: Word2Vec) -> Word2Vec {
+    config.dim(16).epochs(4).min_count(1).seed(3)
+}
+
+/// The share of words whose nearest neighbour is of their own group.
+fn grouped(v: &WordVectors) -> f64 {
+    let words: Vec<&str> = v.words().filter(|w| *w != "the").collect();
+    let same = words.iter().filter(|w| v.most_similar(&[w], &["the"], 1).unwrap()[0].0[..3] == w[..3]).count();
+    same as f64 / words.len() as f64
+}
+
+#[test]
+fn every_variant_learns_what_belongs_together() {
+    let ngrams = Ngrams { min_n: 2, max_n: 3, buckets: 500 };
+    for (name, config) in [
+        ("skip-gram", Word2Vec::skip_gram()),
+        ("skip-gram, hierarchical", Word2Vec::skip_gram().hierarchical_softmax()),
+        ("cbow", Word2Vec::cbow()),
+        ("cbow, sum", Word2Vec::cbow().sum()),
+        ("cbow, hierarchical", Word2Vec::cbow().hierarchical_softmax()),
+        ("skip-gram, subwords", Word2Vec::skip_gram().subwords(ngrams)),
+        ("skip-gram, subwords, hierarchical", Word2Vec::skip_gram().subwords(ngrams).hierarchical_softmax()),
+        ("cbow, subwords", Word2Vec::cbow().subwords(ngrams)),
+        ("skip-gram, deterministic", Word2Vec::skip_gram().deterministic(true)),
+    ] {
+        let config = small(config).lr(0.1);
+        let model = config.train_model(&stories(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap();
+        let losses = model.losses().to_vec();
+        assert_eq!(losses.len(), 4, "{name}");
+        assert!(losses[3] < losses[0] && losses.iter().all(|l| l.is_finite()), "{name}: {losses:?}");
+        let vectors = model.into_vectors();
+        assert!(grouped(&vectors) > 0.9, "{name}: {}", grouped(&vectors));
+        assert_eq!(vectors.count("the"), Some(6000), "{name}");
+        if config.ngrams.is_some() {
+            assert!(vectors.vector("catty").is_some(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn deterministic_runs_give_the_same_bits_at_any_number_of_threads() {
+    for config in [
+        Word2Vec::skip_gram(),
+        Word2Vec::cbow().hierarchical_softmax(),
+        Word2Vec::skip_gram().subwords(Ngrams { min_n: 2, max_n: 3, buckets: 100 }),
+    ] {
+        let train = |threads| small(config.clone()).deterministic(true).threads(threads).train(&stories()).unwrap();
+        let one = train(1);
+        for threads in [2, 4] {
+            let other = train(threads);
+            assert!(one.words().eq(other.words()));
+            assert_eq!(one.to_array(), other.to_array(), "{threads} threads");
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_one_seed_give_the_same_bits() {
+    let train = |seed| small(Word2Vec::skip_gram()).threads(1).seed(seed).train(&stories()).unwrap().to_array();
+    assert_eq!(train(1), train(1));
+    assert_ne!(train(1), train(2));
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let config = small(Word2Vec::skip_gram()).deterministic(true);
+    let wanted = config.train(&stories()).unwrap();
+    // A checkpoint after every round; the run is ended in its middle.
+    let checked = config.checkpoint(&path, Duration::ZERO);
+    let mut calls = 0;
+    let broken = checked
+        .train_model(&stories(), &mut |p: &Progress| {
+            calls += 1;
+            if p.epoch_end && p.epoch == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+    assert!(!broken.is_finished() && calls > 0);
+    let mut seen = 0;
+    let resumed = Word2VecModel::resume(&path, &stories(), Duration::from_secs(9), &mut |p: &Progress| {
+        seen = seen.max(p.words);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(resumed.is_finished());
+    assert_eq!(resumed.losses().len(), 4);
+    assert_eq!(seen, 4 * 24_000);
+    assert_eq!(resumed.into_vectors().to_array(), wanted.to_array());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(Word2VecModel::load(&path).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn training_goes_on_with_new_words() {
+    let mut model =
+        small(Word2Vec::skip_gram()).train_model(&stories(), &mut |_: &Progress| ControlFlow::Continue(())).unwrap();
+    let before = model.vectors();
+    let more =
+        TrainingText::sentences(|| (0..500).map(|_| ["cat1", "lynx", "cat2", "puma"].map(String::from).to_vec()));
+    model.train_more(&more, 3, &mut |_: &Progress| ControlFlow::Continue(())).unwrap();
+    let after = model.into_vectors();
+    assert_eq!(after.len(), before.len() + 2);
+    assert!(before.words().eq(after.words().take(before.len())));
+    assert!(after.similarity("lynx", "cat1").unwrap() > after.similarity("lynx", "sea1").unwrap());
+    assert_eq!(after.vector("sun1").map(|v| v.len()), Some(16));
+}
+
+#[test]
+fn wrong_settings_and_texts_are_clear_errors() {
+    let text = stories();
+    for (config, wanted) in [
+        (Word2Vec::skip_gram().dim(0), "dim: expected a number above 0, found 0"),
+        (Word2Vec::skip_gram().window(0), "window: expected a number above 0, found 0"),
+        (Word2Vec::skip_gram().epochs(0), "epochs: expected a number above 0, found 0"),
+        (Word2Vec::skip_gram().threads(0), "threads: expected a number above 0, found 0"),
+        (Word2Vec::skip_gram().negative_samples(0), "negative_samples: expected a number above 0, found 0"),
+        (Word2Vec::skip_gram().negative_samples(25), "negative_samples: expected fewer than the 25 words, found 25"),
+        (Word2Vec::skip_gram().lr(f32::NAN), "lr: "),
+        (Word2Vec::skip_gram().subsample(-1.0), "subsample: expected a number from 0 up, found -1"),
+        (Word2Vec::skip_gram().min_count(1_000_000), "expected words that stand at least 1000000 times, found 6000"),
+        (Word2Vec::skip_gram().dim(usize::MAX / 8), "dim: expected vectors of 25 rows that fit into memory"),
+        (
+            Word2Vec::skip_gram().subwords(Ngrams { min_n: 4, max_n: 3, buckets: 1 }),
+            "subwords: expected 1 ≤ min_n ≤ max_n and at least one bucket, found min_n 4, max_n 3, 1 buckets",
+        ),
+    ] {
+        let e = config.train(&text).unwrap_err().to_string();
+        assert!(e.contains(wanted), "{e}\n{wanted}");
+    }
+    let empty = TrainingText::sentences(std::iter::empty::<Vec<String>>);
+    assert!(Word2Vec::skip_gram().train(&empty).unwrap_err().to_string().contains("empty text"));
+    let one = TrainingText::sentences(|| std::iter::repeat_n(vec!["word".to_string()], 9));
+    assert!(Word2Vec::skip_gram().train(&one).unwrap_err().to_string().contains("fewer than the 1 words"));
+    // With hierarchical softmax one word is no error: there is nothing to learn.
+    assert_eq!(Word2Vec::skip_gram().hierarchical_softmax().train(&one).unwrap().len(), 1);
+    assert!(Word2Vec::skip_gram().train_file("/does/not/exist").is_err());
+}
+
+#[test]
+fn files_and_sentences_teach_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text");
+    let lines: Vec<String> = (0..500).map(|i| format!("a{} b{} c{}", i % 5, i % 7, i % 3)).collect();
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let config = Word2Vec::skip_gram().dim(8).min_count(1).threads(1).epochs(2);
+    let file = config.train_file(&path).unwrap();
+    let corpus = Corpus::open(&path).unwrap();
+    let split = TrainingText::corpus_split_by(&corpus, |line, word| line.split(' ').for_each(word));
+    assert_eq!(file.to_array(), config.train(&split).unwrap().to_array());
+    let sentences = TrainingText::sentences(|| lines.iter().map(|l| l.split(' ').map(String::from).collect()));
+    let other = config.train(&sentences).unwrap();
+    assert!(file.words().eq(other.words()));
+}
