@@ -118,13 +118,13 @@ impl<F: Lanes<2>> SimdOp for MapRows<'_, F> {
     fn eval<I: Isa>(self, isa: I) {
         let cols = self.row.len();
         for (x, out) in self.x.chunks_exact(cols).zip(self.out.chunks_exact_mut(cols)) {
-            map_row(isa, [x, self.row], out, |x| self.f.lanes(isa, x));
+            map_row(isa, [x, self.row], out, self.f);
         }
     }
 }
 
 #[derive(Clone, Copy)]
-struct Add;
+pub(super) struct Add;
 
 impl Lanes<2> for Add {
     const NS: f32 = 3.0;
@@ -146,7 +146,7 @@ impl Lanes<2> for Sub {
 }
 
 #[derive(Clone, Copy)]
-struct Mul;
+pub(super) struct Mul;
 
 impl Lanes<2> for Mul {
     const NS: f32 = 3.0;
@@ -179,7 +179,7 @@ impl Lanes<2> for Axpy {
 }
 
 #[derive(Clone, Copy)]
-struct Scale(f32);
+pub(super) struct Scale(pub(super) f32);
 
 impl Lanes<1> for Scale {
     const NS: f32 = 2.0;
@@ -201,7 +201,7 @@ impl Lanes<1> for Shift {
 }
 
 #[derive(Clone, Copy)]
-struct MulAdd;
+pub(super) struct MulAdd;
 
 impl Lanes<3> for MulAdd {
     const NS: f32 = 4.0;

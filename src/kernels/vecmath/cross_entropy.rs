@@ -10,8 +10,9 @@
 //! number of classes and x̄ the mean of the row; the semantics of PyTorch's `cross_entropy`. Only `lse`, one number a row,
 //! is kept for the backward pass.
 
+use super::elementwise::Lanes;
 use super::exp::exp_lanes;
-use super::rows::{Wide, chunk_rows, count_rows, fold_row, map_row};
+use super::rows::{Fold, chunk_rows, count_rows, map_row, sum_row};
 use super::softmax::{row_max, row_sum_exp};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
@@ -143,12 +144,37 @@ impl SimdOp for Forward<'_> {
             // Not `lse - x`, which would lose log_sum's digits when max is large.
             *loss = (max - x[label as usize]) + log_sum;
             if self.smoothing > 0.0 {
-                let maxes = isa.splat(max);
-                let below = fold_row(isa, [x], Wide::splat(isa, 0.0), |sum, [x]| isa.add(sum, isa.sub(maxes, x)));
-                let uniform = below.sum(isa) / self.vocab as f32 + log_sum;
+                let uniform = sum_row(isa, [x], SumBelow(max)) / self.vocab as f32 + log_sum;
                 *loss = (1.0 - self.smoothing) * *loss + self.smoothing * uniform;
             }
         }
+    }
+}
+
+/// Σ (max - x)
+#[derive(Clone, Copy)]
+struct SumBelow(f32);
+
+impl Fold<1> for SumBelow {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
+        isa.add(partial, isa.sub(isa.splat(self.0), x))
+    }
+}
+
+/// e^(x - lse) · scale + uniform
+#[derive(Clone, Copy)]
+struct Slope {
+    lse: f32,
+    scale: f32,
+    uniform: f32,
+}
+
+impl Lanes<1> for Slope {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        let probability = exp_lanes(isa, isa.sub(x, isa.splat(self.lse)));
+        isa.mul_add(probability, isa.splat(self.scale), isa.splat(self.uniform))
     }
 }
 
@@ -167,16 +193,14 @@ impl SimdOp for Backward<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let uniform = isa.splat(-self.scale * self.smoothing / self.vocab as f32);
-        let scale = isa.splat(self.scale);
+        let uniform = -self.scale * self.smoothing / self.vocab as f32;
         let inputs = self.logits.chunks_exact(self.vocab).zip(self.lse).zip(self.labels);
         for (((x, &lse), &label), dx) in inputs.zip(self.dlogits.chunks_exact_mut(self.vocab)) {
             if Some(label) == self.ignore_index {
                 dx.fill(0.0);
                 continue;
             }
-            let lse = isa.splat(lse);
-            map_row(isa, [x], dx, |[x]| isa.mul_add(exp_lanes(isa, isa.sub(x, lse)), scale, uniform));
+            map_row(isa, [x], dx, Slope { lse, scale: self.scale, uniform });
             dx[label as usize] -= self.scale * (1.0 - self.smoothing);
         }
     }

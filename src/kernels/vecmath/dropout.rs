@@ -70,6 +70,7 @@ pub fn dropout(x: &[f32], p: f32, seed: u64, offset: u64, y: &mut [f32]) {
     });
 }
 
+const GOLDEN: u32 = 0x9e37_79b9;
 const M1: u32 = 0x85eb_ca6b;
 const M2: u32 = 0xc2b2_ae35;
 
@@ -85,10 +86,33 @@ fn key(seed: u64, high: u64) -> [u32; 2] {
 /// The hash of [`Dropout`], in scalars: its definition.
 #[cfg(test)]
 fn hash(key: [u32; 2], place: u32) -> u32 {
-    let mut h = place.wrapping_mul(0x9e37_79b9) ^ key[0];
+    let mut h = place.wrapping_mul(GOLDEN) ^ key[0];
     h = (h ^ (h >> 16)).wrapping_mul(M1) ^ key[1];
     h = (h ^ (h >> 13)).wrapping_mul(M2);
     h ^ (h >> 16)
+}
+
+#[derive(Clone, Copy)]
+struct Keep {
+    key: [u32; 2],
+    threshold: u32,
+    scale: f32,
+}
+
+impl Keep {
+    /// x or 0, by the places multiplied by [`GOLDEN`].
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, x: I::F32, place: I::I32) -> I::F32 {
+        let word = |x: u32| isa.splat_i32(x as i32);
+        let h = isa.xor(place, word(self.key[0]));
+        let h = isa.mul_i32(isa.xor(h, isa.shr(h, 16)), word(M1));
+        let h = isa.xor(h, word(self.key[1]));
+        let h = isa.mul_i32(isa.xor(h, isa.shr(h, 13)), word(M2));
+        let h = isa.xor(h, isa.shr(h, 16));
+        // Comparing unsigned numbers as signed ones needs their first bit turned.
+        let dropped = isa.lt_i32(isa.xor(h, word(1 << 31)), word(self.threshold ^ 1 << 31));
+        isa.select(dropped, isa.zero(), isa.mul(x, isa.splat(self.scale)))
+    }
 }
 
 struct Dropout<'a> {
@@ -104,33 +128,20 @@ impl SimdOp for Dropout<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        const GOLDEN: u32 = 0x9e37_79b9;
-        let keys = self.key.map(|k| isa.splat_i32(k as i32));
-        // Comparing unsigned numbers as signed ones needs their first bit turned.
-        let sign = isa.splat_i32(i32::MIN);
-        let threshold = isa.splat_i32((self.threshold ^ 1 << 31) as i32);
-        let scale = isa.splat(self.scale);
+        let keep = Keep { key: self.key, threshold: self.threshold, scale: self.scale };
         let mut places = [0; MAX_LANES];
         (0u32..).zip(&mut places).for_each(|(i, p)| *p = self.place.wrapping_add(i).wrapping_mul(GOLDEN) as i32);
         // The place enters multiplied, so it moves on by an addition.
         let step = isa.splat_i32(GOLDEN.wrapping_mul(I::LANES as u32) as i32);
         let mut place = isa.load_i32(&places);
-        let mut one = |x: I::F32| {
-            let h = isa.xor(place, keys[0]);
-            place = isa.add_i32(place, step);
-            let h = isa.mul_i32(isa.xor(h, isa.shr(h, 16)), isa.splat_i32(M1 as i32));
-            let h = isa.xor(h, keys[1]);
-            let h = isa.mul_i32(isa.xor(h, isa.shr(h, 13)), isa.splat_i32(M2 as i32));
-            let h = isa.xor(h, isa.shr(h, 16));
-            isa.select(isa.lt_i32(isa.xor(h, sign), threshold), isa.zero(), isa.mul(x, scale))
-        };
         let mut inputs = self.x.chunks_exact(I::LANES);
         let mut outputs = self.y.chunks_exact_mut(I::LANES);
         for (x, y) in (&mut inputs).zip(&mut outputs) {
-            isa.store(y, one(isa.load(x)));
+            isa.store(y, keep.lanes(isa, isa.load(x), place));
+            place = isa.add_i32(place, step);
         }
         let (x, y) = (inputs.remainder(), outputs.into_remainder());
-        isa.store_partial(y, one(isa.load_partial(x)));
+        isa.store_partial(y, keep.lanes(isa, isa.load_partial(x), place));
     }
 }
 

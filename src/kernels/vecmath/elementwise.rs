@@ -5,10 +5,11 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
 /// A function of `N` numbers, on a vector of each.
 ///
-/// The result of a lane must depend on that lane alone.
+/// The result of a lane must depend on that lane alone. A trait and not a closure, because a closure cannot be
+/// `#[inline(always)]`, and one that is not inlined is compiled without the instructions.
 pub(crate) trait Lanes<const N: usize>: Copy + Sync {
     /// Nanoseconds for 16 elements in cache, roughly: what the decision to use threads needs.
-    const NS: f32;
+    const NS: f32 = 3.0;
 
     /// The function. Implementations are `#[inline(always)]`.
     fn lanes<I: Isa>(self, isa: I, x: [I::F32; N]) -> I::F32;

@@ -1,5 +1,6 @@
 //! Rows of a table chosen by id, and the gradient of that.
 
+use super::arithmetic::Add;
 use super::rows::{chunk_rows, update_row2};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
@@ -71,7 +72,7 @@ impl SimdOp for ScatterAdd<'_> {
             let start = id as usize * self.dim;
             // SAFETY: the columns belong to this task alone, and one row is borrowed at a time.
             let sums = unsafe { self.table.slice(start + self.columns.start..start + self.columns.end) };
-            update_row2(isa, sums, &row[self.columns.clone()], |sum, x| isa.add(sum, x));
+            update_row2(isa, sums, &row[self.columns.clone()], Add);
         }
     }
 }

@@ -17,9 +17,11 @@
 //! The variance is that of the differences from the mean, in a second pass over the row, which is in cache by then: the
 //! difference of two large sums would lose its digits. The sums over rows are those of 64 rows each, added in order.
 
-use super::elementwise::PAST_CACHES;
+use super::arithmetic::Add;
+use super::elementwise::{Lanes, PAST_CACHES};
 use super::reduce::{ROW_GROUP, add_groups};
-use super::rows::{Wide, chunk_rows, fold_row, map_row, map_row_past_caches, update_row2, update_row3};
+use super::rows::{Dot, Fold, Sum, SumSquares, chunk_rows, sum_row};
+use super::rows::{map_row, map_row_past_caches, update_row2, update_row3};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -214,23 +216,53 @@ impl SimdOp for LayerNorm<'_> {
         let cols = self.weight.len();
         let saved = self.mean.iter_mut().zip(self.rstd.iter_mut());
         for ((x, y), (mean, rstd)) in self.x.chunks_exact(cols).zip(self.y.chunks_exact_mut(cols)).zip(saved) {
-            let zeros = Wide::splat(isa, 0.0);
-            *mean = fold_row(isa, [x], zeros, |sum, [x]| isa.add(sum, x)).sum(isa) / cols as f32;
-            let means = isa.splat(*mean);
-            let squares = fold_row(isa, [x], zeros, |sum, [x]| {
-                let d = isa.sub(x, means);
-                isa.mul_add(d, d, sum)
-            });
-            *rstd = 1.0 / (squares.sum(isa) / cols as f32 + self.eps).sqrt();
-            let rstds = isa.splat(*rstd);
-            let rows = [x, self.weight, self.bias];
+            *mean = sum_row(isa, [x], Sum) / cols as f32;
+            let squares = sum_row(isa, [x], SumSquares { centre: *mean });
+            *rstd = 1.0 / (squares / cols as f32 + self.eps).sqrt();
+            let f = Affine(Normed { mean: *mean, rstd: *rstd });
             if self.past_caches {
-                map_row_past_caches(isa, rows, y, |[x, w, b]| isa.mul_add(isa.mul(isa.sub(x, means), rstds), w, b));
+                map_row_past_caches(isa, [x, self.weight, self.bias], y, f);
             } else {
-                map_row(isa, rows, y, |[x, w, b]| isa.mul_add(isa.mul(isa.sub(x, means), rstds), w, b));
+                map_row(isa, [x, self.weight, self.bias], y, f);
             }
         }
         isa.stream_fence();
+    }
+}
+
+/// x̂ = (x - mean) · rstd; RMS norm has no mean, and taking 0 off changes no bit.
+#[derive(Clone, Copy)]
+struct Normed {
+    mean: f32,
+    rstd: f32,
+}
+
+impl Normed {
+    #[inline(always)]
+    fn of<I: Isa>(self, isa: I, x: I::F32) -> I::F32 {
+        isa.mul(isa.sub(x, isa.splat(self.mean)), isa.splat(self.rstd))
+    }
+}
+
+/// x̂ · w + b
+#[derive(Clone, Copy)]
+struct Affine(Normed);
+
+impl Lanes<3> for Affine {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x, w, b]: [I::F32; 3]) -> I::F32 {
+        isa.mul_add(self.0.of(isa, x), w, b)
+    }
+}
+
+/// x̂ · w
+#[derive(Clone, Copy)]
+struct Scaled(Normed);
+
+impl Lanes<2> for Scaled {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x, w]: [I::F32; 2]) -> I::F32 {
+        isa.mul(self.0.of(isa, x), w)
     }
 }
 
@@ -248,11 +280,49 @@ impl SimdOp for RmsNorm<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let cols = self.weight.len();
         for ((x, y), rstd) in self.x.chunks_exact(cols).zip(self.y.chunks_exact_mut(cols)).zip(self.rstd) {
-            let squares = fold_row(isa, [x], Wide::splat(isa, 0.0), |sum, [x]| isa.mul_add(x, x, sum));
-            *rstd = 1.0 / (squares.sum(isa) / cols as f32 + self.eps).sqrt();
-            let rstds = isa.splat(*rstd);
-            map_row(isa, [x, self.weight], y, |[x, w]| isa.mul(isa.mul(x, rstds), w));
+            let squares = sum_row(isa, [x], SumSquares { centre: 0.0 });
+            *rstd = 1.0 / (squares / cols as f32 + self.eps).sqrt();
+            map_row(isa, [x, self.weight], y, Scaled(Normed { mean: 0.0, rstd: *rstd }));
         }
+    }
+}
+
+/// Σ g · x̂
+#[derive(Clone, Copy)]
+struct SlopeAlong(Normed);
+
+impl Fold<3> for SlopeAlong {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [dy, w, x]: [I::F32; 3]) -> I::F32 {
+        isa.mul_add(isa.mul(dy, w), self.0.of(isa, x), partial)
+    }
+}
+
+/// rstd · (g - mean(g) - x̂ · mean(g · x̂))
+#[derive(Clone, Copy)]
+struct Slope {
+    normed: Normed,
+    mean_g: f32,
+    mean_g_x: f32,
+}
+
+impl Lanes<3> for Slope {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, w, x]: [I::F32; 3]) -> I::F32 {
+        let g = isa.sub(isa.mul(dy, w), isa.splat(self.mean_g));
+        let rest = isa.neg_mul_add(self.normed.of(isa, x), isa.splat(self.mean_g_x), g);
+        isa.mul(isa.splat(self.normed.rstd), rest)
+    }
+}
+
+/// dw + dy · x̂
+#[derive(Clone, Copy)]
+struct WeightSlope(Normed);
+
+impl Lanes<3> for WeightSlope {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dw, dy, x]: [I::F32; 3]) -> I::F32 {
+        isa.mul_add(dy, self.0.of(isa, x), dw)
     }
 }
 
@@ -276,24 +346,15 @@ impl SimdOp for LayerNormBackward<'_> {
         let saved = self.mean.iter().zip(self.rstd);
         let rows = self.dy.chunks_exact(cols).zip(self.x.chunks_exact(cols)).zip(self.dx.chunks_exact_mut(cols));
         for (((dy, x), dx), (&mean, &rstd)) in rows.zip(saved) {
-            let (mean, rstds) = (isa.splat(mean), isa.splat(rstd));
-            let normed = |x| isa.mul(isa.sub(x, mean), rstds);
-            let zeros = Wide::splat(isa, 0.0);
-            let g = fold_row(isa, [dy, self.weight], zeros, |sum, [dy, w]| isa.mul_add(dy, w, sum)).sum(isa);
-            let g_x = fold_row(isa, [dy, self.weight, x], zeros, |sum, [dy, w, x]| {
-                isa.mul_add(isa.mul(dy, w), normed(x), sum)
-            });
-            let g_mean = isa.splat(g / cols as f32);
-            let g_x_mean = isa.splat(g_x.sum(isa) / cols as f32);
-            map_row(isa, [dy, self.weight, x], dx, |[dy, w, x]| {
-                let rest = isa.neg_mul_add(normed(x), g_x_mean, isa.sub(isa.mul(dy, w), g_mean));
-                isa.mul(rstds, rest)
-            });
+            let normed = Normed { mean, rstd };
+            let mean_g = sum_row(isa, [dy, self.weight], Dot) / cols as f32;
+            let mean_g_x = sum_row(isa, [dy, self.weight, x], SlopeAlong(normed)) / cols as f32;
+            map_row(isa, [dy, self.weight, x], dx, Slope { normed, mean_g, mean_g_x });
             if !self.dweight.is_empty() {
-                update_row3(isa, self.dweight, dy, x, |dw, dy, x| isa.mul_add(dy, normed(x), dw));
+                update_row3(isa, self.dweight, dy, x, WeightSlope(normed));
             }
             if !self.dbias.is_empty() {
-                update_row2(isa, self.dbias, dy, |db, dy| isa.add(db, dy));
+                update_row2(isa, self.dbias, dy, Add);
             }
         }
     }
@@ -316,16 +377,11 @@ impl SimdOp for RmsNormBackward<'_> {
         let cols = self.weight.len();
         let rows = self.dy.chunks_exact(cols).zip(self.x.chunks_exact(cols)).zip(self.dx.chunks_exact_mut(cols));
         for (((dy, x), dx), &rstd) in rows.zip(self.rstd) {
-            let rstds = isa.splat(rstd);
-            let g_x = fold_row(isa, [dy, self.weight, x], Wide::splat(isa, 0.0), |sum, [dy, w, x]| {
-                isa.mul_add(isa.mul(dy, w), isa.mul(x, rstds), sum)
-            });
-            let g_x_mean = isa.splat(g_x.sum(isa) / cols as f32);
-            map_row(isa, [dy, self.weight, x], dx, |[dy, w, x]| {
-                isa.mul(rstds, isa.neg_mul_add(isa.mul(x, rstds), g_x_mean, isa.mul(dy, w)))
-            });
+            let normed = Normed { mean: 0.0, rstd };
+            let mean_g_x = sum_row(isa, [dy, self.weight, x], SlopeAlong(normed)) / cols as f32;
+            map_row(isa, [dy, self.weight, x], dx, Slope { normed, mean_g: 0.0, mean_g_x });
             if !self.dweight.is_empty() {
-                update_row3(isa, self.dweight, dy, x, |dw, dy, x| isa.mul_add(dy, isa.mul(x, rstds), dw));
+                update_row3(isa, self.dweight, dy, x, WeightSlope(normed));
             }
         }
     }

@@ -114,29 +114,46 @@ impl SimdOp for SgdStep<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let (lr, decay) = (isa.splat(self.sgd.lr as f32), isa.splat(self.sgd.weight_decay as f32));
-        let (mu, grad_scale) = (isa.splat(self.sgd.momentum as f32), isa.splat(self.grad_scale));
-        let nesterov = self.sgd.nesterov;
-        let direction = |p, g, b| {
-            let g = isa.mul_add(decay, p, isa.mul(g, grad_scale));
-            let b = isa.mul_add(mu, b, g);
-            (b, if nesterov { isa.mul_add(mu, b, g) } else { b })
+        let c = SgdConstants {
+            grad_scale: self.grad_scale,
+            lr: self.sgd.lr as f32,
+            decay: self.sgd.weight_decay as f32,
+            momentum: self.sgd.momentum as f32,
+            nesterov: self.sgd.nesterov,
         };
         if self.momentum.is_empty() {
             for (p, g) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)) {
-                let old = isa.load_partial(p);
-                let (_, d) = direction(old, isa.load_partial(g), isa.zero());
-                isa.store_partial(p, isa.neg_mul_add(lr, d, old));
+                let (new_p, _) = c.lanes(isa, isa.load_partial(p), isa.load_partial(g), isa.zero());
+                isa.store_partial(p, new_p);
             }
             return;
         }
         let rows = self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES));
         for ((p, g), b) in rows.zip(self.momentum.chunks_mut(I::LANES)) {
-            let old = isa.load_partial(p);
-            let (new_b, d) = direction(old, isa.load_partial(g), isa.load_partial(b));
+            let (new_p, new_b) = c.lanes(isa, isa.load_partial(p), isa.load_partial(g), isa.load_partial(b));
             isa.store_partial(b, new_b);
-            isa.store_partial(p, isa.neg_mul_add(lr, d, old));
+            isa.store_partial(p, new_p);
         }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SgdConstants {
+    grad_scale: f32,
+    lr: f32,
+    decay: f32,
+    momentum: f32,
+    nesterov: bool,
+}
+
+impl SgdConstants {
+    /// The new parameter and momentum.
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, p: I::F32, g: I::F32, b: I::F32) -> (I::F32, I::F32) {
+        let g = isa.mul_add(isa.splat(self.decay), p, isa.mul(g, isa.splat(self.grad_scale)));
+        let b = isa.mul_add(isa.splat(self.momentum), b, g);
+        let direction = if self.nesterov { isa.mul_add(isa.splat(self.momentum), b, g) } else { b };
+        (isa.neg_mul_add(isa.splat(self.lr), direction, p), b)
     }
 }
 
@@ -154,6 +171,19 @@ struct AdamConstants {
     step_size: f32,
 }
 
+impl AdamConstants {
+    /// The new parameter and moments.
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, p: I::F32, g: I::F32, m: I::F32, v: I::F32) -> (I::F32, I::F32, I::F32) {
+        let g = isa.mul_add(isa.splat(self.l2), p, isa.mul(g, isa.splat(self.grad_scale)));
+        let p = isa.mul(p, isa.splat(self.decay));
+        let m = isa.mul_add(isa.splat(self.one_minus_beta1), isa.sub(g, m), m);
+        let v = isa.mul_add(isa.mul(g, isa.splat(self.one_minus_beta2)), g, isa.mul(v, isa.splat(self.beta2)));
+        let root = isa.add(isa.div(isa.sqrt(v), isa.splat(self.bias2_root)), isa.splat(self.eps));
+        (isa.neg_mul_add(isa.splat(self.step_size), isa.div(m, root), p), m, v)
+    }
+}
+
 struct AdamStep<'a> {
     constants: AdamConstants,
     param: &'a mut [f32],
@@ -167,24 +197,17 @@ impl SimdOp for AdamStep<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let c = self.constants;
-        let one = |p: I::F32, g: I::F32, m: I::F32, v: I::F32| {
-            let g = isa.mul_add(isa.splat(c.l2), p, isa.mul(g, isa.splat(c.grad_scale)));
-            let p = isa.mul(p, isa.splat(c.decay));
-            let m = isa.mul_add(isa.splat(c.one_minus_beta1), isa.sub(g, m), m);
-            let v = isa.mul_add(isa.mul(g, isa.splat(c.one_minus_beta2)), g, isa.mul(v, isa.splat(c.beta2)));
-            let root = isa.add(isa.div(isa.sqrt(v), isa.splat(c.bias2_root)), isa.splat(c.eps));
-            (isa.neg_mul_add(isa.splat(c.step_size), isa.div(m, root), p), m, v)
-        };
         let moments = self.m.chunks_mut(I::LANES).zip(self.v.chunks_mut(I::LANES));
         for ((p, g), (m, v)) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)).zip(moments) {
             if p.len() == I::LANES {
-                let (new_p, new_m, new_v) = one(isa.load(p), isa.load(g), isa.load(m), isa.load(v));
+                let (new_p, new_m, new_v) = c.lanes(isa, isa.load(p), isa.load(g), isa.load(m), isa.load(v));
                 isa.store(p, new_p);
                 isa.store(m, new_m);
                 isa.store(v, new_v);
             } else {
                 let old_m = isa.load_partial(m);
-                let (new_p, new_m, new_v) = one(isa.load_partial(p), isa.load_partial(g), old_m, isa.load_partial(v));
+                let (new_p, new_m, new_v) =
+                    c.lanes(isa, isa.load_partial(p), isa.load_partial(g), old_m, isa.load_partial(v));
                 isa.store_partial(p, new_p);
                 isa.store_partial(m, new_m);
                 isa.store_partial(v, new_v);

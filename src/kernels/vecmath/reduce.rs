@@ -4,7 +4,8 @@
 //! is reduced in `f32` with 32 partial sums; the groups' results are added in order, those of slices in `f64`. So a sum
 //! of n numbers is off by about n/8192 roundings of `f64` and at worst 261 of `f32`.
 
-use super::rows::{Wide, count_rows, fold_row, update_row2};
+use super::arithmetic::Add;
+use super::rows::{Dot, Fold, Max, Sum, SumSquares, Wide, count_rows, fold_row, sum_row, update_row2};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -22,7 +23,7 @@ pub fn sum(x: &[f32]) -> f64 {
 
 /// Σ x²
 pub fn sum_squares(x: &[f32]) -> f64 {
-    reduce(SumSquares, [x])
+    reduce(SumSquares { centre: 0.0 }, [x])
 }
 
 /// Σ x·y
@@ -33,7 +34,7 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
 
 /// The largest element; NaN if there is one among them, -∞ if there are none.
 pub fn max(x: &[f32]) -> f32 {
-    dispatch(Max(x))
+    dispatch(Largest(x))
 }
 
 /// The first index of the largest element; of the first NaN if there is one. `None` if there are no elements.
@@ -100,43 +101,8 @@ impl SimdOp for AddRows<'_> {
     fn eval<I: Isa>(self, isa: I) {
         for row in self.rows {
             let x = &self.x[row * self.cols..][self.columns.clone()];
-            update_row2(isa, self.sums, x, |sum, x| isa.add(sum, x));
+            update_row2(isa, self.sums, x, Add);
         }
-    }
-}
-
-/// `partial = f(partial, elements)`
-trait Fold<const N: usize>: Copy + Sync {
-    fn fold<I: Isa>(self, isa: I, partial: I::F32, x: [I::F32; N]) -> I::F32;
-}
-
-#[derive(Clone, Copy)]
-struct Sum;
-
-impl Fold<1> for Sum {
-    #[inline(always)]
-    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
-        isa.add(partial, x)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct SumSquares;
-
-impl Fold<1> for SumSquares {
-    #[inline(always)]
-    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
-        isa.mul_add(x, x, partial)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Dot;
-
-impl Fold<2> for Dot {
-    #[inline(always)]
-    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x, y]: [I::F32; 2]) -> I::F32 {
-        isa.mul_add(x, y, partial)
     }
 }
 
@@ -165,21 +131,31 @@ impl<const N: usize, F: Fold<N>> SimdOp for Group<'_, N, F> {
     type Output = f32;
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> f32 {
-        fold_row(isa, self.x, Wide::splat(isa, 0.0), |partial, x| self.f.fold(isa, partial, x)).sum(isa)
+        sum_row(isa, self.x, self.f)
     }
 }
 
-struct Max<'a>(&'a [f32]);
+struct Largest<'a>(&'a [f32]);
 
-impl SimdOp for Max<'_> {
+impl SimdOp for Largest<'_> {
     type Output = f32;
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> f32 {
-        let largest = fold_row(isa, [self.0], Wide::splat(isa, f32::NEG_INFINITY), |m, [x]| isa.max(m, x)).max(isa);
-        // A NaN takes the place of the maximum, then the next number takes its.
-        let not_numbers =
-            fold_row(isa, [self.0], Wide::splat(isa, 0.0), |n, [x]| isa.select(isa.eq(x, x), n, isa.splat(1.0)));
-        if not_numbers.max(isa) > 0.0 { f32::NAN } else { largest }
+        // In the maximum itself a NaN takes the place of a number, then the next number takes its.
+        if sum_row(isa, [self.0], CountNans) > 0.0 {
+            return f32::NAN;
+        }
+        fold_row(isa, [self.0], Wide::splat(isa, f32::NEG_INFINITY), Max).max(isa)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct CountNans;
+
+impl Fold<1> for CountNans {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
+        isa.select(isa.eq(x, x), partial, isa.splat(1.0))
     }
 }
 

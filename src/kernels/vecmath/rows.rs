@@ -3,6 +3,7 @@
 //! A sum over a row keeps 32 partial sums, element i in number i mod 32, whatever the vector: two registers of AVX-512,
 //! four of AVX2, eight of NEON. They are added as a halving tree, i with i + 16, then i + 8, and so on.
 
+use super::elementwise::Lanes;
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 
@@ -22,37 +23,91 @@ impl<I: Isa> Wide<I> {
     /// The sum, as a halving tree.
     #[inline(always)]
     pub(crate) fn sum(self, isa: I) -> f32 {
-        isa.reduce_sum(self.halve(|a, b| isa.add(a, b)))
+        isa.reduce_sum(self.halve(isa, Sum))
     }
 
     /// The maximum, by the same tree.
     #[inline(always)]
     pub(crate) fn max(self, isa: I) -> f32 {
-        isa.reduce_max(self.halve(|a, b| isa.max(a, b)))
+        isa.reduce_max(self.halve(isa, Max))
     }
 
     #[inline(always)]
-    fn halve(self, f: impl Fn(I::F32, I::F32) -> I::F32) -> I::F32 {
+    fn halve(self, isa: I, f: impl Fold<1>) -> I::F32 {
         let mut v = self.0;
         let mut n = WIDE / I::LANES;
         while n > 1 {
             n /= 2;
             for j in 0..n {
-                v[j] = f(v[j], v[j + n]);
+                v[j] = f.fold(isa, v[j], [v[j + n]]);
             }
         }
         v[0]
     }
 }
 
-/// Folds the elements of rows of equal length: `partial = f(partial, elements)`.
+/// `partial = f(partial, elements)`; see [`Lanes`] for why this is no closure.
+pub(crate) trait Fold<const N: usize>: Copy + Sync {
+    /// The function. Implementations are `#[inline(always)]`.
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, x: [I::F32; N]) -> I::F32;
+}
+
+/// Σ x
+#[derive(Clone, Copy)]
+pub(crate) struct Sum;
+
+impl Fold<1> for Sum {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
+        isa.add(partial, x)
+    }
+}
+
+/// max x
+#[derive(Clone, Copy)]
+pub(crate) struct Max;
+
+impl Fold<1> for Max {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
+        isa.max(partial, x)
+    }
+}
+
+/// Σ x·y
+#[derive(Clone, Copy)]
+pub(crate) struct Dot;
+
+impl Fold<2> for Dot {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x, y]: [I::F32; 2]) -> I::F32 {
+        isa.mul_add(x, y, partial)
+    }
+}
+
+/// Σ (x - centre)²
+#[derive(Clone, Copy)]
+pub(crate) struct SumSquares {
+    pub(crate) centre: f32,
+}
+
+impl Fold<1> for SumSquares {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, [x]: [I::F32; 1]) -> I::F32 {
+        let x = isa.sub(x, isa.splat(self.centre));
+        isa.mul_add(x, x, partial)
+    }
+}
+
+/// The sum of a row of partial sums that start at zero.
 #[inline(always)]
-pub(crate) fn fold_row<I: Isa, const N: usize>(
-    isa: I,
-    x: [&[f32]; N],
-    mut wide: Wide<I>,
-    f: impl Fn(I::F32, [I::F32; N]) -> I::F32,
-) -> Wide<I> {
+pub(crate) fn sum_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], f: impl Fold<N>) -> f32 {
+    fold_row(isa, x, Wide::splat(isa, 0.0), f).sum(isa)
+}
+
+/// Folds the elements of rows of equal length.
+#[inline(always)]
+pub(crate) fn fold_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], mut wide: Wide<I>, f: impl Fold<N>) -> Wide<I> {
     let len = x[0].len();
     assert!(x.iter().all(|x| x.len() == len));
     let mut i = 0;
@@ -60,7 +115,7 @@ pub(crate) fn fold_row<I: Isa, const N: usize>(
         for j in 0..WIDE / I::LANES {
             // SAFETY: `i + WIDE <= len`, the length of each row.
             let v = x.map(|x| unsafe { isa.load_ptr(x.as_ptr().add(i + j * I::LANES)) });
-            wide.0[j] = f(wide.0[j], v);
+            wide.0[j] = f.fold(isa, wide.0[j], v);
         }
         i += WIDE;
     }
@@ -69,20 +124,37 @@ pub(crate) fn fold_row<I: Isa, const N: usize>(
             let n = len.saturating_sub(i + j * I::LANES).min(I::LANES);
             // SAFETY: `n` elements from `i + j * LANES` on are within the length of each row.
             let v = x.map(|x| unsafe { isa.load_partial_ptr(x.as_ptr().wrapping_add(i + j * I::LANES), n) });
-            wide.0[j] = isa.select(isa.first_lanes(n), f(wide.0[j], v), wide.0[j]);
+            wide.0[j] = isa.select(isa.first_lanes(n), f.fold(isa, wide.0[j], v), wide.0[j]);
         }
     }
     wide
 }
 
+/// `y[i] = f(x[i])` over one row; returns Σ y.
+#[inline(always)]
+pub(crate) fn map_sum_row<I: Isa>(isa: I, x: &[f32], y: &mut [f32], f: impl Lanes<1>) -> f32 {
+    assert_eq!(x.len(), y.len());
+    let mut wide = Wide::splat(isa, 0.0);
+    let (mut inputs, mut outputs) = (x.chunks_exact(WIDE), y.chunks_exact_mut(WIDE));
+    for (x, y) in (&mut inputs).zip(&mut outputs) {
+        for j in 0..WIDE / I::LANES {
+            let v = f.lanes(isa, [isa.load(&x[j * I::LANES..])]);
+            isa.store(&mut y[j * I::LANES..], v);
+            wide.0[j] = isa.add(wide.0[j], v);
+        }
+    }
+    let (x, y) = (inputs.remainder(), outputs.into_remainder());
+    for (j, (x, y)) in x.chunks(I::LANES).zip(y.chunks_mut(I::LANES)).enumerate() {
+        let v = f.lanes(isa, [isa.load_partial(x)]);
+        isa.store_partial(y, v);
+        wide.0[j] = isa.add(wide.0[j], isa.select(isa.first_lanes(x.len()), v, isa.zero()));
+    }
+    wide.sum(isa)
+}
+
 /// `y[i] = f(x0[i], x1[i], …)` over one row.
 #[inline(always)]
-pub(crate) fn map_row<I: Isa, const N: usize>(
-    isa: I,
-    x: [&[f32]; N],
-    y: &mut [f32],
-    f: impl Fn([I::F32; N]) -> I::F32,
-) {
+pub(crate) fn map_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f32], f: impl Lanes<N>) {
     let len = y.len();
     assert!(x.iter().all(|x| x.len() == len));
     // SAFETY: every row has `len` elements, and `y` is borrowed mutably.
@@ -91,35 +163,29 @@ pub(crate) fn map_row<I: Isa, const N: usize>(
 
 /// `y[i] = f(y[i])` over one row.
 #[inline(always)]
-pub(crate) fn update_row<I: Isa>(isa: I, y: &mut [f32], f: impl Fn(I::F32) -> I::F32) {
+pub(crate) fn update_row<I: Isa>(isa: I, y: &mut [f32], f: impl Lanes<1>) {
     let out = y.as_mut_ptr();
     // SAFETY: the input is the output.
-    unsafe { map_ptr(isa, [out.cast_const()], out, y.len(), |[y]| f(y)) }
+    unsafe { map_ptr(isa, [out.cast_const()], out, y.len(), f) }
 }
 
 /// `y[i] = f(y[i], x[i])` over one row.
 #[inline(always)]
-pub(crate) fn update_row2<I: Isa>(isa: I, y: &mut [f32], x: &[f32], f: impl Fn(I::F32, I::F32) -> I::F32) {
+pub(crate) fn update_row2<I: Isa>(isa: I, y: &mut [f32], x: &[f32], f: impl Lanes<2>) {
     assert_eq!(x.len(), y.len());
     let out = y.as_mut_ptr();
     // SAFETY: the lengths are equal; the first input is the output.
-    unsafe { map_ptr(isa, [out.cast_const(), x.as_ptr()], out, y.len(), |[y, x]| f(y, x)) }
+    unsafe { map_ptr(isa, [out.cast_const(), x.as_ptr()], out, y.len(), f) }
 }
 
 /// `y[i] = f(y[i], a[i], b[i])` over one row.
 #[inline(always)]
-pub(crate) fn update_row3<I: Isa>(
-    isa: I,
-    y: &mut [f32],
-    a: &[f32],
-    b: &[f32],
-    f: impl Fn(I::F32, I::F32, I::F32) -> I::F32,
-) {
+pub(crate) fn update_row3<I: Isa>(isa: I, y: &mut [f32], a: &[f32], b: &[f32], f: impl Lanes<3>) {
     assert!(a.len() == y.len() && b.len() == y.len());
     let out = y.as_mut_ptr();
     let inputs = [out.cast_const(), a.as_ptr(), b.as_ptr()];
     // SAFETY: the lengths are equal; the first input is the output.
-    unsafe { map_ptr(isa, inputs, out, y.len(), |[y, a, b]| f(y, a, b)) }
+    unsafe { map_ptr(isa, inputs, out, y.len(), f) }
 }
 
 /// # Safety
@@ -127,20 +193,14 @@ pub(crate) fn update_row3<I: Isa>(
 /// - each of `x` is valid for reads and `y` for writes of `len` elements;
 /// - each of `x` is `y` itself or does not overlap it.
 #[inline(always)]
-unsafe fn map_ptr<I: Isa, const N: usize>(
-    isa: I,
-    x: [*const f32; N],
-    y: *mut f32,
-    len: usize,
-    f: impl Fn([I::F32; N]) -> I::F32,
-) {
+unsafe fn map_ptr<I: Isa, const N: usize>(isa: I, x: [*const f32; N], y: *mut f32, len: usize, f: impl Lanes<N>) {
     let mut i = 0;
     // Two at a time: short rows are common, long chains of latency are not.
     while i + 2 * I::LANES <= len {
         // SAFETY: two vectors at `i` are within `len`.
         unsafe {
-            let a = f(x.map(|x| isa.load_ptr(x.add(i))));
-            let b = f(x.map(|x| isa.load_ptr(x.add(i + I::LANES))));
+            let a = f.lanes(isa, x.map(|x| isa.load_ptr(x.add(i))));
+            let b = f.lanes(isa, x.map(|x| isa.load_ptr(x.add(i + I::LANES))));
             isa.store_ptr(y.add(i), a);
             isa.store_ptr(y.add(i + I::LANES), b);
         }
@@ -150,7 +210,7 @@ unsafe fn map_ptr<I: Isa, const N: usize>(
         let n = (len - i).min(I::LANES);
         // SAFETY: `n` elements at `i` are within `len`.
         unsafe {
-            let v = f(x.map(|x| isa.load_partial_ptr(x.add(i), n)));
+            let v = f.lanes(isa, x.map(|x| isa.load_partial_ptr(x.add(i), n)));
             isa.store_partial_ptr(y.add(i), v, n);
         }
         i += n;
@@ -160,12 +220,7 @@ unsafe fn map_ptr<I: Isa, const N: usize>(
 /// As [`map_row`], but past the caches: for rows of an output larger than they are. The caller fences
 /// ([`Isa::stream_fence`]) after the last row.
 #[inline(always)]
-pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(
-    isa: I,
-    x: [&[f32]; N],
-    y: &mut [f32],
-    f: impl Fn([I::F32; N]) -> I::F32,
-) {
+pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f32], f: impl Lanes<N>) {
     let len = y.len();
     assert!(x.iter().all(|x| x.len() == len));
     let mut i = 0;
@@ -174,7 +229,7 @@ pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(
         let n = (stop - i).min(I::LANES);
         // SAFETY: `n` elements at `i` are within every row; whole vectors begin where `y` is aligned.
         unsafe {
-            let v = f(x.map(|x| isa.load_partial_ptr(x.as_ptr().add(i), n)));
+            let v = f.lanes(isa, x.map(|x| isa.load_partial_ptr(x.as_ptr().add(i), n)));
             if n == I::LANES {
                 isa.stream_ptr(y.as_mut_ptr().add(i), v);
             } else {
@@ -207,13 +262,26 @@ mod tests {
     use super::*;
     use crate::kernels::simd::{SimdOp, dispatch, for_each_level};
 
-    struct Sum<'a>(&'a [f32]);
+    struct RowSum<'a>(&'a [f32]);
 
-    impl SimdOp for Sum<'_> {
-        type Output = f32;
+    impl SimdOp for RowSum<'_> {
+        type Output = [f32; 2];
         #[inline(always)]
-        fn eval<I: Isa>(self, isa: I) -> f32 {
-            fold_row(isa, [self.0], Wide::splat(isa, 0.0), |sum, [x]| isa.add(sum, x)).sum(isa)
+        fn eval<I: Isa>(self, isa: I) -> [f32; 2] {
+            let mut copy = vec![0.0; self.0.len()];
+            let sum = map_sum_row(isa, self.0, &mut copy, Same);
+            assert_eq!(copy, self.0);
+            [sum_row(isa, [self.0], Sum), sum]
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Same;
+
+    impl Lanes<1> for Same {
+        #[inline(always)]
+        fn lanes<I: Isa>(self, _isa: I, [x]: [I::F32; 1]) -> I::F32 {
+            x
         }
     }
 
@@ -228,7 +296,7 @@ mod tests {
                 let half = tree.len() / 2;
                 tree = (0..half).map(|i| tree[i] + tree[i + half]).collect();
             }
-            for_each_level(|level| assert_eq!(dispatch(Sum(&x)), tree[0], "{level:?}, {len} elements"));
+            for_each_level(|level| assert_eq!(dispatch(RowSum(&x)), [tree[0]; 2], "{level:?}, {len} elements"));
         }
     }
 }

@@ -8,9 +8,11 @@
 //! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees nothing. (PyTorch has NaN
 //! there, which the next product spreads over the batch.)
 
-use super::elementwise::PAST_CACHES;
+use super::arithmetic::Scale;
+use super::elementwise::{Lanes, PAST_CACHES};
 use super::exp::exp_below_overflow;
-use super::rows::{Wide, chunk_rows, count_rows, fold_row, map_row, map_row_past_caches, update_row};
+use super::rows::{Dot, Fold, Max, Sum, Wide, chunk_rows, count_rows, fold_row, sum_row};
+use super::rows::{map_row, map_row_past_caches, map_sum_row, update_row};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -105,25 +107,42 @@ fn backward(dy: &[f32], y: &[f32], cols: usize, dx: &mut [f32], f: impl Fn(&[f32
 /// max x
 #[inline(always)]
 pub(super) fn row_max<I: Isa>(isa: I, x: &[f32]) -> f32 {
-    fold_row(isa, [x], Wide::splat(isa, f32::NEG_INFINITY), |max, [x]| isa.max(max, x)).max(isa)
+    fold_row(isa, [x], Wide::splat(isa, f32::NEG_INFINITY), Max).max(isa)
 }
 
 /// Σ e^(x - max)
 #[inline(always)]
 pub(super) fn row_sum_exp<I: Isa>(isa: I, x: &[f32], max: f32) -> f32 {
-    let max = isa.splat(max);
-    let sum =
-        fold_row(isa, [x], Wide::splat(isa, 0.0), |sum, [x]| isa.add(sum, exp_below_overflow(isa, isa.sub(x, max))));
-    sum.sum(isa)
+    sum_row(isa, [x], SumExp(max))
+}
+
+/// e^(x - max), for max ≥ x
+#[derive(Clone, Copy)]
+struct ExpBelow(f32);
+
+impl Lanes<1> for ExpBelow {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        exp_below_overflow(isa, isa.sub(x, isa.splat(self.0)))
+    }
+}
+
+/// Σ e^(x - max), for max ≥ x
+#[derive(Clone, Copy)]
+struct SumExp(f32);
+
+impl Fold<1> for SumExp {
+    #[inline(always)]
+    fn fold<I: Isa>(self, isa: I, partial: I::F32, x: [I::F32; 1]) -> I::F32 {
+        isa.add(partial, ExpBelow(self.0).lanes(isa, x))
+    }
 }
 
 /// y = e^(x - max); returns 1 / Σ y, 0 for a row of nothing but -∞.
 #[inline(always)]
 fn row_exp<I: Isa>(isa: I, x: &[f32], y: &mut [f32]) -> f32 {
     let max = row_max(isa, x);
-    let max = isa.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
-    map_row(isa, [x], y, |[x]| exp_below_overflow(isa, isa.sub(x, max)));
-    let sum = fold_row(isa, [&*y], Wide::splat(isa, 0.0), |sum, [y]| isa.add(sum, y)).sum(isa);
+    let sum = map_sum_row(isa, x, y, ExpBelow(if max == f32::NEG_INFINITY { 0.0 } else { max }));
     if sum == 0.0 { 0.0 } else { 1.0 / sum }
 }
 
@@ -138,8 +157,8 @@ impl SimdOp for Softmax<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
-            let inverse = isa.splat(row_exp(isa, x, y));
-            update_row(isa, y, |y| isa.mul(y, inverse));
+            let inverse = row_exp(isa, x, y);
+            update_row(isa, y, Scale(inverse));
         }
     }
 }
@@ -157,8 +176,8 @@ impl SimdOp for SoftmaxPastCaches<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let mut scratch = vec![0.0; self.cols];
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
-            let inverse = isa.splat(row_exp(isa, x, &mut scratch));
-            map_row_past_caches(isa, [&scratch], y, |[e]| isa.mul(e, inverse));
+            let inverse = row_exp(isa, x, &mut scratch);
+            map_row_past_caches(isa, [&scratch], y, Scale(inverse));
         }
         isa.stream_fence();
     }
@@ -177,10 +196,21 @@ impl SimdOp for SoftmaxBackward<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let inputs = self.dy.chunks_exact(self.cols).zip(self.y.chunks_exact(self.cols));
         for ((dy, y), dx) in inputs.zip(self.dx.chunks_exact_mut(self.cols)) {
-            let dot = fold_row(isa, [dy, y], Wide::splat(isa, 0.0), |sum, [dy, y]| isa.mul_add(dy, y, sum)).sum(isa);
-            let dot = isa.splat(dot);
-            map_row(isa, [dy, y], dx, |[dy, y]| isa.mul(y, isa.sub(dy, dot)));
+            let dot = sum_row(isa, [dy, y], Dot);
+            map_row(isa, [dy, y], dx, SoftmaxSlope { dot });
         }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SoftmaxSlope {
+    dot: f32,
+}
+
+impl Lanes<2> for SoftmaxSlope {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, y]: [I::F32; 2]) -> I::F32 {
+        isa.mul(y, isa.sub(dy, isa.splat(self.dot)))
     }
 }
 
@@ -196,11 +226,24 @@ impl SimdOp for LogSoftmax<'_> {
     fn eval<I: Isa>(self, isa: I) {
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
             let max = row_max(isa, x);
-            let log_sum = isa.splat(row_sum_exp(isa, x, max).ln());
-            let max = isa.splat(max);
-            // In this order, as PyTorch: x - max is exact near the top, where it matters.
-            map_row(isa, [x], y, |[x]| isa.sub(isa.sub(x, max), log_sum));
+            let log_sum = row_sum_exp(isa, x, max).ln();
+            map_row(isa, [x], y, Below { max, log_sum });
         }
+    }
+}
+
+/// x - max - log_sum
+#[derive(Clone, Copy)]
+struct Below {
+    max: f32,
+    log_sum: f32,
+}
+
+impl Lanes<1> for Below {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        // In this order, as PyTorch: x - max is exact near the top, where it matters.
+        isa.sub(isa.sub(x, isa.splat(self.max)), isa.splat(self.log_sum))
     }
 }
 
@@ -217,10 +260,21 @@ impl SimdOp for LogSoftmaxBackward<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let inputs = self.dy.chunks_exact(self.cols).zip(self.y.chunks_exact(self.cols));
         for ((dy, y), dx) in inputs.zip(self.dx.chunks_exact_mut(self.cols)) {
-            let sum = fold_row(isa, [dy], Wide::splat(isa, 0.0), |sum, [dy]| isa.add(sum, dy)).sum(isa);
-            let sum = isa.splat(sum);
-            map_row(isa, [dy, y], dx, |[dy, y]| isa.neg_mul_add(exp_below_overflow(isa, y), sum, dy));
+            let sum = sum_row(isa, [dy], Sum);
+            map_row(isa, [dy, y], dx, LogSoftmaxSlope { sum });
         }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LogSoftmaxSlope {
+    sum: f32,
+}
+
+impl Lanes<2> for LogSoftmaxSlope {
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, y]: [I::F32; 2]) -> I::F32 {
+        isa.neg_mul_add(exp_below_overflow(isa, y), isa.splat(self.sum), dy)
     }
 }
 
