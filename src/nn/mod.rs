@@ -10,6 +10,8 @@
 //! | [`module`] | [`Module`]: visiting the parameters of a layer or model by path |
 //! | [`linear`], [`embedding`], [`norm`], [`dropout`] | the small layers |
 //! | [`attention`], [`kv_cache`] | attention with its projections; keys and values kept between steps |
+//! | [`feed_forward`], [`transformer`] | encoder and decoder blocks, stacks of them |
+//! | [`positions`] | sinusoidal and learned positions |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
 //!
 //! This floor must not know models.
@@ -17,21 +19,30 @@
 pub mod attention;
 pub mod dropout;
 pub mod embedding;
+pub mod feed_forward;
 pub mod kv_cache;
 pub mod linear;
 pub mod module;
 pub mod norm;
 pub mod parameter;
+pub mod positions;
 pub mod recurrent;
+pub mod transformer;
 
 pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 pub use dropout::{Dropout, train_mode};
 pub use embedding::Embedding;
+pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use kv_cache::{KvCache, KvLayer};
 pub use linear::Linear;
 pub use module::Module;
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Init, Parameter, ParameterSource, Parameters};
+pub use positions::{LearnedPositions, SinusoidalPositions};
 pub use recurrent::{Gru, Lstm, Recurrent, RecurrentConfig, RecurrentState, Rnn};
+pub use transformer::{
+    Decoder, DecoderCache, DecoderLayer, DecoderLayerCache, DecoderLayerConfig, Encoder, EncoderLayer,
+    EncoderLayerConfig,
+};
 
 pub use crate::ops::{AttentionMask, Rope};

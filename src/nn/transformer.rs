@@ -1,0 +1,634 @@
+//! The blocks of the Transformer (Vaswani et al. 2017): encoder and decoder layers, and stacks of them.
+//!
+//! Each part of a block adds to its input. With `norm_first` the part reads a normalised input (Xiong et al. 2020), else the sum
+//! is normalised, as in the paper:
+//!
+//! ```text
+//! x ← norm(x + part(x))        x ← x + part(norm(x))
+//! ```
+
+use crate::error::{Error, Result};
+use crate::nn::attention::{MultiHeadAttention, MultiHeadAttentionConfig};
+use crate::nn::dropout::Dropout;
+use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
+use crate::nn::kv_cache::KvLayer;
+use crate::nn::norm::LayerNorm;
+use crate::nn::parameter::Parameters;
+use crate::ops::{Activation, AttentionMask, Rope};
+use crate::tensor::Tensor;
+
+/// The settings of an [`EncoderLayer`] or a [`DecoderLayer`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EncoderLayerConfig {
+    /// Width of the activations.
+    pub d_model: usize,
+    /// Heads of the attention.
+    pub n_heads: usize,
+    /// Heads of keys and values in self-attention; as many if not given.
+    pub n_kv_heads: Option<usize>,
+    /// Inner width of the feed-forward part.
+    pub d_ff: usize,
+    /// Its non-linearity, ReLU at first.
+    pub activation: Activation,
+    /// Whether it has a gate.
+    pub gated: bool,
+    /// Dropout, of each part's result, of the attention's probabilities and inside the feed-forward part; 0.1 at first.
+    pub dropout: f32,
+    /// Whether a part's input is normalised instead of the sum; not so at first.
+    pub norm_first: bool,
+    /// Added to the variance by the norms, 1e-5 at first.
+    pub eps: f32,
+    /// Whether the linear layers have biases; they do at first.
+    pub bias: bool,
+    /// Rotary positions in self-attention.
+    pub rope: Option<Rope>,
+}
+
+/// The settings of a [`DecoderLayer`].
+pub type DecoderLayerConfig = EncoderLayerConfig;
+
+impl EncoderLayerConfig {
+    /// PyTorch's defaults: normalised sums, ReLU, dropout of 0.1.
+    pub fn new(d_model: usize, n_heads: usize, d_ff: usize) -> Self {
+        Self {
+            d_model,
+            n_heads,
+            n_kv_heads: None,
+            d_ff,
+            activation: Activation::Relu,
+            gated: false,
+            dropout: 0.1,
+            norm_first: false,
+            eps: 1e-5,
+            bias: true,
+            rope: None,
+        }
+    }
+
+    /// Another number of heads for keys and values in self-attention.
+    pub fn kv_heads(self, n_kv_heads: usize) -> Self {
+        Self { n_kv_heads: Some(n_kv_heads), ..self }
+    }
+
+    /// Another non-linearity.
+    pub fn activation(self, activation: Activation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// SiLU and a gate in the feed-forward part.
+    pub fn swiglu(self) -> Self {
+        Self { activation: Activation::Silu, gated: true, ..self }
+    }
+
+    /// Another probability of dropout.
+    pub fn dropout(self, dropout: f32) -> Self {
+        Self { dropout, ..self }
+    }
+
+    /// Norms before the parts (`true`) or after them.
+    pub fn norm_first(self, norm_first: bool) -> Self {
+        Self { norm_first, ..self }
+    }
+
+    /// Another addition to the variance.
+    pub fn eps(self, eps: f32) -> Self {
+        Self { eps, ..self }
+    }
+
+    /// Linear layers with or without biases.
+    pub fn bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Rotary positions in self-attention.
+    pub fn rope(self, rope: Rope) -> Self {
+        Self { rope: Some(rope), ..self }
+    }
+
+    fn self_attention(&self) -> MultiHeadAttentionConfig {
+        MultiHeadAttentionConfig { n_kv_heads: self.n_kv_heads, rope: self.rope.clone(), ..self.cross_attention() }
+    }
+
+    fn cross_attention(&self) -> MultiHeadAttentionConfig {
+        MultiHeadAttentionConfig::new(self.d_model, self.n_heads).bias(self.bias).dropout(self.dropout)
+    }
+
+    fn feed_forward(&self) -> FeedForwardConfig {
+        FeedForwardConfig::new(self.d_model, self.d_ff)
+            .activation(self.activation)
+            .gated(self.gated)
+            .bias(self.bias)
+            .dropout(self.dropout)
+    }
+}
+
+/// `x + part(norm(x))` or `norm(x + part(x))`.
+fn residual(
+    x: &Tensor,
+    norm: &LayerNorm,
+    norm_first: bool,
+    dropout: &Dropout,
+    part: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    if norm_first {
+        x.add(&dropout.forward(&part(&norm.forward(x)?)?)?)
+    } else {
+        norm.forward(&x.add(&dropout.forward(&part(x)?)?)?)
+    }
+}
+
+/// Self-attention and a feed-forward part, as `torch.nn.TransformerEncoderLayer(batch_first=True)`. With a causal mask it is the
+/// block of a GPT.
+///
+/// ```
+/// use loquat::nn::{EncoderLayer, EncoderLayerConfig};
+/// use loquat::{IdTensor, Rng, Tensor, ops::AttentionMask};
+///
+/// let mut rng = Rng::seed(1);
+/// let block = EncoderLayer::init(&EncoderLayerConfig::new(8, 2, 32), &mut rng)?;
+/// let x = Tensor::normal(&[2, 3, 8], 1.0, &mut rng);
+/// let attention_mask = IdTensor::batch(&[[1, 1, 1], [1, 1, 0]])?;
+/// let y = block.forward(&x, &AttentionMask::padding(&attention_mask))?;
+/// assert_eq!(y.shape(), [2, 3, 8]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct EncoderLayer {
+    /// Attention of the sequence over itself.
+    pub self_attn: MultiHeadAttention,
+    /// `linear1` and `linear2`.
+    pub feed_forward: FeedForward,
+    /// Of the attention.
+    pub norm1: LayerNorm,
+    /// Of the feed-forward part.
+    pub norm2: LayerNorm,
+    dropout: Dropout,
+    norm_first: bool,
+}
+
+crate::module!(EncoderLayer { self_attn = "self_attn", feed_forward = "", norm1 = "norm1", norm2 = "norm2" });
+
+impl EncoderLayer {
+    /// A layer with PyTorch's initial values.
+    ///
+    /// # Errors
+    /// As for [`MultiHeadAttention::init`].
+    pub fn init<'a>(config: &EncoderLayerConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        let mut p = p.into();
+        Ok(Self {
+            self_attn: MultiHeadAttention::init(&config.self_attention(), p.at("self_attn"))?,
+            feed_forward: FeedForward::init(&config.feed_forward(), p.at(""))?,
+            norm1: LayerNorm::init(config.d_model, config.eps, p.at("norm1"))?,
+            norm2: LayerNorm::init(config.d_model, config.eps, p.at("norm2"))?,
+            dropout: Dropout::new(config.dropout),
+            norm_first: config.norm_first,
+        })
+    }
+
+    /// # Shapes
+    /// `x: [batch, seq_len, d_model]` and so the result.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` or the mask do not fit.
+    pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+        self.with_attention(x, |x| self.self_attn.forward(x, mask))
+    }
+
+    /// As [`EncoderLayer::forward`], with the attention's probabilities `[batch, n_heads, seq_len, seq_len]` beside.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Tensor)> {
+        let mut probs = None;
+        let y = self.with_attention(x, |x| {
+            let (y, p) = self.self_attn.forward_with_probs(x, mask)?;
+            probs = Some(p);
+            Ok(y)
+        })?;
+        Ok((y, probs.expect("the attention was called")))
+    }
+
+    /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_cached(&self, x: &Tensor, mask: &AttentionMask, cache: &mut KvLayer) -> Result<Tensor> {
+        self.with_attention(x, |x| self.self_attn.forward_cached(x, mask, cache))
+    }
+
+    fn with_attention(&self, x: &Tensor, attention: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let x = residual(x, &self.norm1, self.norm_first, &self.dropout, attention)?;
+        residual(&x, &self.norm2, self.norm_first, &self.dropout, |x| self.feed_forward.forward(x))
+    }
+}
+
+/// A stack of [`EncoderLayer`]s, as `torch.nn.TransformerEncoder`.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    /// From the input up.
+    pub layers: Vec<EncoderLayer>,
+    /// Of the result, if there is one; with `norm_first` there should be.
+    pub norm: Option<LayerNorm>,
+}
+
+crate::module!(Encoder { layers, norm });
+
+impl Encoder {
+    /// `n_layers` layers, and a norm after them if `final_norm`.
+    ///
+    /// # Errors
+    /// As for [`EncoderLayer::init`].
+    pub fn init<'a>(
+        config: &EncoderLayerConfig,
+        n_layers: usize,
+        final_norm: bool,
+        p: impl Into<Parameters<'a>>,
+    ) -> Result<Self> {
+        let mut p = p.into();
+        let layers = (0..n_layers).map(|i| EncoderLayer::init(config, p.at("layers").at(i))).collect::<Result<_>>()?;
+        let norm = final_norm.then(|| LayerNorm::init(config.d_model, config.eps, p.at("norm"))).transpose()?;
+        Ok(Self { layers, norm })
+    }
+
+    /// # Shapes
+    /// `x: [batch, seq_len, d_model]` and so the result.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` or the mask do not fit.
+    pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+        let y = self.layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, mask))?;
+        finish(&self.norm, y)
+    }
+
+    /// As [`Encoder::forward`], with each layer's probabilities beside.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Vec<Tensor>)> {
+        let (mut x, mut all) = (x.clone(), Vec::new());
+        for layer in &self.layers {
+            let (y, probs) = layer.forward_with_probs(&x, mask)?;
+            x = y;
+            all.push(probs);
+        }
+        Ok((finish(&self.norm, x)?, all))
+    }
+}
+
+fn finish(norm: &Option<LayerNorm>, x: Tensor) -> Result<Tensor> {
+    norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
+}
+
+/// Self-attention, attention over a memory, and a feed-forward part, as
+/// `torch.nn.TransformerDecoderLayer(batch_first=True)`.
+///
+/// ```
+/// use loquat::nn::{DecoderLayer, DecoderLayerConfig};
+/// use loquat::{Rng, Tensor, ops::AttentionMask};
+///
+/// let mut rng = Rng::seed(1);
+/// let block = DecoderLayer::init(&DecoderLayerConfig::new(8, 2, 32), &mut rng)?;
+/// let [x, memory] = [3, 5].map(|len| Tensor::normal(&[2, len, 8], 1.0, &mut rng));
+/// let y = block.forward(&x, &memory, &AttentionMask::causal(), &AttentionMask::none())?;
+/// assert_eq!(y.shape(), [2, 3, 8]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DecoderLayer {
+    /// Attention of the sequence over itself.
+    pub self_attn: MultiHeadAttention,
+    /// Attention over the memory.
+    pub multihead_attn: MultiHeadAttention,
+    /// `linear1` and `linear2`.
+    pub feed_forward: FeedForward,
+    /// Of the self-attention.
+    pub norm1: LayerNorm,
+    /// Of the attention over the memory.
+    pub norm2: LayerNorm,
+    /// Of the feed-forward part.
+    pub norm3: LayerNorm,
+    dropout: Dropout,
+    norm_first: bool,
+}
+
+crate::module!(DecoderLayer {
+    self_attn = "self_attn",
+    multihead_attn = "multihead_attn",
+    feed_forward = "",
+    norm1 = "norm1",
+    norm2 = "norm2",
+    norm3 = "norm3",
+});
+
+/// What a [`DecoderLayer`] keeps between steps: keys and values of the positions so far and of the memory.
+#[derive(Clone, Debug)]
+pub struct DecoderLayerCache {
+    /// Of the positions so far.
+    pub positions: KvLayer,
+    /// Of the memory.
+    pub memory: KvLayer,
+}
+
+impl DecoderLayer {
+    /// A layer with PyTorch's initial values.
+    ///
+    /// # Errors
+    /// As for [`MultiHeadAttention::init`].
+    pub fn init<'a>(config: &DecoderLayerConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        let mut p = p.into();
+        Ok(Self {
+            self_attn: MultiHeadAttention::init(&config.self_attention(), p.at("self_attn"))?,
+            multihead_attn: MultiHeadAttention::init(&config.cross_attention(), p.at("multihead_attn"))?,
+            feed_forward: FeedForward::init(&config.feed_forward(), p.at(""))?,
+            norm1: LayerNorm::init(config.d_model, config.eps, p.at("norm1"))?,
+            norm2: LayerNorm::init(config.d_model, config.eps, p.at("norm2"))?,
+            norm3: LayerNorm::init(config.d_model, config.eps, p.at("norm3"))?,
+            dropout: Dropout::new(config.dropout),
+            norm_first: config.norm_first,
+        })
+    }
+
+    /// # Shapes
+    /// `x: [batch, seq_len, d_model]` and so the result, `memory: [batch, memory_len, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x`, `memory` or the masks do not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        memory: &Tensor,
+        mask: &AttentionMask,
+        memory_mask: &AttentionMask,
+    ) -> Result<Tensor> {
+        let over_memory = |x: &Tensor| self.multihead_attn.cross(x, memory, memory, memory_mask);
+        self.with_attentions(x, |x| self.self_attn.forward(x, mask), over_memory)
+    }
+
+    /// A cache without positions over `memory`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it does not fit.
+    pub fn start(&self, memory: &Tensor) -> Result<DecoderLayerCache> {
+        let memory = self.multihead_attn.cache_memory(memory, memory)?;
+        Ok(DecoderLayerCache { positions: KvLayer::new(), memory })
+    }
+
+    /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_cached(
+        &self,
+        x: &Tensor,
+        mask: &AttentionMask,
+        memory_mask: &AttentionMask,
+        cache: &mut DecoderLayerCache,
+    ) -> Result<Tensor> {
+        let DecoderLayerCache { positions, memory } = cache;
+        let over_memory = |x: &Tensor| self.multihead_attn.cross_cached(x, memory, memory_mask);
+        self.with_attentions(x, |x| self.self_attn.forward_cached(x, mask, positions), over_memory)
+    }
+
+    fn with_attentions(
+        &self,
+        x: &Tensor,
+        over_itself: impl FnOnce(&Tensor) -> Result<Tensor>,
+        over_memory: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let x = residual(x, &self.norm1, self.norm_first, &self.dropout, over_itself)?;
+        let x = residual(&x, &self.norm2, self.norm_first, &self.dropout, over_memory)?;
+        residual(&x, &self.norm3, self.norm_first, &self.dropout, |x| self.feed_forward.forward(x))
+    }
+}
+
+/// A stack of [`DecoderLayer`]s, as `torch.nn.TransformerDecoder`.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    /// From the input up.
+    pub layers: Vec<DecoderLayer>,
+    /// Of the result, if there is one; with `norm_first` there should be.
+    pub norm: Option<LayerNorm>,
+}
+
+crate::module!(Decoder { layers, norm });
+
+/// What a [`Decoder`] keeps between steps.
+#[derive(Clone, Debug)]
+pub struct DecoderCache {
+    layers: Vec<DecoderLayerCache>,
+}
+
+impl DecoderCache {
+    /// The number of positions so far.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.positions.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets the positions from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.positions.truncate(len));
+    }
+
+    /// Sequence `i`, with its memory, becomes what sequence `rows[i]` was.
+    ///
+    /// # Errors
+    /// [`Error::Id`] if there is no such sequence.
+    pub fn reorder(&mut self, rows: &[usize]) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|layer| {
+            layer.positions.reorder(rows)?;
+            layer.memory.reorder(rows)
+        })
+    }
+}
+
+impl Decoder {
+    /// `n_layers` layers, and a norm after them if `final_norm`.
+    ///
+    /// # Errors
+    /// As for [`DecoderLayer::init`].
+    pub fn init<'a>(
+        config: &DecoderLayerConfig,
+        n_layers: usize,
+        final_norm: bool,
+        p: impl Into<Parameters<'a>>,
+    ) -> Result<Self> {
+        let mut p = p.into();
+        let layers = (0..n_layers).map(|i| DecoderLayer::init(config, p.at("layers").at(i))).collect::<Result<_>>()?;
+        let norm = final_norm.then(|| LayerNorm::init(config.d_model, config.eps, p.at("norm"))).transpose()?;
+        Ok(Self { layers, norm })
+    }
+
+    /// # Shapes
+    /// `x: [batch, seq_len, d_model]` and so the result, `memory: [batch, memory_len, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x`, `memory` or the masks do not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        memory: &Tensor,
+        mask: &AttentionMask,
+        memory_mask: &AttentionMask,
+    ) -> Result<Tensor> {
+        let layer = |x: Tensor, layer: &DecoderLayer| layer.forward(&x, memory, mask, memory_mask);
+        finish(&self.norm, self.layers.iter().try_fold(x.clone(), layer)?)
+    }
+
+    /// A cache without positions over `memory`, whose keys and values are computed here, once.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it does not fit.
+    pub fn start(&self, memory: &Tensor) -> Result<DecoderCache> {
+        Ok(DecoderCache { layers: self.layers.iter().map(|layer| layer.start(memory)).collect::<Result<_>>()? })
+    }
+
+    /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
+    ///
+    /// # Errors
+    /// As there; [`Error::Argument`] if the cache is another decoder's.
+    pub fn forward_cached(
+        &self,
+        x: &Tensor,
+        mask: &AttentionMask,
+        memory_mask: &AttentionMask,
+        cache: &mut DecoderCache,
+    ) -> Result<Tensor> {
+        if cache.layers.len() != self.layers.len() {
+            let expected = format!("one of {} layers", self.layers.len());
+            return Err(Error::argument("decoder cache", expected, cache.layers.len()));
+        }
+        let step = |x: Tensor, (layer, cache): (&DecoderLayer, &mut DecoderLayerCache)| {
+            layer.forward_cached(&x, mask, memory_mask, cache)
+        };
+        finish(&self.norm, self.layers.iter().zip(&mut cache.layers).try_fold(x.clone(), step)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Module, Parameter, train_mode};
+    use crate::ops::gradient_check::{check, sample};
+    use crate::random::Rng;
+    use crate::tensor::{IdTensor, no_grad};
+
+    /// Gradients of the inputs and of every parameter.
+    fn check_layer<M: Module + Clone>(
+        name: &str,
+        layer: &M,
+        inputs: &[Tensor],
+        f: impl Fn(&M, &[Tensor]) -> Result<Tensor>,
+    ) {
+        let mut all = inputs.to_vec();
+        all.extend(layer.parameters().iter().map(|(_, p)| p.tensor().detach()));
+        check(name, &all, |x| {
+            let mut layer = layer.clone();
+            let mut values = x[inputs.len()..].iter();
+            layer.visit_mut("", &mut |_, p| *p = Parameter::from_tensor(values.next().unwrap().clone()));
+            f(&layer, x)
+        });
+    }
+
+    fn configs() -> [EncoderLayerConfig; 3] {
+        // No ReLU: its corner is no place for difference quotients.
+        let config = || EncoderLayerConfig::new(6, 2, 5).activation(Activation::Gelu);
+        [config(), config().norm_first(true).bias(false), config().swiglu().kv_heads(1).norm_first(true)]
+    }
+
+    #[test]
+    fn gradients_match_central_differences() {
+        let (x, memory) = (sample(&[1, 3, 6], 1), sample(&[1, 2, 6], 2));
+        for (i, config) in configs().iter().enumerate() {
+            let encoder = Encoder::init(config, 1, i == 1, &mut Rng::seed(5)).unwrap();
+            let (causal, none) = (AttentionMask::causal(), AttentionMask::none());
+            check_layer("encoder", &encoder, &[x.clone()], |layer, x| layer.forward(&x[0], &causal));
+            let decoder = Decoder::init(config, 1, i == 1, &mut Rng::seed(5)).unwrap();
+            let inputs = [x.clone(), memory.clone()];
+            check_layer("decoder", &decoder, &inputs, |layer, x| layer.forward(&x[0], &x[1], &causal, &none));
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_pytorch() {
+        let config = EncoderLayerConfig::new(4, 2, 8);
+        let encoder = Encoder::init(&config, 2, true, &mut Rng::seed(1)).unwrap();
+        let names: Vec<String> = encoder.parameters().into_iter().map(|(name, _)| name).collect();
+        let first = ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"];
+        assert_eq!(names[..4], first.map(|name| format!("layers.0.self_attn.{name}")));
+        assert_eq!(names[4..6], ["layers.0.linear1.weight", "layers.0.linear1.bias"]);
+        assert_eq!(names[12 + 11], "layers.1.norm2.bias");
+        assert_eq!(names[24..], ["norm.weight", "norm.bias"]);
+        let decoder = DecoderLayer::init(&config, &mut Rng::seed(1)).unwrap();
+        let names: Vec<String> = decoder.parameters().into_iter().map(|(name, _)| name).collect();
+        assert_eq!((names.len(), names[4].as_str()), (18, "multihead_attn.in_proj_weight"));
+    }
+
+    #[test]
+    fn cached_decode_matches_full_forward_to_the_bit() {
+        let (x, memory) = (sample(&[2, 7, 6], 1), sample(&[2, 3, 6], 2));
+        let padding = AttentionMask::padding(&IdTensor::batch(&[[1, 1, 1], [0, 1, 1]]).unwrap());
+        let causal = AttentionMask::causal();
+        for config in configs().into_iter().chain([configs()[0].clone().rope(Rope::new(2, 9, 100.0).unwrap())]) {
+            let decoder = Decoder::init(&config, 2, true, &mut Rng::seed(5)).unwrap();
+            no_grad(|| {
+                let full = decoder.forward(&x, &memory, &causal, &padding).unwrap();
+                let mut cache = decoder.start(&memory).unwrap();
+                for (start, len) in [(0, 3), (3, 1), (4, 3)] {
+                    let new = x.narrow(1, start, len).unwrap();
+                    let y = decoder.forward_cached(&new, &causal, &padding, &mut cache).unwrap();
+                    assert_eq!(y.to_vec(), full.narrow(1, start, len).unwrap().to_vec());
+                }
+                // The other way round, and a step back.
+                cache.reorder(&[1, 0]).unwrap();
+                cache.truncate(6);
+                let last = x.narrow(1, 6, 1).unwrap();
+                let swapped = Tensor::from_vec([&last.data()[6..], &last.data()[..6]].concat(), &[2, 1, 6]).unwrap();
+                let padding = AttentionMask::padding(&IdTensor::batch(&[[0, 1, 1], [1, 1, 1]]).unwrap());
+                let y = decoder.forward_cached(&swapped, &causal, &padding, &mut cache).unwrap();
+                let full = full.narrow(1, 6, 1).unwrap();
+                assert_eq!(y.to_vec(), [&full.data()[6..], &full.data()[..6]].concat());
+            });
+        }
+    }
+
+    #[test]
+    fn the_future_and_the_neighbours_change_nothing() {
+        let x = sample(&[3, 6, 6], 1);
+        let mask = IdTensor::batch(&[[1; 6], [1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]]).unwrap();
+        let mask = AttentionMask::causal().and(&AttentionMask::padding(&mask));
+        for config in configs() {
+            let encoder = Encoder::init(&config, 2, true, &mut Rng::seed(5)).unwrap();
+            let y = encoder.forward(&x, &mask).unwrap();
+            for (b, start, len) in [(0, 0, 6), (1, 0, 4), (2, 1, 5), (0, 0, 3)] {
+                let part = |x: &Tensor| x.narrow(0, b, 1).unwrap().narrow(1, start, len).unwrap();
+                let alone = encoder.forward(&part(&x), &AttentionMask::causal()).unwrap();
+                assert_eq!(alone.to_vec(), part(&y).to_vec(), "sequence {b}, {len} positions");
+            }
+        }
+    }
+
+    #[test]
+    fn probabilities_of_every_layer_come_with_the_output() {
+        let encoder = Encoder::init(&configs()[0], 2, false, &mut Rng::seed(5)).unwrap();
+        let x = sample(&[2, 3, 6], 1);
+        let (y, probs) = encoder.forward_with_probs(&x, &AttentionMask::none()).unwrap();
+        assert_eq!((probs.len(), probs[1].shape()), (2, &[2, 2, 3, 3][..]));
+        let plain = encoder.forward(&x, &AttentionMask::none()).unwrap();
+        assert!(y.data().iter().zip(plain.data()).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+
+    #[test]
+    fn dropout_acts_in_training_only() {
+        let layer = EncoderLayer::init(&configs()[0], &mut Rng::seed(5)).unwrap();
+        let x = sample(&[2, 3, 6], 1);
+        let run = || layer.forward(&x, &AttentionMask::none()).unwrap().to_vec();
+        assert_eq!(run(), run());
+        assert_ne!(train_mode(&mut Rng::seed(1), run), run());
+    }
+}
