@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
 use crate::nn::{Dropout, Embedding, Init, KvCache, LayerNorm, Linear, Parameters};
@@ -46,15 +47,15 @@ pub struct Gpt2Config {
     /// `"gelu_new"` (by tanh), `"gelu"` (by erf), `"relu"` or `"silu"`.
     pub activation_function: String,
     /// Dropout after each part, in `[0, 1)`.
-    pub resid_pdrop: f32,
+    pub resid_pdrop: f64,
     /// Dropout of the embeddings, in `[0, 1)`.
-    pub embd_pdrop: f32,
+    pub embd_pdrop: f64,
     /// Dropout of the attention probabilities, in `[0, 1)`.
-    pub attn_pdrop: f32,
+    pub attn_pdrop: f64,
     /// Added to the variance in layer normalisation.
-    pub layer_norm_epsilon: f32,
+    pub layer_norm_epsilon: f64,
     /// Standard deviation of fresh weights.
-    pub initializer_range: f32,
+    pub initializer_range: f64,
     /// Whether scores are divided by `√head_dim`.
     pub scale_attn_weights: bool,
     /// Whether scores are also divided by the layer's number, counted from 1.
@@ -105,7 +106,7 @@ impl Gpt2Config {
     }
 
     /// Sets all three probabilities of dropout.
-    pub fn dropout(mut self, p: f32) -> Self {
+    pub fn dropout(mut self, p: f64) -> Self {
         (self.resid_pdrop, self.embd_pdrop, self.attn_pdrop) = (p, p, p);
         self
     }
@@ -197,11 +198,11 @@ impl Gpt2Attention {
             scale /= (layer + 1) as f32;
         }
         Ok(Self {
-            c_attn: conv1d(width, 3 * width, config.initializer_range, p.at("c_attn"))?,
+            c_attn: conv1d(width, 3 * width, config.initializer_range as f32, p.at("c_attn"))?,
             c_proj: conv1d(width, width, residual_std(config), p.at("c_proj"))?,
             attention: Attention { scale: Some(scale), ..Attention::new(config.n_head) },
-            attn_dropout: Dropout::new(config.attn_pdrop),
-            resid_dropout: Dropout::new(config.resid_pdrop),
+            attn_dropout: Dropout::new(config.attn_pdrop as f32),
+            resid_dropout: Dropout::new(config.resid_pdrop as f32),
         })
     }
 
@@ -239,10 +240,10 @@ crate::module!(Gpt2Mlp { c_fc, c_proj });
 impl Gpt2Mlp {
     fn init(config: &Gpt2Config, mut p: Parameters<'_>) -> Result<Self> {
         Ok(Self {
-            c_fc: conv1d(config.n_embd, config.n_inner(), config.initializer_range, p.at("c_fc"))?,
+            c_fc: conv1d(config.n_embd, config.n_inner(), config.initializer_range as f32, p.at("c_fc"))?,
             c_proj: conv1d(config.n_inner(), config.n_embd, residual_std(config), p.at("c_proj"))?,
             activation: config.activation()?,
-            dropout: Dropout::new(config.resid_pdrop),
+            dropout: Dropout::new(config.resid_pdrop as f32),
         })
     }
 
@@ -270,9 +271,9 @@ crate::module!(Gpt2Block { ln_1, attn, ln_2, mlp });
 impl Gpt2Block {
     fn init(config: &Gpt2Config, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
         Ok(Self {
-            ln_1: LayerNorm::init(config.n_embd, config.layer_norm_epsilon, p.at("ln_1"))?,
+            ln_1: LayerNorm::init(config.n_embd, config.layer_norm_epsilon as f32, p.at("ln_1"))?,
             attn: Gpt2Attention::init(config, layer, p.at("attn"))?,
-            ln_2: LayerNorm::init(config.n_embd, config.layer_norm_epsilon, p.at("ln_2"))?,
+            ln_2: LayerNorm::init(config.n_embd, config.layer_norm_epsilon as f32, p.at("ln_2"))?,
             mlp: Gpt2Mlp::init(config, p.at("mlp"))?,
         })
     }
@@ -331,14 +332,14 @@ impl Gpt2 {
     pub fn init<'a>(config: &Gpt2Config, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
-        let std = config.initializer_range;
+        let std = config.initializer_range as f32;
         let mut t = p.at("transformer");
         let transformer = Gpt2Model {
             wte: Embedding::init(config.vocab_size, config.n_embd, std, t.at("wte"))?,
             wpe: Embedding::init(config.n_positions, config.n_embd, std, t.at("wpe"))?,
             h: (0..config.n_layer).map(|i| Gpt2Block::init(config, i, t.at("h").at(i))).collect::<Result<_>>()?,
-            ln_f: LayerNorm::init(config.n_embd, config.layer_norm_epsilon, t.at("ln_f"))?,
-            embd_dropout: Dropout::new(config.embd_pdrop),
+            ln_f: LayerNorm::init(config.n_embd, config.layer_norm_epsilon as f32, t.at("ln_f"))?,
+            embd_dropout: Dropout::new(config.embd_pdrop as f32),
         };
         let head = |p| {
             let init = Init::Normal { std };
@@ -380,6 +381,12 @@ impl Gpt2 {
     }
 }
 
+impl Pretrained for Gpt2 {
+    fn config_json(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
+    }
+}
+
 /// GPT-2's linear layer, whose weight is stored `[in, out]`.
 fn conv1d(n_in: usize, n_out: usize, std: f32, p: Parameters<'_>) -> Result<Linear> {
     Linear::init_with(n_in, n_out, WeightLayout::InOut, Init::Normal { std }, Some(Init::Zeros), p)
@@ -387,7 +394,7 @@ fn conv1d(n_in: usize, n_out: usize, std: f32, p: Parameters<'_>) -> Result<Line
 
 /// Standard deviation of weights that write into the residual stream.
 fn residual_std(config: &Gpt2Config) -> f32 {
-    config.initializer_range / (2.0 * config.n_layer as f32).sqrt()
+    (config.initializer_range / (2.0 * config.n_layer as f64).sqrt()) as f32
 }
 
 impl DecodeState for KvCache {

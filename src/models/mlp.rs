@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
 use crate::nn::{Dropout, Embedding, Linear, Parameters};
@@ -33,7 +34,7 @@ pub struct MlpConfig {
     /// How many tokens are seen.
     pub window: usize,
     /// Probability of dropout, in `[0, 1)`.
-    pub dropout: f32,
+    pub dropout: f64,
 }
 
 impl MlpConfig {
@@ -98,7 +99,7 @@ impl MlpLm {
             embedding: Embedding::init(vocab_size, d_model, 1.0, p.at("embedding"))?,
             hidden: Linear::init(window.saturating_mul(d_model), d_ff, true, p.at("hidden"))?,
             head: Linear::init(d_ff, vocab_size, true, p.at("head"))?,
-            dropout: Dropout::new(dropout),
+            dropout: Dropout::new(dropout as f32),
             config: config.clone(),
         })
     }
@@ -113,6 +114,12 @@ impl MlpLm {
         let shifted = (0..window).map(|i| padded.narrow(1, i, seq_len)).collect::<Result<Vec<_>>>()?;
         let x = ops::concat(&shifted.iter().collect::<Vec<_>>(), 2)?; // [B, T, window · C]
         self.dropout.forward(&self.hidden.forward(&x)?.tanh())
+    }
+}
+
+impl Pretrained for MlpLm {
+    fn config_json(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
     }
 }
 

@@ -3,15 +3,21 @@
 //! | file | what |
 //! |---|---|
 //! | [`causal`] | what generation and training need of a model that continues text |
+//! | [`auto`] | opens a folder, whatever architecture its `config.json` names |
 //! | [`gpt2`] | GPT-2 |
+//! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
 //! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
 //!
 //! This floor must not know generation or training.
 
+pub mod auto;
 pub mod causal;
 pub mod gpt2;
 pub mod mlp;
+pub mod rnn;
 
+pub use auto::LanguageModel;
 pub use causal::{CausalLm, DecodeState};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use mlp::{MlpConfig, MlpLm};
+pub use rnn::{CellType, RnnConfig, RnnLm};

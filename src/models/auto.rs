@@ -1,0 +1,232 @@
+//! Opens a model folder, whatever architecture its `config.json` names.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::checkpoint::pretrained::CONFIG;
+use crate::checkpoint::{Checkpoint, Pretrained};
+use crate::error::{Error, Result};
+use crate::models::causal::{CausalLm, DecodeState};
+use crate::models::gpt2::{self, Gpt2, Gpt2Config};
+use crate::models::mlp::{self, MlpConfig, MlpLm};
+use crate::models::rnn::{self, RnnConfig, RnnLm};
+use crate::nn::{KvCache, Module, Parameter};
+use crate::tensor::{IdTensor, Tensor};
+
+/// A causal language model of any architecture that this crate knows.
+///
+/// ```no_run
+/// use loquat::models::LanguageModel;
+///
+/// let model = LanguageModel::open("models/gpt2")?;
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum LanguageModel {
+    /// GPT-2.
+    Gpt2(Box<Gpt2>),
+    /// A recurrent model.
+    Rnn(Box<RnnLm>),
+    /// A feed-forward model.
+    Mlp(Box<MlpLm>),
+}
+
+/// The memory of a [`LanguageModel`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum LanguageModelState {
+    /// Of [`Gpt2`].
+    Gpt2(KvCache),
+    /// Of [`RnnLm`].
+    Rnn(rnn::Memory),
+    /// Of [`MlpLm`].
+    Mlp(mlp::Window),
+}
+
+/// The content of a folder's `config.json`.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object.
+pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
+    let path = folder.as_ref().join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+    if !config.is_object() {
+        return Err(Error::format(path, "expected a JSON object"));
+    }
+    Ok(config)
+}
+
+/// The configuration of an architecture out of JSON; what does not fit names its key.
+fn parse<C: serde::de::DeserializeOwned>(folder: &Path, config: &Value) -> Result<C> {
+    C::deserialize(config).map_err(|e| Error::format(folder.join(CONFIG), e.to_string()))
+}
+
+impl LanguageModel {
+    /// Opens a folder with `config.json` and `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an architecture or option that is not known; [`Error::Load`] with every tensor that does not fit;
+    /// [`Error::Format`] or [`Error::Io`] for files that cannot be read.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let config = read_config(folder)?;
+        match config.get("model_type").and_then(Value::as_str) {
+            Some("gpt2") => {
+                let config: Gpt2Config = parse(folder, &config)?;
+                config.check()?;
+                let checkpoint = Checkpoint::open(folder)?;
+                let mut loader = checkpoint
+                    .loader()
+                    .optional_prefix(gpt2::PREFIX)
+                    .ignore(|name| gpt2::IGNORED.iter().any(|end| name.ends_with(end)));
+                if config.tie_word_embeddings {
+                    loader = loader.tie("transformer.wte.weight", "lm_head.weight");
+                }
+                Ok(Self::Gpt2(Box::new(loader.load(|p| Gpt2::init(&config, p))?)))
+            }
+            Some(RnnConfig::MODEL_TYPE) => {
+                let config: RnnConfig = parse(folder, &config)?;
+                let checkpoint = Checkpoint::open(folder)?;
+                Ok(Self::Rnn(Box::new(checkpoint.loader().load(|p| RnnLm::init(&config, p))?)))
+            }
+            Some(MlpConfig::MODEL_TYPE) => {
+                let config: MlpConfig = parse(folder, &config)?;
+                let checkpoint = Checkpoint::open(folder)?;
+                Ok(Self::Mlp(Box::new(checkpoint.loader().load(|p| MlpLm::init(&config, p))?)))
+            }
+            other => Err(Error::Config {
+                key: "model_type".into(),
+                expected: format!("gpt2, {} or {}", RnnConfig::MODEL_TYPE, MlpConfig::MODEL_TYPE),
+                found: other.unwrap_or("none").into(),
+            }),
+        }
+    }
+}
+
+impl Module for LanguageModel {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        match self {
+            Self::Gpt2(model) => model.visit(path, f),
+            Self::Rnn(model) => model.visit(path, f),
+            Self::Mlp(model) => model.visit(path, f),
+        }
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        match self {
+            Self::Gpt2(model) => model.visit_mut(path, f),
+            Self::Rnn(model) => model.visit_mut(path, f),
+            Self::Mlp(model) => model.visit_mut(path, f),
+        }
+    }
+}
+
+impl Pretrained for LanguageModel {
+    fn config_json(&self) -> Value {
+        match self {
+            Self::Gpt2(model) => model.config_json(),
+            Self::Rnn(model) => model.config_json(),
+            Self::Mlp(model) => model.config_json(),
+        }
+    }
+}
+
+impl DecodeState for LanguageModelState {
+    fn len(&self) -> usize {
+        match self {
+            Self::Gpt2(state) => state.len(),
+            Self::Rnn(state) => state.len(),
+            Self::Mlp(state) => state.len(),
+        }
+    }
+}
+
+impl CausalLm for LanguageModel {
+    type State = LanguageModelState;
+
+    fn vocab_size(&self) -> usize {
+        match self {
+            Self::Gpt2(model) => model.vocab_size(),
+            Self::Rnn(model) => model.vocab_size(),
+            Self::Mlp(model) => model.vocab_size(),
+        }
+    }
+
+    fn max_seq_len(&self) -> Option<usize> {
+        match self {
+            Self::Gpt2(model) => model.max_seq_len(),
+            Self::Rnn(model) => model.max_seq_len(),
+            Self::Mlp(model) => model.max_seq_len(),
+        }
+    }
+
+    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
+        match self {
+            Self::Gpt2(model) => model.forward(input_ids),
+            Self::Rnn(model) => model.forward(input_ids),
+            Self::Mlp(model) => model.forward(input_ids),
+        }
+    }
+
+    fn new_state(&self, batch: usize) -> LanguageModelState {
+        match self {
+            Self::Gpt2(model) => LanguageModelState::Gpt2(model.new_state(batch)),
+            Self::Rnn(model) => LanguageModelState::Rnn(model.new_state(batch)),
+            Self::Mlp(model) => LanguageModelState::Mlp(model.new_state(batch)),
+        }
+    }
+
+    fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
+        match (self, state) {
+            (Self::Gpt2(model), LanguageModelState::Gpt2(state)) => model.decode(input_ids, state),
+            (Self::Rnn(model), LanguageModelState::Rnn(state)) => model.decode(input_ids, state),
+            (Self::Mlp(model), LanguageModelState::Mlp(state)) => model.decode(input_ids, state),
+            _ => Err(Error::argument("state", "one made by this model's new_state", "another architecture's")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::save_pretrained;
+    use crate::models::rnn::CellType;
+    use crate::random::Rng;
+
+    #[test]
+    fn what_is_saved_opens_with_the_same_bits() {
+        let mut rng = Rng::seed(3);
+        let models = [
+            LanguageModel::Gpt2(Box::new(Gpt2::init(&Gpt2Config::new(13, 16, 12, 2, 3), &mut rng).unwrap())),
+            LanguageModel::Rnn(Box::new(RnnLm::init(&RnnConfig::new(CellType::Gru, 13, 6, 2), &mut rng).unwrap())),
+            LanguageModel::Mlp(Box::new(MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut rng).unwrap())),
+        ];
+        let ids = IdTensor::sequence(&[1, 5, 12, 0]);
+        for model in models {
+            let folder = tempfile::tempdir().unwrap();
+            save_pretrained(folder.path(), &model).unwrap();
+            let opened = LanguageModel::open(folder.path()).unwrap();
+            assert_eq!(opened.forward(&ids).unwrap().data(), model.forward(&ids).unwrap().data());
+        }
+    }
+
+    #[test]
+    fn folders_that_hold_no_model_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |config: &str| {
+            std::fs::write(folder.path().join(CONFIG), config).unwrap();
+            LanguageModel::open(folder.path()).unwrap_err().to_string()
+        };
+        assert!(LanguageModel::open(folder.path()).is_err());
+        assert!(open("[1]").contains("JSON object"));
+        assert!(open("{").contains("config.json"));
+        assert!(open(r#"{"model_type": "mamba"}"#).contains("found mamba"));
+        assert!(open(r#"{"model_type": "gpt2", "n_embd": "wide"}"#).contains("config.json"));
+        assert!(open(r#"{"model_type": "gpt2", "n_embd": 99999999999}"#).contains("n_embd"));
+        assert!(open(r#"{"model_type": "gpt2"}"#).contains("model.safetensors"));
+        assert!(open(r#"{"model_type": "loquat-mlp", "wide": 1}"#).contains("wide"));
+    }
+}

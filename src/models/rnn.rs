@@ -1,0 +1,214 @@
+//! A recurrent language model: Mikolov et al., "Recurrent neural network based language model", 2010; with LSTM or GRU cells
+//! as in PyTorch's `word_language_model` example.
+//!
+//! `logits = W·rnn(e(x)) + b`, with dropout on the vectors, between the layers, and before the head.
+//!
+//! | tensor | shape |
+//! |---|---|
+//! | `embedding.weight` | `[vocab_size, d_model]` |
+//! | `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, … | as in `torch.nn.LSTM`, `GRU`, `RNN` |
+//! | `head.weight`, `.bias` | `[vocab_size, d_model]`, `[vocab_size]` |
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Pretrained;
+use crate::error::{Error, Result};
+use crate::models::causal::{CausalLm, DecodeState};
+use crate::nn::{Dropout, Embedding, Linear, Parameters, Recurrent, RecurrentConfig, RecurrentState};
+use crate::ops::Cell;
+use crate::tensor::{IdTensor, Tensor};
+
+/// The recurrent cell of an [`RnnLm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CellType {
+    /// Elman's: `tanh` of input and state.
+    Rnn,
+    /// Long short-term memory.
+    Lstm,
+    /// Gated recurrent unit.
+    Gru,
+}
+
+/// The sizes of an [`RnnLm`]: its `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RnnConfig {
+    /// Always `"loquat-rnn"`.
+    pub model_type: String,
+    /// The cell.
+    pub cell: CellType,
+    /// The number of token ids.
+    pub vocab_size: usize,
+    /// Width of a token's vector and of the state.
+    pub d_model: usize,
+    /// How many layers.
+    pub n_layers: usize,
+    /// Probability of dropout, in `[0, 1)`.
+    pub dropout: f64,
+}
+
+impl RnnConfig {
+    /// The `model_type` of this architecture.
+    pub const MODEL_TYPE: &'static str = "loquat-rnn";
+
+    /// A model of these sizes without dropout.
+    pub fn new(cell: CellType, vocab_size: usize, d_model: usize, n_layers: usize) -> Self {
+        Self { model_type: Self::MODEL_TYPE.into(), cell, vocab_size, d_model, n_layers, dropout: 0.0 }
+    }
+
+    /// Makes sure that a model of these sizes can exist.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first key that is wrong.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |key: &str, expected: &str, found: String| {
+            Err(Error::Config { key: key.into(), expected: expected.into(), found })
+        };
+        if self.model_type != Self::MODEL_TYPE {
+            return wrong("model_type", Self::MODEL_TYPE, self.model_type.clone());
+        }
+        let sizes = [("vocab_size", self.vocab_size), ("d_model", self.d_model), ("n_layers", self.n_layers)];
+        for (key, size) in sizes {
+            if !(1..1 << 28).contains(&size) {
+                return wrong(key, "a number from 1 to 2^28 - 1", size.to_string());
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return wrong("dropout", "a probability in [0, 1)", self.dropout.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The model. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct RnnLm {
+    /// Sizes.
+    pub config: RnnConfig,
+    /// A vector for each token.
+    pub embedding: Embedding,
+    /// The recurrent layers.
+    pub rnn: Recurrent,
+    /// From the state to the logits.
+    pub head: Linear,
+    dropout: Dropout,
+}
+
+crate::module!(RnnLm { embedding, rnn, head });
+
+impl RnnLm {
+    /// A model from random numbers or from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that cannot be; else as for [`Parameters::get`].
+    pub fn init<'a>(config: &RnnConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        config.check()?;
+        let mut p = p.into();
+        let &RnnConfig { cell, vocab_size, d_model, n_layers, dropout, .. } = config;
+        let cell = match cell {
+            CellType::Rnn => Cell::RnnTanh,
+            CellType::Lstm => Cell::Lstm,
+            CellType::Gru => Cell::Gru,
+        };
+        let between = if n_layers > 1 { dropout as f32 } else { 0.0 };
+        let layers = RecurrentConfig::new(d_model, d_model).layers(n_layers).dropout(between);
+        Ok(Self {
+            embedding: Embedding::init(vocab_size, d_model, 1.0, p.at("embedding"))?,
+            rnn: Recurrent::init(cell, &layers, p.at("rnn"))?,
+            head: Linear::init(d_model, vocab_size, true, p.at("head"))?,
+            dropout: Dropout::new(dropout as f32),
+            config: config.clone(),
+        })
+    }
+
+    /// The top layer's state at every position, and the state after the last.
+    fn hidden_states(&self, ids: &IdTensor, state: Option<&RecurrentState>) -> Result<(Tensor, RecurrentState)> {
+        let x = self.dropout.forward(&self.embedding.forward(ids)?)?; // [B, T, C]
+        let (x, state) = self.rnn.forward(&x, state, None)?;
+        Ok((self.dropout.forward(&x)?, state))
+    }
+}
+
+impl Pretrained for RnnLm {
+    fn config_json(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
+    }
+}
+
+/// The state of the layers after the tokens that were read.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    state: Option<RecurrentState>,
+    batch: usize,
+    read: usize,
+}
+
+impl DecodeState for Memory {
+    fn len(&self) -> usize {
+        self.read
+    }
+}
+
+impl CausalLm for RnnLm {
+    type State = Memory;
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn max_seq_len(&self) -> Option<usize> {
+        None
+    }
+
+    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
+        input_ids.batch_and_len()?;
+        self.head.forward(&self.hidden_states(input_ids, None)?.0)
+    }
+
+    fn new_state(&self, batch: usize) -> Memory {
+        Memory { state: None, batch, read: 0 }
+    }
+
+    fn decode(&self, input_ids: &IdTensor, state: &mut Memory) -> Result<Tensor> {
+        let (batch, new_len) = input_ids.batch_and_len()?;
+        if batch != state.batch || new_len == 0 {
+            return Err(Error::shape("input_ids", format!("[{}, at least 1]", state.batch), input_ids.shape()));
+        }
+        let (x, after) = self.hidden_states(input_ids, state.state.as_ref())?;
+        state.state = Some(after);
+        state.read += new_len;
+        let last = x.narrow(1, new_len - 1, 1)?.reshape(&[batch, self.config.d_model])?;
+        self.head.forward(&last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Module;
+    use crate::random::Rng;
+    use crate::tensor::no_grad;
+
+    #[test]
+    fn decoding_token_by_token_gives_the_bits_of_the_whole() {
+        for cell in [CellType::Rnn, CellType::Lstm, CellType::Gru] {
+            let model = RnnLm::init(&RnnConfig::new(cell, 11, 6, 2), &mut Rng::seed(1)).unwrap();
+            let ids = [3, 1, 4, 1, 5, 9, 2, 6];
+            let whole = no_grad(|| model.forward(&IdTensor::sequence(&ids))).unwrap();
+            let mut state = model.new_state(1);
+            for (t, &id) in ids.iter().enumerate() {
+                let logits = no_grad(|| model.decode(&IdTensor::sequence(&[id]), &mut state)).unwrap();
+                assert_eq!(logits.data(), &whole.data()[t * 11..][..11], "{cell:?}, position {t}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_parameter_gets_a_gradient() {
+        let model = RnnLm::init(&RnnConfig::new(CellType::Lstm, 11, 6, 2), &mut Rng::seed(1)).unwrap();
+        let logits = model.forward(&IdTensor::sequence(&[1, 2, 3])).unwrap();
+        let loss = crate::ops::cross_entropy(&logits, &IdTensor::sequence(&[2, 3, 4])).unwrap();
+        assert!(model.without_gradient(&loss.backward().unwrap()).is_empty());
+    }
+}
