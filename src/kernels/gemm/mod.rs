@@ -27,7 +27,7 @@
 //! |---|---|
 //! | `driver` | the loops around the micro-kernel, and the split over threads |
 //! | `few_rows` | products with so few rows that the time is that of reading B |
-//! | `dots`, `bf16` | the same loops over pairs of bf16 |
+//! | `dots`, `bf16`, `int8` | the same loops over pairs of bf16 and fours of int8 |
 //! | `operand`, `packed` | what B may be: f32, f16, bf16, at strides or packed once |
 //! | `packing` | copying blocks of A and B into panels |
 //! | `micro` | the register tiles, a file per instruction set |
@@ -49,6 +49,7 @@ mod bf16;
 mod dots;
 pub(in crate::kernels) mod driver;
 mod few_rows;
+mod int8;
 pub(in crate::kernels) mod micro;
 mod operand;
 mod packed;
@@ -58,6 +59,7 @@ pub(in crate::kernels) mod packing;
 mod tests;
 
 pub use bf16::Precision;
+pub use int8::{Int8, dot_int8, gemm_int8};
 pub use operand::Element;
 pub use packed::{PackedB, PackedElement, gemm_packed, gemm_packed_in};
 

@@ -9,6 +9,11 @@ pub(super) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512_bf16;
 #[cfg(target_arch = "aarch64")]
+pub(super) mod int8_neon;
+pub(super) mod int8_portable;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod int8_x86;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 
 use crate::kernels::simd;
