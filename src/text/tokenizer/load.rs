@@ -15,30 +15,32 @@ use crate::{Error, Result};
 
 impl Tokenizer {
     /// Opens a `tokenizer.json`, given itself or by the model folder that it is in. `tokenizer_config.json` and
-    /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens.
+    /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens. A
+    /// folder without `tokenizer.json` may have `vocab.txt` (BERT) or `vocab.json` and `merges.txt` (GPT-2) instead.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (file, folder) =
-            if path.is_dir() { (path.join("tokenizer.json"), Some(path)) } else { (path.to_path_buf(), path.parent()) };
-        let bytes = MappedFile::open(&file, Load::Read)?;
-        let mut tokenizer = Self::from_bytes(&bytes).map_err(|e| match e {
-            Error::Tokenizer(reason) => Error::format(&file, reason),
-            other => other,
-        })?;
-        if let Some(folder) = folder {
-            let mut config =
-                read_config(&folder.join("tokenizer_config.json"))?.unwrap_or_else(|| Value::Object(Map::new()));
-            let map = read_config(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
-            let template = folder.join("chat_template.jinja");
-            if template.exists() {
-                let text = std::fs::read_to_string(&template).map_err(|e| Error::io(&template, e))?;
-                config["chat_template"] = text.into();
-            }
-            tokenizer.apply(config, &map)?;
+        let folder = if path.is_dir() { Some(path) } else { path.parent() };
+        let beside = |name: &str| folder.map_or(Ok(None), |folder| read_config(&folder.join(name)));
+        let mut config = beside("tokenizer_config.json")?.unwrap_or_else(|| Value::Object(Map::new()));
+        let map = beside("special_tokens_map.json")?.unwrap_or_default();
+        if let Some(template) = folder.map(|folder| folder.join("chat_template.jinja")).filter(|path| path.exists()) {
+            let text = std::fs::read_to_string(&template).map_err(|e| Error::io(&template, e))?;
+            config["chat_template"] = text.into();
         }
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+        let mut tokenizer = if path.is_dir() && !file.exists() {
+            Self::open_older(path, &config)?
+        } else {
+            let bytes = MappedFile::open(&file, Load::Read)?;
+            Self::from_bytes(&bytes).map_err(|e| match e {
+                Error::Tokenizer(reason) => Error::format(&file, reason),
+                other => other,
+            })?
+        };
+        tokenizer.apply(config, &map)?;
         Ok(tokenizer)
     }
 

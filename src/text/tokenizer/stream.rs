@@ -59,8 +59,10 @@ impl Tokenizer {
     /// The token as the decoder sees it, unless it is unknown or left out.
     fn decodable(&self, id: u32, skip_special: bool) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
-        let token = added.simple_id_to_token(id).or_else(|| self.inner.get_model().id_to_token(id))?;
-        (!skip_special || !added.is_special_token(&token)).then_some(token)
+        if skip_special && self.is_special(id) {
+            return None;
+        }
+        added.simple_id_to_token(id).or_else(|| self.inner.get_model().id_to_token(id))
     }
 }
 
