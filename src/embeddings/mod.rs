@@ -7,6 +7,7 @@
 //! | `evaluation` | similarity sets and analogy files |
 //! | `subwords` | character n-grams hashed into buckets |
 //! | [`word2vec`], `checkpoint` | [`Word2Vec`]: skip-gram, CBOW, subwords; runs in a file, to go on from |
+//! | [`glove`] | [`Glove`]: counting in bounded memory, AdaGrad |
 //! | `phrases` | words that stand together become one |
 //! | `training` | what trainers share: reading, counting, drawing, shared tables |
 //! | [`format`] | files of word2vec, GloVe, fastText, NumPy |
@@ -17,6 +18,7 @@ mod batch_search;
 mod checkpoint;
 mod evaluation;
 pub mod format;
+pub mod glove;
 mod phrases;
 mod similarity;
 mod subwords;
@@ -27,6 +29,7 @@ mod words;
 
 pub use evaluation::{AnalogyScore, EvaluationOptions, SimilarityScore};
 pub use format::{Duplicates, InvalidUtf8, Malformed, ReadOptions};
+pub use glove::{Cooccurrences, Glove, GloveModel};
 pub use phrases::{PhraseSettings, Phrases};
 pub use similarity::{Combine, Query};
 pub use subwords::{Ngrams, Subwords};

@@ -48,6 +48,39 @@ pub struct Progress {
     pub epoch_end: bool,
 }
 
+impl Progress {
+    /// Of counting, before the first epoch.
+    pub(crate) fn counting(words: u64, total_words: u64, passed: Duration) -> Self {
+        Progress { epoch: 0, ..Self::fitting(0, 0, words, total_words, passed, f64::NAN, 0.0, false) }
+    }
+
+    /// Of fitting, where pairs are counted as words; `epoch` from 0.
+    pub(crate) fn fitting(
+        epoch: usize,
+        epochs: usize,
+        done: u64,
+        total: u64,
+        passed: Duration,
+        loss: f64,
+        lr: f32,
+        epoch_end: bool,
+    ) -> Self {
+        let rate = done as f64 / passed.as_secs_f64().max(1e-9);
+        let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+        Progress {
+            epoch: epoch + 1,
+            epochs,
+            words: done,
+            total_words: total,
+            words_per_second: rate,
+            loss,
+            lr,
+            eta: Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX),
+            epoch_end,
+        }
+    }
+}
+
 /// Is told how a run goes and may end it: see [`Progress`].
 pub trait Observer: Send {
     /// Called about ten times a second and at the end of each epoch.

@@ -1,0 +1,208 @@
+//! How often words stand near each other, counted in bounded memory.
+//!
+//! Each pair of words at most `window` apart adds 1/distance. Pairs of frequent words go into a triangular array, all
+//! others into a hash table; when a table is full, its entries are sorted and written to a temporary file (a *run*), and
+//! at the end all runs are merged. Sums are whole numbers of 2^-32, so neither the order of the text nor the threads
+//! that read it change a bit of the result.
+//!
+//! With a symmetric window X_ij = X_ji, so each unordered pair is kept once and trained in both directions.
+
+use std::sync::Mutex;
+
+use super::records::{Entry, Merge, Record, Records, Run, TempFolder};
+use crate::Result;
+use crate::embeddings::training::text::{TrainingText, on_all_threads};
+use crate::embeddings::training::vocabulary::Vocabulary;
+
+/// What is counted, and how much memory that may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counting {
+    pub(super) window: usize,
+    pub(super) symmetric: bool,
+    /// Bytes.
+    pub(super) memory: usize,
+}
+
+/// One thread's counts.
+struct Counter {
+    counting: Counting,
+    /// Words below this are counted in the array.
+    frequent: usize,
+    /// Row by row: symmetric, row `i` holds pairs with `j <= i`; else all of them.
+    array: Vec<u64>,
+    table: Table,
+    /// The most slots that the table may grow to.
+    slots: usize,
+    /// 2^32 / distance.
+    weights: Vec<u64>,
+}
+
+/// Open addressing; a key is `first << 32 | second`, plus 1 so that 0 is free.
+struct Table {
+    entries: Vec<Entry>,
+    used: usize,
+}
+
+impl Counter {
+    fn new(counting: Counting, words: usize, memory: usize) -> Self {
+        // A quarter for the array, half for the table; the rest is for writing and merging runs.
+        let cells = memory / 4 / 8;
+        let frequent = if counting.symmetric { (2.0 * cells as f64).sqrt() } else { (cells as f64).sqrt() };
+        // Beyond 4000 words the array would not stay in the caches.
+        let frequent = (frequent as usize).min(words).min(4000);
+        let array = if counting.symmetric { frequent * (frequent + 1) / 2 } else { frequent * frequent };
+        let slots = (memory / 2 / size_of::<Entry>()).max(2 * counting.window.next_power_of_two()).max(1024);
+        let slots = if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 };
+        let weights = (0..=counting.window as u64).map(|d| (1u64 << 32) / d.max(1)).collect();
+        // Small texts need no large table.
+        let start = slots.min(1 << 16);
+        let table = Table { entries: vec![Entry::default(); start], used: 0 };
+        Counter { counting, frequent, array: vec![0; array], table, slots, weights }
+    }
+
+    /// Counts the pairs of a sentence; `spill` is given the sorted entries of a full table.
+    fn sentence(&mut self, words: &[u32], spill: &mut impl FnMut(&[Entry]) -> Result<()>) -> Result<()> {
+        for (i, &word) in words.iter().enumerate() {
+            let start = i.saturating_sub(self.counting.window);
+            if self.table.used + self.counting.window > self.table.entries.len() / 4 * 3 {
+                if self.table.entries.len() < self.slots {
+                    self.table.grow();
+                } else {
+                    spill(self.table.sorted())?;
+                    self.table.clear();
+                }
+            }
+            for (j, &before) in words[start..i].iter().enumerate() {
+                let weight = self.weights[i - start - j];
+                // Symmetric: the rarer word first. Else: the word, then what stands before it.
+                let (a, b) =
+                    if self.counting.symmetric { (word.max(before), word.min(before)) } else { (word, before) };
+                if (a as usize) < self.frequent && (b as usize) < self.frequent {
+                    let cell = self.cell(a as usize, b as usize);
+                    self.array[cell] += weight;
+                } else {
+                    self.table.add(u64::from(a) << 32 | u64::from(b), weight);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cell(&self, a: usize, b: usize) -> usize {
+        if self.counting.symmetric { a * (a + 1) / 2 + b } else { a * self.frequent + b }
+    }
+
+    /// What is left, as two sorted runs.
+    fn finish(mut self) -> [Vec<Entry>; 2] {
+        let mut frequent = Vec::new();
+        for a in 0..self.frequent {
+            for b in 0..if self.counting.symmetric { a + 1 } else { self.frequent } {
+                let sum = self.array[self.cell(a, b)];
+                if sum > 0 {
+                    frequent.push(Entry::new((a as u64) << 32 | b as u64, sum));
+                }
+            }
+        }
+        self.array = Vec::new();
+        let n = self.table.sorted().len();
+        self.table.entries.truncate(n);
+        [frequent, self.table.entries]
+    }
+}
+
+impl Table {
+    fn add(&mut self, key: u64, weight: u64) {
+        let mask = self.entries.len() - 1;
+        let mut slot = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & mask;
+        loop {
+            let entry = &mut self.entries[slot];
+            if entry.key == key + 1 {
+                entry.sum += weight;
+                return;
+            }
+            if entry.key == 0 {
+                *entry = Entry { key: key + 1, sum: weight };
+                self.used += 1;
+                return;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    fn grow(&mut self) {
+        let size = self.entries.len() * 2;
+        let old = std::mem::replace(&mut self.entries, vec![Entry::default(); size]);
+        self.used = 0;
+        for entry in old.into_iter().filter(|e| e.key != 0) {
+            self.add(entry.key - 1, entry.sum);
+        }
+    }
+
+    /// Moves the entries to the front and sorts them, without further memory.
+    fn sorted(&mut self) -> &[Entry] {
+        let mut n = 0;
+        for i in 0..self.entries.len() {
+            if self.entries[i].key != 0 {
+                self.entries.swap(n, i);
+                n += 1;
+            }
+        }
+        self.entries[..n].sort_unstable_by_key(|e| e.key);
+        &self.entries[..n]
+    }
+
+    fn clear(&mut self) {
+        self.entries.fill(Entry::default());
+        self.used = 0;
+    }
+}
+
+/// Counts the pairs of a text, on all threads. `told` is called with the bytes read so far.
+pub(super) fn count(
+    text: &TrainingText<'_>,
+    vocabulary: &Vocabulary,
+    counting: Counting,
+    folder: &TempFolder,
+    told: &(dyn Fn(u64) -> bool + Sync),
+) -> Result<Option<Records>> {
+    let pass = text.pass(256 << 10);
+    let runs: Mutex<Vec<Run>> = Mutex::new(Vec::new());
+    let keep = |run: Run| runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(run);
+    let memory = counting.memory / rayon::current_num_threads();
+    let ended = on_all_threads(|_| {
+        let mut counter = Counter::new(counting, vocabulary.len(), memory);
+        let mut sentence = Vec::new();
+        let mut spill = |entries: &[Entry]| {
+            keep(folder.write_run(entries)?);
+            Ok(())
+        };
+        while let Some(chunk) = pass.next()? {
+            let mut result = Ok(());
+            pass.words(&chunk, |word| match word {
+                Some(word) => sentence.extend(vocabulary.words.index_of(word).map(|id| id as u32)),
+                None => {
+                    if result.is_ok() {
+                        result = counter.sentence(&sentence, &mut spill);
+                    }
+                    sentence.clear();
+                }
+            });
+            result?;
+            if !told(chunk.start + chunk.len) {
+                return Ok(false);
+            }
+        }
+        counter.finish().into_iter().filter(|run| !run.is_empty()).for_each(|run| keep(Run::Memory(run)));
+        Ok(true)
+    })?;
+    if !ended.into_iter().all(|ended| ended) {
+        return Ok(None);
+    }
+    let runs = runs.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut records = Records::writer(folder, counting.memory / 2);
+    for entry in Merge::new(runs)? {
+        let entry = entry?;
+        records.push(Record::new(entry, counting.symmetric))?;
+    }
+    records.finish().map(Some)
+}

@@ -1,0 +1,309 @@
+//! GloVe: global vectors for word representation (Pennington, Socher and Manning 2014,
+//! <https://nlp.stanford.edu/pubs/glove.pdf>; agrees in its loss and its updates with the authors' `glove.c`).
+//!
+//! Words that stand near each other are counted (1/distance each), and vectors are fitted to the logarithms:
+//!
+//! ```text
+//! Σ_ij f(X_ij) (w_i · c_j + b_i + b_j − ln X_ij)²        f(x) = min(1, (x / x_max)^alpha)
+//! ```
+//!
+//! by AdaGrad, in random order. A word's vector is w + c. Counting and shuffling stay within [`Glove::memory_mb`], with
+//! temporary files for what does not fit.
+//!
+//! ```
+//! use loquat::embeddings::{Glove, TrainingText};
+//!
+//! let stories = || (0..300).map(|i| {
+//!     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
+//!     [who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
+//! });
+//! let vectors = Glove::new().dim(10).window(4).train(&TrainingText::sentences(stories))?;
+//! assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
+//! # Ok::<(), loquat::Error>(())
+//! ```
+
+mod cooccurrence;
+mod fit;
+mod records;
+mod table;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+pub use table::Cooccurrences;
+
+use super::WordVectors;
+use super::training::run::{Observer, Progress};
+use super::training::text::TrainingText;
+use super::training::vocabulary::{Keep, Vocabulary};
+use super::word_vectors::Rows;
+use crate::text::Corpus;
+use crate::{Error, Result};
+use cooccurrence::Counting;
+use records::TempFolder;
+
+/// Settings of GloVe, and what starts it: a builder; settings are checked when work starts.
+#[derive(Clone, Debug)]
+pub struct Glove {
+    dim: usize,
+    window: usize,
+    symmetric: bool,
+    min_count: u64,
+    max_words: Option<usize>,
+    x_max: f32,
+    alpha: f32,
+    epochs: usize,
+    lr: f32,
+    memory: usize,
+    seed: u64,
+    deterministic: bool,
+    threads: Option<usize>,
+    temporary: Option<PathBuf>,
+}
+
+impl Default for Glove {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Glove {
+    /// The paper's settings: 100 dimensions, 15 words to each side, words that stand at least 5 times, `x_max` 100,
+    /// `alpha` 0.75, learning rate 0.05, 25 epochs; 1024 MB of memory.
+    pub fn new() -> Self {
+        Glove {
+            dim: 100,
+            window: 15,
+            symmetric: true,
+            min_count: 5,
+            max_words: None,
+            x_max: 100.0,
+            alpha: 0.75,
+            epochs: 25,
+            lr: 0.05,
+            memory: 1024 << 20,
+            seed: 1,
+            deterministic: false,
+            threads: None,
+            temporary: None,
+        }
+    }
+
+    /// The length of the vectors.
+    pub fn dim(mut self, dim: usize) -> Self {
+        self.dim = dim;
+        self
+    }
+
+    /// How many words to each side are near.
+    pub fn window(mut self, words: usize) -> Self {
+        self.window = words;
+        self
+    }
+
+    /// Counts only the words before a word, not those behind it.
+    pub fn left_window(mut self) -> Self {
+        self.symmetric = false;
+        self
+    }
+
+    /// Leaves out words that stand less often.
+    pub fn min_count(mut self, count: u64) -> Self {
+        self.min_count = count;
+        self
+    }
+
+    /// Keeps only the `n` most frequent words.
+    pub fn max_words(mut self, n: usize) -> Self {
+        self.max_words = Some(n);
+        self
+    }
+
+    /// The co-occurrence from which on a pair has full weight. Small texts want less: 10 is usual.
+    pub fn x_max(mut self, x: f32) -> Self {
+        self.x_max = x;
+        self
+    }
+
+    /// The power by which the weight of rarer pairs falls.
+    pub fn alpha(mut self, alpha: f32) -> Self {
+        self.alpha = alpha;
+        self
+    }
+
+    /// How often all pairs are gone through.
+    pub fn epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+
+    /// AdaGrad's learning rate.
+    pub fn lr(mut self, lr: f32) -> Self {
+        self.lr = lr;
+        self
+    }
+
+    /// How many megabytes (2^20 bytes) counting and shuffling may take, besides the vocabulary.
+    pub fn memory_mb(mut self, megabytes: usize) -> Self {
+        self.memory = megabytes.saturating_mul(1 << 20);
+        self
+    }
+
+    /// The seed of all random choices.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Whether the same seed gives the same bits, at any number of threads. Counting always does.
+    pub fn deterministic(mut self, deterministic: bool) -> Self {
+        self.deterministic = deterministic;
+        self
+    }
+
+    /// Works on so many threads of its own; without it, on those of the caller's rayon pool.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Where temporary files go, if not where the system has them.
+    pub fn temporary_folder(mut self, path: impl AsRef<Path>) -> Self {
+        self.temporary = Some(path.as_ref().into());
+        self
+    }
+
+    /// Counts and trains on a text file, one sentence a line.
+    ///
+    /// # Errors
+    /// As for [`Glove::count`] and [`Glove::fit`].
+    pub fn train_file(&self, path: impl AsRef<Path>) -> Result<WordVectors> {
+        self.train(&TrainingText::corpus(&Corpus::open(path)?))
+    }
+
+    /// Counts and trains on a text.
+    ///
+    /// # Errors
+    /// As for [`Glove::count`] and [`Glove::fit`].
+    pub fn train(&self, text: &TrainingText<'_>) -> Result<WordVectors> {
+        let observer = &mut |_: &Progress| ControlFlow::Continue(());
+        let counts = self.count(text, observer)?;
+        Ok(self.fit(&counts, observer)?.into_vectors())
+    }
+
+    /// Counts which words stand near each other. `observer` sees epoch 0; if it ends the work, that is an error.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`] from reading the text or
+    /// writing temporary files, which are removed.
+    pub fn count(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Cooccurrences> {
+        self.check()?;
+        self.in_pool(|| {
+            let vocabulary = Vocabulary::of(text, Keep { min_count: self.min_count, limit: self.max_words })?;
+            let folder = self.folder()?;
+            let counting = Counting { window: self.window, symmetric: self.symmetric, memory: self.memory };
+            let report = Mutex::new((observer, Instant::now()));
+            let began = Instant::now();
+            let told = |bytes: u64| {
+                let mut report = report.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                if report.1.elapsed() < Duration::from_millis(100) {
+                    return true;
+                }
+                report.1 = Instant::now();
+                let part = bytes as f64 / vocabulary.text_bytes.max(1) as f64;
+                let words = (vocabulary.text_words as f64 * part) as u64;
+                let progress = Progress::counting(words, vocabulary.text_words, began.elapsed());
+                report.0.progress(&progress).is_continue()
+            };
+            let records = cooccurrence::count(text, &vocabulary, counting, &folder, &told)?;
+            let records = records.ok_or_else(|| Error::argument("observer", "to go on while counting", "a break"))?;
+            if records.len() == 0 {
+                return Err(super::training::text::empty(text, "expected words near each other, found none"));
+            }
+            Ok(Cooccurrences::new(vocabulary, records, folder, self.window, self.symmetric))
+        })
+    }
+
+    /// Fits vectors to counts. `observer` is told of pairs where its fields speak of words.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] from temporary files;
+    /// [`Error::NotFinite`] when the loss is no number, because the learning rate is too high.
+    pub fn fit(&self, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
+        self.check()?;
+        self.in_pool(|| fit::fit(self, counts, observer))
+    }
+
+    fn folder(&self) -> Result<TempFolder> {
+        TempFolder::new(self.temporary.as_deref().unwrap_or(&std::env::temp_dir()))
+    }
+
+    fn in_pool<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        match self.threads {
+            None => work(),
+            Some(n) => {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
+                pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?
+                    .install(work)
+            }
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let above_zero = [
+            ("dim", self.dim),
+            ("window", self.window),
+            ("epochs", self.epochs),
+            ("threads", self.threads.unwrap_or(1)),
+            ("max_words", self.max_words.unwrap_or(1)),
+        ];
+        for (name, value) in above_zero {
+            if value == 0 {
+                return Err(Error::argument(name, "a number above 0", value));
+            }
+        }
+        if self.window > 10_000 {
+            return Err(Error::argument("window", "at most 10000 words", self.window));
+        }
+        if self.memory < 16 << 20 {
+            return Err(Error::argument("memory_mb", "at least 16", self.memory >> 20));
+        }
+        for (name, value) in [("x_max", self.x_max), ("lr", self.lr), ("alpha", self.alpha)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::argument(name, "a number above 0", value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What GloVe has fitted.
+#[derive(Debug)]
+pub struct GloveModel {
+    vectors: WordVectors,
+    losses: Vec<f64>,
+}
+
+impl GloveModel {
+    /// The mean of ½ f(X) (…)² over all pairs, in each epoch.
+    pub fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+
+    /// The vectors: the sum of each word's two.
+    pub fn into_vectors(self) -> WordVectors {
+        self.vectors
+    }
+
+    fn new(vocabulary: &Vocabulary, dim: usize, rows: Vec<f32>, losses: Vec<f64>) -> Self {
+        let counts = Some(vocabulary.counts.clone());
+        let vectors = WordVectors::from_parts(vocabulary.words.clone(), dim, Rows::F32(rows), counts)
+            .expect("a vocabulary holds each word once, and dim is above 0");
+        GloveModel { vectors, losses }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! Co-occurrences outside of memory: temporary files, sorted runs and their merge, and the finished table.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{Error, Result};
+
+/// A pair of words (`first << 32 | second`, plus 1) and its sum in units of 2^-32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Entry {
+    pub(super) key: u64,
+    pub(super) sum: u64,
+}
+
+impl Entry {
+    pub(super) fn new(key: u64, sum: u64) -> Self {
+        Entry { key: key + 1, sum }
+    }
+}
+
+/// A pair of words and its co-occurrence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Record {
+    pub(super) first: u32,
+    pub(super) second: u32,
+    pub(super) x: f32,
+}
+
+impl Record {
+    /// In a symmetric window, a word near itself is near it on both sides.
+    pub(super) fn new(entry: Entry, symmetric: bool) -> Self {
+        let key = entry.key - 1;
+        let (first, second) = ((key >> 32) as u32, key as u32);
+        let times = if symmetric && first == second { 2.0 } else { 1.0 };
+        Record { first, second, x: (entry.sum as f64 / 4_294_967_296.0 * times) as f32 }
+    }
+}
+
+/// A folder for temporary files that is removed with all that it holds.
+#[derive(Debug)]
+pub(super) struct TempFolder(PathBuf);
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl TempFolder {
+    /// A new folder inside of `parent`.
+    pub(super) fn new(parent: &Path) -> Result<Self> {
+        loop {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("loquat-glove-{}-{n}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(TempFolder(path)),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(Error::io(path, e)),
+            }
+        }
+    }
+
+    fn file(&self) -> Result<(PathBuf, File)> {
+        let path = self.0.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        file.map_err(|e| Error::io(&path, e)).map(|file| (path, file))
+    }
+
+    /// Writes sorted entries.
+    pub(super) fn write_run(&self, entries: &[Entry]) -> Result<Run> {
+        let (path, mut file) = self.file()?;
+        let written = file.write_all(bytemuck::cast_slice(entries)).and_then(|()| file.seek(SeekFrom::Start(0)));
+        written.map_err(|e| Error::io(&path, e))?;
+        Ok(Run::File(path, file))
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Entries in ascending order of their keys.
+#[derive(Debug)]
+pub(super) enum Run {
+    Memory(Vec<Entry>),
+    File(PathBuf, File),
+}
+
+/// Merges runs: an iterator of entries, ascending, each key once.
+pub(super) struct Merge {
+    heads: Vec<Head>,
+}
+
+struct Head {
+    entry: Entry,
+    rest: Rest,
+}
+
+enum Rest {
+    Memory(std::vec::IntoIter<Entry>),
+    File(PathBuf, BufReader<File>),
+}
+
+impl Rest {
+    fn next(&mut self) -> Result<Option<Entry>> {
+        match self {
+            Rest::Memory(entries) => Ok(entries.next()),
+            Rest::File(path, file) => {
+                let mut entry = Entry::default();
+                match file.read_exact(bytemuck::bytes_of_mut(&mut entry)) {
+                    Ok(()) => Ok(Some(entry)),
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+                    Err(e) => Err(Error::io(&*path, e)),
+                }
+            }
+        }
+    }
+}
+
+impl Merge {
+    pub(super) fn new(runs: Vec<Run>) -> Result<Self> {
+        let mut heads = Vec::new();
+        for run in runs {
+            let mut rest = match run {
+                Run::Memory(entries) => Rest::Memory(entries.into_iter()),
+                Run::File(path, file) => Rest::File(path, BufReader::with_capacity(256 << 10, file)),
+            };
+            if let Some(entry) = rest.next()? {
+                heads.push(Head { entry, rest });
+            }
+        }
+        Ok(Merge { heads })
+    }
+}
+
+impl Iterator for Merge {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        // Runs are few, so a look at each costs less than a heap.
+        let key = self.heads.iter().map(|head| head.entry.key).min()?;
+        let (mut sum, mut i) = (0, 0);
+        while i < self.heads.len() {
+            let head = &mut self.heads[i];
+            if head.entry.key == key {
+                sum += head.entry.sum;
+                match head.rest.next() {
+                    Err(e) => {
+                        self.heads.clear();
+                        return Some(Err(e));
+                    }
+                    Ok(Some(entry)) => head.entry = entry,
+                    Ok(None) => {
+                        self.heads.swap_remove(i);
+                        continue;
+                    }
+                }
+            }
+            i += 1;
+        }
+        Some(Ok(Entry { key, sum }))
+    }
+}
+
+/// Records in memory, or in a temporary file when they are too many.
+#[derive(Debug)]
+pub(super) enum Records {
+    Memory(Vec<Record>),
+    File { path: PathBuf, file: File, len: u64 },
+}
+
+/// Takes records in order.
+pub(super) struct RecordsWriter<'f> {
+    folder: &'f TempFolder,
+    limit: usize,
+    memory: Vec<Record>,
+    file: Option<(PathBuf, BufWriter<File>, u64)>,
+}
+
+impl Records {
+    /// Takes records; more than `limit` bytes of them go to a file.
+    pub(super) fn writer(folder: &TempFolder, limit: usize) -> RecordsWriter<'_> {
+        RecordsWriter { folder, limit: limit / size_of::<Record>(), memory: Vec::new(), file: None }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Records::Memory(records) => records.len() as u64,
+            Records::File { len, .. } => *len,
+        }
+    }
+
+    /// Calls `each` with all records, some at a time, in order.
+    pub(super) fn for_each(&mut self, mut each: impl FnMut(&[Record]) -> Result<()>) -> Result<()> {
+        match self {
+            Records::Memory(records) => each(records),
+            Records::File { path, file, len } => {
+                file.seek(SeekFrom::Start(0)).map_err(|e| Error::io(&*path, e))?;
+                let mut buffer = vec![Record::default(); 64 << 10];
+                let mut left = *len as usize;
+                while left > 0 {
+                    let part = left.min(buffer.len());
+                    let bytes = bytemuck::cast_slice_mut(&mut buffer[..part]);
+                    file.read_exact(bytes).map_err(|e| Error::io(&*path, e))?;
+                    each(&buffer[..part])?;
+                    left -= part;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl RecordsWriter<'_> {
+    pub(super) fn push(&mut self, record: Record) -> Result<()> {
+        if let Some((path, file, len)) = &mut self.file {
+            *len += 1;
+            return file.write_all(bytemuck::bytes_of(&record)).map_err(|e| Error::io(&*path, e));
+        }
+        if self.memory.len() >= self.limit.max(1) {
+            let (path, file) = self.folder.file()?;
+            let mut file = BufWriter::with_capacity(1 << 20, file);
+            let records = std::mem::take(&mut self.memory);
+            let written = file.write_all(bytemuck::cast_slice(&records));
+            written.map_err(|e| Error::io(&path, e))?;
+            self.file = Some((path, file, records.len() as u64));
+            return self.push(record);
+        }
+        if self.memory.len() == self.memory.capacity() {
+            // Doubling would pass the limit.
+            let more = self.memory.len().clamp(1 << 16, 1 << 22).min(self.limit.max(1) - self.memory.len());
+            self.memory.reserve_exact(more);
+        }
+        self.memory.push(record);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<Records> {
+        match self.file {
+            None => Ok(Records::Memory(self.memory)),
+            Some((path, file, len)) => {
+                let file = file.into_inner().map_err(|e| Error::io(&path, e.into_error()))?;
+                Ok(Records::File { path, file, len })
+            }
+        }
+    }
+}
+
+/// Records in random order: scattered at random over parts small enough to be shuffled in a cache.
+#[derive(Debug)]
+pub(super) struct Shuffled {
+    records: Records,
+    /// Where each part starts, in records; one more than there are parts.
+    starts: Vec<u64>,
+}
+
+/// Records of a part, about.
+const PART: u64 = 32 << 10;
+
+impl Shuffled {
+    pub(super) fn new(source: &mut Records, folder: &TempFolder, seed: u64, limit: usize) -> Result<Self> {
+        let n = source.len();
+        let parts = n.div_ceil(PART).clamp(1, 1 << 16) as u32;
+        let rng = || crate::embeddings::training::sampling::FastRng::new(seed, u64::MAX, 1);
+        // The parts are drawn twice: once to learn how large each will be.
+        let mut starts = vec![0u64; parts as usize + 1];
+        let mut draw = rng();
+        for _ in 0..n {
+            starts[draw.below(parts) as usize + 1] += 1;
+        }
+        for i in 0..parts as usize {
+            starts[i + 1] += starts[i];
+        }
+        let mut next = starts.clone();
+        let mut draw = rng();
+        let records = if n as usize <= limit / size_of::<Record>() {
+            let mut all = vec![Record::default(); n as usize];
+            source.for_each(|records| {
+                for record in records {
+                    let part = draw.below(parts) as usize;
+                    all[next[part] as usize] = *record;
+                    next[part] += 1;
+                }
+                Ok(())
+            })?;
+            Records::Memory(all)
+        } else {
+            let (path, mut file) = folder.file()?;
+            // Each part gathers some records before they are written at its place.
+            let room = (limit / size_of::<Record>() / parts as usize).clamp(16, 4096);
+            let mut waiting: Vec<Vec<Record>> = vec![Vec::new(); parts as usize];
+            let mut write = |part: usize, waiting: &mut Vec<Record>, next: &mut [u64]| {
+                let at = SeekFrom::Start(next[part] * size_of::<Record>() as u64);
+                next[part] += waiting.len() as u64;
+                let written = file.seek(at).and_then(|_| file.write_all(bytemuck::cast_slice(waiting)));
+                waiting.clear();
+                written.map_err(|e| Error::io(&path, e))
+            };
+            source.for_each(|records| {
+                for record in records {
+                    let part = draw.below(parts) as usize;
+                    waiting[part].push(*record);
+                    if waiting[part].len() == room {
+                        write(part, &mut waiting[part], &mut next)?;
+                    }
+                }
+                Ok(())
+            })?;
+            for (part, waiting) in waiting.iter_mut().enumerate() {
+                write(part, waiting, &mut next)?;
+            }
+            Records::File { path, file, len: n }
+        };
+        Ok(Shuffled { records, starts })
+    }
+
+    pub(super) fn parts(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.records.len()
+    }
+
+    /// Reads a part, in the order of the scatter.
+    pub(super) fn part(&self, part: usize, out: &mut Vec<Record>) -> Result<()> {
+        let (start, end) = (self.starts[part], self.starts[part + 1]);
+        out.clear();
+        match &self.records {
+            Records::Memory(records) => out.extend_from_slice(&records[start as usize..end as usize]),
+            Records::File { path, .. } => {
+                out.resize((end - start) as usize, Record::default());
+                // A handle of its own: threads read different parts at once.
+                let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+                let at = SeekFrom::Start(start * size_of::<Record>() as u64);
+                let read = file.seek(at).and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out)));
+                read.map_err(|e| Error::io(path, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_merge_and_records_shuffle_in_memory_and_in_files() {
+        let parent = tempfile::tempdir().unwrap();
+        for limit in [1 << 30, 1000] {
+            let folder = TempFolder::new(parent.path()).unwrap();
+            let entries = |step: u64| (0..60_000).map(|i| Entry::new(i * step, i + 1)).collect::<Vec<_>>();
+            let runs = vec![folder.write_run(&entries(2)).unwrap(), Run::Memory(entries(3)), Run::Memory(vec![])];
+            let merged: Vec<Entry> = Merge::new(runs).unwrap().map(Result::unwrap).collect();
+            assert!(merged.is_sorted_by(|a, b| a.key < b.key));
+            assert_eq!(merged.len(), 100_000);
+            assert_eq!(merged.iter().find(|e| e.key == 61).unwrap().sum, 31 + 21);
+            let mut writer = Records::writer(&folder, limit);
+            for entry in &merged {
+                writer.push(Record::new(*entry, false)).unwrap();
+            }
+            let mut records = writer.finish().unwrap();
+            assert_eq!(matches!(records, Records::File { .. }), limit == 1000);
+            let shuffled = Shuffled::new(&mut records, &folder, 7, limit).unwrap();
+            let (mut all, mut part) = (Vec::new(), Vec::new());
+            for p in 0..shuffled.parts() {
+                shuffled.part(p, &mut part).unwrap();
+                all.extend(part.iter().map(|r| u64::from(r.second)));
+            }
+            assert!(!all.is_sorted());
+            all.sort();
+            assert!(all.iter().zip(&merged).all(|(a, e)| *a == e.key - 1));
+            drop(folder);
+            assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+use super::*;
+
+fn quiet(_: &Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn records_of(counts: &Cooccurrences) -> Vec<records::Record> {
+    let mut all = Vec::new();
+    let each = |r: &mut records::Records| {
+        r.for_each(|some| {
+            all.extend_from_slice(some);
+            Ok(())
+        })
+    };
+    counts.with_records(each).unwrap();
+    all
+}
+
+fn stories() -> TrainingText<'static> {
+    TrainingText::sentences(|| {
+        (0..2000usize).map(|i| {
+            let group = i * 7919 % 5;
+            let word = |k: usize| format!("{}{}", ["cat", "dog", "car", "sun", "sea"][group], k % 5);
+            (0..9).map(|k| if k % 4 == 3 { "the".into() } else { word(i / 5 * 3 + k * k) }).collect()
+        })
+    })
+}
+
+fn small() -> Glove {
+    Glove::new().dim(12).window(4).epochs(15).x_max(10.0).memory_mb(16)
+}
+
+/// The counts as the definition has them.
+fn naive(text: &[Vec<String>], window: usize, a: &str, b: &str, symmetric: bool) -> f64 {
+    let mut sum = 0.0;
+    for sentence in text {
+        for i in 0..sentence.len() {
+            for j in i.saturating_sub(window)..i {
+                let x = 1.0 / (i - j) as f64;
+                if sentence[i] == a && sentence[j] == b {
+                    sum += x;
+                }
+                if symmetric && sentence[j] == a && sentence[i] == b {
+                    sum += x;
+                }
+            }
+        }
+    }
+    sum
+}
+
+#[test]
+fn counts_are_the_definition_at_any_number_of_threads() {
+    let sentences: Vec<Vec<String>> =
+        (0..2000).map(|i| (0..7).map(|k| format!("w{}", (i * 37 + k * k * 11 + i / 7) % 300)).collect()).collect();
+    let text = TrainingText::sentences(|| sentences.iter().cloned());
+    for symmetric in [true, false] {
+        let mut all = Vec::new();
+        for threads in [1, 2, 4] {
+            let glove = Glove { symmetric, ..small().min_count(1).threads(threads) };
+            let counts = glove.count(&text, &mut quiet).unwrap();
+            let records = records_of(&counts);
+            let words = &counts.vocabulary().words;
+            for r in records.iter().step_by(97) {
+                let (a, b) = (words.get(r.first as usize), words.get(r.second as usize));
+                let wanted = naive(&sentences, 4, a, b, symmetric);
+                assert!((f64::from(r.x) - wanted).abs() < 1e-4 * wanted, "{a} {b} {symmetric}: {} {wanted}", r.x);
+            }
+            all.push(records);
+        }
+        assert!(all.iter().all(|records| *records == all[0]), "threads change the counts");
+    }
+}
+
+#[test]
+fn little_memory_spills_and_changes_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    // More pairs than the smallest table holds.
+    let text = TrainingText::sentences(|| {
+        (0..40_000usize).map(|i| (0..12).map(|k| format!("w{}", (i * 7919 + k * k * 104_729 + i * k) % 5000)).collect())
+    });
+    let count = |mb: usize| {
+        let glove = small().window(8).memory_mb(mb).temporary_folder(parent.path());
+        let counts = glove.count(&text, &mut quiet).unwrap();
+        let files = std::fs::read_dir(parent.path()).unwrap().count();
+        let records = records_of(&counts);
+        (records, files)
+    };
+    let (small, _) = count(16);
+    let (large, _) = count(2000);
+    assert!(small.len() > 700_000, "{}", small.len());
+    assert!(small == large);
+    assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "temporary files are removed");
+}
+
+#[test]
+fn it_learns_what_belongs_together_and_its_loss_falls() {
+    for deterministic in [false, true] {
+        let counts = small().count(&stories(), &mut quiet).unwrap();
+        let mut ends = 0;
+        let model = small()
+            .deterministic(deterministic)
+            .fit(&counts, &mut |p: &Progress| {
+                ends += usize::from(p.epoch_end);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(ends, 15);
+        assert!(model.losses().is_sorted_by(|a, b| a > b), "{:?}", model.losses());
+        let v = model.into_vectors();
+        let words: Vec<&str> = v.words().filter(|w| *w != "the").collect();
+        let same = words.iter().filter(|w| v.most_similar(&[w], &[], 1).unwrap()[0].0[..3] == w[..3]).count();
+        assert!(same * 10 > words.len() * 9, "{same} of {}", words.len());
+    }
+}
+
+#[test]
+fn deterministic_runs_give_the_same_bits_at_any_number_of_threads() {
+    let train = |threads| small().epochs(3).deterministic(true).threads(threads).train(&stories()).unwrap().to_array();
+    let one = train(1);
+    assert_eq!(one, train(2));
+    assert_eq!(one, train(4));
+}
+
+#[test]
+fn counts_can_be_saved_and_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("counts");
+    let counts = small().count(&stories(), &mut quiet).unwrap();
+    counts.save(&path).unwrap();
+    let glove = small().deterministic(true).epochs(2);
+    let again = Cooccurrences::open(&path, 1).unwrap();
+    assert_eq!((again.len(), again.pairs()), (counts.len(), counts.pairs()));
+    let (a, b) = (glove.fit(&counts, &mut quiet).unwrap(), glove.fit(&again, &mut quiet).unwrap());
+    assert_eq!(a.into_vectors().to_array(), b.into_vectors().to_array());
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [0, 5, 15, 16, 200, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(matches!(Cooccurrences::open(&path, 1), Err(Error::Format { .. })), "cut at {cut}");
+    }
+}
+
+#[test]
+fn wrong_settings_and_texts_are_clear_errors() {
+    for (glove, wanted) in [
+        (small().dim(0), "dim: expected a number above 0, found 0"),
+        (small().window(0), "window: expected a number above 0, found 0"),
+        (small().epochs(0), "epochs: expected a number above 0, found 0"),
+        (small().memory_mb(1), "memory_mb: expected at least 16, found 1"),
+        (small().x_max(0.0), "x_max: expected a number above 0, found 0"),
+        (small().lr(f32::NAN), "lr: expected a number above 0, found NaN"),
+        (small().min_count(1 << 40), "expected words that stand at least"),
+        (small().temporary_folder("/does/not/exist"), "/does/not/exist"),
+    ] {
+        let e = glove.train(&stories()).unwrap_err().to_string();
+        assert!(e.contains(wanted), "{e}\n{wanted}");
+    }
+    let empty = TrainingText::sentences(std::iter::empty::<Vec<String>>);
+    assert!(small().train(&empty).unwrap_err().to_string().contains("empty text"));
+    let alone = TrainingText::sentences(|| (0..9).map(|_| vec!["word".to_string()]));
+    assert!(small().train(&alone).unwrap_err().to_string().contains("expected words near each other"));
+}
