@@ -6,6 +6,9 @@
 //! A temporary name begins with [`TEMPORARY`]; a process that is killed leaves one behind, which
 //! [`remove_leftovers`] clears away when the folder is used next.
 //!
+//! Inside a folder that has no name yet nobody looks for files, so there [`write_file`] writes them plainly, and they are given to the
+//! disk with their folder: waiting for the disk is what saving costs.
+//!
 //! A folder cannot replace another one atomically, so [`write_folder`] never replaces: whoever keeps several states of
 //! something gives each its own name, and reads the newest.
 
@@ -34,13 +37,17 @@ pub const TEMPORARY: &str = ".tmp-";
 /// [`Error::Io`] if anything cannot be written; what was at `path` before is untouched then, and nothing is left behind.
 pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
-    let temporary = Temporary::beside(path);
-    let written = (|| {
-        let mut file = BufWriter::with_capacity(1 << 16, File::create(&temporary.path)?);
+    let create = |path: &Path| -> io::Result<File> {
+        let mut file = BufWriter::with_capacity(1 << 16, File::create(path)?);
         write(&mut file)?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        temporary.rename(path)
-    })();
+        file.into_inner().map_err(io::IntoInnerError::into_error)
+    };
+    let written = if path.parent().is_some_and(is_temporary) {
+        create(path).map(drop)
+    } else {
+        let temporary = Temporary::beside(path);
+        create(&temporary.path).and_then(|file| file.sync_all()).and_then(|()| temporary.rename(path))
+    };
     written.map_err(|e| Error::io(path, e))
 }
 
@@ -81,7 +88,7 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
     };
     for entry in entries {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+        if is_temporary(&entry.path()) {
             remove_any(&entry.path()).map_err(|e| Error::io(entry.path(), e))?;
         }
     }
@@ -113,6 +120,10 @@ impl Drop for Temporary {
         // After a rename there is nothing by this name; after an error it is the error that is told.
         let _ = remove_any(&self.path);
     }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
 }
 
 fn remove_any(path: &Path) -> io::Result<()> {
@@ -188,10 +199,11 @@ mod tests {
         assert!(names(folder.path()).is_empty());
         let fills = |temporary: &Path| {
             fs::create_dir(temporary.join("sub")).unwrap();
+            write_file(temporary.join("plain"), |file| file.write_all(b"x"))?;
             fs::write(temporary.join("sub/whole"), "x").map_err(|e| Error::io(temporary, e))
         };
         write_folder(&path, fills).unwrap();
-        assert_eq!(names(&path), ["sub"]);
+        assert_eq!(names(&path), ["plain", "sub"]);
         assert!(write_folder(&path, fills).is_err(), "a folder is never replaced");
         remove(&path).unwrap();
         assert!(names(folder.path()).is_empty());

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`data`] | batches: from examples by index, from one long row of tokens |
+//! | [`trainer`] | the loop: steps, validation, checkpoints, resuming |
 //! | [`optimizer`] | SGD, Adam, AdamW; groups of parameters; clipping |
 //! | [`schedule`] | the learning rate as a function of the step |
 //! | [`metrics`] | mean loss, accuracy, precision, recall, F1 |
@@ -15,6 +16,10 @@ pub mod history;
 pub mod metrics;
 pub mod optimizer;
 pub mod schedule;
+pub mod trainer;
 
 pub use optimizer::{Adam, AdamW, Optimizer, ParameterGroup, Rule, Sgd, clip_grad_norm};
 pub use schedule::Schedule;
+pub use trainer::{
+    BatchSize, Best, Existing, RunFolder, StopReason, TrainEvent, TrainObserver, TrainReport, Trainer, evaluate,
+};

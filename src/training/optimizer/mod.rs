@@ -164,7 +164,7 @@ pub fn clip_grad_norm(gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
 }
 
 /// What makes a gradient of norm `norm` one of at most `max_norm`; PyTorch's formula.
-pub(super) fn clip_factor(norm: f64, max_norm: f64) -> f32 {
+pub(crate) fn clip_factor(norm: f64, max_norm: f64) -> f32 {
     (max_norm / (norm + 1e-6)).min(1.0) as f32
 }
 

@@ -1,0 +1,111 @@
+//! What a run tells while it goes on.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// Something that happened in a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum TrainEvent<'a> {
+    /// The run begins, or goes on.
+    #[non_exhaustive]
+    Start {
+        /// Steps done before: 0 for a new run.
+        step: u64,
+        /// Steps in all, if they are known beforehand.
+        total_steps: Option<u64>,
+    },
+    /// The parameters were moved.
+    #[non_exhaustive]
+    Step {
+        /// Steps done, this one included.
+        step: u64,
+        /// Steps in all, if they are known beforehand.
+        total_steps: Option<u64>,
+        /// Epochs done, with the part of the present one where its length is known.
+        epoch: f64,
+        /// The mean training loss of this step's batches, natural logarithm.
+        loss: f64,
+        /// The learning rate.
+        lr: f64,
+        /// The norm of all gradients, before clipping.
+        grad_norm: f64,
+        /// Tokens of this step's batches.
+        tokens: usize,
+        /// Speed of this step.
+        tokens_per_second: f64,
+    },
+    /// An epoch ended.
+    #[non_exhaustive]
+    Epoch {
+        /// Steps done.
+        step: u64,
+        /// Epochs done.
+        epoch: u64,
+    },
+    /// The validation data were gone through.
+    #[non_exhaustive]
+    Validation {
+        /// Steps done.
+        step: u64,
+        /// The mean loss, natural logarithm.
+        loss: f64,
+        /// Whether it is the lowest so far.
+        best: bool,
+    },
+    /// A checkpoint was written.
+    #[non_exhaustive]
+    Saved {
+        /// Steps done.
+        step: u64,
+        /// Its folder.
+        path: &'a Path,
+    },
+    /// The run is over.
+    #[non_exhaustive]
+    End {
+        /// Steps done.
+        step: u64,
+        /// Why.
+        reason: StopReason,
+    },
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// All steps or epochs are done.
+    Finished,
+    /// The validation loss did not fall any more.
+    EarlyStopping,
+    /// The observer asked for it.
+    Observer,
+}
+
+/// Listens to a run, and may stop it: after [`ControlFlow::Break`] the run saves its checkpoint and ends.
+///
+/// Closures are observers:
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::training::{TrainEvent, TrainObserver};
+///
+/// let mut steps = 0;
+/// let mut count = |event: &TrainEvent<'_>| {
+///     steps += u32::from(matches!(event, TrainEvent::Step { .. }));
+///     if steps < 10 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// };
+/// let observer: &mut dyn TrainObserver = &mut count;
+/// # let _ = observer;
+/// ```
+pub trait TrainObserver {
+    /// Called on the thread that trains.
+    fn on_event(&mut self, event: &TrainEvent<'_>) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(&TrainEvent<'_>) -> ControlFlow<()>> TrainObserver for F {
+    fn on_event(&mut self, event: &TrainEvent<'_>) -> ControlFlow<()> {
+        self(event)
+    }
+}

@@ -1,0 +1,106 @@
+//! One step, and one validation.
+
+use crate::error::{Error, Result};
+use crate::kernels::parallel::team;
+use crate::nn::{Module, train_mode};
+use crate::random::Rng;
+use crate::tensor::{Gradients, Tensor, no_grad};
+use crate::training::Optimizer;
+use crate::training::data::{Batch, BatchSource};
+use crate::training::metrics::LossMean;
+use crate::training::optimizer::clip_factor;
+
+/// What a batch counts for.
+pub trait BatchSize {
+    /// The number of tokens, for the speed.
+    fn n_tokens(&self) -> usize;
+
+    /// The number of labels that the mean loss of the batch is over: its weight in a mean over batches.
+    fn n_labels(&self) -> usize;
+}
+
+impl BatchSize for Batch {
+    fn n_tokens(&self) -> usize {
+        self.n_tokens()
+    }
+
+    fn n_labels(&self) -> usize {
+        self.n_labels()
+    }
+}
+
+/// What is the same in all steps of a run.
+pub(super) struct Step<'f, F> {
+    pub(super) seed: u64,
+    pub(super) max_norm: Option<f64>,
+    pub(super) loss: &'f F,
+}
+
+/// What a step found.
+pub(super) struct Moved {
+    pub(super) loss: f64,
+    pub(super) grad_norm: f64,
+}
+
+/// Keeps the numbers of dropout apart from those that data sources draw by the same seed and step.
+const DROPOUT: u64 = u64::from_be_bytes(*b"dropout\0");
+
+impl<F> Step<'_, F> {
+    /// Moves the model by the mean gradient of some batches, each weighted by its labels; `step` counts from 0.
+    pub(super) fn run<M, B>(&self, step: u64, model: &mut M, optimizer: &mut Optimizer, batches: &[B]) -> Result<Moved>
+    where
+        M: Module + Send + Sync,
+        B: BatchSize + Sync,
+        F: Fn(&M, &B) -> Result<Tensor> + Sync,
+    {
+        let mut rng = Rng::stream(self.seed ^ DROPOUT, step);
+        let not_finite = |what: &str, found| Error::NotFinite { what: format!("{what} in step {}", step + 1), found };
+        let labels: usize = batches.iter().map(BatchSize::n_labels).sum();
+        let share = |batch: &B| match labels {
+            0 => 1.0 / batches.len() as f64,
+            labels => batch.n_labels() as f64 / labels as f64,
+        };
+        team(|| {
+            let (mut mean, mut gradients) = (0.0, Gradients::default());
+            for batch in batches {
+                let loss = train_mode(&mut rng, || (self.loss)(model, batch))?;
+                let value = f64::from(loss.item()?);
+                if !value.is_finite() {
+                    return Err(not_finite("loss", value));
+                }
+                mean += share(batch) * value;
+                gradients.accumulate(loss.backward_from(Tensor::full(loss.shape(), share(batch) as f32))?)?;
+            }
+            let grad_norm = gradients.norm();
+            if !grad_norm.is_finite() {
+                return Err(not_finite("norm of the gradients", grad_norm));
+            }
+            let scale = self.max_norm.map_or(1.0, |max_norm| clip_factor(grad_norm, max_norm));
+            optimizer.step_scaled(model, &gradients, scale)?;
+            Ok(Moved { loss: mean, grad_norm })
+        })
+    }
+}
+
+/// The mean loss over an epoch of batches, without gradients and dropout, each batch weighted by its labels. The source stands
+/// where it stood before afterwards.
+///
+/// # Errors
+/// [`Error::Argument`] if the source is endless; what the source and `loss` return.
+pub fn evaluate<M: Sync, B: BatchSize + Send + Sync>(
+    model: &M,
+    source: &mut (impl BatchSource<Batch = B> + ?Sized),
+    loss: &(impl Fn(&M, &B) -> Result<Tensor> + Sync),
+) -> Result<LossMean> {
+    if source.batches_per_epoch().is_none() {
+        return Err(Error::argument("validation data", "a source whose epochs end", "an endless one"));
+    }
+    let start = source.state();
+    let mut mean = LossMean::default();
+    while let Some(batch) = source.next_batch()? {
+        let loss = team(|| no_grad(|| loss(model, &batch)))?;
+        mean.add(f64::from(loss.item()?), batch.n_labels());
+    }
+    source.restore(&start)?;
+    Ok(mean)
+}

@@ -1,0 +1,148 @@
+//! A run that is killed with SIGKILL at any moment always resumes, and ends with the bits of one that was not.
+//!
+//! The test starts its own program as the run, kills it again and again, and lets the last one end.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use loquat::checkpoint::Checkpoint;
+use loquat::nn::{Dropout, Embedding, Linear};
+use loquat::training::data::{Batch, SequentialWindows, TokenStream};
+use loquat::training::{AdamW, Existing, Optimizer, RunFolder, Trainer};
+use loquat::{Result, Rng, Tensor, ops};
+
+/// The folder of the run, in the environment of the program that is killed.
+const FOLDER: &str = "LOQUAT_TEST_KILL_FOLDER";
+const STEPS: u64 = 600;
+
+struct Bigram {
+    embedding: Embedding,
+    dropout: Dropout,
+    head: Linear,
+}
+loquat::module!(Bigram { embedding, head });
+
+fn loss(model: &Bigram, batch: &Batch) -> Result<Tensor> {
+    let hidden = model.dropout.forward(&model.embedding.forward(&batch.input_ids)?)?;
+    ops::cross_entropy(&model.head.forward(&hidden)?, batch.labels.as_ref().unwrap())
+}
+
+fn model() -> Bigram {
+    let mut rng = Rng::seed(1);
+    Bigram {
+        embedding: Embedding::init(50, 32, 0.5, &mut rng).unwrap(),
+        dropout: Dropout::new(0.1),
+        head: Linear::init(32, 50, true, &mut rng).unwrap(),
+    }
+}
+
+/// Trains to the end, from the last checkpoint, with a checkpoint every few milliseconds.
+fn run(folder: &Path) -> Result<()> {
+    let windows = |from: u32, to: u32| {
+        let ids = (from..to).map(|i| i.wrapping_mul(2_654_435_761) % 50).collect();
+        SequentialWindows::new(TokenStream::from_ids(ids), 16, 4)
+    };
+    let (mut train, mut validation) = (windows(0, 3000)?.shuffle(7), windows(3000, 3100)?);
+    let mut optimizer = Optimizer::new(AdamW::default())?;
+    let report = Trainer::steps(STEPS)
+        .accumulate(2)
+        .validate(&mut validation, 50)
+        .save_every(20)
+        .folder(RunFolder::new(folder).existing(Existing::Resume).file("config.json", "{}"))
+        .run(&mut model(), &mut optimizer, &mut train, loss)?;
+    assert_eq!(report.steps, STEPS);
+    Ok(())
+}
+
+/// Not a test of its own: the program that [`a_killed_run_always_resumes`] starts and kills.
+#[test]
+fn child() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        run(Path::new(&folder)).unwrap();
+    }
+}
+
+fn start(folder: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--test-threads=1"])
+        .env(FOLDER, folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn last_step(folder: &Path) -> Option<PathBuf> {
+    RunFolder::new(folder).last_checkpoint().unwrap()
+}
+
+#[test]
+fn a_killed_run_always_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (killed, whole) = (folder.path().join("killed"), folder.path().join("whole"));
+    let mut rng = Rng::seed(2026);
+    let (mut kills, mut in_the_middle) = (0, 0);
+    while kills < 20 {
+        let mut child = start(&killed);
+        std::thread::sleep(Duration::from_micros(5_000 + rng.below(120_000) as u64));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(!messages.contains("panicked"), "{messages}");
+        kills += 1;
+        // Whatever the moment, what stands under its name is whole.
+        if let Some(checkpoint) = last_step(&killed) {
+            Checkpoint::open(&checkpoint).unwrap().load_into(&mut model()).unwrap();
+            in_the_middle += usize::from(!checkpoint.ends_with(format!("step-{STEPS:08}")));
+        }
+        if killed.join("model.safetensors").exists() {
+            Checkpoint::open(&killed).unwrap().load_into(&mut model()).unwrap();
+        }
+    }
+    assert!(in_the_middle > 0, "the run was over before it was killed");
+    for folder in [&killed, &whole] {
+        let output = start(folder).wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let bytes = |folder: &Path, name: &str| std::fs::read(last_step(folder).unwrap().join(name)).unwrap();
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        assert_eq!(bytes(&killed, name), bytes(&whole, name), "{name}");
+    }
+    let best = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(best(&killed), best(&whole));
+    for entry in std::fs::read_dir(killed.join("checkpoints")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with("step-"), "left behind: {name}");
+    }
+}
+
+/// A file that may not grow: what a full disk does, by the shell's limit. The last checkpoint stays whole.
+#[test]
+fn a_write_that_fails_halfway_leaves_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let mut child = start(folder.path());
+    while last_step(folder.path()).is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = last_step(folder.path()).unwrap();
+    // 8 blocks of 512 or 1024 bytes: less than the weights.
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("trap '' XFSZ; ulimit -f 8; exec '{}' child --exact --test-threads=1", program.display()))
+        .env(FOLDER, folder.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let messages = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(messages.contains("File too large"), "{messages}");
+    assert_eq!(last_step(folder.path()), Some(before.clone()));
+    Checkpoint::open(before).unwrap().load_into(&mut model()).unwrap();
+    Checkpoint::open(folder.path()).map(|best| best.load_into(&mut model()).unwrap()).ok();
+}
