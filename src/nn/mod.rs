@@ -12,11 +12,13 @@
 //! | [`attention`], [`kv_cache`] | attention with its projections; keys and values kept between steps |
 //! | [`feed_forward`], [`transformer`] | encoder and decoder blocks, stacks of them |
 //! | [`positions`] | sinusoidal and learned positions |
+//! | [`conv`] | convolution over positions |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
 //!
 //! This floor must not know models.
 
 pub mod attention;
+pub mod conv;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
@@ -30,6 +32,7 @@ pub mod recurrent;
 pub mod transformer;
 
 pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig};
+pub use conv::{Conv1d, Conv1dConfig};
 pub use dropout::{Dropout, train_mode};
 pub use embedding::Embedding;
 pub use feed_forward::{FeedForward, FeedForwardConfig};

@@ -12,6 +12,7 @@
 //! | [`matmul`] | products of matrices and batches of them; `linear` |
 //! | [`attention`] | scaled dot-product attention, and what it may see |
 //! | [`rope`] | rotary positions |
+//! | [`conv`] | convolution over positions, maximum over them |
 //! | [`recurrent`] | plain RNN, LSTM, GRU over whole sequences |
 //! | [`norm`] | layer and RMS normalisation |
 //! | [`embedding`] | rows by id |
@@ -23,6 +24,7 @@
 pub mod activation;
 pub mod arithmetic;
 pub mod attention;
+pub mod conv;
 pub mod dropout;
 pub mod embedding;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub mod shape;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionMask};
+pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
