@@ -6,6 +6,7 @@
 //! | [`trainer`] | the loop: steps, validation, checkpoints, resuming |
 //! | [`optimizer`] | SGD, Adam, AdamW; groups of parameters; clipping |
 //! | [`schedule`] | the learning rate as a function of the step |
+//! | [`loss`] | the loss of language modelling |
 //! | [`metrics`] | mean loss, accuracy, precision, recall, F1 |
 //! | [`history`] | what a run did, step by step, as CSV and JSON |
 //!
@@ -13,11 +14,14 @@
 
 pub mod data;
 pub mod history;
+pub mod loss;
 pub mod metrics;
 pub mod optimizer;
 pub mod schedule;
 pub mod trainer;
 
+pub use history::History;
+pub use loss::next_token_loss;
 pub use optimizer::{Adam, AdamW, Optimizer, ParameterGroup, Rule, Sgd, clip_grad_norm};
 pub use schedule::Schedule;
 pub use trainer::{
