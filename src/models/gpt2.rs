@@ -151,7 +151,7 @@ impl Gpt2Config {
                 return Err(config_error(key, "a number from 1 to 2^28 - 1", size));
             }
         }
-        if self.n_embd % self.n_head != 0 {
+        if !self.n_embd.is_multiple_of(self.n_head) {
             let expected = format!("a divisor of n_embd = {}", self.n_embd);
             return Err(config_error("n_head", &expected, self.n_head));
         }

@@ -547,7 +547,7 @@ mod tests {
         for (i, config) in configs().iter().enumerate() {
             let encoder = Encoder::init(config, 1, i == 1, &mut Rng::seed(5)).unwrap();
             let (causal, none) = (AttentionMask::causal(), AttentionMask::none());
-            check_layer("encoder", &encoder, &[x.clone()], |layer, x| layer.forward(&x[0], &causal));
+            check_layer("encoder", &encoder, std::slice::from_ref(&x), |layer, x| layer.forward(&x[0], &causal));
             let decoder = Decoder::init(config, 1, i == 1, &mut Rng::seed(5)).unwrap();
             let inputs = [x.clone(), memory.clone()];
             check_layer("decoder", &decoder, &inputs, |layer, x| layer.forward(&x[0], &x[1], &causal, &none));

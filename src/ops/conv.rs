@@ -327,7 +327,7 @@ mod tests {
         }
         // Maxima further apart than the difference quotient's step.
         let x = Tensor::from_vec((0..24).map(|i| ((i * 7) % 24) as f32 * 0.3).collect(), &[2, 3, 4]).unwrap();
-        check("max", &[x.clone()], |x| max_over_time(&x[0], None));
+        check("max", std::slice::from_ref(&x), |x| max_over_time(&x[0], None));
         check("max of some", &[x], |x| max_over_time(&x[0], Some(&[0, 3])));
     }
 
