@@ -1,5 +1,7 @@
 //! A checkpoint of `transformers` gives its logits, gradients and greedy text (`tests/fixtures/make_gpt2.py`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use loquat::checkpoint::{Checkpoint, save_pretrained};

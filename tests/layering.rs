@@ -1,5 +1,7 @@
 //! Each floor of the house uses only the floors below it (`docs/architecture.md`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

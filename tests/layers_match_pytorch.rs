@@ -197,7 +197,8 @@ fn operations() {
     let none = |_: &Inputs<'_>| AttentionMask::none();
     let causal = |_: &Inputs<'_>| AttentionMask::causal();
     let padding = |i: &Inputs<'_>| AttentionMask::padding(&i.ids("seen"));
-    let masks: [(&str, Attention, &dyn Fn(&Inputs<'_>) -> AttentionMask); 9] = [
+    type Mask<'a> = &'a dyn Fn(&Inputs<'_>) -> AttentionMask;
+    let masks: [(&str, Attention, Mask<'_>); 9] = [
         ("plain", attention(2, 2), &none),
         ("one", attention(1, 1), &none),
         ("causal", attention(3, 3), &causal),

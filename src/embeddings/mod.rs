@@ -10,7 +10,7 @@
 //! | [`glove`] | [`Glove`]: counting in bounded memory, AdaGrad |
 //! | `phrases` | words that stand together become one |
 //! | `training` | what trainers share: reading, counting, drawing, shared tables |
-//! | [`format`] | files of word2vec, GloVe, fastText, NumPy |
+//! | [`mod@format`] | files of word2vec, GloVe, fastText, NumPy |
 //!
 //! What is here knows kernels, text and files; it uses no tensor and no tape, because its gradients have closed forms.
 

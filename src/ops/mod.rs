@@ -15,9 +15,9 @@
 //! | [`conv`] | convolution over positions, maximum over them |
 //! | [`recurrent`] | plain RNN, LSTM, GRU over whole sequences |
 //! | [`norm`] | layer and RMS normalisation |
-//! | [`embedding`] | rows by id |
+//! | [`mod@embedding`] | rows by id |
 //! | [`loss`] | cross-entropy, binary cross-entropy, mean squared error |
-//! | [`dropout`] | random zeros |
+//! | [`mod@dropout`] | random zeros |
 //!
 //! This floor must not know parameters or names.
 

@@ -182,7 +182,7 @@ pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
 /// Tensors of one shape joined along a new axis.
 ///
 /// # Errors
-/// As for [`concat`].
+/// As for [`concat()`].
 pub fn stack(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
     let widened = tensors
         .iter()

@@ -1,7 +1,7 @@
 //! NumPy: the matrix as `NAME.npy`, the words beside as `NAME.words.txt`, one a line.
 //!
 //! Both are read by one line of Python each, and the matrix needs no copy: it is mapped, so opening 400 000 vectors
-//! takes milliseconds and the system shares its pages between processes. See [`MappedFile`](crate::mapped::MappedFile) for what
+//! takes milliseconds and the system shares its pages between processes. See [`MappedFile`] for what
 //! mapping asks of the file.
 
 use std::io::Write;

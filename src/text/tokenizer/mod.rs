@@ -41,7 +41,7 @@ pub use train::TokenizerTrainer;
 
 use crate::{Error, Result};
 
-/// Text to token ids and back: see the [module's documentation](self).
+/// Text to token ids and back: one for every kind of vocabulary.
 ///
 /// All reading methods take `&self`; one tokenizer serves any number of threads.
 #[derive(Clone)]
