@@ -35,6 +35,15 @@ pub enum TrainEvent<'a> {
         /// Speed of this step.
         tokens_per_second: f64,
     },
+    /// The first step found trainable parameters that the loss does not depend on. Told once, if there are any: a part of the
+    /// model that is not used, or a mistake.
+    #[non_exhaustive]
+    WithoutGradient {
+        /// Steps done.
+        step: u64,
+        /// The parameters' paths.
+        paths: &'a [String],
+    },
     /// An epoch ended.
     #[non_exhaustive]
     Epoch {

@@ -41,12 +41,12 @@ const HISTORY: &str = "history.csv";
 /// What to do with a run that the folder holds already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Existing {
-    /// An error: nothing is lost by mistake.
+    /// An error, also for any other model: nothing is lost by mistake.
     #[default]
     Refuse,
     /// Go on from its last checkpoint; begin anew if there is none.
     Resume,
-    /// Remove its checkpoints and begin anew.
+    /// Remove its weights and checkpoints and begin anew.
     Replace,
 }
 
@@ -139,25 +139,27 @@ impl<'a> RunFolder<'a> {
     pub(super) fn open(&self) -> Result<Option<PathBuf>> {
         let folder = self.path.join(CHECKPOINTS);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let checkpoints = self.checkpoints()?;
+        let checkpoints = self.checkpoints()?.into_iter().map(|(_, path)| path);
+        let weights = Some(self.path.join(MODEL)).filter(|path| path.exists());
+        let mut found = checkpoints.chain(weights);
         match self.existing {
-            Existing::Refuse if !checkpoints.is_empty() => {
-                let found = checkpoints[0].1.display();
-                return Err(Error::argument(
-                    "folder of the run",
-                    "one without a run (or say resume or replace)",
-                    found,
-                ));
+            Existing::Refuse => {
+                if let Some(path) = found.next() {
+                    let expected = "one without a model (or say resume or replace)";
+                    return Err(Error::argument("folder of the run", expected, path.display()));
+                }
             }
-            Existing::Replace => checkpoints.iter().try_for_each(|(_, path)| atomic::remove(path))?,
-            _ => {}
+            Existing::Replace => found.try_for_each(atomic::remove)?,
+            Existing::Resume => {}
         }
-        for folder in [&folder, &self.path] {
-            atomic::remove_leftovers(folder)?;
-        }
-        // What cannot be written is better known before the first step than after the last.
-        self.hooks.iter().try_for_each(|write| write(&self.path))?;
+        [&folder, &self.path].into_iter().try_for_each(atomic::remove_leftovers)?;
         self.last_checkpoint()
+    }
+
+    /// Writes what the caller adds into the folder itself. What cannot be written is better known before the first step than after
+    /// the last; but nothing is written over the files of a run that does not fit.
+    pub(super) fn write_files(&self) -> Result<()> {
+        self.hooks.iter().try_for_each(|write| write(&self.path))
     }
 
     /// Replaces the folder's own weights.

@@ -275,7 +275,7 @@ impl<'a, B> Trainer<'a, B> {
         let step = Step { seed: self.seed, max_norm: self.max_norm, loss: &loss };
         let start = TrainEvent::Start { step: course.progress.step, total_steps };
         self.tell(&mut course, start);
-        let mut batches_seen = true;
+        let (mut batches_seen, mut first) = (true, true);
         let reason = loop {
             if let Some(reason) = self.reason_to_stop(&course) {
                 break reason;
@@ -288,8 +288,8 @@ impl<'a, B> Trainer<'a, B> {
                 batches_seen = true;
                 let begun = Instant::now();
                 optimizer.set_lr_factor(self.schedule.factor(course.progress.step));
-                let Moved { loss: mean_loss, grad_norm } =
-                    step.run(course.progress.step, model, optimizer, &batches)?;
+                let Moved { loss: mean_loss, grad_norm, without_gradient } =
+                    step.run(course.progress.step, model, optimizer, &batches, std::mem::take(&mut first))?;
                 let tokens = batches.iter().map(BatchSize::n_tokens).sum();
                 drop(batches);
                 let seconds = begun.elapsed().as_secs_f64().max(1e-9);
@@ -312,6 +312,9 @@ impl<'a, B> Trainer<'a, B> {
                     tokens_per_second: tokens as f64 / seconds,
                 };
                 self.tell(&mut course, event);
+                if !without_gradient.is_empty() {
+                    self.tell(&mut course, TrainEvent::WithoutGradient { step: step_number, paths: &without_gradient });
+                }
                 let last = Row {
                     epoch: train.batches_per_epoch().map(|_| course.progress.epoch as f64 + in_epoch),
                     lr: Some(optimizer.lr()),
@@ -361,21 +364,22 @@ impl<'a, B> Trainer<'a, B> {
             unlogged: None,
             asked_to_stop: false,
         };
-        let Some(path) = self.folder.as_ref().map(RunFolder::open).transpose()?.flatten() else {
-            return Ok(course);
-        };
-        let state = load_checkpoint(&path, model, optimizer)?;
-        for (name, ours, theirs) in
-            [("seed", self.seed, state.seed), ("accumulate", self.accumulate as u64, state.accumulate as u64)]
-        {
-            if ours != theirs {
-                return Err(Error::argument(name, format!("{theirs}, as in {}", path.display()), ours));
+        let Some(folder) = &self.folder else { return Ok(course) };
+        if let Some(path) = folder.open()? {
+            let state = load_checkpoint(&path, model, optimizer)?;
+            for (name, ours, theirs) in
+                [("seed", self.seed, state.seed), ("accumulate", self.accumulate as u64, state.accumulate as u64)]
+            {
+                if ours != theirs {
+                    return Err(Error::argument(name, format!("{theirs}, as in {}", path.display()), ours));
+                }
             }
+            train.restore(&state.data)?;
+            state.history.into_iter().for_each(|row| course.history.push(row));
+            course.saved = Some(state.progress.step);
+            course.progress = state.progress;
         }
-        train.restore(&state.data)?;
-        state.history.into_iter().for_each(|row| course.history.push(row));
-        course.saved = Some(state.progress.step);
-        course.progress = state.progress;
+        folder.write_files()?;
         Ok(course)
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Step<'f, F> {
 pub(super) struct Moved {
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
+    /// Trainable parameters that got no gradient, if that was asked.
+    pub(super) without_gradient: Vec<String>,
 }
 
 /// Keeps the numbers of dropout apart from those that data sources draw by the same seed and step.
@@ -47,7 +49,14 @@ const DROPOUT: u64 = u64::from_be_bytes(*b"dropout\0");
 
 impl<F> Step<'_, F> {
     /// Moves the model by the mean gradient of some batches, each weighted by its labels; `step` counts from 0.
-    pub(super) fn run<M, B>(&self, step: u64, model: &mut M, optimizer: &mut Optimizer, batches: &[B]) -> Result<Moved>
+    pub(super) fn run<M, B>(
+        &self,
+        step: u64,
+        model: &mut M,
+        optimizer: &mut Optimizer,
+        batches: &[B],
+        report: bool,
+    ) -> Result<Moved>
     where
         M: Module + Send + Sync,
         B: BatchSize + Sync,
@@ -77,7 +86,8 @@ impl<F> Step<'_, F> {
             }
             let scale = self.max_norm.map_or(1.0, |max_norm| clip_factor(grad_norm, max_norm));
             optimizer.step_scaled(model, &gradients, scale)?;
-            Ok(Moved { loss: mean, grad_norm })
+            let without_gradient = if report { model.without_gradient(&gradients) } else { Vec::new() };
+            Ok(Moved { loss: mean, grad_norm, without_gradient })
         })
     }
 }

@@ -195,6 +195,7 @@ fn epochs_are_counted_and_the_history_has_a_row_where_one_is_due() {
             let name = match event {
                 TrainEvent::Start { total_steps, .. } => format!("start of {total_steps:?}"),
                 TrainEvent::Step { step, epoch, .. } => format!("step {step} at {epoch:.2}"),
+                TrainEvent::WithoutGradient { paths, .. } => paths.join(" "),
                 TrainEvent::Epoch { epoch, .. } => format!("epoch {epoch}"),
                 TrainEvent::Validation { step, .. } => format!("validation {step}"),
                 TrainEvent::Saved { .. } => "saved".into(),
@@ -224,6 +225,70 @@ fn epochs_are_counted_and_the_history_has_a_row_where_one_is_due() {
     let steps: Vec<u64> = report.history.rows().iter().map(|row| row.step).collect();
     assert_eq!(steps, [3, 4, 6]);
     assert_eq!(report.history.column("val_loss").len(), 2);
+}
+
+#[test]
+fn parameters_without_a_gradient_are_told_once() {
+    let mut told = Vec::new();
+    let mut model = (model(), model());
+    struct Two<'m>(&'m mut (Bigram, Bigram));
+    impl Module for Two<'_> {
+        fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m crate::nn::Parameter)) {
+            self.0.0.visit(path, f);
+            self.0.1.visit("unused", f);
+        }
+        fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut crate::nn::Parameter)) {
+            self.0.0.visit_mut(path, f);
+            self.0.1.visit_mut("unused", f);
+        }
+    }
+    Trainer::steps(3)
+        .observe(&mut |event: &TrainEvent<'_>| {
+            if let TrainEvent::WithoutGradient { step, paths } = event {
+                told.push((*step, paths.to_vec()));
+            }
+            ControlFlow::Continue(())
+        })
+        .run(&mut Two(&mut model), &mut optimizer(), &mut windows(), |model, batch| loss(&model.0.0, batch))
+        .unwrap();
+    let paths = ["unused.embedding.weight", "unused.head.weight", "unused.head.bias"].map(String::from);
+    assert_eq!(told, [(1, paths.to_vec())]);
+}
+
+#[test]
+fn parameters_and_moments_stay_in_their_memory() {
+    let (mut model, mut optimizer) = (model(), optimizer());
+    let places = |model: &Bigram| -> Vec<*const f32> {
+        model.parameters().iter().map(|(_, p)| p.tensor().data().as_ptr()).collect()
+    };
+    let before = places(&model);
+    Trainer::steps(3).run(&mut model, &mut optimizer, &mut windows(), loss).unwrap();
+    assert_eq!(places(&model), before, "a step writes in place");
+}
+
+#[test]
+fn a_run_that_does_not_fit_changes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let with = |existing: Existing, config: &str, n_hidden: usize| {
+        let mut rng = Rng::seed(3);
+        let mut model = Bigram {
+            embedding: Embedding::init(7, n_hidden, 0.5, &mut rng).unwrap(),
+            dropout: Dropout::new(0.0),
+            head: Linear::init(n_hidden, 7, true, &mut rng).unwrap(),
+        };
+        let folder = RunFolder::new(path).existing(existing).file("config.json", config);
+        Trainer::steps(3).folder(folder).run(&mut model, &mut optimizer(), &mut windows(), loss)
+    };
+    with(Existing::Refuse, "8", 8).unwrap();
+    let config = || std::fs::read_to_string(path.join("config.json")).unwrap();
+    assert!(matches!(with(Existing::Resume, "9", 9), Err(Error::Load(_))));
+    assert_eq!(config(), "8");
+    std::fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    assert!(matches!(with(Existing::Refuse, "9", 9), Err(Error::Argument { .. })), "somebody's model is here");
+    assert_eq!(config(), "8");
+    with(Existing::Replace, "9", 9).unwrap();
+    assert_eq!(config(), "9");
 }
 
 #[test]
