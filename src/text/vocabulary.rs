@@ -15,13 +15,13 @@
 //! ```
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::Corpus;
+use crate::checkpoint::atomic;
 use crate::{Error, Result};
 
 /// How often each word of a text occurs.
@@ -263,15 +263,9 @@ impl Vocabulary {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let write = || -> std::io::Result<()> {
-            let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-            for (word, count) in self.iter() {
-                writeln!(file, "{}\t{count}", escape(word))?;
-            }
-            file.into_inner().map_err(|e| e.into_error())?.sync_all()
-        };
-        write().map_err(|e| Error::io(path, e))
+        atomic::write_file(path, |file| {
+            self.iter().try_for_each(|(word, count)| writeln!(file, "{}\t{count}", escape(word)))
+        })
     }
 
     /// Reads what [`save`](Vocabulary::save) wrote.

@@ -21,6 +21,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::atomic;
 use crate::{Error, Result};
 
 /// One line of a [`History`].
@@ -229,13 +230,7 @@ impl History {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let text = if is_json(path) { self.to_json() } else { self.to_csv() };
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let temporary = Path::new(&temporary);
-        std::fs::write(temporary, text).and_then(|()| std::fs::rename(temporary, path)).map_err(|e| {
-            let _ = std::fs::remove_file(temporary); // it may not exist
-            Error::io(path, e)
-        })
+        atomic::write_file(path, |file| file.write_all(text.as_bytes()))
     }
 
     /// Reads a file: CSV, or JSON where its name ends in `.json`.

@@ -344,8 +344,19 @@ impl Tokenizer {
         {
             return chars.encode(text);
         }
+        if let Some(words) = &self.byte_level
+            && words.covers(text)
+        {
+            return words.encode(self.inner.get_model(), text);
+        }
         let encoding = guard("encoding", || self.inner.encode_fast(text, false));
         Ok(encoding.map_err(|e| self.explain(text, e))?.get_ids().to_vec())
+    }
+
+    /// How many bytes of text are best encoded at once: little where the library keeps some hundred bytes for each,
+    /// much where a word need be looked up once only.
+    pub(crate) fn block_bytes(&self) -> usize {
+        if self.chars.is_some() || self.byte_level.is_some() { 1 << 20 } else { 1 << 16 }
     }
 
     fn encode_one(&self, input: Input<'_>, options: &EncodeOptions) -> Result<Encoding> {

@@ -8,6 +8,7 @@ use tokenizers::{
     AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
 };
 
+use super::byte_level::ByteLevelWords;
 use super::chars::CharTable;
 use super::{Special, Tokenizer, guard, stream};
 use crate::mapped::{Load, MappedFile};
@@ -87,6 +88,7 @@ impl Tokenizer {
             vocab_size: 0,
             decoding: stream::Decoding::Tokens,
             chars: None,
+            byte_level: None,
         };
         tokenizer.refresh();
         tokenizer.guess_roles();
@@ -99,6 +101,7 @@ impl Tokenizer {
         self.vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         self.decoding = stream::Decoding::of(self.inner.get_decoder());
         self.chars = CharTable::of(&self.inner, &vocab);
+        self.byte_level = ByteLevelWords::of(&self.inner);
     }
 
     fn guess_roles(&mut self) {

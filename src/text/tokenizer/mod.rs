@@ -17,6 +17,7 @@
 //! Truncation and padding that a file prescribes are kept when it is saved, but (as in `transformers`) not obeyed: what
 //! an [`EncodeOptions`] does not say is not done.
 
+mod byte_level;
 mod chars;
 mod encode;
 mod load;
@@ -39,6 +40,7 @@ pub use special::Special;
 pub use stream::DecodeStream;
 pub use train::TokenizerTrainer;
 
+use crate::checkpoint::atomic;
 use crate::{Error, Result};
 
 /// Text to token ids and back: one for every kind of vocabulary.
@@ -59,6 +61,8 @@ pub struct Tokenizer {
     decoding: stream::Decoding,
     /// For tokenizers that do nothing but look characters up, the characters.
     chars: Option<chars::CharTable>,
+    /// For tokenizers that split as GPT-2 does, what the short cut needs.
+    byte_level: Option<byte_level::ByteLevelWords>,
 }
 
 impl Tokenizer {
@@ -221,7 +225,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_whole(path.as_ref(), self.to_json()?.as_bytes())
+        let json = self.to_json()?;
+        atomic::write_file(path, |file| file.write_all(json.as_bytes()))
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` into a folder, which is made if need be; `transformers` opens
@@ -244,7 +249,7 @@ impl Tokenizer {
             }
         }
         let json = serde_json::to_string_pretty(&config).map_err(|e| Error::Tokenizer(e.to_string()))?;
-        write_whole(&folder.join("tokenizer_config.json"), json.as_bytes())
+        atomic::write_file(folder.join("tokenizer_config.json"), |file| file.write_all(json.as_bytes()))
     }
 
     /// The content of `tokenizer.json`.
@@ -300,23 +305,6 @@ fn guard<T>(what: &str, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T
             Err(Error::Tokenizer(format!("{what}: the tokenizer's file asks for the impossible: {reason}")))
         }
     }
-}
-
-/// Writes beside the target and renames over it.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = Path::new(&temporary);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(temporary)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, path)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(temporary); // it may not exist
-        Error::io(path, e)
-    })
 }
 
 #[cfg(test)]

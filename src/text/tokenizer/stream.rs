@@ -166,22 +166,31 @@ fn is_byte_token(token: &str) -> bool {
         && token.get(3..5).is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok())
 }
 
-/// GPT-2's alphabet: the byte that each of its 256 characters stands for, by character; all are below U+0144.
+/// GPT-2's alphabet: the character that stands for each byte. Those that can be seen stand for themselves.
+static CHAR_OF: LazyLock<[char; 256]> = LazyLock::new(|| {
+    let mut next = 0x100;
+    std::array::from_fn(|byte| {
+        if matches!(byte as u8, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) {
+            return byte as u8 as char;
+        }
+        next += 1;
+        char::from_u32(next - 1).expect("one of the 68 characters from U+0100 on")
+    })
+});
+
+/// The other way round; all characters are below U+0144.
 static BYTE_OF: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
     let mut bytes = [None; 0x144];
-    let mut next = 0x100;
     for byte in 0..=255u8 {
-        let printable = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-        let char = if printable {
-            usize::from(byte)
-        } else {
-            next += 1;
-            next - 1
-        };
-        bytes[char] = Some(byte);
+        bytes[char_of(byte) as usize] = Some(byte);
     }
     bytes
 });
+
+/// The character that stands for a byte in byte-level vocabularies.
+pub(super) fn char_of(byte: u8) -> char {
+    CHAR_OF[usize::from(byte)]
+}
 
 /// Appends the bytes of a byte-level token; one that has another character in it stands for itself, as added tokens do.
 pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {

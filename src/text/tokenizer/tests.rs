@@ -63,6 +63,22 @@ fn byte_level_text_comes_back_as_it_was() {
 }
 
 #[test]
+fn short_cuts_give_the_ids_of_the_long_way() {
+    let text = TEXTS.concat().repeat(3);
+    let prefix = TokenizerTrainer::byte_level_bpe().vocab_size(300).prefix_space(true).train([&text]).unwrap();
+    let prefixed = TokenizerTrainer::byte_level_bpe().vocab_size(300).train([format!(" {text}")]).unwrap();
+    assert_eq!(prefix.vocab(), prefixed.vocab());
+    let all = small().into_iter().chain(published()).chain([("prefix", prefix)]);
+    for (name, tokenizer) in all {
+        let plain = EncodeOptions::default().special_tokens(false);
+        for text in TEXTS.into_iter().chain([text.as_str()]) {
+            let long = tokenizer.encode_with(text, &plain).map(|encoding| encoding.input_ids).ok();
+            assert_eq!(tokenizer.encode_without_special(text).ok(), long, "{name} {text:?}");
+        }
+    }
+}
+
+#[test]
 fn special_tokens_are_left_out_or_kept_as_asked() {
     let (_, bpe) = &small()[0];
     let eos = bpe.eos_token_id().unwrap();

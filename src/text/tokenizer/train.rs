@@ -26,7 +26,7 @@ use tokenizers::{
 };
 
 use super::chars::EVERY_CHAR;
-use super::{Special, Tokenizer, guard};
+use super::{Special, Tokenizer, byte_level, guard};
 use crate::text::Corpus;
 use crate::{Error, Result};
 
@@ -260,6 +260,9 @@ impl TokenizerTrainer {
         counts: &mut Counts,
     ) -> Result<()> {
         let count = |texts: &[S]| -> Result<Counts> {
+            if self.kind == Kind::ByteLevelBpe && !self.lowercase {
+                return Ok(count_byte_level(texts, self.prefix_space));
+            }
             let mut counts = Counts::new();
             for text in texts {
                 if self.kind == Kind::Chars && !self.lowercase {
@@ -452,6 +455,25 @@ fn count_chars(text: &str, counts: &mut Counts) {
     for (c, n) in ascii.chain(rest) {
         *counts.entry(c.to_string()).or_default() += n;
     }
+}
+
+fn count_byte_level<S: AsRef<str>>(texts: &[S], prefix_space: bool) -> Counts {
+    let mut counts: HashMap<&str, u64> = HashMap::new();
+    let mut prefixed: Counts = Counts::new();
+    for text in texts.iter().map(AsRef::as_ref) {
+        if prefix_space && !text.is_empty() && !text.starts_with(' ') {
+            byte_level::words(&format!(" {text}")).for_each(|word| *prefixed.entry(word.into()).or_default() += 1);
+        } else {
+            byte_level::words(text).for_each(|word| *counts.entry(word).or_default() += 1);
+        }
+    }
+    let mut spelled = Counts::with_capacity(counts.len());
+    for (word, n) in counts.into_iter().chain(prefixed.iter().map(|(word, &n)| (word.as_str(), n))) {
+        let mut key = String::with_capacity(2 * word.len());
+        byte_level::push_spelled(word, &mut key);
+        *spelled.entry(key).or_default() += n;
+    }
+    spelled
 }
 
 fn count_words(frame: &tokenizers::Tokenizer, text: &str, counts: &mut Counts) -> tokenizers::Result<()> {

@@ -260,10 +260,8 @@ mod tokenize {
     use super::*;
     use crate::text::{Corpus, Tokenizer};
 
-    /// Bytes that one thread encodes at once: small, because the library keeps some hundred bytes for each.
-    const BLOCK: usize = 1 << 16;
-    /// Blocks in flight.
-    const BLOCKS: usize = 32;
+    /// Bytes of text in memory at once.
+    const PIECE: usize = 4 << 20;
 
     /// Encodes a corpus into memory. After each file comes the token `end`, if there is one.
     ///
@@ -308,7 +306,7 @@ mod tokenize {
         let mut any = false;
         for path in corpus.paths() {
             let mut text = String::new();
-            for piece in Corpus::open(path)?.pieces(BLOCK * BLOCKS) {
+            for piece in Corpus::open(path)?.pieces(PIECE) {
                 text.push_str(&piece?);
                 let whole = encode_blocks(&text, tokenizer, false, &mut put)?;
                 text.drain(..whole);
@@ -333,10 +331,11 @@ mod tokenize {
         all: bool,
         put: &mut impl FnMut(&[u32]) -> Result<()>,
     ) -> Result<usize> {
+        let block = tokenizer.block_bytes();
         let mut blocks = Vec::new();
         let mut start = 0;
         while start < text.len() {
-            let end = match border(text, start + BLOCK) {
+            let end = match border(text, start + block) {
                 Some(end) => end,
                 None if all => text.len(),
                 None => break,
@@ -353,12 +352,13 @@ mod tokenize {
     /// The first border of a block from `from` on: behind a line feed between what is no white space (runs of white space
     /// are split by what follows them). Where the next few blocks have none, as in a text of one endless line, before a
     /// single space between two words.
-    pub(super) fn border(text: &str, from: usize) -> Option<usize> {
+    fn border(text: &str, from: usize) -> Option<usize> {
+        const LOOK: usize = 1 << 18;
         let bytes = text.as_bytes();
         let no_space = |i: usize| bytes.get(i).is_some_and(|b| !b.is_ascii_whitespace() && b.is_ascii());
         let line = |i: usize| bytes[i - 1] == b'\n' && no_space(i - 2) && no_space(i);
-        let line = (from.max(2)..bytes.len()).take(4 * BLOCK).find(|&i| line(i));
-        let enough = bytes.len() > from.saturating_add(4 * BLOCK);
+        let line = (from.max(2)..bytes.len()).take(LOOK).find(|&i| line(i));
+        let enough = bytes.len() > from.saturating_add(LOOK);
         line.or_else(|| {
             let space = |i: usize| bytes[i] == b' ' && no_space(i - 1) && no_space(i + 1);
             enough.then(|| (from.max(1)..bytes.len()).find(|&i| space(i))).flatten()
