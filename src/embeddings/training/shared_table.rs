@@ -12,8 +12,8 @@
 //!   those relaxed loads and stores. To the processor they are the plain moves that relaxed operations compile to, only
 //!   wider; x86 never tears an aligned 4-byte element of a vector move.
 //!
-//! Measured on two cores of an AMD EPYC (Zen 4), skip-gram, 100 dimensions, whole runs on 12.9 million words: see the
-//! table in `docs/performance.md`. The scalar loops cost a third of the speed or more, hence the assembly.
+//! The scalar loops are an instruction per element and direction, for rows whose arithmetic is an instruction per sixteen;
+//! what that costs in a whole run still has to be measured on a quiet machine.
 
 #![allow(unsafe_code)]
 
