@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn two_rounds_join_three_words() {
-        let one = Phrases::new().threshold(3.0).learn(&text()).unwrap();
+        let one = Phrases::new().threshold(5.0).learn(&text()).unwrap();
         assert!(one.score("new", "york").is_some() && one.score("york", "new").is_none());
         assert!(one.pairs().iter().all(|p| ["new", "york"].contains(&p.0)), "{:?}", one.pairs());
         assert_eq!(one.join(["a", "new", "york", "times"]), ["a", "new_york", "times"]);

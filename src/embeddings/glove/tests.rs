@@ -77,7 +77,8 @@ fn little_memory_spills_and_changes_nothing() {
     let parent = tempfile::tempdir().unwrap();
     // More pairs than the smallest table holds.
     let text = TrainingText::sentences(|| {
-        (0..40_000usize).map(|i| (0..12).map(|k| format!("w{}", (i * 7919 + k * k * 104_729 + i * k) % 5000)).collect())
+        (0..40_000usize)
+            .map(|i| (0..12).map(|k| format!("w{}", (i * 7919 + k * k * 104_729 + i * k) % 30_011)).collect())
     });
     let count = |mb: usize| {
         let glove = small().window(8).memory_mb(mb).temporary_folder(parent.path());
@@ -106,7 +107,9 @@ fn it_learns_what_belongs_together_and_its_loss_falls() {
             })
             .unwrap();
         assert_eq!(ends, 15);
-        assert!(model.losses().is_sorted_by(|a, b| a > b), "{:?}", model.losses());
+        // Near the bottom an epoch may lie a little above the one before it.
+        assert!(model.losses().is_sorted_by(|a, b| *b < 1.05 * a), "{:?}", model.losses());
+        assert!(model.losses()[14] < 0.01 * model.losses()[0], "{:?}", model.losses());
         let v = model.into_vectors();
         let words: Vec<&str> = v.words().filter(|w| *w != "the").collect();
         let same = words.iter().filter(|w| v.most_similar(&[w], &[], 1).unwrap()[0].0[..3] == w[..3]).count();
