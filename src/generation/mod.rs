@@ -17,6 +17,7 @@
 pub mod config;
 pub mod processor;
 pub mod sampler;
+#[cfg(feature = "tokenizers")]
 pub mod stopping;
 #[cfg(feature = "tokenizers")]
 pub mod text;

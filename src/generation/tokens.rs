@@ -130,6 +130,7 @@ impl<M: CausalLm> Tokens<'_, M> {
     }
 
     /// Ends the text for a reason that lies outside the loop.
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn stop(&mut self, reason: StopReason) {
         self.stopped.get_or_insert(reason);
     }

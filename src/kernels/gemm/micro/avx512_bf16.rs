@@ -97,23 +97,3 @@ pub(in crate::kernels::gemm) unsafe fn join_rows(src: *const f32, width: usize, 
         }
     }
 }
-
-/// Rounds a run of numbers to bf16, two to a group; what is missing of the last group is zero.
-///
-/// # Safety
-///
-/// * the processor has AVX512-BF16; `x` may be read for `len` elements, `groups` written for half as many, rounded up.
-#[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
-pub(in crate::kernels::gemm) unsafe fn round_run(x: *const f32, len: usize, groups: *mut u32) {
-    for i in (0..len).step_by(32) {
-        let n = (len - i).min(32);
-        let mask = |n: usize| if n >= 16 { !0 } else { (1u16 << n) - 1 };
-        // SAFETY: masked loads and stores touch the elements that exist only; the types are bits to each other.
-        unsafe {
-            let low = _mm512_maskz_loadu_ps(mask(n), x.add(i));
-            let high = _mm512_maskz_loadu_ps(mask(n.saturating_sub(16)), x.wrapping_add(i + 16));
-            let half = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_mask_storeu_epi32(groups.add(i / 2).cast(), mask(n.div_ceil(2)), half);
-        }
-    }
-}
