@@ -12,7 +12,7 @@
 use super::Attention;
 use super::forward::{keys_len, masked, pack_keys, pack_queries, product, row_of_tiles, unpack};
 use super::heads::{Heads, HeadsMut};
-use super::softmax::{BLOCK, Rescale, UpdateBackward};
+use super::softmax::{BLOCK, Dropped, Rescale, UpdateBackward};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL};
@@ -171,6 +171,7 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                         scores,
                         dp,
                         masked,
+                        dropped: Dropped::new(shape, batch * shape.n_heads + head, queries(panel).start, first_key),
                         lse: &lanes(lse_panels),
                         delta: &lanes(delta_panels),
                         p: &mut p[column..],

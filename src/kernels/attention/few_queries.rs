@@ -8,10 +8,10 @@ use std::ops::Range;
 use super::Attention;
 use super::forward::{Args, row_of_tiles};
 use super::heads::Heads;
-use super::softmax::{BLOCK, UpdateRow};
+use super::softmax::{BLOCK, Dropped, UpdateRow};
 use super::visible::Visible;
-use crate::kernels::gemm::driver::{even, tile};
-use crate::kernels::gemm::micro::{MicroKernel, PANEL};
+use crate::kernels::gemm::driver::even;
+use crate::kernels::gemm::micro::{MicroKernel, PANEL, tile};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
@@ -124,7 +124,10 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
             rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
             for r in 0..n {
                 let scores = &mut scores[r * BLOCK..][..keys.len()];
-                let factor = kernel.isa().run(UpdateRow { scores, max: &mut max[r], sum: &mut sum[r] });
+                let (head, i) = rows.head_and_query(r);
+                let dropped = Dropped::new(shape, rows.batch * shape.n_heads + head, i, first);
+                let (max, sum) = (&mut max[r], &mut sum[r]);
+                let factor = kernel.isa().run(UpdateRow { scores, dropped, max, sum });
                 if factor != 1.0 {
                     out[r * dim..][..dim].iter_mut().for_each(|o| *o *= factor);
                 }
@@ -192,7 +195,7 @@ pub(super) fn probs<K: MicroKernel>(
                 }
                 for row in probs.chunks_mut(keys) {
                     let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
-                    kernel.isa().run(UpdateRow { scores: row, max: &mut max, sum: &mut sum });
+                    kernel.isa().run(UpdateRow { scores: row, dropped: None, max: &mut max, sum: &mut sum });
                     let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
                     row.iter_mut().for_each(|p| *p *= factor);
                 }

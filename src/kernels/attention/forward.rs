@@ -2,10 +2,10 @@
 
 use super::Attention;
 use super::heads::{Heads, HeadsMut};
-use super::softmax::{BLOCK, Masked, Rescale, Running, Update};
+use super::softmax::{BLOCK, Dropped, Masked, Rescale, Running, Update};
 use super::visible::Visible;
-use crate::kernels::gemm::driver::{even, tile};
-use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL};
+use crate::kernels::gemm::driver::even;
+use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, tile};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
@@ -87,7 +87,8 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
                 let masked = unsafe { masked(kernel, &visible, queries(panel), see, added) };
                 let mut alpha = [0.0; PANEL];
                 let running = &mut running[panel];
-                let moved = kernel.isa().run(Update { scores, masked, running, alpha: &mut alpha });
+                let dropped = Dropped::new(shape, batch * shape.n_heads + head, queries(panel).start, first_key);
+                let moved = kernel.isa().run(Update { scores, masked, dropped, running, alpha: &mut alpha });
                 let out = &mut out_panels[panel * panel_len..][..dim * PANEL];
                 if moved && first_key > all.start {
                     kernel.isa().run(Rescale { rows: out, factors: &alpha });

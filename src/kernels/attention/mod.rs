@@ -93,6 +93,20 @@ pub struct Attention<'a> {
     pub key_mask: Option<&'a [bool]>,
     /// Any further mask of single scores.
     pub mask: Mask<'a>,
+    /// Dropout of the probabilities, none if absent; [`attention_probs`] gives them before it.
+    pub dropout: Option<Dropout>,
+}
+
+/// Dropout of the probabilities, of which no mask is kept: the same as [`dropout`](super::vecmath::dropout) on the matrices
+/// `[B, H, T, S]` (as long as they have less than 2³² elements), the same in the backward as in the forward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of being dropped, in (0, 1].
+    pub p: f32,
+    /// Seed of the hash.
+    pub seed: u64,
+    /// Place of the first element.
+    pub offset: u64,
 }
 
 impl<'a> Attention<'a> {
@@ -112,6 +126,7 @@ impl<'a> Attention<'a> {
             key_lengths: None,
             key_mask: None,
             mask: Mask::None,
+            dropout: None,
         }
     }
 
@@ -138,6 +153,7 @@ impl<'a> Attention<'a> {
             "attention: one key length a sequence, at most {keys}"
         );
         assert!(self.key_mask.is_none_or(|m| m.len() == batch * keys), "attention: the key mask is {batch} × {keys}");
+        assert!(self.dropout.is_none_or(|d| d.p > 0.0 && d.p <= 1.0), "attention: a probability of dropout in (0, 1]");
         self.mask.check(self);
     }
 }

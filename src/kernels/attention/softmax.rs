@@ -3,9 +3,10 @@
 //! Scores are `[keys, PANEL]`, queries in the lanes.
 
 use super::visible::Visible;
+use super::{Attention, Dropout};
 use crate::kernels::gemm::micro::PANEL;
-use crate::kernels::simd::{Isa, SimdOp};
-use crate::kernels::vecmath::exp_below_overflow as exp;
+use crate::kernels::simd::{Isa, MAX_LANES, SimdOp};
+use crate::kernels::vecmath::{GOLDEN, Keep, exp_below_overflow as exp};
 
 /// Keys of a block.
 pub(super) const BLOCK: usize = 128;
@@ -55,12 +56,46 @@ impl Masked<'_> {
     }
 }
 
+/// Dropout of a block's probabilities: the place of that of query i and key j is `i · keys + j`, counted on over heads
+/// and sequences.
+#[derive(Clone, Copy)]
+pub(super) struct Dropped {
+    keep: Keep,
+    /// The place of the block's first, multiplied as the hash wants it.
+    place: u32,
+    /// What a step to the next query adds to it.
+    step: u32,
+}
+
+impl Dropped {
+    /// Dropout of the block that begins at a query and key of the `matrix`-th matrix, if there is any.
+    pub(super) fn new(shape: &Attention<'_>, matrix: usize, query: usize, key: usize) -> Option<Dropped> {
+        let Dropout { p, seed, offset } = shape.dropout?;
+        let place = ((matrix * shape.queries + query) * shape.keys + key) as u64;
+        let place = place.wrapping_add(offset);
+        let keep = Keep::new(p, seed, place >> 32);
+        let [place, step] = [place as u32, shape.keys as u32].map(|x| x.wrapping_mul(GOLDEN));
+        Some(Dropped { keep, place, step })
+    }
+
+    /// The place in each lane, the lanes `step` apart.
+    #[inline(always)]
+    fn lanes<I: Isa>(&self, isa: I, first: usize, step: u32) -> I::I32 {
+        let mut places = [0; MAX_LANES];
+        for (i, place) in (first as u32..).zip(&mut places) {
+            *place = self.place.wrapping_add(i.wrapping_mul(step)) as i32;
+        }
+        isa.load_i32(&places)
+    }
+}
+
 /// Turns a block's scores into probabilities relative to the new maximum.
 ///
 /// Returns whether the maximum moved for any query; then `alpha` has the factors for what was summed before.
 pub(super) struct Update<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) masked: Option<Masked<'a>>,
+    pub(super) dropped: Option<Dropped>,
     pub(super) running: &'a mut Running,
     pub(super) alpha: &'a mut [f32; PANEL],
 }
@@ -70,7 +105,7 @@ impl SimdOp for Update<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> bool {
-        let Update { scores, masked, running, alpha } = self;
+        let Update { scores, masked, dropped, running, alpha } = self;
         if let Some(masked) = masked {
             masked.apply(isa, scores);
         }
@@ -112,6 +147,14 @@ impl SimdOp for Update<'_> {
             isa.store(&mut running.sum[i..], isa.mul_add(before, factor, sum));
             isa.store(&mut running.max[i..], max);
             isa.store(&mut alpha[i..], factor);
+            if let Some(dropped) = dropped {
+                let (mut place, step) = (dropped.lanes(isa, i, dropped.step), isa.splat_i32(GOLDEN as i32));
+                for row in scores.chunks_exact_mut(PANEL) {
+                    let kept = dropped.keep.lanes(isa, isa.load(&row[i..]), place);
+                    isa.store(&mut row[i..], kept);
+                    place = isa.add_i32(place, step);
+                }
+            }
         }
         moved
     }
@@ -141,6 +184,7 @@ impl SimdOp for Rescale<'_> {
 /// [`Update`] for one query whose scores lie in a row; returns the factor for what was summed before.
 pub(super) struct UpdateRow<'a> {
     pub(super) scores: &'a mut [f32],
+    pub(super) dropped: Option<Dropped>,
     pub(super) max: &'a mut f32,
     pub(super) sum: &'a mut f32,
 }
@@ -150,7 +194,7 @@ impl SimdOp for UpdateRow<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> f32 {
-        let UpdateRow { scores, max, sum } = self;
+        let UpdateRow { scores, dropped, max, sum } = self;
         let old = *max;
         let mut maxima = isa.splat(old);
         for part in scores.chunks(I::LANES) {
@@ -170,6 +214,14 @@ impl SimdOp for UpdateRow<'_> {
             }
         }
         let block = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        if let Some(dropped) = dropped {
+            let mut place = dropped.lanes(isa, 0, GOLDEN);
+            for part in scores.chunks_mut(I::LANES) {
+                let kept = dropped.keep.lanes(isa, isa.load_partial(part), place);
+                isa.store_partial(part, kept);
+                place = isa.add_i32(place, isa.splat_i32(GOLDEN.wrapping_mul(I::LANES as u32) as i32));
+            }
+        }
         let [before, factors, block] = [*sum, factor, block].map(|x| isa.splat(x));
         *sum = isa.to_array(isa.mul_add(before, factors, block))[0];
         factor
@@ -178,11 +230,12 @@ impl SimdOp for UpdateRow<'_> {
 
 /// The way back through a block: from scores and `dp = dO·Vᵀ` to probabilities and `ds = p ∘ (dp − delta)`.
 ///
-/// Rows of `p` and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for queries that see nothing.
+/// With dropout `p` is what is left of the probabilities, and `dp` is dropped likewise. Rows of `p` and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for queries that see nothing.
 pub(super) struct UpdateBackward<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) dp: &'a [f32],
     pub(super) masked: Option<Masked<'a>>,
+    pub(super) dropped: Option<Dropped>,
     pub(super) lse: &'a [f32; PANEL],
     pub(super) delta: &'a [f32; PANEL],
     pub(super) p: &'a mut [f32],
@@ -195,17 +248,29 @@ impl SimdOp for UpdateBackward<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let UpdateBackward { scores, dp, masked, lse, delta, p, ds, ld } = self;
+        let UpdateBackward { scores, dp, masked, dropped, lse, delta, p, ds, ld } = self;
         if let Some(masked) = masked {
             masked.apply(isa, scores);
         }
         for i in (0..PANEL).step_by(I::LANES) {
             let (lse, delta) = (isa.load(&lse[i..]), isa.load(&delta[i..]));
             let outputs = p.chunks_mut(ld).zip(ds.chunks_mut(ld));
-            for ((s, dp), (p, ds)) in scores.chunks_exact(PANEL).zip(dp.chunks_exact(PANEL)).zip(outputs) {
+            let rows = scores.chunks_exact(PANEL).zip(dp.chunks_exact(PANEL)).zip(outputs);
+            let Some(dropped) = dropped else {
+                for ((s, dp), (p, ds)) in rows {
+                    let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
+                    isa.store(&mut p[i..], prob);
+                    isa.store(&mut ds[i..], isa.mul(prob, isa.sub(isa.load(&dp[i..]), delta)));
+                }
+                continue;
+            };
+            let (mut place, step) = (dropped.lanes(isa, i, dropped.step), isa.splat_i32(GOLDEN as i32));
+            for ((s, dp), (p, ds)) in rows {
                 let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
-                isa.store(&mut p[i..], prob);
-                isa.store(&mut ds[i..], isa.mul(prob, isa.sub(isa.load(&dp[i..]), delta)));
+                let dp = dropped.keep.lanes(isa, isa.load(&dp[i..]), place);
+                isa.store(&mut p[i..], dropped.keep.lanes(isa, prob, place));
+                isa.store(&mut ds[i..], isa.mul(prob, isa.sub(dp, delta)));
+                place = isa.add_i32(place, step);
             }
         }
     }

@@ -90,13 +90,15 @@ impl Case {
                     continue;
                 }
                 let p: Vec<f64> = scores.iter().map(|s| (s - base).exp() / sum).collect();
-                let dp: Vec<f64> = (0..keys).map(|j| dot(d, &self.value[at_k(j)..][..dim])).collect();
+                let kept: Vec<f64> =
+                    (0..keys).map(|j| kept(shape, ((b * n_heads + h) * queries + i) * keys + j)).collect();
+                let dp: Vec<f64> = (0..keys).map(|j| kept[j] * dot(d, &self.value[at_k(j)..][..dim])).collect();
                 let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
                 for j in 0..keys {
                     let ds = p[j] * (dp[j] - delta) * shape.scale as f64;
                     for x in 0..dim {
-                        out[at_q(i) + x] += p[j] * self.value[at_k(j) + x] as f64;
-                        dvalue[at_k(j) + x] += p[j] * d[x] as f64;
+                        out[at_q(i) + x] += kept[j] * p[j] * self.value[at_k(j) + x] as f64;
+                        dvalue[at_k(j) + x] += kept[j] * p[j] * d[x] as f64;
                         dquery[at_q(i) + x] += ds * self.key[at_k(j) + x] as f64;
                         dkey[at_k(j) + x] += ds * q[x] as f64;
                     }
@@ -106,6 +108,14 @@ impl Case {
         let [out, lse, dquery, dkey, dvalue] = r.map(|x| x.into_iter().map(|x| x as f32).collect());
         Results { out, lse, dquery, dkey, dvalue }
     }
+}
+
+/// What dropout multiplies a probability by.
+fn kept(shape: &Attention<'_>, place: usize) -> f64 {
+    let Some(Dropout { p, seed, offset }) = shape.dropout else { return 1.0 };
+    let mut y = [0.0];
+    crate::kernels::vecmath::dropout(&[1.0], p, seed, offset + place as u64, &mut y);
+    y[0] as f64
 }
 
 /// What the masks add to a score: 0 or −∞, or what the user adds.
@@ -172,6 +182,18 @@ fn forward_and_backward_agree_with_the_definition() {
                 let shape = Attention { window: Some(70), ..shape };
                 assert_close(&case.run(&shape), &case.naive(&shape), &format!("{level:?} {shape:?}"));
             }
+        }
+    });
+}
+
+#[test]
+fn dropout_is_that_of_the_matrix_of_probabilities() {
+    for_each_level(|level| {
+        let dropout = Some(Dropout { p: 0.3, seed: 5, offset: 11 });
+        for (queries, keys, causal) in [(2, 140, false), (40, 40, true), (130, 150, false)] {
+            let shape = Attention { n_kv_heads: 2, causal, dropout, ..Attention::new(2, 4, queries, keys, 24) };
+            let case = Case::new(&shape);
+            assert_close(&case.run(&shape), &case.naive(&shape), &format!("{level:?} {shape:?}"));
         }
     });
 }

@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use super::Beta;
-use super::dots::{self, DotKernel, Factors, Output};
-use super::driver::{self, Product, finish};
+use super::driver::{self, Factors, Output, TileKernel};
+use super::f32::{self, Product, finish};
 use super::micro::{MicroKernel, PANEL};
 use super::operand::Operand;
 use super::packing::{SLACK, Source, pack_panel};
@@ -27,17 +27,21 @@ pub enum Precision {
 /// One product.
 pub(super) fn product(precision: Precision, product: Product<'_>) {
     if precision == Precision::F32 || !rounded(&product) {
-        driver::product(product, 1, [0; 3]);
+        f32::product(product, 1, [0; 2]);
     }
 }
 
 /// One product of rounded factors; false if the processor has no instruction for it.
 #[cfg(target_arch = "x86_64")]
 fn rounded(product: &Product<'_>) -> bool {
-    use super::micro::{avx512, avx512_bf16::Avx512Bf16};
+    use super::micro::{amx::AmxBf16, avx512, avx512_bf16::Avx512Bf16};
     use crate::kernels::simd::Avx512;
+    // The packing rounds with AVX512-BF16, which every processor with AMX has.
     let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
-    run(kernel, avx512::Tile(isa), product);
+    match AmxBf16::new() {
+        Some(kernel) => run(kernel, avx512::Tile(isa), product),
+        None => run(kernel, avx512::Tile(isa), product),
+    }
     true
 }
 
@@ -48,16 +52,17 @@ fn rounded(_: &Product<'_>) -> bool {
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-fn run<D: DotKernel<Sum = f32>, K: MicroKernel>(kernel: D, pack: K, product: &Product<'_>) {
+fn run<D: TileKernel<Sum = f32>, K: MicroKernel>(kernel: D, pack: K, product: &Product<'_>) {
     let Product { m, n, k, a, b, c, beta, epilogue } = *product;
     let factors = Rounded { pack, a, b, k };
     let finish = |i: usize, col: usize, row: &mut [f32]| finish(pack.isa(), &epilogue, row, i * n + col, col);
     let output = Output { c, load: beta == Beta::One, finish };
     // SAFETY: the product's shapes and lengths were checked; C is borrowed mutably as long as it lives.
-    unsafe { dots::product(kernel, (m, k.div_ceil(2), n), &factors, &output) };
+    unsafe { driver::product(kernel, (m, k.div_ceil(2), n), 1, &factors, &output) };
 }
 
 /// The factors, rounded as they are packed.
+#[derive(Clone, Copy)]
 struct Rounded<K> {
     /// What transposes and widens.
     pack: K,
@@ -109,9 +114,8 @@ impl<K: MicroKernel> Rounded<K> {
     }
 }
 
-/// See `micro::avx512_bf16::join_rows`.
 #[cfg(target_arch = "x86_64")]
-use super::micro::avx512_bf16::join_rows;
+use super::micro::avx512_bf16::{join_rows, round_run};
 
 /// See `micro::avx512_bf16::join_rows`.
 ///
@@ -129,8 +133,69 @@ unsafe fn join_rows(src: *const f32, width: usize, groups: usize, dst: *mut u32)
     }
 }
 
+/// See `micro::avx512_bf16::round_run`.
+///
+/// # Safety
+///
+/// As there.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn round_run(x: *const f32, len: usize, groups: *mut u32) {
+    for i in 0..len.div_ceil(2) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let half = |i: usize| if i < len { half::bf16::from_f32(*x.add(i)).to_bits() } else { 0 };
+            *groups.add(i) = u32::from(half(2 * i)) | u32::from(half(2 * i + 1)) << 16;
+        }
+    }
+}
+
+impl<K: MicroKernel> Rounded<K> {
+    /// Packs A row by row, `groups` to a row, and zero rows up to `mr`.
+    ///
+    /// # Safety
+    ///
+    /// * the rows are in A; the number of groups is a multiple of `CHUNK`; `dst` has room for `mr` rows and the slack.
+    unsafe fn pack_rows(&self, rows: Range<usize>, groups: Range<usize>, mr: usize, dst: *mut u32) {
+        let (width, len) = (rows.len(), groups.len());
+        let elements = self.k.saturating_sub(2 * groups.start).min(2 * len);
+        // SAFETY: the caller's promises; the buffer has room for a chunk and the slack.
+        unsafe {
+            if self.a.deep == 1 {
+                for i in 0..width {
+                    let row = dst.add(i * len);
+                    round_run(self.a.at(2 * groups.start, rows.start + i).data, elements, row);
+                    let used = elements.div_ceil(2);
+                    std::ptr::write_bytes(row.add(used), 0, len - used);
+                }
+            } else {
+                let mut buffer = [0u32; CHUNK * PANEL + SLACK];
+                for first in (0..len).step_by(CHUNK) {
+                    let chunk = groups.start + first..groups.start + first + CHUNK;
+                    self.pack(width, chunk, buffer.as_mut_ptr(), |pc, depth, buffer| {
+                        pack_panel(self.pack, self.a.at(pc, rows.start), width, width, depth, buffer);
+                        buffer
+                    });
+                    for i in (0..width).step_by(16) {
+                        let (src, dst) = (buffer.as_ptr().add(i), dst.add(i * len + first));
+                        self.pack.transpose(src.cast(), width, CHUNK, (width - i).min(16), dst.cast(), len);
+                    }
+                }
+            }
+            std::ptr::write_bytes(dst.add(width * len), 0, (mr - width) * len);
+        }
+    }
+}
+
 impl<K: MicroKernel> Factors for Rounded<K> {
-    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, _rows_of_a: bool, dst: *mut u32) {
+    fn packs_b(&self) -> bool {
+        !matches!(self.b, Operand::PanelsBf16(_))
+    }
+
+    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32) {
+        if let Some(mr) = rows_of_a {
+            // SAFETY: the caller's promises.
+            return unsafe { self.pack_rows(rows, groups, mr, dst) };
+        }
         let width = rows.len();
         // SAFETY: the caller's promises; the buffer has room for the chunk and the slack.
         unsafe {

@@ -1,163 +1,371 @@
-//! The loops around the micro-kernel, and the split over threads.
+//! The loops around the register tiles, and the split over threads: one driver for every precision.
+//!
+//! What is multiplied comes in 32-bit groups: one f32, two bf16, four int8. Packed A is `[groups, rows]`, packed B
+//! `[groups, PANEL]`.
 //!
 //! ```text
 //! tiles of C, one task each                           (threads)
 //!   for jc in steps of NC                             columns whose panels of B fit in the second-level cache
 //!     for pc in steps of KC                           a block of k
 //!       pack B[pc.., jc..] in panels of 32 columns
-//!       for ic in steps of mr                         a panel of A, packed into the first-level cache
-//!         for jr in steps of NR                       the micro-kernel
+//!       for ic in steps of mr                         a panel of A, packed, stays in the first-level cache
+//!         for jr in steps of NR                       the register tile
 //!         after the last block of k: bias, activation, residual
 //! ```
+//!
+//! What several tasks (or several `jc`) would pack is packed once, before: every task takes part in that until nothing is
+//! left, then goes on to its tile.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
-use super::operand::Operand;
-use super::packing::{SLACK, Source, pack_panel, with_scratch};
-use super::{Beta, Epilogue, Mat, few_rows};
+use super::micro::PANEL;
+use super::packing::{SLACK, with_scratch};
 use crate::kernels::parallel;
-use crate::kernels::simd::{Isa, SimdOp};
-use crate::kernels::vecmath::Activation;
 
-/// Depth of a block: a panel of A of this depth stays in a first-level cache of 32 KiB.
+/// Groups of a block: a panel of A of this depth stays in a first-level cache of 32 KiB.
 const KC: usize = 384;
 /// Columns of a block: with `KC`, what stays in a second-level cache of 1 MiB.
 const NC: usize = 512;
-/// Rows of A up to which the time is that of reading B.
-const FEW_ROWS: usize = 16;
-/// Multiply–adds below which a second thread does not pay.
-const MIN_WORK: usize = 1 << 19;
+/// The most groups of a factor that are packed before the tasks' tiles: 16 MiB.
+const SHARED: usize = 1 << 22;
+/// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it in its cache.
+const FLAT: usize = 256;
+/// The most rows of a tile, of any kernel.
+const MAX_MR: usize = 32;
 
-/// One product, as the loops see it.
+/// A register tile of sums of products of groups.
+pub(super) trait TileKernel: Copy + Send + Sync {
+    /// What sums are kept in: 32 bits.
+    type Sum: Copy + Default + Send;
+    /// Most rows of a tile.
+    const MR: usize;
+    /// Columns of a tile.
+    const NR: usize;
+    /// The number of groups that a step takes: packed factors are filled up with zeros to a multiple.
+    const STEP: usize;
+    /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of `[groups, rows]`; then `STEP` is
+    /// 16.
+    const ROWS_OF_A: bool;
+    /// Nanoseconds of a product of groups, about: decides how many threads are worth it.
+    const NS: f32;
+
+    /// Called by each thread before its first tile; what it returns is dropped after the last.
+    fn begin(self) -> impl Drop + Sized;
+
+    /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])` over a tile of `rows` × `NR`, ascending in `p`.
+    ///
+    /// # Safety
+    ///
+    /// * between `begin` and the drop of its result; `1 <= rows <= MR`; `groups` is a multiple of `STEP`;
+    /// * `a` is a packed panel of `rows` rows and `groups` groups; row `p` of B is `NR` groups at `p · PANEL`;
+    /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`.
+    unsafe fn tile(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut Self::Sum,
+        ldc: usize,
+        load: bool,
+    );
+}
+
+/// The factors of a product of groups.
+pub(super) trait Factors: Copy + Sync {
+    /// Whether `panel_b` packs; if not, it returns where the panel is.
+    fn packs_b(&self) -> bool;
+
+    /// The factors of the `i`-th product of a batch.
+    fn batch(&self, _i: usize) -> Self {
+        *self
+    }
+
+    /// Packs rows of A as `[groups, rows]`, or row by row with zero rows up to a number; groups past the end are zeros.
+    ///
+    /// # Safety
+    ///
+    /// * the rows are in A; `dst` has room for the panel and the slack.
+    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32);
+
+    /// Columns of B as `[groups, PANEL]`: packed into `dst`, or where they are; groups past the end are zeros.
+    ///
+    /// # Safety
+    ///
+    /// * the columns, at most `PANEL`, are in B and begin at a multiple of it; `dst` has room for the panel and the slack.
+    unsafe fn panel_b(&self, cols: Range<usize>, groups: Range<usize>, dst: *mut u32) -> *const u32;
+}
+
+/// A result, row by row, and what is done with the parts of its rows when their sums are complete.
 #[derive(Clone, Copy)]
-pub(super) struct Product<'a> {
-    pub(super) m: usize,
-    pub(super) n: usize,
-    pub(super) k: usize,
-    pub(super) a: Source,
-    pub(super) b: Operand,
-    pub(super) c: *mut f32,
-    pub(super) beta: Beta,
-    pub(super) epilogue: Epilogue<'a>,
+pub(super) struct Output<S, F> {
+    pub(super) c: *mut S,
+    pub(super) load: bool,
+    /// Called with row, first column and the sums.
+    pub(super) finish: F,
 }
 
-// SAFETY: the pointers come from slices that outlive the product: A and B are only read, and each element of C belongs
-// to one task.
-unsafe impl Sync for Product<'_> {}
-
-impl<'a> Product<'a> {
-    /// The shapes and lengths were checked by the caller.
-    pub(super) fn new(a: Mat<'a>, b: Operand, n: usize, c: &'a mut [f32], beta: Beta, epilogue: Epilogue<'a>) -> Self {
-        let (along, deep) = if a.transposed { (1, a.ld) } else { (a.ld, 1) };
-        let source = Source { data: a.data.as_ptr(), along, deep };
-        Product { m: a.rows, n, k: a.cols, a: source, b, c: c.as_mut_ptr(), beta, epilogue }
-    }
-}
-
-/// Runs `batch` products; `strides` lead from one to the next in A, B and C.
-pub(super) fn product(first: Product<'_>, batch: usize, strides: [usize; 3]) {
-    with_kernel(Run { first, batch, strides });
-}
-
-struct Run<'a> {
-    first: Product<'a>,
-    batch: usize,
-    strides: [usize; 3],
-}
-
-impl KernelOp for Run<'_> {
-    type Output = ();
-
-    fn run<K: MicroKernel>(self, kernel: K) {
-        let Run { first, batch, strides } = self;
-        let (m, n) = (first.m, first.n);
-        if m == 0 || n == 0 || batch == 0 {
-            return;
-        }
-        let few = m <= FEW_ROWS;
-        let (tile_m, tile_n) =
-            if few { (m, few_rows::columns(n, first.k, batch)) } else { tiles(m, n, first.k, batch, kernel) };
-        let (across, down) = (n.div_ceil(tile_n), m.div_ceil(tile_m));
-        let first = &first;
-        parallel::for_each(batch * across * down, |task| {
-            let (i, tile) = (task / (across * down), task % (across * down));
-            let rows = tile % down * tile_m..m.min((tile % down + 1) * tile_m);
-            let cols = tile / down * tile_n..n.min((tile / down + 1) * tile_n);
-            let mut one = *first;
-            one.a.data = one.a.data.wrapping_add(i * strides[0]);
-            one.b = one.b.offset(i * strides[1]);
-            one.c = one.c.wrapping_add(i * strides[2]);
-            // SAFETY: the tasks' tiles are disjoint parts of C, inside the lengths that were checked.
-            unsafe { if few { few_rows::block(kernel, &one, cols) } else { block(kernel, &one, rows, cols) } };
-        });
-    }
-}
-
-/// The size of a task's tile of C.
-fn tiles<K: MicroKernel>(m: usize, n: usize, k: usize, batch: usize, _: K) -> (usize, usize) {
-    let threads = parallel::threads();
-    let work = m.saturating_mul(n).saturating_mul(k.max(1)).saturating_mul(batch);
-    if threads == 1 || work < MIN_WORK || batch >= 4 * threads {
-        return (m, n);
-    }
-    // Two tasks a thread, so that one that is held up does not hold up all; columns first: B is packed by column.
-    let wanted = (2 * threads).div_ceil(batch).min(work / (MIN_WORK / 2));
-    let across = wanted.min(n.div_ceil(2 * PANEL)).max(1);
-    let tile_n = n.div_ceil(across).next_multiple_of(PANEL);
-    let down = wanted.div_ceil(n.div_ceil(tile_n)).min(m.div_ceil(2 * K::MR)).max(1);
-    (m.div_ceil(down).next_multiple_of(K::MR).min(m), tile_n.min(n))
-}
+// SAFETY: `c` comes from a slice that outlives the product, each element of which belongs to one task.
+unsafe impl<S: Send, F: Sync> Sync for Output<S, F> {}
 
 /// `total` cut into equal parts of at most `most`, rounded up to a multiple of `unit`.
 pub(in crate::kernels) fn even(total: usize, most: usize, unit: usize) -> usize {
     total.div_ceil(total.div_ceil(most).max(1)).next_multiple_of(unit)
 }
 
+/// How many tasks are worth it for work that takes `ns` on one thread.
+pub(super) fn tasks(ns: f32) -> usize {
+    const PARTS: usize = 1 << 10;
+    PARTS.div_ceil(parallel::chunk_len(PARTS, 1, ns / PARTS as f32))
+}
+
+/// How a product is cut.
+#[derive(Clone, Copy)]
+struct Plan {
+    m: usize,
+    k: usize,
+    n: usize,
+    /// Rows of a panel of A, groups and columns of a block.
+    mr: usize,
+    kc: usize,
+    nc: usize,
+    /// Rows and columns of a task.
+    tile_m: usize,
+    tile_n: usize,
+    /// Elements of a packed panel of A or B.
+    len_a: usize,
+    len_b: usize,
+    share_a: bool,
+    share_b: bool,
+}
+
+impl Plan {
+    fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool) -> Plan {
+        let wanted = tasks(K::NS * m as f32 * n as f32 * k as f32 * batch as f32).div_ceil(batch);
+        let (mut tile_m, mut tile_n) = (m, n);
+        if wanted > 1 {
+            let most = match m < FLAT {
+                true => n.div_ceil(wanted).max(2 * PANEL),
+                false => NC,
+            };
+            tile_n = even(n, most.min(n), PANEL);
+            let down = wanted.div_ceil(n.div_ceil(tile_n)).min(m.div_ceil(2 * K::MR));
+            tile_m = m.div_ceil(down.max(1));
+        }
+        let (mr, kc, nc) = (even(tile_m.min(m), K::MR, 1), even(k, KC, 16), even(tile_n.min(n), NC, PANEL));
+        // Whole panels, so that tasks share them.
+        let tile_m = tile_m.next_multiple_of(mr);
+        Plan {
+            m,
+            k,
+            n,
+            mr,
+            kc,
+            nc,
+            tile_m,
+            tile_n,
+            len_a: (if K::ROWS_OF_A { K::MR } else { mr } * kc + SLACK).next_multiple_of(16),
+            len_b: PANEL * kc + SLACK,
+            share_a: batch == 1 && n > nc && m * k <= SHARED,
+            share_b: batch == 1 && m > tile_m && packs_b && k * n <= SHARED,
+        }
+    }
+
+    /// Blocks of k, panels of A, panels of B.
+    fn counts(&self) -> (usize, usize, usize) {
+        (self.k.div_ceil(self.kc.max(1)).max(1), self.m.div_ceil(self.mr), self.n.div_ceil(PANEL))
+    }
+
+    /// The groups of a block of k, filled up to whole steps.
+    fn groups<K: TileKernel>(&self, block: usize) -> Range<usize> {
+        let start = block * self.kc;
+        start..start + self.kc.min(self.k - start).next_multiple_of(K::STEP)
+    }
+}
+
+/// The packing that is shared: of all panels, in units that any thread takes.
+struct Shared<'a, F> {
+    plan: Plan,
+    factors: &'a F,
+    /// Room for all panels of A and of B, as far as they are shared.
+    a: *mut u32,
+    b: *mut u32,
+    units: usize,
+    next: AtomicUsize,
+    done: AtomicUsize,
+}
+
+// SAFETY: every unit is packed by one thread, and read by others only after `done` says so.
+unsafe impl<F: Sync> Sync for Shared<'_, F> {}
+
+/// Panels of a unit.
+const UNIT: usize = 4;
+
+impl<F: Factors> Shared<'_, F> {
+    /// Takes part in the packing until all of it is done.
+    fn help<K: TileKernel>(&self) {
+        loop {
+            let unit = self.next.fetch_add(1, Ordering::Relaxed);
+            if unit >= self.units {
+                break;
+            }
+            // Counts the unit even if its packing panics, so that nobody waits for it.
+            struct Done<'a>(&'a AtomicUsize);
+            impl Drop for Done<'_> {
+                fn drop(&mut self) {
+                    self.0.fetch_add(1, Ordering::Release);
+                }
+            }
+            let _done = Done(&self.done);
+            self.pack::<K>(unit);
+        }
+        let mut rounds = 0;
+        while self.done.load(Ordering::Acquire) < self.units {
+            rounds += 1;
+            if rounds < 1000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+
+    fn pack<K: TileKernel>(&self, unit: usize) {
+        let plan = &self.plan;
+        let (_, panels_a, panels_b) = plan.counts();
+        let per_block = |shared: bool, panels: usize| if shared { panels.div_ceil(UNIT) } else { 0 };
+        let (units_a, units_b) = (per_block(plan.share_a, panels_a), per_block(plan.share_b, panels_b));
+        let (block, unit) = (unit / (units_a + units_b), unit % (units_a + units_b));
+        let groups = plan.groups::<K>(block);
+        // SAFETY: the rows and columns are in the factors; each panel has room for itself and the slack.
+        unsafe {
+            if unit < units_a {
+                for panel in unit * UNIT..panels_a.min((unit + 1) * UNIT) {
+                    let rows = panel * plan.mr..plan.m.min((panel + 1) * plan.mr);
+                    let dst = self.a.add((block * panels_a + panel) * plan.len_a);
+                    self.factors.pack_a(rows, groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
+                }
+            } else {
+                let unit = unit - units_a;
+                for panel in unit * UNIT..panels_b.min((unit + 1) * UNIT) {
+                    let cols = panel * PANEL..plan.n.min((panel + 1) * PANEL);
+                    let dst = self.b.add((block * panels_b + panel) * plan.len_b);
+                    self.factors.panel_b(cols, groups.clone(), dst);
+                }
+            }
+        }
+    }
+}
+
+/// `C = A·B` for `m` × `k` groups and `k` groups × `n`; or `batch` of them, the results one after the other.
+///
+/// # Safety
+///
+/// * `factors` are of these sizes; `output.c` has `batch · m · n` elements that nothing else touches.
+pub(super) unsafe fn product<K: TileKernel>(
+    kernel: K,
+    shape: (usize, usize, usize),
+    batch: usize,
+    factors: &impl Factors,
+    output: &Output<K::Sum, impl Fn(usize, usize, &mut [K::Sum]) + Sync>,
+) {
+    let (m, _, n) = shape;
+    if m == 0 || n == 0 || batch == 0 {
+        return;
+    }
+    let plan = Plan::new::<K>(shape, batch, factors.packs_b());
+    let (blocks, panels_a, panels_b) = plan.counts();
+    let len = |shared: bool, panels: usize, len: usize| if shared { blocks * panels * len } else { 0 };
+    let (a_len, b_len) = (len(plan.share_a, panels_a, plan.len_a), len(plan.share_b, panels_b, plan.len_b));
+    with_scratch(a_len + b_len, |scratch| {
+        let (a, b) = scratch.split_at_mut(a_len);
+        let units = |shared: bool, panels: usize| if shared { blocks * panels.div_ceil(UNIT) } else { 0 };
+        let shared = &Shared {
+            plan,
+            factors,
+            a: a.as_mut_ptr().cast(),
+            b: b.as_mut_ptr().cast(),
+            units: units(plan.share_a, panels_a) + units(plan.share_b, panels_b),
+            next: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+        };
+        let (across, down) = (n.div_ceil(plan.tile_n), m.div_ceil(plan.tile_m));
+        parallel::for_each(batch * across * down, |task| {
+            let (i, tile) = (task / (across * down), task % (across * down));
+            let rows = tile % down * plan.tile_m..m.min((tile % down + 1) * plan.tile_m);
+            let cols = tile / down * plan.tile_n..n.min((tile / down + 1) * plan.tile_n);
+            shared.help::<K>();
+            let _begun = kernel.begin();
+            // SAFETY: the tasks' tiles are disjoint parts of C.
+            unsafe {
+                let c = output.c.add(i * m * n);
+                block(kernel, shared, &factors.batch(i), c, output.load, &output.finish, rows, cols);
+            }
+        });
+    });
+}
+
 /// One tile of C, on this thread.
 ///
 /// # Safety
 ///
-/// `rows` and `cols` are in C, `cols` begins at a multiple of `PANEL`, and nothing else touches C there.
-unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<usize>, cols: Range<usize>) {
-    let Product { n: ldc, k, a, b, c, beta, .. } = *product;
-    let mr = even(rows.len(), K::MR, 1);
-    let kc = even(k, KC, 8);
-    let nc = even(cols.len(), NC, PANEL);
-    let a_len = (mr * kc.min(k) + SLACK).next_multiple_of(16);
-    let b_len = nc * kc.min(k) + SLACK;
-    with_scratch(a_len + b_len, |scratch| {
-        let (a_panel, b_block) = scratch.split_at_mut(a_len);
+/// As [`product`], for these rows and columns, which begin at a multiple of `mr` and `PANEL`.
+unsafe fn block<K: TileKernel, F: Factors>(
+    kernel: K,
+    shared: &Shared<'_, F>,
+    factors: &F,
+    c: *mut K::Sum,
+    load: bool,
+    finish: &impl Fn(usize, usize, &mut [K::Sum]),
+    rows: Range<usize>,
+    cols: Range<usize>,
+) {
+    const { assert!(K::MR <= MAX_MR && PANEL.is_multiple_of(K::NR) && KC.is_multiple_of(K::STEP)) };
+    let plan = shared.plan;
+    let (blocks, panels_a, panels_b) = plan.counts();
+    let (ldc, nc) = (plan.n, plan.nc);
+    let own_a = if plan.share_a { 0 } else { plan.len_a };
+    let own_b = if plan.share_b { 0 } else { nc / PANEL * plan.len_b };
+    with_scratch(own_a + own_b, |scratch| {
+        let (own_a, own_b) = scratch.split_at_mut(own_a);
         let mut panels = [std::ptr::null(); NC / PANEL];
         for jc in cols.clone().step_by(nc) {
             let nc = nc.min(cols.end - jc);
-            for pc in (0..k.max(1)).step_by(kc.max(1)) {
-                let kc = kc.min(k - pc);
-                for (panel, j) in panels.iter_mut().zip((0..nc).step_by(PANEL)) {
-                    let dst = &mut b_block[j * kc..];
-                    assert!(dst.len() >= PANEL * kc + SLACK, "a panel of B with its slack");
-                    // SAFETY: the block lies in B; the length was just checked.
-                    *panel = unsafe { b.panel(kernel, pc, kc, jc + j, PANEL.min(nc - j), dst.as_mut_ptr()) };
+            for block in 0..blocks {
+                let groups = plan.groups::<K>(block);
+                for (panel, j) in (0..nc).step_by(PANEL).enumerate() {
+                    let cols = jc + j..jc + nc.min(j + PANEL);
+                    // SAFETY: the block lies in B; a panel has room for itself and the slack.
+                    panels[panel] = unsafe {
+                        if plan.share_b {
+                            shared.b.add((block * panels_b + cols.start / PANEL) * plan.len_b).cast_const()
+                        } else {
+                            let dst = own_b[panel * plan.len_b..][..plan.len_b].as_mut_ptr().cast();
+                            factors.panel_b(cols, groups.clone(), dst)
+                        }
+                    };
                 }
-                for ic in rows.clone().step_by(mr) {
-                    let mr = mr.min(rows.end - ic);
-                    assert!(a_panel.len() >= mr * kc + SLACK, "a panel of A with its slack");
-                    // SAFETY: the block lies in A; the length was just checked.
-                    unsafe { pack_panel(kernel, a.at(pc, ic), mr, mr, kc, a_panel.as_mut_ptr()) };
-                    let load = pc > 0 || beta == Beta::One;
+                for ic in rows.clone().step_by(plan.mr) {
+                    let own = ic..rows.end.min(ic + plan.mr);
+                    // SAFETY: the block lies in A; a panel has room for itself and the slack.
+                    let a = unsafe {
+                        if plan.share_a {
+                            shared.a.add((block * panels_a + ic / plan.mr) * plan.len_a)
+                        } else {
+                            let dst = own_a.as_mut_ptr().cast();
+                            factors.pack_a(own.clone(), groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
+                            dst
+                        }
+                    };
+                    let load = block > 0 || load;
                     for j in (0..nc).step_by(K::NR) {
                         let b = panels[j / PANEL].wrapping_add(j % PANEL);
                         let c = c.wrapping_add(ic * ldc + jc + j);
                         // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
-                        unsafe {
-                            tile(kernel, mr, kc, a_panel.as_ptr(), mr, b, PANEL, c, ldc, load, K::NR.min(nc - j))
-                        };
+                        unsafe { tile(kernel, own.len(), groups.len(), a, b, c, ldc, load, K::NR.min(nc - j)) };
                     }
-                    if pc + kc == k {
-                        for i in ic..ic + mr {
+                    if block + 1 == blocks {
+                        for i in own {
                             // SAFETY: this part of a row is in our tile.
-                            let row = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(i * ldc + jc), nc) };
-                            finish(kernel.isa(), &product.epilogue, row, i * ldc + jc, jc);
+                            let row = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc + jc), nc) };
+                            finish(i, jc, row);
                         }
                     }
                 }
@@ -166,21 +374,19 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, rows: Range<us
     });
 }
 
-/// [`MicroKernel::tile`] for a tile of which only `cols` columns are in C.
+/// [`TileKernel::tile`] for a tile of which only `cols` columns are in C.
 ///
 /// # Safety
 ///
 /// As there, C restricted to `cols` columns.
 #[inline]
-pub(in crate::kernels) unsafe fn tile<K: MicroKernel>(
+unsafe fn tile<K: TileKernel>(
     kernel: K,
     rows: usize,
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    c: *mut K::Sum,
     ldc: usize,
     load: bool,
     cols: usize,
@@ -188,73 +394,17 @@ pub(in crate::kernels) unsafe fn tile<K: MicroKernel>(
     // SAFETY: the caller's promises; the copy has room for `MAX_MR` rows of a panel.
     unsafe {
         if cols == K::NR {
-            return kernel.tile(rows, k, a, lda, b, ldb, c, ldc, load);
+            return kernel.tile(rows, groups, a, b, c, ldc, load);
         }
-        let mut copy = [0.0f32; super::micro::MAX_MR * PANEL];
+        let mut copy = [K::Sum::default(); MAX_MR * PANEL];
         if load {
             for i in 0..rows {
                 std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), cols);
             }
         }
-        kernel.tile(rows, k, a, lda, b, ldb, copy.as_mut_ptr(), PANEL, load);
+        kernel.tile(rows, groups, a, b, copy.as_mut_ptr(), PANEL, load);
         for i in 0..rows {
             std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), cols);
-        }
-    }
-}
-
-/// Bias, activation and residual on part of a row of C.
-struct Finish<'a> {
-    row: &'a mut [f32],
-    bias: Option<&'a [f32]>,
-    activation: Option<Activation>,
-    residual: Option<&'a [f32]>,
-}
-
-/// The same on part of a row that begins at column `col`, element `at` of C.
-#[inline]
-pub(in crate::kernels) fn finish<I: Isa>(isa: I, epilogue: &Epilogue<'_>, row: &mut [f32], at: usize, col: usize) {
-    let Epilogue { bias, activation, residual } = *epilogue;
-    if bias.is_some() || activation.is_some() || residual.is_some() {
-        let end = row.len();
-        let (bias, residual) = (bias.map(|bias| &bias[col..col + end]), residual.map(|r| &r[at..at + end]));
-        isa.run(Finish { row, bias, activation, residual });
-    }
-}
-
-impl SimdOp for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        // One loop for each activation: the choice is outside.
-        match self.activation {
-            None => self.apply(isa, |x| x),
-            Some(Activation::Relu) => self.apply(isa, |x| Activation::Relu.lanes(isa, x)),
-            Some(Activation::Gelu) => self.apply(isa, |x| Activation::Gelu.lanes(isa, x)),
-            Some(Activation::GeluTanh) => self.apply(isa, |x| Activation::GeluTanh.lanes(isa, x)),
-            Some(Activation::Silu) => self.apply(isa, |x| Activation::Silu.lanes(isa, x)),
-            Some(Activation::Sigmoid) => self.apply(isa, |x| Activation::Sigmoid.lanes(isa, x)),
-            Some(Activation::Tanh) => self.apply(isa, |x| Activation::Tanh.lanes(isa, x)),
-        }
-    }
-}
-
-impl Finish<'_> {
-    #[inline(always)]
-    fn apply<I: Isa>(self, isa: I, activation: impl Fn(I::F32) -> I::F32) {
-        let Finish { row, bias, residual, .. } = self;
-        for (i, part) in row.chunks_mut(I::LANES).enumerate() {
-            let lanes = i * I::LANES..i * I::LANES + part.len();
-            let mut x = isa.load_partial(part);
-            if let Some(bias) = bias {
-                x = isa.add(x, isa.load_partial(&bias[lanes.clone()]));
-            }
-            x = activation(x);
-            if let Some(residual) = residual {
-                x = isa.add(x, isa.load_partial(&residual[lanes]));
-            }
-            isa.store_partial(part, x);
         }
     }
 }

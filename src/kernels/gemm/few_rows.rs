@@ -5,23 +5,27 @@
 //!
 //! - B row by row: a few rows at a time are read side by side from the first column to the last, while C, which is
 //!   small, is loaded and stored from cache.
+//! - B stored transposed, very few rows: sixteen columns at a time are transposed in registers.
 //! - B stored transposed: 32 of its rows are transposed block by block, through registers, into a panel in the
 //!   first-level cache that is used at once.
 
 use std::ops::Range;
 
 use super::Beta;
-use super::driver::{Product, even, finish, tile};
-use super::micro::{MicroKernel, PANEL};
+use super::driver::{even, tasks};
+use super::f32::{Product, finish};
+use super::micro::{MicroKernel, PANEL, tile};
 use super::operand::Operand;
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 
 /// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C must be loaded and
 /// stored for several rows each time.
-fn streams(m: usize) -> usize {
+fn streams(m: usize, ldb: usize) -> usize {
     match m {
-        0..=2 => 8,
+        // Rows at a multiple of 4 KiB would push each other out of the first-level cache.
+        0..=2 if (4 * ldb).is_multiple_of(2048) => 8,
+        0..=2 => 16,
         3..=8 => 32,
         _ => 128,
     }
@@ -30,18 +34,27 @@ fn streams(m: usize) -> usize {
 const RUN: usize = 8192;
 /// Depth of a transposed panel.
 const DEPTH: usize = 64;
-/// Elements of B below which a second thread does not pay.
-const MIN_ELEMENTS: usize = 1 << 16;
+/// Nanoseconds to read an element of B.
+const NS: f32 = 0.2;
 
-/// Columns of a task.
-pub(super) fn columns(n: usize, k: usize, batch: usize) -> usize {
-    let threads = parallel::threads();
-    let elements = n.saturating_mul(k);
-    if threads == 1 || elements.saturating_mul(batch) < 2 * MIN_ELEMENTS || batch >= 4 * threads {
-        return n;
+/// All of a product, or `batch` of them; `strides` lead from one to the next in A and B.
+pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usize, strides: [usize; 2]) {
+    let Product { m, n, k, .. } = *first;
+    if m == 0 || n == 0 || batch == 0 {
+        return;
     }
-    let wanted = (2 * threads).div_ceil(batch).min(elements / MIN_ELEMENTS).max(1);
-    n.div_ceil(wanted).next_multiple_of(PANEL)
+    let wanted = tasks(NS * batch as f32 * n as f32 * (k * m.div_ceil(4)) as f32).div_ceil(batch);
+    let width = n.div_ceil(wanted).next_multiple_of(PANEL);
+    let across = n.div_ceil(width);
+    parallel::for_each(batch * across, |task| {
+        let (i, part) = (task / across, task % across);
+        let mut one = *first;
+        one.a.data = one.a.data.wrapping_add(i * strides[0]);
+        one.b = one.b.offset(i * strides[1]);
+        one.c = one.c.wrapping_add(i * m * n);
+        // SAFETY: the tasks' columns are disjoint parts of C, inside the lengths that were checked.
+        unsafe { block(kernel, &one, part * width..n.min((part + 1) * width)) };
+    });
 }
 
 /// All rows of some columns of C, on this thread.
@@ -49,7 +62,7 @@ pub(super) fn columns(n: usize, k: usize, batch: usize) -> usize {
 /// # Safety
 ///
 /// `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there.
-pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<usize>) {
+unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n: ldc, k, a, b, c, beta, .. } = *product;
     let mr = even(m, K::MR, 1);
     let a_len = (m * k + SLACK).next_multiple_of(16);
@@ -79,7 +92,7 @@ pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, col
         if let Operand::F32(b @ Source { along: 1, .. }) = b {
             // Columns that whole tiles read in place.
             in_place = cols.len() / PANEL * PANEL;
-            let streams = streams(m);
+            let streams = streams(m, b.deep);
             let run = (RUN / m).next_multiple_of(PANEL);
             for jc in (cols.start..cols.start + in_place).step_by(run) {
                 let end = (jc + run).min(cols.start + in_place);
@@ -89,6 +102,17 @@ pub(super) unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, col
                         rows(j, K::NR, pc, depth, b.at(pc, j).data, b.deep);
                     }
                 }
+            }
+        }
+        if let Operand::F32(b @ Source { deep: 1, .. }) = b
+            && m <= K::COLUMNS_MR
+        {
+            // Columns that are transposed in registers.
+            in_place = cols.len() / PANEL * PANEL;
+            for j in (cols.start..cols.start + in_place).step_by(PANEL) {
+                let (source, load) = (b.at(0, j).data, beta == Beta::One);
+                // SAFETY: all of A is packed as one panel; the columns are in B and the tile of C is ours.
+                unsafe { kernel.columns(m, k, a_panels, m, source, b.along, c.wrapping_add(j), ldc, load) };
             }
         }
         for j in (cols.start + in_place..cols.end).step_by(PANEL) {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::dots::{self, DotKernel, Factors, Output};
+use super::driver::{self, Factors, Output, TileKernel};
 use super::micro::{KernelOp, MicroKernel, PANEL, int8_portable, with_kernel};
 use crate::kernels::parallel;
 use crate::kernels::simd;
@@ -121,7 +121,7 @@ impl Groups {
     }
 }
 
-fn run<D: DotKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Groups, pack: K, product: Run<'_, A>) {
+fn run<D: TileKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Groups, pack: K, product: Run<'_, A>) {
     let Run { a, b, c, shape: (m, k, n) } = product;
     // What is added to A to get the sign that the instruction wants.
     let offset: i32 = match groups {
@@ -146,7 +146,7 @@ fn run<D: DotKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Grou
     };
     let output = Output { c: c.as_mut_ptr(), load: false, finish };
     // SAFETY: the lengths were checked; C is borrowed mutably.
-    unsafe { dots::product(kernel, (m, k.div_ceil(groups.numbers()), n), &factors, &output) };
+    unsafe { driver::product(kernel, (m, k.div_ceil(groups.numbers()), n), 1, &factors, &output) };
 }
 
 /// The numbers as bytes.
@@ -155,6 +155,7 @@ fn bytes<A: Int8>(x: &[A]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
 }
 
+#[derive(Clone, Copy)]
 struct Bytes<'a, K> {
     /// What transposes.
     pack: K,
@@ -235,9 +236,26 @@ impl<K: MicroKernel> Bytes<'_, K> {
 }
 
 impl<K: MicroKernel> Factors for Bytes<'_, K> {
-    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: bool, dst: *mut u32) {
-        debug_assert!(!rows_of_a);
-        let width = rows.len();
+    fn packs_b(&self) -> bool {
+        true
+    }
+
+    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32) {
+        let (width, len) = (rows.len(), groups.len());
+        if let Some(mr) = rows_of_a {
+            // SAFETY: the caller's promise: room for `mr` rows.
+            let dst = unsafe { std::slice::from_raw_parts_mut(dst, mr * len) };
+            for (i, out) in dst.chunks_exact_mut(len.max(1)).enumerate() {
+                match i < width {
+                    true => {
+                        let row = &self.a[(rows.start + i) * self.k..][..self.k];
+                        self.row(row, groups.clone(), self.signed, self.flip, out);
+                    }
+                    false => out.fill(0),
+                }
+            }
+            return;
+        }
         // SAFETY: the caller's promise.
         unsafe { self.pack(self.a, rows, width, groups, self.signed, self.flip, dst) }
     }

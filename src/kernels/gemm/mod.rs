@@ -25,9 +25,9 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `driver` | the loops around the micro-kernel, and the split over threads |
+//! | `driver` | the loops around the register tiles, and the split over threads |
+//! | `f32`, `bf16`, `int8` | what a product of each kind packs and which tile it uses |
 //! | `few_rows` | products with so few rows that the time is that of reading B |
-//! | `dots`, `bf16`, `int8` | the same loops over pairs of bf16 and fours of int8 |
 //! | `operand`, `packed` | what B may be: f32, f16, bf16, at strides or packed once |
 //! | `packing` | copying blocks of A and B into panels |
 //! | `micro` | the register tiles, a file per instruction set |
@@ -46,8 +46,8 @@
 //! ```
 
 mod bf16;
-mod dots;
 pub(in crate::kernels) mod driver;
+mod f32;
 mod few_rows;
 mod int8;
 pub(in crate::kernels) mod micro;
@@ -199,7 +199,7 @@ pub fn gemm_in<T: Element>(
     a.check("gemm: A", 0);
     b.check("gemm: B", 0);
     epilogue.check(m, n);
-    bf16::product(precision, driver::Product::new(a, b.operand(), n, c, beta, epilogue));
+    bf16::product(precision, f32::Product::new(a, b.operand(), n, c, beta, epilogue));
 }
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
@@ -221,6 +221,5 @@ pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_
     let Some(last) = batch.checked_sub(1) else { return };
     a.check("gemm_batch: A", last * stride_a);
     b.check("gemm_batch: B", last * stride_b);
-    let product = driver::Product::new(a, b.operand(), n, c, beta, Epilogue::default());
-    driver::product(product, batch, [stride_a, stride_b, m * n]);
+    f32::product(f32::Product::new(a, b.operand(), n, c, beta, Epilogue::default()), batch, [stride_a, stride_b]);
 }

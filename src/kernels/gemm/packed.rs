@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::bf16::Precision;
-use super::driver::Product;
+use super::f32::Product;
 use super::micro::PANEL;
 use super::operand::{self, Element, Operand};
 use super::{Beta, Epilogue, Mat};

@@ -70,7 +70,8 @@ pub fn dropout(x: &[f32], p: f32, seed: u64, offset: u64, y: &mut [f32]) {
     });
 }
 
-const GOLDEN: u32 = 0x9e37_79b9;
+/// What a place is multiplied by, modulo 2³², before it is hashed: so it moves on by additions.
+pub(crate) const GOLDEN: u32 = 0x9e37_79b9;
 const M1: u32 = 0x85eb_ca6b;
 const M2: u32 = 0xc2b2_ae35;
 
@@ -92,17 +93,25 @@ fn hash(key: [u32; 2], place: u32) -> u32 {
     h ^ (h >> 16)
 }
 
-#[derive(Clone, Copy)]
-struct Keep {
+/// Who is kept, and by what the kept are multiplied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
     key: [u32; 2],
     threshold: u32,
     scale: f32,
 }
 
 impl Keep {
+    /// As [`dropout`] for `p` in (0, 1), at places whose upper half is `high`: for kernels that drop on the way.
+    pub(crate) fn new(p: f32, seed: u64, high: u64) -> Keep {
+        let threshold = (p as f64 * 4_294_967_296.0) as u64;
+        let scale = if p < 1.0 { (1.0 / (1.0 - p as f64)) as f32 } else { 0.0 };
+        Keep { key: key(seed, high), threshold: u32::try_from(threshold).unwrap_or(u32::MAX), scale }
+    }
+
     /// x or 0, by the places multiplied by [`GOLDEN`].
     #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, x: I::F32, place: I::I32) -> I::F32 {
+    pub(crate) fn lanes<I: Isa>(self, isa: I, x: I::F32, place: I::I32) -> I::F32 {
         let word = |x: u32| isa.splat_i32(x as i32);
         let h = isa.xor(place, word(self.key[0]));
         let h = isa.mul_i32(isa.xor(h, isa.shr(h, 16)), word(M1));

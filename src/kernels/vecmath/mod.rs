@@ -73,5 +73,6 @@ pub use tanh::{sigmoid, tanh};
 
 #[allow(unused_imports)]
 pub(crate) use self::{
-    erf::normal_cdf_lanes, exp::exp_below_overflow, exp::exp_lanes, tanh::sigmoid_lanes, tanh::tanh_lanes,
+    dropout::GOLDEN, dropout::Keep, erf::normal_cdf_lanes, exp::exp_below_overflow, exp::exp_lanes,
+    tanh::sigmoid_lanes, tanh::tanh_lanes,
 };

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Dims;
 use super::mask::Resolved;
-use crate::kernels::attention::{Attention, Heads, HeadsMut, Mask, attention, attention_backward};
+use crate::kernels::attention::{Attention, Dropout, Heads, HeadsMut, Mask, attention, attention_backward};
 use crate::ops::arithmetic::broadcast_to;
 use crate::tensor::{Tensor, tape};
 
@@ -27,6 +27,7 @@ pub(super) enum Gradients<'a> {
 pub(super) struct Fused {
     dims: Dims,
     mask: Resolved,
+    dropout: Option<(f32, u64)>,
 }
 
 /// One call of the kernel: some sequences, their queries from one on, a range of their keys.
@@ -40,16 +41,19 @@ struct Call {
 
 impl Fused {
     /// Whether the kernel does all that is asked for.
-    pub(super) fn knows(dims: &Dims, mask: &Resolved) -> bool {
-        dims.value_dim == dims.head_dim
+    pub(super) fn knows(dims: &Dims, mask: &Resolved, dropout: Option<(f32, u64)>) -> bool {
+        // Dropout goes by the place in the whole matrix.
+        (dropout.is_none() || mask.starts_at_once() && dims.batch * dims.n_heads * dims.queries * dims.keys < 1 << 32)
+            && dims.value_dim == dims.head_dim
             && dims.batch * dims.queries * dims.keys * dims.head_dim > 0
             && mask.bias.as_ref().is_none_or(|bias| !tape::is_recording(&[bias]))
     }
 
-    pub(super) fn new(dims: Dims, mut mask: Resolved) -> Self {
+    pub(super) fn new(dims: Dims, mut mask: Resolved, dropout: Option<(f32, u64)>) -> Self {
         // The kernel wants whole matrices of queries by keys, shared by heads or sequences.
         mask.bias = mask.bias.map(|b| broadcast_to(&b, &[b.shape()[0], b.shape()[1], dims.queries, dims.keys]));
-        Self { dims, mask }
+        let dropout = dropout.filter(|&(p, _)| p > 0.0);
+        Self { dims, mask, dropout }
     }
 
     /// All sequences in one call if their first keys are the first; else each in one of its own, without the padding before it,
@@ -96,6 +100,7 @@ impl Fused {
             key_lengths: (!alone).then_some(&lengths),
             key_mask: seen,
             mask: added,
+            dropout: self.dropout.map(|(p, seed)| Dropout { p, seed, offset: 0 }),
             ..Attention::new(call.sequences.len(), dims.n_heads, queries, call.keys.len(), dims.head_dim)
         });
     }

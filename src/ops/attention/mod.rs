@@ -70,7 +70,7 @@ impl Attention {
         Self { n_heads, n_kv_heads: n_heads, scale: None, dropout: None }
     }
 
-    /// Memory is linear in the lengths unless dropout, values wider than keys or a bias with a gradient need all probabilities.
+    /// Memory is linear in the lengths unless values wider than keys or a bias with a gradient need all probabilities.
     ///
     /// # Shapes
     /// `query: [batch, queries, n_heads · head_dim]`, `key: [batch, keys, n_kv_heads · head_dim]`,
@@ -81,11 +81,11 @@ impl Attention {
     pub fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
-        if !Fused::knows(&dims, &mask) || self.dropout.is_some() {
+        if !Fused::knows(&dims, &mask, self.dropout) {
             return Ok(composed::attention(&dims, self.dropout, query, key, value, &mask)?.0);
         }
         let inputs = [query, key, value];
-        let fused = Fused::new(dims, mask);
+        let fused = Fused::new(dims, mask, self.dropout);
         let places = inputs.map(|x| Place { first: 0, batch: x.shape()[1] * x.last_dim(), row: x.last_dim() });
         let (y, lse) = fused.forward(inputs.map(Tensor::data), places, tape::is_recording(&inputs));
         let saved = y.clone();
@@ -139,10 +139,10 @@ impl Attention {
         let widths @ [q, k, v] = [self.n_heads, self.n_kv_heads, self.n_kv_heads].map(|n| width / heads * n);
         let dims = self.checked(batch, [len, len], widths)?;
         let resolved = mask.resolve(batch, dims.n_heads, len, len)?;
-        if !Fused::knows(&dims, &resolved) || self.dropout.is_some() || !resolved.starts_at_once() {
+        if !Fused::knows(&dims, &resolved, self.dropout) || !resolved.starts_at_once() {
             return self.forward(&qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &qkv.narrow(-1, q + k, v)?, mask);
         }
-        let fused = Fused::new(dims, resolved);
+        let fused = Fused::new(dims, resolved, self.dropout);
         let places = [0, q, q + k].map(|first| Place { first, batch: len * width, row: width });
         let (y, lse) = fused.forward([qkv.data(); 3], places, tape::is_recording(&[qkv]));
         let saved = y.clone();
@@ -183,11 +183,11 @@ impl Attention {
         let (batch, queries) = (query.shape()[0], query.shape()[1]);
         let dims = self.checked(batch, [queries, len], inputs.map(Tensor::last_dim))?;
         let resolved = mask.resolve(batch, dims.n_heads, queries, len)?;
-        if !Fused::knows(&dims, &resolved) || self.dropout.is_some() {
+        if !Fused::knows(&dims, &resolved, self.dropout) {
             return self.forward(query, &keys.narrow(1, 0, len)?, &values.narrow(1, 0, len)?, mask);
         }
         let places = inputs.map(|x| Place { first: 0, batch: x.shape()[1] * x.last_dim(), row: x.last_dim() });
-        Ok(Fused::new(dims, resolved).forward(inputs.map(Tensor::data), places, false).0)
+        Ok(Fused::new(dims, resolved, self.dropout).forward(inputs.map(Tensor::data), places, false).0)
     }
 
     fn dims(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Dims> {

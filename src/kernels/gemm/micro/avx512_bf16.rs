@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::by_rows;
-use crate::kernels::gemm::dots::DotKernel;
+use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{self, Avx512};
 
@@ -17,12 +17,13 @@ impl Avx512Bf16 {
     }
 }
 
-impl DotKernel for Avx512Bf16 {
+impl TileKernel for Avx512Bf16 {
     type Sum = f32;
     const MR: usize = 14;
     const NR: usize = 32;
     const STEP: usize = 1;
     const ROWS_OF_A: bool = false;
+    const NS: f32 = 0.15 / 32.0;
 
     fn begin(self) -> impl Drop {
         super::Nothing
@@ -46,7 +47,7 @@ impl DotKernel for Avx512Bf16 {
 
 /// # Safety
 ///
-/// As [`DotKernel::tile`] with `rows = R`.
+/// As [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize, load: bool) {
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
@@ -94,6 +95,26 @@ pub(in crate::kernels::gemm) unsafe fn join_rows(src: *const f32, width: usize, 
                 let joined = _mm512_or_si512(round(2 * p), _mm512_slli_epi32::<16>(round(2 * p + 1)));
                 _mm512_mask_storeu_epi32(dst.add(p * width + i).cast(), mask, joined);
             }
+        }
+    }
+}
+
+/// Rounds a run of numbers to bf16, two to a group; what is missing of the last group is zero.
+///
+/// # Safety
+///
+/// * the processor has AVX512-BF16; `x` may be read for `len` elements, `groups` written for half as many, rounded up.
+#[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+pub(in crate::kernels::gemm) unsafe fn round_run(x: *const f32, len: usize, groups: *mut u32) {
+    for i in (0..len).step_by(32) {
+        let n = (len - i).min(32);
+        let mask = |n: usize| if n >= 16 { !0 } else { (1u16 << n) - 1 };
+        // SAFETY: masked loads and stores touch the elements that exist only; the types are bits to each other.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask(n), x.add(i));
+            let high = _mm512_maskz_loadu_ps(mask(n.saturating_sub(16)), x.wrapping_add(i + 16));
+            let half = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_mask_storeu_epi32(groups.add(i / 2).cast(), mask(n.div_ceil(2)), half);
         }
     }
 }

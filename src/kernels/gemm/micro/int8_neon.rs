@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::by_rows;
-use crate::kernels::gemm::dots::DotKernel;
+use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{self, Neon};
 
@@ -18,12 +18,13 @@ impl Dotprod {
     }
 }
 
-impl DotKernel for Dotprod {
+impl TileKernel for Dotprod {
     type Sum = i32;
     const MR: usize = 8;
     const NR: usize = 8;
     const STEP: usize = 1;
     const ROWS_OF_A: bool = false;
+    const NS: f32 = 0.15 / 8.0;
 
     fn begin(self) -> impl Drop {
         super::Nothing
@@ -47,7 +48,7 @@ impl DotKernel for Dotprod {
 
 /// # Safety
 ///
-/// As [`DotKernel::tile`] with `rows = R`.
+/// As [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut i32, ldc: usize, load: bool) {
     let mut acc = [[vdupq_n_s32(0); 2]; R];

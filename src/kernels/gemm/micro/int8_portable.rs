@@ -1,18 +1,19 @@
 //! Any processor: pairs of 16-bit numbers, which the compiler turns into `pmaddwd` or its like where there is one.
 
 use super::by_rows;
-use crate::kernels::gemm::dots::DotKernel;
+use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
 
 #[derive(Clone, Copy)]
 pub(in crate::kernels::gemm) struct Portable;
 
-impl DotKernel for Portable {
+impl TileKernel for Portable {
     type Sum = i32;
     const MR: usize = 4;
     const NR: usize = 8;
     const STEP: usize = 1;
     const ROWS_OF_A: bool = false;
+    const NS: f32 = 1.0;
 
     fn begin(self) -> impl Drop {
         super::Nothing
@@ -36,7 +37,7 @@ impl DotKernel for Portable {
 
 /// # Safety
 ///
-/// As [`DotKernel::tile`] with `rows = R`.
+/// As [`TileKernel::tile`] with `rows = R`.
 unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut i32, ldc: usize, load: bool) {
     const N: usize = 8;
     let mut acc = [[0i32; N]; R];

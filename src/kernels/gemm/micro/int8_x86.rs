@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::by_rows;
-use crate::kernels::gemm::dots::DotKernel;
+use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{self, Avx2, Avx512, Level};
 
@@ -20,12 +20,13 @@ macro_rules! kernel {
             }
         }
 
-        impl DotKernel for $name {
+        impl TileKernel for $name {
             type Sum = i32;
             const MR: usize = $mr;
             const NR: usize = $nr;
             const STEP: usize = 1;
             const ROWS_OF_A: bool = false;
+            const NS: f32 = 0.15 / $nr as f32;
 
             fn begin(self) -> impl Drop {
                 super::Nothing
@@ -67,7 +68,7 @@ macro_rules! tile256 {
     ($tile:ident, $features:literal, |$acc:ident, $x:ident, $y:ident| $step:expr) => {
         /// # Safety
         ///
-        /// As [`DotKernel::tile`] with `rows = R`.
+        /// As [`TileKernel::tile`] with `rows = R`.
         #[target_feature(enable = $features)]
         unsafe fn $tile<const R: usize>(
             groups: usize,
@@ -113,7 +114,7 @@ tile256!(avx2, "avx2", |acc, x, y| _mm256_add_epi32(*acc, _mm256_madd_epi16(x, y
 
 /// # Safety
 ///
-/// As [`DotKernel::tile`] with `rows = R`.
+/// As [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512_vnni<const R: usize>(
     groups: usize,

@@ -3,6 +3,8 @@
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
@@ -59,6 +61,29 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
         load: bool,
     );
 
+    /// Most rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
+    const COLUMNS_MR: usize = 0;
+
+    /// [`MicroKernel::tile`] for `PANEL` columns of a B that is stored transposed, column `j` at `b[j·ldb]`.
+    ///
+    /// # Safety
+    ///
+    /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k` elements at each `j · ldb`, `j < PANEL`.
+    unsafe fn columns(
+        self,
+        _rows: usize,
+        _k: usize,
+        _a: *const f32,
+        _lda: usize,
+        _b: *const f32,
+        _ldb: usize,
+        _c: *mut f32,
+        _ldc: usize,
+        _load: bool,
+    ) {
+        unreachable!("a kernel without columns")
+    }
+
     /// Transposes a block: `dst[p·ldd + i] = src[i·lds + p]` for `i < rows`, `p < cols`.
     ///
     /// Elements `rows..16` of each row of `dst` may be overwritten with anything, in ascending `p`: blocks are written
@@ -95,11 +120,48 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     }
 }
 
-/// What [`DotKernel::begin`](super::dots::DotKernel::begin) returns where there is nothing to begin.
+/// What [`TileKernel::begin`](super::driver::TileKernel::begin) returns where there is nothing to begin.
 pub(super) struct Nothing;
 
 impl Drop for Nothing {
     fn drop(&mut self) {}
+}
+
+/// [`MicroKernel::tile`] for a tile of which only `cols` columns are in C.
+///
+/// # Safety
+///
+/// As there, C restricted to `cols` columns.
+#[inline]
+pub(in crate::kernels) unsafe fn tile<K: MicroKernel>(
+    kernel: K,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    load: bool,
+    cols: usize,
+) {
+    // SAFETY: the caller's promises; the copy has room for `MAX_MR` rows of a panel.
+    unsafe {
+        if cols == K::NR {
+            return kernel.tile(rows, k, a, lda, b, ldb, c, ldc, load);
+        }
+        let mut copy = [0.0f32; MAX_MR * PANEL];
+        if load {
+            for i in 0..rows {
+                std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), cols);
+            }
+        }
+        kernel.tile(rows, k, a, lda, b, ldb, copy.as_mut_ptr(), PANEL, load);
+        for i in 0..rows {
+            std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), cols);
+        }
+    }
 }
 
 /// What is to be done with the micro-kernel of the current instruction set.

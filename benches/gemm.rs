@@ -1,0 +1,155 @@
+//! Matrix products: GFLOP/s and the share of the multiply–add limit; few rows also GB/s of B.
+//!
+//! `cargo bench --bench gemm` runs criterion. With `--serve` it answers a line `kind layout m k n` on its standard input
+//! with the seconds that one call takes: `benches/peers/gemm.py` alternates between this and its peers.
+
+mod limits;
+
+use std::io::BufRead;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput};
+use half::bf16;
+use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm_in, gemm_int8, gemm_packed_in};
+use loquat::kernels::parallel;
+use loquat::kernels::simd::{self, Level};
+
+type Shape = (usize, usize, usize);
+
+/// Shapes of training and of reading a prompt, then those of decoding.
+const SHAPES: [Shape; 12] = [
+    (256, 256, 256),
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (128, 768, 3072),
+    (512, 768, 768),
+    (2048, 768, 3072),
+    (16, 768, 3072),
+    (1, 768, 2304),
+    (1, 768, 3072),
+    (1, 4096, 4096),
+    (1, 16384, 16384),
+];
+
+/// What may be asked for: plain products by layout, or NT with packed weights.
+const KINDS: [&str; 7] = ["f32", "bf16", "int8", "f32@avx2", "packed-f32", "packed-bf16", "packed-bf16-in-bf16"];
+
+/// The factors of a product, and its result.
+struct Factors {
+    shape: Shape,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    bytes: (Vec<i8>, Vec<i8>),
+    packed: [Option<PackedB>; 2],
+    c: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl Factors {
+    fn new(kind: &str, shape: Shape) -> Self {
+        let (m, k, n) = shape;
+        let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+        let bytes = |x: &[f32]| x.iter().map(|x| (x * 127.0) as i8).collect::<Vec<i8>>();
+        let (a, b) = (wave(m * k, 0.731), wave(k * n, 0.0917));
+        let bytes = if kind == "int8" { (bytes(&a), bytes(&b)) } else { (vec![], vec![]) };
+        let packed = match kind {
+            "packed-f32" => [Some(PackedB::new(Mat::transposed(&b, k, n))), None],
+            "packed-bf16" | "packed-bf16-in-bf16" => {
+                let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+                [None, Some(PackedB::new(Mat::transposed(&half, k, n)))]
+            }
+            _ => [None, None],
+        };
+        Factors { shape, a, b, bytes, packed, c: vec![0.0; m * n], sums: vec![0; m * n] }
+    }
+
+    fn run(&mut self, kind: &str, layout: &str) {
+        let (m, k, n) = self.shape;
+        let a = if layout.starts_with('T') { Mat::transposed(&self.a, m, k) } else { Mat::new(&self.a, m, k) };
+        let b = if layout.ends_with('T') { Mat::transposed(&self.b, k, n) } else { Mat::new(&self.b, k, n) };
+        let precision = if kind.ends_with("bf16") { Precision::Bf16 } else { Precision::F32 };
+        let (zero, none) = (Beta::Zero, Epilogue::default());
+        let packed = self.packed.iter().flatten().next();
+        match (kind, packed) {
+            ("int8", _) => gemm_int8(&self.bytes.0, &self.bytes.1, &mut self.sums, self.shape),
+            ("f32@avx2", _) => simd::with_level(Level::Avx2, || gemm_in(precision, a, b, &mut self.c, zero, none)),
+            ("packed-bf16", Some(packed)) => gemm_packed_in(Precision::F32, a, packed, &mut self.c, zero, none),
+            (_, Some(packed)) => gemm_packed_in(precision, a, packed, &mut self.c, zero, none),
+            _ => gemm_in(precision, a, b, &mut self.c, zero, none),
+        }
+    }
+}
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--serve") {
+        return serve();
+    }
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(500))
+        .without_plots()
+        .configure_from_args();
+    eprintln!("{:?}, {:?}, {} threads", simd::level(), simd::features(), parallel::threads());
+    for kind in KINDS {
+        let mut group = criterion.benchmark_group(format!("gemm/{kind}"));
+        let layouts: &[&str] = if matches!(kind, "f32" | "bf16") { &["NN", "NT", "TN"] } else { &["NT"] };
+        for shape @ (m, k, n) in SHAPES {
+            if kind == "int8" && m < 128 || n == 16384 && !kind.starts_with("f32") {
+                continue;
+            }
+            let limit = limits::fma();
+            let mut factors = Factors::new(kind, shape);
+            for layout in layouts {
+                let flops = 2.0 * (m * k * n) as f64;
+                group.throughput(Throughput::Elements(flops as u64));
+                let mut best = f64::INFINITY;
+                group.bench_function(format!("{layout} {m}x{k}x{n}"), |bencher| {
+                    bencher.iter_custom(|calls| {
+                        let start = std::time::Instant::now();
+                        (0..calls).for_each(|_| factors.run(kind, layout));
+                        best = best.min(start.elapsed().as_secs_f64() / calls as f64);
+                        start.elapsed()
+                    });
+                });
+                if best.is_finite() {
+                    let rate = flops / best / 1e9;
+                    let share = 100.0 * rate / limit;
+                    let bytes = (k * n * if kind.starts_with("packed-bf16") { 2 } else { 4 }) as f64 / best / 1e9;
+                    println!(
+                        "{kind:>20} {layout} {m}x{k}x{n}: {rate:7.1} GFLOP/s, {share:4.0} % of the f32 limit, B at {bytes:.1} GB/s"
+                    );
+                }
+            }
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+fn serve() {
+    let mut factors: Option<(String, Factors)> = None;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("the standard input is text");
+        let words: Vec<&str> = line.split(' ').collect();
+        let time = match words[..] {
+            ["limit_fma"] => 1e-9 / limits::fma(),
+            ["limit_read", mib] => {
+                let bytes = mib.parse::<usize>().expect("a size in MiB") << 20;
+                1e-9 * bytes as f64 / limits::read(bytes)
+            }
+            [kind, layout, m, k, n] => {
+                let [m, k, n] = [m, k, n].map(|x| x.parse().expect("a size"));
+                if factors.as_ref().is_none_or(|(old, factors)| old != kind || factors.shape != (m, k, n)) {
+                    drop(factors.take());
+                    factors = Some((kind.to_string(), Factors::new(kind, (m, k, n))));
+                }
+                let (_, factors) = factors.as_mut().expect("made above");
+                limits::seconds(Duration::from_millis(100), || factors.run(kind, layout))
+            }
+            _ => panic!("expected `kind layout m k n`, found `{line}`"),
+        };
+        println!("{time:e}");
+    }
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Ours against PyTorch and Rust crates, alternating: benches/peers/gemm.sh [python] [options of gemm.py]
+# benches/peers/gemm.sh [python] attention [options of attention.py] compares attention instead.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${1:-python3}
+shift || true
+what=gemm
+[ "${1:-}" != attention ] || { what=attention; shift; }
+bench=$(cargo bench --bench $what --no-run --message-format json 2>/dev/null |
+    sed -n 's/.*"executable":"\([^"]*\/'$what'-[^"]*\)".*/\1/p' | tail -1)
+export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-2}
+rust=()
+if [ $what = gemm ] && [ -z "${WITHOUT_CRATES:-}" ]; then
+    target=$(cd benches/peers/rust && RUSTFLAGS=-Ctarget-cpu=native cargo build --release --message-format json 2>/dev/null |
+        sed -n 's/.*"executable":"\([^"]*gemm-peers\)".*/\1/p' | tail -1)
+    rust=(--rust "$target")
+fi
+exec "$python" benches/peers/$what.py --bench "$bench" "${rust[@]}" --threads "$RAYON_NUM_THREADS" "$@"

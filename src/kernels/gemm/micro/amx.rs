@@ -1,0 +1,174 @@
+//! AMX: tiles of 32 × 32 sums in four tile registers, `tdpbf16ps`, `tdpbssd` and `tdpbusd`.
+//!
+//! A tile register holds 16 rows of 64 bytes. For one step of 16 groups, two tiles of A (32 rows) and two of B (32 columns)
+//! are loaded and four products added; the instruction wants B in the groups that the packing makes anyway, and A row by
+//! row. Each thread configures the tiles before its work and releases them after, so that no other code pays for saving
+//! them. Instructions are spelled out, because the compiler's names for them are not stable yet.
+//!
+//! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`, `TILELOADD`, `TDPBF16PS`.
+
+use std::arch::asm;
+
+use crate::kernels::gemm::driver::TileKernel;
+use crate::kernels::gemm::micro::PANEL;
+use crate::kernels::simd;
+
+/// Rows (of 64 bytes) of a tile register.
+const ROWS: usize = 16;
+
+/// What `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    bytes_per_row: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Tiles that are configured on this thread until it is dropped.
+struct Configured;
+
+impl Configured {
+    /// # Safety
+    ///
+    /// * the processor has AMX and the system allows it.
+    unsafe fn new() -> Self {
+        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
+        config.bytes_per_row[..8].fill(64);
+        config.rows[..8].fill(ROWS as u8);
+        // SAFETY: the caller's promise; the configuration is a valid one and is only read.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly, preserves_flags)) };
+        Configured
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        // SAFETY: the tiles were configured, so the instruction exists.
+        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+    }
+}
+
+/// Declares a kernel around one instruction.
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident, $sum:ty, $feature:ident, $instruction:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(in crate::kernels::gemm) struct $name(());
+
+        impl $name {
+            pub(in crate::kernels::gemm) fn new() -> Option<Self> {
+                simd::features().$feature.then_some($name(()))
+            }
+        }
+
+        impl TileKernel for $name {
+            type Sum = $sum;
+            const MR: usize = 2 * ROWS;
+            const NR: usize = PANEL;
+            const STEP: usize = ROWS;
+            const ROWS_OF_A: bool = true;
+            const NS: f32 = 0.001;
+
+            fn begin(self) -> impl Drop {
+                // SAFETY: the token proves that the processor has the tiles and that the system granted them.
+                unsafe { Configured::new() }
+            }
+
+            #[inline]
+            unsafe fn tile(
+                self,
+                rows: usize,
+                groups: usize,
+                a: *const u32,
+                b: *const u32,
+                c: *mut $sum,
+                ldc: usize,
+                load: bool,
+            ) {
+                let product = |c: *mut $sum, ldc: usize, load: bool| {
+                    let (lda, ldc) = (groups * 4, ldc * 4);
+                    // SAFETY: tiles are configured; A has 32 rows of `groups`, B has `groups` rows of 32, C has 32 rows
+                    // of 32; no stack, flags are clobbered, and the compiler keeps nothing in tile registers.
+                    unsafe {
+                        asm!(
+                            "test {load:e}, {load:e}",
+                            "jz 2f",
+                            "tileloadd tmm0, [{c} + {ldc}]",
+                            "tileloadd tmm1, [{c} + {ldc} + 64]",
+                            "tileloadd tmm2, [{c2} + {ldc}]",
+                            "tileloadd tmm3, [{c2} + {ldc} + 64]",
+                            "jmp 3f",
+                            "2:",
+                            "tilezero tmm0",
+                            "tilezero tmm1",
+                            "tilezero tmm2",
+                            "tilezero tmm3",
+                            "3:",
+                            "test {steps}, {steps}",
+                            "jz 5f",
+                            "4:",
+                            "tileloadd tmm4, [{a} + {lda}]",
+                            "tileloadd tmm6, [{b} + {ldb}]",
+                            "tileloadd tmm7, [{b} + {ldb} + 64]",
+                            concat!($instruction, " tmm0, tmm4, tmm6"),
+                            "tileloadd tmm5, [{a2} + {lda}]",
+                            concat!($instruction, " tmm1, tmm4, tmm7"),
+                            concat!($instruction, " tmm2, tmm5, tmm6"),
+                            concat!($instruction, " tmm3, tmm5, tmm7"),
+                            "add {a}, 64",
+                            "add {a2}, 64",
+                            "add {b}, 2048",
+                            "dec {steps}",
+                            "jnz 4b",
+                            "5:",
+                            "tilestored [{c} + {ldc}], tmm0",
+                            "tilestored [{c} + {ldc} + 64], tmm1",
+                            "tilestored [{c2} + {ldc}], tmm2",
+                            "tilestored [{c2} + {ldc} + 64], tmm3",
+                            load = in(reg) u32::from(load),
+                            c = in(reg) c,
+                            c2 = in(reg) c.wrapping_byte_add(ROWS * ldc),
+                            ldc = in(reg) ldc,
+                            a = inout(reg) a => _,
+                            a2 = inout(reg) a.wrapping_byte_add(ROWS * lda) => _,
+                            lda = in(reg) lda,
+                            b = inout(reg) b => _,
+                            ldb = in(reg) 4 * PANEL,
+                            steps = inout(reg) groups / ROWS => _,
+                            out("tmm0") _,
+                            out("tmm1") _,
+                            out("tmm2") _,
+                            out("tmm3") _,
+                            out("tmm4") _,
+                            out("tmm5") _,
+                            out("tmm6") _,
+                            out("tmm7") _,
+                            options(nostack),
+                        );
+                    }
+                };
+                if rows == Self::MR {
+                    return product(c, ldc, load);
+                }
+                // Tiles are stored whole: the rows that are not in C go to a copy.
+                let mut copy = [<$sum>::default(); 2 * ROWS * PANEL];
+                for i in 0..rows {
+                    // SAFETY: the rows are in C, and the copy has as many.
+                    unsafe { std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), PANEL) };
+                }
+                product(copy.as_mut_ptr(), PANEL, load);
+                for i in 0..rows {
+                    // SAFETY: as above.
+                    unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), PANEL) };
+                }
+            }
+        }
+    };
+}
+
+kernel! {
+    /// Pairs of bf16.
+    AmxBf16, f32, amx_bf16, "tdpbf16ps"
+}
