@@ -135,22 +135,33 @@ impl<'a> RunFolder<'a> {
         Ok(checkpoints)
     }
 
+    /// Makes sure that a run may begin here, before anything is written.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the folder holds a run and that is to be refused; [`Error::Io`] if it cannot be read.
+    pub fn check(&self) -> Result<()> {
+        match self.found()?.first() {
+            Some(path) if self.existing == Existing::Refuse => {
+                let expected = "one without a model (or say resume or replace)";
+                Err(Error::argument("folder of the run", expected, path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The checkpoints and weights that the folder holds.
+    fn found(&self) -> Result<Vec<PathBuf>> {
+        let weights = Some(self.path.join(MODEL)).filter(|path| path.exists());
+        Ok(self.checkpoints()?.into_iter().map(|(_, path)| path).chain(weights).collect())
+    }
+
     /// Makes the folder ready, and gives the checkpoint to go on from if there is one.
     pub(super) fn open(&self) -> Result<Option<PathBuf>> {
         let folder = self.path.join(CHECKPOINTS);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let checkpoints = self.checkpoints()?.into_iter().map(|(_, path)| path);
-        let weights = Some(self.path.join(MODEL)).filter(|path| path.exists());
-        let mut found = checkpoints.chain(weights);
-        match self.existing {
-            Existing::Refuse => {
-                if let Some(path) = found.next() {
-                    let expected = "one without a model (or say resume or replace)";
-                    return Err(Error::argument("folder of the run", expected, path.display()));
-                }
-            }
-            Existing::Replace => found.try_for_each(atomic::remove)?,
-            Existing::Resume => {}
+        self.check()?;
+        if self.existing == Existing::Replace {
+            self.found()?.iter().try_for_each(atomic::remove)?;
         }
         [&folder, &self.path].into_iter().try_for_each(atomic::remove_leftovers)?;
         self.last_checkpoint()
