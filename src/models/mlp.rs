@@ -106,13 +106,8 @@ impl MlpLm {
 
     /// The hidden layer at every position.
     fn hidden_states(&self, input_ids: &IdTensor) -> Result<Tensor> {
-        let (batch, seq_len) = input_ids.batch_and_len()?;
-        let MlpConfig { d_model, window, .. } = self.config;
         let x = self.dropout.forward(&self.embedding.forward(input_ids)?)?; // [B, T, C]
-        let before = Tensor::zeros(&[batch, window - 1, d_model]);
-        let padded = ops::concat(&[&before, &x], 1)?; // [B, window - 1 + T, C]
-        let shifted = (0..window).map(|i| padded.narrow(1, i, seq_len)).collect::<Result<Vec<_>>>()?;
-        let x = ops::concat(&shifted.iter().collect::<Vec<_>>(), 2)?; // [B, T, window · C]
+        let x = ops::windows(&x, self.config.window)?; // [B, T, window · C]
         self.dropout.forward(&self.hidden.forward(&x)?.tanh())
     }
 }
