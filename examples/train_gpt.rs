@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use loquat::models::{CellType, Gpt2, Gpt2Config, LanguageModel, MlpConfig, MlpLm, RnnConfig, RnnLm};
 use loquat::nn::Module;
+use loquat::ops::Precision;
 use loquat::text::{Corpus, Tokenizer, TokenizerTrainer};
 use loquat::training::data::{RandomWindows, SequentialWindows, TokenStream, tokenize_to_file};
 use loquat::training::{
@@ -33,6 +34,12 @@ enum Arch {
     Lstm,
     Gru,
     Mlp,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Products {
+    F32,
+    Bf16,
 }
 
 /// Trains a language model on a text file.
@@ -89,6 +96,9 @@ struct Args {
     /// Steps from checkpoint to checkpoint.
     #[arg(long, default_value_t = 500)]
     save_every: u64,
+    /// What matrix products are rounded to; all else stays in f32.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Products,
     /// Go on from the last checkpoint in --out.
     #[arg(long)]
     resume: bool,
@@ -138,6 +148,8 @@ fn model(args: &Args, vocab_size: usize) -> Result<LanguageModel> {
 }
 
 fn run(args: &Args) -> Result<()> {
+    let existing = if args.resume { Existing::Resume } else { Existing::Refuse };
+    RunFolder::new(&args.out).existing(existing).check()?;
     let tokenizer = tokenizer(args)?;
     std::fs::create_dir_all(&args.out).map_err(|source| Error::Io { path: args.out.clone(), source })?;
     let tokens = |text: &PathBuf, name: &str| -> Result<TokenStream> {
@@ -160,7 +172,6 @@ fn run(args: &Args) -> Result<()> {
     let mut validation = SequentialWindows::new(validation, args.context, 64)?;
     let adam = AdamW { lr: args.lr, betas: (0.9, 0.99), weight_decay: 0.1, ..AdamW::default() };
     let mut optimizer = Optimizer::new(adam)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
-    let existing = if args.resume { Existing::Resume } else { Existing::Refuse };
     let folder = RunFolder::new(&args.out)
         .existing(existing)
         .config(&model)
@@ -169,6 +180,10 @@ fn run(args: &Args) -> Result<()> {
     let warmup = 100.min(args.steps / 10);
     let report = Trainer::steps(args.steps)
         .seed(args.seed)
+        .precision(match args.precision {
+            Products::F32 => Precision::F32,
+            Products::Bf16 => Precision::Bf16,
+        })
         .accumulate(args.accumulate)
         .clip_grad_norm(1.0)
         .schedule(Schedule::cosine(args.steps).warmup(warmup).min_factor(0.1))

@@ -1,8 +1,9 @@
 //! Products of matrices, of batches of matrices, and with a layer's weight.
 
 use crate::error::{Error, Result};
-use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm, gemm_batch};
+use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm_batch, gemm_in};
 use crate::kernels::vecmath;
+use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, tape};
 
 /// Which operand of a product is taken transposed.
@@ -14,7 +15,7 @@ enum Transposed {
 }
 
 /// A batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, off the tape; the caller has checked the shapes. `b` may be one matrix for all.
-fn product(a: &Tensor, b: &Tensor, transposed: Transposed) -> Tensor {
+fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed) -> Tensor {
     let matrix = |x: &Tensor| (x.shape()[x.rank() - 2], x.shape()[x.rank() - 1]);
     let ((a_rows, a_cols), (b_rows, b_cols)) = (matrix(a), matrix(b));
     let batch: usize = a.shape()[..a.rank() - 2].iter().product();
@@ -29,7 +30,10 @@ fn product(a: &Tensor, b: &Tensor, transposed: Transposed) -> Tensor {
     let mut shape = a.shape()[..a.rank() - 2].to_vec();
     shape.extend([left.rows(), right.cols()]);
     let b_stride = if b.rank() == 2 { 0 } else { b_rows * b_cols };
-    Tensor::write(&shape, |c| gemm_batch(batch, left, a_rows * a_cols, right, b_stride, c, Beta::Zero))
+    Tensor::write(&shape, |c| match batch {
+        1 => gemm_in(precision, left, right, c, Beta::Zero, Epilogue::default()),
+        _ => gemm_batch(batch, left, a_rows * a_cols, right, b_stride, c, Beta::Zero),
+    })
 }
 
 impl Tensor {
@@ -55,13 +59,14 @@ impl Tensor {
             shape.push(b[1]);
             return self.reshape(&[rows, a[a.len() - 1]])?.matmul(other)?.reshape(&shape);
         }
-        let y = product(self, other, Transposed::Neither);
+        let precision = precision();
+        let y = product(precision, self, other, Transposed::Neither);
         Ok(tape::record("matmul", &[self, other], y, || {
             let (a, b) = (self.detach(), other.detach());
             Box::new(move |dy, needs| {
                 // dA = dC·Bᵀ, dB = Aᵀ·dC
-                let da = needs[0].then(|| product(&dy, &b, Transposed::B));
-                Ok(vec![da, needs[1].then(|| product(&a, &dy, Transposed::A))])
+                let da = needs[0].then(|| product(precision, &dy, &b, Transposed::B));
+                Ok(vec![da, needs[1].then(|| product(precision, &a, &dy, Transposed::A))])
             })
         }))
     }
@@ -76,13 +81,14 @@ impl Tensor {
         if !fits {
             return Err(Error::shape("matmul_transposed", format!("a right factor for {a:?}"), b));
         }
-        let y = product(self, other, Transposed::B);
+        let precision = precision();
+        let y = product(precision, self, other, Transposed::B);
         Ok(tape::record("matmul_transposed", &[self, other], y, || {
             let (a, b) = (self.detach(), other.detach());
             Box::new(move |dy, needs| {
                 // C = A·Bᵀ: dA = dC·B, dB = dCᵀ·A
-                let da = needs[0].then(|| product(&dy, &b, Transposed::Neither));
-                Ok(vec![da, needs[1].then(|| product(&dy, &a, Transposed::A))])
+                let da = needs[0].then(|| product(precision, &dy, &b, Transposed::Neither));
+                Ok(vec![da, needs[1].then(|| product(precision, &dy, &a, Transposed::A))])
             })
         }))
     }
@@ -124,9 +130,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, layout: Weight
         WeightLayout::OutIn => f(Mat::transposed(w.data(), n_in, n_out)),
         WeightLayout::InOut => f(Mat::new(w.data(), n_in, n_out)),
     };
+    let precision = precision();
     let y = Tensor::write(&shape, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
-        right(weight, &mut |w| gemm(Mat::new(x.data(), rows, n_in), w, y, Beta::Zero, epilogue));
+        right(weight, &mut |w| gemm_in(precision, Mat::new(x.data(), rows, n_in), w, y, Beta::Zero, epilogue));
     });
     let inputs = [Some(x), Some(weight), bias];
     let inputs: Vec<&Tensor> = inputs.into_iter().flatten().collect();
@@ -136,14 +143,14 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, layout: Weight
             let dx = needs[0].then(|| {
                 Tensor::write(x.shape(), |dx| {
                     let dy = Mat::new(dy.data(), rows, n_out);
-                    right(&w, &mut |w| gemm(dy, w.t(), dx, Beta::Zero, Epilogue::default()));
+                    right(&w, &mut |w| gemm_in(precision, dy, w.t(), dx, Beta::Zero, Epilogue::default()));
                 })
             });
             let dw = needs[1].then(|| {
                 let (x, dy) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
                 Tensor::write(w.shape(), |dw| match layout {
-                    WeightLayout::OutIn => gemm(dy.t(), x, dw, Beta::Zero, Epilogue::default()),
-                    WeightLayout::InOut => gemm(x.t(), dy, dw, Beta::Zero, Epilogue::default()),
+                    WeightLayout::OutIn => gemm_in(precision, dy.t(), x, dw, Beta::Zero, Epilogue::default()),
+                    WeightLayout::InOut => gemm_in(precision, x.t(), dy, dw, Beta::Zero, Epilogue::default()),
                 })
             });
             let mut gradients = vec![dx, dw];
@@ -160,6 +167,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, layout: Weight
 mod tests {
     use super::*;
     use crate::ops::gradient_check::{check, sample};
+    use crate::ops::precision::with_precision;
 
     #[test]
     fn gradients_match_central_differences() {
@@ -174,6 +182,30 @@ mod tests {
         check("no bias", &layer[..2], |x| linear(&x[0], &x[1], None, WeightLayout::OutIn));
         let layer = [sample(&[7, 4], 1), sample(&[4, 5], 2), sample(&[5], 3)];
         check("linear in-out", &layer, |x| linear(&x[0], &x[1], Some(&x[2]), WeightLayout::InOut));
+    }
+
+    #[test]
+    fn rounded_products_are_those_of_rounded_factors_forward_and_backward() {
+        let (x, w) = (sample(&[5, 40], 1), sample(&[7, 40], 2));
+        let gradients = |precision, x: &Tensor, w: &Tensor| {
+            let (x, w) = (x.watch(), w.watch());
+            let y = with_precision(precision, || linear(&x, &w, None, WeightLayout::OutIn)).unwrap();
+            let gradients = y.mul(&sample(&[5, 7], 3)).unwrap().sum().unwrap().backward().unwrap();
+            [y.to_vec(), gradients.of(&x).unwrap().to_vec(), gradients.of(&w).unwrap().to_vec()]
+        };
+        let round = |x: &Tensor| {
+            let data = x.data().iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+            Tensor::from_vec(data, x.shape()).unwrap()
+        };
+        let exact = gradients(Precision::F32, &x, &w);
+        let of_rounded = gradients(Precision::F32, &round(&x), &round(&w));
+        let rounded = gradients(Precision::Bf16, &x, &w);
+        let close = |a: &[f32], b: &[f32], by: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= by);
+        // Forward, the factors are the rounded ones; backward, so is the gradient.
+        assert!(close(&rounded[0], &of_rounded[0], 1e-5) || rounded[0] == exact[0]);
+        for (exact, rounded) in exact.iter().zip(&rounded) {
+            assert!(close(exact, rounded, 0.1));
+        }
     }
 
     #[test]

@@ -10,9 +10,11 @@
 //! | [`reduce`] | sums and means |
 //! | [`activation`] | ReLU, GELU, SiLU, sigmoid, tanh, softmax, log-softmax |
 //! | [`matmul`] | products of matrices and batches of them; `linear` |
+//! | [`precision`] | f32 or bf16 for the products |
 //! | [`attention`] | scaled dot-product attention, and what it may see |
 //! | [`rope`] | rotary positions |
 //! | [`conv`] | convolution over positions, maximum over them |
+//! | [`window`] | each position with those before it |
 //! | [`recurrent`] | plain RNN, LSTM, GRU over whole sequences |
 //! | [`norm`] | layer and RMS normalisation |
 //! | [`mod@embedding`] | rows by id |
@@ -32,10 +34,12 @@ pub(crate) mod gradient_check;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod precision;
 pub mod recurrent;
 pub mod reduce;
 pub mod rope;
 pub mod shape;
+pub mod window;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionMask};
@@ -45,6 +49,8 @@ pub use embedding::embedding;
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
 pub use matmul::linear;
 pub use norm::{layer_norm, rms_norm};
+pub use precision::{Precision, with_precision};
 pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};
 pub use rope::Rope;
 pub use shape::{concat, stack};
+pub use window::windows;

@@ -3,9 +3,10 @@
 
 use super::Cell;
 use super::schedule::Schedule;
-use crate::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm, gemm_packed};
+use crate::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm, gemm_in, gemm_packed};
 use crate::kernels::vecmath;
 use crate::ops::Activation;
+use crate::ops::precision::{Precision, precision};
 use crate::tensor::Tensor;
 
 /// Weights without a place on the tape.
@@ -25,6 +26,8 @@ pub(super) struct Scan {
     weights: Weights,
     hidden: usize,
     input: usize,
+    /// Of the products over all steps at once; those of a single step are in f32.
+    precision: Precision,
     /// `[rows, input]`.
     x: Tensor,
     /// Gates after their functions (before it for a plain RNN), `[rows, gates · hidden]`.
@@ -60,10 +63,11 @@ fn scatter(x: &[f32], width: usize, ids: &[u32], y: &mut [f32]) {
 }
 
 /// `xᵀ·y` for matrices of as many rows.
-fn product_of_columns(x: &Tensor, y: &[f32], width: usize) -> Tensor {
+fn product_of_columns(precision: Precision, x: &Tensor, y: &[f32], width: usize) -> Tensor {
     let (rows, cols) = (x.shape()[0], x.shape()[1]);
     Tensor::write(&[cols, width], |c| {
-        gemm(Mat::new(x.data(), rows, cols).t(), Mat::new(y, rows, width), c, Beta::Zero, Epilogue::default());
+        let (x, y) = (Mat::new(x.data(), rows, cols).t(), Mat::new(y, rows, width));
+        gemm_in(precision, x, y, c, Beta::Zero, Epilogue::default());
     })
 }
 
@@ -104,10 +108,11 @@ impl Scan {
             (None, Some(b)) if cell != Cell::Gru => Some(b.clone()),
             (a, _) => a.clone(),
         };
+        let precision = precision();
         let mut gates = Tensor::write(&[rows, width], |gates| {
             let epilogue = Epilogue { bias: bias.as_ref().map(Tensor::data), ..Epilogue::default() };
             let ih = Mat::transposed(weights.ih.data(), input, width);
-            gemm(Mat::new(x.data(), rows, input), ih, gates, Beta::Zero, epilogue);
+            gemm_in(precision, Mat::new(x.data(), rows, input), ih, gates, Beta::Zero, epilogue);
         });
         let states = |used: bool| if used { batch + rows } else { 0 };
         let mut h = Tensor::write(&[states(true), hidden], |h| first(h_0, h));
@@ -161,7 +166,7 @@ impl Scan {
                 }
             }
         }
-        Self { cell, schedule, weights, hidden, input, x, gates, kept, h, c }
+        Self { cell, schedule, weights, hidden, input, precision, x, gates, kept, h, c }
     }
 
     /// The hidden states of all positions, `[batch, seq_len, hidden]` and zero in the padding, then the last hidden states
@@ -253,7 +258,8 @@ impl Scan {
         };
         let mut dx = Tensor::write(&[rows, input], |dx| {
             let ih = Mat::new(weights.ih.data(), width, input);
-            gemm(Mat::new(dgates.data(), rows, width), ih, dx, Beta::Zero, Epilogue::default());
+            let dgates = Mat::new(dgates.data(), rows, width);
+            gemm_in(self.precision, dgates, ih, dx, Beta::Zero, Epilogue::default());
         });
         let x_shape = [batch, schedule.seq_len, input];
         dx = match schedule.is_identity() {
@@ -269,8 +275,8 @@ impl Scan {
             |states: &Tensor| Tensor::write(&[batch, hidden], |y| scatter(states.data(), hidden, &schedule.order, y));
         Gradients {
             x: dx,
-            weight_ih: product_of_columns(&dgates, self.x.data(), input),
-            weight_hh: product_of_columns(dproducts, h_old, hidden),
+            weight_ih: product_of_columns(self.precision, &dgates, self.x.data(), input),
+            weight_hh: product_of_columns(self.precision, dproducts, h_old, hidden),
             bias_ih: sum_rows(&dgates),
             bias_hh: sum_rows(dproducts),
             h: in_order(&dh),

@@ -67,6 +67,7 @@ use step::{Moved, Step};
 
 use crate::error::{Error, Result};
 use crate::nn::Module;
+use crate::ops::{Precision, with_precision};
 use crate::tensor::Tensor;
 use crate::training::data::BatchSource;
 use crate::training::history::{History, Row};
@@ -76,6 +77,7 @@ use crate::training::{Optimizer, Schedule};
 pub struct Trainer<'a, B> {
     budget: Budget,
     seed: u64,
+    precision: Precision,
     accumulate: usize,
     max_norm: Option<f64>,
     schedule: Schedule,
@@ -156,6 +158,7 @@ impl<'a, B> Trainer<'a, B> {
         Self {
             budget,
             seed: 0,
+            precision: Precision::F32,
             accumulate: 1,
             max_norm: None,
             schedule: Schedule::constant(),
@@ -171,6 +174,12 @@ impl<'a, B> Trainer<'a, B> {
     /// The seed of dropout; 0 if not said.
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// The precision of matrix products, in training and validation; f32 if not said. In [`Precision::Bf16`] weights, sums, norms,
+    /// losses and moments stay in f32.
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Batches in a step, whose gradients are averaged by their labels as if they were one batch; 1 if not said.
@@ -272,7 +281,7 @@ impl<'a, B> Trainer<'a, B> {
         self.check()?;
         let mut course = self.open(model, optimizer, train)?;
         let total_steps = self.total_steps(train);
-        let step = Step { seed: self.seed, max_norm: self.max_norm, loss: &loss };
+        let step = Step { seed: self.seed, precision: self.precision, max_norm: self.max_norm, loss: &loss };
         let start = TrainEvent::Start { step: course.progress.step, total_steps };
         self.tell(&mut course, start);
         let (mut batches_seen, mut first) = (true, true);
@@ -431,7 +440,7 @@ impl<'a, B> Trainer<'a, B> {
         B: BatchSize + Send + Sync,
     {
         let (source, _) = self.validation.as_mut().expect("asked for only with validation data");
-        let mean = evaluate(model, &mut **source, loss)?;
+        let mean = with_precision(self.precision, || evaluate(model, &mut **source, loss))?;
         let loss = mean.mean().ok_or_else(|| Error::argument("validation data", "at least one label", "none"))?;
         let step = course.progress.step;
         if !loss.is_finite() {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::parallel::team;
 use crate::nn::{Module, train_mode};
+use crate::ops::precision::{Precision, precision, with_precision};
 use crate::random::Rng;
 use crate::tensor::{Gradients, Tensor, no_grad};
 use crate::training::Optimizer;
@@ -32,6 +33,7 @@ impl BatchSize for Batch {
 /// What is the same in all steps of a run.
 pub(super) struct Step<'f, F> {
     pub(super) seed: u64,
+    pub(super) precision: Precision,
     pub(super) max_norm: Option<f64>,
     pub(super) loss: &'f F,
 }
@@ -72,7 +74,8 @@ impl<F> Step<'_, F> {
         team(|| {
             let (mut mean, mut gradients) = (0.0, Gradients::default());
             for batch in batches {
-                let loss = train_mode(&mut rng, || (self.loss)(model, batch))?;
+                let forward = || with_precision(self.precision, || (self.loss)(model, batch));
+                let loss = train_mode(&mut rng, forward)?;
                 let value = f64::from(loss.item()?);
                 if !value.is_finite() {
                     return Err(not_finite("loss", value));
@@ -93,7 +96,7 @@ impl<F> Step<'_, F> {
 }
 
 /// The mean loss over an epoch of batches, without gradients and dropout, each batch weighted by its labels. The source stands
-/// where it stood before afterwards.
+/// where it stood before afterwards. The precision is that of the calling thread.
 ///
 /// # Errors
 /// [`Error::Argument`] if the source is endless; what the source and `loss` return.
@@ -105,10 +108,10 @@ pub fn evaluate<M: Sync, B: BatchSize + Send + Sync>(
     if source.batches_per_epoch().is_none() {
         return Err(Error::argument("validation data", "a source whose epochs end", "an endless one"));
     }
-    let start = source.state();
+    let (start, precision) = (source.state(), precision());
     let mut mean = LossMean::default();
     while let Some(batch) = source.next_batch()? {
-        let loss = team(|| no_grad(|| loss(model, &batch)))?;
+        let loss = team(|| with_precision(precision, || no_grad(|| loss(model, &batch))))?;
         mean.add(f64::from(loss.item()?), batch.n_labels());
     }
     source.restore(&start)?;

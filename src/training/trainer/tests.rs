@@ -502,3 +502,18 @@ fn settings_that_make_no_sense_are_errors() {
     let error = trainer.run(&mut model(), &mut optimizer(), &mut windows(), loss).unwrap_err().to_string();
     assert!(error.contains("an endless one"), "{error}");
 }
+
+#[test]
+fn rounded_products_follow_the_exact_ones() {
+    let run = |precision: Precision| {
+        let mut model = model();
+        let trainer = Trainer::steps(20).seed(9).log_every(1).precision(precision);
+        let report = trainer.run(&mut model, &mut optimizer(), &mut windows(), loss).unwrap();
+        (report.history.rows().iter().map(|row| row.loss.unwrap()).collect::<Vec<_>>(), values(&model))
+    };
+    let ((exact, _), (rounded, weights)) = (run(Precision::F32), run(Precision::Bf16));
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!((exact - rounded).abs() < 0.01 * exact, "{rounded}, not {exact}");
+    }
+    assert_eq!(run(Precision::Bf16), (rounded, weights), "the same bits again");
+}

@@ -1,0 +1,44 @@
+//! How exactly products are computed: a setting of the calling thread.
+
+use std::cell::Cell;
+
+pub use crate::kernels::gemm::Precision;
+
+thread_local! {
+    static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
+}
+
+/// Runs `f` with matrix products in a precision; everything else stays in f32, and so do the sums inside the products.
+///
+/// The products are those of [`linear`](super::linear), of [`Tensor::matmul`](crate::Tensor::matmul) with one matrix, and of the
+/// inputs of recurrent layers, which is nearly all of a model's work. Backward products are in the precision in which the forward
+/// ones were recorded. Where the processor has no instruction for bf16, [`Precision::Bf16`] computes as [`Precision::F32`].
+///
+/// The setting belongs to the calling thread.
+///
+/// ```
+/// use loquat::{Rng, Tensor, ops::{Precision, with_precision}};
+///
+/// let mut rng = Rng::seed(1);
+/// let (a, b) = (Tensor::normal(&[64, 64], 1.0, &mut rng), Tensor::normal(&[64, 64], 1.0, &mut rng));
+/// let exact = a.matmul(&b)?;
+/// let rounded = with_precision(Precision::Bf16, || a.matmul(&b))?;
+/// let error = exact.data().iter().zip(rounded.data()).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+/// assert!(error < 0.3); // of sums of 64 products
+/// # Ok::<(), loquat::Error>(())
+/// ```
+pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
+    struct Restore(Precision);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PRECISION.set(self.0);
+        }
+    }
+    let _restore = Restore(PRECISION.replace(precision));
+    f()
+}
+
+/// The precision that products are computed in now.
+pub fn precision() -> Precision {
+    PRECISION.get()
+}
