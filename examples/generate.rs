@@ -65,7 +65,7 @@ fn run(args: &Args) -> Result<()> {
         .top_k(args.top_k)
         .top_p(args.top_p)
         .seed(args.seed);
-    config.do_sample = !args.greedy;
+    config.do_sample = Some(!args.greedy);
     config.stop_strings = args.stop.clone();
     config.eos_token_ids.extend(tokenizer.eos_token_id());
     let prompt_ids = match (&args.prompt, &args.prompt_ids) {

@@ -2,14 +2,16 @@
 
 use crate::error::Result;
 use crate::generation::config::GenerationConfig;
+use crate::generation::logprobs::TokenLogprob;
+use crate::generation::stopping::StopReason;
 use crate::generation::stopping::{Released, StopStrings};
-use crate::generation::tokens::{StopReason, Tokens, generate};
+use crate::generation::tokens::{Tokens, generate};
 use crate::models::CausalLm;
 use crate::text::{DecodeStream, Tokenizer};
 
 /// Pieces of text that continue a prompt: whole characters, without the prompt. See [`stream`].
 pub struct TextStream<'m, M: CausalLm> {
-    tokens: Tokens<'m, M>,
+    tokens: Tokens<&'m M>,
     decoder: Option<DecodeStream<'m>>,
     stops: StopStrings,
 }
@@ -54,6 +56,12 @@ impl<M: CausalLm> TextStream<'_, M> {
     /// What was written so far.
     pub fn new_ids(&self) -> &[u32] {
         self.tokens.new_ids()
+    }
+
+    /// The log-probability of each of [`TextStream::new_ids`]; empty unless
+    /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) asks for them.
+    pub fn logprobs(&self) -> &[TokenLogprob] {
+        self.tokens.logprobs()
     }
 
     /// Why the text ended; `None` while it goes on.

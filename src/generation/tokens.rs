@@ -1,151 +1,153 @@
 //! The decoding loop, as an iterator of token ids.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::generation::config::{GenerationConfig, Overflow};
-use crate::generation::processor::{self, LogitsProcessor};
-use crate::generation::sampler;
+use crate::generation::logprobs::TokenLogprob;
+use crate::generation::processor::LogitsProcessor;
+use crate::generation::sequence::Sequence;
+use crate::generation::stopping::StopReason;
 use crate::kernels::parallel;
-use crate::models::CausalLm;
-use crate::random::Rng;
-use crate::tensor::{IdTensor, no_grad};
+use crate::models::{CausalLm, DecodeState};
+use crate::tensor::{IdTensor, Tensor, no_grad};
 
-/// Why a text ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// The model wrote an end token.
-    EosToken,
-    /// A stop string appeared.
-    StopString,
-    /// [`GenerationConfig::max_new_tokens`] were written.
-    MaxNewTokens,
-    /// The context is full ([`Overflow::Stop`]).
-    ContextFull,
-    /// An error was given out.
-    Error,
-}
+/// The most tokens of a prompt that are read at once: between parts a text may be cancelled. The bits do not depend on it.
+const PART: usize = 512;
 
 /// Token ids that continue a prompt, each computed when asked for. See [`generate`].
-pub struct Tokens<'m, M: CausalLm> {
-    model: &'m M,
-    config: GenerationConfig,
-    processors: Vec<Box<dyn LogitsProcessor>>,
-    state: M::State,
-    rng: Rng,
-    /// The prompt and what was written.
-    ids: Vec<u32>,
-    prompt_len: usize,
-    /// How many of `ids` the model has not read.
+///
+/// `P` points to the model: `&M` borrows it, `Arc<M>` shares it.
+pub struct Tokens<P: Deref<Target: CausalLm>> {
+    reader: Reader<P>,
+    sequence: Sequence,
+}
+
+/// A model and what it remembers of one text.
+struct Reader<P: Deref<Target: CausalLm>> {
+    model: P,
+    state: <P::Target as CausalLm>::State,
+    /// How many of the text's last tokens the model has not read.
     unread: usize,
-    stopped: Option<StopReason>,
 }
 
 /// Continues `prompt_ids`, a token at a time.
 ///
+/// ```
+/// # use loquat::models::{MlpConfig, MlpLm};
+/// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::{GenerationConfig, generation::generate};
+///
+/// let mut tokens = generate(&model, &[1, 2, 3], &GenerationConfig::default().max_new_tokens(5))?;
+/// for id in tokens.by_ref() {
+///     print!("{} ", id?);
+/// }
+/// assert_eq!(tokens.new_ids().len(), 5);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Argument`] for a setting out of range, an empty prompt, or one that fills the model's context;
 /// [`Error::Id`] for an id outside the vocabulary. An error while decoding is given out by the iterator, which then ends.
-pub fn generate<'m, M: CausalLm>(model: &'m M, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Tokens<'m, M>> {
-    config.check()?;
-    if prompt_ids.is_empty() {
-        return Err(Error::argument("prompt", "at least one token", "none"));
-    }
-    IdTensor::sequence(prompt_ids).check_below(model.vocab_size(), "prompt id")?;
-    if let Some(limit) = model.max_seq_len().filter(|&limit| prompt_ids.len() > limit) {
-        let expected = format!("at most {limit} tokens, the model's context");
-        return Err(Error::argument("prompt", expected, format!("{} tokens", prompt_ids.len())));
-    }
-    Ok(Tokens {
-        model,
-        processors: processor::from_config(config),
-        state: model.new_state(1),
-        rng: Rng::seed(config.seed),
-        ids: prompt_ids.to_vec(),
-        prompt_len: prompt_ids.len(),
-        unread: prompt_ids.len(),
-        stopped: None,
-        config: config.clone(),
-    })
+pub fn generate<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Tokens<P>>
+where
+    P: Deref<Target: CausalLm>,
+{
+    let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
+    check_context(&*model, prompt_ids.len())?;
+    let state = model.new_state(1);
+    Ok(Tokens { reader: Reader { model, state, unread: prompt_ids.len() }, sequence })
 }
 
-impl<M: CausalLm> Tokens<'_, M> {
+/// Makes sure that a model can read a prompt of this length.
+pub(crate) fn check_context(model: &(impl CausalLm + ?Sized), prompt_len: usize) -> Result<()> {
+    match model.max_seq_len().filter(|&limit| prompt_len > limit) {
+        Some(limit) => {
+            let expected = format!("at most {limit} tokens, the model's context");
+            Err(Error::argument("prompt", expected, format!("{prompt_len} tokens")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl<P: Deref<Target: CausalLm>> Tokens<P> {
     /// Adds a processor of one's own, after those of the configuration.
     pub fn with_processor(mut self, processor: Box<dyn LogitsProcessor>) -> Self {
-        self.processors.push(processor);
+        self.sequence.push_processor(processor);
         self
     }
 
     /// The prompt and what was written so far.
     pub fn ids(&self) -> &[u32] {
-        &self.ids
+        self.sequence.ids()
     }
 
     /// What was written so far.
     pub fn new_ids(&self) -> &[u32] {
-        &self.ids[self.prompt_len..]
+        self.sequence.new_ids()
+    }
+
+    /// The log-probability of each of [`Tokens::new_ids`]; empty unless
+    /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) asks for them.
+    pub fn logprobs(&self) -> &[TokenLogprob] {
+        self.sequence.logprobs()
     }
 
     /// Why the text ended; `None` while it goes on.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.stopped
+        self.sequence.stop_reason()
     }
 
     /// The next token, or `None` with [`Tokens::stop_reason`] set.
     fn advance(&mut self) -> Result<Option<u32>> {
-        if self.ids.len() - self.prompt_len >= self.config.max_new_tokens {
-            self.stopped = Some(StopReason::MaxNewTokens);
-            return Ok(None);
-        }
-        if self.model.max_seq_len().is_some_and(|limit| self.ids_in_context() > limit) {
-            if self.config.overflow == Overflow::Stop {
-                self.stopped = Some(StopReason::ContextFull);
-                return Ok(None);
-            }
-            let keep = (self.model.max_seq_len().unwrap_or(self.ids.len()) / 2).max(1);
-            self.state = self.model.new_state(1);
-            self.unread = keep;
-        }
-        let (model, state) = (self.model, &mut self.state);
-        let unread = IdTensor::sequence(&self.ids[self.ids.len() - self.unread..]);
-        let logits = parallel::team(|| no_grad(|| model.decode(&unread, state)))?;
-        self.unread = 0;
-        let mut logits = logits.to_vec();
-        for processor in &mut self.processors {
-            processor.process(&self.ids, &mut logits)?;
-        }
-        let id =
-            if self.config.do_sample { sampler::sample(&logits, &mut self.rng)? } else { sampler::greedy(&logits)? };
-        if self.config.eos_token_ids.contains(&id) {
-            self.stopped = Some(StopReason::EosToken);
-            return Ok(None);
-        }
-        self.ids.push(id);
-        self.unread = 1;
-        Ok(Some(id))
-    }
-
-    /// How many tokens the model will have read after the next step.
-    fn ids_in_context(&self) -> usize {
-        use crate::models::DecodeState;
-        self.state.len() + self.unread
+        let Some(logits) = self.reader.read(&mut self.sequence)? else { return Ok(None) };
+        let id = self.sequence.choose(logits.data())?;
+        self.reader.unread = usize::from(id.is_some());
+        Ok(id)
     }
 
     /// Ends the text for a reason that lies outside the loop.
     #[cfg(feature = "tokenizers")]
     pub(crate) fn stop(&mut self, reason: StopReason) {
-        self.stopped.get_or_insert(reason);
+        self.sequence.stop(reason);
     }
 }
 
-impl<M: CausalLm> Iterator for Tokens<'_, M> {
+impl<P: Deref<Target: CausalLm>> Reader<P> {
+    /// Reads what is unread, and gives the logits of the next token; `None` if the text ends first.
+    fn read(&mut self, text: &mut Sequence) -> Result<Option<Tensor>> {
+        let limit = self.model.max_seq_len();
+        if text.goes_on() && limit.is_some_and(|limit| self.state.len() + self.unread > limit) {
+            if text.config().overflow == Overflow::Stop {
+                text.stop(StopReason::ContextFull);
+            } else {
+                self.state = self.model.new_state(1);
+                self.unread = (limit.unwrap_or(text.ids().len()) / 2).max(1);
+            }
+        }
+        let mut logits = None;
+        while self.unread > 0 && text.goes_on() {
+            let start = text.ids().len() - self.unread;
+            let part = IdTensor::sequence(&text.ids()[start..start + self.unread.min(PART)]);
+            let (model, state) = (&*self.model, &mut self.state);
+            logits = Some(parallel::team(|| no_grad(|| model.decode(&part, state)))?);
+            self.unread -= part.len();
+        }
+        Ok(logits.filter(|_| self.unread == 0))
+    }
+}
+
+impl<P: Deref<Target: CausalLm>> Iterator for Tokens<P> {
     type Item = Result<u32>;
 
     fn next(&mut self) -> Option<Result<u32>> {
-        if self.stopped.is_some() {
+        if self.stop_reason().is_some() {
             return None;
         }
         let next = self.advance();
         if next.is_err() {
-            self.stopped = Some(StopReason::Error);
+            self.sequence.stop(StopReason::Error);
         }
         next.transpose()
     }
@@ -154,7 +156,6 @@ impl<M: CausalLm> Iterator for Tokens<'_, M> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::models::DecodeState;
     use crate::tensor::Tensor;
 
     /// A model that wants token `t + 1` after token `t`, of a vocabulary of 10, and remembers what it has read.
@@ -197,7 +198,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn ids(tokens: Tokens<'_, Counting>) -> Vec<u32> {
+    fn ids(tokens: Tokens<&Counting>) -> Vec<u32> {
         tokens.map(|id| id.unwrap()).collect()
     }
 

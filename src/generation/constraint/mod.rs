@@ -1,0 +1,52 @@
+//! Which tokens may come next: text of a given form.
+
+mod token_set;
+
+pub use token_set::TokenSet;
+
+use crate::error::Result;
+
+/// Says which tokens may come next, given those that were written.
+///
+/// A text ends when [`may_end`](TokenMask::may_end) and the model writes an end token, or nothing else is allowed. End tokens
+/// need not be allowed for that; where the text may not end they are forbidden.
+pub trait TokenMask: BoxedMask + Send + Sync {
+    /// Inserts the tokens that may come next into `allowed`, which is empty.
+    ///
+    /// # Errors
+    /// Whatever the mask cannot work with.
+    fn allow(&mut self, allowed: &mut TokenSet) -> Result<()>;
+
+    /// Whether the text may end here.
+    fn may_end(&mut self) -> bool;
+
+    /// Takes note of the token that was written.
+    ///
+    /// # Errors
+    /// A token that was not allowed.
+    fn accept(&mut self, id: u32) -> Result<()>;
+}
+
+/// A copy behind a box: every text that is written has a mask of its own. Given to whatever is [`Clone`].
+pub trait BoxedMask {
+    /// The copy.
+    fn boxed_clone(&self) -> Box<dyn TokenMask>;
+}
+
+impl<M: TokenMask + Clone + 'static> BoxedMask for M {
+    fn boxed_clone(&self) -> Box<dyn TokenMask> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn TokenMask> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}
+
+impl std::fmt::Debug for dyn TokenMask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenMask")
+    }
+}

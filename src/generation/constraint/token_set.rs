@@ -1,0 +1,79 @@
+//! A set of token ids, one bit each.
+
+/// A set of ids below the size of a vocabulary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSet {
+    words: Vec<u64>,
+    vocab_size: usize,
+}
+
+impl TokenSet {
+    /// No token of `vocab_size`.
+    pub fn new(vocab_size: usize) -> Self {
+        Self { words: vec![0; vocab_size.div_ceil(64)], vocab_size }
+    }
+
+    /// The number of ids that it may hold.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Adds an id; one outside the vocabulary is passed over.
+    pub fn insert(&mut self, id: u32) {
+        if (id as usize) < self.vocab_size {
+            self.words[id as usize / 64] |= 1 << (id % 64);
+        }
+    }
+
+    /// Takes an id out.
+    pub fn remove(&mut self, id: u32) {
+        if (id as usize) < self.vocab_size {
+            self.words[id as usize / 64] &= !(1 << (id % 64));
+        }
+    }
+
+    /// Whether the id is in the set.
+    pub fn contains(&self, id: u32) -> bool {
+        (id as usize) < self.vocab_size && self.words[id as usize / 64] >> (id % 64) & 1 == 1
+    }
+
+    /// Whether no id is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|&word| word == 0)
+    }
+
+    /// Takes all ids out.
+    pub fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// The ids, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.words.iter().enumerate().flat_map(|(i, &word)| {
+            std::iter::successors(Some(word).filter(|&w| w != 0), |&w| Some(w & (w - 1)).filter(|&w| w != 0))
+                .map(move |w| (i * 64) as u32 + w.trailing_zeros())
+        })
+    }
+}
+
+impl Extend<u32> for TokenSet {
+    fn extend<I: IntoIterator<Item = u32>>(&mut self, ids: I) {
+        ids.into_iter().for_each(|id| self.insert(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_inserted_comes_back() {
+        let mut set = TokenSet::new(130);
+        set.extend([0, 63, 64, 129, 130, 5]);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 5, 63, 64, 129]);
+        set.remove(63);
+        assert!(!set.contains(63) && set.contains(64) && !set.contains(999) && !set.is_empty());
+        set.clear();
+        assert!(set.is_empty() && set.iter().next().is_none());
+    }
+}

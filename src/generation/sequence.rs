@@ -1,0 +1,193 @@
+//! One text that is being written: its tokens, what changes its logits, its random numbers, and what ends it.
+//!
+//! Every way of decoding is a loop around this: ask whether the text [goes on](Sequence::goes_on), let a model read what it has
+//! not read, and [choose](Sequence::choose) from the logits. Nothing here knows a model, so a batch is a list of these.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::generation::config::GenerationConfig;
+use crate::generation::constraint::{TokenMask, TokenSet};
+use crate::generation::logprobs::TokenLogprob;
+use crate::generation::processor::{LogitsProcessor, Processors};
+use crate::generation::sampler;
+use crate::generation::stopping::StopReason;
+use crate::random::Rng;
+use crate::tensor::IdTensor;
+
+/// One text that is being written.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence {
+    config: Arc<GenerationConfig>,
+    processors: Processors,
+    constraint: Option<Constraint>,
+    rng: Rng,
+    /// The prompt and what was written.
+    ids: Vec<u32>,
+    prompt_len: usize,
+    limit: usize,
+    deadline: Option<Instant>,
+    logprobs: Vec<TokenLogprob>,
+    stopped: Option<StopReason>,
+}
+
+/// A mask and the set that it fills.
+#[derive(Clone, Debug)]
+struct Constraint {
+    mask: Box<dyn TokenMask>,
+    allowed: TokenSet,
+}
+
+impl Sequence {
+    /// A text that begins with a prompt, of a vocabulary of `vocab_size`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a setting out of range or an empty prompt, [`Error::Id`] for a token outside the vocabulary.
+    pub(crate) fn new(prompt_ids: &[u32], config: Arc<GenerationConfig>, vocab_size: usize) -> Result<Self> {
+        config.check()?;
+        if prompt_ids.is_empty() {
+            return Err(Error::argument("prompt", "at least one token", "none"));
+        }
+        IdTensor::sequence(prompt_ids).check_below(vocab_size, "prompt id")?;
+        let in_time = config.max_time.and_then(|time| Instant::now().checked_add(time));
+        Ok(Self {
+            processors: Processors::new(&config, prompt_ids.len(), vocab_size, 1)?,
+            constraint: config.constraint.clone().map(|mask| Constraint { mask, allowed: TokenSet::new(vocab_size) }),
+            rng: Rng::seed(config.seed),
+            ids: prompt_ids.to_vec(),
+            prompt_len: prompt_ids.len(),
+            limit: config.new_tokens_limit(prompt_ids.len()),
+            deadline: in_time.into_iter().chain(config.deadline).min(),
+            logprobs: Vec::new(),
+            stopped: None,
+            config,
+        })
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &GenerationConfig {
+        &self.config
+    }
+
+    /// The prompt and what was written.
+    pub(crate) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// What was written.
+    pub(crate) fn new_ids(&self) -> &[u32] {
+        &self.ids[self.prompt_len..]
+    }
+
+    /// Log-probabilities of what was written, if they are kept.
+    pub(crate) fn logprobs(&self) -> &[TokenLogprob] {
+        &self.logprobs
+    }
+
+    /// Why the text ended.
+    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
+        self.stopped
+    }
+
+    /// Adds a processor after those of the configuration.
+    pub(crate) fn push_processor(&mut self, processor: Box<dyn LogitsProcessor>) {
+        self.processors.push(processor);
+    }
+
+    /// Ends the text, unless it has ended.
+    pub(crate) fn stop(&mut self, reason: StopReason) {
+        self.stopped.get_or_insert(reason);
+    }
+
+    /// Whether another token is due: there is room and time for it, and nobody cancelled.
+    pub(crate) fn goes_on(&mut self) -> bool {
+        if self.stopped.is_none() {
+            if self.new_ids().len() >= self.limit {
+                self.stopped = Some(StopReason::MaxNewTokens);
+            } else if self.config.cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled()) {
+                self.stopped = Some(StopReason::Cancelled);
+            } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.stopped = Some(StopReason::Deadline);
+            }
+        }
+        self.stopped.is_none()
+    }
+
+    /// Takes the next token from the model's logits, and writes it; or ends the text.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for logits that are no distribution; those of processors and constraint.
+    pub(crate) fn choose(&mut self, logits: &[f32]) -> Result<Option<u32>> {
+        let mut processed = logits.to_vec();
+        if !self.process(&mut processed)? {
+            return Ok(None);
+        }
+        let id = if self.config.samples() {
+            sampler::sample(&processed, &mut self.rng)?
+        } else {
+            sampler::greedy(&processed)?
+        };
+        self.take(id, logits)
+    }
+
+    /// Makes of the model's logits those that a token is chosen by. False if the text ended because no token is allowed.
+    ///
+    /// # Errors
+    /// Those of processors and constraint.
+    pub(crate) fn process(&mut self, logits: &mut [f32]) -> Result<bool> {
+        self.processors.process_first(&self.ids, logits)?;
+        if let Some(constraint) = &mut self.constraint
+            && !constraint.process(&self.config.eos_token_ids, logits)?
+        {
+            self.stopped = Some(StopReason::Complete);
+            return Ok(false);
+        }
+        self.processors.process_sampling(&self.ids, logits)?;
+        Ok(true)
+    }
+
+    /// Writes a token that was chosen, or ends the text if it is an end token. `logits` are the model's.
+    ///
+    /// # Errors
+    /// A token that the constraint does not allow.
+    pub(crate) fn take(&mut self, id: u32, logits: &[f32]) -> Result<Option<u32>> {
+        if self.config.eos_token_ids.contains(&id) {
+            self.stopped = Some(StopReason::EosToken);
+            return Ok(None);
+        }
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask.accept(id)?;
+        }
+        if let Some(top) = self.config.logprobs {
+            self.logprobs.push(TokenLogprob::of(id, logits, top));
+        }
+        self.ids.push(id);
+        Ok(Some(id))
+    }
+}
+
+impl Constraint {
+    /// Forbids what the mask does not allow. False if nothing is allowed and the text may end.
+    fn process(&mut self, eos: &[u32], logits: &mut [f32]) -> Result<bool> {
+        self.allowed.clear();
+        self.mask.allow(&mut self.allowed)?;
+        let may_end = self.mask.may_end();
+        eos.iter().for_each(|&id| self.allowed.remove(id));
+        let done = may_end && self.allowed.is_empty();
+        if may_end {
+            self.allowed.extend(eos.iter().copied());
+        }
+        let mut some = false;
+        for (id, x) in logits.iter_mut().enumerate() {
+            if !self.allowed.contains(id as u32) {
+                *x = f32::NEG_INFINITY;
+            }
+            some |= *x > f32::NEG_INFINITY;
+        }
+        if !some && !done {
+            return Err(Error::argument("constraint", "a next token that no processor forbids", "none"));
+        }
+        Ok(!done)
+    }
+}
