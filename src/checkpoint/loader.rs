@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Checkpoint, TensorView};
+use super::{Checkpoint, TensorView, WeightFormat};
 use crate::error::{Error, LoadReport, MisShaped, Result};
 use crate::nn::{Init, Module, Parameter, ParameterSource, Parameters};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Weight};
 
 type Ignored<'c> = Box<dyn Fn(&str) -> bool + 'c>;
 
@@ -43,6 +43,7 @@ pub struct Loader<'c> {
     renamed: Vec<(String, String)>,
     tied: Vec<(String, String)>,
     ignored: Vec<Ignored<'c>>,
+    weights: WeightFormat,
     used: BTreeSet<&'c str>,
     report: LoadReport,
 }
@@ -55,6 +56,7 @@ impl<'c> Loader<'c> {
             renamed: Vec::new(),
             tied: Vec::new(),
             ignored: Vec::new(),
+            weights: WeightFormat::default(),
             used: BTreeSet::new(),
             report: LoadReport::default(),
         }
@@ -84,6 +86,11 @@ impl<'c> Loader<'c> {
         self
     }
 
+    /// The format of the weights of [`Loader::load`]; [`WeightFormat::F32`] if it is not called.
+    pub fn weights(self, weights: WeightFormat) -> Self {
+        Self { weights, ..self }
+    }
+
     /// Builds a model: `init` is the model's constructor, which asks for its parameters.
     ///
     /// # Errors
@@ -105,8 +112,8 @@ impl<'c> Loader<'c> {
     pub fn load_into(mut self, module: &mut (impl Module + ?Sized)) -> Result<()> {
         let mut values = BTreeMap::new();
         for (path, parameter) in module.parameters() {
-            if let Some(value) = self.find_tensor(&path, parameter.shape())? {
-                values.insert(path, value);
+            if let Some(view) = self.find_shaped(&path, parameter.shape()) {
+                values.insert(path, view.to_tensor()?);
             }
         }
         self.finish()?;
@@ -148,7 +155,7 @@ impl<'c> Loader<'c> {
     }
 
     /// The tensor of a parameter, if it is there with this shape; notes what is wrong otherwise.
-    fn find_tensor(&mut self, path: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+    fn find_shaped(&mut self, path: &str, shape: &[usize]) -> Option<TensorView<'c>> {
         let mut name = path.to_string();
         for (ours, theirs) in &self.renamed {
             name = replace_segments(&name, ours, theirs);
@@ -160,15 +167,26 @@ impl<'c> Loader<'c> {
         };
         let Some(view) = self.find(&name).or_else(|| self.tied.iter().find_map(twin)) else {
             self.report.missing.push(name);
-            return Ok(None);
+            return None;
         };
         self.used.insert(view.name());
         if view.shape() != shape {
             let (expected, found) = (shape.to_vec(), view.shape().to_vec());
             self.report.mis_shaped.push(MisShaped { name: view.name().to_string(), expected, found });
-            return Ok(None);
+            return None;
         }
-        view.to_tensor().map(Some)
+        Some(view)
+    }
+
+    fn get(&mut self, path: &str, shape: &[usize], format: WeightFormat) -> Result<Parameter> {
+        let weight = match self.find_shaped(path, shape) {
+            Some(view) => view.to_weight(format)?,
+            None => Weight::F32(Tensor::zeros(&[0])),
+        };
+        Ok(match weight {
+            Weight::F32(value) => Parameter::new(value),
+            half => Parameter::constant(half),
+        })
     }
 }
 
@@ -176,8 +194,11 @@ impl<'c> Loader<'c> {
 /// [`Loader::finish`] keeps it from being used.
 impl ParameterSource for Loader<'_> {
     fn parameter(&mut self, path: &str, shape: &[usize], _init: Init) -> Result<Parameter> {
-        let tensor = self.find_tensor(path, shape)?;
-        Ok(Parameter::new(tensor.unwrap_or_else(|| Tensor::zeros(&[0]))))
+        self.get(path, shape, WeightFormat::F32)
+    }
+
+    fn weight(&mut self, path: &str, shape: &[usize], _init: Init) -> Result<Parameter> {
+        self.get(path, shape, self.weights)
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`safetensors`] | one file of tensors: reading and writing |
 //! | [`mod@self`] | [`Checkpoint`]: one such file, or a folder with one or with shards and their index |
-//! | [`view`] | [`TensorView`]: one tensor in a file, and its way to `f32` |
+//! | [`view`] | [`TensorView`]: one tensor in a file, and its way to a [`Weight`](crate::tensor::Weight) |
 //! | [`loader`] | [`Loader`]: gives the layers of a model their parameters, strictly |
 //! | [`pretrained`] | [`save_pretrained`]: a model as a folder that `transformers` opens |
 //! | [`atomic`] | files and folders that appear whole or not at all |
@@ -45,8 +45,8 @@ use std::path::{Path, PathBuf};
 
 pub use loader::Loader;
 pub use pretrained::{Pretrained, save_pretrained};
-pub use safetensors::{SafetensorsFile, save_module, write_tensors};
-pub use view::{DType, TensorView};
+pub use safetensors::{SafetensorsFile, save_module, write_tensors, write_weights};
+pub use view::{DType, TensorView, WeightFormat};
 
 use crate::error::{Error, Result};
 use crate::mapped::Load;
@@ -56,6 +56,44 @@ use crate::nn::Module;
 pub const WEIGHTS: &str = "model.safetensors";
 /// The list of shards in a model folder that has several files of tensors.
 pub const INDEX: &str = "model.safetensors.index.json";
+
+/// How the files of a model come into memory.
+///
+/// ```no_run
+/// use loquat::checkpoint::{OpenOptions, WeightFormat};
+/// use loquat::models::LanguageModel;
+///
+/// // To be trained further: everything in 32 bits.
+/// let options = OpenOptions::default().weights(WeightFormat::F32);
+/// let model = LanguageModel::open_with("models/gpt2", &options)?;
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The format of the weights; [`WeightFormat::Keep`] unless told otherwise.
+    pub weights: WeightFormat,
+    /// Mapped or read whole.
+    pub load: Load,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { weights: WeightFormat::Keep, load: Load::default() }
+    }
+}
+
+impl OpenOptions {
+    /// Sets the format of the weights.
+    pub fn weights(self, weights: WeightFormat) -> Self {
+        Self { weights, ..self }
+    }
+
+    /// Sets how files are opened.
+    pub fn load(self, load: Load) -> Self {
+        Self { load, ..self }
+    }
+}
 
 /// The tensors of a model, in one file or several.
 ///

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::atomic;
@@ -17,7 +19,7 @@ use super::view::{DType, TensorView};
 use crate::error::{Error, Result};
 use crate::mapped::{Load, MappedFile};
 use crate::nn::Module;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Weight};
 
 /// Bytes of the header's length.
 const LENGTH: usize = 8;
@@ -27,7 +29,7 @@ const MAX_HEADER: usize = 100_000_000;
 /// A `.safetensors` file, open.
 #[derive(Debug)]
 pub struct SafetensorsFile {
-    file: MappedFile,
+    file: Arc<MappedFile>,
     tensors: BTreeMap<String, Place>,
     metadata: BTreeMap<String, String>,
 }
@@ -45,7 +47,7 @@ impl SafetensorsFile {
     /// # Errors
     /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format, or contradicts itself.
     pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
-        let file = MappedFile::open(path, load)?;
+        let file = Arc::new(MappedFile::open(path, load)?);
         let (start, header) = read_header(&file).map_err(|reason| Error::format(file.path(), reason))?;
         let place = |(name, info): (String, &TensorInfo)| {
             let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
@@ -75,7 +77,7 @@ impl SafetensorsFile {
     /// A tensor by name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, Place { dtype, shape, bytes }) = self.tensors.get_key_value(name)?;
-        Some(TensorView { name, dtype, shape, bytes: &self.file[bytes.clone()], path: self.path() })
+        Some(TensorView { name, dtype, shape, file: &self.file, bytes: bytes.clone() })
     }
 
     /// An entry of `__metadata__`.
@@ -104,14 +106,15 @@ fn read_header(file: &[u8]) -> std::result::Result<(usize, Metadata), String> {
     Ok((LENGTH + length, header))
 }
 
-/// Writes every parameter of a module under its path, as `transformers` reads it. The file appears whole or not at all.
+/// Writes every parameter of a module under its path, as `transformers` reads it: those in half precision as they are. The file
+/// appears whole or not at all.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be written; what was at `path` before is untouched then.
 pub fn save_module(path: impl AsRef<Path>, module: &(impl Module + ?Sized)) -> Result<()> {
     let parameters = module.parameters();
-    let tensors = parameters.iter().map(|(path, parameter)| (path.as_str(), parameter.tensor()));
-    write_tensors(path, tensors, Some(("format", "pt")))
+    let weights = parameters.iter().map(|(path, parameter)| (path.as_str(), parameter.weight()));
+    write_weights(path, weights, Some(("format", "pt")))
 }
 
 /// Writes tensors under their names, with an entry of metadata if one is given. The file appears whole or not at all, and the same
@@ -125,18 +128,39 @@ pub fn write_tensors<'t>(
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
     metadata: Option<(&str, &str)>,
 ) -> Result<()> {
+    let weights: Vec<(&str, Weight)> = tensors.into_iter().map(|(name, t)| (name, Weight::F32(t.clone()))).collect();
+    write_weights(path, weights.iter().map(|(name, weight)| (*name, weight)), metadata)
+}
+
+/// As [`write_tensors`], each in the format that it has.
+///
+/// # Errors
+/// As there.
+pub fn write_weights<'t>(
+    path: impl AsRef<Path>,
+    weights: impl IntoIterator<Item = (&'t str, &'t Weight)>,
+    metadata: Option<(&str, &str)>,
+) -> Result<()> {
     let path = path.as_ref();
     let mut sorted = BTreeMap::new();
-    for (name, tensor) in tensors {
-        if sorted.insert(name, tensor).is_some() {
+    for (name, weight) in weights {
+        if sorted.insert(name, weight).is_some() {
             return Err(Error::argument("names of tensors", "each name once", format!("`{name}` twice")));
         }
     }
+    // The widest first, as other writers do: then every number is aligned, and stays in the file when it is opened.
+    let mut sorted: Vec<(&str, &Weight)> = sorted.into_iter().collect();
+    sorted.sort_by_key(|(_, weight)| weight.is_half());
     let mut end = 0;
-    let place = |(&name, tensor): (&&str, &&Tensor)| {
+    let place = |&(name, weight): &(&str, &Weight)| {
         let start = end;
-        end += tensor.len() * size_of::<f32>();
-        (name.to_string(), TensorInfo { dtype: Dtype::F32, shape: tensor.shape().to_vec(), data_offsets: (start, end) })
+        end += weight.bytes();
+        let dtype = match weight {
+            Weight::F32(_) => Dtype::F32,
+            Weight::F16(_) => Dtype::F16,
+            Weight::Bf16(_) => Dtype::BF16,
+        };
+        (name.to_string(), TensorInfo { dtype, shape: weight.shape().to_vec(), data_offsets: (start, end) })
     };
     let places = sorted.iter().map(place).collect();
     // One entry at most: a map of several would be written in an order that changes from run to run.
@@ -147,13 +171,21 @@ pub fn write_tensors<'t>(
     atomic::write_file(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        sorted.values().try_for_each(|tensor| write_numbers(file, tensor.data()))
+        sorted.iter().try_for_each(|(_, weight)| match weight {
+            Weight::F32(tensor) => write_numbers(file, tensor.data(), f32::to_le_bytes),
+            Weight::F16(half) => write_numbers(file, half.data(), f16::to_le_bytes),
+            Weight::Bf16(half) => write_numbers(file, half.data(), bf16::to_le_bytes),
+        })
     })
 }
 
-fn write_numbers(file: &mut dyn Write, numbers: &[f32]) -> std::io::Result<()> {
+fn write_numbers<T: bytemuck::Pod, const N: usize>(
+    file: &mut dyn Write,
+    numbers: &[T],
+    to_bytes: fn(T) -> [u8; N],
+) -> std::io::Result<()> {
     if cfg!(target_endian = "little") {
         return file.write_all(bytemuck::cast_slice(numbers));
     }
-    numbers.iter().try_for_each(|x| file.write_all(&x.to_le_bytes()))
+    numbers.iter().try_for_each(|&x| file.write_all(&to_bytes(x)))
 }

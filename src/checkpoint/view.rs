@@ -1,12 +1,15 @@
 //! One tensor in a file.
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 use crate::kernels::{parallel, vecmath};
-use crate::tensor::Tensor;
+use crate::mapped::MappedFile;
+use crate::tensor::{HalfTensor, Tensor, Weight};
 
 /// How a number is written in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +36,31 @@ impl std::fmt::Display for DType {
     }
 }
 
+/// In which format the weights of a model come into memory. Norms and biases are always `f32`: they are few.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WeightFormat {
+    /// As the file has them: what is aligned stays in the file's own pages (or in the one copy of the file, with
+    /// [`Load::Read`](crate::Load::Read)). Halves are not trained.
+    Keep,
+    /// In 32 bits, in memory of their own.
+    #[default]
+    F32,
+    /// In IEEE half precision, rounded to nearest if the file has others.
+    F16,
+    /// In bf16, rounded to nearest if the file has others.
+    Bf16,
+}
+
 /// A tensor in a file: bytes that were not looked at yet.
 #[derive(Clone, Debug)]
 pub struct TensorView<'a> {
     pub(super) name: &'a str,
     pub(super) dtype: &'a DType,
     pub(super) shape: &'a [usize],
-    pub(super) bytes: &'a [u8],
-    pub(super) path: &'a std::path::Path,
+    pub(super) file: &'a Arc<MappedFile>,
+    /// Where in the file.
+    pub(super) bytes: Range<usize>,
 }
 
 impl<'a> TensorView<'a> {
@@ -61,7 +81,33 @@ impl<'a> TensorView<'a> {
 
     /// The numbers as the file has them, little-endian, last index fastest.
     pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+        &self.file[self.bytes.clone()]
+    }
+
+    /// The numbers in a format: those that the file has in this one stay in the file, if they are aligned.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the numbers are no floats.
+    pub fn to_weight(&self, format: WeightFormat) -> Result<Weight> {
+        let (file, bytes) = (self.file, self.bytes.clone());
+        let keep = format == WeightFormat::Keep;
+        Ok(match self.dtype {
+            DType::F32 if keep => Weight::F32(Tensor::in_file(file, bytes, self.shape)?),
+            DType::F16 if keep || format == WeightFormat::F16 => {
+                Weight::F16(HalfTensor::in_file(file, bytes, self.shape)?)
+            }
+            DType::Bf16 if keep || format == WeightFormat::Bf16 => {
+                Weight::Bf16(HalfTensor::in_file(file, bytes, self.shape)?)
+            }
+            _ => {
+                let weight = Weight::F32(self.to_tensor()?);
+                match format {
+                    WeightFormat::F16 => weight.to_f16(),
+                    WeightFormat::Bf16 => weight.to_bf16(),
+                    WeightFormat::Keep | WeightFormat::F32 => weight,
+                }
+            }
+        })
     }
 
     /// A copy in 32 bits. Half-precision numbers are widened, which is exact.
@@ -75,7 +121,7 @@ impl<'a> TensorView<'a> {
             DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, vecmath::bf16_to_f32)),
             DType::Other(name) => {
                 let reason = format!("tensor `{}`: expected F32, F16 or BF16 numbers, found {name}", self.name);
-                Err(Error::format(self.path, reason))
+                Err(Error::format(self.file.path(), reason))
             }
         }
     }
@@ -85,10 +131,10 @@ impl<'a> TensorView<'a> {
         from_bytes: fn([u8; N]) -> T,
         widen: impl Fn(&[T], &mut [f32]) + Sync,
     ) -> Tensor {
-        let numbers: Cow<'_, [T]> = match bytemuck::try_cast_slice(self.bytes) {
+        let numbers: Cow<'_, [T]> = match bytemuck::try_cast_slice(self.bytes()) {
             Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
             // The format does not align numbers that stand behind shorter ones.
-            _ => self.bytes.as_chunks::<N>().0.iter().map(|&bytes| from_bytes(bytes)).collect(),
+            _ => self.bytes().as_chunks::<N>().0.iter().map(|&bytes| from_bytes(bytes)).collect(),
         };
         const CHUNK: usize = 1 << 16;
         Tensor::write(self.shape, |data| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::checkpoint::pretrained::CONFIG;
-use crate::checkpoint::{Checkpoint, Pretrained};
+use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
 use crate::models::gpt2::{self, Gpt2, Gpt2Config};
@@ -65,21 +65,32 @@ fn parse<C: serde::de::DeserializeOwned>(folder: &Path, config: &Value) -> Resul
 }
 
 impl LanguageModel {
-    /// Opens a folder with `config.json` and `model.safetensors`.
+    /// Opens a folder with `config.json` and `model.safetensors`, mapped into memory, its weights as they are: half precision
+    /// stays half, and is not trained. Training begins with [`LanguageModel::open_with`] and [`WeightFormat::F32`](crate::checkpoint::WeightFormat::F32).
     ///
     /// # Errors
     /// [`Error::Config`] for an architecture or option that is not known; [`Error::Load`] with every tensor that does not fit;
     /// [`Error::Format`] or [`Error::Io`] for files that cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(folder, &OpenOptions::default())
+    }
+
+    /// As [`LanguageModel::open`], in a format and a way of choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let config = read_config(folder)?;
+        let open = || Checkpoint::open_with(folder, options.load);
         match config.get("model_type").and_then(Value::as_str) {
             Some("gpt2") => {
                 let config: Gpt2Config = parse(folder, &config)?;
                 config.check()?;
-                let checkpoint = Checkpoint::open(folder)?;
+                let checkpoint = open()?;
                 let mut loader = checkpoint
                     .loader()
+                    .weights(options.weights)
                     .optional_prefix(gpt2::PREFIX)
                     .ignore(|name| gpt2::IGNORED.iter().any(|end| name.ends_with(end)));
                 if config.tie_word_embeddings {
@@ -89,13 +100,13 @@ impl LanguageModel {
             }
             Some(RnnConfig::MODEL_TYPE) => {
                 let config: RnnConfig = parse(folder, &config)?;
-                let checkpoint = Checkpoint::open(folder)?;
-                Ok(Self::Rnn(Box::new(checkpoint.loader().load(|p| RnnLm::init(&config, p))?)))
+                let checkpoint = open()?;
+                Ok(Self::Rnn(Box::new(checkpoint.loader().weights(options.weights).load(|p| RnnLm::init(&config, p))?)))
             }
             Some(MlpConfig::MODEL_TYPE) => {
                 let config: MlpConfig = parse(folder, &config)?;
-                let checkpoint = Checkpoint::open(folder)?;
-                Ok(Self::Mlp(Box::new(checkpoint.loader().load(|p| MlpLm::init(&config, p))?)))
+                let checkpoint = open()?;
+                Ok(Self::Mlp(Box::new(checkpoint.loader().weights(options.weights).load(|p| MlpLm::init(&config, p))?)))
             }
             other => Err(Error::Config {
                 key: "model_type".into(),
@@ -192,9 +203,11 @@ impl CausalLm for LanguageModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::save_pretrained;
+    use crate::checkpoint::{WeightFormat, save_pretrained};
+    use crate::mapped::Load;
     use crate::models::rnn::CellType;
     use crate::random::Rng;
+    use crate::tensor::Weight;
 
     #[test]
     fn what_is_saved_opens_with_the_same_bits() {
@@ -210,6 +223,46 @@ mod tests {
             save_pretrained(folder.path(), &model).unwrap();
             let opened = LanguageModel::open(folder.path()).unwrap();
             assert_eq!(opened.forward(&ids).unwrap().data(), model.forward(&ids).unwrap().data());
+        }
+    }
+
+    #[test]
+    fn halves_stay_halves_and_give_the_bits_of_their_numbers_in_32_bits() {
+        let config = Gpt2Config::new(13, 16, 12, 2, 3);
+        let mut model = Gpt2::init(&config, &mut Rng::seed(3)).unwrap();
+        model.visit_mut("", &mut |path, parameter| {
+            if parameter.shape().len() == 2 {
+                let weight = parameter.weight();
+                let half = if path.contains("mlp") { weight.to_f16() } else { weight.to_bf16() };
+                parameter.set_weight(&half).unwrap();
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        save_pretrained(folder.path(), &model).unwrap();
+        let (ids, expected) = (IdTensor::sequence(&[1, 5, 12, 0]), model.forward(&IdTensor::sequence(&[1, 5, 12, 0])));
+        let expected = expected.unwrap();
+        for load in [Load::Mmap, Load::Read] {
+            let keep = OpenOptions::default().load(load);
+            let opened = LanguageModel::open_with(folder.path(), &keep).unwrap();
+            for (path, parameter) in opened.parameters() {
+                let mapped = match parameter.weight() {
+                    Weight::F16(half) => half.is_mapped(),
+                    Weight::Bf16(half) => half.is_mapped(),
+                    _ => load == Load::Mmap,
+                };
+                assert_eq!(parameter.is_half(), parameter.shape().len() == 2, "{path}");
+                assert_eq!(mapped, load == Load::Mmap, "{path}");
+            }
+            assert_eq!(opened.forward(&ids).unwrap().data(), expected.data());
+            let again = tempfile::tempdir().unwrap();
+            save_pretrained(again.path(), &opened).unwrap();
+            let file = |folder: &Path| std::fs::read(folder.join(crate::checkpoint::WEIGHTS)).unwrap();
+            assert_eq!(file(again.path()), file(folder.path()));
+            let wide = LanguageModel::open_with(folder.path(), &keep.weights(WeightFormat::F32)).unwrap();
+            assert!(wide.parameters().iter().all(|(_, p)| p.is_trainable() && !p.is_half()));
+            assert_eq!(wide.forward(&ids).unwrap().data(), expected.data());
+            let rounded = LanguageModel::open_with(folder.path(), &keep.weights(WeightFormat::Bf16)).unwrap();
+            assert!(rounded.parameters().iter().all(|(_, p)| p.is_half() == (p.shape().len() == 2)));
         }
     }
 

@@ -20,7 +20,7 @@ impl Embedding {
     /// # Errors
     /// As for [`Parameters::get`].
     pub fn init<'a>(vocab_size: usize, d_model: usize, std: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
-        Ok(Self { weight: p.into().get("weight", &[vocab_size, d_model], Init::Normal { std })? })
+        Ok(Self { weight: p.into().get_weight("weight", &[vocab_size, d_model], Init::Normal { std })? })
     }
 
     /// # Shapes
@@ -29,7 +29,7 @@ impl Embedding {
     /// # Errors
     /// [`Error::Id`](crate::Error::Id) if an id has no row.
     pub fn forward(&self, ids: &IdTensor) -> Result<Tensor> {
-        ops::embedding(self.weight.tensor(), ids)
+        ops::embedding(self.weight.weight(), ids)
     }
 
     /// The logits of a head that shares this table: `x · tableᵀ`.
@@ -40,6 +40,6 @@ impl Embedding {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, self.weight.tensor(), None, ops::matmul::WeightLayout::OutIn)
+        ops::linear(x, self.weight.weight(), None, ops::matmul::WeightLayout::OutIn)
     }
 }

@@ -54,7 +54,7 @@ impl Linear {
             WeightLayout::OutIn => [n_out, n_in],
             WeightLayout::InOut => [n_in, n_out],
         };
-        let weight = p.get("weight", &shape, weight)?;
+        let weight = p.get_weight("weight", &shape, weight)?;
         let bias = bias.map(|init| p.get("bias", &[n_out], init)).transpose()?;
         Ok(Self { weight, bias, layout })
     }
@@ -65,6 +65,6 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor), self.layout)
+        ops::linear(x, self.weight.weight(), self.bias.as_ref().map(Parameter::tensor), self.layout)
     }
 }

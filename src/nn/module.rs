@@ -54,7 +54,7 @@ pub trait Module {
         let mut result = Ok(());
         self.visit_mut("", &mut |_, parameter| {
             if let (Ok(()), Some((_, value))) = (&result, theirs.next()) {
-                result = parameter.set(value.tensor());
+                result = parameter.set_weight(value.weight());
             }
         });
         result

@@ -1,85 +1,150 @@
 //! A trainable tensor, and where its values come from.
 
+use std::sync::OnceLock;
+
 use crate::error::{Error, Result};
 use crate::random::Rng;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Weight};
 
 /// A tensor that a layer owns: trained, saved, loaded.
+///
+/// It may be in half precision ([`Parameter::is_half`]): then it is a constant, which products and look-ups read as it is. Whatever
+/// else asks for its [`tensor`](Parameter::tensor) gets a copy in 32 bits.
 ///
 /// A clone is another parameter with the same values.
 #[derive(Debug)]
 pub struct Parameter {
-    value: Tensor,
+    weight: Weight,
+    /// The copy in 32 bits of a half weight, if it was ever asked for.
+    widened: OnceLock<Tensor>,
 }
 
 impl Parameter {
     /// A trainable parameter of these values.
     pub fn new(value: Tensor) -> Self {
-        Self { value: value.watch() }
+        Self::constant(value.watch())
+    }
+
+    /// A parameter that is not trained, in any format.
+    pub fn constant(weight: impl Into<Weight>) -> Self {
+        Self { weight: weight.into(), widened: OnceLock::new() }
     }
 
     /// A parameter that stands for a tensor of the tape, so that a test can differentiate a layer by it.
     #[cfg(test)]
     pub(crate) fn from_tensor(value: Tensor) -> Self {
-        Self { value }
+        Self::constant(value)
     }
 
     /// The values, for an operation: a leaf of the tape if the parameter is trainable.
+    ///
+    /// Of a half-precision parameter this is a copy, made at the first call and kept as long as the parameter: three times the memory
+    /// from then on. Products and look-ups take [`Parameter::weight`] instead.
     pub fn tensor(&self) -> &Tensor {
-        &self.value
+        match &self.weight {
+            Weight::F32(value) => value,
+            half => self.widened.get_or_init(|| half.to_tensor()),
+        }
+    }
+
+    /// The values as they are stored, for a product or a look-up.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// Whether the values have 16 bits.
+    pub fn is_half(&self) -> bool {
+        self.weight.is_half()
     }
 
     /// The length of each axis.
     pub fn shape(&self) -> &[usize] {
-        self.value.shape()
+        self.weight.shape()
     }
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        self.value.len()
+        self.weight.len()
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.value.is_empty()
+        self.weight.is_empty()
     }
 
-    /// The values, to be changed in place. The parameter keeps its identity, and so its gradients and moments.
+    /// The values in 32 bits for good.
+    fn value_mut(&mut self) -> &mut Tensor {
+        if self.is_half() {
+            self.weight = Weight::F32(self.widened.take().unwrap_or_else(|| self.weight.to_tensor()));
+        }
+        match &mut self.weight {
+            Weight::F32(value) => value,
+            _ => unreachable!("widened above"),
+        }
+    }
+
+    /// The values, to be changed in place. The parameter keeps its identity, and so its gradients and moments. One in half precision
+    /// becomes one in 32 bits.
     pub fn data_mut(&mut self) -> &mut [f32] {
-        self.value.make_mut()
+        self.value_mut().make_mut()
     }
 
-    /// Other values of the same shape.
+    /// Other values of the same shape, in 32 bits.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shape differs.
     pub fn set(&mut self, value: &Tensor) -> Result<()> {
-        if value.shape() != self.shape() {
-            return Err(Error::shape("parameter", format!("{:?}", self.shape()), value.shape()));
-        }
-        let node = self.value.node.take();
-        self.value = value.detach();
-        self.value.node = node;
+        self.check_shape(value.shape())?;
+        let node = match &mut self.weight {
+            Weight::F32(old) => old.node.take(),
+            _ => None,
+        };
+        let mut value = value.detach();
+        value.node = node;
+        (self.weight, self.widened) = (Weight::F32(value), OnceLock::new());
         Ok(())
+    }
+
+    /// Other values of the same shape, in any format. In half precision they are not trainable.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shape differs.
+    pub fn set_weight(&mut self, weight: &Weight) -> Result<()> {
+        if let Weight::F32(value) = weight {
+            return self.set(value);
+        }
+        self.check_shape(weight.shape())?;
+        (self.weight, self.widened) = (weight.clone(), OnceLock::new());
+        Ok(())
+    }
+
+    fn check_shape(&self, shape: &[usize]) -> Result<()> {
+        if shape == self.shape() {
+            return Ok(());
+        }
+        Err(Error::shape("parameter", format!("{:?}", self.shape()), shape))
     }
 
     /// Whether it gets a gradient.
     pub fn is_trainable(&self) -> bool {
-        self.value.requires_grad()
+        matches!(&self.weight, Weight::F32(value) if value.requires_grad())
     }
 
-    /// Freezes the parameter (`false`) or lets it be trained (`true`).
+    /// Freezes the parameter (`false`) or lets it be trained (`true`); what is trained has 32 bits from then on.
     pub fn set_trainable(&mut self, trainable: bool) {
         if trainable != self.is_trainable() {
-            self.value = if trainable { self.value.watch() } else { self.value.detach() };
+            let value = self.value_mut();
+            *value = if trainable { value.watch() } else { value.detach() };
         }
     }
 }
 
 impl Clone for Parameter {
     fn clone(&self) -> Self {
-        let value = if self.is_trainable() { self.value.watch() } else { self.value.detach() };
-        Self { value }
+        match &self.weight {
+            Weight::F32(value) if self.is_trainable() => Self::new(value.clone()),
+            weight => Self::constant(weight.detach()),
+        }
     }
 }
 
@@ -110,6 +175,14 @@ pub trait ParameterSource {
     /// Whatever keeps the source from giving one at all; a source that reads a file notes bad names and reports them together at
     /// the end.
     fn parameter(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Parameter>;
+
+    /// As [`ParameterSource::parameter`], for a factor of products or a table of vectors: it may come in half precision.
+    ///
+    /// # Errors
+    /// As there.
+    fn weight(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        self.parameter(path, shape, init)
+    }
 }
 
 /// Random values.
@@ -163,6 +236,14 @@ impl Parameters<'_> {
     pub fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         self.source.parameter(&join(&self.path, name), shape, init)
     }
+
+    /// As [`Parameters::get`], for a parameter that is only used through [`Parameter::weight`]: it may come in half precision.
+    ///
+    /// # Errors
+    /// As for [`ParameterSource::weight`].
+    pub fn get_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        self.source.weight(&join(&self.path, name), shape, init)
+    }
 }
 
 /// `path.name`; `name` at the root, and `path` for an empty name.
@@ -197,5 +278,23 @@ mod tests {
         assert!(a.set(&Tensor::zeros(&[3])).is_err());
         a.set_trainable(false);
         assert!(a.tensor().sum().unwrap().backward().is_err());
+    }
+
+    #[test]
+    fn a_half_parameter_is_constant_until_it_is_trained() {
+        let half = Weight::from(Tensor::full(&[2, 3], 1.5)).to_bf16();
+        let mut a = Parameter::constant(half.clone());
+        assert!(a.is_half() && !a.is_trainable() && !a.tensor().requires_grad());
+        assert!(std::ptr::eq(a.tensor(), a.tensor()), "widened once");
+        a.set_trainable(false);
+        assert!(a.is_half() && a.clone().is_half());
+        a.set_trainable(true);
+        assert!(!a.is_half() && a.is_trainable());
+        assert_eq!(a.tensor().to_vec(), [1.5; 6]);
+        a.set_weight(&half).unwrap();
+        assert!(a.is_half());
+        a.data_mut()[0] = 2.0;
+        assert_eq!((a.is_half(), a.is_trainable(), a.tensor().data()[0]), (false, false, 2.0));
+        assert!(a.set_weight(&Weight::from(Tensor::zeros(&[3])).to_f16()).is_err());
     }
 }

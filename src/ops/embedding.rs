@@ -1,23 +1,33 @@
 //! Rows of a table by id.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
-use crate::tensor::{IdTensor, Tensor, tape};
+use crate::tensor::{IdTensor, Tensor, Weight, tape};
 
 /// Row `ids[i]` of `table` for each id. The gradient of a row is the sum over its uses, in their order.
+///
+/// The table is a [`Tensor`] or a [`Weight`]; one in half precision is widened row by row, and gets no gradient.
 ///
 /// # Shapes
 /// `table: [vocab_size, d_model]`, `ids: […]` → `[…, d_model]`.
 ///
 /// # Errors
 /// [`Error::Id`] if an id has no row; [`Error::Shape`] if the table is no matrix.
-pub fn embedding(table: &Tensor, ids: &IdTensor) -> Result<Tensor> {
+pub fn embedding<'w>(table: impl Into<Cow<'w, Weight>>, ids: &IdTensor) -> Result<Tensor> {
+    let table = &*table.into();
     let &[vocab_size, d_model] = table.shape() else {
         return Err(Error::shape("embedding table", "[vocab_size, d_model]", table.shape()));
     };
     ids.check_below(vocab_size, "token id")?;
     let mut shape = ids.shape().to_vec();
     shape.push(d_model);
+    let table = match table {
+        Weight::F32(table) => table,
+        Weight::F16(half) => return Ok(Tensor::write(&shape, |y| half.gather(d_model, ids.data(), y))),
+        Weight::Bf16(half) => return Ok(Tensor::write(&shape, |y| half.gather(d_model, ids.data(), y))),
+    };
     let y = Tensor::write(&shape, |y| vecmath::gather(table.data(), d_model, ids.data(), y));
     Ok(tape::record("embedding", &[table], y, || {
         let ids = ids.clone();
@@ -38,6 +48,16 @@ mod tests {
     fn gradients_match_central_differences() {
         let ids = IdTensor::batch(&[[1, 0, 3], [3, 3, 1]]).unwrap();
         check("embedding", &[sample(&[4, 5], 1)], |x| embedding(&x[0], &ids));
+    }
+
+    #[test]
+    fn a_half_table_gives_the_rows_of_its_numbers_in_32_bits() {
+        let ids = IdTensor::batch(&[[1, 0, 3], [3, 3, 1]]).unwrap();
+        let weight = Weight::from(sample(&[4, 5], 1));
+        for half in [weight.to_f16(), weight.to_bf16()] {
+            assert_eq!(embedding(&half, &ids).unwrap().data(), embedding(&half.to_tensor(), &ids).unwrap().data());
+            assert!(embedding(&half, &IdTensor::sequence(&[4])).is_err());
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Products of matrices, of batches of matrices, and with a layer's weight.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
-use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm_batch, gemm_in};
+use crate::kernels::gemm::{Beta, Element, Epilogue, Mat, gemm_batch, gemm_in};
 use crate::kernels::vecmath;
 use crate::ops::precision::{Precision, precision};
-use crate::tensor::{Tensor, tape};
+use crate::tensor::{Tensor, Weight, tape};
 
 /// Which operand of a product is taken transposed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,12 +107,20 @@ pub enum WeightLayout {
 
 /// `y = x·Wᵀ + b` over the last axis.
 ///
+/// The weight is a [`Tensor`] or a [`Weight`]; one in half precision is widened on the way, exactly, and gets no gradient.
+///
 /// # Shapes
 /// `x: […, in_features]`, `weight` as `layout` says, `bias: [out_features]` → `[…, out_features]`.
 ///
 /// # Errors
 /// [`Error::Shape`] if they do not fit.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, layout: WeightLayout) -> Result<Tensor> {
+pub fn linear<'w>(
+    x: &Tensor,
+    weight: impl Into<Cow<'w, Weight>>,
+    bias: Option<&Tensor>,
+    layout: WeightLayout,
+) -> Result<Tensor> {
+    let weight = &*weight.into();
     let (n_out, n_in) = match (weight.shape(), layout) {
         (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
         (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
@@ -125,42 +135,69 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, layout: Weight
     let rows: usize = x.shape()[..x.rank() - 1].iter().product();
     let mut shape = x.shape().to_vec();
     shape[x.rank() - 1] = n_out;
-    // W as the right factor [in, out], and as that of the gradient [out, in].
-    let right = move |w: &Tensor, f: &mut dyn FnMut(Mat<'_>)| match layout {
-        WeightLayout::OutIn => f(Mat::transposed(w.data(), n_in, n_out)),
-        WeightLayout::InOut => f(Mat::new(w.data(), n_in, n_out)),
-    };
     let precision = precision();
+    // x times W as the right factor [in, out], or dy times its transpose.
+    let product = move |x: &Tensor, w: &Weight, side: Side, y: &mut [f32], epilogue: Epilogue<'_>| {
+        let x = Mat::new(x.data(), rows, x.last_dim());
+        let shape = (n_in, n_out, layout);
+        match w {
+            Weight::F32(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
+            Weight::F16(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
+            Weight::Bf16(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
+        }
+    };
     let y = Tensor::write(&shape, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
-        right(weight, &mut |w| gemm_in(precision, Mat::new(x.data(), rows, n_in), w, y, Beta::Zero, epilogue));
+        product(x, weight, Side::Forward, y, epilogue);
     });
-    let inputs = [Some(x), Some(weight), bias];
-    let inputs: Vec<&Tensor> = inputs.into_iter().flatten().collect();
+    let trained = match weight {
+        Weight::F32(w) => Some(w),
+        _ => None,
+    };
+    let inputs: Vec<&Tensor> = [Some(x), trained, bias].into_iter().flatten().collect();
     Ok(tape::record("linear", &inputs, y, || {
         let (x, w) = (x.detach(), weight.detach());
         Box::new(move |dy, needs| {
-            let dx = needs[0].then(|| {
-                Tensor::write(x.shape(), |dx| {
-                    let dy = Mat::new(dy.data(), rows, n_out);
-                    right(&w, &mut |w| gemm_in(precision, dy, w.t(), dx, Beta::Zero, Epilogue::default()));
-                })
-            });
-            let dw = needs[1].then(|| {
-                let (x, dy) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
-                Tensor::write(w.shape(), |dw| match layout {
-                    WeightLayout::OutIn => gemm_in(precision, dy.t(), x, dw, Beta::Zero, Epilogue::default()),
-                    WeightLayout::InOut => gemm_in(precision, x.t(), dy, dw, Beta::Zero, Epilogue::default()),
-                })
-            });
-            let mut gradients = vec![dx, dw];
-            if let Some(&needed) = needs.get(2) {
+            let dx = needs[0]
+                .then(|| Tensor::write(x.shape(), |dx| product(&dy, &w, Side::Backward, dx, Epilogue::default())));
+            let mut gradients = vec![dx];
+            if let Weight::F32(w) = &w {
+                gradients.push(needs[1].then(|| {
+                    let (x, dy) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
+                    Tensor::write(w.shape(), |dw| match layout {
+                        WeightLayout::OutIn => gemm_in(precision, dy.t(), x, dw, Beta::Zero, Epilogue::default()),
+                        WeightLayout::InOut => gemm_in(precision, x.t(), dy, dw, Beta::Zero, Epilogue::default()),
+                    })
+                }));
+            }
+            if let Some(&needed) = needs.get(gradients.len()) {
                 let sum = |db: &mut [f32]| vecmath::sum_rows(dy.data(), n_out, db, false);
                 gradients.push(needed.then(|| Tensor::write(&[n_out], sum)));
             }
             Ok(gradients)
         })
     }))
+}
+
+/// What a layer's weight is multiplied with.
+#[derive(Clone, Copy)]
+enum Side {
+    /// `x`
+    Forward,
+    /// `dy`
+    Backward,
+}
+
+/// The weight as the right factor `[in, out]`, or `[out, in]` for the way back.
+fn right<T: Element>(w: &[T], (n_in, n_out, layout): (usize, usize, WeightLayout), side: Side) -> Mat<'_, T> {
+    let w = match layout {
+        WeightLayout::OutIn => Mat::transposed(w, n_in, n_out),
+        WeightLayout::InOut => Mat::new(w, n_in, n_out),
+    };
+    match side {
+        Side::Forward => w,
+        Side::Backward => w.t(),
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +242,22 @@ mod tests {
         assert!(close(&rounded[0], &of_rounded[0], 1e-5) || rounded[0] == exact[0]);
         for (exact, rounded) in exact.iter().zip(&rounded) {
             assert!(close(exact, rounded, 0.1));
+        }
+    }
+
+    #[test]
+    fn a_half_weight_gives_the_bits_of_its_numbers_in_32_bits() {
+        let (x, dy, bias) = (sample(&[7, 4], 1).watch(), sample(&[7, 5], 2), sample(&[5], 3).watch());
+        for (layout, shape) in [(WeightLayout::OutIn, [5, 4]), (WeightLayout::InOut, [4, 5])] {
+            let weight = Weight::from(sample(&shape, 4));
+            for half in [weight.to_f16(), weight.to_bf16()] {
+                let run = |weight: &Weight| {
+                    let y = linear(&x, weight, Some(&bias), layout).unwrap();
+                    let gradients = y.mul(&dy).unwrap().sum().unwrap().backward().unwrap();
+                    [&y, gradients.of(&x).unwrap(), gradients.of(&bias).unwrap()].map(Tensor::to_vec)
+                };
+                assert_eq!(run(&half), run(&Weight::F32(half.to_tensor())));
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@self`] | [`Tensor`]: `f32`, any rank, row-major, cheap to clone |
 //! | `storage` | memory from a reuse pool |
+//! | `weight` | [`Weight`]: factors of products in the format in which they are stored |
 //! | `tape` | nodes, the backward walk, [`Gradients`], [`no_grad`] |
 //! | `ids` | [`IdTensor`]: token ids and other indices |
 //! | `convert` | to and from `ndarray` |
@@ -14,15 +15,19 @@ mod convert;
 mod ids;
 mod storage;
 pub(crate) mod tape;
+mod weight;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use ids::IdTensor;
 pub(crate) use storage::Buffer;
 pub use storage::release_unused;
 pub use tape::{Gradients, no_grad};
+pub use weight::{Half, HalfTensor, Weight};
 
 use crate::error::{Error, Result};
+use crate::mapped::MappedFile;
 use crate::random::Rng;
 
 /// Numbers in a row-major box of any rank.
@@ -101,6 +106,23 @@ impl Tensor {
         Self::from_buffer(buffer, shape)
     }
 
+    /// Little-endian numbers of 32 bits in a file: they stay there if they are aligned (and this machine is little-endian), and are
+    /// copied otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as `shape` says.
+    pub fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
+        let all = weight::slice(file, &bytes)?;
+        if checked_len(shape)?.checked_mul(4) != Some(all.len()) {
+            return Err(Error::shape("tensor in a file", format!("{shape:?}"), [all.len() / 4]));
+        }
+        let buffer = match weight::FileNumbers::new::<f32>(file, bytes.clone()) {
+            Some(numbers) => Buffer::in_file(numbers),
+            None => Buffer::from_vec(all.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
+        };
+        Ok(Self::from_buffer(buffer, shape))
+    }
+
     fn from_buffer(buffer: Buffer, shape: &[usize]) -> Self {
         debug_assert_eq!(buffer.as_slice().len(), shape_len(shape));
         Self { shape: shape.to_vec(), storage: Arc::new(buffer), offset: 0, node: None }
@@ -161,7 +183,7 @@ impl Tensor {
     pub fn make_mut(&mut self) -> &mut [f32] {
         let len = self.len();
         let whole = self.offset == 0 && self.storage.as_slice().len() == len;
-        if !whole || Arc::get_mut(&mut self.storage).is_none() {
+        if !whole || !self.storage.is_writable() || Arc::get_mut(&mut self.storage).is_none() {
             let mut copy = Buffer::scratch(len);
             copy.as_mut_slice().copy_from_slice(self.data());
             self.storage = Arc::new(copy);

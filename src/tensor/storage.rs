@@ -11,14 +11,18 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::weight::FileNumbers;
+
 /// Buffers below this many numbers go to the system allocator: it is quick with them.
 const POOLED_FROM: usize = 4096;
 
-/// A block of `f32` that returns to the pool when dropped.
+/// A block of `f32` that returns to the pool when dropped, or a file's.
 pub(crate) struct Buffer {
     data: Vec<f32>,
     len: usize,
     pooled: bool,
+    /// Where the numbers are instead of in `data`: they are read only then.
+    file: Option<FileNumbers>,
 }
 
 struct Pool {
@@ -83,11 +87,11 @@ impl Buffer {
     /// `len` numbers of any value: the caller writes each one.
     pub(crate) fn scratch(len: usize) -> Self {
         if len < POOLED_FROM {
-            return Self { data: vec![0.0; len], len, pooled: false };
+            return Self::from_vec(vec![0.0; len]);
         }
         let class = size_class(len);
         let reused = lock().take(class);
-        Self { data: reused.unwrap_or_else(|| vec![0.0; class]), len, pooled: true }
+        Self { data: reused.unwrap_or_else(|| vec![0.0; class]), len, pooled: true, file: None }
     }
 
     /// `len` zeros.
@@ -100,13 +104,27 @@ impl Buffer {
     /// Takes over the caller's numbers.
     pub(crate) fn from_vec(data: Vec<f32>) -> Self {
         let len = data.len();
-        Self { data, len, pooled: false }
+        Self { data, len, pooled: false, file: None }
+    }
+
+    /// Numbers that stay in a file.
+    pub(crate) fn in_file(numbers: FileNumbers) -> Self {
+        Self { data: Vec::new(), len: numbers.get::<f32>().len(), pooled: false, file: Some(numbers) }
+    }
+
+    /// Whether the numbers may be changed.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.file.is_none()
     }
 
     pub(crate) fn as_slice(&self) -> &[f32] {
-        &self.data[..self.len]
+        match &self.file {
+            None => &self.data[..self.len],
+            Some(numbers) => numbers.get(),
+        }
     }
 
+    /// The numbers of a writable buffer.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.data[..self.len]
     }

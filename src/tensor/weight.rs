@@ -1,0 +1,336 @@
+//! [`Weight`]: a constant factor of products, in the number format in which it is stored.
+//!
+//! Decoding reads every weight once for each token, so its speed is that of the memory and half the bytes are twice the
+//! tokens. A weight in half precision is therefore never widened as a whole: the kernels widen what they have just read, in
+//! registers, which is exact, and multiply and add in `f32`. Numbers that lie aligned in a mapped file stay there.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::{Tensor, checked_len};
+use crate::error::{Error, Result};
+use crate::kernels::{parallel, vecmath};
+use crate::mapped::MappedFile;
+
+/// The factor of a product, or a table of vectors, in one of the formats in which weights are kept.
+///
+/// Only [`Weight::F32`] can be trained; the others get no gradient, and pass one on to what they are multiplied with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Weight {
+    /// 32 bits: the only one that is trained.
+    F32(Tensor),
+    /// IEEE 754 half precision.
+    F16(HalfTensor<f16>),
+    /// The upper halves of `f32` numbers.
+    Bf16(HalfTensor<bf16>),
+}
+
+impl Weight {
+    /// The length of each axis.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::F32(tensor) => tensor.shape(),
+            Self::F16(half) => half.shape(),
+            Self::Bf16(half) => half.shape(),
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        super::shape_len(self.shape())
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the elements have 16 bits.
+    pub fn is_half(&self) -> bool {
+        !matches!(self, Self::F32(_))
+    }
+
+    /// The size of the elements in memory or in the mapped file, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.len() * if self.is_half() { 2 } else { 4 }
+    }
+
+    /// The elements in 32 bits: the tensor itself, or an exact copy of halves.
+    pub fn to_tensor(&self) -> Tensor {
+        match self {
+            Self::F32(tensor) => tensor.clone(),
+            Self::F16(half) => half.widen(),
+            Self::Bf16(half) => half.widen(),
+        }
+    }
+
+    /// The elements rounded to IEEE half precision, to nearest even.
+    pub fn to_f16(&self) -> Self {
+        match self {
+            Self::F16(_) => self.clone(),
+            other => Self::F16(HalfTensor::round(&other.to_tensor())),
+        }
+    }
+
+    /// The elements rounded to bf16, to nearest even.
+    pub fn to_bf16(&self) -> Self {
+        match self {
+            Self::Bf16(_) => self.clone(),
+            other => Self::Bf16(HalfTensor::round(&other.to_tensor())),
+        }
+    }
+}
+
+impl Weight {
+    /// The same numbers without a place on the tape.
+    pub(crate) fn detach(&self) -> Self {
+        match self {
+            Self::F32(tensor) => Self::F32(tensor.detach()),
+            other => other.clone(),
+        }
+    }
+}
+
+impl<'w> From<&'w Weight> for Cow<'w, Weight> {
+    fn from(weight: &'w Weight) -> Self {
+        Cow::Borrowed(weight)
+    }
+}
+
+impl<'w> From<&'w Tensor> for Cow<'w, Weight> {
+    fn from(tensor: &'w Tensor) -> Self {
+        Cow::Owned(Weight::F32(tensor.clone()))
+    }
+}
+
+impl From<Tensor> for Weight {
+    fn from(tensor: Tensor) -> Self {
+        Self::F32(tensor)
+    }
+}
+
+/// The number formats of 16 bits.
+pub trait Half: bytemuck::Pod + Send + Sync + sealed::Half {}
+
+impl Half for f16 {}
+impl Half for bf16 {}
+
+mod sealed {
+    pub trait Half: Sized {
+        fn widen(x: &[Self], y: &mut [f32]);
+        fn round(x: &[f32], y: &mut [Self]);
+    }
+}
+
+impl sealed::Half for f16 {
+    fn widen(x: &[Self], y: &mut [f32]) {
+        vecmath::f16_to_f32(x, y);
+    }
+    fn round(x: &[f32], y: &mut [Self]) {
+        vecmath::f32_to_f16(x, y);
+    }
+}
+
+impl sealed::Half for bf16 {
+    fn widen(x: &[Self], y: &mut [f32]) {
+        vecmath::bf16_to_f32(x, y);
+    }
+    fn round(x: &[f32], y: &mut [Self]) {
+        vecmath::f32_to_bf16(x, y);
+    }
+}
+
+/// Constant numbers of 16 bits in a row-major box of any rank. A clone shares the memory, which may be a mapped file's.
+///
+/// ```
+/// use half::f16;
+/// use loquat::tensor::HalfTensor;
+///
+/// let half = HalfTensor::from_vec(vec![f16::ONE; 6], &[2, 3])?;
+/// assert_eq!(half.widen().data(), [1.0; 6]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct HalfTensor<T> {
+    shape: Vec<usize>,
+    numbers: Numbers<T>,
+}
+
+#[derive(Clone)]
+enum Numbers<T> {
+    Owned(Arc<[T]>),
+    File(FileNumbers),
+}
+
+impl<T: Half> HalfTensor<T> {
+    /// A tensor of `shape`, last index fastest.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `data` does not have as many elements as `shape`.
+    pub fn from_vec(data: Vec<T>, shape: &[usize]) -> Result<Self> {
+        if checked_len(shape)? != data.len() {
+            return Err(Error::shape("tensor", format!("{shape:?}"), [data.len()]));
+        }
+        Ok(Self { shape: shape.to_vec(), numbers: Numbers::Owned(data.into()) })
+    }
+
+    /// Little-endian numbers in a file: they stay there if they are aligned (and this machine is little-endian), and are copied
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as `shape` says.
+    pub fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
+        let len = checked_len(shape)?;
+        let all = slice(file, &bytes)?;
+        if len.checked_mul(2) != Some(all.len()) {
+            return Err(Error::shape("tensor in a file", format!("{shape:?}"), [all.len() / 2]));
+        }
+        let numbers = match FileNumbers::new::<T>(file, bytes.clone()) {
+            Some(numbers) => Numbers::File(numbers),
+            None => {
+                let bits = all.as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
+                Numbers::Owned(bits.map(bytemuck::cast).collect())
+            }
+        };
+        Ok(Self { shape: shape.to_vec(), numbers })
+    }
+
+    /// The length of each axis, slowest first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements, last index fastest.
+    pub fn data(&self) -> &[T] {
+        match &self.numbers {
+            Numbers::Owned(data) => data,
+            Numbers::File(numbers) => numbers.get(),
+        }
+    }
+
+    /// Whether the elements are a file's own pages.
+    pub fn is_mapped(&self) -> bool {
+        matches!(&self.numbers, Numbers::File(numbers) if numbers.file.is_mapped())
+    }
+
+    /// An exact copy in 32 bits.
+    pub fn widen(&self) -> Tensor {
+        Tensor::write(&self.shape, |y| T::widen(self.data(), y))
+    }
+
+    /// A copy of `x` rounded to nearest even.
+    pub fn round(x: &Tensor) -> Self {
+        let mut data = vec![T::zeroed(); x.len()];
+        T::round(x.data(), &mut data);
+        Self { shape: x.shape().to_vec(), numbers: Numbers::Owned(data.into()) }
+    }
+
+    /// Rows of a matrix by id, widened; the caller has checked the ids.
+    pub(crate) fn gather(&self, row: usize, ids: &[u32], out: &mut [f32]) {
+        let data = self.data();
+        let chunk = parallel::chunk_len(ids.len(), 1, row as f32);
+        parallel::chunks_mut(out, chunk * row.max(1), |i, out| {
+            for (out, &id) in out.chunks_exact_mut(row).zip(&ids[i * chunk..]) {
+                T::widen(&data[id as usize * row..][..row], out);
+            }
+        });
+    }
+}
+
+impl<T> std::fmt::Debug for HalfTensor<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HalfTensor<{}>{:?}", std::any::type_name::<T>().rsplit(':').next().unwrap_or_default(), self.shape)
+    }
+}
+
+/// Aligned numbers of a file, in this machine's order of bytes.
+#[derive(Clone)]
+pub(crate) struct FileNumbers {
+    file: Arc<MappedFile>,
+    bytes: Range<usize>,
+}
+
+impl FileNumbers {
+    /// The numbers, if they can be read where they are; the range is in the file.
+    pub(crate) fn new<T: bytemuck::Pod>(file: &Arc<MappedFile>, bytes: Range<usize>) -> Option<Self> {
+        let readable =
+            cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(&file[bytes.clone()]).is_ok();
+        readable.then(|| Self { file: file.clone(), bytes })
+    }
+
+    pub(crate) fn get<T: bytemuck::Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.file[self.bytes.clone()])
+    }
+}
+
+/// Part of a file.
+pub(crate) fn slice<'f>(file: &'f MappedFile, bytes: &Range<usize>) -> Result<&'f [u8]> {
+    file.get(bytes.clone()).ok_or_else(|| {
+        let reason = format!("expected a tensor at bytes {bytes:?}, found a file of {} bytes", file.len());
+        Error::format(file.path(), reason)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapped::Load;
+
+    #[test]
+    fn halves_widen_exactly_and_round_to_nearest() {
+        let x = Tensor::from_vec(vec![1.0, -0.5, 65504.0, 1.0 + f32::EPSILON], &[2, 2]).unwrap();
+        let weight = Weight::from(x);
+        for half in [weight.to_f16(), weight.to_bf16()] {
+            assert!(half.is_half() && half.bytes() == 8 && half.shape() == [2, 2]);
+            assert_eq!(half.to_tensor().data()[..2], [1.0, -0.5]);
+            assert_eq!(half.to_tensor().data()[3], 1.0);
+            assert_eq!(half.to_f16().to_bf16().shape(), [2, 2]);
+        }
+        assert_eq!(weight.to_f16().to_tensor().data()[2], 65504.0);
+    }
+
+    #[test]
+    fn numbers_stay_in_the_file_if_they_are_aligned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        let numbers: Vec<f16> = (0..10).map(|i| f16::from_f32(i as f32)).collect();
+        let mut bytes = vec![0u8; 8];
+        numbers.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
+        bytes.push(0);
+        numbers.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
+        std::fs::write(&path, &bytes).unwrap();
+        for load in [Load::Mmap, Load::Read] {
+            let file = Arc::new(MappedFile::open(&path, load).unwrap());
+            for (start, aligned) in [(8, true), (29, false)] {
+                let half = HalfTensor::<f16>::in_file(&file, start..start + 20, &[2, 5]).unwrap();
+                assert_eq!(half.data(), numbers);
+                assert_eq!(half.is_mapped(), aligned && load == Load::Mmap);
+                let mut rows = vec![0.0; 10];
+                half.gather(5, &[1, 1], &mut rows);
+                assert_eq!(rows[5..], [5.0, 6.0, 7.0, 8.0, 9.0]);
+            }
+            assert!(HalfTensor::<f16>::in_file(&file, 40..60, &[2, 5]).is_err());
+            assert!(HalfTensor::<f16>::in_file(&file, 8..28, &[2, 4]).is_err());
+            assert!(HalfTensor::<f16>::in_file(&file, 8..28, &[usize::MAX, 2]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_tensor_in_a_file_is_copied_before_it_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        std::fs::write(&path, bytemuck::cast_slice(&[1.0f32, 2.0])).unwrap();
+        let file = Arc::new(MappedFile::open(&path, Load::Mmap).unwrap());
+        let a = Tensor::in_file(&file, 0..8, &[2]).unwrap();
+        let mut b = a.clone();
+        b.make_mut()[0] = 9.0;
+        let mut c = a.clone();
+        drop(a);
+        c.make_mut()[1] = 7.0;
+        assert_eq!((b.to_vec(), c.to_vec()), (vec![9.0, 2.0], vec![1.0, 7.0]));
+    }
+}
