@@ -19,6 +19,6 @@ pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
 pub use generation::GenerationConfig;
 pub use mapped::{Load, MappedFile};
-pub use ops::AttentionMask;
+pub use ops::{AttentionMask, Inspection, See, inspect};
 pub use random::Rng;
 pub use tensor::{Gradients, IdTensor, Tensor, no_grad};

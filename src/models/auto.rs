@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::checkpoint::pretrained::CONFIG;
 use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained};
 use crate::error::{Error, Result};
-use crate::models::causal::{CausalLm, DecodeState};
+use crate::models::causal::{CausalLm, DecodeState, LogitLens};
 use crate::models::gpt2::{self, Gpt2, Gpt2Config};
 use crate::models::mlp::{self, MlpConfig, MlpLm};
 use crate::models::rnn::{self, RnnConfig, RnnLm};
@@ -151,6 +151,21 @@ impl DecodeState for LanguageModelState {
             Self::Gpt2(state) => state.len(),
             Self::Rnn(state) => state.len(),
             Self::Mlp(state) => state.len(),
+        }
+    }
+}
+
+impl LogitLens for LanguageModel {
+    /// # Errors
+    /// As there; [`Error::Config`] for a model without layers of one width.
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Gpt2(model) => model.unembed(hidden_states),
+            Self::Rnn(_) | Self::Mlp(_) => Err(Error::Config {
+                key: "model_type".into(),
+                expected: "a Transformer, for the logit lens".into(),
+                found: "a recurrent or feed-forward model".into(),
+            }),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What generation and training need of a model that continues a sequence.
 
 use crate::error::Result;
-use crate::tensor::{IdTensor, Tensor};
+use crate::ops::{See, inspect};
+use crate::tensor::{IdTensor, Tensor, no_grad};
 
 /// A causal language model: the logits at a position depend on the tokens up to it.
 ///
@@ -47,5 +48,33 @@ pub trait DecodeState: Send {
     /// Whether no token was read.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A model whose layers all write into the stream that its head reads, so that the head can read it between layers too.
+pub trait LogitLens: CausalLm {
+    /// What the head, with the norm before it, makes of hidden states.
+    ///
+    /// # Shapes
+    /// `hidden_states: […, width]` → `[…, vocab_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if they do not fit.
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor>;
+
+    /// The logits that the embeddings, and then each layer, would give if the model ended there (nostalgebraist, "interpreting GPT:
+    /// the logit lens", 2020); the last are those of [`CausalLm::forward`].
+    ///
+    /// # Shapes
+    /// `input_ids: [batch, seq_len]` → paths and `[batch, seq_len, vocab_size]`.
+    ///
+    /// # Errors
+    /// As for [`CausalLm::forward`].
+    fn logit_lens(&self, input_ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
+        no_grad(|| {
+            let (logits, seen) = inspect(See::HiddenStates, || self.forward(input_ids));
+            logits?;
+            seen.hidden_states.into_iter().map(|(path, x)| Ok((path, self.unembed(&x)?))).collect()
+        })
     }
 }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
-use crate::models::causal::{CausalLm, DecodeState};
+use crate::models::causal::{CausalLm, DecodeState, LogitLens};
 use crate::nn::{Dropout, Embedding, Init, KvCache, LayerNorm, Linear, Parameters};
 use crate::ops::matmul::WeightLayout;
-use crate::ops::{Activation, Attention, AttentionMask};
+use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
 /// The prefix that checkpoints of the bare model lack.
@@ -366,8 +366,9 @@ impl Gpt2 {
         let t = &self.transformer;
         let positions = t.wpe.weight.tensor().narrow(0, past, seq_len)?; // [T, C]
         let mut x = t.embd_dropout.forward(&t.wte.forward(input_ids)?.add(&positions)?)?; // [B, T, C]
+        inspect::hidden("transformer.embeddings", &x);
         for (i, block) in t.h.iter().enumerate() {
-            x = block.forward(&x, cache.as_deref_mut(), i)?;
+            x = inspect::layer("transformer.h", i, || block.forward(&x, cache.as_deref_mut(), i))?;
         }
         t.ln_f.forward(&x)
     }
@@ -400,6 +401,12 @@ fn residual_std(config: &Gpt2Config) -> f32 {
 impl DecodeState for KvCache {
     fn len(&self) -> usize {
         KvCache::len(self)
+    }
+}
+
+impl LogitLens for Gpt2 {
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        self.logits(&self.transformer.ln_f.forward(hidden_states)?)
     }
 }
 
@@ -461,6 +468,16 @@ mod tests {
                 assert_eq!(logits.data(), &whole.data()[(at - 1) * 13..at * 13], "prompt of {first}, position {at}");
             }
         }
+    }
+
+    #[test]
+    fn the_lens_at_the_last_layer_shows_the_logits() {
+        let (model, ids) = (tiny(), IdTensor::sequence(&[3, 1, 4]));
+        let lens = model.logit_lens(&ids).unwrap();
+        assert_eq!(lens.len(), 3);
+        assert_eq!(lens[0].1.shape(), [1, 3, 13]);
+        assert_eq!(lens[2].1.data(), no_grad(|| model.forward(&ids)).unwrap().data());
+        assert_ne!(lens[1].1.data(), lens[2].1.data());
     }
 
     #[test]

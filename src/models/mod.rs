@@ -17,7 +17,7 @@ pub mod mlp;
 pub mod rnn;
 
 pub use auto::LanguageModel;
-pub use causal::{CausalLm, DecodeState};
+pub use causal::{CausalLm, DecodeState, LogitLens};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use mlp::{MlpConfig, MlpLm};
 pub use rnn::{CellType, RnnConfig, RnnLm};

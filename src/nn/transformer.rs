@@ -14,7 +14,7 @@ use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::kv_cache::KvLayer;
 use crate::nn::norm::LayerNorm;
 use crate::nn::parameter::Parameters;
-use crate::ops::{Activation, AttentionMask, Rope};
+use crate::ops::{Activation, AttentionMask, Rope, inspect};
 use crate::tensor::Tensor;
 
 /// The settings of an [`EncoderLayer`] or a [`DecoderLayer`].
@@ -257,7 +257,10 @@ impl Encoder {
     /// # Errors
     /// [`Error::Shape`] if `x` or the mask do not fit.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        let y = self.layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, mask))?;
+        let mut y = x.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            y = inspect::layer("layers", i, || layer.forward(&y, mask))?;
+        }
         finish(&self.norm, y)
     }
 
@@ -396,6 +399,8 @@ impl DecoderLayer {
         over_itself: impl FnOnce(&Tensor) -> Result<Tensor>,
         over_memory: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        let over_itself = |x: &Tensor| inspect::at("self_attn", || over_itself(x));
+        let over_memory = |x: &Tensor| inspect::at("multihead_attn", || over_memory(x));
         let x = residual(x, &self.norm1, self.norm_first, &self.dropout, over_itself)?;
         let x = residual(&x, &self.norm2, self.norm_first, &self.dropout, over_memory)?;
         residual(&x, &self.norm3, self.norm_first, &self.dropout, |x| self.feed_forward.forward(x))
@@ -476,8 +481,11 @@ impl Decoder {
         mask: &AttentionMask,
         memory_mask: &AttentionMask,
     ) -> Result<Tensor> {
-        let layer = |x: Tensor, layer: &DecoderLayer| layer.forward(&x, memory, mask, memory_mask);
-        finish(&self.norm, self.layers.iter().try_fold(x.clone(), layer)?)
+        let mut y = x.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            y = inspect::layer("layers", i, || layer.forward(&y, memory, mask, memory_mask))?;
+        }
+        finish(&self.norm, y)
     }
 
     /// A cache without positions over `memory`, whose keys and values are computed here, once.
@@ -503,10 +511,11 @@ impl Decoder {
             let expected = format!("one of {} layers", self.layers.len());
             return Err(Error::argument("decoder cache", expected, cache.layers.len()));
         }
-        let step = |x: Tensor, (layer, cache): (&DecoderLayer, &mut DecoderLayerCache)| {
-            layer.forward_cached(&x, mask, memory_mask, cache)
-        };
-        finish(&self.norm, self.layers.iter().zip(&mut cache.layers).try_fold(x.clone(), step)?)
+        let mut y = x.clone();
+        for (i, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            y = inspect::layer("layers", i, || layer.forward_cached(&y, mask, memory_mask, cache))?;
+        }
+        finish(&self.norm, y)
     }
 }
 

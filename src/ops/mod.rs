@@ -20,6 +20,7 @@
 //! | [`mod@embedding`] | rows by id |
 //! | [`loss`] | cross-entropy, binary cross-entropy, mean squared error |
 //! | [`mod@dropout`] | random zeros |
+//! | [`mod@inspect`] | a look at attention and hidden states while a model runs |
 //!
 //! This floor must not know parameters or names.
 
@@ -31,6 +32,7 @@ pub mod dropout;
 pub mod embedding;
 #[cfg(test)]
 pub(crate) mod gradient_check;
+pub mod inspect;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
@@ -46,6 +48,7 @@ pub use attention::{Attention, AttentionMask};
 pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
 pub use embedding::embedding;
+pub use inspect::{Inspection, See, inspect};
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
 pub use matmul::linear;
 pub use norm::{layer_norm, rms_norm};

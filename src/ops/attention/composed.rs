@@ -7,6 +7,25 @@ use crate::error::Result;
 use crate::ops::dropout::dropout_with_key;
 use crate::tensor::Tensor;
 
+/// [B, S, H·D] → [B, H, S, D]
+fn heads(x: &Tensor, batch: usize, len: usize, heads: usize, dim: usize) -> Result<Tensor> {
+    x.reshape(&[batch, len, heads, dim])?.permute(&[0, 2, 1, 3])
+}
+
+/// The probabilities `[B, H, T, S]`.
+pub(super) fn probs(dims: &Dims, query: &Tensor, key: &Tensor, mask: &Resolved) -> Result<Tensor> {
+    let &Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, scale, .. } = dims;
+    // The queries of heads that share keys stand below each other: [B, n_kv_heads, group·T, D].
+    let grouped = [batch, n_kv_heads, n_heads / n_kv_heads * queries, head_dim];
+    let q = heads(query, batch, queries, n_heads, head_dim)?.reshape(&grouped)?;
+    let k = heads(key, batch, keys, n_kv_heads, head_dim)?;
+    let mut scores = q.matmul_transposed(&k)?.scale(scale).reshape(&[batch, n_heads, queries, keys])?;
+    if let Some(mask) = mask.dense()? {
+        scores = scores.add(&mask)?;
+    }
+    scores.softmax()
+}
+
 /// Output and probabilities.
 pub(super) fn attention(
     dims: &Dims,
@@ -16,25 +35,15 @@ pub(super) fn attention(
     value: &Tensor,
     mask: &Resolved,
 ) -> Result<(Tensor, Tensor)> {
-    let &Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, value_dim, scale } = dims;
-    // [B, S, H·D] → [B, H, S, D]
-    let heads = |x: &Tensor, len, heads, dim| x.reshape(&[batch, len, heads, dim])?.permute(&[0, 2, 1, 3]);
-    // The queries of heads that share keys stand below each other: [B, n_kv_heads, group·T, …].
-    let grouped = |last| [batch, n_kv_heads, n_heads / n_kv_heads * queries, last];
-    let q = heads(query, queries, n_heads, head_dim)?.reshape(&grouped(head_dim))?;
-    let k = heads(key, keys, n_kv_heads, head_dim)?;
-    let v = heads(value, keys, n_kv_heads, value_dim)?;
-    let mut scores = q.matmul_transposed(&k)?.scale(scale).reshape(&[batch, n_heads, queries, keys])?;
-    if let Some(mask) = mask.dense()? {
-        scores = scores.add(&mask)?;
-    }
-    let probs = scores.softmax()?;
+    let &Dims { n_heads, n_kv_heads, batch, queries, keys, value_dim, .. } = dims;
+    let probs = probs(dims, query, key, mask)?;
     let dropped = match dropout {
         Some((p, key)) => dropout_with_key(&probs, p, key)?,
         None => probs.clone(),
     };
+    let v = heads(value, batch, keys, n_kv_heads, value_dim)?;
     let output = dropped
-        .reshape(&grouped(keys))?
+        .reshape(&[batch, n_kv_heads, n_heads / n_kv_heads * queries, keys])?
         .matmul(&v)?
         .reshape(&[batch, n_heads, queries, value_dim])?
         .permute(&[0, 2, 1, 3])?

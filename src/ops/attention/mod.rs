@@ -35,6 +35,7 @@ mod tests;
 pub use mask::AttentionMask;
 
 use crate::error::{Error, Result};
+use crate::ops::inspect;
 use crate::tensor::{Tensor, tape};
 use fused::{Fused, Gradients, Place};
 
@@ -81,6 +82,7 @@ impl Attention {
     pub fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
+        inspect::attention(|| composed::probs(&dims, &query.detach(), &key.detach(), &mask))?;
         if !Fused::knows(&dims, &mask, self.dropout) {
             return Ok(composed::attention(&dims, self.dropout, query, key, value, &mask)?.0);
         }
@@ -117,7 +119,9 @@ impl Attention {
     ) -> Result<(Tensor, Tensor)> {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
-        composed::attention(&dims, self.dropout, query, key, value, &mask)
+        let (y, probs) = composed::attention(&dims, self.dropout, query, key, value, &mask)?;
+        inspect::attention(|| Ok(probs.clone()))?;
+        Ok((y, probs))
     }
 
     /// Self-attention from the output of one projection: each row is the query, the key and the value of a position, one after
@@ -142,6 +146,10 @@ impl Attention {
         if !Fused::knows(&dims, &resolved, self.dropout) || !resolved.starts_at_once() {
             return self.forward(&qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &qkv.narrow(-1, q + k, v)?, mask);
         }
+        inspect::attention(|| {
+            let qkv = qkv.detach();
+            composed::probs(&dims, &qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &resolved)
+        })?;
         let fused = Fused::new(dims, resolved, self.dropout);
         let places = [0, q, q + k].map(|first| Place { first, batch: len * width, row: width });
         let (y, lse) = fused.forward([qkv.data(); 3], places, tape::is_recording(&[qkv]));
@@ -186,6 +194,7 @@ impl Attention {
         if !Fused::knows(&dims, &resolved, self.dropout) {
             return self.forward(query, &keys.narrow(1, 0, len)?, &values.narrow(1, 0, len)?, mask);
         }
+        inspect::attention(|| composed::probs(&dims, query, &keys.narrow(1, 0, len)?, &resolved))?;
         let places = inputs.map(|x| Place { first: 0, batch: x.shape()[1] * x.last_dim(), row: x.last_dim() });
         Ok(Fused::new(dims, resolved, self.dropout).forward(inputs.map(Tensor::data), places, false).0)
     }
