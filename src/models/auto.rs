@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState, LogitLens};
 use crate::models::gpt2::{self, Gpt2, Gpt2Config};
+use crate::models::llama::{self, Llama, LlamaConfig};
 use crate::models::mlp::{self, MlpConfig, MlpLm};
 use crate::models::rnn::{self, RnnConfig, RnnLm};
 use crate::nn::{KvCache, Module, Parameter};
@@ -27,6 +28,8 @@ use crate::tensor::{IdTensor, Tensor};
 pub enum LanguageModel {
     /// GPT-2.
     Gpt2(Box<Gpt2>),
+    /// Llama, Mistral, Qwen2 or Qwen3.
+    Llama(Box<Llama>),
     /// A recurrent model.
     Rnn(Box<RnnLm>),
     /// A feed-forward model.
@@ -39,6 +42,8 @@ pub enum LanguageModel {
 pub enum LanguageModelState {
     /// Of [`Gpt2`].
     Gpt2(KvCache),
+    /// Of [`Llama`].
+    Llama(KvCache),
     /// Of [`RnnLm`].
     Rnn(rnn::Memory),
     /// Of [`MlpLm`].
@@ -98,6 +103,18 @@ impl LanguageModel {
                 }
                 Ok(Self::Gpt2(Box::new(loader.load(|p| Gpt2::init(&config, p))?)))
             }
+            Some(model_type) if llama::MODEL_TYPES.contains(&model_type) => {
+                let config = LlamaConfig::from_json(&config)?;
+                let checkpoint = Checkpoint::open(folder)?;
+                let mut loader = checkpoint
+                    .loader()
+                    .optional_prefix(llama::PREFIX)
+                    .ignore(|name| llama::IGNORED.iter().any(|end| name.ends_with(end)));
+                if config.tie_word_embeddings {
+                    loader = loader.tie("model.embed_tokens.weight", "lm_head.weight");
+                }
+                Ok(Self::Llama(Box::new(loader.load(|p| Llama::init(&config, p))?)))
+            }
             Some(RnnConfig::MODEL_TYPE) => {
                 let config: RnnConfig = parse(folder, &config)?;
                 let checkpoint = open()?;
@@ -110,7 +127,12 @@ impl LanguageModel {
             }
             other => Err(Error::Config {
                 key: "model_type".into(),
-                expected: format!("gpt2, {} or {}", RnnConfig::MODEL_TYPE, MlpConfig::MODEL_TYPE),
+                expected: format!(
+                    "gpt2, {}, {} or {}",
+                    llama::MODEL_TYPES.join(", "),
+                    RnnConfig::MODEL_TYPE,
+                    MlpConfig::MODEL_TYPE
+                ),
                 found: other.unwrap_or("none").into(),
             }),
         }
@@ -121,6 +143,7 @@ impl Module for LanguageModel {
     fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
         match self {
             Self::Gpt2(model) => model.visit(path, f),
+            Self::Llama(model) => model.visit(path, f),
             Self::Rnn(model) => model.visit(path, f),
             Self::Mlp(model) => model.visit(path, f),
         }
@@ -129,6 +152,7 @@ impl Module for LanguageModel {
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
         match self {
             Self::Gpt2(model) => model.visit_mut(path, f),
+            Self::Llama(model) => model.visit_mut(path, f),
             Self::Rnn(model) => model.visit_mut(path, f),
             Self::Mlp(model) => model.visit_mut(path, f),
         }
@@ -139,6 +163,7 @@ impl Pretrained for LanguageModel {
     fn config_json(&self) -> Value {
         match self {
             Self::Gpt2(model) => model.config_json(),
+            Self::Llama(model) => model.config_json(),
             Self::Rnn(model) => model.config_json(),
             Self::Mlp(model) => model.config_json(),
         }
@@ -148,7 +173,7 @@ impl Pretrained for LanguageModel {
 impl DecodeState for LanguageModelState {
     fn len(&self) -> usize {
         match self {
-            Self::Gpt2(state) => state.len(),
+            Self::Gpt2(state) | Self::Llama(state) => state.len(),
             Self::Rnn(state) => state.len(),
             Self::Mlp(state) => state.len(),
         }
@@ -176,6 +201,7 @@ impl CausalLm for LanguageModel {
     fn vocab_size(&self) -> usize {
         match self {
             Self::Gpt2(model) => model.vocab_size(),
+            Self::Llama(model) => model.vocab_size(),
             Self::Rnn(model) => model.vocab_size(),
             Self::Mlp(model) => model.vocab_size(),
         }
@@ -184,6 +210,7 @@ impl CausalLm for LanguageModel {
     fn max_seq_len(&self) -> Option<usize> {
         match self {
             Self::Gpt2(model) => model.max_seq_len(),
+            Self::Llama(model) => model.max_seq_len(),
             Self::Rnn(model) => model.max_seq_len(),
             Self::Mlp(model) => model.max_seq_len(),
         }
@@ -192,6 +219,7 @@ impl CausalLm for LanguageModel {
     fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
         match self {
             Self::Gpt2(model) => model.forward(input_ids),
+            Self::Llama(model) => model.forward(input_ids),
             Self::Rnn(model) => model.forward(input_ids),
             Self::Mlp(model) => model.forward(input_ids),
         }
@@ -200,6 +228,7 @@ impl CausalLm for LanguageModel {
     fn new_state(&self, batch: usize) -> LanguageModelState {
         match self {
             Self::Gpt2(model) => LanguageModelState::Gpt2(model.new_state(batch)),
+            Self::Llama(model) => LanguageModelState::Llama(model.new_state(batch)),
             Self::Rnn(model) => LanguageModelState::Rnn(model.new_state(batch)),
             Self::Mlp(model) => LanguageModelState::Mlp(model.new_state(batch)),
         }
@@ -208,6 +237,7 @@ impl CausalLm for LanguageModel {
     fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
         match (self, state) {
             (Self::Gpt2(model), LanguageModelState::Gpt2(state)) => model.decode(input_ids, state),
+            (Self::Llama(model), LanguageModelState::Llama(state)) => model.decode(input_ids, state),
             (Self::Rnn(model), LanguageModelState::Rnn(state)) => model.decode(input_ids, state),
             (Self::Mlp(model), LanguageModelState::Mlp(state)) => model.decode(input_ids, state),
             _ => Err(Error::argument("state", "one made by this model's new_state", "another architecture's")),
@@ -229,6 +259,7 @@ mod tests {
         let mut rng = Rng::seed(3);
         let models = [
             LanguageModel::Gpt2(Box::new(Gpt2::init(&Gpt2Config::new(13, 16, 12, 2, 3), &mut rng).unwrap())),
+            LanguageModel::Llama(Box::new(Llama::init(&LlamaConfig::new(13, 12, 20, 2, 3), &mut rng).unwrap())),
             LanguageModel::Rnn(Box::new(RnnLm::init(&RnnConfig::new(CellType::Gru, 13, 6, 2), &mut rng).unwrap())),
             LanguageModel::Mlp(Box::new(MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut rng).unwrap())),
         ];

@@ -5,6 +5,7 @@
 //! | [`causal`] | what generation and training need of a model that continues text |
 //! | [`auto`] | opens a folder, whatever architecture its `config.json` names |
 //! | [`gpt2`] | GPT-2 |
+//! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
 //! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
 //! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
 //!
@@ -13,11 +14,13 @@
 pub mod auto;
 pub mod causal;
 pub mod gpt2;
+pub mod llama;
 pub mod mlp;
 pub mod rnn;
 
 pub use auto::LanguageModel;
 pub use causal::{CausalLm, DecodeState, LogitLens};
 pub use gpt2::{Gpt2, Gpt2Config};
+pub use llama::{Llama, LlamaConfig};
 pub use mlp::{MlpConfig, MlpLm};
 pub use rnn::{CellType, RnnConfig, RnnLm};

@@ -11,7 +11,7 @@
 //! | [`linear`], [`embedding`], [`norm`], [`dropout`] | the small layers |
 //! | [`attention`], [`kv_cache`] | attention with its projections; keys and values kept between steps |
 //! | [`feed_forward`], [`transformer`] | encoder and decoder blocks, stacks of them |
-//! | [`positions`] | sinusoidal and learned positions |
+//! | [`positions`], [`rotary`] | sinusoidal and learned positions; rotary ones and their scaling |
 //! | [`conv`] | convolution over positions |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
 //!
@@ -29,6 +29,7 @@ pub mod norm;
 pub mod parameter;
 pub mod positions;
 pub mod recurrent;
+pub mod rotary;
 pub mod transformer;
 
 pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig};
@@ -43,6 +44,7 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use parameter::{Init, Parameter, ParameterSource, Parameters};
 pub use positions::{LearnedPositions, SinusoidalPositions};
 pub use recurrent::{Gru, Lstm, Recurrent, RecurrentConfig, RecurrentState, Rnn};
+pub use rotary::{RopeScaling, RotaryPositions, Rotation};
 pub use transformer::{
     Decoder, DecoderCache, DecoderLayer, DecoderLayerCache, DecoderLayerConfig, Encoder, EncoderLayer,
     EncoderLayerConfig,

@@ -44,12 +44,19 @@ impl Rope {
     /// # Errors
     /// [`Error::Argument`] unless `rot_dim` is even and above 0, or if the tables do not fit the memory.
     pub fn new(rot_dim: usize, max_positions: usize, theta: f64) -> Result<Self> {
-        let frequency = |i: usize| (1.0 / theta.powf(2.0 * i as f64 / rot_dim as f64)) as f32;
-        let frequencies: Vec<f32> = (0..rot_dim.min(1 << 20) / 2).map(frequency).collect();
-        if !rot_dim.is_multiple_of(2) || rot_dim == 0 || frequencies.len() != rot_dim / 2 {
+        Self::from_frequencies(&Self::frequencies(rot_dim, theta)?, max_positions, 1.0)
+    }
+
+    /// The angle of each pair from one position to the next, `θ^(-2i / rot_dim)`, rounded at each step as PyTorch programs do.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `rot_dim` is even and above 0.
+    pub fn frequencies(rot_dim: usize, theta: f64) -> Result<Vec<f32>> {
+        if !rot_dim.is_multiple_of(2) || !(2..=1 << 20).contains(&rot_dim) {
             return Err(Error::argument("rope columns", "an even number above 0", rot_dim));
         }
-        Self::from_frequencies(&frequencies, max_positions, 1.0)
+        let power = |i: usize| theta.powf(f64::from((2 * i) as f32 / rot_dim as f32)) as f32;
+        Ok((0..rot_dim / 2).map(|i| 1.0 / power(i)).collect())
     }
 
     /// Tables from the angle that each pair turns by from one position to the next, for the scaled variants; cosines and sines
@@ -58,6 +65,15 @@ impl Rope {
     /// # Errors
     /// [`Error::Argument`] if there are no frequencies or the tables do not fit the memory.
     pub fn from_frequencies(frequencies: &[f32], max_positions: usize, scale: f32) -> Result<Self> {
+        Self::from_position(frequencies, 0, max_positions, scale)
+    }
+
+    /// As [`Rope::from_frequencies`], for `max_positions` positions from `first` on: what [`Rope::forward`] calls position 0 turns
+    /// by the angle of `first`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_position(frequencies: &[f32], first: u32, max_positions: usize, scale: f32) -> Result<Self> {
         let len = frequencies.len().checked_mul(max_positions).filter(|&len| len <= MAX_TABLE);
         if frequencies.is_empty() || len.is_none() {
             let found = format!("{} frequencies, {max_positions} positions", frequencies.len());
@@ -65,7 +81,7 @@ impl Rope {
         }
         // The angle is rounded to f32 as PyTorch programs have it: checkpoints were trained so.
         let angles = || {
-            let at = |position| frequencies.iter().map(move |f| f64::from(position as f32 * f));
+            let at = |position| frequencies.iter().map(move |f| f64::from((first as usize + position) as f32 * f));
             (0..max_positions).flat_map(at)
         };
         Ok(Self {
