@@ -186,6 +186,7 @@ impl LogitLens for LanguageModel {
     fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gpt2(model) => model.unembed(hidden_states),
+            Self::Llama(model) => model.unembed(hidden_states),
             Self::Rnn(_) | Self::Mlp(_) => Err(Error::Config {
                 key: "model_type".into(),
                 expected: "a Transformer, for the logit lens".into(),

@@ -20,10 +20,10 @@ pub use config::{LlamaConfig, MODEL_TYPES};
 
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
-use crate::models::causal::CausalLm;
+use crate::models::causal::{CausalLm, LogitLens};
 use crate::nn::{Dropout, Embedding, Init, KvCache, KvLayer, Linear, Parameters, RmsNorm, RotaryPositions, Rotation};
 use crate::ops::matmul::WeightLayout;
-use crate::ops::{Activation, Attention, AttentionMask};
+use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
 /// The prefix that checkpoints of the bare model lack.
@@ -258,8 +258,10 @@ impl Llama {
         let past = cache.as_ref().map_or(0, |c| c.len());
         let call = self.call(input_ids, attention_mask, past)?;
         let mut x = self.model.embed_tokens.forward(input_ids)?; // [B, T, C]
+        inspect::hidden("model.embed_tokens", &x);
         for (i, block) in self.model.layers.iter().enumerate() {
-            x = block.forward(&x, &call, cache.as_deref_mut().map(|cache| cache.layer_mut(i)))?;
+            let cache = cache.as_deref_mut().map(|cache| cache.layer_mut(i));
+            x = inspect::layer("model.layers", i, || block.forward(&x, &call, cache))?;
         }
         self.model.norm.forward(&x)
     }
@@ -304,6 +306,12 @@ impl Llama {
 impl Pretrained for Llama {
     fn config_json(&self) -> serde_json::Value {
         self.config.to_json()
+    }
+}
+
+impl LogitLens for Llama {
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        self.logits(&self.model.norm.forward(hidden_states)?)
     }
 }
 
