@@ -1,11 +1,13 @@
-//! Continues a prompt with a model folder, and streams the text.
+//! Continues a prompt with a pretrained model, and streams the text.
 //!
 //! ```sh
 //! cargo run --release --example generate -- --model DIR --prompt "Once upon a time" --max-new-tokens 200 --top-p 0.9
 //! ```
 //!
-//! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as `train_gpt` or `quickstart` write. Prints the
-//! prompt and its continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `tokens_per_second`.
+//! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as Hugging Face has and `train_gpt` or `quickstart`
+//! write. Prints the prompt and its continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
+//! `tokens_per_second` and, if asked for, `logprobs`. What no flag says, the folder's `generation_config.json` says.
+//! `--regex` and `--json-schema` hold the text to a form.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,15 +15,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use loquat::generation::text::stream_ids;
-use loquat::models::LanguageModel;
-use loquat::text::Tokenizer;
-use loquat::{GenerationConfig, Result};
+use loquat::{Error, GenerationConfig, Result, TextGenerator};
 
-/// Continues a prompt with a model folder.
+/// Continues a prompt with a pretrained model.
 #[derive(Parser)]
 struct Args {
-    /// A folder with config.json, model.safetensors and tokenizer.json.
+    /// A model folder: config.json, weights and tokenizer.
     #[arg(long)]
     model: PathBuf,
     /// The text to continue.
@@ -34,14 +33,20 @@ struct Args {
     #[arg(long, default_value_t = 128)]
     max_new_tokens: usize,
     /// Divides the logits; below 1 sharpens the distribution.
-    #[arg(long, default_value_t = 1.0)]
-    temperature: f32,
+    #[arg(long)]
+    temperature: Option<f32>,
     /// Draw only from this many likeliest tokens; 0 means all.
-    #[arg(long, default_value_t = 0)]
-    top_k: usize,
+    #[arg(long)]
+    top_k: Option<usize>,
     /// Draw only from the likeliest tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f32,
+    #[arg(long)]
+    top_p: Option<f32>,
+    /// Draw only tokens at least this times as likely as the likeliest.
+    #[arg(long)]
+    min_p: Option<f32>,
+    /// Divides the logits of tokens in prompt and text; above 1 discourages repetition.
+    #[arg(long)]
+    repetition_penalty: Option<f32>,
     /// Keys the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -51,29 +56,60 @@ struct Args {
     /// Take the likeliest token instead of drawing.
     #[arg(long)]
     greedy: bool,
+    /// Write only what this regular expression matches.
+    #[arg(long, conflicts_with = "json_schema")]
+    regex: Option<String>,
+    /// Write only JSON that the schema in this file describes.
+    #[arg(long)]
+    json_schema: Option<PathBuf>,
+    /// Give each token's log-probability and that of so many likeliest alternatives.
+    #[arg(long)]
+    logprobs: Option<usize>,
+    /// The number of threads; all processors unless given.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print one JSON object instead of streaming.
     #[arg(long)]
     json: bool,
 }
 
+impl Args {
+    fn config(&self, lm: &TextGenerator) -> Result<GenerationConfig> {
+        let mut config = GenerationConfig::default().max_new_tokens(self.max_new_tokens).seed(self.seed);
+        config.temperature = self.temperature;
+        config.top_k = self.top_k;
+        config.top_p = self.top_p;
+        config.min_p = self.min_p;
+        config.repetition_penalty = self.repetition_penalty;
+        config.logprobs = self.logprobs;
+        config.stop_strings.clone_from(&self.stop);
+        if self.greedy {
+            config = config.greedy();
+        }
+        if let Some(pattern) = &self.regex {
+            config = config.constraint(lm.vocabulary()?.regex(pattern)?);
+        }
+        if let Some(path) = &self.json_schema {
+            config = config.constraint(lm.vocabulary()?.json_schema(&read_json(path)?)?);
+        }
+        Ok(config)
+    }
+}
+
+fn read_json(path: &PathBuf) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    serde_json::from_str(&text).map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })
+}
+
 fn run(args: &Args) -> Result<()> {
-    let model = LanguageModel::open(&args.model)?;
-    let tokenizer = Tokenizer::open(&args.model)?;
-    let mut config = GenerationConfig::default()
-        .max_new_tokens(args.max_new_tokens)
-        .temperature(args.temperature)
-        .top_k(args.top_k)
-        .top_p(args.top_p)
-        .seed(args.seed);
-    config.do_sample = Some(!args.greedy);
-    config.stop_strings = args.stop.clone();
-    config.eos_token_ids.extend(tokenizer.eos_token_id());
+    let lm = TextGenerator::open(&args.model)?;
+    let config = args.config(&lm)?;
     let prompt_ids = match (&args.prompt, &args.prompt_ids) {
-        (Some(prompt), _) => tokenizer.encode(prompt.as_str())?.input_ids,
+        (Some(prompt), _) => lm.encode(prompt)?,
         (None, ids) => ids.clone().unwrap_or_default(),
     };
     let start = Instant::now();
-    let mut pieces = stream_ids(&model, &tokenizer, &prompt_ids, &config)?;
+    let mut pieces = lm.stream_ids(&prompt_ids, &config)?;
     let mut out = std::io::stdout().lock();
     let mut text = String::new();
     if !args.json {
@@ -88,22 +124,50 @@ fn run(args: &Args) -> Result<()> {
             return Ok(());
         }
     }
+    let seconds = start.elapsed().as_secs_f64();
+    let named = |id: u32, logprob: f32| {
+        let token = String::from_utf8_lossy(&lm.tokenizer().token_bytes(id)).into_owned();
+        serde_json::json!({ "id": id, "token": token, "logprob": logprob })
+    };
+    let logprobs = pieces.logprobs().iter().map(|written| {
+        let mut token = named(written.id, written.logprob);
+        token["top"] = written.top.iter().map(|&(id, logprob)| named(id, logprob)).collect();
+        token
+    });
     if args.json {
-        let object = serde_json::json!({
+        let mut object = serde_json::json!({
             "prompt_ids": prompt_ids,
             "ids": pieces.new_ids(),
             "text": text,
-            "tokens_per_second": pieces.new_ids().len() as f64 / start.elapsed().as_secs_f64(),
+            "stop_reason": pieces.stop_reason().map(|reason| format!("{reason:?}")),
+            "tokens_per_second": pieces.new_ids().len() as f64 / seconds,
         });
+        if args.logprobs.is_some() {
+            object["logprobs"] = logprobs.collect();
+        }
         let _ = writeln!(out, "{object}");
     } else {
         let _ = writeln!(out);
+        for token in logprobs {
+            let _ = writeln!(out, "{token}");
+        }
     }
     Ok(())
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    let result = match args.threads {
+        None => run(&args),
+        Some(threads) => match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+            Ok(pool) => pool.install(|| run(&args)),
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -10,6 +10,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod random;
+pub mod tasks;
 pub mod tensor;
 pub mod text;
 pub mod training;
@@ -21,4 +22,6 @@ pub use generation::GenerationConfig;
 pub use mapped::{Load, MappedFile};
 pub use ops::{AttentionMask, Inspection, See, inspect};
 pub use random::Rng;
+#[cfg(feature = "tokenizers")]
+pub use tasks::TextGenerator;
 pub use tensor::{Gradients, IdTensor, Tensor, no_grad};

@@ -6,22 +6,26 @@
 //! | file | what |
 //! |---|---|
 //! | [`config`] | [`GenerationConfig`] |
+//! | `config_file` | [`GenerationConfig::open`]: a folder's `generation_config.json` |
 //! | [`processor`] | what changes logits before a token is drawn: penalties, biases, forced tokens, temperature, cut-offs |
 //! | [`constraint`] | which tokens may come next |
 //! | [`sampler`] | draws a token |
 //! | `sequence` | one text that is being written, whatever the way of decoding |
 //! | [`tokens`] | the decoding loop, an iterator of ids |
 //! | [`logprobs`] | log-probabilities of tokens |
+//! | [`mod@score`] | how likely a given text is; perplexity |
 //! | [`stopping`] | why a text ends; cancelling; stop strings, across token borders |
 //! | [`text`] | the iterator of text |
 //!
 //! This floor must not know which model it runs, nor the text of a task.
 
 pub mod config;
+mod config_file;
 pub mod constraint;
 pub mod logprobs;
 pub mod processor;
 pub mod sampler;
+pub mod score;
 pub(crate) mod sequence;
 pub mod stopping;
 #[cfg(feature = "tokenizers")]
@@ -29,9 +33,12 @@ pub mod text;
 pub mod tokens;
 
 pub use config::{GenerationConfig, Mirostat, Overflow};
+#[cfg(feature = "constraints")]
+pub use constraint::{Grammar, Vocabulary};
 pub use constraint::{TokenMask, TokenSet};
 pub use logprobs::TokenLogprob;
 pub use processor::LogitsProcessor;
+pub use score::{Perplexity, perplexity, score};
 pub use stopping::{Cancel, StopReason};
 #[cfg(feature = "tokenizers")]
 pub use text::{TextStream, stream};

@@ -1,5 +1,7 @@
 //! The iterator of text.
 
+use std::ops::Deref;
+
 use crate::error::Result;
 use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
@@ -10,9 +12,11 @@ use crate::models::CausalLm;
 use crate::text::{DecodeStream, Tokenizer};
 
 /// Pieces of text that continue a prompt: whole characters, without the prompt. See [`stream`].
-pub struct TextStream<'m, M: CausalLm> {
-    tokens: Tokens<&'m M>,
-    decoder: Option<DecodeStream<'m>>,
+///
+/// `P` and `T` point to the model and the tokenizer: references borrow them, `Arc`s share them.
+pub struct TextStream<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> {
+    tokens: Tokens<P>,
+    decoder: Option<DecodeStream<T>>,
     stops: StopStrings,
 }
 
@@ -20,12 +24,11 @@ pub struct TextStream<'m, M: CausalLm> {
 ///
 /// # Errors
 /// As for [`generate`], and what the tokenizer cannot encode.
-pub fn stream<'m, M: CausalLm>(
-    model: &'m M,
-    tokenizer: &'m Tokenizer,
-    prompt: &str,
-    config: &GenerationConfig,
-) -> Result<TextStream<'m, M>> {
+pub fn stream<P, T>(model: P, tokenizer: T, prompt: &str, config: &GenerationConfig) -> Result<TextStream<P, T>>
+where
+    P: Deref<Target: CausalLm>,
+    T: Deref<Target = Tokenizer>,
+{
     let ids = tokenizer.encode(prompt)?.input_ids;
     stream_ids(model, tokenizer, &ids, config)
 }
@@ -34,20 +37,24 @@ pub fn stream<'m, M: CausalLm>(
 ///
 /// # Errors
 /// As for [`generate`].
-pub fn stream_ids<'m, M: CausalLm>(
-    model: &'m M,
-    tokenizer: &'m Tokenizer,
+pub fn stream_ids<P, T>(
+    model: P,
+    tokenizer: T,
     prompt_ids: &[u32],
     config: &GenerationConfig,
-) -> Result<TextStream<'m, M>> {
+) -> Result<TextStream<P, T>>
+where
+    P: Deref<Target: CausalLm>,
+    T: Deref<Target = Tokenizer>,
+{
     Ok(TextStream {
         tokens: generate(model, prompt_ids, config)?,
-        decoder: Some(tokenizer.decode_stream()),
+        decoder: Some(DecodeStream::new(tokenizer)),
         stops: StopStrings::new(config.stop_strings.clone()),
     })
 }
 
-impl<M: CausalLm> TextStream<'_, M> {
+impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> {
     /// The prompt and what was written so far.
     pub fn ids(&self) -> &[u32] {
         self.tokens.ids()
@@ -81,7 +88,7 @@ impl<M: CausalLm> TextStream<'_, M> {
     }
 }
 
-impl<M: CausalLm> Iterator for TextStream<'_, M> {
+impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> Iterator for TextStream<P, T> {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Result<String>> {

@@ -1,7 +1,14 @@
 //! Which tokens may come next: text of a given form.
+//!
+//! [`TokenMask`] is the seam: anything that can say which tokens may follow. With the feature `constraints`, a `Vocabulary` makes masks
+//! of regular expressions, JSON schemas and grammars.
 
+#[cfg(feature = "constraints")]
+mod grammar;
 mod token_set;
 
+#[cfg(feature = "constraints")]
+pub use grammar::{Grammar, Vocabulary};
 pub use token_set::TokenSet;
 
 use crate::error::Result;

@@ -9,6 +9,7 @@
 //!   spoils the run; so a run is kept back until it ends.
 //! - All others: what a few tokens of context and the new tokens decode to, less what the context alone decodes to.
 
+use std::ops::Deref;
 use std::sync::LazyLock;
 
 use tokenizers::{DecoderWrapper, Model};
@@ -17,9 +18,11 @@ use super::{Tokenizer, guard};
 use crate::Result;
 
 /// Turns ids into text one at a time: see [`Tokenizer::decode_stream`].
+///
+/// `T` points to the tokenizer: `&Tokenizer` borrows it, `Arc<Tokenizer>` shares it.
 #[derive(Debug, Clone)]
-pub struct DecodeStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct DecodeStream<T: Deref<Target = Tokenizer>> {
+    tokenizer: T,
     skip_special: bool,
     state: State,
 }
@@ -48,12 +51,38 @@ impl Tokenizer {
     /// assert_eq!(stream.finish()?, "");
     /// # Ok::<(), loquat::Error>(())
     /// ```
-    pub fn decode_stream(&self) -> DecodeStream<'_> {
-        let state = match self.decoding {
-            Decoding::Bytes => State::Bytes(Vec::new()),
-            _ => State::Window { ids: Vec::new(), context: 0, text: String::new() },
-        };
-        DecodeStream { tokenizer: self, skip_special: true, state }
+    pub fn decode_stream(&self) -> DecodeStream<&Tokenizer> {
+        DecodeStream::new(self)
+    }
+
+    /// The bytes of text that a token stands for in the middle of a text; nothing for special and unknown tokens, which stand for none.
+    ///
+    /// # Examples
+    /// ```
+    /// # use loquat::text::TokenizerTrainer;
+    /// let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(257).train(["ä"])?;
+    /// let ids = tokenizer.encode_without_special("ä")?; // one token a byte
+    /// assert_eq!(tokenizer.token_bytes(ids[0]), [0xC3]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.decodable(id, true) else { return Vec::new() };
+        match self.decoding {
+            Decoding::Bytes => {
+                let mut bytes = Vec::new();
+                push_bytes(&token, &mut bytes);
+                bytes
+            }
+            Decoding::ByteRuns if is_byte_token(&token) => {
+                u8::from_str_radix(&token[3..5], 16).map(|byte| vec![byte]).unwrap_or_default()
+            }
+            _ => {
+                // What it adds to a text: decoders treat a text's first token apart.
+                let decode = |ids: &[u32]| guard("decoding", || self.inner.decode(ids, false)).unwrap_or_default();
+                let (one, two) = (decode(&[id]), decode(&[id, id]));
+                two.strip_prefix(one.as_str()).unwrap_or(&one).as_bytes().to_vec()
+            }
+        }
     }
 
     /// The token as the decoder sees it, unless it is unknown or left out.
@@ -66,7 +95,16 @@ impl Tokenizer {
     }
 }
 
-impl DecodeStream<'_> {
+impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
+    /// A decoder that points to `tokenizer` as the caller likes: see [`Tokenizer::decode_stream`].
+    pub fn new(tokenizer: T) -> Self {
+        let state = match tokenizer.decoding {
+            Decoding::Bytes => State::Bytes(Vec::new()),
+            _ => State::Window { ids: Vec::new(), context: 0, text: String::new() },
+        };
+        Self { tokenizer, skip_special: true, state }
+    }
+
     /// Gives out special tokens too, as [`Tokenizer::decode_with_special`] does.
     #[must_use]
     pub fn with_special(mut self) -> Self {

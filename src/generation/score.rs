@@ -1,0 +1,132 @@
+//! How likely a model finds a given text.
+
+use crate::error::{Error, Result};
+use crate::generation::logprobs::TokenLogprob;
+use crate::generation::processor::cutoff::Distribution;
+use crate::generation::tokens::check_context;
+use crate::kernels::parallel;
+use crate::models::CausalLm;
+use crate::tensor::{IdTensor, Tensor, no_grad};
+
+/// The log-probability of each token but the first, given those before it, with `top` alternatives each.
+///
+/// # Errors
+/// [`Error::Argument`] for a text longer than the model's context (for which see [`perplexity`]), [`Error::Id`] for an id
+/// outside the vocabulary.
+pub fn score(model: &(impl CausalLm + ?Sized), ids: &[u32], top: usize) -> Result<Vec<TokenLogprob>> {
+    check_context(model, ids.len())?;
+    let Some((_, next)) = ids.split_first() else { return Ok(Vec::new()) };
+    let logits = read(model, ids)?;
+    Ok(rows(model, &logits).zip(next).map(|(row, &id)| TokenLogprob::of(id, row, top)).collect())
+}
+
+/// How well a model foretells a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perplexity {
+    /// How many tokens were foretold.
+    pub tokens: usize,
+    /// The sum of the negative logarithms of their probabilities.
+    pub nll: f64,
+}
+
+impl Perplexity {
+    /// exp of the mean negative log-probability; 1 is perfect.
+    pub fn value(&self) -> f64 {
+        (self.nll / self.tokens as f64).exp()
+    }
+}
+
+/// Reads a text of any length in windows of `context` tokens that begin `stride` apart; of each window only the tokens that no
+/// earlier window held are counted, so each is foretold from at least `context - stride` others.
+///
+/// Windows and targets are those of the guide "Perplexity of fixed-length models" of `transformers`; every token counts once, where
+/// the guide's mean gives a window's weight as one token less.
+///
+/// `context` is the model's (or 1024 where it has no limit) if not given, `stride` half the context. With `stride` equal to
+/// `context`, the first token of a window is not foretold.
+///
+/// # Errors
+/// [`Error::Argument`] for a text of fewer than 2 tokens, a context below 2 or above the model's, a stride of 0 or above the context;
+/// [`Error::Id`] for an id outside the vocabulary.
+pub fn perplexity(
+    model: &(impl CausalLm + ?Sized),
+    ids: &[u32],
+    context: Option<usize>,
+    stride: Option<usize>,
+) -> Result<Perplexity> {
+    let limit = model.max_seq_len();
+    let context = context.or(limit).unwrap_or(1024);
+    if context < 2 || limit.is_some_and(|limit| context > limit) {
+        let expected = format!("from 2 to {} tokens", limit.map_or("any number of".into(), |limit| limit.to_string()));
+        return Err(Error::argument("context", expected, context));
+    }
+    let stride = stride.unwrap_or(context / 2);
+    if !(1..=context).contains(&stride) {
+        return Err(Error::argument("stride", format!("from 1 to {context} tokens, the context"), stride));
+    }
+    if ids.len() < 2 {
+        return Err(Error::argument("text", "at least 2 tokens", ids.len()));
+    }
+    let mut sum = Perplexity { tokens: 0, nll: 0.0 };
+    let (mut begin, mut counted) = (0, 0);
+    loop {
+        let end = ids.len().min(begin + context);
+        // The first token of the text has nothing before it, nor has that of a window.
+        let first = counted.max(begin + 1);
+        if first < end {
+            let logits = read(model, &ids[begin..end])?;
+            for (row, &id) in rows(model, &logits).skip(first - begin - 1).zip(&ids[first..end]) {
+                sum.nll -= f64::from(Distribution::of(row).log_prob(row[id as usize]));
+            }
+            sum.tokens += end - first;
+        }
+        counted = end;
+        if end == ids.len() {
+            return Ok(sum);
+        }
+        begin += stride;
+    }
+}
+
+fn read(model: &(impl CausalLm + ?Sized), ids: &[u32]) -> Result<Tensor> {
+    let ids = IdTensor::sequence(ids);
+    ids.check_below(model.vocab_size(), "token id")?;
+    parallel::team(|| no_grad(|| model.forward(&ids)))
+}
+
+/// The logits after each token.
+fn rows<'l>(model: &(impl CausalLm + ?Sized), logits: &'l Tensor) -> impl Iterator<Item = &'l [f32]> {
+    logits.data().chunks_exact(model.vocab_size().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{MlpConfig, MlpLm};
+    use crate::random::Rng;
+
+    #[test]
+    fn windows_count_each_token_once() {
+        let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut Rng::seed(1)).unwrap();
+        let ids: Vec<u32> = (0..40).map(|i| i * i % 13).collect();
+        let whole: f64 = score(&model, &ids, 0).unwrap().iter().map(|t| -f64::from(t.logprob)).sum();
+        let once = perplexity(&model, &ids, Some(40), None).unwrap();
+        assert_eq!(once.tokens, 39);
+        assert!((once.nll - whole).abs() < 1e-4);
+        assert!((once.value() - (whole / 39.0).exp()).abs() < 1e-4);
+        assert_eq!(perplexity(&model, &ids, Some(10), Some(3)).unwrap().tokens, 39);
+        // Five windows without overlap, the first token of each not foretold.
+        assert_eq!(perplexity(&model, &ids, Some(8), Some(8)).unwrap().tokens, 35);
+    }
+
+    #[test]
+    fn what_cannot_be_scored_is_an_error() {
+        let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut Rng::seed(1)).unwrap();
+        assert!(score(&model, &[], 1).unwrap().is_empty() && score(&model, &[1], 1).unwrap().is_empty());
+        assert!(score(&model, &[1, 13], 1).is_err());
+        for (context, stride) in [(Some(1), None), (Some(4), Some(0)), (Some(4), Some(5))] {
+            assert!(perplexity(&model, &[1, 2, 3], context, stride).is_err());
+        }
+        assert!(perplexity(&model, &[1], None, None).is_err());
+    }
+}

@@ -1,0 +1,263 @@
+//! Text in, text out: a model folder or file, its tokenizer and its settings in one.
+
+use std::path::Path;
+use std::sync::Arc;
+#[cfg(feature = "constraints")]
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+use crate::generation::text::{TextStream, stream_ids};
+use crate::generation::{self, GenerationConfig, Perplexity, TokenLogprob};
+use crate::models::LanguageModel;
+use crate::text::Tokenizer;
+
+/// A language model with its tokenizer and the settings of its folder.
+///
+/// All methods take `&self`: one generator serves any number of threads. A clone shares the weights.
+///
+/// ```no_run
+/// use loquat::{GenerationConfig, TextGenerator};
+///
+/// let lm = TextGenerator::open("models/gpt2")?;
+/// for piece in lm.stream("The CPU is", &GenerationConfig::default().max_new_tokens(64).top_p(0.9).seed(7))? {
+///     print!("{}", piece?);
+/// }
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
+/// What a [`GenerationConfig`] does not say, `generation_config.json` says: temperature, cut-offs, penalties, end tokens. The defaults of
+/// the crate come last.
+#[derive(Clone)]
+pub struct TextGenerator {
+    model: Arc<LanguageModel>,
+    tokenizer: Arc<Tokenizer>,
+    config: GenerationConfig,
+    #[cfg(feature = "constraints")]
+    vocabulary: Arc<OnceLock<generation::Vocabulary>>,
+}
+
+/// Pieces of text that borrow their [`TextGenerator`].
+pub type BorrowedStream<'g> = TextStream<&'g LanguageModel, &'g Tokenizer>;
+
+/// Pieces of text that share model and tokenizer with their [`TextGenerator`], and may outlive it.
+pub type OwnedStream = TextStream<Arc<LanguageModel>, Arc<Tokenizer>>;
+
+impl TextGenerator {
+    /// Opens a folder with `config.json`, weights and tokenizer, and `generation_config.json` if there is one.
+    ///
+    /// # Errors
+    /// As for [`LanguageModel::open`], [`Tokenizer::open`] and [`GenerationConfig::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Ok(Self::with_folder(LanguageModel::open(path)?, Tokenizer::open(path)?, path)?)
+    }
+
+    /// From a model, its tokenizer, and settings for what a caller does not say.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the tokenizer has more tokens than the model; what [`GenerationConfig::check`] says.
+    pub fn new(model: LanguageModel, tokenizer: Tokenizer, mut config: GenerationConfig) -> Result<Self> {
+        use crate::models::CausalLm;
+        if tokenizer.vocab_size() > model.vocab_size() {
+            let expected = format!("at most {} tokens, the model's", model.vocab_size());
+            return Err(Error::argument("tokenizer", expected, tokenizer.vocab_size()));
+        }
+        config.check()?;
+        if config.eos_token_ids.is_empty() {
+            config.eos_token_ids.extend(tokenizer.eos_token_id());
+        }
+        Ok(Self {
+            model: Arc::new(model),
+            tokenizer: Arc::new(tokenizer),
+            config,
+            #[cfg(feature = "constraints")]
+            vocabulary: Arc::default(),
+        })
+    }
+
+    fn with_folder(model: LanguageModel, tokenizer: Tokenizer, path: &Path) -> Result<Self> {
+        let config = if path.is_dir() { GenerationConfig::open(path)? } else { GenerationConfig::default() };
+        Self::new(model, tokenizer, config)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &LanguageModel {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The settings that hold where a caller says nothing.
+    pub fn config(&self) -> &GenerationConfig {
+        &self.config
+    }
+
+    /// The ids of a prompt, with the special tokens that the tokenizer puts around it; the token that begins a text for an empty one.
+    ///
+    /// # Errors
+    /// What the tokenizer cannot encode; [`Error::Argument`] for an empty prompt if no token begins a text.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
+        let ids = self.tokenizer.encode(prompt)?.input_ids;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        match self.tokenizer.bos_token_id().or_else(|| self.tokenizer.eos_token_id()) {
+            Some(id) => Ok(vec![id]),
+            None => Err(Error::argument("prompt", "a text, as the tokenizer has no token that begins one", "nothing")),
+        }
+    }
+
+    /// Continues a prompt, and gives the continuation.
+    ///
+    /// # Errors
+    /// As for [`generation::generate()`], and what the tokenizer cannot encode.
+    pub fn generate(&self, prompt: &str, config: &GenerationConfig) -> Result<String> {
+        self.stream(prompt, config)?.collect()
+    }
+
+    /// Continues a prompt, piece by piece: whole characters, computed when asked for. Pieces may be empty.
+    ///
+    /// # Errors
+    /// As for [`TextGenerator::generate`]; errors while decoding are given out by the iterator.
+    pub fn stream(&self, prompt: &str, config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
+        self.stream_ids(&self.encode(prompt)?, config)
+    }
+
+    /// As [`TextGenerator::stream`], from token ids.
+    ///
+    /// # Errors
+    /// As for [`generation::generate()`].
+    pub fn stream_ids(&self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
+        stream_ids(&*self.model, &*self.tokenizer, prompt_ids, &self.settings(config))
+    }
+
+    /// As [`TextGenerator::stream`], for a thread or task of its own.
+    ///
+    /// # Errors
+    /// As for [`TextGenerator::stream`].
+    pub fn owned_stream(&self, prompt: &str, config: &GenerationConfig) -> Result<OwnedStream> {
+        let ids = self.encode(prompt)?;
+        stream_ids(Arc::clone(&self.model), Arc::clone(&self.tokenizer), &ids, &self.settings(config))
+    }
+
+    /// The log-probability of each token of a text but the first, given those before it, with `top` alternatives each.
+    ///
+    /// # Errors
+    /// As for [`generation::score()`], and what the tokenizer cannot encode.
+    pub fn score(&self, text: &str, top: usize) -> Result<Vec<TokenLogprob>> {
+        generation::score(&*self.model, &self.encode(text)?, top)
+    }
+
+    /// How well the model foretells a text of any length: see [`generation::perplexity()`].
+    ///
+    /// # Errors
+    /// As for [`generation::perplexity()`], and what the tokenizer cannot encode.
+    pub fn perplexity(&self, text: &str, context: Option<usize>, stride: Option<usize>) -> Result<Perplexity> {
+        generation::perplexity(&*self.model, &self.encode(text)?, context, stride)
+    }
+
+    /// The tokens as constraints see them, made ready at the first call: for [`GenerationConfig::constraint`].
+    ///
+    /// # Errors
+    /// As for [`generation::Vocabulary::of`].
+    #[cfg(feature = "constraints")]
+    pub fn vocabulary(&self) -> Result<&generation::Vocabulary> {
+        if let Some(vocabulary) = self.vocabulary.get() {
+            return Ok(vocabulary);
+        }
+        let vocabulary = generation::Vocabulary::of(&self.tokenizer)?;
+        Ok(self.vocabulary.get_or_init(|| vocabulary))
+    }
+
+    fn settings(&self, config: &GenerationConfig) -> GenerationConfig {
+        config.clone().with_defaults(&self.config)
+    }
+}
+
+impl std::fmt::Debug for TextGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextGenerator").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::{Cancel, StopReason};
+    use crate::models::{MlpConfig, MlpLm};
+    use crate::random::Rng;
+    use crate::text::TokenizerTrainer;
+
+    fn generator(config: GenerationConfig) -> TextGenerator {
+        let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(280).train(["the cat sat on the mat"]).unwrap();
+        let config_of_model = MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3);
+        let model = MlpLm::init(&config_of_model, &mut Rng::seed(2)).unwrap();
+        TextGenerator::new(LanguageModel::Mlp(Box::new(model)), tokenizer, config).unwrap()
+    }
+
+    #[test]
+    fn it_is_shared_between_threads() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<TextGenerator>();
+        let lm = generator(GenerationConfig::default());
+        let config = GenerationConfig::default().max_new_tokens(9).seed(4);
+        let text = lm.generate("the cat", &config).unwrap();
+        let stream = lm.owned_stream("the cat", &config).unwrap();
+        drop(lm);
+        let other: Result<String> = std::thread::spawn(move || stream.collect()).join().unwrap();
+        assert_eq!(other.unwrap(), text);
+    }
+
+    #[test]
+    fn what_a_caller_does_not_say_the_folder_says() {
+        let lm = generator(GenerationConfig::default().greedy().max_new_tokens(3));
+        let mut stream = lm.stream("the", &GenerationConfig::default()).unwrap();
+        assert_eq!(stream.by_ref().map(|piece| piece.unwrap()).collect::<String>(), {
+            lm.generate("the", &GenerationConfig::default().seed(99)).unwrap()
+        });
+        assert_eq!((stream.new_ids().len(), stream.stop_reason()), (3, Some(StopReason::MaxNewTokens)));
+        assert_eq!(lm.encode("").unwrap(), [lm.tokenizer().eos_token_id().unwrap()], "what begins a text");
+    }
+
+    #[test]
+    fn time_and_cancelling_end_a_text() {
+        let lm = generator(GenerationConfig::default());
+        let cancel = Cancel::new();
+        let mut stream = lm.stream("the", &GenerationConfig::default().cancel(&cancel)).unwrap();
+        assert!(stream.next().is_some());
+        cancel.cancel();
+        stream.by_ref().for_each(drop);
+        assert_eq!((stream.new_ids().len(), stream.stop_reason()), (1, Some(StopReason::Cancelled)));
+        let mut stream = lm.stream("the", &GenerationConfig::default().max_time(std::time::Duration::ZERO)).unwrap();
+        stream.by_ref().for_each(drop);
+        assert_eq!((stream.new_ids().len(), stream.stop_reason()), (0, Some(StopReason::Deadline)));
+    }
+
+    #[test]
+    fn a_text_is_scored() {
+        let lm = generator(GenerationConfig::default());
+        let scores = lm.score("the cat sat", 2).unwrap();
+        assert_eq!(scores.len() + 1, lm.encode("the cat sat").unwrap().len());
+        let nll: f64 = scores.iter().map(|token| -f64::from(token.logprob)).sum();
+        let perplexity = lm.perplexity("the cat sat", Some(64), None).unwrap();
+        assert!((perplexity.nll - nll).abs() < 1e-4);
+    }
+
+    #[cfg(feature = "constraints")]
+    #[test]
+    fn constraints_hold_whatever_the_model_wants() {
+        let lm = generator(GenerationConfig::default());
+        for seed in 0..20 {
+            let constraint = lm.vocabulary().unwrap().regex("(cat|mat)( sat){0,2}[äö]").unwrap();
+            let config = GenerationConfig::default().constraint(constraint).seed(seed);
+            let mut stream = lm.stream("the ", &config).unwrap();
+            let text: String = stream.by_ref().map(|piece| piece.unwrap()).collect();
+            assert!(text.starts_with("cat") || text.starts_with("mat"), "{text}");
+            assert!(text.ends_with(['ä', 'ö']), "{text}");
+            assert_eq!(stream.stop_reason(), Some(StopReason::Complete));
+        }
+    }
+}

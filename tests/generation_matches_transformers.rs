@@ -1,0 +1,205 @@
+//! Processors, options of generation, scores and perplexity are those of `transformers` (`tests/fixtures/make_generation.py`).
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use loquat::GenerationConfig;
+use loquat::generation::processor::{
+    EpsilonCutoff, EtaCutoff, ExponentialDecay, ForcedTokens, MinLength, MinP, NoRepeatNgrams, RemoveInvalid,
+    RepetitionPenalty, SequenceBias, Suppress, Temperature, TopK, TopP, TypicalP,
+};
+use loquat::generation::{LogitsProcessor, StopReason, generate, perplexity, score};
+use loquat::models::LanguageModel;
+use serde_json::Value;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn expected() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(fixtures().join("generation.json")).unwrap()).unwrap()
+}
+
+fn model() -> LanguageModel {
+    LanguageModel::open(fixtures().join("gpt2")).unwrap()
+}
+
+fn numbers(list: &Value) -> Vec<f32> {
+    let number = |x: &Value| x.as_f64().map_or_else(|| x.as_str().unwrap().parse().unwrap(), |x| x as f32);
+    list.as_array().unwrap().iter().map(number).collect()
+}
+
+fn ids(list: &Value) -> Vec<u32> {
+    serde_json::from_value(list.clone()).unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, ours: &[f32], theirs: &[f32]) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!(a == b || (a - b).abs() <= 1e-4 * b.abs().max(1.0), "{what}: {a} at {i}, expected {b}");
+    }
+}
+
+fn processor(name: &str) -> Box<dyn LogitsProcessor> {
+    let bias = |pairs: &[(&[u32], f32)]| SequenceBias::new(pairs.iter().map(|(ids, bias)| (ids.to_vec(), *bias)));
+    match name {
+        "temperature 0.7" => Box::new(Temperature(0.7)),
+        "top_k 5" => Box::new(TopK(5)),
+        "top_p 0.9" => Box::new(TopP::new(0.9)),
+        "top_p 0.1" => Box::new(TopP::new(0.1)),
+        "top_p 0.3 keep 4" => Box::new(TopP::new(0.3).keep(4)),
+        "min_p 0.1" => Box::new(MinP::new(0.1)),
+        "min_p 0.9 keep 3" => Box::new(MinP::new(0.9).keep(3)),
+        "typical_p 0.9" => Box::new(TypicalP::new(0.9)),
+        "typical_p 0.2" => Box::new(TypicalP::new(0.2)),
+        "typical_p 0.1 keep 6" => Box::new(TypicalP::new(0.1).keep(6)),
+        "epsilon_cutoff 0.02" => Box::new(EpsilonCutoff::new(0.02)),
+        "epsilon_cutoff 0.5 keep 2" => Box::new(EpsilonCutoff::new(0.5).keep(2)),
+        "eta_cutoff 0.02" => Box::new(EtaCutoff::new(0.02)),
+        "eta_cutoff 0.3" => Box::new(EtaCutoff::new(0.3)),
+        "repetition_penalty 1.3" => Box::new(RepetitionPenalty::new(1.3)),
+        "repetition_penalty 0.8" => Box::new(RepetitionPenalty::new(0.8)),
+        "no_repeat_ngram_size 1" => Box::new(NoRepeatNgrams(1)),
+        "no_repeat_ngram_size 2" => Box::new(NoRepeatNgrams(2)),
+        "no_repeat_ngram_size 3" => Box::new(NoRepeatNgrams(3)),
+        // The end token 66 is taken out by the configuration: see `greedy_text_agrees`.
+        "bad_words" => {
+            let bad: [&[u32]; 4] = [&[7], &[9, 40], &[5, 9, 41], &[2, 42]];
+            Box::new(SequenceBias::new(bad.map(|run| (run.to_vec(), f32::NEG_INFINITY))))
+        }
+        "sequence_bias" => Box::new(bias(&[(&[7], 1.5), (&[9, 40], -2.0), (&[5, 9, 40], 0.5), (&[2, 42], 3.0)])),
+        "min_length 11" => Box::new(MinLength::new(11, vec![66, 3])),
+        "min_length 10" => Box::new(MinLength::new(10, vec![66, 3])),
+        "forced 10" => Box::new(ForcedTokens::default().at(10, [66, 3])),
+        "suppress" => Box::new(Suppress::always(vec![1, 2, 60])),
+        "suppress at 10" => Box::new(Suppress::at(10, vec![1, 2, 60])),
+        "suppress at 9" => Box::new(Suppress::at(9, vec![1, 2, 60])),
+        "exponential_decay" => Box::new(ExponentialDecay::new(3 + 4, 1.2, vec![66, 3])),
+        "remove_invalid" => Box::new(RemoveInvalid),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_processor_gives_the_same_logits() {
+    let expected = expected();
+    for case in expected["processors"].as_array().unwrap() {
+        let (name, which) = (case["processor"].as_str().unwrap(), case["logits"].as_str().unwrap());
+        let mut logits = numbers(&expected["logits"][which]);
+        processor(name).process(&ids(&expected["ids"]), &mut logits).unwrap();
+        assert_close(&format!("{name}, {which}"), &logits, &numbers(&case["expected"]));
+    }
+}
+
+#[test]
+fn greedy_text_agrees() {
+    let (expected, model) = (expected(), model());
+    for case in expected["greedy"].as_array().unwrap() {
+        let options = &case["options"];
+        let prompt = ids(options.get("prompt").unwrap_or(&expected["prompt"]));
+        let config = GenerationConfig::from_json(options).unwrap().greedy().max_new_tokens(16);
+        let mut tokens = generate(&model, &prompt, &config).unwrap();
+        tokens.by_ref().for_each(|id| assert!(id.is_ok()));
+        let mut theirs = ids(&case["ids"]);
+        if tokens.stop_reason() == Some(StopReason::EosToken) {
+            assert!(config.eos_token_ids.contains(&theirs.pop().unwrap()), "{options}");
+        }
+        assert_eq!(tokens.new_ids(), theirs, "{options}");
+    }
+}
+
+/// The processed distribution has their values, and what is drawn has its frequencies.
+#[test]
+fn sampled_frequencies_are_those_of_the_processed_distribution() {
+    const DRAWS: u64 = 2000;
+    let (expected, model) = (expected(), model());
+    let prompt = ids(&expected["prompt"]);
+    for case in expected["sampled"].as_array().unwrap() {
+        let scores = numbers(&case["scores"]);
+        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weights: Vec<f64> = scores.iter().map(|x| f64::from(x - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let config = GenerationConfig::from_json(&case["options"]).unwrap().sample().max_new_tokens(1);
+        let mut counts = vec![0usize; scores.len()];
+        for seed in 0..DRAWS {
+            let config = config.clone().seed(seed);
+            counts[generate(&model, &prompt, &config).unwrap().next().unwrap().unwrap() as usize] += 1;
+        }
+        // Cells of fewer than five expected draws are taken together.
+        let (mut chi_square, mut cells, mut rest) = (0.0, 0.0, (0.0, 0.0));
+        for (id, weight) in weights.iter().enumerate() {
+            let (n, expected) = (counts[id] as f64, weight / sum * DRAWS as f64);
+            assert!(expected > 0.0 || n == 0.0, "{id} drawn with {}", case["options"]);
+            if expected < 5.0 {
+                rest = (rest.0 + n, rest.1 + expected);
+            } else {
+                chi_square += (n - expected).powi(2) / expected;
+                cells += 1.0;
+            }
+        }
+        if rest.1 > 0.0 {
+            chi_square += (rest.0 - rest.1).powi(2) / f64::max(rest.1, 1.0);
+            cells += 1.0;
+        }
+        // Mean `f`, deviation √(2f): four deviations for the 0.999 quantile of small `f`.
+        let freedom = f64::max(cells - 1.0, 1.0);
+        assert!(chi_square < freedom + 4.5 * (2.0 * freedom).sqrt(), "{}: {chi_square} of {cells}", case["options"]);
+    }
+}
+
+#[test]
+fn scores_and_perplexity_agree() {
+    let (expected, model) = (expected(), model());
+    let text = ids(&expected["text"]);
+    let scores = score(&model, &text[..24], 3).unwrap();
+    let ours: Vec<f32> = scores.iter().map(|token| token.logprob).collect();
+    assert_close("log-probabilities", &ours, &numbers(&expected["token_log_probs"]));
+    for (token, theirs) in scores.iter().zip(expected["top"].as_array().unwrap()) {
+        let theirs: Vec<(u32, f32)> = serde_json::from_value(theirs.clone()).unwrap();
+        assert_eq!(token.top.iter().map(|t| t.0).collect::<Vec<_>>(), theirs.iter().map(|t| t.0).collect::<Vec<_>>());
+        assert!(token.top.iter().zip(&theirs).all(|(a, b)| (a.1 - b.1).abs() < 1e-4));
+    }
+    for case in expected["perplexity"].as_array().unwrap() {
+        let size = |key: &str| case[key].as_u64().map(|n| n as usize);
+        let ours = perplexity(&model, &text, size("context"), size("stride")).unwrap();
+        assert_eq!(Some(ours.tokens), size("tokens"), "{case}");
+        assert!((ours.value() / case["perplexity"].as_f64().unwrap() - 1.0).abs() < 1e-4, "{case}: {}", ours.value());
+    }
+}
+
+#[test]
+fn logprobs_of_what_is_written_are_those_of_scoring_it() {
+    let (expected, model) = (expected(), model());
+    let prompt = ids(&expected["prompt"]);
+    // Before penalties, temperature and cut-offs, whatever these are.
+    let config = GenerationConfig::default().temperature(0.5).top_k(9).repetition_penalty(1.3).logprobs(4).seed(3);
+    let mut tokens = generate(&model, &prompt, &config.max_new_tokens(12)).unwrap();
+    tokens.by_ref().for_each(|id| assert!(id.is_ok()));
+    let scored = score(&model, tokens.ids(), 4).unwrap();
+    assert_eq!(tokens.logprobs(), &scored[prompt.len() - 1..]);
+}
+
+#[test]
+fn eight_threads_give_the_answers_of_one() {
+    let (expected, model) = (expected(), model());
+    let prompt = ids(&expected["prompt"]);
+    let text = |seed: u64| {
+        let config = GenerationConfig::default().temperature(0.9).top_p(0.95).repetition_penalty(1.1).seed(seed);
+        let tokens = generate(&model, &prompt, &config.max_new_tokens(40)).unwrap();
+        tokens.map(|id| id.unwrap()).collect::<Vec<_>>()
+    };
+    let alone: Vec<Vec<u32>> = (0..8).map(text).collect();
+    std::thread::scope(|scope| {
+        let text = &text;
+        let threads: Vec<_> =
+            (0..8).map(|i| scope.spawn(move || (0..8).map(|j| text((i + j) % 8)).collect())).collect();
+        for (i, thread) in threads.into_iter().enumerate() {
+            let answers: Vec<Vec<u32>> = thread.join().unwrap();
+            for (j, answer) in answers.iter().enumerate() {
+                assert_eq!(*answer, alone[(i + j) % 8]);
+            }
+        }
+    });
+}
