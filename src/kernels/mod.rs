@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`parallel`] | work handed to the threads of the caller's pool |
 //! | [`attention`] | attention, tiled over keys, forward and backward |
+//! | [`blocks`] | numbers of a few bits in blocks, and their way to `f32` |
 //! | [`gemm`] | matrix products |
 //! | [`adagrad`] | the inner step of GloVe |
 //! | [`logistic`](mod@logistic) | the inner step of word2vec |
@@ -29,6 +30,7 @@
 
 pub mod adagrad;
 pub mod attention;
+pub mod blocks;
 pub mod gemm;
 pub mod logistic;
 pub mod parallel;
