@@ -35,6 +35,7 @@
 //! This floor must not know models.
 
 pub mod atomic;
+pub mod gguf;
 pub mod loader;
 pub mod pretrained;
 pub mod safetensors;

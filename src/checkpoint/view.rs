@@ -7,6 +7,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
+use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::{parallel, vecmath};
 use crate::mapped::MappedFile;
 use crate::tensor::{HalfTensor, Tensor, Weight};
@@ -21,6 +22,8 @@ pub enum DType {
     F16,
     /// The upper half of an `F32`.
     Bf16,
+    /// Blocks of a few bits a number.
+    Blocks(BlockFormat),
     /// One that no parameter can have, by its name in the file.
     Other(String),
 }
@@ -31,6 +34,7 @@ impl std::fmt::Display for DType {
             DType::F32 => "F32",
             DType::F16 => "F16",
             DType::Bf16 => "BF16",
+            DType::Blocks(format) => format.name(),
             DType::Other(name) => name,
         })
     }
@@ -119,6 +123,7 @@ impl<'a> TensorView<'a> {
             DType::F32 => Ok(self.convert(f32::from_le_bytes, |x: &[f32], y: &mut [f32]| y.copy_from_slice(x))),
             DType::F16 => Ok(self.convert(f16::from_le_bytes, vecmath::f16_to_f32)),
             DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, vecmath::bf16_to_f32)),
+            DType::Blocks(format) => Ok(Tensor::write(self.shape, |data| blocks::widen(*format, self.bytes, data))),
             DType::Other(name) => {
                 let reason = format!("tensor `{}`: expected F32, F16 or BF16 numbers, found {name}", self.name);
                 Err(Error::format(self.file.path(), reason))

@@ -17,12 +17,16 @@ use crate::{Error, Result};
 impl Tokenizer {
     /// Opens a `tokenizer.json`, given itself or by the model folder that it is in. `tokenizer_config.json` and
     /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens. A
-    /// folder without `tokenizer.json` may have `vocab.txt` (BERT) or `vocab.json` and `merges.txt` (GPT-2) instead.
+    /// folder without `tokenizer.json` may have `vocab.txt` (BERT) or `vocab.json` and `merges.txt` (GPT-2) instead. A
+    /// `.gguf` file has its tokenizer inside.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if path.extension().is_some_and(|e| e == "gguf") && !path.is_dir() {
+            return Self::open_gguf(path);
+        }
         let folder = if path.is_dir() { Some(path) } else { path.parent() };
         let beside = |name: &str| folder.map_or(Ok(None), |folder| read_config(&folder.join(name)));
         let mut config = beside("tokenizer_config.json")?.unwrap_or_else(|| Value::Object(Map::new()));

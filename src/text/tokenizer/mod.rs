@@ -20,6 +20,7 @@
 mod byte_level;
 mod chars;
 mod encode;
+mod ggml;
 mod load;
 mod special;
 mod stream;

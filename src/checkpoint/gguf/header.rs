@@ -1,0 +1,243 @@
+//! Reading the header: counts, keys with values, tensors with places.
+//!
+//! ```text
+//! "GGUF"  version: u32  tensors: u64  pairs: u64
+//! pairs × (key: string  type: u32  value)
+//! tensors × (name: string  axes: u32  axes × length: u64  type: u32  offset: u64)
+//! padding to the alignment, then the tensors' bytes
+//! ```
+
+use std::ops::Range;
+
+use super::MAGIC;
+use super::tensor_type::TensorType;
+use super::value::{self, ValueType};
+
+/// The key of the alignment of the tensors' bytes.
+pub(super) const ALIGNMENT: &str = "general.alignment";
+/// The alignment of a file that does not say.
+pub(super) const DEFAULT_ALIGNMENT: usize = 32;
+/// Axes of a tensor, at most.
+const MAX_AXES: usize = 4;
+/// The least bytes of a pair: the length of its key, a key of one byte, a type, a value of one byte.
+const LEAST_PAIR: usize = 8 + 1 + 4 + 1;
+/// The least bytes of a tensor's entry: the length of its name, a name of one byte, an axis, a type, an offset.
+const LEAST_TENSOR: usize = 8 + 1 + 4 + 8 + 4 + 8;
+
+/// What a header says. Both tables are sorted by name.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) version: u32,
+    pub(super) entries: Vec<Entry>,
+    pub(super) tensors: Vec<Place>,
+}
+
+/// A key and where its value is.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: Text,
+    pub(super) kind: ValueType,
+    pub(super) value: u64,
+}
+
+/// A tensor and where it is.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) name: Text,
+    pub(super) tensor_type: TensorType,
+    axes: u8,
+    lengths: [usize; MAX_AXES],
+    pub(super) bytes: Range<usize>,
+}
+
+impl Place {
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.lengths[..usize::from(self.axes)]
+    }
+}
+
+/// UTF-8 text in the file. Its length is kept in 32 bits: the tables must stay small beside the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text {
+    start: u64,
+    len: u32,
+}
+
+impl Text {
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
+/// A place in a file that only moves forward, and never past the end.
+pub(super) struct Cursor<'f> {
+    pub(super) file: &'f [u8],
+    pub(super) at: usize,
+}
+
+/// What is wrong with the file.
+type Wrong<T> = std::result::Result<T, String>;
+
+impl<'f> Cursor<'f> {
+    pub(super) fn left(&self) -> usize {
+        self.file.len() - self.at
+    }
+
+    pub(super) fn take(&mut self, len: usize, what: impl FnOnce() -> String) -> Wrong<&'f [u8]> {
+        match self.file[self.at..].get(..len) {
+            Some(bytes) => {
+                self.at += len;
+                Ok(bytes)
+            }
+            None => Err(format!(
+                "{}: expected {len} bytes at byte {}, found {} before the end of the file",
+                what(),
+                self.at,
+                self.left()
+            )),
+        }
+    }
+
+    pub(super) fn u32(&mut self, what: impl FnOnce() -> String) -> Wrong<u32> {
+        let bytes = self.take(4, what)?;
+        Ok(u32::from_le_bytes(bytes.try_into().expect("4 bytes")))
+    }
+
+    pub(super) fn u64(&mut self, what: impl FnOnce() -> String) -> Wrong<u64> {
+        let bytes = self.take(8, what)?;
+        Ok(u64::from_le_bytes(bytes.try_into().expect("8 bytes")))
+    }
+
+    /// A number of things of which each takes `least` bytes or more: no more than the rest of the file can hold.
+    pub(super) fn count(&mut self, least: usize, what: impl Fn() -> String) -> Wrong<usize> {
+        let count = self.u64(&what)?;
+        let most = self.left() / least;
+        match usize::try_from(count) {
+            Ok(count) if count <= most => Ok(count),
+            _ => Err(format!("{}: expected at most {most} in the rest of the file, found {count}", what())),
+        }
+    }
+
+    /// A string that is not empty.
+    fn text(&mut self, what: impl Fn() -> String) -> Wrong<(Text, &'f str)> {
+        let len = self.count(1, || format!("bytes of {}", what()))?;
+        let start = self.at as u64;
+        let bytes = self.take(len, &what)?;
+        let text = std::str::from_utf8(bytes).map_err(|e| format!("{}: {e}", what()))?;
+        match u32::try_from(len) {
+            Ok(len) if len > 0 => Ok((Text { start, len }, text)),
+            _ => Err(format!("{}: expected 1 to 2^32 - 1 bytes, found {len}", what())),
+        }
+    }
+}
+
+/// The header of a file, or what is wrong with it.
+pub(super) fn read(file: &[u8]) -> Wrong<Header> {
+    let mut cursor = Cursor { file, at: 0 };
+    let magic = cursor.take(MAGIC.len(), || "the file's beginning".into())?;
+    if magic != MAGIC {
+        return Err(format!("expected a GGUF file, found one that begins with {magic:?}"));
+    }
+    let version = cursor.u32(|| "version".into())?;
+    if !(2..=3).contains(&version) {
+        let hint = if (2..=3).contains(&version.swap_bytes()) { ", of a big-endian machine" } else { "" };
+        return Err(format!("expected version 2 or 3 of GGUF, found {version}{hint}"));
+    }
+    // Each count is held against the whole rest: what the other one's things take is not known yet.
+    let n_tensors = cursor.count(LEAST_TENSOR, || "number of tensors".into())?;
+    let n_entries = cursor.count(LEAST_PAIR, || "number of metadata keys".into())?;
+    let mut entries = Vec::with_capacity(n_entries);
+    let mut alignment = DEFAULT_ALIGNMENT;
+    for i in 0..n_entries {
+        let (key, name) = cursor.text(|| format!("metadata key {i}"))?;
+        let kind = cursor.u32(|| format!("type of `{name}`"))?;
+        let kind = ValueType::from_id(kind)
+            .ok_or_else(|| format!("`{name}`: expected a type of metadata from 0 to 12, found {kind}"))?;
+        let value = cursor.at as u64;
+        value::skip(&mut cursor, kind, name)?;
+        if name == ALIGNMENT {
+            alignment = match value::read(file, kind, value as usize).and_then(|v| v.as_u64()) {
+                Some(a) if a.is_power_of_two() && a <= 1 << 30 => a as usize,
+                _ => return Err(format!("`{ALIGNMENT}`: expected a power of two up to 2^30, found something else")),
+            };
+        }
+        entries.push(Entry { key, kind, value });
+    }
+    let text = |text: &Text| &file[text.range()];
+    entries.sort_unstable_by(|a, b| text(&a.key).cmp(text(&b.key)));
+    if let Some(pair) = entries.windows(2).find(|pair| text(&pair[0].key) == text(&pair[1].key)) {
+        return Err(format!("metadata key `{}` comes twice", String::from_utf8_lossy(text(&pair[0].key))));
+    }
+    let tensors = read_tensors(&mut cursor, n_tensors, alignment)?;
+    Ok(Header { version, entries, tensors })
+}
+
+fn read_tensors(cursor: &mut Cursor<'_>, n: usize, alignment: usize) -> Wrong<Vec<Place>> {
+    let file = cursor.file;
+    // Twice the file would be too much: this is the larger of the two tables.
+    if n > cursor.left() / LEAST_TENSOR {
+        return Err(format!("expected {n} tensors, found {} bytes for their places", cursor.left()));
+    }
+    let mut tensors = Vec::with_capacity(n);
+    for i in 0..n {
+        let (text, name) = cursor.text(|| format!("name of tensor {i}"))?;
+        let wrong = |expected: &str, found: String| Err(format!("tensor `{name}`: expected {expected}, found {found}"));
+        let axes = cursor.u32(|| format!("axes of tensor `{name}`"))? as usize;
+        if !(1..=MAX_AXES).contains(&axes) {
+            return wrong("1 to 4 axes", axes.to_string());
+        }
+        let mut lengths = [0; MAX_AXES];
+        for length in lengths[..axes].iter_mut().rev() {
+            let found = cursor.u64(|| format!("shape of tensor `{name}`"))?;
+            *length = match usize::try_from(found) {
+                Ok(length) if length > 0 => length,
+                _ => return wrong("axes of at least 1", found.to_string()),
+            };
+        }
+        let shape = &lengths[..axes];
+        let id = cursor.u32(|| format!("type of tensor `{name}`"))?;
+        let Some(tensor_type) = TensorType::from_id(id) else {
+            return wrong("a type of tensors that ggml has", format!("type {id}"));
+        };
+        let block = tensor_type.block_len();
+        if !shape[axes - 1].is_multiple_of(block) {
+            return wrong(&format!("rows of whole blocks of {block} numbers ({tensor_type})"), format!("{shape:?}"));
+        }
+        let bytes = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let bytes = bytes.and_then(|n| (n / block).checked_mul(tensor_type.block_bytes()));
+        let Some(len) = bytes.filter(|&len| len <= file.len()) else {
+            return wrong("a shape that fits the file", format!("{shape:?} of {tensor_type}"));
+        };
+        let offset = cursor.u64(|| format!("offset of tensor `{name}`"))?;
+        let Some(start) = usize::try_from(offset).ok().filter(|start| *start <= file.len()) else {
+            return wrong("an offset inside the file", offset.to_string());
+        };
+        if !start.is_multiple_of(alignment) {
+            return wrong(&format!("an offset that is a multiple of {alignment}"), start.to_string());
+        }
+        tensors.push(Place { name: text, tensor_type, axes: axes as u8, lengths, bytes: start..start + len });
+    }
+    // Offsets count from the first multiple of the alignment behind the header.
+    let data = cursor.at.next_multiple_of(alignment);
+    for place in &mut tensors {
+        place.bytes = place.bytes.start + data..place.bytes.end + data;
+        if place.bytes.end > file.len() {
+            return Err(format!(
+                "tensor `{}`: expected its numbers at bytes {:?}, found a file of {} bytes",
+                String::from_utf8_lossy(&file[place.name.range()]),
+                place.bytes,
+                file.len()
+            ));
+        }
+    }
+    let name = |place: &Place| String::from_utf8_lossy(&file[place.name.range()]).into_owned();
+    tensors.sort_unstable_by_key(|place| (place.bytes.start, place.bytes.end));
+    if let Some(pair) = tensors.windows(2).find(|pair| pair[0].bytes.end > pair[1].bytes.start) {
+        return Err(format!("tensors `{}` and `{}` overlap", name(&pair[0]), name(&pair[1])));
+    }
+    tensors.sort_unstable_by(|a, b| file[a.name.range()].cmp(&file[b.name.range()]));
+    if let Some(pair) = tensors.windows(2).find(|pair| file[pair[0].name.range()] == file[pair[1].name.range()]) {
+        return Err(format!("tensor `{}` comes twice", name(&pair[0])));
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,201 @@
+//! The GGUF format, versions 2 and 3: one file with a model's tensors, its configuration and its tokenizer
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+//!
+//! | file | what |
+//! |---|---|
+//! | [`mod@self`] | [`GgufFile`]: the file, open and checked |
+//! | `header` | reading the header, field by field |
+//! | [`value`] | [`Value`]: what the file says about itself |
+//! | [`tensor_type`] | [`TensorType`]: how a tensor's numbers are written |
+//! | [`names`] | tensors under the names that `transformers` gives them, per architecture |
+//! | [`config`] | the metadata as the keys of a `config.json` |
+//! | [`vocabulary`] | the tokenizer in a file, as it stands there |
+//! | [`write`](mod@write) | writing files, and whole models |
+//!
+//! Everything is checked when the file is opened: every count, length, offset and type, against the file's size and
+//! against each other, before anything is allocated by it. What stays in memory is a table of places; strings and arrays are read
+//! from the file when they are asked for.
+
+pub mod config;
+pub mod names;
+pub mod tensor_type;
+pub mod value;
+pub mod vocabulary;
+pub mod write;
+
+mod header;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use header::{Entry, Header, Place};
+pub use tensor_type::TensorType;
+pub use value::{Array, Value, ValueType};
+pub use vocabulary::GgmlVocabulary;
+pub use write::{GgufFormat, GgufWriter, save_gguf};
+
+use crate::error::{Error, Result};
+use crate::mapped::{Load, MappedFile};
+
+/// The first bytes of every GGUF file.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+/// The key that names the architecture.
+pub const ARCHITECTURE: &str = "general.architecture";
+
+/// A GGUF file, open.
+///
+/// ```
+/// use loquat::Load;
+/// use loquat::checkpoint::gguf::{GgufFile, GgufWriter, Value};
+///
+/// let path = std::env::temp_dir().join("loquat-gguf-doc.gguf");
+/// let mut writer = GgufWriter::new();
+/// writer.set("general.architecture", Value::String("llama"))?;
+/// writer.set("llama.block_count", Value::U32(2))?;
+/// writer.save(&path)?;
+///
+/// let file = GgufFile::open(&path, Load::Mmap)?;
+/// assert_eq!(file.architecture(), Some("llama"));
+/// assert_eq!(file.get("llama.block_count").and_then(|v| v.as_u64()), Some(2));
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct GgufFile {
+    file: Arc<MappedFile>,
+    header: Header,
+}
+
+/// A tensor of a [`GgufFile`], under the name that the file has for it.
+#[derive(Clone, Debug)]
+pub struct GgufTensor<'a> {
+    file: &'a Arc<MappedFile>,
+    place: &'a Place,
+}
+
+impl GgufFile {
+    /// Opens a file and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format or of another version, or
+    /// contradicts itself.
+    pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
+        let file = Arc::new(MappedFile::open(path, load)?);
+        let header = header::read(&file).map_err(|reason| Error::format(file.path(), reason))?;
+        Ok(Self { file, header })
+    }
+
+    /// The file's path, as it was given.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The version of the format: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.header.version
+    }
+
+    /// The architecture, for example `llama`.
+    pub fn architecture(&self) -> Option<&str> {
+        self.get(ARCHITECTURE)?.as_str()
+    }
+
+    /// The size of the file, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.file.len()
+    }
+
+    /// The metadata: keys and values, by key.
+    pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
+        self.header.entries.iter().map(|entry| (self.text(&entry.key), self.value(entry)))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<Value<'_>> {
+        let entries = &self.header.entries;
+        let i = entries.binary_search_by(|entry| self.text(&entry.key).cmp(key)).ok()?;
+        Some(self.value(&entries[i]))
+    }
+
+    /// The number of tensors.
+    pub fn tensor_count(&self) -> usize {
+        self.header.tensors.len()
+    }
+
+    /// The tensors, by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
+        self.header.tensors.iter().map(|place| GgufTensor { file: &self.file, place })
+    }
+
+    /// A tensor by the name that the file has for it.
+    pub fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
+        let tensors = &self.header.tensors;
+        let i = tensors.binary_search_by(|place| self.text(&place.name).cmp(name)).ok()?;
+        Some(GgufTensor { file: &self.file, place: &tensors[i] })
+    }
+
+    /// The value of a key, which must be there and of a kind that `read` takes.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the key.
+    pub fn require<'a, T>(&'a self, key: &str, expected: &str, read: impl FnOnce(Value<'a>) -> Option<T>) -> Result<T> {
+        self.optional(key, expected, read)?
+            .ok_or_else(|| Error::format(self.path(), format!("`{key}`: expected {expected}, found none")))
+    }
+
+    /// As [`GgufFile::require`], for a key that may be missing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn optional<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(Value<'a>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match read(value.clone()) {
+            Some(read) => Ok(Some(read)),
+            None => Err(Error::format(self.path(), format!("`{key}`: expected {expected}, found {value}"))),
+        }
+    }
+
+    fn value(&self, entry: &Entry) -> Value<'_> {
+        value::read(&self.file, entry.kind, entry.value as usize).expect("checked when the file was opened")
+    }
+
+    fn text(&self, range: &header::Text) -> &str {
+        std::str::from_utf8(&self.file[range.range()]).expect("checked when the file was opened")
+    }
+}
+
+impl<'a> GgufTensor<'a> {
+    /// The name in the file.
+    pub fn name(&self) -> &'a str {
+        std::str::from_utf8(&self.file[self.place.name.range()]).expect("checked when the file was opened")
+    }
+
+    /// How the numbers are written.
+    pub fn tensor_type(&self) -> TensorType {
+        self.place.tensor_type
+    }
+
+    /// The length of each axis, slowest first. (The file has them the other way round.)
+    pub fn shape(&self) -> &'a [usize] {
+        self.place.shape()
+    }
+
+    /// The numbers as the file has them.
+    pub fn bytes(&self) -> &'a [u8] {
+        &self.file[self.range()]
+    }
+
+    /// Where in the file the numbers are.
+    pub fn range(&self) -> Range<usize> {
+        self.place.bytes.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

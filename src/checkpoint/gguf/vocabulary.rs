@@ -1,0 +1,162 @@
+//! The tokenizer in a file, as it stands there: [`Tokenizer`](crate::text::Tokenizer) makes sense of it.
+
+use super::{GgufFile, GgufWriter, Value};
+use crate::error::{Error, Result};
+
+/// What the keys `tokenizer.ggml.…` say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GgmlVocabulary {
+    /// The kind: `llama` (SentencePiece), `gpt2` (byte-level), `bert` (word pieces).
+    pub model: String,
+    /// How a byte-level tokenizer splits a text, for example `llama-bpe`.
+    pub pre: Option<String>,
+    /// The tokens' spellings, by id.
+    pub tokens: Vec<String>,
+    /// What each token is: see [`TokenType`]. Empty if the file does not say.
+    pub token_types: Vec<i32>,
+    /// Each token's score. Empty if the file does not say.
+    pub scores: Vec<f32>,
+    /// Pairs of tokens with a space between, in the order in which they are merged.
+    pub merges: Vec<String>,
+    /// Ids by role: the key without `tokenizer.ggml.` and `_token_id`, for example `bos`.
+    pub roles: Vec<(String, u32)>,
+    /// Whether a text begins with the token `bos`.
+    pub add_bos: Option<bool>,
+    /// Whether a text ends with the token `eos`.
+    pub add_eos: Option<bool>,
+    /// Whether a space is put before a text.
+    pub add_space_prefix: Option<bool>,
+    /// The template of conversations.
+    pub chat_template: Option<String>,
+}
+
+/// What a token is, as ggml numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum TokenType {
+    /// Part of a text.
+    Normal = 1,
+    /// Stands for what the vocabulary lacks.
+    Unknown = 2,
+    /// Begins or ends something; no text.
+    Control = 3,
+    /// Found whole in a text.
+    UserDefined = 4,
+    /// Not used.
+    Unused = 5,
+    /// A byte.
+    Byte = 6,
+}
+
+/// The roles, as GGUF spells them.
+const ROLES: [&str; 7] = ["bos", "eos", "unknown", "seperator", "padding", "cls", "mask"];
+
+impl GgmlVocabulary {
+    /// The tokenizer of a file; none if it has no tokens.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming a key of the wrong kind or length.
+    pub fn read(file: &GgufFile) -> Result<Option<Self>> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let Some(tokens) = file.optional(&key("tokens"), "a list of strings", |v| {
+            Some(v.as_array()?.strings()?.map(String::from).collect::<Vec<_>>())
+        })?
+        else {
+            return Ok(None);
+        };
+        let string = |name: &str| file.optional(name, "a string", |v| v.as_str().map(String::from));
+        let flag = |name: &str| file.optional(&key(name), "a truth", |v| v.as_bool());
+        let model = file.require(&key("model"), "a string", |v| v.as_str().map(String::from))?;
+        let token_types = file.optional(&key("token_type"), "a list of whole numbers", |v| {
+            v.as_array()?.values().map(|v| v.as_i64()?.try_into().ok()).collect::<Option<Vec<i32>>>()
+        })?;
+        let scores = file.optional(&key("scores"), "a list of numbers", |v| {
+            let score = |v: Value<'_>| match v {
+                Value::F32(x) => Some(x),
+                other => other.as_f64().map(|x| x as f32),
+            };
+            v.as_array()?.values().map(score).collect::<Option<Vec<f32>>>()
+        })?;
+        let merges = file.optional(&key("merges"), "a list of strings", |v| {
+            Some(v.as_array()?.strings()?.map(String::from).collect::<Vec<_>>())
+        })?;
+        let (token_types, scores) = (token_types.unwrap_or_default(), scores.unwrap_or_default());
+        for (name, len) in [("token_type", token_types.len()), ("scores", scores.len())] {
+            if len != 0 && len != tokens.len() {
+                let reason = format!("`{}`: expected one for each of {} tokens, found {len}", key(name), tokens.len());
+                return Err(Error::format(file.path(), reason));
+            }
+        }
+        let mut roles = Vec::new();
+        for role in ROLES {
+            let name = key(&format!("{role}_token_id"));
+            let id = file.optional(&name, "the id of a token", |v| v.as_u64()?.try_into().ok())?;
+            // Some writers say -1 (all ones) for none.
+            if let Some(id) = id.filter(|&id: &u32| id != u32::MAX) {
+                if id as usize >= tokens.len() {
+                    let reason = format!("`{name}`: expected an id below {}, found {id}", tokens.len());
+                    return Err(Error::format(file.path(), reason));
+                }
+                roles.push((role.to_string(), id));
+            }
+        }
+        Ok(Some(Self {
+            model,
+            pre: string(&key("pre"))?,
+            tokens,
+            token_types,
+            scores,
+            merges: merges.unwrap_or_default(),
+            roles,
+            add_bos: flag("add_bos_token")?,
+            add_eos: flag("add_eos_token")?,
+            add_space_prefix: flag("add_space_prefix")?,
+            chat_template: string("tokenizer.chat_template")?,
+        }))
+    }
+
+    /// The id of a role, for example `bos`.
+    pub fn role(&self, name: &str) -> Option<u32> {
+        self.roles.iter().find(|(role, _)| role == name).map(|&(_, id)| id)
+    }
+
+    /// Whether a token is of a type; without types all are normal.
+    pub fn is(&self, id: usize, token_type: TokenType) -> bool {
+        self.token_types.get(id).map_or(token_type == TokenType::Normal, |&found| found == token_type as i32)
+    }
+
+    pub(super) fn write(&self, writer: &mut GgufWriter<'_>) -> Result<()> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        writer.set(&key("model"), Value::String(&self.model))?;
+        if let Some(pre) = &self.pre {
+            writer.set(&key("pre"), Value::String(pre))?;
+        }
+        writer.set_strings(&key("tokens"), &self.tokens)?;
+        if !self.scores.is_empty() {
+            writer.set_f32s(&key("scores"), &self.scores)?;
+        }
+        if !self.token_types.is_empty() {
+            writer.set_i32s(&key("token_type"), &self.token_types)?;
+        }
+        if !self.merges.is_empty() {
+            writer.set_strings(&key("merges"), &self.merges)?;
+        }
+        for (role, id) in &self.roles {
+            writer.set(&key(&format!("{role}_token_id")), Value::U32(*id))?;
+        }
+        let flags = [
+            ("add_bos_token", self.add_bos),
+            ("add_eos_token", self.add_eos),
+            ("add_space_prefix", self.add_space_prefix),
+        ];
+        for (name, flag) in flags {
+            if let Some(flag) = flag {
+                writer.set(&key(name), Value::Bool(flag))?;
+            }
+        }
+        if let Some(template) = &self.chat_template {
+            writer.set("tokenizer.chat_template", Value::String(template))?;
+        }
+        Ok(())
+    }
+}
