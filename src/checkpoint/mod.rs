@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`safetensors`] | one file of tensors: reading and writing |
+//! | [`gguf`] | one file of tensors, configuration and tokenizer: reading and writing |
 //! | [`mod@self`] | [`Checkpoint`]: one such file, or a folder with one or with shards and their index |
 //! | [`view`] | [`TensorView`]: one tensor in a file, and its way to a [`Weight`](crate::tensor::Weight) |
 //! | [`loader`] | [`Loader`]: gives the layers of a model their parameters, strictly |
@@ -48,6 +49,9 @@ pub use loader::Loader;
 pub use pretrained::{Pretrained, save_pretrained};
 pub use safetensors::{SafetensorsFile, save_module, write_tensors, write_weights};
 pub use view::{DType, TensorView, WeightFormat};
+
+use gguf::GgufFile;
+use gguf::names::GgufTensors;
 
 use crate::error::{Error, Result};
 use crate::mapped::Load;
@@ -102,13 +106,13 @@ impl OpenOptions {
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    files: Vec<SafetensorsFile>,
+    files: Vec<TensorFile>,
     /// From a tensor's name to its file.
     names: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, an index of shards (`.json`), or a folder that has `model.safetensors` or
+    /// Opens a `.safetensors` file, a `.gguf` file (whose tensors go by the names of `transformers`), an index of shards (`.json`), or a folder that has `model.safetensors` or
     /// `model.safetensors.index.json`; mapped into memory.
     ///
     /// # Errors
@@ -124,15 +128,18 @@ impl Checkpoint {
     pub fn open_with(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
-            return if path.extension().is_some_and(|e| e == "json") {
+            return if is_gguf(path) {
+                let file = GgufTensors::new(GgufFile::open(path, load)?)?;
+                Self::from_files(path, vec![TensorFile::Gguf(Box::new(file))])
+            } else if path.extension().is_some_and(|e| e == "json") {
                 Self::open_shards(path, load)
             } else {
-                Self::from_files(path, vec![SafetensorsFile::open(path, load)?])
+                Self::from_files(path, vec![TensorFile::Safetensors(SafetensorsFile::open(path, load)?)])
             };
         }
         let (single, index) = (path.join(WEIGHTS), path.join(INDEX));
         if single.exists() {
-            Self::from_files(path, vec![SafetensorsFile::open(&single, load)?])
+            Self::from_files(path, vec![TensorFile::Safetensors(SafetensorsFile::open(&single, load)?)])
         } else if index.exists() {
             Self::open_shards(&index, load)
         } else {
@@ -146,7 +153,8 @@ impl Checkpoint {
         let mut shards: Vec<&String> = listed.values().collect();
         shards.sort();
         shards.dedup();
-        let files = shards.iter().map(|shard| SafetensorsFile::open(folder.join(shard), load));
+        let open = |shard| SafetensorsFile::open(folder.join(shard), load).map(TensorFile::Safetensors);
+        let files = shards.into_iter().map(open);
         let checkpoint = Self::from_files(index, files.collect::<Result<_>>()?)?;
         for (name, shard) in &listed {
             let found = checkpoint.names.get(name).map(|&file| checkpoint.files[file].path());
@@ -158,7 +166,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn from_files(path: &Path, files: Vec<SafetensorsFile>) -> Result<Self> {
+    fn from_files(path: &Path, files: Vec<TensorFile>) -> Result<Self> {
         let mut names = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -200,6 +208,14 @@ impl Checkpoint {
         self.files.iter().find_map(|file| file.metadata(key))
     }
 
+    /// The GGUF file, if it is one.
+    pub fn gguf(&self) -> Option<&GgufFile> {
+        match self.files.as_slice() {
+            [TensorFile::Gguf(file)] => Some(file.file()),
+            _ => None,
+        }
+    }
+
     /// A source of parameters for the layers of a model.
     pub fn loader(&self) -> Loader<'_> {
         Loader::new(self)
@@ -212,6 +228,49 @@ impl Checkpoint {
     pub fn load_into(&self, module: &mut (impl Module + ?Sized)) -> Result<()> {
         self.loader().load_into(module)
     }
+}
+
+/// One file of a checkpoint.
+#[derive(Debug)]
+enum TensorFile {
+    Safetensors(SafetensorsFile),
+    Gguf(Box<GgufTensors>),
+}
+
+impl TensorFile {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors(file) => file.path(),
+            Self::Gguf(file) => file.file().path(),
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Safetensors(file) => file.names().collect(),
+            Self::Gguf(file) => file.names().collect(),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        match self {
+            Self::Safetensors(file) => file.tensor(name),
+            Self::Gguf(file) => file.tensor(name),
+        }
+    }
+
+    fn metadata(&self, key: &str) -> Option<&str> {
+        match self {
+            Self::Safetensors(file) => file.metadata(key),
+            Self::Gguf(file) => file.file().get(key)?.as_str(),
+        }
+    }
+}
+
+/// Whether a path is that of a GGUF file, by its name.
+pub fn is_gguf(path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && !path.is_dir()
 }
 
 /// From each tensor's name to its shard.

@@ -15,6 +15,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::atomic;
+use super::gguf::names::Arrangement;
 use super::view::{DType, TensorView};
 use crate::error::{Error, Result};
 use crate::mapped::{Load, MappedFile};
@@ -77,7 +78,7 @@ impl SafetensorsFile {
     /// A tensor by name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, Place { dtype, shape, bytes }) = self.tensors.get_key_value(name)?;
-        Some(TensorView { name, dtype, shape, file: &self.file, bytes: bytes.clone() })
+        Some(TensorView { name, dtype, shape, file: &self.file, bytes: bytes.clone(), arrangement: Arrangement::Same })
     }
 
     /// An entry of `__metadata__`.
@@ -154,11 +155,13 @@ pub fn write_weights<'t>(
     let mut end = 0;
     let place = |&(name, weight): &(&str, &Weight)| {
         let start = end;
-        end += weight.bytes();
+        end += weight.len() * if weight.is_half() { 2 } else { 4 };
         let dtype = match weight {
             Weight::F32(_) => Dtype::F32,
             Weight::F16(_) => Dtype::F16,
             Weight::Bf16(_) => Dtype::BF16,
+            // The format has no blocks.
+            Weight::Blocks(_) => Dtype::F32,
         };
         (name.to_string(), TensorInfo { dtype, shape: weight.shape().to_vec(), data_offsets: (start, end) })
     };
@@ -175,6 +178,7 @@ pub fn write_weights<'t>(
             Weight::F32(tensor) => write_numbers(file, tensor.data(), f32::to_le_bytes),
             Weight::F16(half) => write_numbers(file, half.data(), f16::to_le_bytes),
             Weight::Bf16(half) => write_numbers(file, half.data(), bf16::to_le_bytes),
+            Weight::Blocks(blocks) => write_numbers(file, blocks.widen().data(), f32::to_le_bytes),
         })
     })
 }

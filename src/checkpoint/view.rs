@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use super::gguf::names::Arrangement;
 use crate::error::{Error, Result};
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::{parallel, vecmath};
 use crate::mapped::MappedFile;
-use crate::tensor::{HalfTensor, Tensor, Weight};
+use crate::tensor::{BlockTensor, Half, HalfTensor, Tensor, Weight};
 
 /// How a number is written in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct TensorView<'a> {
     pub(super) file: &'a Arc<MappedFile>,
     /// Where in the file.
     pub(super) bytes: Range<usize>,
+    /// How the file's order differs from that of `shape`.
+    pub(super) arrangement: Arrangement,
 }
 
 impl<'a> TensorView<'a> {
@@ -83,7 +86,7 @@ impl<'a> TensorView<'a> {
         self.shape
     }
 
-    /// The numbers as the file has them, little-endian, last index fastest.
+    /// The numbers as the file has them, little-endian; last index fastest, but for what [`Arrangement`] says of GGUF files.
     pub fn bytes(&self) -> &'a [u8] {
         &self.file[self.bytes.clone()]
     }
@@ -95,7 +98,20 @@ impl<'a> TensorView<'a> {
     pub fn to_weight(&self, format: WeightFormat) -> Result<Weight> {
         let (file, bytes) = (self.file, self.bytes.clone());
         let keep = format == WeightFormat::Keep;
+        let same = self.arrangement == Arrangement::Same;
         Ok(match self.dtype {
+            DType::F16 if !same && (keep || format == WeightFormat::F16) => Weight::F16(self.arranged_half()?),
+            DType::Bf16 if !same && (keep || format == WeightFormat::Bf16) => Weight::Bf16(self.arranged_half()?),
+            DType::Blocks(blocks) if keep => match self.arrangement {
+                Arrangement::Same => Weight::Blocks(BlockTensor::in_file(*blocks, file, bytes, self.shape)?),
+                Arrangement::RowsInPairs { heads } => {
+                    let bytes = rows_apart(self.bytes(), self.shape[0], heads);
+                    Weight::Blocks(BlockTensor::from_vec(*blocks, bytes, self.shape)?)
+                }
+                // Blocks lie along the other axis.
+                Arrangement::Transposed => Weight::F32(self.to_tensor()?),
+            },
+            DType::F32 if !same => self.narrowed(format)?,
             DType::F32 if keep => Weight::F32(Tensor::in_file(file, bytes, self.shape)?),
             DType::F16 if keep || format == WeightFormat::F16 => {
                 Weight::F16(HalfTensor::in_file(file, bytes, self.shape)?)
@@ -103,15 +119,31 @@ impl<'a> TensorView<'a> {
             DType::Bf16 if keep || format == WeightFormat::Bf16 => {
                 Weight::Bf16(HalfTensor::in_file(file, bytes, self.shape)?)
             }
-            _ => {
-                let weight = Weight::F32(self.to_tensor()?);
-                match format {
-                    WeightFormat::F16 => weight.to_f16(),
-                    WeightFormat::Bf16 => weight.to_bf16(),
-                    WeightFormat::Keep | WeightFormat::F32 => weight,
-                }
-            }
+            _ => self.narrowed(format)?,
         })
+    }
+
+    /// A copy, rounded if the format says so.
+    fn narrowed(&self, format: WeightFormat) -> Result<Weight> {
+        let weight = Weight::F32(self.to_tensor()?);
+        Ok(match format {
+            WeightFormat::F16 => weight.to_f16(),
+            WeightFormat::Bf16 => weight.to_bf16(),
+            WeightFormat::Keep | WeightFormat::F32 => weight,
+        })
+    }
+
+    /// A copy of halves in our order.
+    fn arranged_half<T: Half>(&self) -> Result<HalfTensor<T>> {
+        let halves = |bytes: &[u8]| -> Vec<T> {
+            bytes.as_chunks().0.iter().map(|&b| bytemuck::cast(u16::from_le_bytes(b))).collect()
+        };
+        let data = match self.arrangement {
+            Arrangement::Same => halves(self.bytes()),
+            Arrangement::RowsInPairs { heads } => halves(&rows_apart(self.bytes(), self.shape[0], heads)),
+            Arrangement::Transposed => transposed(&halves(self.bytes()), self.shape[0], self.shape[1]),
+        };
+        HalfTensor::from_vec(data, self.shape)
     }
 
     /// A copy in 32 bits. Half-precision numbers are widened, which is exact.
@@ -119,13 +151,26 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::Format`] if the numbers are of another kind.
     pub fn to_tensor(&self) -> Result<Tensor> {
+        let tensor = self.in_files_order()?;
+        Ok(match self.arrangement {
+            Arrangement::Same => tensor,
+            Arrangement::RowsInPairs { heads } => {
+                Tensor::from_vec(rows_apart(tensor.data(), self.shape[0], heads), self.shape)?
+            }
+            Arrangement::Transposed => {
+                Tensor::from_vec(transposed(tensor.data(), self.shape[0], self.shape[1]), self.shape)?
+            }
+        })
+    }
+
+    fn in_files_order(&self) -> Result<Tensor> {
         match self.dtype {
             DType::F32 => Ok(self.convert(f32::from_le_bytes, |x: &[f32], y: &mut [f32]| y.copy_from_slice(x))),
             DType::F16 => Ok(self.convert(f16::from_le_bytes, vecmath::f16_to_f32)),
             DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, vecmath::bf16_to_f32)),
-            DType::Blocks(format) => Ok(Tensor::write(self.shape, |data| blocks::widen(*format, self.bytes, data))),
+            DType::Blocks(format) => Ok(Tensor::write(self.shape, |data| blocks::widen(*format, self.bytes(), data))),
             DType::Other(name) => {
-                let reason = format!("tensor `{}`: expected F32, F16 or BF16 numbers, found {name}", self.name);
+                let reason = format!("tensor `{}`: expected floats or blocks that are known, found {name}", self.name);
                 Err(Error::format(self.file.path(), reason))
             }
         }
@@ -146,4 +191,15 @@ impl<'a> TensorView<'a> {
             parallel::chunks_mut(data, CHUNK, |i, part| widen(&numbers[i * CHUNK..][..part.len()], part));
         })
     }
+}
+
+/// Rows that lie in pairs in a file, one head after the other, in our order.
+fn rows_apart<T: Copy>(data: &[T], rows: usize, heads: usize) -> Vec<T> {
+    let len = data.len() / rows;
+    (0..rows).flat_map(|row| &data[Arrangement::row_in_file(rows, heads, row) * len..][..len]).copied().collect()
+}
+
+/// `[rows, columns]` out of `[columns, rows]`.
+fn transposed<T: Copy>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
+    (0..rows).flat_map(|row| (0..columns).map(move |column| data[column * rows + row])).collect()
 }

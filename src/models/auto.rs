@@ -4,9 +4,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::checkpoint::gguf::{self, GgufFile};
 use crate::checkpoint::pretrained::CONFIG;
-use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained};
+use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained, is_gguf};
 use crate::error::{Error, Result};
+use crate::mapped::Load;
 use crate::models::causal::{CausalLm, DecodeState, LogitLens};
 use crate::models::gpt2::{self, Gpt2, Gpt2Config};
 use crate::models::llama::{self, Llama, LlamaConfig};
@@ -50,11 +52,14 @@ pub enum LanguageModelState {
     Mlp(mlp::Window),
 }
 
-/// The content of a folder's `config.json`.
+/// The content of a folder's `config.json`, or what a `.gguf` file says in its stead.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object.
 pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
+    if is_gguf(&folder) {
+        return gguf::config::config_json(&GgufFile::open(folder, Load::Mmap)?);
+    }
     let path = folder.as_ref().join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
@@ -70,7 +75,7 @@ fn parse<C: serde::de::DeserializeOwned>(folder: &Path, config: &Value) -> Resul
 }
 
 impl LanguageModel {
-    /// Opens a folder with `config.json` and `model.safetensors`, mapped into memory, its weights as they are: half precision
+    /// Opens a folder with `config.json` and `model.safetensors`, or a `.gguf` file, mapped into memory, its weights as they are: half precision
     /// stays half, and is not trained. Training begins with [`LanguageModel::open_with`] and [`WeightFormat::F32`](crate::checkpoint::WeightFormat::F32).
     ///
     /// # Errors

@@ -74,7 +74,7 @@ impl Parameter {
 
     /// The values in 32 bits for good.
     fn value_mut(&mut self) -> &mut Tensor {
-        if self.is_half() {
+        if !self.weight.is_f32() {
             self.weight = Weight::F32(self.widened.take().unwrap_or_else(|| self.weight.to_tensor()));
         }
         match &mut self.weight {

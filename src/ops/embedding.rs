@@ -27,6 +27,7 @@ pub fn embedding<'w>(table: impl Into<Cow<'w, Weight>>, ids: &IdTensor) -> Resul
         Weight::F32(table) => table,
         Weight::F16(half) => return Ok(Tensor::write(&shape, |y| half.gather(d_model, ids.data(), y))),
         Weight::Bf16(half) => return Ok(Tensor::write(&shape, |y| half.gather(d_model, ids.data(), y))),
+        Weight::Blocks(blocks) => return Ok(Tensor::write(&shape, |y| blocks.gather(d_model, ids.data(), y))),
     };
     let y = Tensor::write(&shape, |y| vecmath::gather(table.data(), d_model, ids.data(), y));
     Ok(tape::record("embedding", &[table], y, || {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Element, Epilogue, Mat, gemm_batch, gemm_in};
 use crate::kernels::vecmath;
+use crate::ops::block_product;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, Weight, tape};
 
@@ -144,6 +145,13 @@ pub fn linear<'w>(
             Weight::F32(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
             Weight::F16(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
             Weight::Bf16(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
+            Weight::Blocks(w) if layout == WeightLayout::OutIn && matches!(side, Side::Forward) => {
+                block_product::product(precision, x, w, y, epilogue);
+            }
+            Weight::Blocks(w) => {
+                let w = w.widen();
+                gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue);
+            }
         }
     };
     let y = Tensor::write(&shape, |y| {

@@ -27,6 +27,7 @@
 pub mod activation;
 pub mod arithmetic;
 pub mod attention;
+mod block_product;
 pub mod conv;
 pub mod dropout;
 pub mod embedding;

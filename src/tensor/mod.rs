@@ -5,12 +5,14 @@
 //! | [`mod@self`] | [`Tensor`]: `f32`, any rank, row-major, cheap to clone |
 //! | `storage` | memory from a reuse pool |
 //! | `weight` | [`Weight`]: factors of products in the format in which they are stored |
+//! | `blocks` | [`BlockTensor`]: constant numbers of a few bits |
 //! | `tape` | nodes, the backward walk, [`Gradients`], [`no_grad`] |
 //! | `ids` | [`IdTensor`]: token ids and other indices |
 //! | `convert` | to and from `ndarray` |
 //!
 //! This floor must not know any operation's maths.
 
+mod blocks;
 mod convert;
 mod ids;
 mod storage;
@@ -20,6 +22,7 @@ mod weight;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use blocks::BlockTensor;
 pub use ids::IdTensor;
 pub(crate) use storage::Buffer;
 pub use storage::release_unused;

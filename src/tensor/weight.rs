@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::{Tensor, checked_len};
+use super::{BlockTensor, Tensor, checked_len};
 use crate::error::{Error, Result};
 use crate::kernels::{parallel, vecmath};
 use crate::mapped::MappedFile;
@@ -27,6 +27,8 @@ pub enum Weight {
     F16(HalfTensor<f16>),
     /// The upper halves of `f32` numbers.
     Bf16(HalfTensor<bf16>),
+    /// A few bits for each number, in blocks.
+    Blocks(BlockTensor),
 }
 
 impl Weight {
@@ -36,6 +38,7 @@ impl Weight {
             Self::F32(tensor) => tensor.shape(),
             Self::F16(half) => half.shape(),
             Self::Bf16(half) => half.shape(),
+            Self::Blocks(blocks) => blocks.shape(),
         }
     }
 
@@ -51,20 +54,30 @@ impl Weight {
 
     /// Whether the elements have 16 bits.
     pub fn is_half(&self) -> bool {
-        !matches!(self, Self::F32(_))
+        matches!(self, Self::F16(_) | Self::Bf16(_))
+    }
+
+    /// Whether the elements have 32 bits: then they can be trained.
+    pub fn is_f32(&self) -> bool {
+        matches!(self, Self::F32(_))
     }
 
     /// The size of the elements in memory or in the mapped file, in bytes.
     pub fn bytes(&self) -> usize {
-        self.len() * if self.is_half() { 2 } else { 4 }
+        match self {
+            Self::F32(_) => 4 * self.len(),
+            Self::F16(_) | Self::Bf16(_) => 2 * self.len(),
+            Self::Blocks(blocks) => blocks.bytes().len(),
+        }
     }
 
-    /// The elements in 32 bits: the tensor itself, or an exact copy of halves.
+    /// The elements in 32 bits: the tensor itself, or an exact copy.
     pub fn to_tensor(&self) -> Tensor {
         match self {
             Self::F32(tensor) => tensor.clone(),
             Self::F16(half) => half.widen(),
             Self::Bf16(half) => half.widen(),
+            Self::Blocks(blocks) => blocks.widen(),
         }
     }
 

@@ -63,7 +63,7 @@ pub const ARCHITECTURE: &str = "general.architecture";
 /// ```
 #[derive(Debug)]
 pub struct GgufFile {
-    file: Arc<MappedFile>,
+    pub(super) file: Arc<MappedFile>,
     header: Header,
 }
 

@@ -7,7 +7,12 @@
 //! | `gpt2` | `gpt2` | weights are `[out, in]`, those of `transformers` `[in, out]` |
 //! | `bert` | `bert` | none |
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::config::ROPE_FREQS;
 use super::{GgufFile, Value};
+use crate::checkpoint::{DType, TensorView};
 use crate::error::{Error, Result};
 
 /// How a tensor of a file lies, against how `transformers` has it.
@@ -111,9 +116,6 @@ const BERT: Architecture = Architecture {
 const ARCHITECTURES: [Architecture; 5] =
     [LLAMA, Architecture { name: "qwen2", ..LLAMA }, Architecture { name: "qwen3", ..LLAMA }, GPT2, BERT];
 
-/// Tensors that hold what the configuration says already.
-const ROPE_FREQS: &str = "rope_freqs.weight";
-
 impl Architecture {
     pub(super) fn find(name: &str) -> Option<&'static Self> {
         static ALL: [Architecture; 5] = ARCHITECTURES;
@@ -156,52 +158,72 @@ impl Architecture {
     }
 }
 
-/// A tensor of a file as `transformers` would have it.
-#[derive(Clone, Debug)]
-pub(crate) struct Renamed {
-    pub(crate) gguf: String,
-    pub(crate) name: String,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) arrangement: Arrangement,
+/// A file whose tensors go by the names of `transformers`; those of an architecture that is not known, and tensors that its
+/// table lacks, by their own. The divisors of rotary frequencies are not among them: they are part of the configuration.
+#[derive(Debug)]
+pub struct GgufTensors {
+    file: GgufFile,
+    tensors: BTreeMap<String, Place>,
 }
 
-/// The tensors of a file under the names of `transformers`; those of an architecture that is not known, and tensors that its
-/// table lacks, under their own.
-///
-/// # Errors
-/// [`Error::Format`] if the number of heads is missing or does not divide what it should.
-pub(crate) fn renamed(file: &GgufFile) -> Result<Vec<Renamed>> {
-    let own = |name: &str, shape: &[usize]| Renamed {
-        gguf: name.into(),
-        name: name.into(),
-        shape: shape.to_vec(),
-        arrangement: Arrangement::Same,
-    };
-    let Some(architecture) = file.architecture().and_then(Architecture::find) else {
-        return Ok(file.tensors().map(|t| own(t.name(), t.shape())).collect());
-    };
-    let heads = heads(file, architecture.name)?;
-    let mut all = Vec::with_capacity(file.tensor_count());
-    for tensor in file.tensors().filter(|tensor| tensor.name() != ROPE_FREQS) {
-        let mut renamed = own(tensor.name(), tensor.shape());
-        if let Some(name) = architecture.to_transformers(tensor.name()) {
-            renamed.name = name;
-            renamed.arrangement = architecture.arrangement(tensor.name(), heads);
-        }
-        let rows = renamed.shape[0];
-        match renamed.arrangement {
-            Arrangement::Transposed if renamed.shape.len() == 2 => renamed.shape.swap(0, 1),
-            Arrangement::Transposed => renamed.arrangement = Arrangement::Same,
-            Arrangement::RowsInPairs { heads } if heads == 0 || !rows.is_multiple_of(2 * heads) => {
-                let reason =
-                    format!("tensor `{}`: expected pairs of rows for {heads} heads, found {rows} rows", renamed.gguf);
-                return Err(Error::format(file.path(), reason));
+#[derive(Debug)]
+struct Place {
+    bytes: Range<usize>,
+    dtype: DType,
+    shape: Vec<usize>,
+    arrangement: Arrangement,
+}
+
+impl GgufTensors {
+    /// Finds the names of a file's tensors.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the number of heads is missing or does not divide what it should, or two tensors get one name.
+    pub fn new(file: GgufFile) -> Result<Self> {
+        let architecture = file.architecture().and_then(Architecture::find);
+        let heads = architecture.map_or(Ok((0, 0)), |architecture| heads(&file, architecture.name))?;
+        let mut tensors = BTreeMap::new();
+        for tensor in file.tensors().filter(|tensor| architecture.is_none() || tensor.name() != ROPE_FREQS) {
+            let mut shape = tensor.shape().to_vec();
+            let known = architecture.and_then(|a| Some((a.to_transformers(tensor.name())?, a)));
+            let (name, mut arrangement) = match known {
+                Some((name, architecture)) => (name, architecture.arrangement(tensor.name(), heads)),
+                None => (tensor.name().to_string(), Arrangement::Same),
+            };
+            let wrong =
+                |reason: String| Err(Error::format(file.path(), format!("tensor `{}`: {reason}", tensor.name())));
+            match arrangement {
+                Arrangement::Transposed if shape.len() == 2 => shape.swap(0, 1),
+                Arrangement::Transposed => arrangement = Arrangement::Same,
+                Arrangement::RowsInPairs { heads } if heads == 0 || !shape[0].is_multiple_of(2 * heads) => {
+                    return wrong(format!("expected pairs of rows for {heads} heads, found {} rows", shape[0]));
+                }
+                _ => {}
             }
-            _ => {}
+            let place = Place { bytes: tensor.range(), dtype: tensor.tensor_type().dtype(), shape, arrangement };
+            if tensors.insert(name.clone(), place).is_some() {
+                return wrong(format!("expected one tensor for `{name}`, found two"));
+            }
         }
-        all.push(renamed);
+        Ok(Self { file, tensors })
     }
-    Ok(all)
+
+    /// The file.
+    pub fn file(&self) -> &GgufFile {
+        &self.file
+    }
+
+    /// The tensors' names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let (name, Place { bytes, dtype, shape, arrangement }) = self.tensors.get_key_value(name)?;
+        let (bytes, arrangement) = (bytes.clone(), *arrangement);
+        Some(TensorView { name, dtype, shape, file: &self.file.file, bytes, arrangement })
+    }
 }
 
 /// The heads of queries and of keys.

@@ -329,7 +329,7 @@ fn add<'t>(
     let tensor_type = format.of(gguf, &shape);
     let (rows, columns) = (shape[0], shape.iter().skip(1).product::<usize>());
     writer.tensor(gguf, tensor_type, &shape, move || {
-        let tensor = parameter.tensor();
+        let tensor = parameter.weight().to_tensor();
         let x = tensor.data();
         match arrangement {
             Arrangement::Same => to_bytes(tensor_type, x),

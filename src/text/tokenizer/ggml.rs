@@ -60,6 +60,11 @@ impl Split {
         ALL.iter().find(|(names, _)| names.contains(&name)).map(|(_, split)| split)
     }
 
+    /// Whether it is by one expression alone.
+    fn is(&self, expression: &str) -> bool {
+        matches!(self, Split::Expressions(expressions) if *expressions == [expression])
+    }
+
     /// As `tokenizer.json` has it.
     fn json(&self) -> Value {
         let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
@@ -365,16 +370,16 @@ fn byte_level(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     }
     let reading = "tokenizer of a GGUF file";
     let mut bpe = guard(reading, || Ok(BPE::new(ids.into_iter().collect(), merges)))?;
-    bpe.ignore_merges = matches!(split, Split::Expressions(&[LLAMA_3]));
+    bpe.ignore_merges = split.is(LLAMA_3);
     let mut inner = tokenizers::Tokenizer::new(ModelWrapper::BPE(bpe));
-    if matches!(split, Split::Expressions(&[QWEN_2])) {
+    if split.is(QWEN_2) {
         guard(reading, || {
             inner.with_normalizer(Some(component::<NormalizerWrapper>(&json!({ "type": "NFC" }))?)).map(|_| ())
         })?;
     }
     inner.with_pre_tokenizer(Some(component::<PreTokenizerWrapper>(&split.json())?));
     inner.with_decoder(Some(decoders::byte_level::ByteLevel::default()));
-    let default = matches!(split, Split::Expressions(&[LLAMA_3]));
+    let default = split.is(LLAMA_3);
     match ends(vocabulary, (default, false))? {
         Some(ends) => inner.with_post_processor(Some(ends)),
         None => inner.with_post_processor(Some(decoders::byte_level::ByteLevel::default().trim_offsets(false))),

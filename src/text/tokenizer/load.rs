@@ -24,7 +24,7 @@ impl Tokenizer {
     /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if path.extension().is_some_and(|e| e == "gguf") && !path.is_dir() {
+        if crate::checkpoint::is_gguf(path) {
             return Self::open_gguf(path);
         }
         let folder = if path.is_dir() { Some(path) } else { path.parent() };
@@ -119,7 +119,7 @@ impl Tokenizer {
     }
 
     /// Adds what a configuration names and the vocabulary lacks, as `transformers` does, and takes its roles.
-    fn apply(&mut self, config: Value, map: &Value) -> Result<()> {
+    pub(super) fn apply(&mut self, config: Value, map: &Value) -> Result<()> {
         let mut added = Vec::new();
         if let Some(Value::Object(tokens)) = config.get("added_tokens_decoder") {
             let mut tokens: Vec<(u32, &Value)> =
