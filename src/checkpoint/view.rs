@@ -91,6 +91,21 @@ impl<'a> TensorView<'a> {
         &self.file[self.bytes.clone()]
     }
 
+    /// Whether the file has the two axes the other way round.
+    pub(crate) fn is_transposed(&self) -> bool {
+        self.arrangement == Arrangement::Transposed
+    }
+
+    /// Whether weights of the file's own format cannot stay where they are: the order is another, or the place not aligned.
+    pub(crate) fn must_be_copied(&self) -> bool {
+        let align = match self.dtype {
+            DType::F32 => align_of::<f32>(),
+            DType::F16 | DType::Bf16 => align_of::<f16>(),
+            _ => 1,
+        };
+        self.arrangement != Arrangement::Same || !self.bytes.start.is_multiple_of(align)
+    }
+
     /// The numbers in a format: those that the file has in this one stay in the file, if they are aligned.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`causal`] | what generation and training need of a model that continues text |
 //! | [`auto`] | opens a folder, whatever architecture its `config.json` names |
+//! | [`mod@estimate`] | the memory that a model will need, before it is loaded |
 //! | [`gpt2`] | GPT-2 |
 //! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
 //! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
@@ -13,6 +14,7 @@
 
 pub mod auto;
 pub mod causal;
+pub mod estimate;
 pub mod gpt2;
 pub mod llama;
 pub mod mlp;
@@ -20,6 +22,7 @@ pub mod rnn;
 
 pub use auto::LanguageModel;
 pub use causal::{CausalLm, DecodeState, LogitLens};
+pub use estimate::{MemoryEstimate, estimate, estimate_of};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use llama::{Llama, LlamaConfig};
 pub use mlp::{MlpConfig, MlpLm};

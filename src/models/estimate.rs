@@ -1,0 +1,174 @@
+//! The memory that a model will need, before it is loaded.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::auto::read_config;
+use crate::checkpoint::{Checkpoint, DType, OpenOptions, TensorView, WeightFormat};
+use crate::error::{Error, Result};
+use crate::mapped::Load;
+
+/// What a model will need, in bytes where nothing else is said. See [`estimate`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryEstimate {
+    /// The numbers in all tensors.
+    pub parameters: usize,
+    /// Weights in memory of this process: copies, and the whole files if they are read and not mapped.
+    pub weights: usize,
+    /// Weights that stay in mapped files: the system may drop and read again what it needs elsewhere.
+    pub mapped: usize,
+    /// Keys and values of one position, in all layers.
+    pub kv_cache_per_token: usize,
+    /// Intermediate results of one position of a prompt.
+    pub activations_per_token: usize,
+    /// Logits of one position.
+    pub logits: usize,
+}
+
+impl MemoryEstimate {
+    /// All of it, for a text of so many tokens that is read at once.
+    ///
+    /// ```no_run
+    /// use loquat::checkpoint::OpenOptions;
+    /// use loquat::models::estimate;
+    ///
+    /// let need = estimate("models/gpt2", &OpenOptions::default())?;
+    /// println!("{} MB for 1024 tokens", need.total(1024) / 1_000_000);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    pub fn total(&self, tokens: usize) -> usize {
+        let per_token = self.kv_cache_per_token.saturating_add(self.activations_per_token);
+        [self.mapped, self.logits, per_token.saturating_mul(tokens)]
+            .into_iter()
+            .fold(self.weights, usize::saturating_add)
+    }
+}
+
+/// What the model in a folder or `.gguf` file will need when it is opened with `options`. Reads the configuration and the headers of
+/// the tensors' files, no tensor.
+///
+/// # Errors
+/// [`Error::Config`] if the configuration does not name the model's sizes; [`Error::Format`] or [`Error::Io`] for files that cannot be
+/// read.
+pub fn estimate(path: impl AsRef<Path>, options: &OpenOptions) -> Result<MemoryEstimate> {
+    let config = read_config(&path)?;
+    let checkpoint = Checkpoint::open_with(&path, Load::Mmap)?;
+    estimate_of(&checkpoint, &config, options)
+}
+
+/// As [`estimate`], of files that are open already.
+///
+/// # Errors
+/// As there.
+pub fn estimate_of(checkpoint: &Checkpoint, config: &Value, options: &OpenOptions) -> Result<MemoryEstimate> {
+    let mut need = MemoryEstimate::default();
+    for name in checkpoint.names() {
+        let Some(view) = checkpoint.tensor(name) else { continue };
+        let len: usize = view.shape().iter().product();
+        need.parameters += len;
+        match memory(&view, options.weights) {
+            Some(bytes) => need.weights += bytes,
+            None if options.load == Load::Mmap => need.mapped += view.bytes().len(),
+            None => {}
+        }
+        if options.load == Load::Read {
+            need.weights += view.bytes().len();
+        }
+    }
+    let sizes = Sizes::read(config)?;
+    let f32s = size_of::<f32>();
+    let cache_width = 2 * sizes.kv_heads * sizes.head_dim;
+    need.kv_cache_per_token = f32s * sizes.layers * cache_width;
+    // The residual stream, its normalised copy and the sum; the projections and what attention makes of them; the feed-forward part.
+    let attention = 2 * sizes.heads * sizes.head_dim + cache_width;
+    need.activations_per_token = f32s * (3 * sizes.hidden + attention + 3 * sizes.intermediate);
+    need.logits = f32s * sizes.vocab;
+    Ok(need)
+}
+
+/// The bytes of a tensor's copy; none if it stays where it is.
+fn memory(view: &TensorView<'_>, format: WeightFormat) -> Option<usize> {
+    let len: usize = view.shape().iter().product();
+    let as_it_is = match (view.dtype(), format) {
+        // Norms and biases have 32 bits.
+        _ if view.shape().len() < 2 => false,
+        (_, WeightFormat::Keep) => true,
+        (DType::F16, WeightFormat::F16) | (DType::Bf16, WeightFormat::Bf16) => true,
+        _ => false,
+    };
+    match (as_it_is, format) {
+        (true, _) if matches!(view.dtype(), DType::Blocks(_)) && view.is_transposed() => Some(4 * len),
+        (true, _) => view.must_be_copied().then_some(view.bytes().len()),
+        (false, WeightFormat::F16 | WeightFormat::Bf16) if view.shape().len() >= 2 => Some(2 * len),
+        (false, _) => Some(4 * len),
+    }
+}
+
+/// The sizes of a model, by any of the names that configurations have for them.
+struct Sizes {
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    intermediate: usize,
+    vocab: usize,
+}
+
+impl Sizes {
+    fn read(config: &Value) -> Result<Self> {
+        let get = |keys: &[&str]| {
+            let value = keys.iter().find_map(|key| config.get(key)?.as_u64())?;
+            usize::try_from(value).ok().filter(|&size| size < 1 << 28)
+        };
+        let need = |keys: &[&str]| {
+            get(keys).ok_or_else(|| {
+                let (key, expected) = (keys.join("` or `"), "a number from 0 to 2^28 - 1".into());
+                Error::Config { key, expected, found: config.get(keys[0]).unwrap_or(&Value::Null).to_string() }
+            })
+        };
+        let hidden = need(&["hidden_size", "n_embd", "dim"])?;
+        let heads = get(&["num_attention_heads", "n_head", "n_heads"]).unwrap_or(0);
+        Ok(Self {
+            hidden,
+            heads,
+            layers: need(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"])?,
+            kv_heads: get(&["num_key_value_heads"]).unwrap_or(heads),
+            head_dim: get(&["head_dim"]).or(hidden.checked_div(heads)).unwrap_or(0),
+            intermediate: get(&["intermediate_size", "n_inner", "hidden_dim"]).unwrap_or(4 * hidden),
+            vocab: need(&["vocab_size"])?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::save_pretrained;
+    use crate::models::{Gpt2, Gpt2Config};
+    use crate::random::Rng;
+
+    #[test]
+    fn weights_are_counted_in_their_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Gpt2::init(&Gpt2Config::new(13, 16, 12, 2, 3), &mut Rng::seed(3)).unwrap();
+        save_pretrained(folder.path(), &model).unwrap();
+        let all = crate::nn::Module::parameter_count(&model);
+        let matrices = 13 * 12 + 16 * 12 + 2 * (12 * 36 + 12 * 12 + 2 * 12 * 48);
+        let with = |options: OpenOptions| estimate(folder.path(), &options).unwrap();
+        let keep = with(OpenOptions::default());
+        assert_eq!((keep.parameters, keep.weights, keep.mapped), (all, 4 * (all - matrices), 4 * matrices));
+        assert_eq!((keep.kv_cache_per_token, keep.logits), (4 * 2 * 2 * 12, 4 * 13));
+        assert_eq!(keep.total(0), 4 * all + 4 * 13);
+        let f32 = with(OpenOptions::default().weights(WeightFormat::F32));
+        assert_eq!((f32.weights, f32.mapped), (4 * all, 0));
+        let f16 = with(OpenOptions::default().weights(WeightFormat::F16));
+        assert_eq!((f16.weights, f16.mapped), (4 * all - 2 * matrices, 0));
+        let read = with(OpenOptions::default().load(Load::Read));
+        assert_eq!((read.weights, read.mapped), (4 * all + 4 * (all - matrices), 0));
+        std::fs::write(folder.path().join("config.json"), r#"{"hidden_size": -1}"#).unwrap();
+        assert!(estimate(folder.path(), &OpenOptions::default()).unwrap_err().to_string().contains("hidden_size"));
+    }
+}
