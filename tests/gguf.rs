@@ -127,3 +127,201 @@ mod tokenizers {
         assert_eq!(Tokenizer::from_ggml(&vocabulary).unwrap().vocab(), theirs.vocab());
     }
 }
+
+/// The trained decoder: a folder and two GGUF files, with what the reference makes of them.
+mod trained {
+    use loquat::checkpoint::gguf::{GgufFormat, save_gguf};
+    use loquat::checkpoint::{OpenOptions, WeightFormat, save_pretrained};
+    use loquat::generation::generate;
+    use loquat::models::{CausalLm, LanguageModel};
+    use loquat::nn::Module;
+    use loquat::ops::cross_entropy;
+    use loquat::{GenerationConfig, IdTensor};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn expected() -> Option<Value> {
+        let text = std::fs::read_to_string(data("models/stories260K/expected.json")?).unwrap();
+        Some(serde_json::from_str(&text).unwrap())
+    }
+
+    fn numbers<T: serde::de::DeserializeOwned>(value: &Value) -> Vec<T> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    /// Greedy tokens, logits of the prompt, perplexity.
+    fn check(what: &str, model: &LanguageModel, all: &Value, form: &str) {
+        let (expected, prompt) = (&all[form], numbers::<u32>(&all["prompt_ids"]));
+        let greedy: Vec<u32> = numbers(&expected["greedy_ids"]);
+        let config = GenerationConfig::default().greedy().max_new_tokens(greedy.len());
+        let ids: Vec<u32> = generate(model, &prompt, &config).unwrap().map(|id| id.unwrap()).collect();
+        assert_eq!(ids, greedy, "{what}");
+        let logits = model.forward(&IdTensor::sequence(&prompt)).unwrap();
+        let theirs: Vec<f32> = numbers(&expected["prompt_logits"]);
+        let ours = &logits.data()[logits.len() - theirs.len()..];
+        let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(worst < 1e-4, "{what}: logits off by {worst}");
+        let text: Vec<u32> = numbers(&all["perplexity_ids"]);
+        let (inputs, labels) = (IdTensor::sequence(&text[..text.len() - 1]), IdTensor::sequence(&text[1..]));
+        let loss = cross_entropy(&model.forward(&inputs).unwrap(), &labels).unwrap().data()[0];
+        let nll = expected["perplexity"]["mean_nll"].as_f64().unwrap();
+        assert!((f64::from(loss) - nll).abs() < 1e-5, "{what}: {loss} instead of {nll}");
+    }
+
+    #[test]
+    fn every_form_gives_the_references_tokens_logits_and_perplexity() {
+        let Some(all) = expected() else { return };
+        let forms = [("hf", "f32"), ("stories260K-f32.gguf", "f32"), ("stories260K-q8_0.gguf", "q8_0")];
+        for (name, form) in forms {
+            let path = data(&format!("models/stories260K/{name}")).unwrap();
+            for weights in [WeightFormat::Keep, WeightFormat::F32] {
+                for load in [Load::Mmap, Load::Read] {
+                    let options = OpenOptions::default().weights(weights).load(load);
+                    let model = LanguageModel::open_with(&path, &options).unwrap();
+                    check(&format!("{name} {weights:?} {load:?}"), &model, &all, form);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_that_are_kept_give_the_bits_of_widened_ones() {
+        let Some(path) = data("models/stories260K/stories260K-q8_0.gguf") else { return };
+        let open = |weights| LanguageModel::open_with(&path, &OpenOptions::default().weights(weights)).unwrap();
+        let (kept, wide) = (open(WeightFormat::Keep), open(WeightFormat::F32));
+        let ids = IdTensor::sequence(&[1, 403, 407, 261, 378]);
+        assert_eq!(kept.forward(&ids).unwrap().data(), wide.forward(&ids).unwrap().data());
+        let bytes = |model: &LanguageModel| model.parameters().iter().map(|(_, p)| p.weight().bytes()).sum::<usize>();
+        assert!(bytes(&kept) * 3 < bytes(&wide), "{} {}", bytes(&kept), bytes(&wide));
+        // A folder has no blocks: they are written in 32 bits.
+        let folder = tempfile::tempdir().unwrap();
+        save_pretrained(folder.path(), &kept).unwrap();
+        let again = LanguageModel::open(folder.path()).unwrap();
+        assert_eq!(again.forward(&ids).unwrap().data(), wide.forward(&ids).unwrap().data());
+    }
+
+    #[test]
+    fn what_we_write_is_what_the_references_writer_writes() {
+        let Some(hf) = data("models/stories260K/hf") else { return };
+        let model = LanguageModel::open(hf).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for (format, name) in [(GgufFormat::F32, "f32"), (GgufFormat::Q8_0, "q8_0")] {
+            let path = folder.path().join("a.gguf");
+            save_gguf(&path, &model, None, format).unwrap();
+            let ours = GgufFile::open(&path, Load::Mmap).unwrap();
+            let theirs = data(&format!("models/stories260K/stories260K-{name}.gguf")).unwrap();
+            let theirs = GgufFile::open(theirs, Load::Mmap).unwrap();
+            assert_eq!(ours.tensor_count(), theirs.tensor_count());
+            for (ours, theirs) in ours.tensors().zip(theirs.tensors()) {
+                assert_eq!((ours.name(), ours.shape()), (theirs.name(), theirs.shape()));
+                assert_eq!(ours.tensor_type(), theirs.tensor_type(), "{}", ours.name());
+                assert!(ours.bytes() == theirs.bytes(), "{} {name}", ours.name());
+            }
+            for (key, value) in theirs.metadata().filter(|(key, _)| key.starts_with("llama.")) {
+                assert_eq!(ours.get(key).as_ref(), Some(&value), "{key}");
+            }
+        }
+    }
+
+    #[cfg(feature = "tokenizers")]
+    #[test]
+    fn the_tokenizer_in_the_file_is_the_folders() {
+        let Some(all) = expected() else { return };
+        let open =
+            |name: &str| loquat::text::Tokenizer::open(data(&format!("models/stories260K/{name}")).unwrap()).unwrap();
+        let (folder, file) = (open("hf"), open("stories260K-q8_0.gguf"));
+        for case in all["tokenizer"].as_array().unwrap() {
+            let (text, ids) = (case["text"].as_str().unwrap(), numbers::<u32>(&case["ids"]));
+            assert_eq!(folder.encode(text).unwrap().input_ids, ids, "{text:?}");
+            assert_eq!(file.encode(text).unwrap().input_ids, ids, "{text:?}");
+            assert_eq!(file.decode(&ids).unwrap(), case["decoded"].as_str().unwrap(), "{text:?}");
+        }
+    }
+}
+
+/// Models of every architecture through a file and back.
+mod round_trip {
+    use loquat::checkpoint::gguf::{GgufFormat, save_gguf};
+    use loquat::checkpoint::{Pretrained, WeightFormat};
+    use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
+    use loquat::{IdTensor, Rng};
+    use serde_json::json;
+
+    use super::*;
+
+    fn there_and_back(model: &(impl CausalLm + Pretrained)) -> LanguageModel {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        save_gguf(&path, model, None, GgufFormat::F32).unwrap();
+        let again = LanguageModel::open(&path).unwrap();
+        let ids = IdTensor::sequence(&[1, 5, 12, 0, 7, 7]);
+        assert_eq!(again.forward(&ids).unwrap().data(), model.forward(&ids).unwrap().data());
+        for format in [GgufFormat::F16, GgufFormat::Q8_0] {
+            save_gguf(&path, model, None, format).unwrap();
+            let again = LanguageModel::open(&path).unwrap();
+            let wide = loquat::checkpoint::OpenOptions::default().weights(WeightFormat::F32);
+            let wide = LanguageModel::open_with(&path, &wide).unwrap();
+            assert_eq!(again.forward(&ids).unwrap().data(), wide.forward(&ids).unwrap().data(), "{format:?}");
+        }
+        again
+    }
+
+    #[test]
+    fn gpt2() {
+        for tied in [true, false] {
+            let mut config = Gpt2Config::new(13, 16, 32, 2, 4);
+            config.tie_word_embeddings = tied;
+            config.n_inner = Some(48);
+            there_and_back(&Gpt2::init(&config, &mut Rng::seed(1)).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_llama_family() {
+        let scalings = [
+            json!(null),
+            json!({ "rope_type": "linear", "factor": 2.0 }),
+            json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64 }),
+            json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192 }),
+        ];
+        let cases = ["llama", "mistral", "qwen2", "qwen3"].into_iter().map(|t| (t, &scalings[0]));
+        for (model_type, scaling) in cases.chain(scalings[1..].iter().map(|s| ("llama", s))) {
+            let mut config = json!({
+                "model_type": model_type, "vocab_size": 13, "hidden_size": 32, "intermediate_size": 40,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+                "max_position_embeddings": 64, "rope_theta": 5000.0, "rope_scaling": scaling, "hidden_act": "silu",
+                "tie_word_embeddings": model_type == "qwen2",
+            });
+            match model_type {
+                "mistral" => config["sliding_window"] = 3.into(),
+                "qwen3" => config["head_dim"] = 16.into(),
+                "llama" => config["attention_bias"] = true.into(),
+                _ => {}
+            }
+            let config = LlamaConfig::from_json(&config).unwrap();
+            let mut model = Llama::init(&config, &mut Rng::seed(1)).unwrap();
+            // Biases begin as zeros, which could be anywhere.
+            let mut rng = Rng::seed(2);
+            loquat::nn::Module::visit_mut(&mut model, "", &mut |_, p| {
+                if p.shape().len() == 1 {
+                    p.data_mut().iter_mut().for_each(|x| *x += 0.1 * rng.normal());
+                }
+            });
+            let again = there_and_back(&model);
+            assert_eq!(again.config_json()["model_type"], model_type);
+        }
+    }
+
+    #[test]
+    fn what_gguf_cannot_say_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Gpt2Config::new(13, 16, 32, 2, 4);
+        config.activation_function = "relu".into();
+        let model = Gpt2::init(&config, &mut Rng::seed(1)).unwrap();
+        let error = save_gguf(folder.path().join("a.gguf"), &model, None, GgufFormat::F32).unwrap_err();
+        assert!(error.to_string().contains("activation_function"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -125,6 +125,24 @@ impl GgmlVocabulary {
         self.token_types.get(id).map_or(token_type == TokenType::Normal, |&found| found == token_type as i32)
     }
 
+    /// With tokens that are not used up to the number of rows that a model's tables have.
+    pub(super) fn filled_up(&self, rows: usize) -> Result<Self> {
+        let len = self.tokens.len();
+        if len > rows {
+            return Err(Error::argument("vocabulary", format!("at most the model's {rows} tokens"), len));
+        }
+        let mut full = self.clone();
+        full.tokens.extend((len..rows).map(|id| format!("[PAD{id}]")));
+        if len < rows {
+            full.token_types.resize(len, TokenType::Normal as i32);
+            full.token_types.resize(rows, TokenType::Unused as i32);
+        }
+        if !full.scores.is_empty() {
+            full.scores.resize(rows, f32::MIN);
+        }
+        Ok(full)
+    }
+
     pub(super) fn write(&self, writer: &mut GgufWriter<'_>) -> Result<()> {
         let key = |name: &str| format!("tokenizer.ggml.{name}");
         writer.set(&key("model"), Value::String(&self.model))?;

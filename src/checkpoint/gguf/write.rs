@@ -273,7 +273,8 @@ impl GgufFormat {
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] for an architecture or option that GGUF cannot say; [`Error::Argument`] for a parameter without a name there;
+/// [`Error::Config`] for an architecture or option that GGUF cannot say; [`Error::Argument`] for a parameter without a name there, or
+/// a vocabulary of more tokens than the model has;
 /// [`Error::Io`] if the file cannot be written.
 pub fn save_gguf(
     path: impl AsRef<Path>,
@@ -292,7 +293,10 @@ pub fn save_gguf(
     writer.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION))?;
     debug_assert!(writer.entries.iter().any(|(key, _)| key == ARCHITECTURE));
     match vocabulary {
-        Some(vocabulary) => vocabulary.write(&mut writer)?,
+        Some(vocabulary) => {
+            let rows = config["vocab_size"].as_u64().unwrap_or(0) as usize;
+            vocabulary.filled_up(rows)?.write(&mut writer)?;
+        }
         None => writer.set("tokenizer.ggml.model", Value::String("no_vocab"))?,
     }
     let size = |key: &str| config[key].as_u64().unwrap_or(0) as usize;

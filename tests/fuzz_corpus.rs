@@ -1,0 +1,135 @@
+//! Hostile files, quickly: the corpus of `tests/fuzz`, each file of it as it is, cut, and changed at random, with an eye on what is
+//! allocated. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each target, and keeps what made it fail.
+
+#![allow(clippy::unwrap_used)]
+// A test must be its own allocator to see what is asked of it.
+#![allow(unsafe_code)]
+
+#[path = "fuzz/targets.rs"]
+mod targets;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use loquat::Rng;
+
+struct Watched;
+
+/// The largest block that was asked for.
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block came from `alloc`, that is, from the system.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static WATCHED: Watched = Watched;
+
+/// What may be allocated whatever the file says: tables of the tokenizer library, messages, stacks of threads.
+const ALWAYS: usize = 4 << 20;
+
+/// Replays one target's corpus, then changes of it.
+fn replay(name: &str) {
+    let (_, target) = targets::TARGETS.into_iter().find(|(target, _)| *target == name).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let corpus: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(!corpus.is_empty());
+    let run = |data: &[u8]| {
+        LARGEST.store(0, Ordering::Relaxed);
+        // A failing input is kept until it is known not to fail.
+        let failing = targets::scratch().join(format!("failing-{name}"));
+        std::fs::write(&failing, data).unwrap();
+        target(data);
+        std::fs::remove_file(failing).unwrap();
+        let largest = LARGEST.load(Ordering::Relaxed);
+        assert!(largest <= ALWAYS + 2 * data.len(), "{name}: {largest} bytes for a file of {}", data.len());
+    };
+    corpus.iter().for_each(|data| run(data));
+    let seconds = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+    let until = Instant::now() + seconds.map_or(Duration::from_millis(1500), Duration::from_secs);
+    let mut rng = Rng::seed(seconds.unwrap_or(1));
+    let mut runs = 0u64;
+    while Instant::now() < until {
+        run(&changed(&corpus, &mut rng));
+        runs += 1;
+    }
+    eprintln!("{name}: {} files, {runs} changes of them", corpus.len());
+}
+
+fn below(rng: &mut Rng, n: usize) -> usize {
+    ((f64::from(rng.uniform()) * n as f64) as usize).min(n.saturating_sub(1))
+}
+
+/// A file of the corpus with a few changes: bytes, numbers, digits, parts cut, doubled, or taken from another.
+fn changed(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+    let mut data = corpus[below(rng, corpus.len())].clone();
+    // Headers stand in front: half of the changes go to the first bytes.
+    for _ in 0..1 + below(rng, 4) {
+        if data.is_empty() {
+            return data;
+        }
+        let within = if rng.uniform() < 0.5 { data.len() } else { data.len().min(400) };
+        let at = below(rng, within);
+        match below(rng, 9) {
+            0 => data[at] ^= 1 << below(rng, 8),
+            1 => data[at] = below(rng, 256) as u8,
+            2 => data.truncate(at),
+            3 => {
+                let end = (at + 8).min(data.len());
+                let numbers = [0u64, 1, 255, 1 << 31, u64::from(u32::MAX), 1 << 40, 1 << 62, u64::MAX];
+                let number = numbers[below(rng, numbers.len())].to_le_bytes();
+                data[at..end].copy_from_slice(&number[..end - at]);
+            }
+            4 => {
+                let end = at + below(rng, (data.len() - at).min(64) + 1);
+                data.drain(at..end);
+            }
+            5 => {
+                let end = at + below(rng, (data.len() - at).min(64) + 1);
+                let part = data[at..end].to_vec();
+                data.splice(at..at, part);
+            }
+            6 => {
+                let other = &corpus[below(rng, corpus.len())];
+                let start = below(rng, other.len());
+                let end = start + below(rng, (other.len() - start).min(64) + 1);
+                data.splice(at..at, other[start..end].iter().copied());
+            }
+            // A number in text.
+            7 => match data[at..].iter().position(u8::is_ascii_digit) {
+                Some(digit) => {
+                    let numbers = ["-1", "0", "1e9", "99999999999", "18446744073709551615", "1.5", "null", "[]"];
+                    let number = numbers[below(rng, numbers.len())];
+                    data.splice(at + digit..at + digit + 1, number.bytes());
+                }
+                None => data[at] = b'9',
+            },
+            _ => data[at] = data[at].wrapping_add(1),
+        }
+    }
+    data
+}
+
+/// One test: the scratch files and the largest block are the whole process's.
+#[test]
+fn hostile_files_neither_panic_nor_allocate_beyond_their_size() {
+    let only = std::env::var("LOQUAT_FUZZ_TARGET").ok();
+    for (name, _) in targets::TARGETS.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
+        replay(name);
+    }
+    std::fs::remove_dir_all(targets::scratch()).unwrap();
+}
