@@ -5,24 +5,30 @@
 //! ```
 //!
 //! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as Hugging Face has and `train_gpt` or `quickstart`
-//! write. Prints the prompt and its continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
+//! write, or a `.gguf` file. Prints the prompt and its continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
 //! `tokens_per_second` and, if asked for, `logprobs`. What no flag says, the folder's `generation_config.json` says.
-//! `--regex` and `--json-schema` hold the text to a form.
+//! `--regex` and `--json-schema` hold the text to a form. `--precision` says in what format the weights are held, and `bf16` also that
+//! products are computed in it; unless given, weights are held as the files have them and products computed in f32.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use loquat::checkpoint::{OpenOptions, WeightFormat};
+use loquat::ops::{self, with_precision};
 use loquat::{Error, GenerationConfig, Result, TextGenerator};
 
 /// Continues a prompt with a pretrained model.
 #[derive(Parser)]
 struct Args {
-    /// A model folder: config.json, weights and tokenizer.
+    /// A model folder (config.json, weights and tokenizer) or a .gguf file.
     #[arg(long)]
     model: PathBuf,
+    /// The format of the weights, and of products for bf16.
+    #[arg(long)]
+    precision: Option<Precision>,
     /// The text to continue.
     #[arg(long, required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
     prompt: Option<String>,
@@ -73,7 +79,30 @@ struct Args {
     json: bool,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+    F16,
+}
+
 impl Args {
+    fn options(&self) -> OpenOptions {
+        OpenOptions::default().weights(match self.precision {
+            None => WeightFormat::Keep,
+            Some(Precision::F32) => WeightFormat::F32,
+            Some(Precision::Bf16) => WeightFormat::Bf16,
+            Some(Precision::F16) => WeightFormat::F16,
+        })
+    }
+
+    fn products(&self) -> ops::Precision {
+        match self.precision {
+            Some(Precision::Bf16) => ops::Precision::Bf16,
+            _ => ops::Precision::F32,
+        }
+    }
+
     fn config(&self, lm: &TextGenerator) -> Result<GenerationConfig> {
         let mut config = GenerationConfig::default().max_new_tokens(self.max_new_tokens).seed(self.seed);
         config.temperature = self.temperature;
@@ -102,7 +131,7 @@ fn read_json(path: &PathBuf) -> Result<serde_json::Value> {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let lm = TextGenerator::open(&args.model)?;
+    let lm = TextGenerator::open_with(&args.model, &args.options())?;
     let config = args.config(&lm)?;
     let prompt_ids = match (&args.prompt, &args.prompt_ids) {
         (Some(prompt), _) => lm.encode(prompt)?,
@@ -157,14 +186,12 @@ fn run(args: &Args) -> Result<()> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let work = || with_precision(args.products(), || run(&args)).map_err(|error| error.to_string());
     let result = match args.threads {
-        None => run(&args),
+        None => work(),
         Some(threads) => match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-            Ok(pool) => pool.install(|| run(&args)),
-            Err(error) => {
-                eprintln!("error: {error}");
-                return ExitCode::FAILURE;
-            }
+            Ok(pool) => pool.install(work),
+            Err(error) => Err(error.to_string()),
         },
     };
     match result {

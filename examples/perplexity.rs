@@ -19,7 +19,7 @@ use loquat::{Error, Result, TextGenerator};
 /// How well a model foretells a text.
 #[derive(Parser)]
 struct Args {
-    /// A model folder: config.json, weights and tokenizer.
+    /// A model folder (config.json, weights and tokenizer) or a .gguf file.
     #[arg(long)]
     model: PathBuf,
     /// A file of text.

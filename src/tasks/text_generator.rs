@@ -5,6 +5,7 @@ use std::sync::Arc;
 #[cfg(feature = "constraints")]
 use std::sync::OnceLock;
 
+use crate::checkpoint::OpenOptions;
 use crate::error::{Error, Result};
 use crate::generation::text::{TextStream, stream_ids};
 use crate::generation::{self, GenerationConfig, Perplexity, TokenLogprob};
@@ -43,13 +44,24 @@ pub type BorrowedStream<'g> = TextStream<&'g LanguageModel, &'g Tokenizer>;
 pub type OwnedStream = TextStream<Arc<LanguageModel>, Arc<Tokenizer>>;
 
 impl TextGenerator {
-    /// Opens a folder with `config.json`, weights and tokenizer, and `generation_config.json` if there is one.
+    /// Opens a folder with `config.json`, weights and tokenizer, and `generation_config.json` if there is one; or a `.gguf` file.
     ///
     /// # Errors
     /// As for [`LanguageModel::open`], [`Tokenizer::open`] and [`GenerationConfig::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// As [`TextGenerator::open`], with weights in a format and a way of choice.
+    ///
+    /// [`ops::with_precision`](crate::ops::with_precision) around a call chooses how products are computed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        Ok(Self::with_folder(LanguageModel::open(path)?, Tokenizer::open(path)?, path)?)
+        let config = if path.is_dir() { GenerationConfig::open(path)? } else { GenerationConfig::default() };
+        Self::new(LanguageModel::open_with(path, options)?, Tokenizer::open(path)?, config)
     }
 
     /// From a model, its tokenizer, and settings for what a caller does not say.
@@ -73,11 +85,6 @@ impl TextGenerator {
             #[cfg(feature = "constraints")]
             vocabulary: Arc::default(),
         })
-    }
-
-    fn with_folder(model: LanguageModel, tokenizer: Tokenizer, path: &Path) -> Result<Self> {
-        let config = if path.is_dir() { GenerationConfig::open(path)? } else { GenerationConfig::default() };
-        Self::new(model, tokenizer, config)
     }
 
     /// The model.

@@ -49,3 +49,49 @@ impl LogitsProcessor for MirostatTwo {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::sampler;
+    use crate::random::Rng;
+
+    /// As llama.cpp writes it: sorted candidates, truncated, made to sum to one, drawn from, and μ corrected.
+    #[test]
+    fn it_cuts_and_corrects_as_the_algorithm_says() {
+        let (tau, eta) = (2.0, 0.3);
+        let mut mirostat = MirostatTwo::new(tau, eta);
+        let (mut mu, mut ids, mut rng) = (2.0 * tau, vec![0u32], Rng::seed(6));
+        for step in 0..60 {
+            let raw: Vec<f32> = (0..50).map(|_| 3.0 * rng.normal()).collect();
+            let mut logits = raw.clone();
+            mirostat.process(&ids, &mut logits).unwrap();
+            let sum: f32 = raw.iter().map(|x| x.exp()).sum();
+            let best = raw.iter().copied().fold(f32::MIN, f32::max);
+            let kept: Vec<usize> = (0..50).filter(|&i| -(raw[i].exp() / sum).log2() <= mu || raw[i] == best).collect();
+            let left: Vec<usize> = (0..50).filter(|&i| logits[i] > f32::NEG_INFINITY).collect();
+            assert_eq!(left, kept, "step {step}");
+            let id = sampler::sample(&logits, &mut rng).unwrap();
+            let sum: f32 = kept.iter().map(|&i| raw[i].exp()).sum();
+            mu -= eta * (-(raw[id as usize].exp() / sum).log2() - tau);
+            ids.push(id);
+        }
+        mirostat.process(&ids, &mut [0.0; 50]).unwrap();
+        assert!((mirostat.mu() - mu).abs() < 1e-3, "{} and {mu}", mirostat.mu());
+    }
+
+    #[test]
+    fn surprise_stays_near_its_target() {
+        let raw: Vec<f32> = (0..1000).map(|i| -1.1 * ((i + 1) as f32).ln()).collect();
+        let (mut mirostat, mut rng, mut ids) = (MirostatTwo::new(3.0, 0.1), Rng::seed(1), vec![0]);
+        let mut surprise = 0.0;
+        for _ in 0..2000 {
+            let mut logits = raw.clone();
+            mirostat.process(&ids, &mut logits).unwrap();
+            let id = sampler::sample(&logits, &mut rng).unwrap();
+            surprise -= Distribution::of(&logits).log_prob(logits[id as usize]) * std::f32::consts::LOG2_E;
+            ids.push(id);
+        }
+        assert!((surprise / 2000.0 - 3.0).abs() < 0.1, "{}", surprise / 2000.0);
+    }
+}

@@ -86,3 +86,40 @@ impl LogitsProcessor for NoRepeatNgrams {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processed(processor: &mut dyn LogitsProcessor, ids: &[u32], logits: &[f32]) -> Vec<f32> {
+        let mut logits = logits.to_vec();
+        processor.process(ids, &mut logits).unwrap();
+        logits
+    }
+
+    #[test]
+    fn repetition_is_punished_once_however_often_it_came() {
+        let mut penalty = RepetitionPenalty::new(2.0);
+        assert_eq!(processed(&mut penalty, &[0, 1, 0, 0, 9], &[4.0, -4.0, 4.0]), [2.0, -8.0, 4.0]);
+    }
+
+    #[test]
+    fn occurrences_count_after_the_prompt() {
+        let mut penalty = OccurrencePenalty::new(0.5, 1.0, 2);
+        assert_eq!(processed(&mut penalty, &[2, 2, 0, 1, 0], &[0.0; 3]), [-2.0, -1.5, 0.0]);
+        assert_eq!(processed(&mut penalty, &[2], &[0.0; 3]), [0.0; 3]);
+    }
+
+    #[test]
+    fn no_run_of_tokens_comes_twice() {
+        let forbidden = |n: usize, ids: &[u32]| -> Vec<usize> {
+            let logits = processed(&mut NoRepeatNgrams(n), ids, &[0.0; 4]);
+            (0..4).filter(|&i| logits[i] == f32::NEG_INFINITY).collect()
+        };
+        assert_eq!(forbidden(2, &[1, 2, 3, 1]), [2]);
+        assert_eq!(forbidden(3, &[1, 2, 3, 1, 2]), [3]);
+        assert_eq!(forbidden(1, &[1, 3, 1]), [1, 3]);
+        // One token begins a run of two, and is none.
+        assert!(forbidden(2, &[1]).is_empty() && forbidden(3, &[1]).is_empty() && forbidden(0, &[1, 1]).is_empty());
+    }
+}
