@@ -108,7 +108,7 @@ fn main() {
                 group.bench_function(format!("{layout} {m}x{k}x{n}"), |bencher| {
                     bencher.iter_custom(|calls| {
                         let start = std::time::Instant::now();
-                        (0..calls).for_each(|_| factors.run(kind, layout));
+                        parallel::team(|| (0..calls).for_each(|_| factors.run(kind, layout)));
                         best = best.min(start.elapsed().as_secs_f64() / calls as f64);
                         start.elapsed()
                     });
@@ -146,7 +146,8 @@ fn serve() {
                     factors = Some((kind.to_string(), Factors::new(kind, (m, k, n))));
                 }
                 let (_, factors) = factors.as_mut().expect("made above");
-                limits::seconds(Duration::from_millis(100), || factors.run(kind, layout))
+                let call = || factors.run(kind, layout);
+                parallel::team(|| limits::seconds(Duration::from_millis(100), call))
             }
             _ => panic!("expected `kind layout m k n`, found `{line}`"),
         };
