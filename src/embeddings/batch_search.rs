@@ -1,45 +1,40 @@
-//! Nearest rows for many queries at once: a matrix product, tile by tile, and the best of each column.
+//! Nearest rows for many queries at once: a matrix product, tile by tile, and the best of each query.
 
-use rayon::prelude::*;
+use std::borrow::Cow;
 
 use super::WordVectors;
 use super::similarity::Best;
-use crate::kernels::row_dots::row_dots;
+use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm};
+use crate::kernels::{parallel, vecmath};
 
-/// Rows of one tile: read from memory once, then compared with every query from the cache.
-const ROWS: usize = 256;
+/// Scores of one tile, all queries together: they stay in the second-level caches.
+const SCORES: usize = 1 << 18;
 
 /// The best `k` of the first `n` rows for each query (all of length 1), as (row, cosine).
 pub(crate) fn search_batch(vectors: &WordVectors, queries: &[Vec<f32>], n: usize, k: usize) -> Vec<Vec<(usize, f32)>> {
-    let inverse = vectors.inverse_norms();
-    let tiles = n.div_ceil(ROWS);
-    let parts = tiles.div_ceil(16).clamp(1, rayon::current_num_threads() * 4);
-    let dim = vectors.dim;
-    let part = |p: usize| {
-        let mut best: Vec<Best> = queries.iter().map(|_| Best::new(k)).collect();
-        let (mut wide, mut scores) = (Vec::new(), vec![0.0; ROWS]);
-        for tile in tiles * p / parts..tiles * (p + 1) / parts {
-            let start = tile * ROWS;
-            let len = ROWS.min(n - start);
+    let mut best: Vec<Best> = queries.iter().map(|_| Best::new(k)).collect();
+    if queries.is_empty() || n == 0 {
+        return best.into_iter().map(Best::into_sorted).collect();
+    }
+    let (dim, inverse, units) = (vectors.dim, vectors.inverse_norms(), queries.concat());
+    let tile = (SCORES / queries.len()).next_multiple_of(64).min(n);
+    let mut scores = vec![0.0; queries.len() * tile];
+    parallel::team(|| {
+        for start in (0..n).step_by(tile) {
+            let len = tile.min(n - start);
             let rows = match vectors.floats() {
-                Some(all) => &all[start * dim..(start + len) * dim],
-                None => {
-                    wide.clear();
-                    (start..start + len).for_each(|i| wide.extend_from_slice(&vectors.row(i)));
-                    &wide
-                }
+                Some(all) => Cow::Borrowed(&all[start * dim..(start + len) * dim]),
+                None => Cow::Owned((start..start + len).flat_map(|i| vectors.row(i).into_owned()).collect()),
             };
-            for (query, best) in queries.iter().zip(&mut best) {
-                let scores = &mut scores[..len];
-                row_dots(query, rows, scores);
-                scores.iter_mut().zip(&inverse[start..]).for_each(|(s, i)| *s *= i);
-                best.offer(start, scores, &[]);
-            }
+            let scores = &mut scores[..queries.len() * len];
+            let (a, b) = (Mat::new(&units, queries.len(), dim), Mat::transposed(&rows, dim, len));
+            gemm(a, b, scores, Beta::Zero, Epilogue::default());
+            parallel::chunks_mut(&mut best, 1, |query, best| {
+                let mut cosines = vec![0.0; len];
+                vecmath::mul(&scores[query * len..][..len], &inverse[start..start + len], &mut cosines);
+                best[0].offer(start, &cosines, &[]);
+            });
         }
-        best
-    };
-    let empty = || queries.iter().map(|_| Best::new(k)).collect::<Vec<_>>();
-    let merge = |a: Vec<Best>, b: Vec<Best>| a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect();
-    let best = (0..parts).into_par_iter().map(part).reduce(empty, merge);
+    });
     best.into_iter().map(Best::into_sorted).collect()
 }
