@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `word_vectors` | [`WordVectors`], the store: lookup, storage types, means |
 //! | `similarity`, `batch_search` | cosine similarity, nearest words, analogies |
+//! | `layer` | a model's embedding layer from them |
 //! | `evaluation` | similarity sets and analogy files |
 //! | `subwords` | character n-grams hashed into buckets |
 //! | [`word2vec`], `checkpoint` | [`Word2Vec`]: skip-gram, CBOW, subwords; runs in a file, to go on from |
@@ -12,13 +13,14 @@
 //! | `training` | what trainers share: reading, counting, drawing, shared tables |
 //! | [`mod@format`] | files of word2vec, GloVe, fastText, NumPy |
 //!
-//! What is here knows kernels, text and files; it uses no tensor and no tape, because its gradients have closed forms.
+//! What is here knows kernels, text and files; training uses no tensor and no tape, because its gradients have closed forms.
 
 mod batch_search;
 mod checkpoint;
 mod evaluation;
 pub mod format;
 pub mod glove;
+mod layer;
 mod phrases;
 mod similarity;
 mod subwords;

@@ -201,26 +201,6 @@ impl WordVectors {
         }
     }
 
-    /// A matrix of one row for each of `tokens` (the vocabulary of a tokenizer, in its order), to initialise an
-    /// embedding layer with, and the numbers of the tokens that have no vector. Their rows are zero.
-    ///
-    /// # Shapes
-    /// The matrix: `[tokens, dim]`.
-    pub fn embedding_matrix<S: AsRef<str>>(&self, tokens: impl IntoIterator<Item = S>) -> (Array2<f32>, Vec<usize>) {
-        let (mut all, mut missing, mut n) = (Vec::new(), Vec::new(), 0);
-        for token in tokens {
-            match self.vector(token.as_ref()) {
-                Some(v) => all.extend_from_slice(&v),
-                None => {
-                    missing.push(n);
-                    all.resize(all.len() + self.dim, 0.0);
-                }
-            }
-            n += 1;
-        }
-        (Array2::from_shape_vec((n, self.dim), all).expect("every row has `dim` numbers"), missing)
-    }
-
     /// The mean of the words' vectors, each weighted by `weight` of the word; `None` when no word has a vector. Words
     /// without a vector are left out, as in the usual sentence baseline; weights of `a / (a + frequency)` give "smooth
     /// inverse frequency" (Arora et al. 2017).
