@@ -10,6 +10,9 @@ use crate::kernels::simd::Isa;
 /// Partial sums of a row.
 pub(crate) const WIDE: usize = 32;
 
+/// Elements between what is computed and what is asked of the memory.
+const AHEAD: usize = 1024;
+
 /// The partial results of a row: `WIDE / LANES` vectors, the others unused.
 #[derive(Clone, Copy)]
 pub(crate) struct Wide<I: Isa>([I::F32; 8]);
@@ -137,6 +140,8 @@ pub(crate) fn map_sum_row<I: Isa>(isa: I, x: &[f32], y: &mut [f32], f: impl Lane
     let mut wide = Wide::splat(isa, 0.0);
     let (mut inputs, mut outputs) = (x.chunks_exact(WIDE), y.chunks_exact_mut(WIDE));
     for (x, y) in (&mut inputs).zip(&mut outputs) {
+        // The processor's own prefetching ends with a page; this is what the row after this one needs.
+        (0..WIDE).step_by(16).for_each(|line| isa.prefetch(x.as_ptr().wrapping_add(AHEAD + line)));
         for j in 0..WIDE / I::LANES {
             let v = f.lanes(isa, [isa.load(&x[j * I::LANES..])]);
             isa.store(&mut y[j * I::LANES..], v);
