@@ -4,6 +4,8 @@ pub mod checkpoint;
 pub mod embeddings;
 pub mod error;
 pub mod generation;
+#[cfg(any(doc, doctest))]
+pub mod guides;
 pub mod kernels;
 pub mod mapped;
 pub mod models;

@@ -7,6 +7,9 @@ use crate::error::{Error, LoadReport, MisShaped, Result};
 use crate::nn::{Init, Module, Parameter, ParameterSource, Parameters};
 use crate::tensor::{Tensor, Weight};
 
+/// Names that a model may lack beyond as many as the checkpoint has, before no more are looked for.
+const MOST_MISSING: usize = 10_000;
+
 type Ignored<'c> = Box<dyn Fn(&str) -> bool + 'c>;
 
 /// Gives the layers of a model the tensors of a [`Checkpoint`], strictly: what is missing, left over or of another
@@ -179,6 +182,10 @@ impl<'c> Loader<'c> {
     }
 
     fn get(&mut self, path: &str, shape: &[usize], format: WeightFormat) -> Result<Parameter> {
+        // A configuration may ask for any number of layers: it ends here, not when the memory is full of their names.
+        if self.report.missing.len() > self.checkpoint.len() + MOST_MISSING {
+            return Err(Error::Load(Box::new(self.report.clone())));
+        }
         let weight = match self.find_shaped(path, shape) {
             Some(view) => view.to_weight(format)?,
             None => Weight::F32(Tensor::zeros(&[0])),

@@ -87,7 +87,7 @@ fn half_precision_is_widened_exactly() {
     assert_eq!(of("b").to_tensor().unwrap().shape(), [2, 3]);
     assert_eq!(of("s").to_tensor().unwrap().item().unwrap(), 0.1);
     let message = of("_").to_tensor().unwrap_err().to_string();
-    assert!(message.ends_with("tensor `_`: expected F32, F16 or BF16 numbers, found U8"), "{message}");
+    assert!(message.ends_with("tensor `_`: expected F32, F16 or BF16 numbers or blocks, found U8"), "{message}");
     assert_eq!(of("b").to_tensor().unwrap().to_vec(), expected);
 }
 

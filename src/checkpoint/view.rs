@@ -185,7 +185,8 @@ impl<'a> TensorView<'a> {
             DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, vecmath::bf16_to_f32)),
             DType::Blocks(format) => Ok(Tensor::write(self.shape, |data| blocks::widen(*format, self.bytes(), data))),
             DType::Other(name) => {
-                let reason = format!("tensor `{}`: expected floats or blocks that are known, found {name}", self.name);
+                let reason =
+                    format!("tensor `{}`: expected F32, F16 or BF16 numbers or blocks, found {name}", self.name);
                 Err(Error::format(self.file.path(), reason))
             }
         }

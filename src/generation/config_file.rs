@@ -52,6 +52,12 @@ impl GenerationConfig {
         Ok(config)
     }
 
+    /// The end tokens of a `.gguf` file, which says no more of generation.
+    pub(crate) fn of_gguf(path: &Path) -> Result<Self> {
+        let eos_token_ids = Keys(&crate::models::auto::read_config(path)?).ids("eos_token_id")?;
+        Ok(Self { eos_token_ids, ..Self::default() })
+    }
+
     /// What the content of a `generation_config.json` says. Keys of other programs are passed over.
     ///
     /// # Errors

@@ -110,9 +110,10 @@ impl LanguageModel {
             }
             Some(model_type) if llama::MODEL_TYPES.contains(&model_type) => {
                 let config = LlamaConfig::from_json(&config)?;
-                let checkpoint = Checkpoint::open(folder)?;
+                let checkpoint = open()?;
                 let mut loader = checkpoint
                     .loader()
+                    .weights(options.weights)
                     .optional_prefix(llama::PREFIX)
                     .ignore(|name| llama::IGNORED.iter().any(|end| name.ends_with(end)));
                 if config.tie_word_embeddings {

@@ -60,7 +60,7 @@ impl TextGenerator {
     /// As there.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let config = if path.is_dir() { GenerationConfig::open(path)? } else { GenerationConfig::default() };
+        let config = if path.is_dir() { GenerationConfig::open(path)? } else { GenerationConfig::of_gguf(path)? };
         Self::new(LanguageModel::open_with(path, options)?, Tokenizer::open(path)?, config)
     }
 

@@ -27,9 +27,17 @@ pub fn config_json(file: &GgufFile) -> Result<Json> {
         _ => llama(&keys)?,
     };
     for key in ["bos_token_id", "eos_token_id"] {
-        if let Some(id) = file.get(&format!("tokenizer.ggml.{key}")).and_then(|id| id.as_u64()) {
+        let id = file.get(&format!("tokenizer.ggml.{key}")).and_then(|id| id.as_u64());
+        if let Some(id) = id.filter(|&id| id < u64::from(u32::MAX)) {
             config[key] = id.into();
         }
+    }
+    // Instruction-tuned models end a turn with another token than a text.
+    let ends = ["eos", "eot", "eom"].map(|end| file.get(&format!("tokenizer.ggml.{end}_token_id"))?.as_u64());
+    let mut ends: Vec<u64> = ends.into_iter().flatten().filter(|&id| id < u64::from(u32::MAX)).collect();
+    ends.dedup();
+    if name != "gpt2" && ends.len() > 1 {
+        config["eos_token_id"] = ends.into();
     }
     if let Some(id) = file.get("tokenizer.ggml.padding_token_id").and_then(|id| id.as_u64()) {
         config["pad_token_id"] = id.into();
@@ -126,7 +134,10 @@ fn llama(keys: &Keys<'_>) -> Result<Json> {
         }
         "mistral" => config["sliding_window"] = window.into(),
         _ => {
-            config["attention_bias"] = keys.has("blk.0.attn_q.bias").into();
+            // Qwen2's projections have biases, all of them but the last, without being asked.
+            if model_type == "qwen3" {
+                config["attention_bias"] = keys.has("blk.0.attn_q.bias").into();
+            }
             if let Some(window) = window {
                 config["sliding_window"] = window.into();
                 config["use_sliding_window"] = true.into();

@@ -170,7 +170,7 @@ fn every_field_that_lies_is_named() {
         (header_of(1, 0, &[&entry("t", &[4], 4, 0), &pad]), "type 4"),
         (header_of(1, 0, &[&entry("t", &[4], 1000, 0), &pad]), "type 1000"),
         (header_of(1, 0, &[&entry("t", &[4], 0, 8), &pad]), "multiple of 32"),
-        (header_of(1, 0, &[&entry("t", &[4], 0, 480), &pad]), "found a file of"),
+        (header_of(1, 0, &[&entry("t", &[4], 0, 512), &pad]), "found a file of"),
         (header_of(1, 0, &[&entry("t", &[4], 0, u64::MAX - 31), &pad]), "inside the file"),
         (header_of(2, 0, &[&entry("t", &[4], 0, 0), &entry("t", &[4], 0, 32), &pad]), "`t` comes twice"),
         (header_of(2, 0, &[&entry("t", &[9], 0, 0), &entry("u", &[4], 0, 32), &pad]), "overlap"),

@@ -1,0 +1,62 @@
+//! Writes a model folder as a `.gguf` file, which llama.cpp opens.
+//!
+//! ```sh
+//! cargo run --release --example to_gguf -- --model DIR --output MODEL.gguf --format q8_0
+//! ```
+//!
+//! Takes GPT-2, Llama, Mistral, Qwen2 and Qwen3; prints what was written.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use loquat::checkpoint::gguf::{GgufFile, GgufFormat, save_gguf};
+use loquat::models::LanguageModel;
+use loquat::text::Tokenizer;
+use loquat::{Load, Result};
+
+/// Writes a model folder as a .gguf file.
+#[derive(Parser)]
+struct Args {
+    /// A folder with config.json, model.safetensors and tokenizer.json.
+    #[arg(long)]
+    model: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    output: PathBuf,
+    /// The format of the matrices.
+    #[arg(long, value_enum, default_value_t = Format::F16)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+fn run(args: &Args) -> Result<()> {
+    let model = LanguageModel::open(&args.model)?;
+    let vocabulary = Tokenizer::open(&args.model)?.to_ggml()?;
+    let format = match args.format {
+        Format::F32 => GgufFormat::F32,
+        Format::F16 => GgufFormat::F16,
+        Format::Q8_0 => GgufFormat::Q8_0,
+    };
+    save_gguf(&args.output, &model, Some(&vocabulary), format)?;
+    let file = GgufFile::open(&args.output, Load::Mmap)?;
+    println!("{}: {} tensors, {} bytes", args.output.display(), file.tensor_count(), file.bytes());
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
