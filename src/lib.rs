@@ -25,5 +25,5 @@ pub use mapped::{Load, MappedFile};
 pub use ops::{AttentionMask, Inspection, See, inspect};
 pub use random::Rng;
 #[cfg(feature = "tokenizers")]
-pub use tasks::TextGenerator;
+pub use tasks::{SentenceEncoder, TextGenerator};
 pub use tensor::{Gradients, IdTensor, Tensor, no_grad};

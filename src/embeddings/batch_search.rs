@@ -1,6 +1,7 @@
 //! Nearest rows for many queries at once: a matrix product, tile by tile, and the best of each query.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::WordVectors;
 use super::similarity::Best;
@@ -12,20 +13,33 @@ const SCORES: usize = 1 << 18;
 
 /// The best `k` of the first `n` rows for each query (all of length 1), as (row, cosine).
 pub(crate) fn search_batch(vectors: &WordVectors, queries: &[Vec<f32>], n: usize, k: usize) -> Vec<Vec<(usize, f32)>> {
+    let dim = vectors.dim;
+    search_rows(dim, &vectors.inverse_norms()[..n], queries, k, |rows| match vectors.floats() {
+        Some(all) => Cow::Borrowed(&all[rows.start * dim..rows.end * dim]),
+        None => Cow::Owned(rows.flat_map(|i| vectors.row(i).into_owned()).collect()),
+    })
+}
+
+/// The same over rows of `dim` numbers that `rows` gives, with the inverse of each row's norm.
+pub(crate) fn search_rows<'r>(
+    dim: usize,
+    inverse: &[f32],
+    queries: &[Vec<f32>],
+    k: usize,
+    rows: impl Fn(Range<usize>) -> Cow<'r, [f32]> + Sync,
+) -> Vec<Vec<(usize, f32)>> {
+    let n = inverse.len();
     let mut best: Vec<Best> = queries.iter().map(|_| Best::new(k)).collect();
     if queries.is_empty() || n == 0 {
         return best.into_iter().map(Best::into_sorted).collect();
     }
-    let (dim, inverse, units) = (vectors.dim, vectors.inverse_norms(), queries.concat());
+    let units = queries.concat();
     let tile = (SCORES / queries.len()).next_multiple_of(64).min(n);
     let mut scores = vec![0.0; queries.len() * tile];
     parallel::team(|| {
         for start in (0..n).step_by(tile) {
             let len = tile.min(n - start);
-            let rows = match vectors.floats() {
-                Some(all) => Cow::Borrowed(&all[start * dim..(start + len) * dim]),
-                None => Cow::Owned((start..start + len).flat_map(|i| vectors.row(i).into_owned()).collect()),
-            };
+            let rows = rows(start..start + len);
             let scores = &mut scores[..queries.len() * len];
             let (a, b) = (Mat::new(&units, queries.len(), dim), Mat::transposed(&rows, dim, len));
             gemm(a, b, scores, Beta::Zero, Epilogue::default());

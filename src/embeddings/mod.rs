@@ -5,6 +5,7 @@
 //! | `word_vectors` | [`WordVectors`], the store: lookup, storage types, means |
 //! | `similarity`, `batch_search` | cosine similarity, nearest words, analogies |
 //! | `layer` | a model's embedding layer from them |
+//! | `vector_index` | [`VectorIndex`]: exact search over vectors of anything; all cosines at once |
 //! | `evaluation` | similarity sets and analogy files |
 //! | `subwords` | character n-grams hashed into buckets |
 //! | [`word2vec`], `checkpoint` | [`Word2Vec`]: skip-gram, CBOW, subwords; runs in a file, to go on from |
@@ -25,6 +26,7 @@ mod phrases;
 mod similarity;
 mod subwords;
 mod training;
+mod vector_index;
 pub mod word2vec;
 mod word_vectors;
 mod words;
@@ -37,5 +39,6 @@ pub use similarity::{Combine, Query};
 pub use subwords::{Ngrams, Subwords};
 pub use training::run::{Observer, Progress};
 pub use training::text::{Split, TrainingText};
+pub use vector_index::{VectorIndex, cosine_similarities};
 pub use word_vectors::{Storage, WordVectors};
 pub use word2vec::{Word2Vec, Word2VecModel};

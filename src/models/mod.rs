@@ -7,6 +7,7 @@
 //! | [`mod@estimate`] | the memory that a model will need, before it is loaded |
 //! | [`gpt2`] | GPT-2 |
 //! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
+//! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their heads |
 //! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
 //! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
 //!
@@ -14,6 +15,7 @@
 
 pub mod auto;
 pub mod causal;
+pub mod encoder;
 pub mod estimate;
 pub mod gpt2;
 pub mod llama;
@@ -22,6 +24,10 @@ pub mod rnn;
 
 pub use auto::LanguageModel;
 pub use causal::{CausalLm, DecodeState, LogitLens};
+pub use encoder::{
+    EncoderConfig, EncoderForMaskedLm, EncoderForQuestionAnswering, EncoderForSequenceClassification,
+    EncoderForTokenClassification, TextBatch, TextEncoder,
+};
 pub use estimate::{MemoryEstimate, estimate, estimate_of};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use llama::{Llama, LlamaConfig};

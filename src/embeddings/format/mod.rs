@@ -17,6 +17,8 @@ pub mod fasttext;
 pub mod numpy;
 pub mod text;
 
+pub use numpy::save_npy;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};

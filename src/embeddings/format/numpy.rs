@@ -4,9 +4,12 @@
 //! takes milliseconds and the system shares its pages between processes. See [`MappedFile`] for what
 //! mapping asks of the file.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use ndarray::ArrayView2;
 
 use super::{WordVectors, write_whole};
 use crate::embeddings::word_vectors::Rows;
@@ -28,21 +31,8 @@ impl WordVectors {
             return Err(Error::argument("word", "letters without a line feed", format_args!("{word:?}")));
         }
         write_whole(&words_path(path), |out| self.words().try_for_each(|word| writeln!(out, "{word}")))?;
-        write_whole(path, |out| {
-            let shape = format!("({}, {})", self.len(), self.dim());
-            let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
-            // Magic, version and length are 10 bytes; the numbers start at a multiple of 64.
-            let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-            header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
-            header.push('\n');
-            out.write_all(MAGIC)?;
-            out.write_all(&[1, 0])?;
-            out.write_all(&(header.len() as u16).to_le_bytes())?;
-            out.write_all(header.as_bytes())?;
-            for i in 0..self.len() {
-                self.row(i).iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
-            }
-            Ok(())
+        write_npy(path, self.len(), self.dim(), |out| {
+            (0..self.len()).try_for_each(|i| self.row(i).iter().try_for_each(|x| out.write_all(&x.to_le_bytes())))
         })
     }
 
@@ -73,6 +63,38 @@ impl WordVectors {
         };
         Self::from_parts(words, dim, rows, None)
     }
+}
+
+/// Writes a matrix as a `.npy` file of numbers `<f4`, row-major. The file appears whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written.
+pub fn save_npy(path: impl AsRef<Path>, matrix: ArrayView2<'_, f32>) -> Result<()> {
+    write_npy(path.as_ref(), matrix.nrows(), matrix.ncols(), |out| {
+        matrix.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
+    })
+}
+
+/// The header, then what `numbers` writes.
+fn write_npy(
+    path: &Path,
+    rows: usize,
+    columns: usize,
+    numbers: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
+    write_whole(path, |out| {
+        let shape = format!("({rows}, {columns})");
+        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+        // Magic, version and length are 10 bytes; the numbers start at a multiple of 64.
+        let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+        header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
+        header.push('\n');
+        out.write_all(MAGIC)?;
+        out.write_all(&[1, 0])?;
+        out.write_all(&(header.len() as u16).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        numbers(out)
+    })
 }
 
 fn words_path(path: &Path) -> PathBuf {

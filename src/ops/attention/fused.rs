@@ -126,20 +126,32 @@ impl Fused {
     /// The output, and what the backward needs beside it if that is wanted.
     pub(super) fn forward(&self, data: [&[f32]; 3], places: [Place; 3], keep: bool) -> (Tensor, Vec<f32>) {
         let Dims { n_heads, head_dim, batch, queries, .. } = self.dims;
-        let width = n_heads * head_dim;
         let mut lse = vec![0.0; if keep { batch * n_heads * queries } else { 0 }];
-        let y = Tensor::write(&[batch, queries, width], |y| {
-            for call in self.calls() {
-                let [q, k, v] = self.inputs(data, places, &call);
-                let rows = call.sequences.start * queries..call.sequences.end * queries;
-                let (unseeing, y) = y[rows.start * width..rows.end * width].split_at_mut(call.first_query * width);
-                unseeing.fill(0.0);
-                let out = HeadsMut::rows(y, queries - call.first_query, n_heads, head_dim);
-                let lse = keep.then(|| &mut lse[self.lse_range(&call)]);
-                self.with_shape(&call, |shape| attention(shape, q, k, v, out, lse));
-            }
+        let y = Tensor::write(&[batch, queries, n_heads * head_dim], |y| {
+            self.forward_into(data, places, y, keep.then_some(&mut lse));
         });
         (y, lse)
+    }
+
+    /// As [`Fused::forward`], into `y: [batch, queries, n_heads · head_dim]`.
+    pub(super) fn forward_into(
+        &self,
+        data: [&[f32]; 3],
+        places: [Place; 3],
+        y: &mut [f32],
+        mut lse: Option<&mut Vec<f32>>,
+    ) {
+        let Dims { n_heads, head_dim, queries, .. } = self.dims;
+        let width = n_heads * head_dim;
+        for call in self.calls() {
+            let [q, k, v] = self.inputs(data, places, &call);
+            let rows = call.sequences.start * queries..call.sequences.end * queries;
+            let (unseeing, y) = y[rows.start * width..rows.end * width].split_at_mut(call.first_query * width);
+            unseeing.fill(0.0);
+            let out = HeadsMut::rows(y, queries - call.first_query, n_heads, head_dim);
+            let lse = lse.as_mut().map(|lse| &mut lse[self.lse_range(&call)]);
+            self.with_shape(&call, |shape| attention(shape, q, k, v, out, lse));
+        }
     }
 
     /// Room for the gradient of `x`, zero where no call writes.

@@ -52,6 +52,17 @@ pub struct Attention {
     pub dropout: Option<(f32, u64)>,
 }
 
+/// Sequences of one length, for [`Attention::forward_spans`].
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// How many.
+    pub sequences: usize,
+    /// Positions of each.
+    pub len: usize,
+    /// What the queries of each see.
+    pub mask: AttentionMask,
+}
+
 /// Lengths of the axes.
 #[derive(Clone, Copy)]
 struct Dims {
@@ -163,6 +174,47 @@ impl Attention {
                 Ok(vec![Some(dqkv)])
             })
         }))
+    }
+
+    /// Self-attention of sequences of any lengths, one after the other: no padding, and the bits that each has alone. Without
+    /// gradients.
+    ///
+    /// # Shapes
+    /// `query: [total, n_heads · head_dim]`, `key`, `value: [total, n_kv_heads · head_dim]`, where `total` is the sum over the spans →
+    /// `[total, n_heads · head_dim]`.
+    ///
+    /// # Errors
+    /// As for [`Attention::forward`]; [`Error::NoGradient`] if an input needs a gradient.
+    pub fn forward_spans(&self, query: &Tensor, key: &Tensor, value: &Tensor, spans: &[Span]) -> Result<Tensor> {
+        let inputs = [query, key, value];
+        tape::refuse("attention over spans", &inputs)?;
+        let total = spans.iter().try_fold(0usize, |sum, s| s.sequences.checked_mul(s.len)?.checked_add(sum));
+        if let Some(x) = inputs.iter().find(|x| x.rank() != 2 || Some(x.shape()[0]) != total) {
+            let expected = format!("[{}, width]", total.unwrap_or(usize::MAX));
+            return Err(Error::shape("attention over spans", expected, x.shape()));
+        }
+        let mut y = Tensor::zeros(&[query.shape()[0], query.last_dim()]);
+        let mut start = 0;
+        for Span { sequences, len, mask } in spans {
+            let rows = sequences * len;
+            let dims = self.checked(*sequences, [*len, *len], inputs.map(Tensor::last_dim))?;
+            let resolved = mask.resolve(*sequences, dims.n_heads, *len, *len)?;
+            let part = |x: &Tensor| x.rows(start, rows).view(&[*sequences, *len, x.last_dim()]);
+            inspect::attention(|| composed::probs(&dims, &part(query), &part(key), &resolved))?;
+            let width = query.last_dim();
+            let out = &mut y.make_mut()[start * width..(start + rows) * width];
+            if Fused::knows(&dims, &resolved, self.dropout) {
+                let places =
+                    inputs.map(|x| Place { first: start * x.last_dim(), batch: len * x.last_dim(), row: x.last_dim() });
+                Fused::new(dims, resolved, self.dropout).forward_into(inputs.map(Tensor::data), places, out, None);
+            } else {
+                let (part, _) =
+                    composed::attention(&dims, self.dropout, &part(query), &part(key), &part(value), &resolved)?;
+                out.copy_from_slice(part.data());
+            }
+            start += rows;
+        }
+        Ok(y)
     }
 
     /// Attention of new queries over the first `len` positions of a cache, which may have room for more; without gradients.

@@ -1,0 +1,127 @@
+//! Exact search over vectors that stand for anything: sentences, paragraphs, pictures.
+
+use std::borrow::Cow;
+
+use ndarray::{Array2, ArrayView2};
+
+use super::batch_search::search_rows;
+use super::similarity::unit;
+use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm};
+use crate::{Error, Result};
+
+/// Rows to be compared with queries by the cosine of their angle.
+///
+/// ```
+/// use loquat::embeddings::VectorIndex;
+/// use ndarray::array;
+///
+/// let index = VectorIndex::new(array![[1.0, 0.0], [0.0, 2.0], [3.0, 3.1]]);
+/// let best = index.search(array![[0.0, 1.0]].view(), 2)?;
+/// assert_eq!(best[0].iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 2]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct VectorIndex {
+    vectors: Array2<f32>,
+    inverse_norms: Vec<f32>,
+}
+
+impl VectorIndex {
+    /// Takes over the rows; copies them if they do not lie one after the other.
+    pub fn new(vectors: Array2<f32>) -> Self {
+        let vectors = if vectors.is_standard_layout() { vectors } else { vectors.as_standard_layout().to_owned() };
+        let inverse = |row: ndarray::ArrayView1<'_, f32>| {
+            let squares: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            if squares > 0.0 { (1.0 / squares.sqrt()) as f32 } else { 0.0 }
+        };
+        let inverse_norms = vectors.rows().into_iter().map(inverse).collect();
+        Self { vectors, inverse_norms }
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.vectors.nrows()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows.
+    pub fn vectors(&self) -> ArrayView2<'_, f32> {
+        self.vectors.view()
+    }
+
+    /// For each query the `k` rows with the largest cosine, exactly, best first; of equal ones the first. A row or query of zeros has
+    /// the cosine 0 with all.
+    ///
+    /// # Shapes
+    /// `queries: [queries, dimensions]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the widths differ.
+    pub fn search(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+        let dim = self.vectors.ncols();
+        if queries.ncols() != dim {
+            return Err(Error::shape("queries", format!("[queries, {dim}]"), queries.shape()));
+        }
+        let units: Vec<Vec<f32>> = queries.rows().into_iter().map(|query| unit(&query.to_vec())).collect();
+        let all = self.vectors.as_slice().expect("the rows lie one after the other");
+        Ok(search_rows(dim, &self.inverse_norms, &units, k, |rows| {
+            Cow::Borrowed(&all[rows.start * dim..rows.end * dim])
+        }))
+    }
+}
+
+/// The cosine of every row of `a` with every row of `b`; 0 with a row of zeros.
+///
+/// # Shapes
+/// `a: [m, dimensions]`, `b: [n, dimensions]` → `[m, n]`.
+///
+/// # Errors
+/// [`Error::Shape`] if the widths differ.
+pub fn cosine_similarities(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+    if a.ncols() != b.ncols() {
+        return Err(Error::shape("cosine similarities", format!("[rows, {}]", a.ncols()), b.shape()));
+    }
+    let units = |x: ArrayView2<'_, f32>| -> Vec<f32> { x.rows().into_iter().flat_map(|r| unit(&r.to_vec())).collect() };
+    let (m, n, k) = (a.nrows(), b.nrows(), a.ncols());
+    let (a, b) = (units(a), units(b));
+    let mut y = vec![0.0; m * n];
+    gemm(Mat::new(&a, m, k), Mat::transposed(&b, k, n), &mut y, Beta::Zero, Epilogue::default());
+    Ok(Array2::from_shape_vec((m, n), y).expect("a product has m rows of n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Rng;
+    use crate::tensor::Tensor;
+    use ndarray::{Ix2, array};
+
+    #[test]
+    fn the_search_is_exact() {
+        let mut rng = Rng::seed(1);
+        let corpus = Tensor::normal(&[1000, 19], 1.0, &mut rng).to_array::<Ix2>().unwrap();
+        let queries = Tensor::normal(&[5, 19], 1.0, &mut rng).to_array::<Ix2>().unwrap();
+        let scores = cosine_similarities(queries.view(), corpus.view()).unwrap();
+        let found = VectorIndex::new(corpus).search(queries.view(), 7).unwrap();
+        for (row, found) in scores.rows().into_iter().zip(found) {
+            let mut order: Vec<usize> = (0..1000).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), order[..7]);
+            assert!(found.iter().all(|&(i, score)| (score - row[i]).abs() < 1e-5));
+        }
+    }
+
+    #[test]
+    fn zeros_and_nothing_are_allowed_and_other_widths_are_not() {
+        let index = VectorIndex::new(array![[0.0, 0.0], [1.0, 1.0]]);
+        assert_eq!(index.search(array![[1.0, 0.0]].view(), 9).unwrap()[0].len(), 2);
+        assert!(index.search(array![[1.0]].view(), 1).is_err());
+        assert!(cosine_similarities(array![[1.0]].view(), array![[1.0, 2.0]].view()).is_err());
+        let empty = VectorIndex::new(Array2::zeros((0, 2)));
+        assert!(empty.is_empty() && empty.search(array![[1.0, 0.0]].view(), 3).unwrap()[0].is_empty());
+    }
+}

@@ -1,0 +1,399 @@
+//! From token ids to hidden states.
+
+use super::config::{Architecture, EncoderConfig, LayerNames, Names};
+use crate::checkpoint::Pretrained;
+use crate::error::{Error, Result};
+use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};
+use crate::ops::attention::Span;
+use crate::ops::matmul::WeightLayout;
+use crate::ops::{Activation, Attention, AttentionMask, inspect};
+use crate::tensor::{IdTensor, Tensor};
+
+/// Texts as a model reads them: what a tokenizer gives, all `[batch, seq_len]`.
+#[derive(Clone, Debug)]
+pub struct TextBatch {
+    /// The tokens.
+    pub input_ids: IdTensor,
+    /// 0 for padding, 1 for the rest; no padding if absent.
+    pub attention_mask: Option<IdTensor>,
+    /// Which text of a pair a token belongs to; 0 if absent.
+    pub token_type_ids: Option<IdTensor>,
+}
+
+impl TextBatch {
+    /// Tokens without padding, all of the first text.
+    pub fn new(input_ids: &IdTensor) -> Self {
+        Self { input_ids: input_ids.clone(), attention_mask: None, token_type_ids: None }
+    }
+
+    /// Says what is padding.
+    #[must_use]
+    pub fn attention_mask(self, attention_mask: &IdTensor) -> Self {
+        Self { attention_mask: Some(attention_mask.clone()), ..self }
+    }
+
+    /// Says which text of a pair each token belongs to.
+    #[must_use]
+    pub fn token_type_ids(self, token_type_ids: &IdTensor) -> Self {
+        Self { token_type_ids: Some(token_type_ids.clone()), ..self }
+    }
+}
+
+/// A vector for each token: its own, that of its position and that of its type, normalised.
+#[derive(Clone, Debug)]
+pub struct EncoderEmbeddings {
+    /// A vector for each token.
+    pub word_embeddings: Embedding,
+    /// A vector for each position.
+    pub position_embeddings: Embedding,
+    /// A vector for each type, where the architecture has types.
+    pub token_type_embeddings: Option<Embedding>,
+    /// Of the sum.
+    pub layer_norm: LayerNorm,
+    dropout: Dropout,
+    pad_position: Option<u32>,
+}
+
+crate::module!(EncoderEmbeddings {
+    word_embeddings = "word_embeddings",
+    position_embeddings = "position_embeddings",
+    token_type_embeddings = "token_type_embeddings",
+    layer_norm = "LayerNorm",
+});
+
+impl EncoderEmbeddings {
+    fn init(a: &Architecture, mut p: Parameters<'_>) -> Result<Self> {
+        let std = a.initializer_range;
+        let mut table = |name: &str, rows| Embedding::init(rows, a.d_model, std, p.at(name));
+        Ok(Self {
+            word_embeddings: table("word_embeddings", a.vocab_size)?,
+            position_embeddings: table("position_embeddings", a.max_positions)?,
+            token_type_embeddings: (a.token_types > 0)
+                .then(|| table("token_type_embeddings", a.token_types))
+                .transpose()?,
+            layer_norm: LayerNorm::init(a.d_model, a.eps, p.at("LayerNorm"))?,
+            dropout: Dropout::new(a.dropout),
+            pad_position: a.pad_position,
+        })
+    }
+
+    /// The position of each token; `sequences` are the lengths of those that `ids` consists of.
+    fn positions(&self, ids: &IdTensor, sequences: impl Iterator<Item = usize>) -> Result<IdTensor> {
+        let mut positions = Vec::with_capacity(ids.len());
+        let mut rest = ids.data();
+        for len in sequences {
+            let (sequence, behind) = rest.split_at(len);
+            rest = behind;
+            match self.pad_position {
+                None => positions.extend(0..len as u32),
+                Some(pad) => {
+                    let mut next = pad;
+                    positions.extend(sequence.iter().map(|&id| {
+                        next += u32::from(id != pad);
+                        if id == pad { pad } else { next }
+                    }));
+                }
+            }
+        }
+        IdTensor::new(positions, ids.shape())
+    }
+
+    /// `ids: […]` → `[…, C]`.
+    fn forward(&self, ids: &IdTensor, types: Option<&IdTensor>, positions: &IdTensor) -> Result<Tensor> {
+        let mut x = self.word_embeddings.forward(ids)?;
+        if let Some(table) = &self.token_type_embeddings {
+            x = match types {
+                Some(types) => x.add(&table.forward(types)?)?,
+                None => x.add(&table.forward(&IdTensor::new(vec![0], &[1])?)?)?,
+            };
+        }
+        let x = x.add(&self.position_embeddings.forward(positions)?)?;
+        self.dropout.forward(&self.layer_norm.forward(&x)?)
+    }
+}
+
+/// One layer. Its parts' names in a checkpoint are those of the architecture.
+#[derive(Clone, Debug)]
+pub struct EncoderBlock {
+    /// `[C, C]`
+    pub query: Linear,
+    /// `[C, C]`
+    pub key: Linear,
+    /// `[C, C]`
+    pub value: Linear,
+    /// `[C, C]`, from the heads' outputs side by side.
+    pub attention_output: Linear,
+    /// Of the sum with the attention.
+    pub attention_norm: LayerNorm,
+    /// `[d_ff, C]`
+    pub intermediate: Linear,
+    /// `[C, d_ff]`
+    pub output: Linear,
+    /// Of the sum with the feed-forward part.
+    pub norm: LayerNorm,
+    attention: Attention,
+    attention_dropout: Dropout,
+    dropout: Dropout,
+    activation: Activation,
+    names: &'static LayerNames,
+}
+
+impl Module for EncoderBlock {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        let n = self.names;
+        self.query.visit(&below(path, n.query), f);
+        self.key.visit(&below(path, n.key), f);
+        self.value.visit(&below(path, n.value), f);
+        self.attention_output.visit(&below(path, n.attention_output), f);
+        self.attention_norm.visit(&below(path, n.attention_norm), f);
+        self.intermediate.visit(&below(path, n.intermediate), f);
+        self.output.visit(&below(path, n.output), f);
+        self.norm.visit(&below(path, n.norm), f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        let n = self.names;
+        self.query.visit_mut(&below(path, n.query), f);
+        self.key.visit_mut(&below(path, n.key), f);
+        self.value.visit_mut(&below(path, n.value), f);
+        self.attention_output.visit_mut(&below(path, n.attention_output), f);
+        self.attention_norm.visit_mut(&below(path, n.attention_norm), f);
+        self.intermediate.visit_mut(&below(path, n.intermediate), f);
+        self.output.visit_mut(&below(path, n.output), f);
+        self.norm.visit_mut(&below(path, n.norm), f);
+    }
+}
+
+/// A linear layer as these models begin: normal weights, biases of zero.
+pub(super) fn linear(a: &Architecture, n_in: usize, n_out: usize, p: Parameters<'_>) -> Result<Linear> {
+    let weight = Init::Normal { std: a.initializer_range };
+    Linear::init_with(n_in, n_out, WeightLayout::OutIn, weight, Some(Init::Zeros), p)
+}
+
+/// What a layer's queries see.
+enum View<'a> {
+    /// `[B, T, C]` under one mask.
+    Batch(AttentionMask),
+    /// `[total, C]`, sequences one after the other.
+    Spans(&'a [Span]),
+}
+
+impl EncoderBlock {
+    fn init(a: &Architecture, mut p: Parameters<'_>) -> Result<Self> {
+        let (c, n) = (a.d_model, &a.names.layer);
+        Ok(Self {
+            query: linear(a, c, c, p.at(n.query))?,
+            key: linear(a, c, c, p.at(n.key))?,
+            value: linear(a, c, c, p.at(n.value))?,
+            attention_output: linear(a, c, c, p.at(n.attention_output))?,
+            attention_norm: LayerNorm::init(c, a.eps, p.at(n.attention_norm))?,
+            intermediate: linear(a, c, a.d_ff, p.at(n.intermediate))?,
+            output: linear(a, a.d_ff, c, p.at(n.output))?,
+            norm: LayerNorm::init(c, a.eps, p.at(n.norm))?,
+            attention: Attention::new(a.n_heads),
+            attention_dropout: Dropout::new(a.attention_dropout),
+            dropout: Dropout::new(a.dropout),
+            activation: a.activation,
+            names: n,
+        })
+    }
+
+    /// `x: […, C]`, and so the result.
+    fn forward(&self, x: &Tensor, view: &View<'_>) -> Result<Tensor> {
+        let dropout = self.attention_dropout.key().map(|key| (self.attention_dropout.p, key));
+        let attention = Attention { dropout, ..self.attention };
+        let (q, k, v) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        let y = match view {
+            View::Batch(mask) => attention.forward(&q, &k, &v, mask)?,
+            View::Spans(spans) => attention.forward_spans(&q, &k, &v, spans)?,
+        };
+        let y = self.dropout.forward(&self.attention_output.forward(&y)?)?;
+        let x = self.attention_norm.forward(&x.add(&y)?)?;
+        let y = self.intermediate.forward(&x)?.activate(self.activation); // […, d_ff]
+        let y = self.dropout.forward(&self.output.forward(&y)?)?;
+        self.norm.forward(&x.add(&y)?)
+    }
+}
+
+/// The body of BERT and its like. See the [module](super).
+#[derive(Clone, Debug)]
+pub struct TextEncoder {
+    /// Sizes and options.
+    pub config: EncoderConfig,
+    /// Below the layers.
+    pub embeddings: EncoderEmbeddings,
+    /// From the embeddings up.
+    pub layers: Vec<EncoderBlock>,
+    /// `[buckets, n_heads]`: what MPNet adds to the scores by distance.
+    pub relative_attention_bias: Option<Embedding>,
+    /// From the first token's hidden state to a summary of the sequence, through tanh, where the checkpoint has it.
+    pub pooler: Option<Linear>,
+    names: &'static Names,
+}
+
+const RELATIVE_BIAS: &str = "encoder.relative_attention_bias";
+const POOLER: &str = "pooler.dense";
+
+impl Module for TextEncoder {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.embeddings.visit(&below(path, "embeddings"), f);
+        self.layers.visit(&below(path, self.names.layers), f);
+        self.relative_attention_bias.visit(&below(path, RELATIVE_BIAS), f);
+        self.pooler.visit(&below(path, POOLER), f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.embeddings.visit_mut(&below(path, "embeddings"), f);
+        self.layers.visit_mut(&below(path, self.names.layers), f);
+        self.relative_attention_bias.visit_mut(&below(path, RELATIVE_BIAS), f);
+        self.pooler.visit_mut(&below(path, POOLER), f);
+    }
+}
+
+impl TextEncoder {
+    /// A model from random numbers or from a checkpoint, with or without a pooler.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes or options that cannot be; else as for [`Parameters::get`].
+    pub fn init<'a>(config: &EncoderConfig, pooler: bool, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        let a = config.architecture()?;
+        let mut p = p.into();
+        Ok(Self {
+            config: config.clone(),
+            embeddings: EncoderEmbeddings::init(&a, p.at("embeddings"))?,
+            layers: (0..a.n_layers)
+                .map(|i| EncoderBlock::init(&a, p.at(a.names.layers).at(i)))
+                .collect::<Result<_>>()?,
+            relative_attention_bias: a
+                .relative_buckets
+                .map(|buckets| Embedding::init(buckets, a.n_heads, a.initializer_range, p.at(RELATIVE_BIAS)))
+                .transpose()?,
+            pooler: pooler.then(|| linear(&a, a.d_model, a.d_model, p.at(POOLER))).transpose()?,
+            names: a.names,
+        })
+    }
+
+    /// The hidden states after the last layer.
+    ///
+    /// # Shapes
+    /// `[batch, seq_len]` → `[batch, seq_len, hidden_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Id`] for a token or type that has no row, [`Error::Argument`] for sequences that are too long, [`Error::Shape`] for a
+    /// mask or types of another shape.
+    pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
+        let (rows, seq_len) = batch.input_ids.batch_and_len()?;
+        if let Some(types) = batch.token_type_ids.as_ref().filter(|t| t.shape() != [rows, seq_len]) {
+            return Err(Error::shape("token_type_ids", format!("[{rows}, {seq_len}]"), types.shape()));
+        }
+        let mask = batch.attention_mask.as_ref().map_or(AttentionMask::none(), AttentionMask::padding);
+        let view = View::Batch(mask.and(&self.distances(seq_len)?));
+        let lengths = std::iter::repeat_n(seq_len, rows);
+        self.layers(&batch.input_ids, batch.token_type_ids.as_ref(), lengths, &view)
+    }
+
+    /// As [`TextEncoder::forward`] for sequences of any lengths, one after the other, without padding: what reads them fastest. Each
+    /// has the bits that it has alone. Without gradients.
+    ///
+    /// # Shapes
+    /// `input_ids: [total]`, where `lengths` sum to `total`; `token_type_ids` so too → `[total, hidden_size]`.
+    ///
+    /// # Errors
+    /// As there; [`Error::NoGradient`] outside [`no_grad`](crate::no_grad).
+    pub fn forward_ragged(
+        &self,
+        input_ids: &IdTensor,
+        token_type_ids: Option<&IdTensor>,
+        lengths: &[usize],
+    ) -> Result<Tensor> {
+        let total = lengths.iter().try_fold(0usize, |sum, &len| sum.checked_add(len));
+        for (what, ids) in [("input_ids", Some(input_ids)), ("token_type_ids", token_type_ids)] {
+            if let Some(ids) = ids.filter(|ids| Some(ids.len()) != total || ids.shape().len() != 1) {
+                return Err(Error::shape(what, format!("[{}]", total.unwrap_or(0)), ids.shape()));
+            }
+        }
+        let spans = lengths
+            .chunk_by(|a, b| a == b)
+            .map(|equal| Ok(Span { sequences: equal.len(), len: equal[0], mask: self.distances(equal[0])? }))
+            .collect::<Result<Vec<_>>>()?;
+        self.layers(input_ids, token_type_ids, lengths.iter().copied(), &View::Spans(&spans))
+    }
+
+    fn layers(
+        &self,
+        ids: &IdTensor,
+        types: Option<&IdTensor>,
+        lengths: impl Iterator<Item = usize> + Clone,
+        view: &View<'_>,
+    ) -> Result<Tensor> {
+        let limit = self.config.max_seq_len();
+        if let Some(len) = lengths.clone().find(|&len| len > limit) {
+            return Err(Error::argument("input_ids", format!("at most {limit} tokens"), len));
+        }
+        let positions = self.embeddings.positions(ids, lengths)?;
+        let mut x = self.embeddings.forward(ids, types, &positions)?;
+        inspect::hidden("embeddings", &x);
+        for (i, block) in self.layers.iter().enumerate() {
+            x = inspect::layer(self.names.layers, i, || block.forward(&x, view))?;
+        }
+        Ok(x)
+    }
+
+    /// The pooler's summary of each sequence: the first token's hidden state through a layer and tanh.
+    ///
+    /// # Shapes
+    /// `hidden_states: [batch, seq_len, hidden_size]` → `[batch, hidden_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no pooler; [`Error::Shape`] if the shapes do not fit.
+    pub fn pool(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        match &self.pooler {
+            Some(pooler) => Ok(pooler.forward(&first_token(hidden_states)?)?.tanh()),
+            None => Err(Error::argument("pooler", "a checkpoint with one", "none")),
+        }
+    }
+
+    /// What the scores of `seq_len` queries and as many keys get by their distance.
+    fn distances(&self, seq_len: usize) -> Result<AttentionMask> {
+        let Some(table) = &self.relative_attention_bias else { return Ok(AttentionMask::none()) };
+        if seq_len > self.config.max_seq_len() {
+            return Ok(AttentionMask::none()); // refused a moment later
+        }
+        let buckets: Vec<u32> = (1 - seq_len as isize..seq_len as isize).map(|d| bucket(d, 32)).collect();
+        let rows = (0..seq_len).flat_map(|query| &buckets[seq_len - 1 - query..][..seq_len]).copied();
+        let rows = IdTensor::new(rows.collect::<Vec<_>>(), &[seq_len, seq_len])?;
+        let bias = table.forward(&rows)?.permute(&[2, 0, 1])?; // [H, T, T]
+        let heads = bias.shape()[0];
+        Ok(AttentionMask::additive(&bias.reshape(&[1, heads, seq_len, seq_len])?))
+    }
+}
+
+/// `[B, T, C]` → `[B, C]`
+pub(super) fn first_token(hidden_states: &Tensor) -> Result<Tensor> {
+    match *hidden_states.shape() {
+        [batch, len, width] if len > 0 => hidden_states.narrow(1, 0, 1)?.reshape(&[batch, width]),
+        _ => Err(Error::shape("hidden_states", "[batch, at least 1, hidden_size]", hidden_states.shape())),
+    }
+}
+
+/// The bucket of a key `distance` behind its query: half of them for each direction; of a half, half for small distances one by one and
+/// the rest for larger ones on a scale of logarithms up to 128 (T5 and MPNet, in the arithmetic of the reference).
+fn bucket(distance: isize, buckets: u32) -> u32 {
+    let half = buckets / 2;
+    let (exact, n) = (half / 2, distance.unsigned_abs() as u32);
+    let within = if n < exact {
+        n
+    } else {
+        let log = (n as f32 / exact as f32).ln() / (128.0 / f64::from(exact)).ln() as f32;
+        (exact + (log * (half - exact) as f32) as u32).min(half - 1)
+    };
+    if distance > 0 { half + within } else { within }
+}
+
+impl Pretrained for TextEncoder {
+    fn config_json(&self) -> serde_json::Value {
+        let mut json = self.config.to_json();
+        json["architectures"] = serde_json::json!([format!("{}Model", self.names.class)]);
+        json
+    }
+}

@@ -1,0 +1,133 @@
+//! The configuration of DistilBERT, and the names in its checkpoints.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::{Architecture, HeadOptions, LayerNames, MlmNames, Names, activation, config_error, refuse};
+use crate::error::Result;
+use crate::ops::Activation;
+
+/// Hugging Face's `config.json`, key by key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DistilBertConfig {
+    /// Always `"distilbert"`.
+    pub model_type: String,
+    /// The number of token ids.
+    pub vocab_size: usize,
+    /// Rows of the table of positions.
+    pub max_position_embeddings: usize,
+    /// Whether the table of positions began as sines; it is in the checkpoint either way, and a fresh one is random.
+    pub sinusoidal_pos_embds: bool,
+    /// The number of layers.
+    pub n_layers: usize,
+    /// Attention heads of each.
+    pub n_heads: usize,
+    /// Width.
+    pub dim: usize,
+    /// Width inside the feed-forward part.
+    pub hidden_dim: usize,
+    /// Dropout after each part, in `[0, 1)`.
+    pub dropout: f64,
+    /// Dropout of the attention probabilities, in `[0, 1)`.
+    pub attention_dropout: f64,
+    /// `"gelu"` (by erf), `"gelu_new"` (by tanh), `"relu"` or `"silu"`.
+    pub activation: String,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Dropout in the head that answers questions.
+    pub qa_dropout: f64,
+    /// Dropout in the head that classifies sequences.
+    pub seq_classif_dropout: f64,
+    /// The token that fills short rows.
+    pub pad_token_id: Option<u32>,
+    /// Whether the last layer of the head for masked tokens is the token table.
+    pub tie_word_embeddings: bool,
+    /// Every other key of the file, kept as it is.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for DistilBertConfig {
+    /// `distilbert-base-uncased`, 66 million parameters.
+    fn default() -> Self {
+        Self {
+            model_type: "distilbert".into(),
+            vocab_size: 30522,
+            max_position_embeddings: 512,
+            sinusoidal_pos_embds: false,
+            n_layers: 6,
+            n_heads: 12,
+            dim: 768,
+            hidden_dim: 3072,
+            dropout: 0.1,
+            attention_dropout: 0.1,
+            activation: "gelu".into(),
+            initializer_range: 0.02,
+            qa_dropout: 0.1,
+            seq_classif_dropout: 0.2,
+            pad_token_id: Some(0),
+            tie_word_embeddings: true,
+            other: serde_json::Map::new(),
+        }
+    }
+}
+
+impl DistilBertConfig {
+    pub(super) fn architecture(&self) -> Result<Architecture> {
+        if self.model_type != "distilbert" {
+            return Err(config_error("model_type", "distilbert", &self.model_type));
+        }
+        refuse(&self.other)?;
+        let function = activation("activation", &self.activation)?;
+        Ok(Architecture {
+            names: &NAMES,
+            vocab_size: self.vocab_size,
+            d_model: self.dim,
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            d_ff: self.hidden_dim,
+            max_positions: self.max_position_embeddings,
+            token_types: 0,
+            relative_buckets: None,
+            pad_position: None,
+            activation: function,
+            eps: 1e-12,
+            initializer_range: self.initializer_range as f32,
+            dropout: self.dropout as f32,
+            attention_dropout: self.attention_dropout as f32,
+            tie_word_embeddings: self.tie_word_embeddings,
+            heads: HeadOptions {
+                mlm_activation: function,
+                pooled_activation: Activation::Relu,
+                dropout_first: false,
+                sequence_dropout: self.seq_classif_dropout as f32,
+                token_dropout: self.dropout as f32,
+                span_dropout: self.qa_dropout as f32,
+            },
+        })
+    }
+}
+
+static NAMES: Names = Names {
+    class: "DistilBert",
+    prefix: "distilbert",
+    layers: "transformer.layer",
+    layer: LayerNames {
+        query: "attention.q_lin",
+        key: "attention.k_lin",
+        value: "attention.v_lin",
+        attention_output: "attention.out_lin",
+        attention_norm: "sa_layer_norm",
+        intermediate: "ffn.lin1",
+        output: "ffn.lin2",
+        norm: "output_layer_norm",
+    },
+    mlm: MlmNames {
+        dense: "vocab_transform",
+        norm: "vocab_layer_norm",
+        decoder: "vocab_projector",
+        bias: "vocab_projector.bias",
+    },
+    pooled: "pre_classifier",
+    classifier: "classifier",
+};

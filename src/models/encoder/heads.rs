@@ -1,0 +1,320 @@
+//! What is put on top of an encoder: guesses for masked tokens, classes of texts and of tokens, answers.
+
+use super::body::{TextBatch, TextEncoder, first_token, linear};
+use super::config::{Architecture, EncoderConfig, MlmNames};
+use crate::checkpoint::Pretrained;
+use crate::error::{Error, Result};
+use crate::nn::{Dropout, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};
+use crate::ops::Activation;
+use crate::ops::matmul::{WeightLayout, linear as product};
+use crate::random::Rng;
+use crate::tensor::Tensor;
+
+/// A head: layers on top of a [`TextEncoder`], with the names that each architecture gives them.
+pub trait Head: Module + Sized {
+    /// The end of its class's name in `transformers`.
+    const CLASS: &'static str;
+
+    /// The layers for a body of this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration does not say what is needed; else as for [`Parameters::get`].
+    fn init(config: &EncoderConfig, p: Parameters<'_>) -> Result<Self>;
+}
+
+/// An encoder and a head.
+#[derive(Clone, Debug)]
+pub struct WithHead<H> {
+    /// The body, without pooler.
+    pub encoder: TextEncoder,
+    /// The head.
+    pub head: H,
+    prefix: &'static str,
+    class: &'static str,
+}
+
+/// Guesses the tokens behind a mask: `BertForMaskedLM` and its like.
+pub type EncoderForMaskedLm = WithHead<MaskedLmHead>;
+/// Tells classes of texts, or of pairs, apart: `BertForSequenceClassification` and its like.
+pub type EncoderForSequenceClassification = WithHead<SequenceClassifierHead>;
+/// Tells classes of tokens apart: `BertForTokenClassification` and its like.
+pub type EncoderForTokenClassification = WithHead<ClassifierHead>;
+/// Finds where in a text an answer begins and ends: `BertForQuestionAnswering` and its like.
+pub type EncoderForQuestionAnswering = WithHead<SpanHead>;
+
+impl<H: Head> Module for WithHead<H> {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.encoder.visit(&below(path, self.prefix), f);
+        self.head.visit(path, f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.encoder.visit_mut(&below(path, self.prefix), f);
+        self.head.visit_mut(path, f);
+    }
+}
+
+impl<H: Head> Pretrained for WithHead<H> {
+    fn config_json(&self) -> serde_json::Value {
+        let mut json = self.encoder.config.to_json();
+        json["architectures"] = serde_json::json!([format!("{}{}", self.class, H::CLASS)]);
+        json
+    }
+}
+
+impl<H: Head> WithHead<H> {
+    /// Body and head from random numbers or from a checkpoint.
+    ///
+    /// # Errors
+    /// As for [`TextEncoder::init`] and [`Head::init`].
+    pub fn init<'a>(config: &EncoderConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        let mut p = p.into();
+        let names = config.architecture()?.names;
+        let encoder = TextEncoder::init(config, false, p.at(names.prefix))?;
+        Ok(Self { encoder, head: H::init(config, p)?, prefix: names.prefix, class: names.class })
+    }
+
+    /// A fresh head on a body that has been trained: how fine-tuning begins. The labels are those of the body's configuration.
+    ///
+    /// # Errors
+    /// As for [`Head::init`].
+    pub fn on(mut encoder: TextEncoder, rng: &mut Rng) -> Result<Self> {
+        let names = encoder.config.architecture()?.names;
+        let head = H::init(&encoder.config, Parameters::from(rng))?;
+        encoder.pooler = None;
+        Ok(Self { encoder, head, prefix: names.prefix, class: names.class })
+    }
+
+    /// Sizes, options and labels.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.encoder.config
+    }
+}
+
+/// The layers of a [`EncoderForMaskedLm`]: one more of the encoder's width, a norm, and the token table read backwards.
+#[derive(Clone, Debug)]
+pub struct MaskedLmHead {
+    /// `[C, C]`
+    pub dense: Linear,
+    /// Behind the non-linearity.
+    pub layer_norm: LayerNorm,
+    /// The last layer's weight `[vocab_size, C]`, if it is not the token table.
+    pub decoder: Option<Parameter>,
+    /// The last layer's bias, `[vocab_size]`.
+    pub bias: Parameter,
+    activation: Activation,
+    names: &'static MlmNames,
+}
+
+/// A last layer of its own has its bias at itself; otherwise the head has it.
+fn bias_name(names: &MlmNames, tied: bool) -> String {
+    if tied { names.bias.to_string() } else { format!("{}.bias", names.decoder) }
+}
+
+impl Module for MaskedLmHead {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.dense.visit(&below(path, self.names.dense), f);
+        self.layer_norm.visit(&below(path, self.names.norm), f);
+        self.decoder.visit(&below(&below(path, self.names.decoder), "weight"), f);
+        self.bias.visit(&below(path, &bias_name(self.names, self.decoder.is_none())), f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.dense.visit_mut(&below(path, self.names.dense), f);
+        self.layer_norm.visit_mut(&below(path, self.names.norm), f);
+        self.decoder.visit_mut(&below(&below(path, self.names.decoder), "weight"), f);
+        self.bias.visit_mut(&below(path, &bias_name(self.names, self.decoder.is_none())), f);
+    }
+}
+
+impl Head for MaskedLmHead {
+    const CLASS: &'static str = "ForMaskedLM";
+
+    fn init(config: &EncoderConfig, mut p: Parameters<'_>) -> Result<Self> {
+        let a = config.architecture()?;
+        let names = &a.names.mlm;
+        let shape = [a.vocab_size, a.d_model];
+        let weight = Init::Normal { std: a.initializer_range };
+        Ok(Self {
+            dense: linear(&a, a.d_model, a.d_model, p.at(names.dense))?,
+            layer_norm: LayerNorm::init(a.d_model, a.eps, p.at(names.norm))?,
+            decoder: (!a.tie_word_embeddings)
+                .then(|| p.at(names.decoder).get_weight("weight", &shape, weight))
+                .transpose()?,
+            bias: p.get(&bias_name(names, a.tie_word_embeddings), &[a.vocab_size], Init::Zeros)?,
+            activation: a.heads.mlm_activation,
+            names,
+        })
+    }
+}
+
+impl EncoderForMaskedLm {
+    /// The logits of the token at each position.
+    ///
+    /// # Shapes
+    /// `[batch, seq_len]` → `[batch, seq_len, vocab_size]`.
+    ///
+    /// # Errors
+    /// As for [`TextEncoder::forward`].
+    pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
+        self.logits(&self.encoder.forward(batch)?)
+    }
+
+    /// The logits that hidden states mean: those of all positions, or of the masked ones only, which is much less work.
+    ///
+    /// # Shapes
+    /// `hidden_states: […, hidden_size]` → `[…, vocab_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit.
+    pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        let head = &self.head;
+        let x = head.layer_norm.forward(&head.dense.forward(hidden_states)?.activate(head.activation))?;
+        match &head.decoder {
+            Some(weight) => product(&x, weight.weight(), Some(head.bias.tensor()), WeightLayout::OutIn),
+            None => self.encoder.embeddings.word_embeddings.logits(&x)?.add(head.bias.tensor()),
+        }
+    }
+}
+
+/// The two layers of a [`EncoderForSequenceClassification`], for the hidden state of the first token.
+#[derive(Clone, Debug)]
+pub struct SequenceClassifierHead {
+    /// `[C, C]`; BERT's pooler.
+    pub dense: Linear,
+    /// `[labels, C]`
+    pub out: Linear,
+    activation: Activation,
+    dropout: Dropout,
+    dropout_first: bool,
+    names: [&'static str; 2],
+}
+
+impl Module for SequenceClassifierHead {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.dense.visit(&below(path, self.names[0]), f);
+        self.out.visit(&below(path, self.names[1]), f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.dense.visit_mut(&below(path, self.names[0]), f);
+        self.out.visit_mut(&below(path, self.names[1]), f);
+    }
+}
+
+impl Head for SequenceClassifierHead {
+    const CLASS: &'static str = "ForSequenceClassification";
+
+    fn init(config: &EncoderConfig, mut p: Parameters<'_>) -> Result<Self> {
+        let a = config.architecture()?;
+        let names = [a.names.pooled, a.names.classifier];
+        Ok(Self {
+            dense: linear(&a, a.d_model, a.d_model, p.at(names[0]))?,
+            out: linear(&a, a.d_model, config.labels()?.len(), p.at(names[1]))?,
+            activation: a.heads.pooled_activation,
+            dropout: Dropout::new(a.heads.sequence_dropout),
+            dropout_first: a.heads.dropout_first,
+            names,
+        })
+    }
+}
+
+impl EncoderForSequenceClassification {
+    /// The logits of each text's classes.
+    ///
+    /// # Shapes
+    /// `[batch, seq_len]` → `[batch, labels]`.
+    ///
+    /// # Errors
+    /// As for [`TextEncoder::forward`].
+    pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
+        self.logits(&first_token(&self.encoder.forward(batch)?)?)
+    }
+
+    /// The logits that the first token's hidden state means.
+    ///
+    /// # Shapes
+    /// `first: [batch, hidden_size]` → `[batch, labels]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it does not fit.
+    pub fn logits(&self, first: &Tensor) -> Result<Tensor> {
+        let head = &self.head;
+        let x = if head.dropout_first { head.dropout.forward(first)? } else { first.clone() };
+        let x = head.dense.forward(&x)?.activate(head.activation);
+        head.out.forward(&head.dropout.forward(&x)?)
+    }
+}
+
+/// The layer of a [`EncoderForTokenClassification`], for every hidden state.
+#[derive(Clone, Debug)]
+pub struct ClassifierHead {
+    /// `[labels, C]`
+    pub classifier: Linear,
+    dropout: Dropout,
+}
+
+crate::module!(ClassifierHead { classifier });
+
+impl Head for ClassifierHead {
+    const CLASS: &'static str = "ForTokenClassification";
+
+    fn init(config: &EncoderConfig, mut p: Parameters<'_>) -> Result<Self> {
+        let a = config.architecture()?;
+        let dropout = Dropout::new(a.heads.token_dropout);
+        Ok(Self { classifier: linear(&a, a.d_model, config.labels()?.len(), p.at("classifier"))?, dropout })
+    }
+}
+
+impl EncoderForTokenClassification {
+    /// The logits of each token's classes.
+    ///
+    /// # Shapes
+    /// `[batch, seq_len]` → `[batch, seq_len, labels]`.
+    ///
+    /// # Errors
+    /// As for [`TextEncoder::forward`].
+    pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
+        let x = self.encoder.forward(batch)?;
+        self.head.classifier.forward(&self.head.dropout.forward(&x)?)
+    }
+}
+
+/// The layer of a [`EncoderForQuestionAnswering`].
+#[derive(Clone, Debug)]
+pub struct SpanHead {
+    /// `[2, C]`: begin and end.
+    pub qa_outputs: Linear,
+    dropout: Dropout,
+}
+
+crate::module!(SpanHead { qa_outputs });
+
+impl Head for SpanHead {
+    const CLASS: &'static str = "ForQuestionAnswering";
+
+    fn init(config: &EncoderConfig, mut p: Parameters<'_>) -> Result<Self> {
+        let a: Architecture = config.architecture()?;
+        let dropout = Dropout::new(a.heads.span_dropout);
+        Ok(Self { qa_outputs: linear(&a, a.d_model, 2, p.at("qa_outputs"))?, dropout })
+    }
+}
+
+impl EncoderForQuestionAnswering {
+    /// The logits of the answer's first and last token.
+    ///
+    /// # Shapes
+    /// `[batch, seq_len]` → twice `[batch, seq_len]`.
+    ///
+    /// # Errors
+    /// As for [`TextEncoder::forward`].
+    pub fn forward(&self, batch: &TextBatch) -> Result<(Tensor, Tensor)> {
+        let x = self.encoder.forward(batch)?;
+        let logits = self.head.qa_outputs.forward(&self.head.dropout.forward(&x)?)?; // [B, T, 2]
+        let shape = &logits.shape()[..2].to_vec();
+        match &logits.split(2, -1)?[..] {
+            [start, end] => Ok((start.reshape(shape)?, end.reshape(shape)?)),
+            _ => Err(Error::shape("qa_outputs", "[batch, seq_len, 2]", logits.shape())),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Folders: `config.json` and `model.safetensors`, as `transformers` writes and wrote them.
+
+use std::path::Path;
+
+use super::body::TextEncoder;
+use super::config::{EncoderConfig, Names};
+use super::heads::{Head, WithHead};
+use crate::checkpoint::{Checkpoint, Loader};
+use crate::error::Result;
+use crate::models::auto::read_config;
+
+/// Beginnings of the names of heads: what a model does not ask for of them, it does not need. Of the body, every name must fit.
+const HEADS: [&str; 6] = ["cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "qa_outputs."];
+
+impl TextEncoder {
+    /// Opens the body of a folder, whether there is a head on it or not; with the pooler if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for an architecture or option that is not known;
+    /// [`Error::Load`](crate::Error::Load) with every tensor that does not fit; [`Error::Format`](crate::Error::Format) or
+    /// [`Error::Io`](crate::Error::Io) for files that cannot be read.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let (config, checkpoint) = read(folder.as_ref())?;
+        let names = config.architecture()?.names;
+        let pooler = [String::new(), format!("{}.", names.prefix)]
+            .iter()
+            .any(|prefix| checkpoint.tensor(&format!("{prefix}pooler.dense.weight")).is_some());
+        loader(&checkpoint, names).load(|p| Self::init(&config, pooler, p))
+    }
+}
+
+impl<H: Head> WithHead<H> {
+    /// Opens a folder whose checkpoint has this head.
+    ///
+    /// # Errors
+    /// As for [`TextEncoder::open`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let (config, checkpoint) = read(folder.as_ref())?;
+        let names = config.architecture()?.names;
+        let mut loader = loader(&checkpoint, names);
+        let decoder_bias = format!("{}.bias", names.mlm.decoder);
+        let tied = config.architecture()?.tie_word_embeddings;
+        if tied || checkpoint.tensor(&decoder_bias).is_none() {
+            loader = loader.tie(&decoder_bias, names.mlm.bias);
+        }
+        if tied {
+            let table = format!("{}.embeddings.word_embeddings.weight", names.prefix);
+            loader = loader.tie(&format!("{}.weight", names.mlm.decoder), &table);
+        }
+        loader.load(|p| Self::init(&config, p))
+    }
+}
+
+fn read(folder: &Path) -> Result<(EncoderConfig, Checkpoint)> {
+    Ok((EncoderConfig::from_json(&read_config(folder)?)?, Checkpoint::open(folder)?))
+}
+
+fn loader<'c>(checkpoint: &'c Checkpoint, names: &'static Names) -> Loader<'c> {
+    let mut loader = checkpoint.loader().optional_prefix(&format!("{}.", names.prefix)).ignore(move |name| {
+        let inner = name.strip_prefix(names.prefix).map_or(name, |inner| inner.trim_start_matches('.'));
+        HEADS.iter().any(|head| name.starts_with(head))
+            || inner.starts_with("pooler.")
+            || inner == "embeddings.position_ids"
+            || inner == "embeddings.token_type_ids"
+    });
+    // The names of TensorFlow's checkpoints live on in those that were converted early.
+    for (ours, theirs) in [("weight", "gamma"), ("bias", "beta")] {
+        if checkpoint.names().any(|name| name.ends_with(&format!("LayerNorm.{theirs}"))) {
+            loader = loader.rename(&format!("LayerNorm.{ours}"), &format!("LayerNorm.{theirs}"));
+        }
+    }
+    loader
+}

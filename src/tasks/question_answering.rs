@@ -1,0 +1,103 @@
+//! Where in a text the answer to a question stands.
+
+use std::path::Path;
+
+use super::ragged::{hidden_states, softmax};
+use crate::error::Result;
+use crate::models::encoder::EncoderForQuestionAnswering;
+use crate::tensor::no_grad;
+use crate::text::{EncodeOptions, Tokenizer, Truncation, TruncationStrategy};
+
+/// A part of a text that answers a question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The part.
+    pub text: String,
+    /// The bytes of the text that it is.
+    pub range: std::ops::Range<usize>,
+    /// The product of the probabilities that it begins and that it ends there.
+    pub score: f32,
+}
+
+/// Answers questions out of a text, with an encoder and its head for that.
+///
+/// ```no_run
+/// use loquat::tasks::QuestionAnswering;
+///
+/// let reader = QuestionAnswering::open("models/distilbert-base-cased-distilled-squad")?;
+/// let answers = reader.answer("Who wrote it?", "The letter was written by Ada.", 1)?;
+/// println!("{}", answers[0].text);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct QuestionAnswering {
+    model: EncoderForQuestionAnswering,
+    tokenizer: Tokenizer,
+    max_answer_len: usize,
+}
+
+/// Tokens of a window, and those that it shares with the window before: what `transformers` takes.
+const WINDOW: usize = 384;
+const STRIDE: usize = 128;
+
+impl QuestionAnswering {
+    /// Opens a folder with an encoder, the head that finds answers, and a tokenizer.
+    ///
+    /// # Errors
+    /// As for [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let tokenizer = Tokenizer::open(&folder)?;
+        Ok(Self { model: EncoderForQuestionAnswering::open(folder)?, tokenizer, max_answer_len: 15 })
+    }
+
+    /// The largest number of tokens in an answer; 15 at first.
+    #[must_use]
+    pub fn max_answer_len(mut self, tokens: usize) -> Self {
+        self.max_answer_len = tokens.max(1);
+        self
+    }
+
+    /// The `k` best answers, best first. A long text is read in windows that overlap.
+    ///
+    /// # Errors
+    /// What the tokenizer cannot encode; [`Error::Argument`](crate::Error::Argument) for a question that leaves no room for the text.
+    pub fn answer(&self, question: &str, text: &str, k: usize) -> Result<Vec<Answer>> {
+        let window = WINDOW.min(self.model.config().max_seq_len());
+        let stride = STRIDE.min(window / 2);
+        // The stride must fit what the question leaves.
+        let question_len = self.tokenizer.encode_without_special(question)?.len();
+        let stride = stride.min(window.saturating_sub(question_len + 4) / 2);
+        let truncation = Truncation::new(window).stride(stride).strategy(TruncationStrategy::OnlySecond);
+        let mut first =
+            self.tokenizer.encode_with((question, text), &EncodeOptions::default().truncation(truncation))?;
+        let mut windows = std::mem::take(&mut first.overflowing);
+        windows.insert(0, first);
+        let mut answers: Vec<Answer> = Vec::new();
+        hidden_states(&self.model.encoder, &windows, |i, hidden| {
+            let window = &windows[i];
+            let logits = no_grad(|| self.model.head.qa_outputs.forward(hidden))?; // [tokens, 2]
+            let column = |c: usize| {
+                let masked = |i: usize| match window.sequence_ids[i] {
+                    Some(1) => logits.data()[2 * i + c],
+                    _ => f32::NEG_INFINITY,
+                };
+                softmax(&(0..window.len()).map(masked).collect::<Vec<_>>())
+            };
+            let (begins, ends) = (column(0), column(1));
+            for (b, begin) in begins.iter().enumerate().filter(|(_, p)| **p > 0.0) {
+                let last = (b + self.max_answer_len).min(window.len());
+                let Some(e) = (b..last).reduce(|a, e| if ends[e] > ends[a] { e } else { a }) else { continue };
+                let range = window.offsets[b].0..window.offsets[e].1;
+                let Some(part) = text.get(range.clone()) else { continue };
+                answers.push(Answer { text: part.to_string(), range, score: begin * ends[e] });
+            }
+            Ok(())
+        })?;
+        answers.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.range.start.cmp(&b.range.start)));
+        // Windows overlap: the same words are one answer.
+        let mut seen = std::collections::BTreeSet::new();
+        answers.retain(|answer| seen.insert((answer.range.start, answer.range.end)));
+        answers.truncate(k);
+        Ok(answers)
+    }
+}

@@ -1,0 +1,65 @@
+//! Many texts through an encoder, without padding: what every task over encoders shares.
+
+use crate::error::Result;
+use crate::models::encoder::TextEncoder;
+use crate::tensor::{IdTensor, Tensor, no_grad};
+use crate::text::Encoding;
+
+/// Tokens that are read at once: enough to keep the products busy, few enough that activations stay in the caches.
+const TOKENS: usize = 2048;
+
+/// Calls `each` with the number of every text that has tokens and its hidden states `[tokens, hidden_size]`.
+///
+/// Texts are read in the order of their lengths, several at once, one after the other in memory; each has the bits that it has alone.
+pub(super) fn hidden_states(
+    encoder: &TextEncoder,
+    encodings: &[Encoding],
+    mut each: impl FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let mut order: Vec<usize> = (0..encodings.len()).filter(|&i| !encodings[i].is_empty()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(encodings[i].len()));
+    let mut rest = order.as_slice();
+    while let Some(&longest) = rest.first() {
+        let mut total = encodings[longest].len();
+        let fits = rest[1..].iter().take_while(|&&i| {
+            total += encodings[i].len();
+            total <= TOKENS
+        });
+        let (batch, behind) = rest.split_at(1 + fits.count());
+        rest = behind;
+        let gather = |list: fn(&Encoding) -> &[u32]| {
+            let all: Vec<u32> = batch.iter().flat_map(|&i| list(&encodings[i])).copied().collect();
+            let len = all.len();
+            IdTensor::new(all, &[len])
+        };
+        let (ids, types) = (gather(|e| &e.input_ids)?, gather(|e| &e.token_type_ids)?);
+        let lengths: Vec<usize> = batch.iter().map(|&i| encodings[i].len()).collect();
+        let hidden = no_grad(|| encoder.forward_ragged(&ids, Some(&types), &lengths))?;
+        let mut start = 0;
+        for (&i, len) in batch.iter().zip(lengths) {
+            each(i, &hidden.rows(start, len))?;
+            start += len;
+        }
+    }
+    Ok(())
+}
+
+/// `exp` of each logit over their sum.
+pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.into_iter().map(|x| (x / sum) as f32).collect()
+}
+
+/// The `k` largest with their places, largest first; of equal ones the first.
+pub(super) fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
+    let mut all: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
+    let better = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if k < all.len() {
+        all.select_nth_unstable_by(k, better);
+        all.truncate(k);
+    }
+    all.sort_unstable_by(better);
+    all
+}
