@@ -4,7 +4,7 @@
 //! starts at 1. With `δ = x·y + b_x + b_y − target`
 //!
 //! ```text
-//! loss = ½ weight δ²      t_x = α weight δ y       dx = −t_x / √s_x       ds_x = t_x²      (and the same for y)
+//! loss = ½ weight δ²      t_x = α weight δ y       x ← x − t_x / √s_x       s_x ← s_x + t_x²      (and the same for y)
 //! ```
 //!
 //! where the vector that a bias is multiplied with is 1. As in the original `glove.c`, the learning rate α is inside of
@@ -17,23 +17,31 @@ pub const fn row_len(dim: usize) -> usize {
     2 * (dim + 1)
 }
 
-/// One step: writes what is to be added to the rows `x` and `y` into `dx` and `dy`; the loss.
+/// One step: moves the rows `x` and `y`; the loss before it.
 ///
 /// # Panics
-/// If the four rows are not `row_len(dim)` long.
-pub fn adagrad_pair(
-    dim: usize,
-    x: &mut [f32],
-    y: &mut [f32],
-    target: f32,
-    weight: f32,
-    alpha: f32,
-    dx: &mut [f32],
-    dy: &mut [f32],
-) -> f32 {
+/// If the rows are not `row_len(dim)` long.
+pub fn adagrad_pair(dim: usize, x: &mut [f32], y: &mut [f32], target: f32, weight: f32, alpha: f32) -> f32 {
     let len = row_len(dim);
-    assert!([x.len(), y.len(), dx.len(), dy.len()] == [len; 4], "adagrad_pair: rows are not row_len(dim) long");
-    dispatch(Pair { n: dim + 1, x, y, target, weight, alpha, dx, dy })
+    assert!([x.len(), y.len()] == [len; 2], "adagrad_pair: rows are not row_len(dim) long");
+    dispatch(Pair { n: dim, x, y, target, weight, alpha })
+}
+
+/// Asks the memory for a row that will be wanted soon.
+pub fn prefetch_row(row: &[f32]) {
+    dispatch(Prefetch(row));
+}
+
+struct Prefetch<'a>(&'a [f32]);
+
+impl SimdOp for Prefetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        self.0.iter().step_by(16).for_each(|x| isa.prefetch(x));
+        self.0.last().into_iter().for_each(|x| isa.prefetch(x));
+    }
 }
 
 struct Pair<'a> {
@@ -43,8 +51,6 @@ struct Pair<'a> {
     target: f32,
     weight: f32,
     alpha: f32,
-    dx: &'a mut [f32],
-    dy: &'a mut [f32],
 }
 
 impl SimdOp for Pair<'_> {
@@ -53,11 +59,8 @@ impl SimdOp for Pair<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> f32 {
         let n = self.n;
-        // Each bias multiplies a 1 in the other row; with that in place the biases are ordinary numbers below.
-        let biases = self.x[n - 1] + self.y[n - 1];
-        (self.x[n - 1], self.y[n - 1]) = (1.0, 1.0);
-        let (x, sx) = self.x.split_at(n);
-        let (y, sy) = self.y.split_at(n);
+        let (x, sx) = self.x.split_at_mut(n + 1);
+        let (y, sy) = self.y.split_at_mut(n + 1);
         let mut sums = [isa.zero(); 2];
         let mut i = 0;
         while i + 2 * I::LANES <= n {
@@ -68,32 +71,37 @@ impl SimdOp for Pair<'_> {
             i += 2 * I::LANES;
         }
         while i < n {
-            sums[0] = isa.mul_add(isa.load_partial(&x[i..]), isa.load_partial(&y[i..]), sums[0]);
+            sums[0] = isa.mul_add(isa.load_partial(&x[i..n]), isa.load_partial(&y[i..n]), sums[0]);
             i += I::LANES;
         }
-        // The last place added 1 · 1.
-        let delta = isa.reduce_sum(isa.add(sums[0], sums[1])) - 1.0 + biases - self.target;
-        let step = isa.splat(self.alpha * self.weight * delta);
-        let (dx, dsx) = self.dx.split_at_mut(n);
-        let (dy, dsy) = self.dy.split_at_mut(n);
+        let delta = isa.reduce_sum(isa.add(sums[0], sums[1])) + x[n] + y[n] - self.target;
+        let rate = self.alpha * self.weight * delta;
+        let step = isa.splat(rate);
         let mut i = 0;
         while i + I::LANES <= n {
-            let range = i..i + I::LANES;
-            let (tx, ty) = (isa.mul(step, isa.load(&y[range.clone()])), isa.mul(step, isa.load(&x[range.clone()])));
-            let (rx, ry) = (isa.sqrt(isa.load(&sx[range.clone()])), isa.sqrt(isa.load(&sy[range.clone()])));
-            isa.store(&mut dx[range.clone()], isa.neg(isa.div(tx, rx)));
-            isa.store(&mut dy[range.clone()], isa.neg(isa.div(ty, ry)));
-            isa.store(&mut dsx[range.clone()], isa.mul(tx, tx));
-            isa.store(&mut dsy[range.clone()], isa.mul(ty, ty));
+            let at = i..i + I::LANES;
+            let (vx, vy) = (isa.load(&x[at.clone()]), isa.load(&y[at.clone()]));
+            let (qx, qy) = (isa.load(&sx[at.clone()]), isa.load(&sy[at.clone()]));
+            let (tx, ty) = (isa.mul(step, vy), isa.mul(step, vx));
+            isa.store(&mut x[at.clone()], isa.sub(vx, isa.div(tx, isa.sqrt(qx))));
+            isa.store(&mut y[at.clone()], isa.sub(vy, isa.div(ty, isa.sqrt(qy))));
+            isa.store(&mut sx[at.clone()], isa.mul_add(tx, tx, qx));
+            isa.store(&mut sy[at], isa.mul_add(ty, ty, qy));
             i += I::LANES;
         }
         if i < n {
-            let (tx, ty) = (isa.mul(step, isa.load_partial(&y[i..])), isa.mul(step, isa.load_partial(&x[i..])));
-            let (rx, ry) = (isa.sqrt(isa.load_partial_or(&sx[i..], 1.0)), isa.sqrt(isa.load_partial_or(&sy[i..], 1.0)));
-            isa.store_partial(&mut dx[i..], isa.neg(isa.div(tx, rx)));
-            isa.store_partial(&mut dy[i..], isa.neg(isa.div(ty, ry)));
-            isa.store_partial(&mut dsx[i..], isa.mul(tx, tx));
-            isa.store_partial(&mut dsy[i..], isa.mul(ty, ty));
+            let (vx, vy) = (isa.load_partial(&x[i..n]), isa.load_partial(&y[i..n]));
+            let (qx, qy) = (isa.load_partial_or(&sx[i..n], 1.0), isa.load_partial_or(&sy[i..n], 1.0));
+            let (tx, ty) = (isa.mul(step, vy), isa.mul(step, vx));
+            isa.store_partial(&mut x[i..n], isa.sub(vx, isa.div(tx, isa.sqrt(qx))));
+            isa.store_partial(&mut y[i..n], isa.sub(vy, isa.div(ty, isa.sqrt(qy))));
+            isa.store_partial(&mut sx[i..n], isa.mul_add(tx, tx, qx));
+            isa.store_partial(&mut sy[i..n], isa.mul_add(ty, ty, qy));
+        }
+        // A bias is the number whose partner in the other row is 1.
+        for (bias, squares) in [(&mut x[n], &mut sx[n]), (&mut y[n], &mut sy[n])] {
+            *bias -= rate / squares.sqrt();
+            *squares += rate * rate;
         }
         0.5 * self.weight * delta * delta
     }
@@ -114,19 +122,20 @@ mod tests {
                     (0..len).map(|i| if i <= dim { at(i) - 0.5 } else { 1.0 + at(i) }).collect()
                 };
                 let (x, y) = (row(1), row(2));
-                let (mut dx, mut dy) = (vec![9.0; len], vec![9.0; len]);
+                let (mut new_x, mut new_y) = (x.clone(), y.clone());
                 let (target, weight, alpha) = (0.7, 0.4, 0.05);
-                let loss = adagrad_pair(dim, &mut x.clone(), &mut y.clone(), target, weight, alpha, &mut dx, &mut dy);
+                let loss = adagrad_pair(dim, &mut new_x, &mut new_y, target, weight, alpha);
                 let dot: f64 = (0..dim).map(|i| f64::from(x[i]) * f64::from(y[i])).sum();
                 let delta = dot + f64::from(x[dim] + y[dim] - target);
                 assert!((f64::from(loss) - 0.5 * f64::from(weight) * delta * delta).abs() < 1e-5, "{level:?} {dim}");
-                for (a, b, da) in [(&x, &y, &dx), (&y, &x, &dy)] {
+                for (a, b, new) in [(&x, &y, &new_x), (&y, &x, &new_y)] {
                     for i in 0..=dim {
                         let other = if i == dim { 1.0 } else { f64::from(b[i]) };
                         let t = f64::from(alpha * weight) * delta * other;
-                        let wanted = -t / f64::from(a[dim + 1 + i]).sqrt();
-                        assert!((f64::from(da[i]) - wanted).abs() < 1e-6, "{level:?} {dim} {i}");
-                        assert!((f64::from(da[dim + 1 + i]) - t * t).abs() < 1e-7, "{level:?} {dim} {i}");
+                        let wanted = f64::from(a[i]) - t / f64::from(a[dim + 1 + i]).sqrt();
+                        assert!((f64::from(new[i]) - wanted).abs() < 1e-6, "{level:?} {dim} {i}");
+                        let wanted = f64::from(a[dim + 1 + i]) + t * t;
+                        assert!((f64::from(new[dim + 1 + i]) - wanted).abs() < 1e-6, "{level:?} {dim} {i}");
                     }
                 }
             }

@@ -1,228 +1,200 @@
-//! Fitting vectors to co-occurrences, by AdaGrad in random order.
+//! Fitting vectors to co-occurrences, by AdaGrad in random order, on all threads and with the same bits at any number of them.
 //!
 //! Pairs lie in parts of some ten thousand, scattered at random; each epoch takes the parts in another order and shuffles
-//! each anew, in the cache. One row holds a vector, its bias and the AdaGrad sums of both, so a pair touches two rows.
-//! Threads take parts and share the table (see [`SharedTable`]); in deterministic mode, rounds of small blocks are
-//! computed from a frozen table instead (see [`overlay`](crate::embeddings::training::overlay)).
+//! each anew. One row holds a vector, its bias and the AdaGrad sums of both, so a pair touches two rows.
+//!
+//! Words are cut into [`GROUPS`] groups, and so are contexts. In a round each thread takes other words *and* other contexts than the
+//! rest, so nobody waits, nothing is lost, and no processor takes another's cache lines away; as many rounds as there are groups
+//! see all pairs of a batch (Gemulla et al. 2011, "Large-scale matrix factorization with distributed stochastic gradient descent",
+//! <https://doi.org/10.1145/2020408.2020426>).
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use super::records::{Record, Shuffled};
 use super::{Cooccurrences, Glove, GloveModel};
-use crate::embeddings::training::Rows;
-use crate::embeddings::training::overlay::{Changes, Overlay, merge};
 use crate::embeddings::training::run::{Observer, Progress};
 use crate::embeddings::training::sampling::FastRng;
-use crate::embeddings::training::shared_table::SharedTable;
-use crate::embeddings::training::text::on_all_threads;
-use crate::kernels::adagrad::{adagrad_pair, row_len};
+use crate::kernels::adagrad::{adagrad_pair, prefetch_row, row_len};
 use crate::{Error, Result, Rng};
 
-/// Blocks that a deterministic round computes at once.
-const LANES: usize = 8;
+/// Groups that words and contexts are cut into: the most threads that can work at once.
+const GROUPS: usize = 16;
+/// Parts of a batch: enough pairs in each block of two groups for a thread to be worth it.
+const PARTS: usize = 16;
 
-/// What the inner loop needs.
-struct Task<'g> {
-    glove: &'g Glove,
-    words: usize,
-    symmetric: bool,
-    /// The part of an epoch's pairs.
-    pairs: u64,
+/// The group of a word and its place in it. Ranks go to and fro, so that each group has its share of frequent words.
+fn place(word: u32) -> (usize, usize) {
+    let (turn, i) = (word as usize / GROUPS, word as usize % GROUPS);
+    (if turn.is_multiple_of(2) { i } else { GROUPS - 1 - i }, turn)
 }
 
-/// One thread's rows.
-struct Worker {
-    x: Vec<f32>,
-    y: Vec<f32>,
-    dx: Vec<f32>,
-    dy: Vec<f32>,
-    loss: f64,
-    pairs: u64,
+/// One pair to learn: row numbers within their groups.
+#[derive(Clone, Copy, Default)]
+struct Pair {
+    word: u32,
+    context: u32,
+    x: f32,
 }
 
-impl Worker {
-    fn new(dim: usize) -> Self {
-        let row = || vec![0.0; row_len(dim)];
-        Worker { x: row(), y: row(), dx: row(), dy: row(), loss: 0.0, pairs: 0 }
-    }
+/// The pairs of a part, by the groups of word and context; in each block in random order.
+struct Part {
+    pairs: Vec<Pair>,
+    starts: Vec<usize>,
+}
 
-    fn records<T: Rows>(&mut self, task: &Task<'_>, table: &mut T, records: &[Record]) {
-        let glove = task.glove;
-        for (i, record) in records.iter().enumerate() {
-            if let Some(next) = records.get(i + 2) {
-                for word in [next.first as usize, next.second as usize] {
-                    table.prefetch(word);
-                    table.prefetch(task.words + word);
-                }
-            }
-            let target = record.x.ln();
-            let weight = if record.x < glove.x_max { (record.x / glove.x_max).powf(glove.alpha) } else { 1.0 };
-            let (a, b) = (record.first as usize, record.second as usize);
-            self.pair(task, table, a, b, target, weight);
-            if task.symmetric && a != b {
-                self.pair(task, table, b, a, target, weight);
+impl Part {
+    fn new(records: &[Record], symmetric: bool) -> Self {
+        let ways = |r: &Record| {
+            let both = symmetric && r.first != r.second;
+            std::iter::once((r.first, r.second)).chain(both.then_some((r.second, r.first)))
+        };
+        let block = |a: u32, b: u32| place(a).0 * GROUPS + place(b).0;
+        let mut starts = vec![0; GROUPS * GROUPS + 1];
+        records.iter().flat_map(ways).for_each(|(a, b)| starts[block(a, b) + 1] += 1);
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut next = starts.clone();
+        let mut pairs = vec![Pair::default(); starts[GROUPS * GROUPS]];
+        for record in records {
+            for (a, b) in ways(record) {
+                let at = &mut next[block(a, b)];
+                pairs[*at] = Pair { word: place(a).1 as u32, context: place(b).1 as u32, x: record.x };
+                *at += 1;
             }
         }
+        Part { pairs, starts }
     }
 
-    fn pair<T: Rows>(&mut self, task: &Task<'_>, table: &mut T, word: usize, context: usize, target: f32, weight: f32) {
-        let (dim, context) = (task.glove.dim, task.words + context);
-        table.read(word, &mut self.x);
-        table.read(context, &mut self.y);
-        let loss =
-            adagrad_pair(dim, &mut self.x, &mut self.y, target, weight, task.glove.lr, &mut self.dx, &mut self.dy);
-        table.add(word, &self.dx);
-        table.add(context, &self.dy);
-        self.loss += f64::from(loss);
-        self.pairs += 1;
+    fn block(&self, words: usize, contexts: usize) -> &[Pair] {
+        let block = words * GROUPS + contexts;
+        &self.pairs[self.starts[block]..self.starts[block + 1]]
     }
 }
 
-struct Told<'o> {
-    observer: &'o mut dyn Observer,
-    last: Instant,
-    began: Instant,
-    epoch: usize,
+/// Pairs and their loss.
+#[derive(Clone, Copy, Default)]
+struct Tally {
     pairs: u64,
     loss: f64,
+}
+
+impl std::ops::Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { pairs: self.pairs + other.pairs, loss: self.loss + other.loss }
+    }
+}
+
+/// Learns some pairs of a group of words and a group of contexts.
+fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair]) -> Tally {
+    let (dim, row) = (glove.dim, row_len(glove.dim));
+    let mut loss = 0.0;
+    for (i, pair) in pairs.iter().enumerate() {
+        if let Some(next) = pairs.get(i + 2) {
+            for (rows, at) in [(&*words, next.word), (&*contexts, next.context)] {
+                prefetch_row(&rows[at as usize * row..][..row]);
+            }
+        }
+        let target = pair.x.ln();
+        let weight = if pair.x < glove.x_max { (pair.x / glove.x_max).powf(glove.alpha) } else { 1.0 };
+        let x = &mut words[pair.word as usize * row..][..row];
+        let y = &mut contexts[pair.context as usize * row..][..row];
+        loss += f64::from(adagrad_pair(dim, x, y, target, weight, glove.lr));
+    }
+    Tally { pairs: pairs.len() as u64, loss }
 }
 
 pub(super) fn fit(glove: &Glove, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
     let (words, dim) = (counts.len(), glove.dim);
     let folder = glove.folder()?;
     let shuffled = counts.with_records(|records| Shuffled::new(records, &folder, glove.seed, glove.memory / 2))?;
-    let diagonal = counts.diagonal();
-    let pairs = if counts.symmetric() { 2 * shuffled.len() - diagonal } else { shuffled.len() };
-    let task = Task { glove, words, symmetric: counts.symmetric(), pairs };
-    let mut table = start(words, glove)?;
-    let stop = AtomicBool::new(false);
-    let told =
-        Mutex::new(Told { observer, last: Instant::now(), began: Instant::now(), epoch: 0, pairs: 0, loss: 0.0 });
-    let tell = |worker: &mut Worker, end: bool| {
-        let mut t = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        t.pairs += std::mem::take(&mut worker.pairs);
-        t.loss += std::mem::take(&mut worker.loss);
-        if end || t.last.elapsed() >= Duration::from_millis(100) {
-            t.last = Instant::now();
-            let done = task.pairs * t.epoch as u64 + t.pairs;
-            let total = task.pairs * glove.epochs as u64;
-            let progress = Progress::fitting(
-                t.epoch,
-                glove.epochs,
-                done,
-                total,
-                t.began.elapsed(),
-                t.loss / t.pairs as f64,
-                glove.lr,
-                end,
-            );
-            if t.observer.progress(&progress).is_break() {
-                stop.store(true, Relaxed);
-            }
-        }
-    };
-    let mut losses = Vec::new();
+    let (symmetric, diagonal) = (counts.symmetric(), counts.diagonal());
+    let pairs = if symmetric { 2 * shuffled.len() - diagonal } else { shuffled.len() };
+    let [mut word_rows, mut context_rows] = start(words, glove)?;
+    let (mut losses, mut last, began) = (Vec::new(), Instant::now(), Instant::now());
     for epoch in 0..glove.epochs {
         let mut order: Vec<usize> = (0..shuffled.parts()).collect();
         Rng::stream(glove.seed, epoch as u64).shuffle(&mut order);
-        let load = |part: usize, records: &mut Vec<Record>| -> Result<()> {
-            shuffled.part(part, records)?;
+        let load = |&part: &usize| -> Result<Part> {
+            let mut records = Vec::new();
+            shuffled.part(part, &mut records)?;
             let mut rng = FastRng::new(glove.seed, epoch as u64, part as u64);
             for i in (1..records.len()).rev() {
                 records.swap(i, rng.below(i as u32 + 1) as usize);
             }
-            Ok(())
+            Ok(Part::new(&records, symmetric))
         };
-        if glove.deterministic {
-            rounds(&task, &mut table, &order, &load, &stop, &tell)?;
-        } else {
-            let shared = SharedTable::new(std::mem::take(&mut table), row_len(dim));
-            let next = AtomicUsize::new(0);
-            let ended = on_all_threads(|_| {
-                let (mut worker, mut records) = (Worker::new(dim), Vec::new());
-                while !stop.load(Relaxed)
-                    && let Some(&part) = order.get(next.fetch_add(1, Relaxed))
-                {
-                    load(part, &mut records)?;
-                    worker.records(&task, &mut &shared, &records);
-                    tell(&mut worker, false);
-                }
-                Ok(())
-            });
-            table = shared.into_values();
-            ended?;
+        let mut all = Tally::default();
+        let mut tell = |all: &Tally, end: bool| {
+            if !end && last.elapsed() < Duration::from_millis(100) {
+                return ControlFlow::Continue(());
+            }
+            last = Instant::now();
+            let (done, total) = (pairs * epoch as u64 + all.pairs, pairs * glove.epochs as u64);
+            let (time, loss) = (began.elapsed(), all.loss / all.pairs as f64);
+            observer.progress(&Progress::fitting(epoch, glove.epochs, done, total, time, loss, glove.lr, end))
+        };
+        let mut stopped = false;
+        for batch in order.chunks(PARTS) {
+            let parts: Vec<Part> = batch.par_iter().map(load).collect::<Result<_>>()?;
+            for round in 0..GROUPS {
+                let block = |(group, (words, contexts)): (usize, (&mut Vec<f32>, &mut Vec<f32>))| {
+                    let pairs = parts.iter().map(|part| part.block(group, (group + round) % GROUPS));
+                    pairs.fold(Tally::default(), |sum, pairs| sum + learn(glove, words, contexts, pairs))
+                };
+                // The groups of contexts stand in the order in which the groups of words meet them.
+                let rows = word_rows.par_iter_mut().zip(context_rows.par_iter_mut()).enumerate().with_max_len(1);
+                let tallies: Vec<Tally> = rows.map(block).collect();
+                all = tallies.into_iter().fold(all, |sum, tally| sum + tally);
+                context_rows.rotate_left(1);
+            }
+            if tell(&all, false).is_break() {
+                stopped = true;
+                break;
+            }
         }
-        if stop.load(Relaxed) {
+        if stopped {
             break;
         }
-        tell(&mut Worker::new(dim), true);
-        let mut t = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let loss = t.loss / t.pairs as f64;
+        let loss = all.loss / all.pairs as f64;
         if !loss.is_finite() {
             return Err(Error::NotFinite { what: "GloVe's loss (try a smaller lr)".into(), found: loss });
         }
         losses.push(loss);
-        (t.epoch, t.pairs, t.loss) = (epoch + 1, 0, 0.0);
-        if stop.load(Relaxed) {
+        if tell(&all, true).is_break() {
             break;
         }
     }
-    let row = row_len(dim);
-    let sum = |i: usize| table[i * row..][..dim].iter().zip(&table[(words + i) * row..][..dim]).map(|(w, c)| w + c);
+    let vector = |rows: &[Vec<f32>], word: usize| {
+        let (group, at) = place(word as u32);
+        rows[group][at * row_len(dim)..][..dim].to_vec()
+    };
+    let sum = |i: usize| vector(&word_rows, i).into_iter().zip(vector(&context_rows, i)).map(|(w, c)| w + c);
     let rows = (0..words).flat_map(sum).collect();
     Ok(GloveModel::new(counts.vocabulary(), dim, rows, losses))
 }
 
-/// The first table: words, then contexts; numbers within ±1/2 by `dim + 1`, squares 1, as the original starts.
-fn start(words: usize, glove: &Glove) -> Result<Vec<f32>> {
+/// The first rows of words and of contexts, by group: numbers within ±1/2 by `dim + 1`, squares 1, as the original starts.
+fn start(words: usize, glove: &Glove) -> Result<[Vec<Vec<f32>>; 2]> {
     let (n, row) = (glove.dim + 1, row_len(glove.dim));
     let too_large = || Error::argument("dim", format!("vectors of {words} words that fit into memory"), glove.dim);
-    let size = words.checked_mul(2).and_then(|rows| rows.checked_mul(row)).ok_or_else(too_large)?;
-    let mut table = Vec::new();
-    table.try_reserve_exact(size).map_err(|_| too_large())?;
-    table.resize(size, 1.0f32);
+    let size = words.div_ceil(GROUPS).checked_mul(row).ok_or_else(too_large)?;
     let mut rng = FastRng::new(glove.seed, u64::MAX, 0);
-    for row in table.chunks_exact_mut(row) {
-        for x in &mut row[..n] {
-            *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) / n as f32;
-        }
-    }
-    Ok(table)
-}
-
-fn rounds(
-    task: &Task<'_>,
-    table: &mut [f32],
-    order: &[usize],
-    load: &(dyn Fn(usize, &mut Vec<Record>) -> Result<()> + Sync),
-    stop: &AtomicBool,
-    tell: &(dyn Fn(&mut Worker, bool) + Sync),
-) -> Result<()> {
-    let dim = task.glove.dim;
-    // So few that a row is seldom changed by several blocks of a round.
-    let block = (task.words / 16).clamp(4, 1024);
-    let mut lanes: Vec<(Worker, Changes)> = (0..LANES).map(|_| (Worker::new(dim), Changes::default())).collect();
-    let mut records = Vec::new();
-    for &part in order {
-        load(part, &mut records)?;
-        for round in records.chunks(block * LANES) {
-            if stop.load(Relaxed) {
-                return Ok(());
+    let mut group = |_| {
+        let mut rows = Vec::new();
+        rows.try_reserve_exact(size).map_err(|_| too_large())?;
+        rows.resize(size, 1.0f32);
+        for row in rows.chunks_exact_mut(row) {
+            for x in &mut row[..n] {
+                *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) / n as f32;
             }
-            let frozen: &[f32] = table;
-            let blocks: Vec<&[Record]> = round.chunks(block).collect();
-            lanes[..blocks.len()].par_iter_mut().zip(&blocks).with_max_len(1).for_each(|((worker, changes), block)| {
-                let mut overlay = Overlay::new(frozen, row_len(dim), std::mem::take(changes));
-                worker.records(task, &mut overlay, block);
-                *changes = overlay.finish();
-            });
-            merge(table, row_len(dim), lanes[..blocks.len()].iter().map(|lane| &lane.1));
-            lanes[..blocks.len()].iter_mut().for_each(|lane| tell(&mut lane.0, false));
         }
-    }
-    Ok(())
+        Ok(rows)
+    };
+    Ok([(0..GROUPS).map(&mut group).collect::<Result<_>>()?, (0..GROUPS).map(&mut group).collect::<Result<_>>()?])
 }

@@ -58,7 +58,6 @@ pub struct Glove {
     lr: f32,
     memory: usize,
     seed: u64,
-    deterministic: bool,
     threads: Option<usize>,
     temporary: Option<PathBuf>,
 }
@@ -85,7 +84,6 @@ impl Glove {
             lr: 0.05,
             memory: 1024 << 20,
             seed: 1,
-            deterministic: false,
             threads: None,
             temporary: None,
         }
@@ -151,15 +149,9 @@ impl Glove {
         self
     }
 
-    /// The seed of all random choices.
+    /// The seed of all random choices: the same one gives the same bits, at any number of threads.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
-        self
-    }
-
-    /// Whether the same seed gives the same bits, at any number of threads. Counting always does.
-    pub fn deterministic(mut self, deterministic: bool) -> Self {
-        self.deterministic = deterministic;
         self
     }
 

@@ -96,30 +96,27 @@ fn little_memory_spills_and_changes_nothing() {
 
 #[test]
 fn it_learns_what_belongs_together_and_its_loss_falls() {
-    for deterministic in [false, true] {
-        let counts = small().count(&stories(), &mut quiet).unwrap();
-        let mut ends = 0;
-        let model = small()
-            .deterministic(deterministic)
-            .fit(&counts, &mut |p: &Progress| {
-                ends += usize::from(p.epoch_end);
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        assert_eq!(ends, 15);
-        // Near the bottom an epoch may lie a little above the one before it.
-        assert!(model.losses().is_sorted_by(|a, b| *b < 1.05 * a), "{:?}", model.losses());
-        assert!(model.losses()[14] < 0.01 * model.losses()[0], "{:?}", model.losses());
-        let v = model.into_vectors();
-        let words: Vec<&str> = v.words().filter(|w| *w != "the").collect();
-        let same = words.iter().filter(|w| v.most_similar(&[w], &[], 1).unwrap()[0].0[..3] == w[..3]).count();
-        assert!(same * 10 > words.len() * 9, "{same} of {}", words.len());
-    }
+    let counts = small().count(&stories(), &mut quiet).unwrap();
+    let mut ends = 0;
+    let model = small()
+        .fit(&counts, &mut |p: &Progress| {
+            ends += usize::from(p.epoch_end);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(ends, 15);
+    // Near the bottom an epoch may lie a little above the one before it.
+    assert!(model.losses().is_sorted_by(|a, b| *b < 1.05 * a), "{:?}", model.losses());
+    assert!(model.losses()[14] < 0.01 * model.losses()[0], "{:?}", model.losses());
+    let v = model.into_vectors();
+    let words: Vec<&str> = v.words().filter(|w| *w != "the").collect();
+    let same = words.iter().filter(|w| v.most_similar(&[w], &[], 1).unwrap()[0].0[..3] == w[..3]).count();
+    assert!(same * 10 > words.len() * 9, "{same} of {}", words.len());
 }
 
 #[test]
-fn deterministic_runs_give_the_same_bits_at_any_number_of_threads() {
-    let train = |threads| small().epochs(3).deterministic(true).threads(threads).train(&stories()).unwrap().to_array();
+fn runs_give_the_same_bits_at_any_number_of_threads() {
+    let train = |threads| small().epochs(3).threads(threads).train(&stories()).unwrap().to_array();
     let one = train(1);
     assert_eq!(one, train(2));
     assert_eq!(one, train(4));
@@ -131,7 +128,7 @@ fn counts_can_be_saved_and_used_again() {
     let path = folder.path().join("counts");
     let counts = small().count(&stories(), &mut quiet).unwrap();
     counts.save(&path).unwrap();
-    let glove = small().deterministic(true).epochs(2);
+    let glove = small().epochs(2);
     let again = Cooccurrences::open(&path, 1).unwrap();
     assert_eq!((again.len(), again.pairs()), (counts.len(), counts.pairs()));
     let (a, b) = (glove.fit(&counts, &mut quiet).unwrap(), glove.fit(&again, &mut quiet).unwrap());
