@@ -9,15 +9,15 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use half::bf16;
-use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm_in, gemm_int8, gemm_packed_in};
+use half::{bf16, f16};
+use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm, gemm_in, gemm_int8, gemm_packed_in};
 use loquat::kernels::parallel;
 use loquat::kernels::simd::{self, Level};
 
 type Shape = (usize, usize, usize);
 
 /// Shapes of training and of reading a prompt, then those of decoding.
-const SHAPES: [Shape; 12] = [
+const SHAPES: [Shape; 17] = [
     (256, 256, 256),
     (512, 512, 512),
     (1024, 1024, 1024),
@@ -30,10 +30,25 @@ const SHAPES: [Shape; 12] = [
     (1, 768, 3072),
     (1, 4096, 4096),
     (1, 16384, 16384),
+    (1, 2048, 32000),
+    (1, 5632, 16384),
+    (4, 2048, 32000),
+    (8, 2048, 32000),
+    (16, 2048, 32000),
 ];
 
-/// What may be asked for: plain products by layout, or NT with packed weights.
-const KINDS: [&str; 7] = ["f32", "bf16", "int8", "f32@avx2", "packed-f32", "packed-bf16", "packed-bf16-in-bf16"];
+/// What may be asked for: plain products by layout, with weights in half precision (few rows only), or NT with packed weights.
+const KINDS: [&str; 9] = [
+    "f32",
+    "bf16",
+    "int8",
+    "f32@avx2",
+    "f16-weights",
+    "bf16-weights",
+    "packed-f32",
+    "packed-bf16",
+    "packed-bf16-in-bf16",
+];
 
 /// The factors of a product, and its result.
 struct Factors {
@@ -42,6 +57,7 @@ struct Factors {
     b: Vec<f32>,
     bytes: (Vec<i8>, Vec<i8>),
     packed: [Option<PackedB>; 2],
+    halves: (Vec<f16>, Vec<bf16>),
     c: Vec<f32>,
     sums: Vec<i32>,
 }
@@ -61,24 +77,35 @@ impl Factors {
             }
             _ => [None, None],
         };
-        Factors { shape, a, b, bytes, packed, c: vec![0.0; m * n], sums: vec![0; m * n] }
+        let halves = match kind {
+            "f16-weights" => (b.iter().map(|&x| f16::from_f32(x)).collect(), vec![]),
+            "bf16-weights" => (vec![], b.iter().map(|&x| bf16::from_f32(x)).collect()),
+            _ => (vec![], vec![]),
+        };
+        Factors { shape, a, b, bytes, packed, halves, c: vec![0.0; m * n], sums: vec![0; m * n] }
     }
 
     fn run(&mut self, kind: &str, layout: &str) {
         let (m, k, n) = self.shape;
         let a = if layout.starts_with('T') { Mat::transposed(&self.a, m, k) } else { Mat::new(&self.a, m, k) };
-        let b = if layout.ends_with('T') { Mat::transposed(&self.b, k, n) } else { Mat::new(&self.b, k, n) };
+        let b = right(&self.b, layout, self.shape);
         let precision = if kind.ends_with("bf16") { Precision::Bf16 } else { Precision::F32 };
         let (zero, none) = (Beta::Zero, Epilogue::default());
         let packed = self.packed.iter().flatten().next();
         match (kind, packed) {
             ("int8", _) => gemm_int8(&self.bytes.0, &self.bytes.1, &mut self.sums, self.shape),
+            ("f16-weights", _) => gemm(a, right(&self.halves.0, layout, self.shape), &mut self.c, zero, none),
+            ("bf16-weights", _) => gemm(a, right(&self.halves.1, layout, self.shape), &mut self.c, zero, none),
             ("f32@avx2", _) => simd::with_level(Level::Avx2, || gemm_in(precision, a, b, &mut self.c, zero, none)),
             ("packed-bf16", Some(packed)) => gemm_packed_in(Precision::F32, a, packed, &mut self.c, zero, none),
             (_, Some(packed)) => gemm_packed_in(precision, a, packed, &mut self.c, zero, none),
             _ => gemm_in(precision, a, b, &mut self.c, zero, none),
         }
     }
+}
+
+fn right<'b, T>(b: &'b [T], layout: &str, (_, k, n): Shape) -> Mat<'b, T> {
+    if layout.ends_with('T') { Mat::transposed(b, k, n) } else { Mat::new(b, k, n) }
 }
 
 fn main() {
@@ -94,12 +121,18 @@ fn main() {
     eprintln!("{:?}, {:?}, {} threads", simd::level(), simd::features(), parallel::threads());
     for kind in KINDS {
         let mut group = criterion.benchmark_group(format!("gemm/{kind}"));
-        let layouts: &[&str] = if matches!(kind, "f32" | "bf16") { &["NN", "NT", "TN"] } else { &["NT"] };
+        let layouts: &[&str] = match kind {
+            "f32" | "bf16" => &["NN", "NT", "TN"],
+            "f16-weights" | "bf16-weights" => &["NN", "NT"],
+            _ => &["NT"],
+        };
         for shape @ (m, k, n) in SHAPES {
-            if kind == "int8" && m < 128 || n == 16384 && !kind.starts_with("f32") {
+            let few = matches!(kind, "f16-weights" | "bf16-weights");
+            if kind == "int8" && m < 128 || n == 16384 && !kind.starts_with("f32") && !few || few && m > 16 {
                 continue;
             }
             let limit = limits::fma();
+            let reading = limits::read(1 << 28);
             let mut factors = Factors::new(kind, shape);
             for layout in layouts {
                 let flops = 2.0 * (m * k * n) as f64;
@@ -116,9 +149,10 @@ fn main() {
                 if best.is_finite() {
                     let rate = flops / best / 1e9;
                     let share = 100.0 * rate / limit;
-                    let bytes = (k * n * if kind.starts_with("packed-bf16") { 2 } else { 4 }) as f64 / best / 1e9;
+                    let bytes =
+                        (k * n * if kind.starts_with("packed-bf16") || few { 2 } else { 4 }) as f64 / best / 1e9;
                     println!(
-                        "{kind:>20} {layout} {m}x{k}x{n}: {rate:7.1} GFLOP/s, {share:4.0} % of the f32 limit, B at {bytes:.1} GB/s"
+                        "{kind:>20} {layout} {m}x{k}x{n}: {rate:7.1} GFLOP/s, {share:4.0} % of the f32 limit, B at {bytes:.1} of {reading:.1} GB/s"
                     );
                 }
             }

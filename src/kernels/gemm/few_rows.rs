@@ -5,7 +5,8 @@
 //!
 //! - B row by row: a few rows at a time are read side by side from the first column to the last, while C, which is
 //!   small, is loaded and stored from cache.
-//! - B stored transposed, very few rows: sixteen columns at a time are transposed in registers.
+//! - B stored transposed, very few rows: sixteen columns at a time are transposed in registers. Half-precision numbers are widened
+//!   there too.
 //! - B stored transposed: 32 of its rows are transposed block by block, through registers, into a panel in the
 //!   first-level cache that is used at once.
 
@@ -15,16 +16,16 @@ use super::Beta;
 use super::driver::{even, tasks};
 use super::f32::{Product, finish};
 use super::micro::{MicroKernel, PANEL, tile};
-use super::operand::Operand;
+use super::operand::{Element, HALF_MR, Operand, half_tile};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 
 /// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C must be loaded and
 /// stored for several rows each time.
-fn streams(m: usize, ldb: usize) -> usize {
+fn streams(m: usize, bytes: usize) -> usize {
     match m {
         // Rows at a multiple of 4 KiB would push each other out of the first-level cache.
-        0..=2 if (4 * ldb).is_multiple_of(2048) => 8,
+        0..=2 if bytes.is_multiple_of(2048) => 8,
         0..=2 => 16,
         3..=8 => 32,
         _ => 128,
@@ -64,7 +65,20 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
 /// `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there.
 unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n: ldc, k, a, b, c, beta, .. } = *product;
-    let mr = even(m, K::MR, 1);
+    // Where B is read as it lies: how, and with how many rows of A at a time.
+    let (mr, in_place) = match b {
+        Operand::F32(Source { along: 1, .. }) => (K::MR, cols.len() / PANEL * PANEL),
+        Operand::F16(Source { along: 1, .. }) | Operand::Bf16(Source { along: 1, .. }) => {
+            (HALF_MR, cols.len() / PANEL * PANEL)
+        }
+        // With more rows it pays to transpose into a panel.
+        Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
+        Operand::F16(Source { deep: 1, .. }) | Operand::Bf16(Source { deep: 1, .. }) if K::COLUMNS_MR > 0 => {
+            (K::COLUMNS_MR, cols.len() / PANEL * PANEL)
+        }
+        _ => (K::MR, 0),
+    };
+    let mr = even(m, mr, 1);
     let a_len = (m * k + SLACK).next_multiple_of(16);
     with_scratch(a_len + PANEL * DEPTH + SLACK, |scratch| {
         let (a_packed, panel) = scratch.split_at_mut(a_len);
@@ -88,31 +102,37 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                 unsafe { tile(kernel, rows, depth, a, rows, b, ldb, c.wrapping_add(i * ldc + j), ldc, load, used) };
             }
         };
-        let mut in_place = 0;
-        if let Operand::F32(b @ Source { along: 1, .. }) = b {
-            // Columns that whole tiles read in place.
-            in_place = cols.len() / PANEL * PANEL;
-            let streams = streams(m, b.deep);
-            let run = (RUN / m).next_multiple_of(PANEL);
-            for jc in (cols.start..cols.start + in_place).step_by(run) {
-                let end = (jc + run).min(cols.start + in_place);
-                for pc in (0..k.max(1)).step_by(streams) {
-                    let depth = streams.min(k - pc);
-                    for j in (jc..end).step_by(K::NR) {
-                        rows(j, K::NR, pc, depth, b.at(pc, j).data, b.deep);
-                    }
+        let of_a = Rows { m, mr, k, packed: a_panels };
+        let to = Tile { c, ldc, load: beta == Beta::One };
+        let range = cols.start..cols.start + in_place;
+        // SAFETY: whole panels of columns in B, and of C, which is ours; A is packed in panels of `mr`.
+        unsafe {
+            match b {
+                _ if in_place == 0 => {}
+                Operand::F32(b) if b.along == 1 => {
+                    let tile = |rows, depth, a, b: (*const f32, usize), c: (*mut f32, usize), load| {
+                        for j in (0..PANEL).step_by(K::NR) {
+                            kernel.tile(rows, depth, a, rows, b.0.add(j), b.1, c.0.add(j), c.1, load);
+                        }
+                    };
+                    row_by_row(&of_a, b, &to, range, tile);
                 }
-            }
-        }
-        if let Operand::F32(b @ Source { deep: 1, .. }) = b
-            && m <= K::COLUMNS_MR
-        {
-            // Columns that are transposed in registers.
-            in_place = cols.len() / PANEL * PANEL;
-            for j in (cols.start..cols.start + in_place).step_by(PANEL) {
-                let (source, load) = (b.at(0, j).data, beta == Beta::One);
-                // SAFETY: all of A is packed as one panel; the columns are in B and the tile of C is ours.
-                unsafe { kernel.columns(m, k, a_panels, m, source, b.along, c.wrapping_add(j), ldc, load) };
+                Operand::F16(b) if b.along == 1 => {
+                    row_by_row(&of_a, b, &to, range, |rows, k, a, b, c, load| {
+                        half_tile(kernel.isa(), rows, k, a, b, c, load)
+                    });
+                }
+                Operand::Bf16(b) if b.along == 1 => {
+                    row_by_row(&of_a, b, &to, range, |rows, k, a, b, c, load| {
+                        half_tile(kernel.isa(), rows, k, a, b, c, load)
+                    });
+                }
+                Operand::F32(b) => by_columns(kernel, &of_a, b, &to, range),
+                Operand::F16(b) => by_columns(kernel, &of_a, b, &to, range),
+                Operand::Bf16(b) => by_columns(kernel, &of_a, b, &to, range),
+                Operand::PanelsF32(_) | Operand::PanelsF16(_) | Operand::PanelsBf16(_) => {
+                    unreachable!("packed factors are read panel by panel")
+                }
             }
         }
         for j in (cols.start + in_place..cols.end).step_by(PANEL) {
@@ -132,4 +152,72 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
             finish(kernel.isa(), &product.epilogue, row, i * ldc + cols.start, cols.start);
         }
     });
+}
+
+/// All of A, packed in panels of `mr` rows.
+struct Rows {
+    m: usize,
+    mr: usize,
+    k: usize,
+    packed: *const f32,
+}
+
+impl Rows {
+    /// The panels: first row, rows, and where they are from column `p` on.
+    fn panels(&self, p: usize) -> impl Iterator<Item = (usize, usize, *const f32)> {
+        (0..self.m).step_by(self.mr).map(move |i| {
+            let rows = self.mr.min(self.m - i);
+            (i, rows, self.packed.wrapping_add(i * self.k + p * rows))
+        })
+    }
+}
+
+/// C.
+struct Tile {
+    c: *mut f32,
+    ldc: usize,
+    load: bool,
+}
+
+/// Columns of a B that is stored row by row; `tile` is called with rows, depth, A, B and its distance of rows, C and its, and whether
+/// it begins with C.
+///
+/// # Safety
+///
+/// * `cols` are whole panels in B and C, and nothing else touches C there; `tile` needs no more.
+unsafe fn row_by_row<T: Element>(
+    a: &Rows,
+    b: Source<T>,
+    to: &Tile,
+    cols: Range<usize>,
+    tile: impl Fn(usize, usize, *const f32, (*const T, usize), (*mut f32, usize), bool),
+) {
+    let streams = streams(a.m, b.deep * size_of::<T>());
+    let run = (RUN / a.m).next_multiple_of(PANEL);
+    for jc in cols.clone().step_by(run) {
+        for pc in (0..a.k.max(1)).step_by(streams) {
+            let depth = streams.min(a.k - pc);
+            for j in (jc..cols.end.min(jc + run)).step_by(PANEL) {
+                for (i, rows, a) in a.panels(pc) {
+                    let c = (to.c.wrapping_add(i * to.ldc + j), to.ldc);
+                    tile(rows, depth, a, (b.at(pc, j).data, b.deep), c, pc > 0 || to.load);
+                }
+            }
+        }
+    }
+}
+
+/// Columns of a B that is stored column by column.
+///
+/// # Safety
+///
+/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have `COLUMNS_MR` rows at most.
+unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<T>, to: &Tile, cols: Range<usize>) {
+    for j in cols.step_by(PANEL) {
+        for (i, rows, packed) in a.panels(0) {
+            let c = to.c.wrapping_add(i * to.ldc + j);
+            // SAFETY: the caller's promises.
+            unsafe { kernel.columns(rows, a.k, packed, rows, b.at(0, j).data, b.along, c, to.ldc, to.load) };
+        }
+    }
 }

@@ -17,7 +17,17 @@ pub(super) mod sealed {
     use super::{Operand, Source};
     use crate::kernels::simd::Isa;
 
+    /// What a kernel written for one instruction set tells apart.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Kind {
+        F32,
+        F16,
+        Bf16,
+    }
+
     pub trait Element: Sized {
+        #[doc(hidden)]
+        const KIND: Kind;
         /// Reads `I::LANES` numbers.
         ///
         /// # Safety
@@ -28,6 +38,8 @@ pub(super) mod sealed {
         fn strided(source: Source<Self>) -> Operand;
     }
 }
+
+pub(super) use sealed::Kind;
 
 /// Where B is.
 #[derive(Clone, Copy)]
@@ -52,6 +64,7 @@ pub struct Panels<T> {
 macro_rules! element {
     ($t:ty, $load:ident, $strided:ident) => {
         impl sealed::Element for $t {
+            const KIND: Kind = Kind::$strided;
             #[inline(always)]
             unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32 {
                 // SAFETY: the caller's promise.
@@ -195,7 +208,7 @@ unsafe fn widen<I: Isa, T: Element>(isa: I, src: *const T, len: usize, dst: *mut
 ///
 /// As there.
 unsafe fn pack_half<K: MicroKernel, T: Element>(kernel: K, source: Source<T>, used: usize, k: usize, dst: *mut f32) {
-    // SAFETY: the caller's promises; blocks of at most 16 × 16 pass through a copy on the stack.
+    // SAFETY: the caller's promises.
     unsafe {
         if source.along == 1 {
             for p in 0..k {
@@ -203,14 +216,103 @@ unsafe fn pack_half<K: MicroKernel, T: Element>(kernel: K, source: Source<T>, us
             }
             return;
         }
-        let mut block = [0.0f32; 16 * 16];
         for i in (0..used).step_by(16) {
-            for p in (0..k).step_by(16) {
-                let (rows, cols) = ((used - i).min(16), (k - p).min(16));
-                for row in 0..rows {
-                    widen(kernel.isa(), source.at(p, i + row).data, cols, block[row * 16..].as_mut_ptr());
+            kernel.transpose_half(source.at(0, i).data, source.along, (used - i).min(16), k, dst.add(i), PANEL);
+        }
+    }
+}
+
+/// [`MicroKernel::transpose_half`] by way of a copy on the stack.
+///
+/// # Safety
+///
+/// As there.
+pub(super) unsafe fn transpose_half<K: MicroKernel, T: Element>(
+    kernel: K,
+    src: *const T,
+    lds: usize,
+    rows: usize,
+    k: usize,
+    dst: *mut f32,
+    ldd: usize,
+) {
+    let mut block = [0.0f32; 16 * 16];
+    for p in (0..k).step_by(16) {
+        let cols = (k - p).min(16);
+        // SAFETY: the caller's promises, block by block.
+        unsafe {
+            for row in 0..rows {
+                widen(kernel.isa(), src.add(row * lds + p), cols, block[row * 16..].as_mut_ptr());
+            }
+            kernel.transpose(block.as_ptr(), 16, rows, cols, dst.add(p * ldd), ldd);
+        }
+    }
+}
+
+/// Most rows of [`half_tile`].
+pub(super) const HALF_MR: usize = 6;
+
+/// [`MicroKernel::tile`] for `PANEL` columns of a B in half precision.
+///
+/// # Safety
+///
+/// As there, with `rows <= HALF_MR`.
+pub(super) unsafe fn half_tile<I: Isa, T: Element>(
+    isa: I,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    b: (*const T, usize),
+    c: (*mut f32, usize),
+    load: bool,
+) {
+    match rows {
+        1 => isa.run(HalfTile::<T, 1> { k, a, b, c, load }),
+        2 => isa.run(HalfTile::<T, 2> { k, a, b, c, load }),
+        3 => isa.run(HalfTile::<T, 3> { k, a, b, c, load }),
+        4 => isa.run(HalfTile::<T, 4> { k, a, b, c, load }),
+        5 => isa.run(HalfTile::<T, 5> { k, a, b, c, load }),
+        6 => isa.run(HalfTile::<T, 6> { k, a, b, c, load }),
+        rows => unreachable!("a tile of {rows} rows"),
+    }
+}
+
+struct HalfTile<T, const R: usize> {
+    k: usize,
+    /// `[k, R]`.
+    a: *const f32,
+    b: (*const T, usize),
+    c: (*mut f32, usize),
+    load: bool,
+}
+
+impl<T: Element, const R: usize> SimdOp for HalfTile<T, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let HalfTile { k, a, b: (b, ldb), c: (c, ldc), load } = self;
+        for j in (0..PANEL).step_by(2 * I::LANES) {
+            // SAFETY: the contract of `half_tile`; two vectors divide a panel.
+            unsafe {
+                let mut acc = [[isa.zero(); 2]; R];
+                if load {
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        *acc = [isa.load_ptr(c.add(i * ldc + j)), isa.load_ptr(c.add(i * ldc + j + I::LANES))];
+                    }
                 }
-                kernel.transpose(block.as_ptr(), 16, rows, cols, dst.add(p * PANEL + i), PANEL);
+                for p in 0..k {
+                    let row = b.add(p * ldb + j);
+                    let row = [T::widen(isa, row), T::widen(isa, row.add(I::LANES))];
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        let x = isa.splat(*a.add(p * R + i));
+                        *acc = [isa.mul_add(x, row[0], acc[0]), isa.mul_add(x, row[1], acc[1])];
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate() {
+                    isa.store_ptr(c.add(i * ldc + j), acc[0]);
+                    isa.store_ptr(c.add(i * ldc + j + I::LANES), acc[1]);
+                }
             }
         }
     }

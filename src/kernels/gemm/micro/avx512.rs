@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{MicroKernel, by_rows};
+use crate::kernels::gemm::operand::{self, Element, Kind};
 use crate::kernels::simd::Avx512;
 
 #[derive(Clone, Copy)]
@@ -35,29 +36,48 @@ impl MicroKernel for Tile {
         unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (k, a, lda, b, ldb, c, ldc, load)) }
     }
 
-    const COLUMNS_MR: usize = 6;
+    const COLUMNS_MR: usize = 8;
 
     #[inline]
-    unsafe fn columns(
+    unsafe fn columns<T: Element>(
         self,
         rows: usize,
         k: usize,
         a: *const f32,
         lda: usize,
-        b: *const f32,
+        b: *const T,
         ldb: usize,
         c: *mut f32,
         ldc: usize,
         load: bool,
     ) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6], columns, (k, a, lda, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns<T>, (k, a, lda, b, ldb, c, ldc, load)) }
     }
 
     #[inline]
     unsafe fn transpose(self, src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
         unsafe { transpose(src, lds, rows, cols, dst, ldd) }
+    }
+
+    #[inline]
+    unsafe fn transpose_half<T: Element>(
+        self,
+        src: *const T,
+        lds: usize,
+        rows: usize,
+        k: usize,
+        dst: *mut f32,
+        ldd: usize,
+    ) {
+        // SAFETY: as above.
+        unsafe {
+            match rows {
+                16 => columns_to_rows(src, lds, k, dst, ldd),
+                _ => operand::transpose_half(self, src, lds, rows, k, dst, ldd),
+            }
+        }
     }
 
     #[inline]
@@ -106,65 +126,157 @@ unsafe fn tile<const R: usize>(
     }
 }
 
-/// Sixteen columns of B in the lanes: four rows at a time are gathered by loads of four numbers and transposed in
-/// registers, then multiplied in ascending order.
+/// Sixteen columns of B in the lanes, twice.
 ///
 /// # Safety
 ///
 /// As [`MicroKernel::columns`] with `rows = R`.
-#[target_feature(enable = "avx512f,avx512vl")]
-unsafe fn columns<const R: usize>(
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn columns<const R: usize, T: Element>(
     k: usize,
     a: *const f32,
     lda: usize,
-    b: *const f32,
+    b: *const T,
     ldb: usize,
     c: *mut f32,
     ldc: usize,
     load: bool,
 ) {
-    /// Elements that a row of B is fetched ahead.
-    const AHEAD: usize = 128;
-    let mut acc = [[_mm512_setzero_ps(); 2]; R];
-    // SAFETY: every address below is one that the caller lets us touch; prefetches may be of any.
-    unsafe {
-        if load {
-            for (i, acc) in acc.iter_mut().enumerate() {
-                *acc = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + 16))];
-            }
-        }
-        for p in (0..k & !3).step_by(4) {
-            if p % 16 == 0 {
-                for j in 0..32 {
-                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(j * ldb + p + AHEAD).cast());
+    for j in [0, 16] {
+        let mut acc = [_mm512_setzero_ps(); R];
+        // SAFETY: every address below is one that the caller lets us touch.
+        unsafe {
+            let c = c.add(j);
+            if load {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm512_loadu_ps(c.add(i * ldc));
                 }
             }
-            for half in 0..2 {
-                let column = |j: usize| _mm_loadu_ps(b.add((16 * half + j) * ldb + p));
-                for (t, v) in transposed_quarter(column).into_iter().enumerate() {
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        acc[half] = _mm512_fmadd_ps(_mm512_set1_ps(*a.add((p + t) * lda + i)), v, acc[half]);
-                    }
+            each_row_of_columns(k, b.add(j * ldb), ldb, |p, v| {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(p * lda + i)), v, *acc);
                 }
+            });
+            for (i, acc) in acc.iter().enumerate() {
+                _mm512_storeu_ps(c.add(i * ldc), *acc);
             }
-        }
-        let (p, rest) = (k & !3, k % 4);
-        if rest > 0 {
-            let mask = (1u8 << rest) - 1;
-            for half in 0..2 {
-                let column = |j: usize| _mm_maskz_loadu_ps(mask, b.add((16 * half + j) * ldb + p));
-                for (t, v) in transposed_quarter(column).into_iter().enumerate().take(rest) {
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        acc[half] = _mm512_fmadd_ps(_mm512_set1_ps(*a.add((p + t) * lda + i)), v, acc[half]);
-                    }
-                }
-            }
-        }
-        for (i, acc) in acc.iter().enumerate() {
-            _mm512_storeu_ps(c.add(i * ldc), acc[0]);
-            _mm512_storeu_ps(c.add(i * ldc + 16), acc[1]);
         }
     }
+}
+
+/// # Safety
+///
+/// As [`MicroKernel::transpose_half`] for sixteen rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn columns_to_rows<T: Element>(src: *const T, lds: usize, k: usize, dst: *mut f32, ldd: usize) {
+    // SAFETY: the caller's promises.
+    unsafe { each_row_of_columns(k, src, lds, |p, v| _mm512_storeu_ps(dst.add(p * ldd), v)) }
+}
+
+/// Calls `f` with `p` and the `p`-th elements of sixteen columns, each stored in one run, for ascending `p < k`.
+///
+/// A step takes a cache line of each column: four columns at a time are gathered by loads of 16 bytes, so that a line is read
+/// completely before the next one can push it out of the first-level cache, which columns at a distance of a multiple of 4 KiB
+/// would do. Numbers of 16 bits travel in pairs.
+///
+/// # Safety
+///
+/// * `b` may be read for `k` elements at each `j · ldb`, `j < 16`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut f: impl FnMut(usize, __m512)) {
+    let step = 64 / size_of::<T>();
+    // Short columns end before the processor has found them out: the next sixteen are fetched while these are used. With long ones it
+    // does better alone.
+    let short = ldb * size_of::<T>() < 4096;
+    let mut next = b.wrapping_add(16 * ldb).cast::<i8>();
+    let whole = k / step * step;
+    // SAFETY: the steps lie in the columns; prefetches may be of any address.
+    unsafe {
+        for p in (0..whole).step_by(step) {
+            if short {
+                for line in 0..16 {
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64 * line));
+                }
+                next = next.wrapping_add(1024);
+            }
+            let lines =
+                gathered_lines::<T>(|j, quarter| _mm_loadu_ps(b.add(j * ldb + p).cast::<f32>().add(4 * quarter)));
+            for (quarter, gathered) in lines.into_iter().enumerate() {
+                for (unit, v) in transposed(gathered).into_iter().enumerate() {
+                    let unit = 4 * quarter + unit;
+                    if T::KIND == Kind::F32 {
+                        f(p + unit, v);
+                    } else {
+                        for (i, v) in pair::<T>(v).into_iter().enumerate() {
+                            f(p + 2 * unit + i, v);
+                        }
+                    }
+                }
+            }
+        }
+        if whole < k {
+            let lines = gathered_lines::<T>(|j, quarter| {
+                let first = whole + quarter * (step / 4);
+                let mask = (1u16 << k.saturating_sub(first).min(step / 4)) - 1;
+                let at = b.wrapping_add(j * ldb + first);
+                match T::KIND {
+                    Kind::F32 => _mm_maskz_loadu_ps(mask as u8, at.cast()),
+                    _ => _mm_castsi128_ps(_mm_maskz_loadu_epi16(mask as u8, at.cast())),
+                }
+            });
+            let mut rest = [_mm512_setzero_ps(); 32];
+            for (quarter, gathered) in lines.into_iter().enumerate() {
+                for (unit, v) in transposed(gathered).into_iter().enumerate() {
+                    let unit = 4 * quarter + unit;
+                    match T::KIND {
+                        Kind::F32 => rest[unit] = v,
+                        _ => [rest[2 * unit], rest[2 * unit + 1]] = pair::<T>(v),
+                    }
+                }
+            }
+            for (i, &v) in rest[..k - whole].iter().enumerate() {
+                f(whole + i, v);
+            }
+        }
+    }
+}
+
+/// A line of each of sixteen columns: of each quarter what [`transposed`] takes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn gathered_lines<T: Element>(load: impl Fn(usize, usize) -> __m128) -> [[__m512; 4]; 4] {
+    let mut lines = [[_mm512_setzero_ps(); 4]; 4];
+    for r in 0..4 {
+        for (quarter, line) in lines.iter_mut().enumerate() {
+            line[r] = gathered(|row| load(row, quarter), r);
+        }
+    }
+    lines
+}
+
+/// The two numbers of 16 bits in each lane, the lower first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pair<T: Element>(v: __m512) -> [__m512; 2] {
+    let v = _mm512_castps_si512(v);
+    if T::KIND == Kind::Bf16 {
+        let high = _mm512_and_si512(v, _mm512_set1_epi32(!0xffff));
+        return [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)), _mm512_castsi512_ps(high)];
+    }
+    const EVEN_THEN_ODD: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (2 * i % 32 + i / 16) as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: an array is as long as the vector.
+    let order = unsafe { _mm512_loadu_si512(EVEN_THEN_ODD.as_ptr().cast()) };
+    let v = _mm512_permutexvar_epi16(order, v);
+    [_mm512_cvtph_ps(_mm512_castsi512_si256(v)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(v))]
 }
 
 /// Four numbers of each of sixteen rows, as four vectors of sixteen.
@@ -173,13 +285,23 @@ unsafe fn columns<const R: usize>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn transposed_quarter(row: impl Fn(usize) -> __m128) -> [__m512; 4] {
-    // gathered[r]: rows r, r + 4, r + 8, r + 12.
-    let gathered: [__m512; 4] = std::array::from_fn(|r| {
-        let v = _mm512_castps128_ps512(row(r));
-        let v = _mm512_insertf32x4::<1>(v, row(r + 4));
-        let v = _mm512_insertf32x4::<2>(v, row(r + 8));
-        _mm512_insertf32x4::<3>(v, row(r + 12))
-    });
+    transposed(std::array::from_fn(|r| gathered(&row, r)))
+}
+
+/// Rows r, r + 4, r + 8, r + 12.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn gathered(row: impl Fn(usize) -> __m128, r: usize) -> __m512 {
+    let v = _mm512_castps128_ps512(row(r));
+    let v = _mm512_insertf32x4::<1>(v, row(r + 4));
+    let v = _mm512_insertf32x4::<2>(v, row(r + 8));
+    _mm512_insertf32x4::<3>(v, row(r + 12))
+}
+
+/// The columns of sixteen rows of four, which were [`gathered`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
     let even = _mm512_unpacklo_ps(gathered[0], gathered[1]);
     let odd = _mm512_unpackhi_ps(gathered[0], gathered[1]);
     let even2 = _mm512_unpacklo_ps(gathered[2], gathered[3]);

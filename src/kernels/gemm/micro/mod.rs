@@ -18,6 +18,7 @@ pub(super) mod int8_x86;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+use super::operand::{Element, transpose_half};
 use crate::kernels::simd;
 
 /// Width of a packed panel of B, for every instruction set: a multiple of every [`MicroKernel::NR`].
@@ -64,18 +65,18 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// Most rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
     const COLUMNS_MR: usize = 0;
 
-    /// [`MicroKernel::tile`] for `PANEL` columns of a B that is stored transposed, column `j` at `b[j·ldb]`.
+    /// [`MicroKernel::tile`] for `PANEL` columns of a B that is stored transposed, column `j` at `b[j·ldb]`, in any format.
     ///
     /// # Safety
     ///
     /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k` elements at each `j · ldb`, `j < PANEL`.
-    unsafe fn columns(
+    unsafe fn columns<T: Element>(
         self,
         _rows: usize,
         _k: usize,
         _a: *const f32,
         _lda: usize,
-        _b: *const f32,
+        _b: *const T,
         _ldb: usize,
         _c: *mut f32,
         _ldc: usize,
@@ -101,6 +102,25 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
                 unsafe { *dst.add(p * ldd + i) = *src.add(i * lds + p) };
             }
         }
+    }
+
+    /// Transposes rows of half-precision numbers and widens them: `dst[p·ldd + i] = src[i·lds + p]` for `i < rows`, `p < k`.
+    ///
+    /// # Safety
+    ///
+    /// As [`MicroKernel::transpose`], for any number of columns.
+    #[inline]
+    unsafe fn transpose_half<T: Element>(
+        self,
+        src: *const T,
+        lds: usize,
+        rows: usize,
+        k: usize,
+        dst: *mut f32,
+        ldd: usize,
+    ) {
+        // SAFETY: the same contract.
+        unsafe { transpose_half(self, src, lds, rows, k, dst, ldd) }
     }
 
     /// Copies `k` rows of `used <= width` elements: `dst[p·width + i] = src[p·lds + i]`.
@@ -202,8 +222,17 @@ macro_rules! by_rows {
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
+    ($rows:expr, [$($n:literal)*], $tile:ident<$t:ident>, $args:tt) => {
+        match $rows {
+            $($n => by_rows!(@call $tile<$t>, $n, $args),)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
     (@call $tile:ident, $n:literal, ($($arg:expr),*)) => {
         $tile::<$n>($($arg),*)
+    };
+    (@call $tile:ident<$t:ident>, $n:literal, ($($arg:expr),*)) => {
+        $tile::<$n, $t>($($arg),*)
     };
 }
 use by_rows;
