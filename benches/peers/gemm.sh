@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Ours against PyTorch and Rust crates, alternating: benches/peers/gemm.sh [python] [options of gemm.py]
-# benches/peers/gemm.sh [python] attention [options of attention.py] compares attention instead.
+# benches/peers/gemm.sh [python] attention [options of attention.py] compares attention instead; decode does decoding.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-python3}
 shift || true
 what=gemm
-[ "${1:-}" != attention ] || { what=attention; shift; }
+case "${1:-}" in attention | decode) what=$1 && shift ;; esac
 bench=$(cargo bench --bench $what --no-run --message-format json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\/'$what'-[^"]*\)".*/\1/p' | tail -1)
 export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-2}

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::Beta;
 use super::driver::{self, Factors, Output, TileKernel};
-use super::f32::{self, Product, finish};
+use super::f32::{self, FEW_ROWS, Product, finish};
 use super::micro::{MicroKernel, PANEL};
 use super::operand::Operand;
 use super::packing::{SLACK, Source, pack_panel};
@@ -38,11 +38,90 @@ fn rounded(product: &Product<'_>) -> bool {
     use crate::kernels::simd::Avx512;
     // The packing rounds with AVX512-BF16, which every processor with AMX has.
     let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
-    match AmxBf16::new() {
-        Some(kernel) => run(kernel, avx512::Tile(isa), product),
-        None => run(kernel, avx512::Tile(isa), product),
+    let pack = avx512::Tile(isa);
+    match (AmxBf16::new(), pairs_of(product.b, product.k)) {
+        (Some(kernel), _) => run(kernel, pack, product),
+        // The instruction of few rows is that of many here; a tile of AMX rounds otherwise.
+        (None, Some(pairs)) if product.m <= FEW_ROWS => few_rows(kernel, pack, product, pairs),
+        (None, _) => run(kernel, pack, product),
     }
     true
+}
+
+/// Products with few rows of a B that is stored transposed in bf16: read where it lies, as in `few_rows`.
+#[cfg(target_arch = "x86_64")]
+fn few_rows(
+    kernel: super::micro::avx512_bf16::Avx512Bf16,
+    pack: super::micro::avx512::Tile,
+    product: &Product<'_>,
+    pairs: Source,
+) {
+    use super::few_rows::share;
+    use super::micro::avx512_bf16::Avx512Bf16;
+    use super::packing::with_scratch;
+    use crate::kernels::parallel;
+
+    let Product { m, n, k, a, b, beta, epilogue, .. } = *product;
+    if m == 0 || n == 0 {
+        return;
+    }
+    /// The pointer is the product's.
+    struct Shared(Source);
+    // SAFETY: as for `Product`.
+    unsafe impl Sync for Shared {}
+    let (groups, load, pairs) = (k / 2, beta == Beta::One, &Shared(pairs));
+    let factors = Rounded { pack, a, b, k };
+    let width = share(m, k, n, 1);
+    parallel::for_each(n.div_ceil(width), |part| {
+        let (factors, product) = (&factors, product);
+        let cols = part * width..n.min((part + 1) * width);
+        let a_len = (m * groups + SLACK).next_multiple_of(16);
+        let mr = driver::even(m, Avx512Bf16::COLUMNS_MR, 1);
+        with_scratch(a_len + PANEL * groups + SLACK, |scratch| {
+            let (a_packed, panel) = scratch.split_at_mut(a_len);
+            let a_packed: *mut u32 = a_packed.as_mut_ptr().cast();
+            for i in (0..m).step_by(mr) {
+                // SAFETY: the rows are in A; the panels before and this one have `m · groups` elements, the slack follows.
+                unsafe { factors.pack_a(i..m.min(i + mr), 0..groups, None, a_packed.add(i * groups)) };
+            }
+            for j in cols.clone().step_by(PANEL) {
+                let used = PANEL.min(cols.end - j);
+                let source = pairs.0.at(0, j);
+                for i in (0..m).step_by(mr) {
+                    let (rows, c) = (mr.min(m - i), product.c.wrapping_add(i * n + j));
+                    // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours; a panel has room for
+                    // all pairs and the slack.
+                    unsafe {
+                        let a = a_packed.add(i * groups);
+                        if used == PANEL {
+                            kernel.columns(rows, groups, a, source.data.cast(), source.along, c, n, load);
+                        } else {
+                            let panel = panel.as_mut_ptr();
+                            pack_panel(pack, source, used, PANEL, groups, panel);
+                            driver::tile(kernel, rows, groups, a, panel.cast(), c, n, load, used);
+                        }
+                    }
+                }
+            }
+            for i in 0..m {
+                let at = i * n + cols.start;
+                // SAFETY: this part of a row is ours.
+                let row = unsafe { std::slice::from_raw_parts_mut(product.c.wrapping_add(at), cols.len()) };
+                finish(pack.isa(), &epilogue, row, at, cols.start);
+            }
+        });
+    });
+}
+
+/// A B that is stored transposed in bf16, its rows as pairs of numbers that pass for one of 32 bits; `None` if it is another.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+fn pairs_of(b: Operand, k: usize) -> Option<Source> {
+    match b {
+        Operand::Bf16(Source { data, along, deep: 1 }) if k.is_multiple_of(2) && along.is_multiple_of(2) => {
+            Some(Source { data: data.cast(), along: along / 2, deep: 1 })
+        }
+        _ => None,
+    }
 }
 
 /// One product of rounded factors; false if the processor has no instruction for it.
@@ -211,6 +290,16 @@ impl<K: MicroKernel> Factors for Rounded<K> {
             && groups.end <= panels.k
         {
             return panels.at(groups.start, cols.start);
+        }
+        if let Some(pairs) = pairs_of(self.b, self.k)
+            && 2 * groups.end <= self.k
+        {
+            // SAFETY: the caller's promises; pairs of numbers are transposed like single ones.
+            unsafe {
+                let source = pairs.at(groups.start, cols.start);
+                pack_panel(self.pack, source, cols.len(), PANEL, groups.len(), dst.cast());
+            }
+            return dst;
         }
         // SAFETY: as above.
         unsafe {

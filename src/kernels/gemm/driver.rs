@@ -380,7 +380,7 @@ unsafe fn block<K: TileKernel, F: Factors>(
 ///
 /// As there, C restricted to `cols` columns.
 #[inline]
-unsafe fn tile<K: TileKernel>(
+pub(super) unsafe fn tile<K: TileKernel>(
     kernel: K,
     rows: usize,
     groups: usize,

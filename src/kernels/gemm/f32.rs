@@ -12,7 +12,7 @@ use crate::kernels::simd::{Isa, SimdOp};
 use crate::kernels::vecmath::Activation;
 
 /// Rows of A up to which the time is that of reading B.
-const FEW_ROWS: usize = 16;
+pub(super) const FEW_ROWS: usize = 16;
 
 /// One product, or the first of a batch.
 #[derive(Clone, Copy)]

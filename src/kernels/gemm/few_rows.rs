@@ -44,8 +44,7 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
     if m == 0 || n == 0 || batch == 0 {
         return;
     }
-    let wanted = tasks(NS * batch as f32 * n as f32 * (k * m.div_ceil(4)) as f32).div_ceil(batch);
-    let width = n.div_ceil(wanted).next_multiple_of(PANEL);
+    let width = share(m, k, n, batch);
     let across = n.div_ceil(width);
     parallel::for_each(batch * across, |task| {
         let (i, part) = (task / across, task % across);
@@ -56,6 +55,12 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
         // SAFETY: the tasks' columns are disjoint parts of C, inside the lengths that were checked.
         unsafe { block(kernel, &one, part * width..n.min((part + 1) * width)) };
     });
+}
+
+/// The columns of a task.
+pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
+    let wanted = tasks(NS * batch as f32 * n as f32 * (k * m.div_ceil(4)) as f32).div_ceil(batch);
+    n.div_ceil(wanted).next_multiple_of(PANEL)
 }
 
 /// All rows of some columns of C, on this thread.
@@ -69,7 +74,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
     let (mr, in_place) = match b {
         Operand::F32(Source { along: 1, .. }) => (K::MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { along: 1, .. }) | Operand::Bf16(Source { along: 1, .. }) => {
-            (HALF_MR, cols.len() / PANEL * PANEL)
+            (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL)
         }
         // With more rows it pays to transpose into a panel.
         Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
@@ -217,7 +222,7 @@ unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<
         for (i, rows, packed) in a.panels(0) {
             let c = to.c.wrapping_add(i * to.ldc + j);
             // SAFETY: the caller's promises.
-            unsafe { kernel.columns(rows, a.k, packed, rows, b.at(0, j).data, b.along, c, to.ldc, to.load) };
+            unsafe { kernel.columns(rows, a.k, packed, b.at(0, j).data, b.along, c, to.ldc, to.load) };
         }
     }
 }

@@ -279,6 +279,12 @@ fn rounded_products_are_close_and_the_same_alone_packed_or_shared() {
             }
             if crate::kernels::simd::features().avx512_bf16 {
                 let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+                let half_t: Vec<bf16> = bt.iter().map(|&x| bf16::from_f32(x)).collect();
+                for (name, half) in [("N", Mat::new(&half, k, n)), ("T", Mat::transposed(&half_t, k, n))] {
+                    let (mut c, a) = (start.clone(), Mat::new(&a, m, k));
+                    gemm_in(Precision::Bf16, a, half, &mut c, Beta::One, Epilogue::default());
+                    assert_same_bits(&c, &expected, &format!("halves {name} {shape:?} {level:?}"));
+                }
                 for packed in [PackedB::new(Mat::new(&half, k, n)), PackedB::new(Mat::new(&b, k, n))] {
                     let mut c = start.clone();
                     gemm_packed_in(

@@ -44,7 +44,6 @@ impl MicroKernel for Tile {
         rows: usize,
         k: usize,
         a: *const f32,
-        lda: usize,
         b: *const T,
         ldb: usize,
         c: *mut f32,
@@ -52,7 +51,7 @@ impl MicroKernel for Tile {
         load: bool,
     ) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns<T>, (k, a, lda, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns<T>, (k, a, b, ldb, c, ldc, load)) }
     }
 
     #[inline]
@@ -135,7 +134,6 @@ unsafe fn tile<const R: usize>(
 unsafe fn columns<const R: usize, T: Element>(
     k: usize,
     a: *const f32,
-    lda: usize,
     b: *const T,
     ldb: usize,
     c: *mut f32,
@@ -154,7 +152,7 @@ unsafe fn columns<const R: usize, T: Element>(
             }
             each_row_of_columns(k, b.add(j * ldb), ldb, |p, v| {
                 for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(p * lda + i)), v, *acc);
+                    *acc = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(p * R + i)), v, *acc);
                 }
             });
             for (i, acc) in acc.iter().enumerate() {
@@ -184,12 +182,18 @@ unsafe fn columns_to_rows<T: Element>(src: *const T, lds: usize, k: usize, dst: 
 /// * `b` may be read for `k` elements at each `j · ldb`, `j < 16`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut f: impl FnMut(usize, __m512)) {
+pub(super) unsafe fn each_row_of_columns<T: Element>(
+    k: usize,
+    b: *const T,
+    ldb: usize,
+    mut f: impl FnMut(usize, __m512),
+) {
     let step = 64 / size_of::<T>();
     // Short columns end before the processor has found them out: the next sixteen are fetched while these are used. With long ones it
     // does better alone.
     let short = ldb * size_of::<T>() < 4096;
     let mut next = b.wrapping_add(16 * ldb).cast::<i8>();
+    let mut columns = [b, b.wrapping_add(4 * ldb), b.wrapping_add(8 * ldb), b.wrapping_add(12 * ldb)];
     let whole = k / step * step;
     // SAFETY: the steps lie in the columns; prefetches may be of any address.
     unsafe {

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx512::each_row_of_columns;
 use super::by_rows;
 use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
@@ -14,6 +15,69 @@ pub(in crate::kernels::gemm) struct Avx512Bf16(Avx512);
 impl Avx512Bf16 {
     pub(in crate::kernels::gemm) fn new() -> Option<Self> {
         if simd::features().avx512_bf16 { Avx512::new().map(Avx512Bf16) } else { None }
+    }
+}
+
+impl Avx512Bf16 {
+    /// Most rows of [`Avx512Bf16::columns`].
+    pub(in crate::kernels::gemm) const COLUMNS_MR: usize = 8;
+
+    /// [`TileKernel::tile`] for `PANEL` columns of a B that is stored transposed, the groups of column `j` at `b[j·ldb]`.
+    ///
+    /// # Safety
+    ///
+    /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `groups` elements at each `j · ldb`, `j < PANEL`.
+    #[inline]
+    pub(in crate::kernels::gemm) unsafe fn columns(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        ldb: usize,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: the token proves the instructions; the rest is this method's own contract.
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns, (groups, a, b, ldb, c, ldc, load)) }
+    }
+}
+
+/// # Safety
+///
+/// As [`Avx512Bf16::columns`] with `rows = R`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn columns<const R: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    load: bool,
+) {
+    for j in [0, 16] {
+        let mut acc = [_mm512_setzero_ps(); R];
+        // SAFETY: every address below is one that the caller lets us touch; the vector types are bits to each other.
+        unsafe {
+            let c = c.add(j);
+            if load {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm512_loadu_ps(c.add(i * ldc));
+                }
+            }
+            let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+            each_row_of_columns(groups, b.add(j * ldb).cast::<f32>(), ldb, |p, v| {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let x = pairs(_mm512_set1_epi32(*a.add(p * R + i) as i32));
+                    *acc = _mm512_dpbf16_ps(*acc, x, pairs(_mm512_castps_si512(v)));
+                }
+            });
+            for (i, acc) in acc.iter().enumerate() {
+                _mm512_storeu_ps(c.add(i * ldc), *acc);
+            }
+        }
     }
 }
 

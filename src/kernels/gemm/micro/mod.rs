@@ -65,7 +65,8 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// Most rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
     const COLUMNS_MR: usize = 0;
 
-    /// [`MicroKernel::tile`] for `PANEL` columns of a B that is stored transposed, column `j` at `b[j·ldb]`, in any format.
+    /// [`MicroKernel::tile`] of a packed A for `PANEL` columns of a B that is stored transposed, column `j` at `b[j·ldb]`, in any
+    /// format.
     ///
     /// # Safety
     ///
@@ -75,7 +76,6 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
         _rows: usize,
         _k: usize,
         _a: *const f32,
-        _lda: usize,
         _b: *const T,
         _ldb: usize,
         _c: *mut f32,

@@ -1,0 +1,190 @@
+//! Decoding and reading a prompt, with random weights of the sizes of public models.
+//!
+//! `cargo bench --bench decode -- [MODEL] [WEIGHTS]` prints tokens a second, and what share of the memory's rate of reading the
+//! weights are read at. With `--serve` it answers lines `model weights decode|prefill tokens` by seconds per token, so that
+//! `benches/peers/decode.py` can alternate between this and its peers. With `--write FOLDER MODEL WEIGHTS` it writes the model as a
+//! folder for them to open.
+
+mod limits;
+
+use std::io::BufRead;
+use std::time::Instant;
+
+use half::{bf16, f16};
+use loquat::checkpoint::{WeightFormat, save_pretrained};
+use loquat::kernels::parallel;
+use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
+use loquat::nn::{Init, Module, Parameter, ParameterSource};
+use loquat::ops::{Precision, with_precision};
+use loquat::tensor::HalfTensor;
+use loquat::{IdTensor, Tensor, no_grad};
+
+const MODELS: [&str; 3] = ["gpt2-124m", "llama-110m", "llama-1b"];
+const WEIGHTS: [&str; 3] = ["f32", "f16", "bf16"];
+const PROMPT: usize = 32;
+
+/// Quick random numbers: uniform, of the standard deviation that is asked for, in the format that is asked for.
+struct Random {
+    state: u64,
+    weights: WeightFormat,
+}
+
+impl Random {
+    fn numbers<T: Send>(&mut self, shape: &[usize], init: Init, from_f32: impl Fn(f32) -> T + Sync) -> Vec<T> {
+        let (low, high) = match init {
+            Init::Zeros => (0.0, 0.0),
+            Init::Ones => (1.0, 1.0),
+            Init::Normal { std } => (-1.732 * std, 1.732 * std),
+            Init::Uniform { bound } => (-bound, bound),
+        };
+        let len: usize = shape.iter().product();
+        let mut numbers = Vec::with_capacity(len);
+        numbers.extend((0..len).map(|_| {
+            self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let uniform = (self.state >> 40) as f32 / (1u64 << 24) as f32;
+            from_f32(low + (high - low) * uniform)
+        }));
+        numbers
+    }
+}
+
+impl ParameterSource for Random {
+    fn parameter(&mut self, _: &str, shape: &[usize], init: Init) -> loquat::Result<Parameter> {
+        Ok(Parameter::new(Tensor::from_vec(self.numbers(shape, init, |x| x), shape)?))
+    }
+
+    fn weight(&mut self, path: &str, shape: &[usize], init: Init) -> loquat::Result<Parameter> {
+        use loquat::tensor::Weight;
+        Ok(Parameter::constant(match self.weights {
+            WeightFormat::F16 => Weight::F16(HalfTensor::from_vec(self.numbers(shape, init, f16::from_f32), shape)?),
+            WeightFormat::Bf16 => Weight::Bf16(HalfTensor::from_vec(self.numbers(shape, init, bf16::from_f32), shape)?),
+            _ => return self.parameter(path, shape, init),
+        }))
+    }
+}
+
+fn build(name: &str, weights: &str) -> LanguageModel {
+    let weights = match weights {
+        "f32" => WeightFormat::F32,
+        "f16" => WeightFormat::F16,
+        "bf16" => WeightFormat::Bf16,
+        other => panic!("expected f32, f16 or bf16, found `{other}`"),
+    };
+    let mut random = Random { state: 1, weights };
+    let llama = |width, layers, inner, heads, kv_heads| {
+        let mut config = LlamaConfig::new(32000, width, inner, layers, heads);
+        (config.num_key_value_heads, config.tie_word_embeddings) = (Some(kv_heads), false);
+        config
+    };
+    let config = match name {
+        "gpt2-124m" => {
+            let model = Gpt2::init(&Gpt2Config::new(50257, 1024, 768, 12, 12), &mut random);
+            return LanguageModel::Gpt2(Box::new(model.expect("a model of these sizes")));
+        }
+        "llama-110m" => llama(768, 12, 2048, 12, 4),
+        "llama-1b" => llama(2048, 22, 5632, 32, 4),
+        other => panic!("expected one of {MODELS:?}, found `{other}`"),
+    };
+    LanguageModel::Llama(Box::new(Llama::init(&config, &mut random).expect("a model of these sizes")))
+}
+
+fn best(logits: &Tensor) -> u32 {
+    let data = logits.data();
+    (0..data.len()).fold(0, |best, i| if data[i] > data[best] { i } else { best }) as u32
+}
+
+/// Seconds of each of `tokens` greedy ones after a prompt.
+fn decode(model: &LanguageModel, tokens: usize) -> f64 {
+    let prompt: Vec<u32> = (0..PROMPT as u32).map(|i| 5 + 17 * i).collect();
+    no_grad(|| {
+        let mut state = model.new_state(1);
+        let mut step = |ids: &[u32]| {
+            best(&parallel::team(|| no_grad(|| model.decode(&IdTensor::sequence(ids), &mut state))).expect("ids fit"))
+        };
+        let mut id = step(&prompt);
+        let start = Instant::now();
+        for _ in 0..tokens {
+            id = step(&[id]);
+        }
+        start.elapsed().as_secs_f64() / tokens as f64
+    })
+}
+
+/// Seconds of each token of a prompt, of whose last one logits are computed.
+fn prefill(model: &LanguageModel, tokens: usize, precision: Precision) -> f64 {
+    let prompt: Vec<u32> = (0..tokens as u32).map(|i| 5 + 17 * i % 31000).collect();
+    let start = Instant::now();
+    let run = || no_grad(|| model.decode(&IdTensor::sequence(&prompt), &mut model.new_state(1)));
+    let logits = with_precision(precision, run).expect("ids fit");
+    std::hint::black_box(best(&logits));
+    start.elapsed().as_secs_f64() / tokens as f64
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["--serve"] => return serve(),
+        ["--write", folder, model, weights] => {
+            return save_pretrained(folder, &build(model, weights)).expect("the folder can be written");
+        }
+        _ => {}
+    }
+    println!("{} threads", parallel::threads());
+    for name in MODELS {
+        for weights in WEIGHTS {
+            if args.first().is_some_and(|&a| a != name) || args.get(1).is_some_and(|&a| a != weights) {
+                continue;
+            }
+            let model = build(name, weights);
+            let parameters = model.parameters();
+            let skipped = |path: &str| path.ends_with("embed_tokens.weight") || path.ends_with("wpe.weight");
+            let read = parameters.iter().filter(|(path, _)| !skipped(path)).map(|(_, p)| p.weight().bytes());
+            let bytes = read.sum::<usize>() as f64;
+            decode(&model, 4);
+            for _ in 0..3 {
+                let limit = limits::read(1 << 28);
+                let time = decode(&model, if name == "llama-1b" { 32 } else { 128 });
+                let rate = bytes / time / 1e9;
+                println!(
+                    "{name} {weights}: decode {:.1} tokens/s, weights at {rate:.1} of {limit:.1} GB/s, {:.0} %",
+                    1.0 / time,
+                    100.0 * rate / limit
+                );
+            }
+            for precision in [Precision::F32, Precision::Bf16] {
+                prefill(&model, 64, precision);
+                let time = prefill(&model, 512, precision).min(prefill(&model, 512, precision));
+                println!("{name} {weights}: prefill {:.0} tokens/s in {precision:?}", 1.0 / time);
+            }
+        }
+    }
+}
+
+fn serve() {
+    let mut last: Option<(String, LanguageModel)> = None;
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("the standard input is text");
+        let words: Vec<&str> = line.split(' ').collect();
+        let time = match words[..] {
+            ["limit_read"] => 1e-9 / limits::read(1 << 28),
+            [name, weights, what, tokens] => {
+                let key = format!("{name} {weights}");
+                if last.as_ref().is_none_or(|(old, _)| *old != key) {
+                    drop(last.take());
+                    last = Some((key, build(name, weights)));
+                }
+                let (_, model) = last.as_ref().expect("made above");
+                let tokens = tokens.parse().expect("a number of tokens");
+                match what {
+                    "decode" => decode(model, tokens),
+                    "prefill" => prefill(model, tokens, Precision::F32),
+                    "prefill-bf16" => prefill(model, tokens, Precision::Bf16),
+                    other => panic!("expected decode, prefill or prefill-bf16, found `{other}`"),
+                }
+            }
+            _ => panic!("expected `model weights decode|prefill|prefill-bf16 tokens`, found `{line}`"),
+        };
+        println!("{time:e}");
+    }
+}
