@@ -1,7 +1,10 @@
 //! Floor 6: writing text with a causal model.
 //!
 //! [`generate`] gives token ids, [`stream`] gives text; both are plain iterators that compute a token when asked for the
-//! next one, and borrow the model with `&`.
+//! next one, and borrow the model with `&` (or share it with an `Arc`).
+//!
+//! A step: the model reads what is new, processors change its logits, a constraint forbids what does not fit, temperature and cut-offs
+//! shape what is left, a token is drawn and written. With a folder of files, [`TextGenerator`](crate::TextGenerator) does all of it.
 //!
 //! | file | what |
 //! |---|---|
@@ -14,7 +17,8 @@
 //! | [`tokens`] | the decoding loop, an iterator of ids |
 //! | [`logprobs`] | log-probabilities of tokens |
 //! | [`mod@score`] | how likely a given text is; perplexity |
-//! | [`stopping`] | why a text ends; cancelling; stop strings, across token borders |
+//! | [`stopping`] | why a text ends; cancelling |
+//! | `stop_strings` | texts that end a text, across token borders |
 //! | [`text`] | the iterator of text |
 //!
 //! This floor must not know which model it runs, nor the text of a task.
@@ -27,6 +31,8 @@ pub mod processor;
 pub mod sampler;
 pub mod score;
 pub(crate) mod sequence;
+#[cfg(feature = "tokenizers")]
+mod stop_strings;
 pub mod stopping;
 #[cfg(feature = "tokenizers")]
 pub mod text;

@@ -1,6 +1,8 @@
 //! Draws a token from logits.
 
 use crate::error::{Error, Result};
+use crate::generation::processor::cutoff::weights;
+use crate::kernels::vecmath;
 use crate::random::Rng;
 
 /// The place of the largest logit, the first of equals.
@@ -8,34 +10,26 @@ use crate::random::Rng;
 /// # Errors
 /// [`Error::NotFinite`] if there is none: all are -∞, or one is not a number.
 pub fn greedy(logits: &[f32]) -> Result<u32> {
-    let mut best = None;
-    for (i, &x) in logits.iter().enumerate() {
-        if x.is_nan() || x == f32::INFINITY {
-            return Err(not_finite(x));
-        }
-        if x > best.map_or(f32::NEG_INFINITY, |(_, largest)| largest) {
-            best = Some((i, x));
-        }
-    }
-    best.map(|(i, _)| i as u32).ok_or_else(|| not_finite(f32::NEG_INFINITY))
+    let best = vecmath::argmax(logits).ok_or_else(|| not_finite(f32::NEG_INFINITY))?;
+    if logits[best].is_finite() { Ok(best as u32) } else { Err(not_finite(logits[best])) }
 }
 
-/// A token drawn with the probabilities `softmax(logits)`, by the inverse of their sum in `f64`.
+/// A token drawn with the probabilities `softmax(logits)`, by the inverse of their sum, which is in `f64`.
 ///
 /// # Errors
 /// As for [`greedy`].
 pub fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
     let largest = logits[greedy(logits)? as usize];
-    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
-    let mut left = rng.uniform_f64() * weights.iter().sum::<f64>();
+    let weights = weights(logits, largest);
+    let mut left = rng.uniform_f64() * vecmath::sum(&weights);
     let mut drawn = 0;
     for (i, &weight) in weights.iter().enumerate() {
         if weight > 0.0 {
             drawn = i;
-            if left < weight {
+            if left < f64::from(weight) {
                 break;
             }
-            left -= weight;
+            left -= f64::from(weight);
         }
     }
     Ok(drawn as u32)

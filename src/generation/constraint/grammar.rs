@@ -28,6 +28,9 @@ use crate::error::{Error, Result};
 use crate::generation::constraint::{TokenMask, TokenSet};
 use crate::text::Tokenizer;
 
+/// What may stand between the parts of JSON.
+const WHITE_SPACE: &str = r" |\n {0,32}";
+
 /// What the tokens of a vocabulary stand for, made ready for constraints: build it once per tokenizer.
 #[derive(Clone)]
 pub struct Vocabulary {
@@ -82,12 +85,17 @@ impl Vocabulary {
         self.build("regex", TopLevelGrammar::from_regex(pattern))
     }
 
-    /// JSON that a schema describes.
+    /// JSON that a schema describes. Between its parts there may be a space, or a new line and an indentation: without that bound, models
+    /// with little to say write white space for ever. `llguidance`'s own key `x-guidance` in the schema says otherwise.
     ///
     /// # Errors
     /// [`Error::Argument`] for a schema that cannot be read or asks for what is not supported.
     pub fn json_schema(&self, schema: &Value) -> Result<Grammar> {
-        self.build("json schema", TopLevelGrammar::from_json_schema(schema.clone()))
+        let mut schema = schema.clone();
+        if let Value::Object(keys) = &mut schema {
+            keys.entry("x-guidance").or_insert_with(|| serde_json::json!({ "whitespace_pattern": WHITE_SPACE }));
+        }
+        self.build("json schema", TopLevelGrammar::from_json_schema(schema))
     }
 
     /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`.
@@ -103,7 +111,10 @@ impl Vocabulary {
         // What is wrong with the grammar shows when it is asked for the first time.
         match matcher.compute_mask() {
             Ok(_) => Ok(Grammar { matcher }),
-            Err(error) => Err(Error::argument(name, "one that can be read", error)),
+            Err(error) => {
+                let words: Vec<String> = error.to_string().split_whitespace().map(str::to_string).collect();
+                Err(Error::argument(name, "one that can be read", words.join(" ")))
+            }
         }
     }
 }
@@ -178,6 +189,7 @@ mod tests {
             "properties": {"n": {"type": "integer"}, "ok": {"type": "boolean"}},
         });
         let grammar = vocabulary().json_schema(&schema).unwrap();
+        assert!(accepts(&grammar, "{\n  \"n\": 12\n}") && !accepts(&grammar, "{  \"n\":1}"));
         assert!(accepts(&grammar, r#"{"n": 12}"#) && accepts(&grammar, r#"{"n": -1, "ok": true}"#));
         assert!(!accepts(&grammar, r#"{"n": "x"}"#) && !accepts(&grammar, r#"{"ok": true}"#));
     }

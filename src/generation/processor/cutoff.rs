@@ -30,6 +30,9 @@ impl Distribution {
     }
 }
 
+/// Tokens at least this times as likely as the likeliest are looked at first.
+const LIKELY: f32 = 1e-3;
+
 /// exp(logit - largest) for each logit.
 pub(crate) fn weights(logits: &[f32], largest: f32) -> Vec<f32> {
     let shifted: Vec<f32> = logits.iter().map(|x| x - largest).collect();
@@ -119,7 +122,7 @@ impl LogitsProcessor for TopP {
             let (x, y) = (logits[a as usize], logits[b as usize]);
             y.total_cmp(&x).then(b.cmp(&a))
         };
-        in_order(logits, by_logit, |id| {
+        let mut visit = |id: usize| {
             if left == 0 && above >= enough {
                 return false;
             }
@@ -127,7 +130,11 @@ impl LogitsProcessor for TopP {
             above += f64::from(weights[id]);
             left = left.saturating_sub(1);
             true
-        });
+        };
+        // Mostly a few tokens are far likelier than the rest, which then need not be looked at.
+        if in_order(logits, |id| weights[id] >= LIKELY, by_logit, &mut visit) {
+            in_order(logits, |id| weights[id] < LIKELY, by_logit, &mut visit);
+        }
         logits.iter_mut().zip(kept).filter(|(_, kept)| !kept).for_each(|(x, _)| *x = f32::NEG_INFINITY);
         Ok(())
     }
@@ -157,12 +164,17 @@ impl LogitsProcessor for TypicalP {
         let distance: Vec<f32> = logits.iter().map(|&x| (-distribution.log_prob(x) - entropy).abs()).collect();
         let by_distance = |&a: &u32, &b: &u32| distance[a as usize].total_cmp(&distance[b as usize]).then(a.cmp(&b));
         let (mut mass, mut seen, mut farthest) = (0.0, 0, f32::INFINITY);
-        in_order(logits, by_distance, |id| {
-            mass += f64::from(distribution.log_prob(logits[id])).exp();
-            seen += 1;
-            farthest = distance[id];
-            mass < f64::from(self.threshold) || seen < self.min_tokens_to_keep
-        });
+        in_order(
+            logits,
+            |_| true,
+            by_distance,
+            |id| {
+                mass += f64::from(distribution.log_prob(logits[id])).exp();
+                seen += 1;
+                farthest = distance[id];
+                mass < f64::from(self.threshold) || seen < self.min_tokens_to_keep
+            },
+        );
         logits.iter_mut().zip(&distance).filter(|(_, d)| **d > farthest).for_each(|(x, _)| *x = f32::NEG_INFINITY);
         Ok(())
     }
@@ -204,19 +216,39 @@ fn cut(logits: &mut [f32], below: impl Fn(f32) -> bool) {
     logits.iter_mut().filter(|x| below(**x)).for_each(|x| *x = f32::NEG_INFINITY);
 }
 
-/// The `n`-th largest logit, counted from 1; the smallest if there are not so many.
+/// The `n`-th largest logit, counted from 1; -∞ if there are not so many.
 fn nth_largest(logits: &[f32], n: usize) -> f32 {
-    match n {
-        1 => vecmath::max(logits),
-        _ if n == 0 || n > logits.len() => f32::NEG_INFINITY,
-        _ => *logits.to_vec().select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1,
+    if n <= 1 || n > logits.len() {
+        return if n == 1 { vecmath::max(logits) } else { f32::NEG_INFINITY };
     }
+    // The best so far and the newcomers that may be among them: most logits are compared once and passed over.
+    let (mut best, mut least) = (Vec::with_capacity(2 * n), f32::NEG_INFINITY);
+    let keep = |best: &mut Vec<f32>| {
+        best.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+        best.truncate(n);
+        best[n - 1]
+    };
+    for &x in logits {
+        if x > least {
+            best.push(x);
+            if best.len() == 2 * n {
+                least = keep(&mut best);
+            }
+        }
+    }
+    if best.len() < n { f32::NEG_INFINITY } else { keep(&mut best) }
 }
 
-/// Hands out the ids of allowed tokens in order until told to stop. What is cut off is a long tail that need not be sorted: a first
-/// part is selected and sorted, then parts that grow.
-fn in_order(logits: &[f32], order: impl Fn(&u32, &u32) -> Ordering, mut visit: impl FnMut(usize) -> bool) {
-    let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|&id| logits[id as usize] > f32::NEG_INFINITY).collect();
+/// Hands out the ids of allowed tokens that fit, in order, until told to stop; whether it was not. What is cut off is a long tail that
+/// need not be sorted: a first part is selected and sorted, then parts that grow.
+fn in_order(
+    logits: &[f32],
+    fits: impl Fn(usize) -> bool,
+    order: impl Fn(&u32, &u32) -> Ordering,
+    mut visit: impl FnMut(usize) -> bool,
+) -> bool {
+    let allowed = |&id: &u32| logits[id as usize] > f32::NEG_INFINITY && fits(id as usize);
+    let mut ids: Vec<u32> = (0..logits.len() as u32).filter(allowed).collect();
     let (mut start, mut part) = (0, 64);
     while start < ids.len() {
         let rest = &mut ids[start..];
@@ -226,11 +258,12 @@ fn in_order(logits: &[f32], order: impl Fn(&u32, &u32) -> Ordering, mut visit: i
         }
         rest[..len].sort_unstable_by(&order);
         if !rest[..len].iter().all(|&id| visit(id as usize)) {
-            return;
+            return false;
         }
         start += len;
         part *= 8;
     }
+    true
 }
 
 #[cfg(test)]
@@ -269,11 +302,21 @@ mod tests {
         sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
         let mut seen = Vec::new();
         let order = |&a: &u32, &b: &u32| logits[b as usize].total_cmp(&logits[a as usize]);
-        in_order(&logits, order, |id| {
-            seen.push(id);
-            seen.len() < 4321
-        });
+        in_order(
+            &logits,
+            |_| true,
+            order,
+            |id| {
+                seen.push(id);
+                seen.len() < 4321
+            },
+        );
         assert_eq!(seen, sorted[..4321]);
+        for n in [1, 2, 7, 2499, 2500, 4999, 5000] {
+            assert_eq!(nth_largest(&logits, n), logits[sorted[n - 1]], "{n}");
+        }
+        assert_eq!(nth_largest(&[1.0, f32::NEG_INFINITY, 1.0], 2), 1.0);
+        assert_eq!(nth_largest(&[1.0, f32::NEG_INFINITY, 1.0], 3), f32::NEG_INFINITY);
     }
 
     #[test]
