@@ -287,7 +287,7 @@ mod round_trip {
             let mut config = json!({
                 "model_type": model_type, "vocab_size": 13, "hidden_size": 32, "intermediate_size": 40,
                 "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
-                "max_position_embeddings": 64, "rope_theta": 5000.0, "rope_scaling": scaling, "hidden_act": "silu",
+                "max_position_embeddings": 64, "rope_theta": 500000.0, "rope_scaling": scaling, "hidden_act": "silu",
                 "tie_word_embeddings": model_type == "qwen2",
             });
             match model_type {

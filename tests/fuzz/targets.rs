@@ -10,9 +10,11 @@ use loquat::models::{LanguageModel, estimate};
 use loquat::text::Tokenizer;
 use loquat::{Load, Result};
 
+type Target = fn(&[u8]);
+
 /// The targets by name.
 #[allow(dead_code)]
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 4] =
+pub(crate) const TARGETS: [(&str, Target); 4] =
     [("safetensors", safetensors), ("gguf", gguf), ("config", config_json), ("tokenizer", tokenizer)];
 
 /// A folder of this process, in memory where the system has such a place.

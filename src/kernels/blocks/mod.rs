@@ -230,7 +230,7 @@ mod tests {
         };
         for block in bytes.chunks_exact_mut(format.block_bytes()) {
             for &at in halves {
-                block[at + 1] = block[at + 1] & 0x80 | 0x1F + block[at + 1] % 16;
+                block[at + 1] = block[at + 1] & 0x80 | (0x1F + block[at + 1] % 16);
             }
         }
         bytes
