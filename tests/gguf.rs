@@ -240,9 +240,10 @@ mod trained {
 
 /// Models of every architecture through a file and back.
 mod round_trip {
-    use loquat::checkpoint::gguf::{GgufFormat, save_gguf};
+    use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value, save_gguf};
     use loquat::checkpoint::{Pretrained, WeightFormat};
-    use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
+    use loquat::models::{CausalLm, EncoderConfig, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
+    use loquat::models::{TextBatch, TextEncoder};
     use loquat::{IdTensor, Rng};
     use serde_json::json;
 
@@ -308,6 +309,57 @@ mod round_trip {
             let again = there_and_back(&model);
             assert_eq!(again.config_json()["model_type"], model_type);
         }
+    }
+
+    /// The names of GGUF for parts of BERT.
+    const BERT: [(&str, &str); 12] = [
+        ("embeddings.word_embeddings", "token_embd"),
+        ("embeddings.position_embeddings", "position_embd"),
+        ("embeddings.token_type_embeddings", "token_types"),
+        ("embeddings.LayerNorm", "token_embd_norm"),
+        ("attention.self.query", "attn_q"),
+        ("attention.self.key", "attn_k"),
+        ("attention.self.value", "attn_v"),
+        ("attention.output.dense", "attn_output"),
+        ("attention.output.LayerNorm", "attn_output_norm"),
+        ("intermediate.dense", "ffn_up"),
+        ("output.dense", "ffn_down"),
+        ("output.LayerNorm", "layer_output_norm"),
+    ];
+
+    #[test]
+    fn bert() {
+        let config = json!({
+            "model_type": "bert", "vocab_size": 13, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 16, "type_vocab_size": 2, "hidden_act": "gelu",
+            "layer_norm_eps": 1e-12,
+        });
+        let config = EncoderConfig::from_json(&config).unwrap();
+        let model = TextEncoder::init(&config, false, &mut Rng::seed(1)).unwrap();
+        let mut writer = GgufWriter::new();
+        writer.set("general.architecture", Value::String("bert")).unwrap();
+        let sizes = [("context_length", 16), ("embedding_length", 32), ("block_count", 2), ("feed_forward_length", 40)];
+        for (key, size) in sizes.into_iter().chain([("attention.head_count", 4)]) {
+            writer.set(&format!("bert.{key}"), Value::U32(size)).unwrap();
+        }
+        writer.set("bert.attention.layer_norm_epsilon", Value::F32(1e-12)).unwrap();
+        for (path, parameter) in loquat::nn::Module::parameters(&model) {
+            let path = path.trim_start_matches("bert.");
+            let (stem, end) = path.rsplit_once('.').unwrap();
+            let (block, part) = match stem.strip_prefix("encoder.layer.").and_then(|block| block.split_once('.')) {
+                Some((block, part)) => (format!("blk.{block}."), part),
+                None => (String::new(), stem),
+            };
+            let (_, gguf) = BERT.iter().find(|(theirs, _)| *theirs == part).unwrap_or_else(|| panic!("{path}"));
+            let (shape, data) = (parameter.shape(), parameter.tensor().to_vec());
+            writer.tensor_f32(&format!("{block}{gguf}.{end}"), shape, data).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        writer.save(&path).unwrap();
+        let again = TextEncoder::open(&path).unwrap();
+        let batch = TextBatch::new(&IdTensor::sequence(&[1, 5, 12, 0, 7, 7]));
+        assert_eq!(again.forward(&batch).unwrap().data(), model.forward(&batch).unwrap().data());
     }
 
     #[test]

@@ -15,8 +15,7 @@ import random
 import sys
 import unicodedata
 
-from tokenizers import AddedToken, Tokenizer
-from transformers import BertTokenizerFast
+from tokenizers import BertWordPieceTokenizer, Tokenizer
 
 data, out = sys.argv[1:3]
 os.makedirs(out, exist_ok=True)
@@ -92,7 +91,7 @@ def hf(path):
 
 
 def bert(path, lower):
-    return BertTokenizerFast(vocab_file=os.path.join(data, path), do_lower_case=lower).backend_tokenizer
+    return BertWordPieceTokenizer(os.path.join(data, path), lowercase=lower)._tokenizer
 
 
 def put(name, path, encode):
