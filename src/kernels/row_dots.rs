@@ -91,6 +91,8 @@ fn dots<const R: usize, T: Element, I: Isa>(isa: I, x: &[f32], rows: &[T]) -> [f
     while i + I::LANES <= n {
         let v = isa.load(&x[i..i + I::LANES]);
         for r in 0..R {
+            // The same place of the rows after these: several short streams are too few for the processor's own prefetching.
+            isa.prefetch(row[r].as_ptr().wrapping_add(i + R * n));
             sums[r] = isa.mul_add(T::load(isa, &row[r][i..i + I::LANES]), v, sums[r]);
         }
         i += I::LANES;
@@ -101,7 +103,12 @@ fn dots<const R: usize, T: Element, I: Isa>(isa: I, x: &[f32], rows: &[T]) -> [f
             sums[r] = isa.mul_add(T::load(isa, &row[r][i..]), v, sums[r]);
         }
     }
-    sums.map(|s| isa.reduce_sum(s))
+    // A loop and not `map`, whose closure would be a function of its own, without the processor's vectors.
+    let mut out = [0.0; R];
+    for r in 0..R {
+        out[r] = isa.reduce_sum(sums[r]);
+    }
+    out
 }
 
 #[cfg(test)]

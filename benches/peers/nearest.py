@@ -1,0 +1,39 @@
+"""NumPy's matrix product and `argpartition` beside benches/nearest.rs, alternating: ten nearest of 400 000 × 300.
+
+    cargo bench --bench nearest --no-run   # names the binary
+    python benches/peers/nearest.py --bench PATH [--rounds N]
+
+NumPy's rows have length 1 beforehand. A ratio is theirs ÷ ours in time, so above 1 ours is faster.
+"""
+
+import argparse
+import statistics
+
+import numpy as np
+from server import Server, seconds
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bench", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    ours = Server(args.bench, "--serve")
+    rows = np.random.default_rng(1).random((400_000, 300), dtype=np.float32) - 0.5
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def top(queries):
+        scores = queries @ rows.T
+        best = np.argpartition(scores, -10, axis=1)[:, -10:]
+        np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), axis=1), 1)
+
+    for name, queries in [("one", rows[:1].copy()), ("batch", rows[:100].copy())]:
+        limit = ours.ask("limit_read")
+        times = [(ours.ask(name), seconds(lambda: top(queries), 0.5)) for _ in range(args.rounds)]
+        mine, theirs = (statistics.median(x) for x in zip(*times))
+        ratio = statistics.median(t / o for o, t in times)
+        read = f", {100 * limit / mine:.0f} % of the time that reading takes" if name == "one" else ""
+        print(f"{name:>5}: loquat {mine * 1e3:.1f} ms{read}; NumPy {theirs * 1e3:.1f} ms; {ratio:.2f}x", flush=True)
+
+
+main()
