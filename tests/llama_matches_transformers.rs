@@ -1,0 +1,172 @@
+//! Checkpoints of the Llama family give the hidden states, logits, gradients and greedy text of `transformers`
+//! (`tests/fixtures/make_llama.py`), and so does the trained decoder in the shared data, where that is there.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use loquat::checkpoint::{Checkpoint, save_pretrained, write_tensors};
+use loquat::generation::generate;
+use loquat::models::{CausalLm, LanguageModel, Llama, LlamaConfig};
+use loquat::nn::Module;
+use loquat::ops::cross_entropy;
+use loquat::{GenerationConfig, IdTensor, See, Tensor, inspect, no_grad};
+use serde_json::{Map, Value};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama").join(name)
+}
+
+fn cases() -> Map<String, Value> {
+    serde_json::from_str(&std::fs::read_to_string(fixture("cases.json")).unwrap()).unwrap()
+}
+
+/// Writes the folder of a case: its configuration, and its share of the weights.
+fn folder(case: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), case["config"].to_string()).unwrap();
+    let all = Checkpoint::open(fixture("weights.safetensors")).unwrap();
+    let prefix = format!("{}/", case["weights"].as_str().unwrap());
+    let tensors: Vec<(&str, Tensor)> = all
+        .names()
+        .filter_map(|name| Some((name.strip_prefix(&prefix)?, all.tensor(name)?.to_tensor().unwrap())))
+        .collect();
+    let named = tensors.iter().map(|(name, tensor)| (*name, tensor));
+    write_tensors(folder.path().join("model.safetensors"), named, None).unwrap();
+    folder
+}
+
+fn open(case: &Value) -> Llama {
+    match LanguageModel::open(folder(case).path()).unwrap() {
+        LanguageModel::Llama(model) => *model,
+        _ => panic!("a Llama"),
+    }
+}
+
+fn rows(value: &Value) -> IdTensor {
+    IdTensor::batch(&serde_json::from_value::<Vec<Vec<u32>>>(value.clone()).unwrap()).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// The rows where the mask is 1.
+fn seen(x: &Tensor, mask: &IdTensor) -> Tensor {
+    let width = x.len() / mask.len();
+    let rows = x.data().chunks(width).zip(mask.data()).filter(|&(_, &m)| m != 0);
+    let data: Vec<f32> = rows.flat_map(|(row, _)| row).copied().collect();
+    Tensor::from_vec(data.clone(), &[data.len() / width, width]).unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor) -> f32 {
+    assert_eq!(ours.shape(), theirs.shape(), "{what}");
+    let largest = theirs.data().iter().fold(0f32, |m, x| m.max(x.abs()));
+    let worst = ours.data().iter().zip(theirs.data()).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(worst <= 1e-4 * largest.max(1.0), "{what}: off by {worst} where the largest is {largest}");
+    worst
+}
+
+#[test]
+fn hidden_states_and_logits_agree() {
+    let expected = Checkpoint::open(fixture("expected.safetensors")).unwrap();
+    let mut worst = 0f32;
+    for (name, case) in cases() {
+        let theirs = |what: &str| expected.tensor(&format!("{name}/{what}")).unwrap().to_tensor().unwrap();
+        let model = open(&case);
+        let (input_ids, mask) = (rows(&case["input_ids"]), rows(&case["attention_mask"]));
+        let run = || model.hidden_states(&input_ids, Some(&mask), None);
+        let (last, inside) = no_grad(|| inspect(See::HiddenStates, run));
+        let last = last.unwrap();
+        let [(_, _), (_, first), (_, _)] = &inside.hidden_states[..] else { panic!("embeddings and two layers") };
+        assert_close(&format!("{name}, layer 1"), &seen(first, &mask), &theirs("hidden.1"));
+        assert_close(&format!("{name}, layer 2 and norm"), &seen(&last, &mask), &theirs("hidden.2"));
+        let logits = no_grad(|| model.logits(&last)).unwrap();
+        worst = worst.max(assert_close(&format!("{name}, logits"), &seen(&logits, &mask), &theirs("logits")));
+    }
+    eprintln!("worst difference of a logit: {worst:e}");
+}
+
+#[test]
+fn greedy_text_agrees() {
+    for (name, case) in cases() {
+        let config = GenerationConfig::default().greedy().max_new_tokens(12);
+        let ours: Vec<u32> =
+            generate(&open(&case), &ids(&case["prompt"]), &config).unwrap().map(|id| id.unwrap()).collect();
+        assert_eq!(ours, ids(&case["greedy"]), "{name}");
+    }
+}
+
+#[test]
+fn loss_and_gradients_agree() {
+    let expected = Checkpoint::open(fixture("expected.safetensors")).unwrap();
+    let case = &cases()["llama"];
+    let model = open(case);
+    let first = IdTensor::batch(&[&rows(&case["input_ids"]).data()[..12]]).unwrap();
+    let loss = cross_entropy(&model.forward(&first).unwrap(), &rows(&case["labels"])).unwrap();
+    let theirs = |name: &str| expected.tensor(&format!("llama/{name}")).unwrap().to_tensor().unwrap();
+    assert!((loss.item().unwrap() - theirs("loss").item().unwrap()).abs() < 1e-5);
+    let gradients = loss.backward().unwrap();
+    for (path, parameter) in model.parameters() {
+        let ours = gradients.of(parameter.tensor()).unwrap();
+        assert_close(&path, ours, &theirs(&format!("gradient.{path}")));
+    }
+}
+
+#[test]
+fn what_we_save_has_their_names_shapes_bits_and_options() {
+    for (name, case) in cases() {
+        let (theirs, ours) = (folder(&case), tempfile::tempdir().unwrap());
+        save_pretrained(ours.path(), &open(&case)).unwrap();
+        let (a, b) = (Checkpoint::open(ours.path()).unwrap(), Checkpoint::open(theirs.path()).unwrap());
+        let names: Vec<&str> = b.names().collect();
+        assert_eq!(a.names().collect::<Vec<_>>(), names, "{name}");
+        for tensor in names {
+            let (a, b) = (a.tensor(tensor).unwrap(), b.tensor(tensor).unwrap());
+            assert_eq!((a.shape(), a.bytes()), (b.shape(), b.bytes()), "{name}: {tensor}");
+        }
+        let saved = std::fs::read_to_string(ours.path().join("config.json")).unwrap();
+        let saved: Value = serde_json::from_str(&saved).unwrap();
+        for (key, value) in case["config"].as_object().unwrap() {
+            assert_eq!(value, &saved[key], "{name}: {key}");
+        }
+        let again = LlamaConfig::from_json(&saved).unwrap();
+        assert_eq!(again, LlamaConfig::from_json(&case["config"]).unwrap(), "{name}");
+    }
+}
+
+/// The folder of shared data, if it is there.
+fn shared(path: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("shared/data");
+    let path = std::env::var_os("LOQUAT_DATA").map_or_else(beside, PathBuf::from).join(path);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there; LOQUAT_DATA may say where", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn the_trained_decoder_writes_what_it_should() {
+    let Some(root) = shared("models/stories260K") else { return };
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(root.join("expected.json")).unwrap()).unwrap();
+    let model = LanguageModel::open(root.join("hf")).unwrap();
+    let f32s = &expected["f32"];
+    let prompt = ids(&expected["prompt_ids"]);
+    let logits = no_grad(|| model.forward(&IdTensor::sequence(&prompt))).unwrap();
+    let last = &logits.data()[(prompt.len() - 1) * model.vocab_size()..];
+    let theirs: Vec<f32> = serde_json::from_value(f32s["prompt_logits"].clone()).unwrap();
+    let worst = last.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(last.len() == theirs.len() && worst < 1e-4, "prompt logits are off by {worst}");
+    let greedy = ids(&f32s["greedy_ids"]);
+    let config = GenerationConfig::default().greedy().max_new_tokens(greedy.len());
+    let ours: Vec<u32> = generate(&model, &prompt, &config).unwrap().map(|id| id.unwrap()).collect();
+    assert_eq!(ours, greedy);
+    let text = ids(&expected["perplexity_ids"]);
+    let logits = no_grad(|| model.forward(&IdTensor::sequence(&text[..text.len() - 1]))).unwrap();
+    let loss = no_grad(|| cross_entropy(&logits, &IdTensor::sequence(&text[1..]))).unwrap().item().unwrap();
+    let perplexity = f64::from(loss).exp();
+    let theirs = f32s["perplexity"].as_f64().unwrap();
+    assert!((perplexity / theirs - 1.0).abs() < 1e-4, "perplexity {perplexity}, expected {theirs}");
+}
