@@ -71,6 +71,14 @@ pub enum Error {
     /// A tokenizer could not be built, or refused its input.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A chat template is none, refuses the conversation, or uses more than it may.
+    #[error("chat template `{name}`: {reason}")]
+    Template {
+        /// The template's name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A file's content is not what its format prescribes.
     #[error("{}: {reason}", path.display())]
     Format {

@@ -4,9 +4,12 @@
 //! - [`Corpus`]: files of text, streamed in pieces, alone or by several threads.
 //! - [`WordCounts`], [`Vocabulary`]: words, how often they occur, their ids.
 //! - [`TextCleaner`], [`StopWords`], [`split_sentences`]: text made even, thinned, cut up.
+//! - [`chat`]: chat templates, rendered as `transformers` does.
 //!
-//! What is here knows no model. Without the feature `tokenizers` everything but the tokenizer remains.
+//! What is here knows no model. Without the feature `chat` there are no templates; without the feature `tokenizers` everything but the tokenizer remains.
 
+#[cfg(feature = "chat")]
+pub mod chat;
 mod clean;
 mod corpus;
 mod sentences;

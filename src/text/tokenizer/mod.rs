@@ -267,6 +267,12 @@ impl Tokenizer {
         })
     }
 
+    /// `tokenizer_config.json`, or what a GGUF file says of it.
+    #[cfg(feature = "chat")]
+    pub(super) fn config(&self) -> &Value {
+        &self.config
+    }
+
     /// The template by which a conversation becomes a text (`chat_template.jinja` or the key of
     /// `tokenizer_config.json`; of several, the one named `default`).
     pub fn chat_template(&self) -> Option<&str> {
