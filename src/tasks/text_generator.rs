@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-#[cfg(feature = "constraints")]
+#[cfg(any(feature = "chat", feature = "constraints"))]
 use std::sync::OnceLock;
 
 use crate::checkpoint::OpenOptions;
@@ -11,6 +11,8 @@ use crate::generation::text::{TextStream, stream_ids};
 use crate::generation::{self, GenerationConfig, Perplexity, TokenLogprob};
 use crate::models::LanguageModel;
 use crate::text::Tokenizer;
+#[cfg(feature = "chat")]
+use crate::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 
 /// A language model with its tokenizer and the settings of its folder.
 ///
@@ -35,6 +37,8 @@ pub struct TextGenerator {
     config: GenerationConfig,
     #[cfg(feature = "constraints")]
     vocabulary: Arc<OnceLock<generation::Vocabulary>>,
+    #[cfg(feature = "chat")]
+    chat_template: Arc<OnceLock<ChatTemplate>>,
 }
 
 /// Pieces of text that borrow their [`TextGenerator`].
@@ -84,6 +88,8 @@ impl TextGenerator {
             config,
             #[cfg(feature = "constraints")]
             vocabulary: Arc::default(),
+            #[cfg(feature = "chat")]
+            chat_template: Arc::default(),
         })
     }
 
@@ -148,6 +154,62 @@ impl TextGenerator {
     pub fn owned_stream(&self, prompt: &str, config: &GenerationConfig) -> Result<OwnedStream> {
         let ids = self.encode(prompt)?;
         stream_ids(Arc::clone(&self.model), Arc::clone(&self.tokenizer), &ids, &self.settings(config))
+    }
+
+    /// Answers a conversation, piece by piece.
+    ///
+    /// ```no_run
+    /// use loquat::text::chat::{ChatMessage, ChatOptions};
+    /// use loquat::{GenerationConfig, TextGenerator};
+    ///
+    /// let lm = TextGenerator::open("models/SmolLM2-135M-Instruct")?;
+    /// let messages = [ChatMessage::system("Be brief."), ChatMessage::user("What is a loquat?")];
+    /// for piece in lm.chat(&messages, &ChatOptions::default(), &GenerationConfig::default())? {
+    ///     print!("{}", piece?);
+    /// }
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`TextGenerator::chat_ids`] and [`TextGenerator::stream_ids`].
+    #[cfg(feature = "chat")]
+    pub fn chat(
+        &self,
+        messages: &[ChatMessage],
+        options: &ChatOptions,
+        config: &GenerationConfig,
+    ) -> Result<BorrowedStream<'_>> {
+        self.stream_ids(&self.chat_ids(messages, options)?, config)
+    }
+
+    /// The ids of a conversation, as the model's template writes it.
+    ///
+    /// # Errors
+    /// As for [`TextGenerator::chat_template`] and [`ChatTemplate::render`].
+    #[cfg(feature = "chat")]
+    pub fn chat_ids(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<Vec<u32>> {
+        self.tokenizer.encode_without_special(&self.chat_template()?.render(messages, options)?)
+    }
+
+    /// The template of the model's conversations.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model came without one; as for [`ChatTemplate::of`].
+    #[cfg(feature = "chat")]
+    pub fn chat_template(&self) -> Result<&ChatTemplate> {
+        if let Some(template) = self.chat_template.get() {
+            return Ok(template);
+        }
+        match ChatTemplate::of(&self.tokenizer)? {
+            Some(template) => Ok(self.chat_template.get_or_init(|| template)),
+            None => Err(Error::argument("chat template", "one beside the model", "none")),
+        }
+    }
+
+    /// The same generator with a template of choice for conversations.
+    #[cfg(feature = "chat")]
+    pub fn with_chat_template(self, template: ChatTemplate) -> Self {
+        Self { chat_template: Arc::new(OnceLock::from(template)), ..self }
     }
 
     /// The log-probability of each token of a text but the first, given those before it, with `top` alternatives each.
@@ -241,6 +303,21 @@ mod tests {
         let mut stream = lm.stream("the", &GenerationConfig::default().max_time(std::time::Duration::ZERO)).unwrap();
         stream.by_ref().for_each(drop);
         assert_eq!((stream.new_ids().len(), stream.stop_reason()), (0, Some(StopReason::Deadline)));
+    }
+
+    #[cfg(feature = "chat")]
+    #[test]
+    fn a_conversation_is_answered() {
+        let lm = generator(GenerationConfig::default());
+        let (messages, options) = ([ChatMessage::user("the cat")], ChatOptions::default());
+        assert!(lm.chat_ids(&messages, &options).unwrap_err().to_string().contains("chat template"));
+        let none: [(&str, &str); 0] = [];
+        let template = ChatTemplate::new("{{ messages[0].content }} sat", none).unwrap();
+        let lm = lm.with_chat_template(template);
+        assert_eq!(lm.chat_ids(&messages, &options).unwrap(), lm.encode("the cat sat").unwrap());
+        let config = GenerationConfig::default().max_new_tokens(5).seed(3);
+        let answer: Result<String> = lm.chat(&messages, &options, &config).unwrap().collect();
+        assert_eq!(answer.unwrap(), lm.generate("the cat sat", &config).unwrap());
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! A conversation with a pretrained model on the terminal.
+//!
+//! ```sh
+//! cargo run --release --example chat -- --model models/SmolLM2-135M-Instruct --system "Be brief."
+//! ```
+//!
+//! Needs a folder with `config.json`, weights, `tokenizer.json` and a chat template, or a `.gguf` file. Each line is a message; the answer
+//! streams below it. Ctrl-C stops an answer, the end of the input (Ctrl-D) ends the conversation. When the context is full, the oldest
+//! messages are forgotten. What no flag says, the folder's `generation_config.json` says.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use loquat::generation::{Cancel, StopReason};
+use loquat::models::CausalLm;
+use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
+use loquat::{Error, GenerationConfig, Result, TextGenerator};
+
+/// A conversation with a pretrained model on the terminal.
+#[derive(Parser)]
+struct Args {
+    /// A model folder (config.json, weights, tokenizer with a chat template) or a .gguf file.
+    #[arg(long)]
+    model: PathBuf,
+    /// What the model shall be.
+    #[arg(long)]
+    system: Option<String>,
+    /// A file with another chat template.
+    #[arg(long)]
+    template: Option<PathBuf>,
+    /// The largest number of tokens of an answer.
+    #[arg(long, default_value_t = 512)]
+    max_new_tokens: usize,
+    /// Divides the logits; below 1 sharpens the distribution.
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Draw only from this many likeliest tokens; 0 means all.
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Draw only from the likeliest tokens that together have this probability.
+    #[arg(long)]
+    top_p: Option<f32>,
+    /// Keys the random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Take the likeliest token instead of drawing.
+    #[arg(long)]
+    greedy: bool,
+    /// The number of threads; all processors unless given.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// The answer that is being written, for Ctrl-C.
+type Running = Arc<Mutex<Option<Cancel>>>;
+
+fn config(args: &Args) -> GenerationConfig {
+    let mut config = GenerationConfig::default().max_new_tokens(args.max_new_tokens).seed(args.seed);
+    config.temperature = args.temperature;
+    config.top_k = args.top_k;
+    config.top_p = args.top_p;
+    if args.greedy { config.greedy() } else { config }
+}
+
+fn open(args: &Args) -> Result<TextGenerator> {
+    let lm = TextGenerator::open(&args.model)?;
+    let Some(path) = &args.template else { return Ok(lm) };
+    let source = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let tokenizer = lm.tokenizer();
+    let token = |id: Option<u32>| id.and_then(|id| tokenizer.id_to_token(id));
+    let tokens = [("bos_token", token(tokenizer.bos_token_id())), ("eos_token", token(tokenizer.eos_token_id()))];
+    let tokens = tokens.into_iter().filter_map(|(name, token)| Some((name, token?)));
+    let template = ChatTemplate::new(source, tokens)?;
+    Ok(lm.with_chat_template(template))
+}
+
+/// The ids of the conversation, without its oldest messages if they do not fit.
+fn prompt(lm: &TextGenerator, messages: &mut Vec<ChatMessage>, room: usize) -> Result<Vec<u32>> {
+    let first = messages.iter().take_while(|message| message.role == "system").count();
+    loop {
+        let ids = lm.chat_ids(messages, &ChatOptions::default())?;
+        let fits = lm.model().max_seq_len().is_none_or(|limit| ids.len() + room.min(limit / 4) <= limit);
+        if fits || messages.len() < first + 3 {
+            return Ok(ids);
+        }
+        messages.drain(first..first + 2); // a question and its answer
+    }
+}
+
+fn converse(args: &Args, running: &Running) -> Result<()> {
+    let lm = open(args)?;
+    lm.chat_template()?;
+    let mut messages: Vec<ChatMessage> = args.system.iter().map(|text| ChatMessage::system(text.as_str())).collect();
+    let terminal = std::io::stdin().is_terminal();
+    let mut out = std::io::stdout();
+    let mut lines = std::io::stdin().lock().lines();
+    loop {
+        if terminal {
+            eprint!("> ");
+        }
+        let Some(line) = lines.next() else { return Ok(()) };
+        let line = line.map_err(|source| Error::Io { path: "standard input".into(), source })?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        messages.push(ChatMessage::user(line));
+        let cancel = Cancel::new();
+        let ids = prompt(&lm, &mut messages, args.max_new_tokens)?;
+        let mut pieces = lm.stream_ids(&ids, &config(args).cancel(&cancel))?;
+        *running.lock().unwrap_or_else(|e| e.into_inner()) = Some(cancel);
+        let mut answer = String::new();
+        for piece in pieces.by_ref() {
+            let piece = piece?;
+            if write!(out, "{piece}").and_then(|()| out.flush()).is_err() {
+                return Ok(()); // nobody reads any more
+            }
+            answer += &piece;
+        }
+        *running.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        let end = if pieces.stop_reason() == Some(StopReason::Cancelled) { " …" } else { "" };
+        let _ = writeln!(out, "{end}");
+        messages.push(ChatMessage::assistant(answer));
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let running = Running::default();
+    let answer = Arc::clone(&running);
+    let handler = ctrlc::set_handler(move || match &*answer.lock().unwrap_or_else(|e| e.into_inner()) {
+        Some(cancel) => cancel.cancel(),
+        None => eprint!("\n(Ctrl-D ends the conversation)\n> "),
+    });
+    if let Err(error) = handler {
+        eprintln!("Ctrl-C will end the program: {error}");
+    }
+    let work = || converse(&args, &running).map_err(|error| error.to_string());
+    let result = match args.threads {
+        None => work(),
+        Some(threads) => match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+            Ok(pool) => pool.install(work),
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
