@@ -184,6 +184,49 @@ impl DecodeState for LanguageModelState {
             Self::Mlp(state) => state.len(),
         }
     }
+
+    fn kv_cache(&self) -> Option<&KvCache> {
+        match self {
+            Self::Gpt2(state) | Self::Llama(state) => Some(state),
+            Self::Rnn(_) | Self::Mlp(_) => None,
+        }
+    }
+
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
+        match self {
+            Self::Gpt2(state) | Self::Llama(state) => Some(state),
+            Self::Rnn(_) | Self::Mlp(_) => None,
+        }
+    }
+
+    fn can_truncate(&self) -> bool {
+        matches!(self, Self::Gpt2(_) | Self::Llama(_))
+    }
+
+    fn truncate(&mut self, len: usize) -> bool {
+        match self {
+            Self::Gpt2(state) | Self::Llama(state) => DecodeState::truncate(state, len),
+            Self::Rnn(state) => state.truncate(len),
+            Self::Mlp(state) => state.truncate(len),
+        }
+    }
+}
+
+/// The states of an architecture, if all are.
+macro_rules! states {
+    ($states:ident, $architecture:ident) => {
+        $states
+            .iter_mut()
+            .map(|state| match &mut **state {
+                LanguageModelState::$architecture(state) => Ok(state),
+                _ => Err(another_state()),
+            })
+            .collect::<Result<Vec<_>>>()?
+    };
+}
+
+fn another_state() -> Error {
+    Error::argument("state", "one made by this model's new_state", "another architecture's")
 }
 
 impl LogitLens for LanguageModel {
@@ -247,7 +290,26 @@ impl CausalLm for LanguageModel {
             (Self::Llama(model), LanguageModelState::Llama(state)) => model.decode(input_ids, state),
             (Self::Rnn(model), LanguageModelState::Rnn(state)) => model.decode(input_ids, state),
             (Self::Mlp(model), LanguageModelState::Mlp(state)) => model.decode(input_ids, state),
-            _ => Err(Error::argument("state", "one made by this model's new_state", "another architecture's")),
+            _ => Err(another_state()),
+        }
+    }
+
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
+        match (self, state) {
+            (Self::Gpt2(model), LanguageModelState::Gpt2(state)) => model.decode_all(input_ids, state),
+            (Self::Llama(model), LanguageModelState::Llama(state)) => model.decode_all(input_ids, state),
+            (Self::Rnn(model), LanguageModelState::Rnn(state)) => model.decode_all(input_ids, state),
+            (Self::Mlp(model), LanguageModelState::Mlp(state)) => model.decode_all(input_ids, state),
+            _ => Err(another_state()),
+        }
+    }
+
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut LanguageModelState]) -> Result<Tensor> {
+        match self {
+            Self::Gpt2(model) => model.decode_batch(input_ids, &mut states!(states, Gpt2)),
+            Self::Llama(model) => model.decode_batch(input_ids, &mut states!(states, Llama)),
+            Self::Rnn(model) => model.decode_batch(input_ids, &mut states!(states, Rnn)),
+            Self::Mlp(model) => model.decode_batch(input_ids, &mut states!(states, Mlp)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What generation and training need of a model that continues a sequence.
 
-use crate::error::Result;
-use crate::ops::{See, inspect};
+use crate::error::{Error, Result};
+use crate::nn::KvCache;
+use crate::ops::{self, See, inspect};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
 /// A causal language model: the logits at a position depend on the tokens up to it.
@@ -38,16 +39,113 @@ pub trait CausalLm: Send + Sync {
     /// # Errors
     /// As for [`CausalLm::forward`]; after an error the state is as before.
     fn decode(&self, input_ids: &IdTensor, state: &mut Self::State) -> Result<Tensor>;
+
+    /// As [`CausalLm::decode`], with the logits after each of the new tokens, as checking a draft needs them.
+    ///
+    /// # Shapes
+    /// `input_ids: [batch, new_len]` → `[batch, new_len, vocab_size]`.
+    ///
+    /// # Errors
+    /// As there; after an error the state is of no more use.
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut Self::State) -> Result<Tensor> {
+        decode_by_token(self, input_ids, state)
+    }
+
+    /// As [`CausalLm::decode`] for several sequences at once, each with a state of its own, of any lengths and with any number of new
+    /// tokens. Each gets the bits that it gets alone; there is no padding.
+    ///
+    /// This goes through the sequences one by one; a model that reads them together reads its weights once for all.
+    ///
+    /// # Shapes
+    /// As many `input_ids`, each of at least one token, as `states`, each made by `new_state(1)` → `[sequences, vocab_size]`.
+    ///
+    /// # Errors
+    /// As for [`CausalLm::decode`]; after an error the states are of no more use.
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut Self::State]) -> Result<Tensor> {
+        decode_by_sequence(self, input_ids, states)
+    }
+}
+
+/// [`CausalLm::decode_all`], token by token.
+pub(crate) fn decode_by_token<M: CausalLm + ?Sized>(
+    model: &M,
+    input_ids: &IdTensor,
+    state: &mut M::State,
+) -> Result<Tensor> {
+    let (batch, new_len) = input_ids.batch_and_len()?;
+    let step = |t: usize| {
+        let column: Vec<u32> = input_ids.data().iter().skip(t).step_by(new_len).copied().collect();
+        model.decode(&IdTensor::new(column, &[batch, 1])?, state)
+    };
+    let steps = (0..new_len).map(step).collect::<Result<Vec<_>>>()?;
+    ops::stack(&steps.iter().collect::<Vec<_>>(), 1)
+}
+
+/// [`CausalLm::decode_batch`], sequence by sequence.
+pub(crate) fn decode_by_sequence<M: CausalLm + ?Sized>(
+    model: &M,
+    input_ids: &[&[u32]],
+    states: &mut [&mut M::State],
+) -> Result<Tensor> {
+    check_batch(input_ids, states.len())?;
+    let step = |(ids, state): (&&[u32], &mut &mut M::State)| model.decode(&IdTensor::sequence(ids), state);
+    let rows = input_ids.iter().zip(states).map(step).collect::<Result<Vec<_>>>()?;
+    ops::concat(&rows.iter().collect::<Vec<_>>(), 0)
+}
+
+/// Makes sure that there is a state for each sequence, and a token at least.
+pub(crate) fn check_batch(input_ids: &[&[u32]], states: usize) -> Result<()> {
+    if input_ids.len() != states || input_ids.is_empty() {
+        return Err(Error::argument("input_ids", format!("{states} sequences, one per state"), input_ids.len()));
+    }
+    match input_ids.iter().any(|ids| ids.is_empty()) {
+        true => Err(Error::argument("input_ids", "at least one token of each sequence", "none")),
+        false => Ok(()),
+    }
+}
+
+/// The last row of each sequence of `x: [1, sum of lens, width]`: `[sequences, width]`.
+pub(crate) fn last_of_each(x: &Tensor, lens: &[usize]) -> Result<Tensor> {
+    let width = x.last_dim();
+    let mut last = Vec::with_capacity(lens.len() * width);
+    let mut end = 0;
+    for len in lens {
+        end += len;
+        last.extend_from_slice(&x.data()[(end - 1) * width..end * width]);
+    }
+    Tensor::from_vec(last, &[lens.len(), width])
 }
 
 /// The memory of a model within a sequence: keys and values, or a hidden state.
-pub trait DecodeState: Send {
+///
+/// A clone goes on by itself from the same past, and is cheap: what both have is shared.
+pub trait DecodeState: Clone + Send + Sync {
     /// The number of tokens read.
     fn len(&self) -> usize;
 
     /// Whether no token was read.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The keys and values of one sequence, if that is all that it remembers.
+    fn kv_cache(&self) -> Option<&KvCache> {
+        None
+    }
+
+    /// As [`DecodeState::kv_cache`], to be filled.
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
+        None
+    }
+
+    /// Whether it can forget the last tokens.
+    fn can_truncate(&self) -> bool {
+        false
+    }
+
+    /// Forgets all but the first `len` tokens. False, and nothing forgotten, for a memory that cannot.
+    fn truncate(&mut self, len: usize) -> bool {
+        len >= self.len()
     }
 }
 

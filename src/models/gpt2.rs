@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
-use crate::models::causal::{CausalLm, DecodeState, LogitLens};
-use crate::nn::{Dropout, Embedding, Init, KvCache, LayerNorm, Linear, Parameters};
+use crate::models::causal::{CausalLm, DecodeState, LogitLens, check_batch, last_of_each};
+use crate::nn::{Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, LayerNorm, Linear, Parameters};
 use crate::ops::matmul::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
@@ -207,7 +207,7 @@ impl Gpt2Attention {
     }
 
     /// `x: [B, T, C]` → `[B, T, C]`.
-    fn forward(&self, x: &Tensor, cache: Option<&mut KvCache>, layer: usize) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
         let qkv = self.c_attn.forward(x)?; // [B, T, 3C]
         let mask = AttentionMask::causal();
         let y = match cache {
@@ -217,7 +217,7 @@ impl Gpt2Attention {
             }
             Some(cache) => {
                 let [q, k, v] = &qkv.split(3, -1)?[..] else { unreachable!("split in three") };
-                cache.layer_mut(layer).attend(&self.attention, q, k, v, &mask)?
+                cache.attend(&self.attention, q, k, v, &mask)?
             }
         };
         self.resid_dropout.forward(&self.c_proj.forward(&y)?)
@@ -278,8 +278,8 @@ impl Gpt2Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, cache: Option<&mut KvCache>, layer: usize) -> Result<Tensor> {
-        let x = x.add(&self.attn.forward(&self.ln_1.forward(x)?, cache, layer)?)?;
+    fn forward(&self, x: &Tensor, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
+        let x = x.add(&self.attn.forward(&self.ln_1.forward(x)?, cache)?)?;
         x.add(&self.mlp.forward(&self.ln_2.forward(&x)?)?)
     }
 }
@@ -356,19 +356,27 @@ impl Gpt2 {
     ///
     /// # Errors
     /// As for [`CausalLm::forward`].
-    pub fn hidden_states(&self, input_ids: &IdTensor, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+    pub fn hidden_states(&self, input_ids: &IdTensor, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        self.hidden_states_of(input_ids, cache.map(KvCaches::Even))
+    }
+
+    fn hidden_states_of(&self, input_ids: &IdTensor, mut caches: Option<KvCaches<'_, '_>>) -> Result<Tensor> {
         let (_, seq_len) = input_ids.batch_and_len()?;
-        let past = cache.as_ref().map_or(0, |c| c.len());
-        if past + seq_len > self.config.n_positions {
+        let end = caches.as_ref().map_or(seq_len, |c| c.end(seq_len));
+        if end > self.config.n_positions {
             let expected = format!("at most {} positions", self.config.n_positions);
-            return Err(Error::argument("input_ids", expected, past + seq_len));
+            return Err(Error::argument("input_ids", expected, end));
         }
         let t = &self.transformer;
-        let positions = t.wpe.weight.tensor().narrow(0, past, seq_len)?; // [T, C]
+        let positions = match &caches {
+            Some(caches @ KvCaches::Ragged(..)) => t.wpe.forward(&caches.positions(input_ids)?)?, // [B, T, C]
+            _ => t.wpe.weight.tensor().narrow(0, end - seq_len, seq_len)?,                        // [T, C]
+        };
         let mut x = t.embd_dropout.forward(&t.wte.forward(input_ids)?.add(&positions)?)?; // [B, T, C]
         inspect::hidden("transformer.embeddings", &x);
         for (i, block) in t.h.iter().enumerate() {
-            x = inspect::layer("transformer.h", i, || block.forward(&x, cache.as_deref_mut(), i))?;
+            let layer = caches.as_mut().map(|caches| caches.layer(i));
+            x = inspect::layer("transformer.h", i, || block.forward(&x, layer))?;
         }
         t.ln_f.forward(&x)
     }
@@ -401,6 +409,23 @@ fn residual_std(config: &Gpt2Config) -> f32 {
 impl DecodeState for KvCache {
     fn len(&self) -> usize {
         KvCache::len(self)
+    }
+
+    fn kv_cache(&self) -> Option<&KvCache> {
+        Some(self)
+    }
+
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
+        Some(self)
+    }
+
+    fn can_truncate(&self) -> bool {
+        true
+    }
+
+    fn truncate(&mut self, len: usize) -> bool {
+        KvCache::truncate(self, len);
+        true
     }
 }
 
@@ -438,6 +463,17 @@ impl CausalLm for Gpt2 {
         let x = self.hidden_states(input_ids, Some(&mut *state)).inspect_err(|_| state.truncate(before))?;
         let last = x.narrow(1, new_len - 1, 1)?.reshape(&[batch, self.config.n_embd])?;
         self.logits(&last)
+    }
+
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut KvCache) -> Result<Tensor> {
+        self.logits(&self.hidden_states(input_ids, Some(state))?)
+    }
+
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut KvCache]) -> Result<Tensor> {
+        check_batch(input_ids, states.len())?;
+        let (ids, lens) = (input_ids.concat(), input_ids.iter().map(|ids| ids.len()).collect::<Vec<_>>());
+        let x = self.hidden_states_of(&IdTensor::sequence(&ids), Some(KvCaches::Ragged(states, &lens)))?;
+        self.logits(&last_of_each(&x, &lens)?)
     }
 }
 
@@ -488,6 +524,31 @@ mod tests {
         for (row, logits) in rows.iter().zip(batch.data().chunks_exact(4 * 13)) {
             assert_eq!(no_grad(|| model.forward(&IdTensor::sequence(row))).unwrap().data(), logits);
         }
+    }
+
+    #[test]
+    fn sequences_of_different_lengths_have_the_bits_that_they_have_alone() {
+        let model = tiny();
+        let prompts: [&[u32]; 3] = [&[3, 1, 4, 1, 5], &[9], &[2, 6]];
+        let mut states: Vec<KvCache> = prompts.iter().map(|_| model.new_state(1)).collect();
+        let mut alone: Vec<KvCache> = states.clone();
+        for step in 0..4 {
+            let ids: Vec<Vec<u32>> = match step {
+                0 => prompts.iter().map(|ids| ids.to_vec()).collect(),
+                3 => vec![vec![1, 2], vec![3], vec![4, 5, 6]],
+                _ => (0..3).map(|i| vec![step + i]).collect(),
+            };
+            let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+            let mut together: Vec<&mut KvCache> = states.iter_mut().collect();
+            let logits = no_grad(|| model.decode_batch(&ids, &mut together)).unwrap();
+            for (row, (ids, state)) in ids.iter().zip(&mut alone).enumerate() {
+                let logits_alone = no_grad(|| model.decode(&IdTensor::sequence(ids), state)).unwrap();
+                assert_eq!(&logits.data()[row * 13..][..13], logits_alone.data(), "step {step}, row {row}");
+            }
+        }
+        assert!(model.decode_batch(&[&[1]], &mut []).is_err());
+        assert!(model.decode_batch(&[&[]], &mut [&mut states[0]]).is_err());
+        assert!(model.decode_batch(&[&[0; 12]], &mut [&mut states[0]]).is_err());
     }
 
     #[test]

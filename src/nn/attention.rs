@@ -252,7 +252,7 @@ impl MultiHeadAttention {
     /// # Errors
     /// As for [`MultiHeadAttention::forward`] and [`KvLayer::append`].
     pub fn cache_memory(&self, key: &Tensor, value: &Tensor) -> Result<KvLayer> {
-        let mut layer = KvLayer::with_capacity(key.shape().get(1).copied().unwrap_or(0));
+        let mut layer = KvLayer::new();
         layer.append(&self.linear(1, key)?, &self.linear(2, value)?)?;
         Ok(layer)
     }

@@ -37,7 +37,7 @@ pub use conv::{Conv1d, Conv1dConfig};
 pub use dropout::{Dropout, train_mode};
 pub use embedding::Embedding;
 pub use feed_forward::{FeedForward, FeedForwardConfig};
-pub use kv_cache::{KvCache, KvLayer};
+pub use kv_cache::{KvCache, KvCaches, KvLayer, KvLayers};
 pub use linear::Linear;
 pub use module::Module;
 pub use norm::{LayerNorm, RmsNorm};

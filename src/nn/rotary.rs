@@ -107,6 +107,12 @@ impl RotaryPositions {
         Ok(Self { rot_dim, theta, scaling, frequencies, scale })
     }
 
+    /// Whether the turn of a position depends on the last position of a call too: then calls that read the same positions in other
+    /// parts differ.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        matches!(self.scaling, RopeScaling::Dynamic { .. })
+    }
+
     /// The turn of each position.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ impl See {
     }
 }
 
-fn is_seen(what: See) -> bool {
+pub(crate) fn is_seen(what: See) -> bool {
     RECORDER.with_borrow(|recorder| recorder.as_ref().is_some_and(|r| r.see.wants(what)))
 }
 

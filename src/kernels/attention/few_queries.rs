@@ -54,7 +54,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Scores of the keys `first..last`, at most `BLOCK`, masked; row `r` at `r · BLOCK`.
+    /// Scores of the keys `first..last`, at most `BLOCK`, of which `key` is the first, masked; row `r` at `r · BLOCK`.
     fn scores<K: MicroKernel>(
         &self,
         kernel: K,
@@ -67,8 +67,8 @@ impl Rows<'_> {
     ) {
         let dim = self.shape.head_dim;
         assert!(panel.len() >= dim * PANEL + SLACK && scores.len() >= self.count() * BLOCK && keys.len() <= BLOCK);
-        for j in keys.clone().step_by(PANEL) {
-            let used = PANEL.min(keys.end - j);
+        for j in (0..keys.len()).step_by(PANEL) {
+            let used = PANEL.min(keys.len() - j);
             let source = Source { data: key.wrapping_add(j * key_row), along: key_row, deep: 1 };
             // SAFETY: the keys exist; the panel has room for `dim` rows and the slack.
             unsafe { pack_panel(kernel, source, used, PANEL, dim, panel.as_mut_ptr()) };
@@ -76,7 +76,7 @@ impl Rows<'_> {
                 let rows = mr.min(self.count() - r);
                 for i in (0..used).step_by(K::NR) {
                     let (a, b) = (packed[r * dim..].as_ptr(), panel[i..].as_ptr());
-                    let c = scores[r * BLOCK + j - keys.start + i..].as_mut_ptr();
+                    let c = scores[r * BLOCK + j + i..].as_mut_ptr();
                     // SAFETY: both panels are `dim` deep; the scores have room for the block.
                     unsafe { tile(kernel, rows, dim, a, rows, b, PANEL, c, BLOCK, false, K::NR.min(used - i)) };
                 }
@@ -103,8 +103,7 @@ pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
 fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
     let shape = rows.shape;
     let (dim, n) = (shape.head_dim, rows.count());
-    let key = args.key.at(rows.batch, rows.first_head / shape.group());
-    let (value, value_row) = args.value.at(rows.batch, rows.first_head / shape.group());
+    let kv_head = rows.first_head / shape.group();
     let mr = even(n, K::MR, 1);
 
     let panel_len = dim.max(BLOCK) * PANEL + SLACK;
@@ -121,6 +120,8 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
         let all = Visible::new(shape, rows.batch, rows.first_head).range(rows.queries.clone());
         for first in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
             let keys = first..all.end.min(first + BLOCK);
+            let key = args.key.block(rows.batch, kv_head, first);
+            let (value, value_row) = args.value.block(rows.batch, kv_head, first);
             rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
             for r in 0..n {
                 let scores = &mut scores[r * BLOCK..][..keys.len()];
@@ -135,7 +136,7 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
             for r in (0..n).step_by(mr) {
                 let rows = mr.min(n - r);
                 let source = Source { data: scores[r * BLOCK..].as_ptr(), along: BLOCK, deep: 1 };
-                let (b, c) = (value.wrapping_add(first * value_row), out[r * dim..].as_mut_ptr());
+                let (b, c) = (value, out[r * dim..].as_mut_ptr());
                 // SAFETY: `probs` has room for the panel and the slack; V has rows for the keys; `out` has the rows.
                 unsafe {
                     pack_panel(kernel, source, rows, rows, keys.len(), probs.as_mut_ptr());
@@ -188,7 +189,8 @@ pub(super) fn probs<K: MicroKernel>(
                 rows.pack(query, mr, packed);
                 for j in (0..keys).step_by(BLOCK) {
                     let block = j..keys.min(j + BLOCK);
-                    rows.scores(kernel, key.at(batch, head / shape.group()), block.clone(), mr, packed, panel, scores);
+                    let key = key.block(batch, head / shape.group(), j);
+                    rows.scores(kernel, key, block.clone(), mr, packed, panel, scores);
                     for (row, scores) in probs.chunks_mut(keys).zip(scores.chunks(BLOCK)) {
                         row[block.clone()].copy_from_slice(&scores[..block.len()]);
                     }

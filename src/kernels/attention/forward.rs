@@ -44,8 +44,7 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
     let shape = args.shape;
     let (dim, last) = (shape.head_dim, shape.queries.min(first + PANELS * PANEL));
     let (query, query_row) = args.query.at(batch, head);
-    let (key, key_row) = args.key.at(batch, head / shape.group());
-    let (value, value_row) = args.value.at(batch, head / shape.group());
+    let kv_head = head / shape.group();
     let visible = Visible::new(shape, batch, head);
     let panels = (last - first).div_ceil(PANEL);
     let queries = |panel: usize| first + panel * PANEL..last.min(first + (panel + 1) * PANEL);
@@ -69,8 +68,10 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
         for first_key in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
             let last_key = all.end.min(first_key + BLOCK);
             let mr = even(last_key - first_key, K::MR, 1);
+            let (key, key_row) = args.key.block(batch, kv_head, first_key);
+            let (value, value_row) = args.value.block(batch, kv_head, first_key);
             // SAFETY: the rows are keys of this head; `keys` has room for a block and the slack.
-            unsafe { pack_keys(kernel, key, key_row, first_key, last_key, mr, dim, keys) };
+            unsafe { pack_keys(kernel, key, key_row, 0, last_key - first_key, mr, dim, keys) };
             for panel in 0..panels {
                 let range = visible.range(queries(panel));
                 let n = range.end.min(last_key).saturating_sub(first_key);
@@ -95,7 +96,7 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
                 }
                 let dr = even(dim, K::MR, 1);
                 for d in (0..dim).step_by(dr) {
-                    let a = value.wrapping_add(first_key * value_row + d);
+                    let a = value.wrapping_add(d);
                     for i in (0..PANEL).step_by(K::NR) {
                         let (rows, c) = (dr.min(dim - d), out[d * PANEL + i..].as_mut_ptr());
                         // SAFETY: `n` rows of V from `first_key` on and of the scores; `out` has rows to `dim`.

@@ -2,12 +2,26 @@
 
 use std::marker::PhantomData;
 
+use super::softmax::BLOCK;
+
+/// Positions of a page of [`Heads::paged`]: the kernels' block of keys.
+pub const PAGE: usize = BLOCK;
+
 /// Numbers `[batch, length, heads, head_dim]`, read at strides: the columns of a wider activation, or a cache that
-/// keeps its heads apart.
+/// keeps its heads apart, or its positions in pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a> {
     data: &'a [f32],
     strides: Strides,
+    pages: Option<Pages<'a>>,
+}
+
+/// Keys or values in pages.
+#[derive(Clone, Copy, Debug)]
+struct Pages<'a> {
+    pages: &'a [&'a [f32]],
+    /// Which page is the first of each sequence, and one past the last of all.
+    first: &'a [usize],
 }
 
 /// Distances in elements from one sequence, position, head to the next; the numbers of a head lie together.
@@ -37,7 +51,7 @@ impl Strides {
 impl<'a> Heads<'a> {
     /// `[batch, length, heads · head_dim]`: what a projection gives.
     pub fn rows(data: &'a [f32], length: usize, n_heads: usize, head_dim: usize) -> Self {
-        Heads { data, strides: Strides::rows(length, n_heads, head_dim) }
+        Heads { data, strides: Strides::rows(length, n_heads, head_dim), pages: None }
     }
 
     /// Columns from `first` on of `[batch, length, width]`: one part of a joint projection.
@@ -47,22 +61,75 @@ impl<'a> Heads<'a> {
     /// If `first` is past the end of the data.
     pub fn columns(data: &'a [f32], length: usize, width: usize, first: usize, head_dim: usize) -> Self {
         let strides = Strides { batch: length * width, row: width, head: head_dim };
-        Heads { data: &data[first..], strides }
+        Heads { data: &data[first..], strides, pages: None }
     }
 
     /// `[batch, heads, capacity, head_dim]`: a cache, of which the first positions are in use.
     pub fn cache(data: &'a [f32], n_heads: usize, capacity: usize, head_dim: usize) -> Self {
         let strides = Strides { batch: n_heads * capacity * head_dim, row: head_dim, head: capacity * head_dim };
-        Heads { data, strides }
+        Heads { data, strides, pages: None }
     }
 
     /// Any strides, in elements, from sequence to sequence, position to position, head to head.
     pub fn strided(data: &'a [f32], batch: usize, row: usize, head: usize) -> Self {
-        Heads { data, strides: Strides { batch, row, head } }
+        Heads { data, strides: Strides { batch, row, head }, pages: None }
     }
 
-    pub(super) fn check(&self, name: &str, batch: usize, length: usize, n_heads: usize, head_dim: usize) {
-        self.strides.check(name, self.data.len(), [batch, length, n_heads, head_dim]);
+    /// Pages of [`PAGE`] positions `[heads · head_dim]` each, the last of a sequence as long as it has to be. Sequence `i` has
+    /// the pages `first[i]..first[i + 1]`. For keys and values of [`attention`](super::attention), not of its backward.
+    ///
+    /// # Panics
+    ///
+    /// If `first` does not ascend to the number of pages.
+    pub fn paged(pages: &'a [&'a [f32]], first: &'a [usize], n_heads: usize, head_dim: usize) -> Self {
+        assert!(first.is_sorted() && first.last() == Some(&pages.len()), "attention: pages belong to sequences");
+        let strides = Strides { batch: 0, row: n_heads * head_dim, head: head_dim };
+        Heads { data: &[], strides, pages: Some(Pages { pages, first }) }
+    }
+
+    /// Whether the positions lie in pages.
+    pub(super) fn is_paged(&self) -> bool {
+        self.pages.is_some()
+    }
+
+    /// `lengths`: the positions that are read of each sequence, if not `length`.
+    pub(super) fn check(
+        &self,
+        name: &str,
+        batch: usize,
+        length: usize,
+        lengths: Option<&[usize]>,
+        n_heads: usize,
+        head_dim: usize,
+    ) {
+        let Some(Pages { pages, first }) = self.pages else {
+            return self.strides.check(name, self.data.len(), [batch, length, n_heads, head_dim]);
+        };
+        assert_eq!(first.len(), batch + 1, "{name}: pages of {batch} sequences");
+        for sequence in 0..batch {
+            let length = lengths.map_or(length, |lengths| lengths[sequence]);
+            let pages = &pages[first[sequence]..first[sequence + 1]];
+            assert!(pages.len() >= length.div_ceil(PAGE), "{name}: pages for {length} positions");
+            for (page, from) in pages.iter().zip((0..length).step_by(PAGE)) {
+                self.strides.check(name, page.len(), [1, PAGE.min(length - from), n_heads, head_dim]);
+            }
+        }
+    }
+
+    /// Where position `position` of the head is, and the distance to the next; `position` begins a block, through which the
+    /// distance holds.
+    pub(super) fn block(&self, batch: usize, head: usize, position: usize) -> (*const f32, usize) {
+        debug_assert!(position.is_multiple_of(BLOCK), "a block begins here");
+        match self.pages {
+            Some(Pages { pages, first }) => {
+                let page = pages[first[batch] + position / PAGE];
+                (page.as_ptr().wrapping_add(head * self.strides.head), self.strides.row)
+            }
+            None => {
+                let (data, row) = self.at(batch, head);
+                (data.wrapping_add(position * row), row)
+            }
+        }
     }
 
     /// Where the head's first position is, and the distance to the next.

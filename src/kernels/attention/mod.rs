@@ -56,7 +56,7 @@ mod visible;
 #[cfg(test)]
 mod tests;
 
-pub use heads::{Heads, HeadsMut};
+pub use heads::{Heads, HeadsMut, PAGE};
 pub use visible::Mask;
 
 use super::gemm::micro::{KernelOp, MicroKernel, with_kernel};
@@ -177,9 +177,10 @@ pub fn attention(
 ) {
     shape.check();
     let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
-    query.check("attention: query", batch, queries, n_heads, head_dim);
-    key.check("attention: key", batch, keys, n_kv_heads, head_dim);
-    value.check("attention: value", batch, keys, n_kv_heads, head_dim);
+    assert!(!query.is_paged(), "attention: pages are for keys and values");
+    query.check("attention: query", batch, queries, None, n_heads, head_dim);
+    key.check("attention: key", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
+    value.check("attention: value", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
     out.check("attention: out", batch, queries, n_heads, head_dim);
     if let Some(lse) = &lse {
         assert_eq!(lse.len(), batch * n_heads * queries, "attention: lse is {batch} × {n_heads} × {queries}");
@@ -229,11 +230,12 @@ pub fn attention_backward(
 ) {
     shape.check();
     let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
-    dout.check("attention_backward: dout", batch, queries, n_heads, head_dim);
-    query.check("attention_backward: query", batch, queries, n_heads, head_dim);
-    key.check("attention_backward: key", batch, keys, n_kv_heads, head_dim);
-    value.check("attention_backward: value", batch, keys, n_kv_heads, head_dim);
-    out.check("attention_backward: out", batch, queries, n_heads, head_dim);
+    assert!(![dout, query, key, value, out].iter().any(Heads::is_paged), "attention_backward: no pages");
+    dout.check("attention_backward: dout", batch, queries, None, n_heads, head_dim);
+    query.check("attention_backward: query", batch, queries, None, n_heads, head_dim);
+    key.check("attention_backward: key", batch, keys, None, n_kv_heads, head_dim);
+    value.check("attention_backward: value", batch, keys, None, n_kv_heads, head_dim);
+    out.check("attention_backward: out", batch, queries, None, n_heads, head_dim);
     dquery.check("attention_backward: dquery", batch, queries, n_heads, head_dim);
     dkey.check("attention_backward: dkey", batch, keys, n_kv_heads, head_dim);
     dvalue.check("attention_backward: dvalue", batch, keys, n_kv_heads, head_dim);
@@ -262,8 +264,9 @@ impl KernelOp for Backward<'_> {
 pub fn attention_probs(shape: &Attention<'_>, query: Heads<'_>, key: Heads<'_>, probs: &mut [f32]) {
     shape.check();
     let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
-    query.check("attention_probs: query", batch, queries, n_heads, head_dim);
-    key.check("attention_probs: key", batch, keys, n_kv_heads, head_dim);
+    assert!(!query.is_paged() && !key.is_paged(), "attention_probs: no pages");
+    query.check("attention_probs: query", batch, queries, None, n_heads, head_dim);
+    key.check("attention_probs: key", batch, keys, None, n_kv_heads, head_dim);
     assert_eq!(
         probs.len(),
         batch * n_heads * queries * keys,

@@ -20,8 +20,10 @@ pub use config::{LlamaConfig, MODEL_TYPES};
 
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
-use crate::models::causal::{CausalLm, LogitLens};
-use crate::nn::{Dropout, Embedding, Init, KvCache, KvLayer, Linear, Parameters, RmsNorm, RotaryPositions, Rotation};
+use crate::models::causal::{CausalLm, LogitLens, check_batch, decode_by_sequence, decode_by_token, last_of_each};
+use crate::nn::{
+    Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, Linear, Parameters, RmsNorm, RotaryPositions, Rotation,
+};
 use crate::ops::matmul::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
@@ -78,7 +80,7 @@ impl LlamaAttention {
     }
 
     /// `x: [B, T, C]` → `[B, T, C]`.
-    fn forward(&self, x: &Tensor, call: &Call, cache: Option<&mut KvLayer>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
         let Attention { n_heads, n_kv_heads, .. } = self.attention;
         let q = normalise(&self.q_norm, self.q_proj.forward(x)?)?; // [B, T, H · D]
         let k = normalise(&self.k_norm, self.k_proj.forward(x)?)?; // [B, T, G · D]
@@ -166,7 +168,7 @@ impl LlamaBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, call: &Call, cache: Option<&mut KvLayer>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
         let x = x.add(&self.self_attn.forward(&self.input_layernorm.forward(x)?, call, cache)?)?;
         x.add(&self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
     }
@@ -253,15 +255,18 @@ impl Llama {
         &self,
         input_ids: &IdTensor,
         attention_mask: Option<&IdTensor>,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let past = cache.as_ref().map_or(0, |c| c.len());
-        let call = self.call(input_ids, attention_mask, past)?;
+        let call = self.call(input_ids, attention_mask, cache.as_ref().map_or(0, |c| c.len()))?;
+        self.run(input_ids, &call, cache.map(KvCaches::Even))
+    }
+
+    fn run(&self, input_ids: &IdTensor, call: &Call, mut caches: Option<KvCaches<'_, '_>>) -> Result<Tensor> {
         let mut x = self.model.embed_tokens.forward(input_ids)?; // [B, T, C]
         inspect::hidden("model.embed_tokens", &x);
         for (i, block) in self.model.layers.iter().enumerate() {
-            let cache = cache.as_deref_mut().map(|cache| cache.layer_mut(i));
-            x = inspect::layer("model.layers", i, || block.forward(&x, &call, cache))?;
+            let layer = caches.as_mut().map(|caches| caches.layer(i));
+            x = inspect::layer("model.layers", i, || block.forward(&x, call, layer))?;
         }
         self.model.norm.forward(&x)
     }
@@ -349,6 +354,30 @@ impl CausalLm for Llama {
         let x = self.hidden_states(input_ids, None, Some(&mut *state)).inspect_err(|_| state.truncate(before))?;
         let last = x.narrow(1, new_len - 1, 1)?.reshape(&[batch, self.config.hidden_size])?;
         self.logits(&last)
+    }
+
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut KvCache) -> Result<Tensor> {
+        if self.model.rotary.is_dynamic() {
+            return decode_by_token(self, input_ids, state);
+        }
+        self.logits(&self.hidden_states(input_ids, None, Some(state))?)
+    }
+
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut KvCache]) -> Result<Tensor> {
+        if self.model.rotary.is_dynamic() {
+            return decode_by_sequence(self, input_ids, states);
+        }
+        check_batch(input_ids, states.len())?;
+        let (ids, lens) = (input_ids.concat(), input_ids.iter().map(|ids| ids.len()).collect::<Vec<_>>());
+        let ids = IdTensor::sequence(&ids);
+        let caches = KvCaches::Ragged(states, &lens);
+        let (end, limit) = (caches.end(ids.len()), self.config.max_seq_len());
+        if end > limit {
+            return Err(Error::argument("input_ids", format!("at most {limit} positions"), end));
+        }
+        let rotation = self.model.rotary.at(&caches.positions(&ids)?)?;
+        let x = self.run(&ids, &Call { rotation, mask: AttentionMask::causal() }, Some(caches))?;
+        self.logits(&last_of_each(&x, &lens)?)
     }
 }
 

@@ -75,6 +75,11 @@ impl AttentionMask {
         }
     }
 
+    /// Whether only the order of the positions says what is seen.
+    pub(crate) fn is_order(&self) -> bool {
+        self.padding.is_empty() && self.allowed.is_empty() && self.additive.is_empty()
+    }
+
     /// Whether later keys are masked.
     pub fn is_causal(&self) -> bool {
         self.causal

@@ -23,11 +23,13 @@
 //! |---|---|
 //! | [`mask`] | [`AttentionMask`] |
 //! | `fused` | the kernel that keeps no matrix of scores |
+//! | `paged` | the kernel over a cache whose positions lie in pages |
 //! | `composed` | the formula in small operations, for what the kernel does not know |
 
 mod composed;
 mod fused;
 pub mod mask;
+pub(crate) mod paged;
 
 #[cfg(test)]
 mod tests;

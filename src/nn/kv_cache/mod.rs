@@ -1,11 +1,27 @@
 //! Keys and values of the positions already seen, so that decoding computes each only once.
+//!
+//! The positions of a sequence lie in pages, which sequences share: a clone of a cache, or another order of its sequences, copies
+//! no page. Whoever adds a position to a page that somebody else has too copies that one page first.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`mod@self`] | [`KvCache`], [`KvLayer`] |
+//! | `pages` | the pages of one sequence |
+//! | `ragged` | [`KvCaches`]: several caches, of different lengths, in one call |
+
+mod pages;
+mod ragged;
+
+pub use ragged::{KvCaches, KvLayers};
 
 use crate::error::{Error, Result};
+use crate::ops::attention::paged::Paged;
 use crate::ops::{Attention, AttentionMask};
 use crate::tensor::{Tensor, tape};
+use pages::Pages;
 
 /// The keys and values of every layer of a model. The caller owns it; the model only borrows it, so that one model serves many
-/// sequences at once.
+/// sequences at once. A clone is cheap, and continues on its own.
 ///
 /// ```
 /// use loquat::{Tensor, nn::KvCache};
@@ -17,7 +33,7 @@ use crate::tensor::{Tensor, tape};
 /// assert_eq!(cache.len(), 3);
 /// cache.truncate(2); // forget a draft
 /// cache.reorder(&[0, 0])?; // two beams from one
-/// assert_eq!(cache.layer(1).keys().map(|k| k.shape()[0]), Some(2));
+/// assert_eq!(cache.layer(1).keys().map(|k| k.shape().to_vec()), Some(vec![2, 2, 8]));
 /// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -26,14 +42,9 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache that grows as needed.
+    /// An empty cache.
     pub fn new(n_layers: usize) -> Self {
-        Self::with_capacity(n_layers, 0)
-    }
-
-    /// An empty cache whose first use makes room for `positions` at once.
-    pub fn with_capacity(n_layers: usize, positions: usize) -> Self {
-        Self { layers: vec![KvLayer::with_capacity(positions); n_layers] }
+        Self { layers: vec![KvLayer::new(); n_layers] }
     }
 
     /// The number of positions of which every layer has keys and values.
@@ -92,46 +103,56 @@ impl KvCache {
 }
 
 /// The keys and values of one layer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct KvLayer {
-    /// `[batch, capacity, n_kv_heads · head_dim]` each, of which the first `len` positions are filled.
-    stored: Option<(Tensor, Tensor)>,
-    len: usize,
-    capacity: usize,
+    /// One for each sequence, all of one length.
+    sequences: Vec<Pages>,
+    /// Numbers of a position's keys and values.
+    widths: [usize; 2],
 }
 
-/// Room for this many positions is made at first.
-const FIRST_CAPACITY: usize = 32;
-
 impl KvLayer {
-    /// An empty cache that grows as needed.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty cache whose first use makes room for `positions`.
-    pub fn with_capacity(positions: usize) -> Self {
-        Self { stored: None, len: 0, capacity: positions }
-    }
-
     /// The number of positions.
     pub fn len(&self) -> usize {
-        self.len
+        self.sequences.first().map_or(0, Pages::len)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// The keys, `[batch, capacity, n_kv_heads · head_dim]`, filled up to [`KvLayer::len`].
-    pub fn keys(&self) -> Option<&Tensor> {
-        self.stored.as_ref().map(|(keys, _)| keys)
+    /// The number of sequences; 0 before the first use.
+    pub fn batch(&self) -> usize {
+        self.sequences.len()
     }
 
-    /// The values, as [`KvLayer::keys`].
-    pub fn values(&self) -> Option<&Tensor> {
-        self.stored.as_ref().map(|(_, values)| values)
+    /// A copy of the keys, `[batch, len, n_kv_heads · head_dim]`; `None` before the first use.
+    pub fn keys(&self) -> Option<Tensor> {
+        let [width, _] = self.widths;
+        let pages = |s: &Pages, y: &mut [f32]| s.copy_to(s.keys(self.widths), width, y);
+        (!self.sequences.is_empty()).then(|| self.gathered(width, pages))
+    }
+
+    /// A copy of the values, as [`KvLayer::keys`].
+    pub fn values(&self) -> Option<Tensor> {
+        let [_, width] = self.widths;
+        let pages = |s: &Pages, y: &mut [f32]| s.copy_to(s.values(self.widths), width, y);
+        (!self.sequences.is_empty()).then(|| self.gathered(width, pages))
+    }
+
+    fn gathered(&self, width: usize, copy: impl Fn(&Pages, &mut [f32])) -> Tensor {
+        let run = self.len() * width;
+        Tensor::write(&[self.batch(), self.len(), width], |y| {
+            for (y, sequence) in y.chunks_mut(run.max(1)).zip(&self.sequences) {
+                copy(sequence, y);
+            }
+        })
     }
 
     /// Adds the keys and values of the next positions.
@@ -149,26 +170,23 @@ impl KvLayer {
         if (value_batch, value_len) != (batch, new) {
             return Err(Error::shape("kv_cache value", format!("[{batch}, {new}, …]"), value.shape()));
         }
-        if self.is_empty() && self.stored.as_ref().is_some_and(|(k, v)| !fits(k, key) || !fits(v, value)) {
-            self.stored = None;
+        let widths = [key_width, value_width];
+        if self.is_empty() && (self.batch(), self.widths) != (batch, widths) {
+            (self.sequences, self.widths) = (vec![Pages::default(); batch], widths);
         }
-        let len = self.len + new;
-        let (keys, values) = self.stored.get_or_insert_with(|| {
-            let room = self.capacity.max(len).max(FIRST_CAPACITY);
-            (Tensor::zeros(&[batch, room, key_width]), Tensor::zeros(&[batch, room, value_width]))
-        });
-        for (stored, new, what) in [(keys, key, "kv_cache key"), (values, value, "kv_cache value")] {
-            if !fits(stored, new) {
-                let (batch, width) = (stored.shape()[0], stored.shape()[2]);
-                return Err(Error::shape(what, format!("[{batch}, positions, {width}]"), new.shape()));
+        for (i, (x, what)) in [(key, "kv_cache key"), (value, "kv_cache value")].into_iter().enumerate() {
+            if (batch, widths[i]) != (self.batch(), self.widths[i]) {
+                return Err(Error::shape(
+                    what,
+                    format!("[{}, positions, {}]", self.batch(), self.widths[i]),
+                    x.shape(),
+                ));
             }
-            let room = stored.shape()[1];
-            if len > room {
-                *stored = resized(stored, (0..batch).collect(), self.len, len.max(2 * room));
-            }
-            write_positions(stored, new, self.len);
         }
-        self.len = len;
+        for (i, sequence) in self.sequences.iter_mut().enumerate() {
+            let row = |width: usize| i * new * width..(i + 1) * new * width;
+            sequence.append(&key.data()[row(key_width)], &value.data()[row(value_width)], new, widths);
+        }
         Ok(())
     }
 
@@ -199,60 +217,60 @@ impl KvLayer {
     /// # Errors
     /// [`Error::Argument`] if nothing is cached; as for [`Attention::forward`].
     pub fn look_up(&self, attention: &Attention, query: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        match &self.stored {
-            Some((keys, values)) => attention.forward_cached(query, keys, values, self.len, mask),
-            None => Err(Error::argument("kv_cache", "keys and values", "none")),
+        if !self.sequences.is_empty()
+            && let Some(y) = attention.forward_paged(query, &paged([self]), mask)?
+        {
+            return Ok(y);
         }
+        let (Some(keys), Some(values)) = (self.keys(), self.values()) else {
+            return Err(Error::argument("kv_cache", "keys and values", "none"));
+        };
+        attention.forward_cached(query, &keys, &values, self.len(), mask)
     }
 
     /// Forgets the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.sequences.iter_mut().for_each(|sequence| sequence.truncate(len));
     }
 
-    /// Sequence `i` becomes what sequence `rows[i]` was.
+    /// Sequence `i` becomes what sequence `rows[i]` was. Pages are shared, not copied.
     ///
     /// # Errors
     /// [`Error::Id`] if there is no such sequence.
     pub fn reorder(&mut self, rows: &[usize]) -> Result<()> {
-        let Some((keys, values)) = &mut self.stored else { return Ok(()) };
-        let (batch, room) = (keys.shape()[0], keys.shape()[1]);
-        if let Some(&row) = rows.iter().find(|&&row| row >= batch) {
-            return Err(Error::Id { what: "kv_cache sequence".into(), id: row as u64, limit: batch });
+        if self.sequences.is_empty() || rows.iter().copied().eq(0..self.batch()) {
+            return Ok(());
         }
-        if !rows.iter().copied().eq(0..batch) {
-            *keys = resized(keys, rows.to_vec(), self.len, room);
-            *values = resized(values, rows.to_vec(), self.len, room);
-        }
+        let row = |&row: &usize| {
+            let limit = self.batch();
+            let unknown = || Error::Id { what: "kv_cache sequence".into(), id: row as u64, limit };
+            self.sequences.get(row).cloned().ok_or_else(unknown)
+        };
+        self.sequences = rows.iter().map(row).collect::<Result<_>>()?;
         Ok(())
     }
 }
 
-/// Whether `new` has the sequences and the width of `stored`.
-fn fits(stored: &Tensor, new: &Tensor) -> bool {
-    (stored.shape()[0], stored.shape()[2]) == (new.shape()[0], new.shape()[2])
+impl std::fmt::Debug for KvLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [keys, values] = self.widths;
+        write!(f, "KvLayer[{}, {}, {keys} + {values}]", self.batch(), self.len())
+    }
 }
 
-/// The first `len` positions of the sequences `rows`, with room for `room` positions.
-fn resized(stored: &Tensor, rows: Vec<usize>, len: usize, room: usize) -> Tensor {
-    let (old_room, width) = (stored.shape()[1], stored.shape()[2]);
-    let mut y = Tensor::zeros(&[rows.len(), room, width]);
-    for (y, row) in y.make_mut().chunks_mut((room * width).max(1)).zip(rows) {
-        y[..len * width].copy_from_slice(&stored.data()[row * old_room * width..][..len * width]);
+/// The pages of every sequence of some layers of equal widths.
+fn paged<'a>(layers: impl IntoIterator<Item = &'a KvLayer>) -> Paged<'a> {
+    let mut paged = Paged { keys: Vec::new(), values: Vec::new(), first: vec![0], lens: Vec::new(), widths: [0; 2] };
+    for layer in layers {
+        paged.widths = layer.widths;
+        for sequence in &layer.sequences {
+            paged.keys.extend(sequence.keys(layer.widths));
+            paged.values.extend(sequence.values(layer.widths));
+            paged.first.push(paged.keys.len());
+            paged.lens.push(sequence.len());
+        }
     }
-    y
-}
-
-/// Writes the positions of `new` from position `at` on.
-fn write_positions(stored: &mut Tensor, new: &Tensor, at: usize) {
-    let (room, width, count) = (stored.shape()[1], stored.shape()[2], new.shape()[1]);
-    let run = count * width;
-    if run == 0 {
-        return;
-    }
-    for (stored, new) in stored.make_mut().chunks_mut(room * width).zip(new.data().chunks(run)) {
-        stored[at * width..][..run].copy_from_slice(new);
-    }
+    paged
 }
 
 #[cfg(test)]
@@ -267,36 +285,57 @@ mod tests {
 
     #[test]
     fn positions_survive_growth() {
-        let x = Tensor::normal(&[2, 80, 3], 1.0, &mut Rng::seed(1));
+        let x = Tensor::normal(&[2, 300, 3], 1.0, &mut Rng::seed(1));
         let mut layer = KvLayer::new();
         let mut at = 0;
-        for step in [5, 1, 30, 1, 40, 3] {
+        for step in [5, 1, 30, 1, 40, 3, 48, 1, 150, 21] {
             let new = x.narrow(1, at, step).unwrap();
             layer.append(&new, &new.scale(2.0)).unwrap();
             at += step;
         }
-        assert_eq!(layer.len(), 80);
+        assert_eq!(layer.len(), 300);
         for row in 0..2 {
-            assert_eq!(positions(layer.keys().unwrap(), row, 80), x.data()[row * 240..][..240]);
-            assert_eq!(positions(layer.values().unwrap(), row, 80), x.scale(2.0).data()[row * 240..][..240]);
+            assert_eq!(positions(&layer.keys().unwrap(), row, 300), x.data()[row * 900..][..900]);
+            assert_eq!(positions(&layer.values().unwrap(), row, 300), x.scale(2.0).data()[row * 900..][..900]);
         }
     }
 
     #[test]
     fn truncated_positions_are_written_again_and_rows_move() {
         let x = Tensor::normal(&[2, 4, 3], 1.0, &mut Rng::seed(1));
-        let mut layer = KvLayer::with_capacity(4);
+        let mut layer = KvLayer::new();
         layer.append(&x, &x).unwrap();
         layer.truncate(1);
         layer.append(&x.narrow(1, 3, 1).unwrap(), &x.narrow(1, 3, 1).unwrap()).unwrap();
         layer.reorder(&[1, 1, 0]).unwrap();
         let keys = layer.keys().unwrap();
-        assert_eq!((keys.shape(), layer.len()), (&[3, 32, 3][..], 2));
+        assert_eq!((keys.shape(), layer.len()), (&[3, 2, 3][..], 2));
         for (row, from) in [(0, 1), (1, 1), (2, 0)] {
             let row_of_x = &x.data()[from * 12..][..12];
-            assert_eq!(positions(keys, row, 2), [&row_of_x[..3], &row_of_x[9..]].concat());
+            assert_eq!(positions(&keys, row, 2), [&row_of_x[..3], &row_of_x[9..]].concat());
         }
         assert!(layer.reorder(&[3]).is_err());
+    }
+
+    #[test]
+    fn another_order_shares_pages_and_a_writer_copies_one() {
+        let x = Tensor::normal(&[1, 300, 3], 1.0, &mut Rng::seed(1));
+        let mut layer = KvLayer::new();
+        layer.append(&x, &x).unwrap();
+        layer.reorder(&[0, 0, 0]).unwrap();
+        assert!(layer.sequences.iter().all(|sequence| sequence.shared() == 3));
+        let new = Tensor::normal(&[3, 1, 3], 1.0, &mut Rng::seed(2));
+        layer.append(&new, &new).unwrap();
+        assert!(layer.sequences.iter().all(|sequence| sequence.shared() == 2));
+        let mut other = layer.clone();
+        other.truncate(299);
+        other.append(&new, &new).unwrap();
+        for (layer, kept) in [(&layer, 300), (&other, 299)] {
+            for row in 0..3 {
+                let keys = positions(&layer.keys().unwrap(), row, kept + 1);
+                assert_eq!(keys, [&x.data()[..3 * kept], &new.data()[3 * row..][..3]].concat());
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,90 @@
+//! Attention over keys and values that lie in pages, as a cache shares them between sequences.
+
+use super::fused::Fused;
+use super::{Attention, AttentionMask};
+use crate::error::{Error, Result};
+use crate::kernels::attention::{Attention as Shape, Heads, HeadsMut, attention};
+use crate::ops::inspect::{self, See};
+use crate::tensor::{Tensor, tape};
+
+pub(crate) use crate::kernels::attention::PAGE;
+
+/// The keys and values of some sequences, each with a number of positions of its own.
+pub(crate) struct Paged<'a> {
+    /// Pages of [`PAGE`] positions, `[PAGE, n_kv_heads · head_dim]` each; the last of a sequence may be shorter.
+    pub(crate) keys: Vec<&'a [f32]>,
+    /// As `keys`.
+    pub(crate) values: Vec<&'a [f32]>,
+    /// Which page is the first of each sequence, and one past the last of all.
+    pub(crate) first: Vec<usize>,
+    /// Positions of each sequence.
+    pub(crate) lens: Vec<usize>,
+    /// Numbers of a position's keys and values.
+    pub(crate) widths: [usize; 2],
+}
+
+impl Attention {
+    /// Attention of new queries over paged sequences, without gradients; `None` for a mask or sizes that the kernel does not know,
+    /// or if somebody wants to see the probabilities: then the caller makes one tensor of the pages.
+    ///
+    /// # Shapes
+    /// `query: [sequences, queries, n_heads · head_dim]` and so the result.
+    ///
+    /// # Errors
+    /// As for [`Attention::forward_cached`].
+    pub(crate) fn forward_paged(
+        &self,
+        query: &Tensor,
+        paged: &Paged<'_>,
+        mask: &AttentionMask,
+    ) -> Result<Option<Tensor>> {
+        tape::refuse("attention over a cache", &[query])?;
+        let &[batch, queries, q_width] = query.shape() else {
+            return Err(Error::shape("attention over a cache", "[batch, positions, width]", query.shape()));
+        };
+        if batch != paged.lens.len() {
+            return Err(Error::shape("attention over a cache", format!("[{}, …]", paged.lens.len()), query.shape()));
+        }
+        let longest = paged.lens.iter().copied().max().unwrap_or(0);
+        let dims = self.checked(batch, [queries, longest], [q_width, paged.widths[0], paged.widths[1]])?;
+        let shortest = paged.lens.iter().copied().min().unwrap_or(0);
+        if mask.is_causal() && queries > shortest {
+            return Err(Error::shape(
+                "causal attention",
+                format!("at most {shortest} queries, one per key"),
+                [queries],
+            ));
+        }
+        let ragged = shortest != longest;
+        if ragged && !mask.is_order() {
+            return Err(Error::argument(
+                "attention mask",
+                "a causal one, for sequences of different lengths",
+                "another",
+            ));
+        }
+        let resolved = mask.resolve(batch, dims.n_heads, queries, longest)?;
+        let plain = resolved.bias.is_none() && resolved.key_mask.is_none() && resolved.starts_at_once();
+        let full = resolved.ranges.iter().all(|range| range.end == longest);
+        let seen = inspect::is_seen(See::Attention);
+        if seen || !plain || !full || self.dropout.is_some() || !Fused::knows(&dims, &resolved, None) {
+            return Ok(None);
+        }
+        let positions: Vec<usize> = paged.lens.iter().map(|len| len - queries.min(*len)).collect();
+        let shape = Shape {
+            n_kv_heads: dims.n_kv_heads,
+            scale: dims.scale,
+            causal: resolved.causal.is_some(),
+            window: resolved.window,
+            positions: resolved.causal.is_some().then_some(&positions),
+            key_lengths: Some(&paged.lens),
+            ..Shape::new(batch, dims.n_heads, queries, longest, dims.head_dim)
+        };
+        let heads = |pages| Heads::paged(pages, &paged.first, dims.n_kv_heads, dims.head_dim);
+        let q = Heads::rows(query.data(), queries, dims.n_heads, dims.head_dim);
+        Ok(Some(Tensor::write(&[batch, queries, q_width], |y| {
+            let out = HeadsMut::rows(y, queries, dims.n_heads, dims.head_dim);
+            attention(&shape, q, heads(&paged.keys), heads(&paged.values), out, None);
+        })))
+    }
+}
