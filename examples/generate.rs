@@ -6,7 +6,7 @@
 //!
 //! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as Hugging Face has and `train_gpt` or `quickstart`
 //! write, or a `.gguf` file. Prints the prompt and its continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
-//! `tokens_per_second` and, if asked for, `logprobs`. What no flag says, the folder's `generation_config.json` says.
+//! `tokens_per_second` and, if asked for, `logprobs` and `beams` (the n best texts with their scores). What no flag says, the folder's `generation_config.json` says.
 //! `--regex` and `--json-schema` hold the text to a form. `--precision` says in what format the weights are held, and `bf16` also that
 //! products are computed in it; unless given, weights are held as the files have them and products computed in f32.
 
@@ -62,6 +62,12 @@ struct Args {
     /// Take the likeliest token instead of drawing.
     #[arg(long)]
     greedy: bool,
+    /// Search for the likeliest text with so many beams; with a temperature or a cut-off, draw them.
+    #[arg(long, default_value_t = 1)]
+    beams: usize,
+    /// Guess so many next tokens from the text itself and read them at once: the same text, sooner if it repeats itself.
+    #[arg(long, default_value_t = 0)]
+    speculate: usize,
     /// Write only what this regular expression matches.
     #[arg(long, conflicts_with = "json_schema")]
     regex: Option<String>,
@@ -112,8 +118,16 @@ impl Args {
         config.repetition_penalty = self.repetition_penalty;
         config.logprobs = self.logprobs;
         config.stop_strings.clone_from(&self.stop);
-        if self.greedy {
+        let draws = self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        if self.greedy || self.beams > 1 && !draws {
             config = config.greedy();
+        }
+        if self.beams != 1 {
+            config.do_sample = config.do_sample.or(Some(true));
+            config = config.num_beams(self.beams).num_return_sequences(self.beams);
+        }
+        if self.speculate > 0 {
+            config = config.prompt_lookup_num_tokens(self.speculate);
         }
         if let Some(pattern) = &self.regex {
             config = config.constraint(lm.vocabulary()?.regex(pattern)?);
@@ -171,6 +185,13 @@ fn run(args: &Args) -> Result<()> {
             "stop_reason": pieces.stop_reason().map(|reason| format!("{reason:?}")),
             "tokens_per_second": pieces.new_ids().len() as f64 / seconds,
         });
+        let beam = |found: loquat::generation::Hypothesis| -> Result<serde_json::Value> {
+            let text = lm.tokenizer().decode(&found.ids)?;
+            Ok(serde_json::json!({ "ids": found.ids, "text": text, "score": found.score }))
+        };
+        if args.beams > 1 {
+            object["beams"] = pieces.hypotheses().into_iter().map(beam).collect::<Result<_>>()?;
+        }
         if args.logprobs.is_some() {
             object["logprobs"] = logprobs.collect();
         }

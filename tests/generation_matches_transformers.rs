@@ -1,4 +1,5 @@
-//! Processors, options of generation, scores and perplexity are those of `transformers` (`tests/fixtures/make_generation.py`).
+//! Processors, options of generation, scores and perplexity are those of `transformers` (`tests/fixtures/make_generation.py`,
+//! `make_beams.py`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +10,7 @@ use loquat::generation::processor::{
     EpsilonCutoff, EtaCutoff, ExponentialDecay, ForcedTokens, MinLength, MinP, NoRepeatNgrams, RemoveInvalid,
     RepetitionPenalty, SequenceBias, Suppress, Temperature, TopK, TopP, TypicalP,
 };
-use loquat::generation::{LogitsProcessor, StopReason, generate, perplexity, score};
+use loquat::generation::{LogitsProcessor, StopReason, beam_search, generate, perplexity, score};
 use loquat::models::LanguageModel;
 use serde_json::Value;
 
@@ -202,4 +203,26 @@ fn eight_threads_give_the_answers_of_one() {
             }
         }
     });
+}
+
+#[test]
+fn beams_agree() {
+    let text = std::fs::read_to_string(fixtures().join("beams.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let model = model();
+    for case in &cases {
+        let options = &case["options"];
+        let mut config = GenerationConfig::from_json(options).unwrap().greedy();
+        config.num_return_sequences = config.num_beams;
+        let mut search = beam_search(&model, &ids(&case["prompt"]), &config).unwrap();
+        let given: Vec<u32> = search.by_ref().map(|id| id.unwrap()).collect();
+        let (ours, theirs) = (search.hypotheses(), case["texts"].as_array().unwrap());
+        let of = |texts: &[Value]| texts.iter().map(|text| ids(&text["ids"])).collect::<Vec<_>>();
+        assert_eq!(ours.iter().map(|text| text.ids.clone()).collect::<Vec<_>>(), of(theirs), "{options}");
+        assert_eq!(given, ours[0].ids);
+        let scores: Vec<f32> = theirs.iter().map(|text| text["score"].as_f64().unwrap() as f32).collect();
+        let what = options.to_string();
+        assert_close(&what, &ours.iter().map(|text| text.score).collect::<Vec<_>>(), &scores);
+    }
+    assert!(cases.len() > 40);
 }

@@ -28,7 +28,8 @@ pub struct GenerationConfig {
     pub min_new_tokens: Option<usize>,
     /// No end token before there are so many, the prompt's included; 0.
     pub min_length: Option<usize>,
-    /// Whether to draw from the distribution; otherwise the likeliest token is taken. Drawn if nobody says otherwise.
+    /// Whether to draw from the distribution; otherwise the likeliest token is taken. Drawn if nobody says otherwise and
+    /// there are no beams.
     pub do_sample: Option<bool>,
     /// Logits are divided by it; above 0. Below 1 sharpens the distribution.
     pub temperature: Option<f32>,
@@ -88,6 +89,23 @@ pub struct GenerationConfig {
     pub overflow: Overflow,
     /// Keep the log-probability of each token, and so many likeliest alternatives.
     pub logprobs: Option<usize>,
+    /// How many texts a search continues at once; 1 is no search. See [`beam`](crate::generation::beam).
+    pub num_beams: Option<usize>,
+    /// How many groups the beams form, a divisor of `num_beams`; 1.
+    pub num_beam_groups: Option<usize>,
+    /// Taken off the log-probability of a token for each time that an earlier group took it in the same step; 0.
+    pub diversity_penalty: Option<f32>,
+    /// The power of its length by which the score of a text is divided; 1. Above 0 favours longer texts.
+    pub length_penalty: Option<f32>,
+    /// When a search has found enough; [`EarlyStopping::False`].
+    pub early_stopping: Option<EarlyStopping>,
+    /// How many of the best texts are given; 1.
+    pub num_return_sequences: Option<usize>,
+    /// How many next tokens are guessed from the text itself, so that the model may read them at once; none. See
+    /// [`speculation`](crate::generation::speculation): what is written is the same.
+    pub prompt_lookup_num_tokens: Option<usize>,
+    /// How many next tokens the smaller model of [`speculate`](crate::generation::speculate) guesses at once; 5.
+    pub num_assistant_tokens: Option<usize>,
     /// Processors of one's own: after the penalties, before temperature and cut-offs, as in `transformers`.
     pub processors: Vec<Box<dyn LogitsProcessor>>,
     /// Says which tokens may come next.
@@ -102,6 +120,18 @@ pub enum Overflow {
     Slide,
     /// End the text.
     Stop,
+}
+
+/// When a search with beams ends that has found as many texts as it has beams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// At once.
+    True,
+    /// When the best beam, at its present length, would not be better than the worst text found.
+    #[default]
+    False,
+    /// When no beam can become better than the worst text found: with a `length_penalty` above 0, not even at the largest length.
+    Never,
 }
 
 /// Settings of [Mirostat 2](crate::generation::processor::MirostatTwo).
@@ -152,6 +182,22 @@ impl GenerationConfig {
         frequency_penalty: f32;
         /// Allows no run of so many tokens twice; 0 allows all.
         no_repeat_ngram_size: usize;
+        /// Searches with so many beams.
+        num_beams: usize;
+        /// Lets the beams form so many groups, a divisor of `num_beams`.
+        num_beam_groups: usize;
+        /// Is taken off the log-probability of a token for each time that an earlier group took it in the same step.
+        diversity_penalty: f32;
+        /// Divides the score of a text by this power of its length.
+        length_penalty: f32;
+        /// Says when a search has found enough.
+        early_stopping: EarlyStopping;
+        /// Gives so many of the best texts of a search.
+        num_return_sequences: usize;
+        /// Guesses so many next tokens from the text itself.
+        prompt_lookup_num_tokens: usize;
+        /// Lets the smaller model of a speculation guess so many next tokens.
+        num_assistant_tokens: usize;
         /// Ends the text when so much time has gone by.
         max_time: Duration;
         /// Ends the text at this instant.
@@ -251,7 +297,27 @@ impl GenerationConfig {
 
     /// Whether tokens are drawn.
     pub(crate) fn samples(&self) -> bool {
-        self.do_sample.unwrap_or(true)
+        self.do_sample.unwrap_or(self.beams() == 1)
+    }
+
+    /// The number of beams.
+    pub(crate) fn beams(&self) -> usize {
+        self.num_beams.unwrap_or(1)
+    }
+
+    /// The number of groups of beams.
+    pub(crate) fn beam_groups(&self) -> usize {
+        self.num_beam_groups.unwrap_or(1)
+    }
+
+    /// When a search has found enough.
+    pub(crate) fn stops_early(&self) -> EarlyStopping {
+        self.early_stopping.unwrap_or_default()
+    }
+
+    /// What cut-offs leave: with beams, some tokens that go on, whatever ends.
+    pub(crate) fn min_tokens_to_keep(&self) -> usize {
+        if self.beams() > 1 { 2.max(1 + self.eos_token_ids.len()) } else { 1 }
     }
 
     /// How many tokens may follow a prompt of `prompt_len`.
@@ -276,7 +342,8 @@ impl GenerationConfig {
         options! {
             min_new_tokens min_length do_sample temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff mirostat
             repetition_penalty presence_penalty frequency_penalty no_repeat_ngram_size forced_bos_token_id
-            exponential_decay_length_penalty remove_invalid_values max_time
+            exponential_decay_length_penalty remove_invalid_values max_time num_beams num_beam_groups diversity_penalty
+            length_penalty early_stopping num_return_sequences
         }
         lists! {
             bad_words_ids sequence_bias suppress_tokens begin_suppress_tokens forced_eos_token_ids forced_tokens
@@ -311,6 +378,23 @@ impl GenerationConfig {
         range("frequency_penalty", self.frequency_penalty, "a finite number", &f32::is_finite)?;
         let decay = self.exponential_decay_length_penalty.map(|(_, factor)| factor);
         range("exponential_decay_length_penalty", decay, "a factor above 0", &positive)?;
+        range("diversity_penalty", self.diversity_penalty, "a number from 0 on", &|x| x >= 0.0 && x.is_finite())?;
+        range("length_penalty", self.length_penalty, "a finite number", &f32::is_finite)?;
+        let (beams, groups) = (self.beams(), self.beam_groups());
+        if !(1..1 << 16).contains(&beams) {
+            return Err(Error::argument("num_beams", "a number from 1 to 65535", beams));
+        }
+        if groups == 0 || beams % groups != 0 {
+            return Err(Error::argument("num_beam_groups", format!("a divisor of num_beams = {beams}"), groups));
+        }
+        if groups > 1 && self.samples() {
+            return Err(Error::argument("num_beam_groups", "1 if tokens are drawn", groups));
+        }
+        let wanted = self.num_return_sequences.unwrap_or(1);
+        if !(1..=beams).contains(&wanted) {
+            let expected = format!("a number from 1 to num_beams = {beams}");
+            return Err(Error::argument("num_return_sequences", expected, wanted));
+        }
         if self.bad_words_ids.iter().any(Vec::is_empty) {
             return Err(Error::argument("bad_words_ids", "runs of at least one token", "an empty one"));
         }

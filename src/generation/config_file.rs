@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::generation::config::GenerationConfig;
+use crate::generation::config::{EarlyStopping, GenerationConfig};
 
 /// The file's name.
 const FILE: &str = "generation_config.json";
@@ -14,15 +14,12 @@ const FILE: &str = "generation_config.json";
 const NOT_BUILT: &[(&str, f64)] = &[
     ("assistant_ensemble_weight", 0.0),
     ("constraints", 0.0),
-    ("diversity_penalty", 0.0),
     ("dola_layers", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("encoder_repetition_penalty", 1.0),
     ("force_words_ids", 0.0),
     ("forced_decoder_ids", 0.0),
     ("guidance_scale", 1.0),
-    ("num_beam_groups", 1.0),
-    ("num_beams", 1.0),
     ("penalty_alpha", 0.0),
     ("token_healing", 0.0),
     ("top_h", 1.0),
@@ -123,6 +120,17 @@ impl GenerationConfig {
                 Value::String(text) => vec![text.clone()],
                 _ => keys.list("stop_strings", "a list of texts", |text| text.as_str().map(str::to_string))?,
             },
+            num_beams: keys.count("num_beams")?,
+            num_beam_groups: keys.count("num_beam_groups")?,
+            diversity_penalty: keys.number("diversity_penalty")?,
+            length_penalty: keys.number("length_penalty")?,
+            early_stopping: keys.value("early_stopping", "true, false or \"never\"", |value| match value {
+                Value::Bool(true) => Some(EarlyStopping::True),
+                Value::Bool(false) => Some(EarlyStopping::False),
+                Value::String(text) if text == "never" => Some(EarlyStopping::Never),
+                _ => None,
+            })?,
+            num_return_sequences: keys.count("num_return_sequences")?,
             max_time: match seconds.map(std::time::Duration::try_from_secs_f32).transpose() {
                 Ok(time) => time,
                 Err(_) => return Err(wrong("max_time", "a number of seconds", keys.get("max_time"))),

@@ -15,6 +15,10 @@
 //! | [`sampler`] | draws a token |
 //! | `sequence` | one text that is being written, whatever the way of decoding |
 //! | [`tokens`] | the decoding loop, an iterator of ids |
+//! | [`beam`] | beam search, beam sampling, diverse groups |
+//! | [`batch`] | many texts at once |
+//! | [`speculation`] | guesses of the next tokens, read all at once |
+//! | [`prompt_cache`] | what a model remembers of a prompt, shared and saved |
 //! | [`logprobs`] | log-probabilities of tokens |
 //! | [`mod@score`] | how likely a given text is; perplexity |
 //! | [`stopping`] | why a text ends; cancelling |
@@ -23,14 +27,18 @@
 //!
 //! This floor must not know which model it runs, nor the text of a task.
 
+pub mod batch;
+pub mod beam;
 pub mod config;
 mod config_file;
 pub mod constraint;
 pub mod logprobs;
 pub mod processor;
+pub mod prompt_cache;
 pub mod sampler;
 pub mod score;
 pub(crate) mod sequence;
+pub mod speculation;
 #[cfg(feature = "tokenizers")]
 mod stop_strings;
 pub mod stopping;
@@ -38,13 +46,17 @@ pub mod stopping;
 pub mod text;
 pub mod tokens;
 
-pub use config::{GenerationConfig, Mirostat, Overflow};
+pub use batch::{Batch, Generated, generate_batch};
+pub use beam::{BeamSearch, Hypothesis, beam_search};
+pub use config::{EarlyStopping, GenerationConfig, Mirostat, Overflow};
 #[cfg(feature = "constraints")]
 pub use constraint::{Grammar, Vocabulary};
 pub use constraint::{TokenMask, TokenSet};
 pub use logprobs::TokenLogprob;
 pub use processor::LogitsProcessor;
+pub use prompt_cache::PromptCache;
 pub use score::{Perplexity, perplexity, score};
+pub use speculation::{DraftModel, PromptLookup, Speculation, speculate};
 pub use stopping::{Cancel, StopReason};
 #[cfg(feature = "tokenizers")]
 pub use text::{TextStream, stream};

@@ -52,7 +52,7 @@ impl Sequence {
         IdTensor::sequence(prompt_ids).check_below(vocab_size, "prompt id")?;
         let in_time = config.max_time.and_then(|time| Instant::now().checked_add(time));
         Ok(Self {
-            processors: Processors::new(&config, prompt_ids.len(), vocab_size, 1)?,
+            processors: Processors::new(&config, prompt_ids.len(), vocab_size, config.min_tokens_to_keep())?,
             constraint: config.constraint.clone().map(|mask| Constraint { mask, allowed: TokenSet::new(vocab_size) }),
             rng: Rng::seed(config.seed),
             ids: prompt_ids.to_vec(),
@@ -98,6 +98,27 @@ impl Sequence {
     /// Ends the text, unless it has ended.
     pub(crate) fn stop(&mut self, reason: StopReason) {
         self.stopped.get_or_insert(reason);
+    }
+
+    /// Ends the text, whatever ended it before.
+    pub(crate) fn end(&mut self, reason: StopReason) {
+        self.stopped = Some(reason);
+    }
+
+    /// How many tokens may still be written.
+    pub(crate) fn left(&self) -> usize {
+        self.limit.saturating_sub(self.new_ids().len())
+    }
+
+    /// The text's random numbers.
+    pub(crate) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// Keeps the first `len` of what was written.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.ids.truncate(self.prompt_len + len);
+        self.logprobs.truncate(len);
     }
 
     /// Whether another token is due: there is room and time for it, and nobody cancelled.

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use crate::error::Result;
+use crate::generation::beam::Hypothesis;
 use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::stop_strings::{Released, StopStrings};
@@ -74,6 +75,11 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> 
     /// Why the text ended; `None` while it goes on.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.tokens.stop_reason()
+    }
+
+    /// The best texts of a search with beams, as [`BeamSearch::hypotheses`](crate::generation::BeamSearch::hypotheses).
+    pub fn hypotheses(&self) -> Vec<Hypothesis> {
+        self.tokens.hypotheses()
     }
 
     fn release(&mut self, piece: &str) -> String {

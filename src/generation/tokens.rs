@@ -4,32 +4,44 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::generation::beam::{BeamSearch, Hypothesis, beam_search};
 use crate::generation::config::{GenerationConfig, Overflow};
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::LogitsProcessor;
+use crate::generation::prompt_cache::PromptCache;
 use crate::generation::sequence::Sequence;
+use crate::generation::speculation::{PromptLookup, Speculation};
 use crate::generation::stopping::StopReason;
 use crate::kernels::parallel;
 use crate::models::{CausalLm, DecodeState};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
 /// The most tokens of a prompt that are read at once: between parts a text may be cancelled. The bits do not depend on it.
-const PART: usize = 512;
+pub(crate) const PART: usize = 512;
 
 /// Token ids that continue a prompt, each computed when asked for. See [`generate`].
 ///
 /// `P` points to the model: `&M` borrows it, `Arc<M>` shares it.
 pub struct Tokens<P: Deref<Target: CausalLm>> {
-    reader: Reader<P>,
-    sequence: Sequence,
+    way: Way<P>,
 }
 
-/// A model and what it remembers of one text.
-struct Reader<P: Deref<Target: CausalLm>> {
-    model: P,
-    state: <P::Target as CausalLm>::State,
+/// How the tokens are found.
+enum Way<P: Deref<Target: CausalLm>> {
+    /// One after the other.
+    One { model: P, reader: Reader<<P::Target as CausalLm>::State>, sequence: Sequence },
+    /// As those of the best text of a search.
+    Beams(Box<BeamSearch<P>>),
+    /// With guesses from the text itself.
+    Guesses(Box<Speculation<P, PromptLookup>>),
+}
+
+/// What a model remembers of one text.
+#[derive(Clone)]
+pub(crate) struct Reader<S> {
+    pub(crate) state: S,
     /// How many of the text's last tokens the model has not read.
-    unread: usize,
+    pub(crate) unread: usize,
 }
 
 /// Continues `prompt_ids`, a token at a time.
@@ -54,10 +66,17 @@ pub fn generate<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> R
 where
     P: Deref<Target: CausalLm>,
 {
+    if config.beams() > 1 {
+        return Ok(Tokens { way: Way::Beams(Box::new(beam_search(model, prompt_ids, config)?)) });
+    }
+    if let Some(count) = config.prompt_lookup_num_tokens.filter(|&count| count > 0) {
+        let guesses = Speculation::new(model, PromptLookup::default(), prompt_ids, config, count)?;
+        return Ok(Tokens { way: Way::Guesses(Box::new(guesses)) });
+    }
     let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
     check_context(&*model, prompt_ids.len())?;
-    let state = model.new_state(1);
-    Ok(Tokens { reader: Reader { model, state, unread: prompt_ids.len() }, sequence })
+    let reader = Reader { state: model.new_state(1), unread: prompt_ids.len() };
+    Ok(Tokens { way: Way::One { model, reader, sequence } })
 }
 
 /// Makes sure that a model can read a prompt of this length.
@@ -74,67 +93,134 @@ pub(crate) fn check_context(model: &(impl CausalLm + ?Sized), prompt_len: usize)
 impl<P: Deref<Target: CausalLm>> Tokens<P> {
     /// Adds a processor of one's own, after those of the configuration.
     pub fn with_processor(mut self, processor: Box<dyn LogitsProcessor>) -> Self {
-        self.sequence.push_processor(processor);
+        match &mut self.way {
+            Way::One { sequence, .. } => sequence.push_processor(processor),
+            Way::Beams(search) => search.push_processor(processor),
+            Way::Guesses(text) => text.push_processor(processor),
+        }
+        self
+    }
+
+    /// Goes on from a model's memory of the prompt's beginning, as far as they agree; the tokens are the same.
+    ///
+    /// To be called before the first token is asked for.
+    pub fn with_cache(mut self, cache: &PromptCache<<P::Target as CausalLm>::State>) -> Self {
+        if let (true, Some(reader)) = (self.new_ids().is_empty(), cache.reader(self.ids())) {
+            match &mut self.way {
+                Way::One { reader: old, .. } => *old = reader,
+                Way::Beams(search) => search.set_reader(reader),
+                Way::Guesses(text) => text.set_reader(reader),
+            }
+        }
         self
     }
 
     /// The prompt and what was written so far.
     pub fn ids(&self) -> &[u32] {
-        self.sequence.ids()
+        match &self.way {
+            Way::One { sequence, .. } => sequence.ids(),
+            Way::Beams(search) => search.ids(),
+            Way::Guesses(text) => text.ids(),
+        }
     }
 
     /// What was written so far.
     pub fn new_ids(&self) -> &[u32] {
-        self.sequence.new_ids()
+        match &self.way {
+            Way::One { sequence, .. } => sequence.new_ids(),
+            Way::Beams(search) => search.new_ids(),
+            Way::Guesses(text) => text.new_ids(),
+        }
     }
 
     /// The log-probability of each of [`Tokens::new_ids`]; empty unless
     /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) asks for them.
     pub fn logprobs(&self) -> &[TokenLogprob] {
-        self.sequence.logprobs()
+        match &self.way {
+            Way::One { sequence, .. } => sequence.logprobs(),
+            Way::Beams(search) => search.logprobs(),
+            Way::Guesses(text) => text.logprobs(),
+        }
     }
 
     /// Why the text ended; `None` while it goes on.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.sequence.stop_reason()
+        match &self.way {
+            Way::One { sequence, .. } => sequence.stop_reason(),
+            Way::Beams(search) => search.stop_reason(),
+            Way::Guesses(text) => text.stop_reason(),
+        }
+    }
+
+    /// The best texts of a search with beams, as [`BeamSearch::hypotheses`]; none without beams.
+    pub fn hypotheses(&self) -> Vec<Hypothesis> {
+        match &self.way {
+            Way::Beams(search) => search.hypotheses(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Ends the text for a reason that lies outside the loop.
+    pub(crate) fn stop(&mut self, reason: StopReason) {
+        match &mut self.way {
+            Way::One { sequence, .. } => sequence.stop(reason),
+            Way::Beams(search) => search.stop(reason),
+            Way::Guesses(text) => text.stop(reason),
+        }
     }
 
     /// The next token, or `None` with [`Tokens::stop_reason`] set.
     fn advance(&mut self) -> Result<Option<u32>> {
-        let Some(logits) = self.reader.read(&mut self.sequence)? else { return Ok(None) };
-        let id = self.sequence.choose(logits.data())?;
-        self.reader.unread = usize::from(id.is_some());
-        Ok(id)
-    }
-
-    /// Ends the text for a reason that lies outside the loop.
-    #[cfg(feature = "tokenizers")]
-    pub(crate) fn stop(&mut self, reason: StopReason) {
-        self.sequence.stop(reason);
+        match &mut self.way {
+            Way::One { model, reader, sequence } => {
+                let Some(logits) = reader.read(&**model, sequence)? else { return Ok(None) };
+                let id = sequence.choose(logits.data())?;
+                reader.unread = usize::from(id.is_some());
+                Ok(id)
+            }
+            Way::Beams(search) => search.next().transpose(),
+            Way::Guesses(text) => text.next().transpose(),
+        }
     }
 }
 
-impl<P: Deref<Target: CausalLm>> Reader<P> {
+impl<S: DecodeState> Reader<S> {
     /// Reads what is unread, and gives the logits of the next token; `None` if the text ends first.
-    fn read(&mut self, text: &mut Sequence) -> Result<Option<Tensor>> {
-        let limit = self.model.max_seq_len();
-        if text.goes_on() && limit.is_some_and(|limit| self.state.len() + self.unread > limit) {
-            if text.config().overflow == Overflow::Stop {
-                text.stop(StopReason::ContextFull);
-            } else {
-                self.state = self.model.new_state(1);
-                self.unread = (limit.unwrap_or(text.ids().len()) / 2).max(1);
-            }
-        }
+    pub(crate) fn read<M>(&mut self, model: &M, text: &mut Sequence) -> Result<Option<Tensor>>
+    where
+        M: CausalLm<State = S> + ?Sized,
+    {
+        self.make_room(model, text);
         let mut logits = None;
         while self.unread > 0 && text.goes_on() {
-            let start = text.ids().len() - self.unread;
-            let part = IdTensor::sequence(&text.ids()[start..start + self.unread.min(PART)]);
-            let (model, state) = (&*self.model, &mut self.state);
+            let part = IdTensor::sequence(self.part(text));
+            let state = &mut self.state;
             logits = Some(parallel::team(|| no_grad(|| model.decode(&part, state)))?);
             self.unread -= part.len();
         }
         Ok(logits.filter(|_| self.unread == 0))
+    }
+
+    /// Forgets, or ends the text, if the model cannot read on.
+    pub(crate) fn make_room<M>(&mut self, model: &M, text: &mut Sequence)
+    where
+        M: CausalLm<State = S> + ?Sized,
+    {
+        let limit = model.max_seq_len();
+        if text.goes_on() && limit.is_some_and(|limit| self.state.len() + self.unread > limit) {
+            if text.config().overflow == Overflow::Stop {
+                text.stop(StopReason::ContextFull);
+            } else {
+                self.state = model.new_state(1);
+                self.unread = (limit.unwrap_or(text.ids().len()) / 2).max(1);
+            }
+        }
+    }
+
+    /// What is to be read next.
+    pub(crate) fn part<'t>(&self, text: &'t Sequence) -> &'t [u32] {
+        let start = text.ids().len() - self.unread;
+        &text.ids()[start..start + self.unread.min(PART)]
     }
 }
 
@@ -147,7 +233,7 @@ impl<P: Deref<Target: CausalLm>> Iterator for Tokens<P> {
         }
         let next = self.advance();
         if next.is_err() {
-            self.sequence.stop(StopReason::Error);
+            self.stop(StopReason::Error);
         }
         next.transpose()
     }
@@ -163,6 +249,7 @@ pub(crate) mod tests {
         pub(crate) max_seq_len: Option<usize>,
     }
 
+    #[derive(Clone)]
     pub(crate) struct Read(Vec<u32>);
 
     impl DecodeState for Read {
