@@ -116,6 +116,46 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> Iterator for Text
     }
 }
 
+/// One text of many, put together until a stop string.
+pub(crate) struct WholeText<T: Deref<Target = Tokenizer>> {
+    decoder: DecodeStream<T>,
+    stops: StopStrings,
+    text: String,
+    stopped: bool,
+}
+
+impl<T: Deref<Target = Tokenizer>> WholeText<T> {
+    pub(crate) fn new(tokenizer: T, config: &GenerationConfig) -> Self {
+        let stops = StopStrings::new(config.stop_strings.clone());
+        Self { decoder: DecodeStream::new(tokenizer), stops, text: String::new(), stopped: false }
+    }
+
+    /// Takes a token in. True if the text has ended: what comes later is passed over.
+    pub(crate) fn push(&mut self, id: u32) -> Result<bool> {
+        if !self.stopped {
+            match self.stops.push(&self.decoder.step(id)?) {
+                Released::Text(piece) => self.text += &piece,
+                Released::Stopped(piece) => {
+                    self.text += &piece;
+                    self.stopped = true;
+                }
+            }
+        }
+        Ok(self.stopped)
+    }
+
+    pub(crate) fn finish(self) -> Result<String> {
+        let Self { decoder, mut stops, mut text, stopped } = self;
+        if !stopped {
+            match stops.push(&decoder.finish()?) {
+                Released::Text(piece) => text = text + &piece + &stops.finish(),
+                Released::Stopped(piece) => text += &piece,
+            }
+        }
+        Ok(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::checkpoint::OpenOptions;
 use crate::error::{Error, Result};
-use crate::generation::text::{TextStream, stream_ids};
+use crate::generation::text::{TextStream, WholeText, stream_ids};
 use crate::generation::{self, GenerationConfig, Perplexity, TokenLogprob};
 use crate::models::LanguageModel;
 use crate::text::Tokenizer;
@@ -145,6 +145,27 @@ impl TextGenerator {
     /// As for [`generation::generate()`].
     pub fn stream_ids(&self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
         stream_ids(&*self.model, &*self.tokenizer, prompt_ids, &self.settings(config))
+    }
+
+    /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::Batch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate_batch(&self, prompts: &[impl AsRef<str>], config: &GenerationConfig) -> Result<Vec<String>> {
+        let settings = self.settings(config);
+        let mut batch = generation::Batch::new(&*self.model);
+        let mut texts = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            batch.push(&self.encode(prompt.as_ref())?, &settings)?;
+            texts.push(WholeText::new(&*self.tokenizer, &settings));
+        }
+        while let Some(written) = batch.next() {
+            let (text, id) = written?;
+            if texts[text].push(id)? {
+                batch.stop(text);
+            }
+        }
+        texts.into_iter().map(WholeText::finish).collect()
     }
 
     /// As [`TextGenerator::stream`], for a thread or task of its own.
@@ -289,6 +310,17 @@ mod tests {
         });
         assert_eq!((stream.new_ids().len(), stream.stop_reason()), (3, Some(StopReason::MaxNewTokens)));
         assert_eq!(lm.encode("").unwrap(), [lm.tokenizer().eos_token_id().unwrap()], "what begins a text");
+    }
+
+    #[test]
+    fn prompts_together_have_the_texts_that_they_have_alone() {
+        let lm = generator(GenerationConfig::default());
+        let prompts = ["the cat", "mat", "", "sat on the"];
+        for config in [GenerationConfig::default().seed(3), GenerationConfig::default().seed(5).stop("a").stop("ca")] {
+            let config = config.max_new_tokens(40);
+            let alone: Vec<String> = prompts.iter().map(|prompt| lm.generate(prompt, &config).unwrap()).collect();
+            assert_eq!(lm.generate_batch(&prompts, &config).unwrap(), alone);
+        }
     }
 
     #[test]
