@@ -65,11 +65,13 @@ impl Attention {
         }
         let resolved = mask.resolve(batch, dims.n_heads, queries, longest)?;
         let plain = resolved.bias.is_none() && resolved.key_mask.is_none() && resolved.starts_at_once();
-        let full = resolved.ranges.iter().all(|range| range.end == longest);
         let seen = inspect::is_seen(See::Attention);
-        if seen || !plain || !full || self.dropout.is_some() || !Fused::knows(&dims, &resolved, None) {
+        if seen || !plain || self.dropout.is_some() || !Fused::knows(&dims, &resolved, None) {
             return Ok(None);
         }
+        // Padding after a sequence, or the others' further positions, is not there.
+        let lengths = resolved.ranges.iter().zip(&paged.lens).map(|(range, &len)| range.end.min(len));
+        let lengths: Vec<usize> = lengths.collect();
         let positions: Vec<usize> = paged.lens.iter().map(|len| len - queries.min(*len)).collect();
         let shape = Shape {
             n_kv_heads: dims.n_kv_heads,
@@ -77,7 +79,7 @@ impl Attention {
             causal: resolved.causal.is_some(),
             window: resolved.window,
             positions: resolved.causal.is_some().then_some(&positions),
-            key_lengths: Some(&paged.lens),
+            key_lengths: Some(&lengths),
             ..Shape::new(batch, dims.n_heads, queries, longest, dims.head_dim)
         };
         let heads = |pages| Heads::paged(pages, &paged.first, dims.n_kv_heads, dims.head_dim);
