@@ -86,6 +86,49 @@ fn eight_threads_give_the_texts_of_one() {
     });
 }
 
+/// Eight threads on one model for `LOQUAT_SOAK` seconds (300 unless said): the texts of one, and no growth of memory.
+///
+/// `LOQUAT_SOAK=60 cargo test --release --test text_generator -- --ignored`
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes minutes"]
+fn eight_threads_for_minutes_take_no_more_memory() {
+    use std::time::{Duration, Instant};
+
+    fn resident_kib() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    let Some(folder) = stories() else { return };
+    let lm = TextGenerator::open(folder.join("hf")).unwrap();
+    let seconds = std::env::var("LOQUAT_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let text = |seed: u64| {
+        let config = GenerationConfig::default().top_p(0.9).repetition_penalty(1.1).max_new_tokens(100).seed(seed);
+        lm.generate("Once upon a time", &config).unwrap()
+    };
+    let alone: Vec<String> = (0..8).map(text).collect();
+    let soak = |time: Duration| {
+        let end = Instant::now() + time;
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (text, alone) = (&text, &alone);
+                scope.spawn(move || {
+                    for seed in (thread..8).chain(0..thread).cycle().take_while(|_| Instant::now() < end) {
+                        assert_eq!(text(seed), alone[seed as usize]);
+                    }
+                });
+            }
+        });
+        resident_kib()
+    };
+    let time = Duration::from_secs(seconds);
+    let (before, after) = (soak(time / 5), soak(time - time / 5));
+    println!("resident: {before} KiB after a fifth of the time, {after} KiB at its end");
+    assert!(after < before + before / 20 + 1024, "{before} KiB grew to {after} KiB");
+}
+
 #[cfg(feature = "constraints")]
 #[test]
 fn constrained_texts_have_their_form() {

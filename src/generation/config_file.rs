@@ -50,6 +50,7 @@ impl GenerationConfig {
     }
 
     /// The end tokens of a `.gguf` file, which says no more of generation.
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn of_gguf(path: &Path) -> Result<Self> {
         let eos_token_ids = Keys(&crate::models::auto::read_config(path)?).ids("eos_token_id")?;
         Ok(Self { eos_token_ids, ..Self::default() })
