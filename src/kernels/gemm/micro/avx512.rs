@@ -204,8 +204,11 @@ pub(super) unsafe fn each_row_of_columns<T: Element>(
                 }
                 next = next.wrapping_add(1024);
             }
-            let lines =
-                gathered_lines::<T>(|j, quarter| _mm_loadu_ps(b.add(j * ldb + p).cast::<f32>().add(4 * quarter)));
+            // Columns j, j + 4, j + 8, j + 12 from four pointers: there are not registers for sixteen.
+            let lines = gathered_lines::<T>(|j, quarter| {
+                _mm_loadu_ps(columns[j / 4].wrapping_add(j % 4 * ldb).cast::<f32>().add(4 * quarter))
+            });
+            columns = columns.map(|column| column.wrapping_add(step));
             for (quarter, gathered) in lines.into_iter().enumerate() {
                 for (unit, v) in transposed(gathered).into_iter().enumerate() {
                     let unit = 4 * quarter + unit;
