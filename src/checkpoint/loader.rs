@@ -8,7 +8,7 @@ use crate::nn::{Init, Module, Parameter, ParameterSource, Parameters};
 use crate::tensor::{Tensor, Weight};
 
 /// Names that a model may lack beyond as many as the checkpoint has, before no more are looked for.
-const MOST_MISSING: usize = 10_000;
+const MOST_MISSING: usize = 1000;
 
 type Ignored<'c> = Box<dyn Fn(&str) -> bool + 'c>;
 
