@@ -270,7 +270,8 @@ mod round_trip {
             let mut config = Gpt2Config::new(13, 16, 32, 2, 4);
             config.tie_word_embeddings = tied;
             config.n_inner = Some(48);
-            there_and_back(&Gpt2::init(&config, &mut Rng::seed(1)).unwrap());
+            let again = there_and_back(&Gpt2::init(&config, &mut Rng::seed(1)).unwrap());
+            assert_eq!(again.config_json()["tie_word_embeddings"], tied);
         }
     }
 

@@ -8,14 +8,15 @@ use loquat::checkpoint::gguf::{GgmlVocabulary, GgufFile, config};
 use loquat::checkpoint::{Checkpoint, OpenOptions};
 use loquat::models::{LanguageModel, estimate};
 use loquat::text::Tokenizer;
+use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use loquat::{Load, Result};
 
 type Target = fn(&[u8]);
 
 /// The targets by name.
 #[allow(dead_code)]
-pub(crate) const TARGETS: [(&str, Target); 4] =
-    [("safetensors", safetensors), ("gguf", gguf), ("config", config_json), ("tokenizer", tokenizer)];
+pub(crate) const TARGETS: [(&str, Target); 5] =
+    [("safetensors", safetensors), ("gguf", gguf), ("config", config_json), ("tokenizer", tokenizer), ("chat", chat)];
 
 /// A folder of this process, in memory where the system has such a place.
 pub(crate) fn scratch() -> PathBuf {
@@ -96,4 +97,18 @@ pub(crate) fn tokenizer(data: &[u8]) {
         let _ = stream.step(id);
     }
     let _ = stream.finish();
+}
+
+/// A chat template.
+pub(crate) fn chat(data: &[u8]) {
+    let Ok(source) = std::str::from_utf8(data) else { return };
+    let Ok(template) = ChatTemplate::new(source, [("bos_token", "<s>"), ("eos_token", "</s>")]) else { return };
+    let messages = [
+        ChatMessage::system("Be brief."),
+        ChatMessage::user("2 < 3?"),
+        ChatMessage::assistant("Yes."),
+        ChatMessage::user(" w\u{f6}rld "),
+    ];
+    let _ = template.render(&messages, &ChatOptions::default());
+    let _ = template.render(&messages[1..2], &ChatOptions::default());
 }

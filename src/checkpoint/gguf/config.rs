@@ -227,6 +227,11 @@ fn llama3_divisors(theta: f64, width: usize, factor: f64, low: f64, high: f64, o
 }
 
 fn gpt2(keys: &Keys<'_>) -> Result<Json> {
+    // Writers repeat the token table as the head, for readers that want one.
+    let tied = match (keys.file.tensor("output.weight"), keys.file.tensor("token_embd.weight")) {
+        (Some(head), Some(table)) => head.tensor_type() == table.tensor_type() && head.bytes() == table.bytes(),
+        (head, _) => head.is_none(),
+    };
     Ok(json!({
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -238,7 +243,7 @@ fn gpt2(keys: &Keys<'_>) -> Result<Json> {
         "n_inner": keys.optional_size("feed_forward_length")?,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon")?,
-        "tie_word_embeddings": !keys.has("output.weight"),
+        "tie_word_embeddings": tied,
     }))
 }
 

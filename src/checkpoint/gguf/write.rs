@@ -308,6 +308,10 @@ pub fn save_gguf(
         let gguf =
             gguf.ok_or_else(|| Error::argument("parameter", "one that GGUF has a name for", format!("`{path}`")))?;
         add(&mut writer, architecture, &gguf, parameter, heads, format)?;
+        // Older versions of llama.cpp want GPT-2's head even where it is the token table.
+        if architecture.name == "gpt2" && gguf == "token_embd.weight" && !parameters.contains_key("lm_head.weight") {
+            add(&mut writer, architecture, "output.weight", parameter, heads, format)?;
+        }
     }
     writer.save(path)
 }
