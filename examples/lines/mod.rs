@@ -5,7 +5,7 @@ use std::path::Path;
 use loquat::{Error, Result};
 
 /// Every line; the file must have one.
-pub fn read(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
