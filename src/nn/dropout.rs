@@ -63,6 +63,11 @@ impl Dropout {
         })
     }
 
+    /// Whether [`Dropout::forward`] changes anything here and now.
+    pub(crate) fn is_active(&self) -> bool {
+        self.p != 0.0 && TRAINING.with_borrow(Option::is_some)
+    }
+
     /// A key for dropout inside a fused operation: `None` where nothing is dropped.
     pub(crate) fn key(&self) -> Option<u64> {
         if self.p == 0.0 {

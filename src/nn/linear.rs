@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
+use crate::ops::Activation;
 use crate::ops::matmul::WeightLayout;
 use crate::tensor::Tensor;
 
@@ -66,5 +67,23 @@ impl Linear {
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::linear(x, self.weight.weight(), self.bias.as_ref().map(Parameter::tensor), self.layout)
+    }
+
+    /// As [`Linear::forward`], then an activation, then a sum with `residual`: in one pass where no gradient is wanted, with the bits of
+    /// one after the other.
+    ///
+    /// # Shapes
+    /// As there; `residual` as the result.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_then(
+        &self,
+        x: &Tensor,
+        activation: Option<Activation>,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(Parameter::tensor);
+        ops::linear_then(x, self.weight.weight(), bias, self.layout, activation, residual)
     }
 }

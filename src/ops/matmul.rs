@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Element, Epilogue, Mat, gemm_batch, gemm_in};
 use crate::kernels::vecmath;
+use crate::ops::activation::Activation;
 use crate::ops::block_product;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, Weight, tape};
@@ -121,6 +122,25 @@ pub fn linear<'w>(
     bias: Option<&Tensor>,
     layout: WeightLayout,
 ) -> Result<Tensor> {
+    linear_then(x, weight, bias, layout, None, None)
+}
+
+/// `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum, in one pass over the result where no gradient is wanted, with the bits
+/// of one after the other.
+///
+/// # Shapes
+/// As for [`linear`]; `residual` as the result.
+///
+/// # Errors
+/// As for [`linear`].
+pub fn linear_then<'w>(
+    x: &Tensor,
+    weight: impl Into<Cow<'w, Weight>>,
+    bias: Option<&Tensor>,
+    layout: WeightLayout,
+    activation: Option<Activation>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let weight = &*weight.into();
     let (n_out, n_in) = match (weight.shape(), layout) {
         (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
@@ -136,6 +156,21 @@ pub fn linear<'w>(
     let rows: usize = x.shape()[..x.rank() - 1].iter().product();
     let mut shape = x.shape().to_vec();
     shape[x.rank() - 1] = n_out;
+    if let Some(residual) = residual.filter(|r| r.shape() != shape) {
+        return Err(Error::shape("linear residual", format!("{shape:?}"), residual.shape()));
+    }
+    let trained = match weight {
+        Weight::F32(w) => Some(w),
+        _ => None,
+    };
+    if activation.is_some() || residual.is_some() {
+        let all: Vec<&Tensor> = [Some(x), trained, bias, residual].into_iter().flatten().collect();
+        if tape::is_recording(&all) {
+            let mut y = linear(x, Cow::Borrowed(weight), bias, layout)?;
+            y = activation.map_or(y.clone(), |f| y.activate(f));
+            return residual.map_or(Ok(y.clone()), |r| r.add(&y));
+        }
+    }
     let precision = precision();
     // x times W as the right factor [in, out], or dy times its transpose.
     let product = move |x: &Tensor, w: &Weight, side: Side, y: &mut [f32], epilogue: Epilogue<'_>| {
@@ -155,13 +190,9 @@ pub fn linear<'w>(
         }
     };
     let y = Tensor::write(&shape, |y| {
-        let epilogue = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
+        let epilogue = Epilogue { bias: bias.map(Tensor::data), activation, residual: residual.map(Tensor::data) };
         product(x, weight, Side::Forward, y, epilogue);
     });
-    let trained = match weight {
-        Weight::F32(w) => Some(w),
-        _ => None,
-    };
     let inputs: Vec<&Tensor> = [Some(x), trained, bias].into_iter().flatten().collect();
     Ok(tape::record("linear", &inputs, y, || {
         let (x, w) = (x.detach(), weight.detach());
@@ -267,6 +298,24 @@ mod tests {
                 assert_eq!(run(&half), run(&Weight::F32(half.to_tensor())));
             }
         }
+    }
+
+    #[test]
+    fn an_epilogue_has_the_bits_of_one_step_after_the_other() {
+        let (w, bias) = (sample(&[37, 24], 2), sample(&[37], 3));
+        for rows in [1, 3, 50] {
+            let (x, residual) = (sample(&[rows, 24], 1), sample(&[rows, 37], 4));
+            let y = linear(&x, &w, Some(&bias), WeightLayout::OutIn).unwrap();
+            for f in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu] {
+                let fused = linear_then(&x, &w, Some(&bias), WeightLayout::OutIn, Some(f), Some(&residual)).unwrap();
+                assert_eq!(fused.data(), y.activate(f).add(&residual).unwrap().data(), "{f:?}, {rows} rows");
+            }
+        }
+        let inputs = [sample(&[3, 24], 1), w, bias, sample(&[3, 37], 4)];
+        check("linear_then", &inputs, |x| {
+            linear_then(&x[0], &x[1], Some(&x[2]), WeightLayout::OutIn, Some(Activation::Tanh), Some(&x[3]))
+        });
+        assert!(linear_then(&inputs[0], &inputs[1], None, WeightLayout::OutIn, None, Some(&inputs[0])).is_err());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub use dropout::dropout;
 pub use embedding::embedding;
 pub use inspect::{Inspection, See, inspect};
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
-pub use matmul::linear;
+pub use matmul::{linear, linear_then};
 pub use norm::{layer_norm, rms_norm};
 pub use precision::{Precision, with_precision};
 pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};

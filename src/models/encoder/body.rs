@@ -207,11 +207,17 @@ impl EncoderBlock {
             View::Batch(mask) => attention.forward(&q, &k, &v, mask)?,
             View::Spans(spans) => attention.forward_spans(&q, &k, &v, spans)?,
         };
-        let y = self.dropout.forward(&self.attention_output.forward(&y)?)?;
-        let x = self.attention_norm.forward(&x.add(&y)?)?;
-        let y = self.intermediate.forward(&x)?.activate(self.activation); // […, d_ff]
-        let y = self.dropout.forward(&self.output.forward(&y)?)?;
-        self.norm.forward(&x.add(&y)?)
+        let x = self.attention_norm.forward(&self.added(x, &self.attention_output, &y)?)?;
+        let y = self.intermediate.forward_then(&x, Some(self.activation), None)?; // […, d_ff]
+        self.norm.forward(&self.added(&x, &self.output, &y)?)
+    }
+
+    /// `x + dropout(linear(y))`
+    fn added(&self, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<Tensor> {
+        match self.dropout.is_active() {
+            true => x.add(&self.dropout.forward(&linear.forward(y)?)?),
+            false => linear.forward_then(y, None, Some(x)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::body::TextEncoder;
 use super::config::{EncoderConfig, Names};
 use super::heads::{Head, WithHead};
-use crate::checkpoint::{Checkpoint, Loader};
+use crate::checkpoint::{Checkpoint, Loader, OpenOptions};
 use crate::error::Result;
 use crate::models::auto::read_config;
 
@@ -20,12 +20,20 @@ impl TextEncoder {
     /// [`Error::Load`](crate::Error::Load) with every tensor that does not fit; [`Error::Format`](crate::Error::Format) or
     /// [`Error::Io`](crate::Error::Io) for files that cannot be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let (config, checkpoint) = read(folder.as_ref())?;
+        Self::open_with(folder, &OpenOptions::default())
+    }
+
+    /// As [`TextEncoder::open`], in a format and a way of choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let (config, checkpoint) = read(folder.as_ref(), options)?;
         let names = config.architecture()?.names;
         let pooler = [String::new(), format!("{}.", names.prefix)]
             .iter()
             .any(|prefix| checkpoint.tensor(&format!("{prefix}pooler.dense.weight")).is_some());
-        loader(&checkpoint, names).load(|p| Self::init(&config, pooler, p))
+        loader(&checkpoint, names).weights(options.weights).load(|p| Self::init(&config, pooler, p))
     }
 }
 
@@ -35,9 +43,17 @@ impl<H: Head> WithHead<H> {
     /// # Errors
     /// As for [`TextEncoder::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let (config, checkpoint) = read(folder.as_ref())?;
+        Self::open_with(folder, &OpenOptions::default())
+    }
+
+    /// As [`WithHead::open`], in a format and a way of choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let (config, checkpoint) = read(folder.as_ref(), options)?;
         let names = config.architecture()?.names;
-        let mut loader = loader(&checkpoint, names);
+        let mut loader = loader(&checkpoint, names).weights(options.weights);
         let decoder_bias = format!("{}.bias", names.mlm.decoder);
         let tied = config.architecture()?.tie_word_embeddings;
         if tied || checkpoint.tensor(&decoder_bias).is_none() {
@@ -51,8 +67,8 @@ impl<H: Head> WithHead<H> {
     }
 }
 
-fn read(folder: &Path) -> Result<(EncoderConfig, Checkpoint)> {
-    Ok((EncoderConfig::from_json(&read_config(folder)?)?, Checkpoint::open(folder)?))
+fn read(folder: &Path, options: &OpenOptions) -> Result<(EncoderConfig, Checkpoint)> {
+    Ok((EncoderConfig::from_json(&read_config(folder)?)?, Checkpoint::open_with(folder, options.load)?))
 }
 
 fn loader<'c>(checkpoint: &'c Checkpoint, names: &'static Names) -> Loader<'c> {
