@@ -3,6 +3,7 @@
 use super::config::{Architecture, EncoderConfig, LayerNames, Names};
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
+use crate::kernels::parallel;
 use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};
 use crate::ops::attention::Span;
 use crate::ops::matmul::WeightLayout;
@@ -322,7 +323,8 @@ impl TextEncoder {
             .chunk_by(|a, b| a == b)
             .map(|equal| Ok(Span { sequences: equal.len(), len: equal[0], mask: self.distances(equal[0])? }))
             .collect::<Result<Vec<_>>>()?;
-        self.layers(input_ids, token_type_ids, lengths.iter().copied(), &View::Spans(&spans))
+        let view = View::Spans(&spans);
+        parallel::team(|| self.layers(input_ids, token_type_ids, lengths.iter().copied(), &view))
     }
 
     fn layers(
