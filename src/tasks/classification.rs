@@ -137,7 +137,7 @@ impl TokenClassifier {
         let options = EncodeOptions::default().truncation(Truncation::new(self.model.config().max_seq_len()));
         let encoding = self.tokenizer.encode_with(text, &options)?;
         let mut tokens = Vec::new();
-        hidden_states(&self.model.encoder, &[encoding.clone()], |_, hidden| {
+        hidden_states(&self.model.encoder, std::slice::from_ref(&encoding), |_, hidden| {
             let logits = no_grad(|| self.model.head.classifier.forward(hidden))?;
             for (i, logits) in logits.data().chunks_exact(self.labels.len()).enumerate() {
                 if encoding.special_tokens_mask[i] == 1 {

@@ -77,7 +77,7 @@ impl Pooling {
 /// What happens to the pooled vectors.
 #[derive(Clone, Debug)]
 enum Step {
-    Dense(Linear, Option<Activation>),
+    Dense(Box<Linear>, Option<Activation>),
     Normalize,
 }
 
@@ -141,7 +141,7 @@ impl SentenceEncoder {
                 "Dense" => {
                     let (dense, activation) = read_dense(path, width)?;
                     width = dense.weight.shape()[0];
-                    steps.push(Step::Dense(dense, activation));
+                    steps.push(Step::Dense(Box::new(dense), activation));
                 }
                 _ => steps.push(Step::Normalize),
             }
@@ -375,10 +375,13 @@ fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>
     Ok((dense, activation))
 }
 
+/// Texts by name.
+type Prompts = Vec<(String, String)>;
+
 /// The prompts by name, and the text of the one that is always put before.
-fn read_prompts(folder: &Path) -> Result<(Vec<(String, String)>, Option<String>)> {
+fn read_prompts(folder: &Path) -> Result<(Prompts, Option<String>)> {
     let config = read_json(&folder.join("config_sentence_transformers.json"))?.unwrap_or_default();
-    let prompts: Vec<(String, String)> = config
+    let prompts: Prompts = config
         .get("prompts")
         .and_then(Value::as_object)
         .into_iter()
