@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use loquat::generation::{Cancel, StopReason};
+use loquat::generation::{Cancel, PromptCache, StopReason};
 use loquat::models::CausalLm;
 use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use loquat::{Error, GenerationConfig, Result, TextGenerator};
@@ -94,6 +94,7 @@ fn converse(args: &Args, running: &Running) -> Result<()> {
     let lm = open(args)?;
     lm.chat_template()?;
     let mut messages: Vec<ChatMessage> = args.system.iter().map(|text| ChatMessage::system(text.as_str())).collect();
+    let mut cache: Option<PromptCache<_>> = None;
     let terminal = std::io::stdin().is_terminal();
     let mut out = std::io::stdout();
     let mut lines = std::io::stdin().lock().lines();
@@ -110,6 +111,9 @@ fn converse(args: &Args, running: &Running) -> Result<()> {
         let cancel = Cancel::new();
         let ids = prompt(&lm, &mut messages, args.max_new_tokens)?;
         let mut pieces = lm.stream_ids(&ids, &config(args).cancel(&cancel))?;
+        if let Some(cache) = &cache {
+            pieces = pieces.with_cache(cache); // only what is new is read
+        }
         *running.lock().unwrap_or_else(|e| e.into_inner()) = Some(cancel);
         let mut answer = String::new();
         for piece in pieces.by_ref() {
@@ -122,6 +126,7 @@ fn converse(args: &Args, running: &Running) -> Result<()> {
         *running.lock().unwrap_or_else(|e| e.into_inner()) = None;
         let end = if pieces.stop_reason() == Some(StopReason::Cancelled) { " …" } else { "" };
         let _ = writeln!(out, "{end}");
+        cache = pieces.cache();
         messages.push(ChatMessage::assistant(answer));
     }
 }

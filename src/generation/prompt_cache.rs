@@ -64,6 +64,11 @@ impl<S: DecodeState> PromptCache<S> {
         Ok(Self { ids: prompt_ids.to_vec(), state })
     }
 
+    /// A memory of `ids`.
+    pub(crate) fn new(ids: Vec<u32>, state: S) -> Self {
+        Self { ids, state }
+    }
+
     /// The prompt.
     pub fn ids(&self) -> &[u32] {
         &self.ids

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::generation::beam::Hypothesis;
 use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
+use crate::generation::prompt_cache::PromptCache;
 use crate::generation::stop_strings::{Released, StopStrings};
 use crate::generation::stopping::StopReason;
 use crate::generation::tokens::{Tokens, generate};
@@ -56,6 +57,16 @@ where
 }
 
 impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> {
+    /// As [`Tokens::with_cache`].
+    pub fn with_cache(self, cache: &PromptCache<<P::Target as CausalLm>::State>) -> Self {
+        Self { tokens: self.tokens.with_cache(cache), ..self }
+    }
+
+    /// As [`Tokens::cache`].
+    pub fn cache(&self) -> Option<PromptCache<<P::Target as CausalLm>::State>> {
+        self.tokens.cache()
+    }
+
     /// The prompt and what was written so far.
     pub fn ids(&self) -> &[u32] {
         self.tokens.ids()
@@ -161,6 +172,24 @@ mod tests {
     use super::*;
     use crate::generation::tokens::tests::Counting;
     use crate::text::TokenizerTrainer;
+
+    #[test]
+    fn the_next_turn_goes_on_from_the_last() {
+        use crate::models::{Gpt2, Gpt2Config};
+        let tokenizer = TokenizerTrainer::chars().train(["abcdefghij"]).unwrap();
+        let config = Gpt2Config::new(tokenizer.vocab_size(), 32, 12, 1, 2);
+        let model = Gpt2::init(&config, &mut crate::random::Rng::seed(1)).unwrap();
+        let config = GenerationConfig::default().greedy().max_new_tokens(5);
+        let mut first = stream(&model, &tokenizer, "abc", &config).unwrap();
+        assert!(first.cache().is_none(), "nothing is read yet");
+        let answer: String = first.by_ref().map(|piece| piece.unwrap()).collect();
+        let cache = first.cache().unwrap();
+        assert_eq!(cache.ids(), &first.ids()[..7]);
+        let prompt = format!("abc{answer}d");
+        let alone: String = stream(&model, &tokenizer, &prompt, &config).unwrap().map(|piece| piece.unwrap()).collect();
+        let mut second = stream(&model, &tokenizer, &prompt, &config).unwrap().with_cache(&cache);
+        assert_eq!(second.by_ref().map(|piece| piece.unwrap()).collect::<String>(), alone);
+    }
 
     #[test]
     fn text_streams_until_a_stop_string() {

@@ -115,6 +115,15 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
         self
     }
 
+    /// The model's memory of what it has read: the prompt, and what was written but perhaps the last token. For a prompt that begins so, as
+    /// the next turn of a conversation does. `None` for beams and guesses, and where a full context slid.
+    pub fn cache(&self) -> Option<PromptCache<<P::Target as CausalLm>::State>> {
+        let Way::One { reader, sequence, .. } = &self.way else { return None };
+        let read = sequence.ids().len().checked_sub(reader.unread)?;
+        (read > 0 && reader.state.len() == read)
+            .then(|| PromptCache::new(sequence.ids()[..read].to_vec(), reader.state.clone()))
+    }
+
     /// The prompt and what was written so far.
     pub fn ids(&self) -> &[u32] {
         match &self.way {
