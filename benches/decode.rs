@@ -114,7 +114,8 @@ fn decode(model: &LanguageModel, tokens: usize) -> f64 {
 fn prefill(model: &LanguageModel, tokens: usize, precision: Precision) -> f64 {
     let prompt: Vec<u32> = (0..tokens as u32).map(|i| 5 + 17 * i % 31000).collect();
     let start = Instant::now();
-    let run = || no_grad(|| model.decode(&IdTensor::sequence(&prompt), &mut model.new_state(1)));
+    let read = || model.decode(&IdTensor::sequence(&prompt), &mut model.new_state(1));
+    let run = || parallel::team(|| no_grad(read));
     let logits = with_precision(precision, run).expect("ids fit");
     std::hint::black_box(best(&logits));
     start.elapsed().as_secs_f64() / tokens as f64

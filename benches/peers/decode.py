@@ -78,9 +78,9 @@ def main():
         for weights in args.weights.split(","):
             model = build(name, torch.float32 if weights == "f32" else torch.bfloat16)
             prompt = "prefill" if weights == "f32" else "prefill-bf16"
-            # Ours, theirs, how often.
-            decode(torch, model, 4), prefill(torch, model, 64)
-            ours.ask(name, weights, "decode", 4), ours.ask(name, weights, prompt, 64)
+            # The first call of a size asks the system for memory.
+            decode(torch, model, 4), prefill(torch, model, 512)
+            ours.ask(name, weights, "decode", 4), ours.ask(name, weights, prompt, 512)
             for what, tokens, theirs in [("decode", args.tokens, decode), (prompt, 512, prefill)]:
                 times = []
                 for _ in range(args.rounds):
