@@ -29,7 +29,7 @@ pub struct Tokens<P: Deref<Target: CausalLm>> {
 /// How the tokens are found.
 enum Way<P: Deref<Target: CausalLm>> {
     /// One after the other.
-    One { model: P, reader: Reader<<P::Target as CausalLm>::State>, sequence: Sequence },
+    One { model: P, reader: Reader<<P::Target as CausalLm>::State>, sequence: Box<Sequence> },
     /// As those of the best text of a search.
     Beams(Box<BeamSearch<P>>),
     /// With guesses from the text itself.
@@ -76,7 +76,7 @@ where
     let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
     check_context(&*model, prompt_ids.len())?;
     let reader = Reader { state: model.new_state(1), unread: prompt_ids.len() };
-    Ok(Tokens { way: Way::One { model, reader, sequence } })
+    Ok(Tokens { way: Way::One { model, reader, sequence: Box::new(sequence) } })
 }
 
 /// Makes sure that a model can read a prompt of this length.
