@@ -24,7 +24,7 @@ pub trait CausalLm: Send + Sync {
     /// `input_ids: [batch, seq_len]` → `[batch, seq_len, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Id`](crate::Error::Id) for an id outside the vocabulary, [`Error::Argument`](crate::Error::Argument) for a
+    /// [`Error::Id`] for an id outside the vocabulary, [`Error::Argument`] for a
     /// sequence that is too long.
     fn forward(&self, input_ids: &IdTensor) -> Result<Tensor>;
 
@@ -157,7 +157,7 @@ pub trait LogitLens: CausalLm {
     /// `hidden_states: […, width]` → `[…, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if they do not fit.
+    /// [`Error::Shape`] if they do not fit.
     fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor>;
 
     /// The logits that the embeddings, and then each layer, would give if the model ended there (nostalgebraist, "interpreting GPT:
