@@ -61,6 +61,7 @@ pub struct LlamaConfig {
     /// Heads of the keys and values, a divisor of `num_attention_heads`; as many if not given.
     pub num_key_value_heads: Option<usize>,
     /// Width of a head; `hidden_size / num_attention_heads` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
     /// `"silu"`, `"gelu"` (by erf), `"gelu_new"` or `"gelu_pytorch_tanh"` (by tanh), or `"relu"`.
     pub hidden_act: String,
@@ -212,6 +213,10 @@ impl LlamaConfig {
                 if !own(key) {
                     config.remove(key);
                 }
+            }
+            // Without the key, the width would be 128.
+            if self.model_type == "qwen3" {
+                config.insert("head_dim".into(), self.head_dim().into());
             }
             // Without the key, the window would be the architecture's default.
             if self.model_type != "llama" {
