@@ -86,7 +86,7 @@ impl Factors {
     }
 
     fn run(&mut self, kind: &str, layout: &str) {
-        let (m, k, n) = self.shape;
+        let (m, k, _) = self.shape;
         let a = if layout.starts_with('T') { Mat::transposed(&self.a, m, k) } else { Mat::new(&self.a, m, k) };
         let b = right(&self.b, layout, self.shape);
         let precision = if kind.ends_with("bf16") { Precision::Bf16 } else { Precision::F32 };
