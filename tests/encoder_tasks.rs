@@ -120,10 +120,10 @@ fn answers_are_the_best_spans_and_long_texts_are_read_in_windows() {
     let probs = |x: &Tensor| softmax(&inside.iter().map(|&i| x.data()[i]).collect::<Vec<_>>());
     let (begin, end) = (probs(&begin), probs(&end));
     let mut best = (0.0, 0, 0);
-    for b in 0..inside.len() {
-        for e in b..inside.len().min(b + 15) {
-            if begin[b] * end[e] > best.0 {
-                best = (begin[b] * end[e], b, e);
+    for (b, from) in begin.iter().enumerate() {
+        for (e, to) in end.iter().enumerate().skip(b).take(15) {
+            if from * to > best.0 {
+                best = (from * to, b, e);
             }
         }
     }
