@@ -214,7 +214,7 @@ fn the_real_minilm_agrees_with_the_snapshots() {
     let ids = encoder.tokenizer().encode("What is Deep Learning?").unwrap().input_ids;
     let hidden = no_grad(|| encoder.encoder().forward(&TextBatch::new(&IdTensor::sequence(&ids)))).unwrap();
     assert_eq!(raw.len(), ids.len() * 384);
-    // What made the snapshots computes otherwise in the fifth digit: PyTorch and NumPy are as far from them as we are.
+    // What made the snapshots computes otherwise in the fifth digit.
     let cosine = |a: &[f32], b: &[f32]| {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
