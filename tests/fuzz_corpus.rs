@@ -41,7 +41,7 @@ static WATCHED: Watched = Watched;
 const ALWAYS: usize = 4 << 20;
 
 /// Changes of a target's files, if no time is given.
-const CHANGES: u64 = 2000;
+const CHANGES: u64 = 10_000;
 
 /// Replays one target's corpus, then changes of it.
 fn replay(name: &str) {
