@@ -115,7 +115,8 @@ impl LlamaConfig {
     /// use loquat::models::LlamaConfig;
     ///
     /// // TinyLlama's shape
-    /// let config = LlamaConfig { num_key_value_heads: Some(4), ..LlamaConfig::new(32_000, 2048, 5632, 22, 32) };
+    /// let mut config = LlamaConfig::new(32_000, 2048, 5632, 22, 32);
+    /// config.num_key_value_heads = Some(4);
     /// assert_eq!(config.head_dim(), 64);
     /// ```
     pub fn new(

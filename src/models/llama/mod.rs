@@ -200,7 +200,8 @@ crate::module!(LlamaModel { embed_tokens, layers, norm });
 /// use loquat::models::{CausalLm, Llama, LlamaConfig};
 /// use loquat::{IdTensor, Rng};
 ///
-/// let config = LlamaConfig { num_key_value_heads: Some(2), ..LlamaConfig::new(65, 24, 64, 2, 6) };
+/// let mut config = LlamaConfig::new(65, 24, 64, 2, 6);
+/// config.num_key_value_heads = Some(2);
 /// let model = Llama::init(&config, &mut Rng::seed(1))?;
 /// let logits = model.forward(&IdTensor::sequence(&[1, 2, 3]))?;
 /// assert_eq!(logits.shape(), [1, 3, 65]);
