@@ -8,8 +8,9 @@
 
 import argparse
 import statistics
-import subprocess
 import time
+
+from server import Server, seconds
 
 COLS, VOCAB = 1024, 8192
 
@@ -78,20 +79,6 @@ def cases(torch, mib):
     }
 
 
-def seconds(f, budget=0.1):
-    start = time.perf_counter()
-    f()
-    once = time.perf_counter() - start
-    calls = max(1, min(1_000_000, int(5e-3 / once)))
-    rounds = []
-    while len(rounds) < 3 or time.perf_counter() - start < budget:
-        t = time.perf_counter()
-        for _ in range(calls):
-            f()
-        rounds.append((time.perf_counter() - t) / calls)
-    return statistics.median(rounds)
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bench")
@@ -105,21 +92,12 @@ def main():
 
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
-    ours = None
-    if args.bench:
-        ours = subprocess.Popen([args.bench, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(name, mib):
-        ours.stdin.write(f"{name} {mib}\n")
-        ours.stdin.flush()
-        answer = float(ours.stdout.readline())
-        time.sleep(0.005)  # our helpers leave after a millisecond
-        return answer
+    ours = Server(args.bench, "--serve") if args.bench else None
 
     for mib in map(int, args.sizes.split(",")):
         size = mib << 20
         if ours:
-            read, copy = size / ask("limit_read", mib) / 1e9, 2 * size / ask("limit_copy", mib) / 1e9
+            read, copy = size / ours.ask("limit_read", mib) / 1e9, 2 * size / ours.ask("limit_copy", mib) / 1e9
             print(f"{mib} MiB: limits read {read:.1f}, copy {copy:.1f} GB/s; {args.threads} threads")
         for name, (passes, f) in cases(torch, mib).items():
             if args.names and name not in args.names:
@@ -127,7 +105,7 @@ def main():
             theirs, mine = [], []
             for _ in range(args.rounds):
                 if ours:
-                    mine.append(ask(name, mib))
+                    mine.append(ours.ask(name, mib))
                 theirs.append(seconds(f))
                 time.sleep(0.02)  # OpenMP's threads spin for a while
             rate = lambda times: passes * size / statistics.median(times) / 1e9
