@@ -9,6 +9,9 @@
 //! a layer, a column a head; in each, rows are the tokens that look and columns those that are looked at, and darker is more. Pictures of
 //! few heads get the tokens written beside them.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -141,11 +144,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

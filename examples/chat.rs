@@ -8,6 +8,11 @@
 //! streams below it. Ctrl-C stops an answer, the end of the input (Ctrl-D) ends the conversation. When the context is full, the oldest
 //! messages are forgotten. What no flag says, the folder's `generation_config.json` says.
 
+#[path = "cli/exit.rs"]
+mod exit;
+#[path = "cli/threads.rs"]
+mod threads;
+
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -143,18 +148,5 @@ fn main() -> ExitCode {
         eprintln!("Ctrl-C will end the program: {error}");
     }
     let work = || converse(&args, &running).map_err(|error| error.to_string());
-    let result = match args.threads {
-        None => work(),
-        Some(threads) => match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-            Ok(pool) => pool.install(work),
-            Err(error) => Err(error.to_string()),
-        },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(threads::on_threads(args.threads, work))
 }

@@ -7,6 +7,9 @@
 //! Needs a folder as `sentence-transformers` has it (`modules.json`, `config.json`, `model.safetensors`, a tokenizer), or an encoder's
 //! alone. Writes a NumPy array of 32-bit floats, `[lines, dimensions]`, and prints how many there are and how long it took.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -63,11 +66,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

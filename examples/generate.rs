@@ -10,6 +10,11 @@
 //! `--regex` and `--json-schema` hold the text to a form. `--precision` says in what format the weights are held, and `bf16` also that
 //! products are computed in it; unless given, weights are held as the files have them and products computed in f32.
 
+#[path = "cli/exit.rs"]
+mod exit;
+#[path = "cli/threads.rs"]
+mod threads;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -208,18 +213,5 @@ fn run(args: &Args) -> Result<()> {
 fn main() -> ExitCode {
     let args = Args::parse();
     let work = || with_precision(args.products(), || run(&args)).map_err(|error| error.to_string());
-    let result = match args.threads {
-        None => work(),
-        Some(threads) => match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-            Ok(pool) => pool.install(work),
-            Err(error) => Err(error.to_string()),
-        },
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(threads::on_threads(args.threads, work))
 }

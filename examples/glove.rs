@@ -4,8 +4,12 @@
 //!
 //! Counting takes no more memory than `--memory-mb`; what does not fit goes to temporary files.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
@@ -53,7 +57,7 @@ struct Args {
     seed: u64,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let mut glove = Glove::new().dim(args.dim).window(args.window).min_count(args.min_count).x_max(args.x_max);
     glove = glove.alpha(args.alpha).epochs(args.epochs).memory_mb(args.memory_mb).seed(args.seed);
@@ -91,4 +95,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         args.out.display()
     );
     Ok(())
+}
+
+fn main() -> ExitCode {
+    exit::exit(run())
 }

@@ -7,6 +7,9 @@
 //! Prints the architecture with its configuration, the tensors with their formats and sizes, the memory that the model will need, and
 //! the tokenizer. Layers that are alike share a line; `--all` gives each tensor its own.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -155,11 +158,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

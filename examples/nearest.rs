@@ -7,6 +7,11 @@
 //!
 //! The file may be word2vec text or binary, GloVe, fastText `.vec` or `.bin`, or NumPy `.npy`.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
+use std::process::ExitCode;
+
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -36,7 +41,7 @@ struct Args {
     top: usize,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let vectors = WordVectors::open(&args.vectors)?;
     println!("{} words of {} dimensions", vectors.len(), vectors.dim());
@@ -140,4 +145,8 @@ fn principal_components(mut rows: Vec<Vec<f32>>) -> (Vec<f32>, Vec<f32>) {
         along
     };
     (component(), component())
+}
+
+fn main() -> ExitCode {
+    exit::exit(run())
 }

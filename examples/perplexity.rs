@@ -8,6 +8,9 @@
 //! `context - stride` others. Prints the perplexity, its logarithm per token and the number of tokens; with `--json` one object with
 //! `perplexity`, `nll`, `tokens`, `context`, `stride`, `seconds`.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -59,11 +62,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

@@ -8,6 +8,8 @@
 //! loss and how many of 200 generated sentences obey that grammar, and leaves the model folder, the history and a
 //! picture of the loss in `target/quickstart/`.
 
+#[path = "cli/exit.rs"]
+mod exit;
 #[path = "embeddings/report.rs"]
 mod report;
 mod stories;
@@ -121,11 +123,5 @@ fn run() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run())
 }

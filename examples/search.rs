@@ -7,6 +7,9 @@
 //! Needs a folder as `sentence-transformers` has it, or an encoder's alone. Prints the cosine, the line's number (counted from 1) and the
 //! line, best first.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,11 +54,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

@@ -6,6 +6,9 @@
 //!
 //! Takes GPT-2, Llama, Mistral, Qwen2 and Qwen3; prints what was written.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,11 +55,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

@@ -9,6 +9,8 @@
 //! `transformers` opens, for `--arch gpt`), `history.csv` and `loss.svg` into `--out`. Ctrl-C saves and exits; `--resume` with the
 //! same settings goes on bit for bit.
 
+#[path = "cli/exit.rs"]
+mod exit;
 #[path = "embeddings/report.rs"]
 mod report;
 mod training;
@@ -209,11 +211,5 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::exit(run(&Args::parse()))
 }

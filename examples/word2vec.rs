@@ -5,8 +5,12 @@
 //!
 //! Then ask them: `cargo run --release --example nearest -- --vectors vectors.bin king`.
 
+#[path = "cli/exit.rs"]
+mod exit;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
@@ -100,7 +104,7 @@ fn embedded() -> impl Iterator<Item = Vec<String>> + Send {
     sentences.iter().map(words).collect::<Vec<_>>().into_iter()
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let mut config = match args.architecture {
         Architecture::SkipGram => Word2Vec::skip_gram(),
@@ -166,4 +170,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         args.out.display()
     );
     Ok(())
+}
+
+fn main() -> ExitCode {
+    exit::exit(run())
 }

@@ -1,0 +1,15 @@
+//! Work on a number of threads that the user chose.
+
+/// Runs `work` on so many threads; on all of them if none is said.
+pub(crate) fn on_threads(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<(), String> + Send,
+) -> Result<(), String> {
+    match threads {
+        None => work(),
+        Some(threads) => {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
+            pool.install(work)
+        }
+    }
+}
