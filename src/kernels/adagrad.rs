@@ -27,23 +27,6 @@ pub fn adagrad_pair(dim: usize, x: &mut [f32], y: &mut [f32], target: f32, weigh
     dispatch(Pair { n: dim, x, y, target, weight, alpha })
 }
 
-/// Asks the memory for a row that will be wanted soon.
-pub fn prefetch_row(row: &[f32]) {
-    dispatch(Prefetch(row));
-}
-
-struct Prefetch<'a>(&'a [f32]);
-
-impl SimdOp for Prefetch<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        self.0.iter().step_by(16).for_each(|x| isa.prefetch(x));
-        self.0.last().into_iter().for_each(|x| isa.prefetch(x));
-    }
-}
-
 struct Pair<'a> {
     n: usize,
     x: &'a mut [f32],

@@ -22,6 +22,7 @@
 //! | [`gemm`] | matrix products |
 //! | [`adagrad`] | the inner step of GloVe |
 //! | [`logistic`](mod@logistic) | the inner step of word2vec |
+//! | [`prefetch`](mod@prefetch) | asking the memory for data in advance |
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
 //! | [`vecmath`] | element-wise functions, reductions, softmax, norms, optimiser steps |
@@ -34,6 +35,7 @@ pub mod blocks;
 pub mod gemm;
 pub mod logistic;
 pub mod parallel;
+pub mod prefetch;
 pub mod row_dots;
 pub mod simd;
 pub mod vecmath;

@@ -17,7 +17,8 @@ use super::records::{Record, Shuffled};
 use super::{Cooccurrences, Glove, GloveModel};
 use crate::embeddings::training::run::{Observer, Progress};
 use crate::embeddings::training::sampling::FastRng;
-use crate::kernels::adagrad::{adagrad_pair, prefetch_row, row_len};
+use crate::kernels::adagrad::{adagrad_pair, row_len};
+use crate::kernels::prefetch::prefetch;
 use crate::{Error, Result, Rng};
 
 /// Groups that words and contexts are cut into: the most threads that can work at once.
@@ -97,7 +98,7 @@ fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair])
     for (i, pair) in pairs.iter().enumerate() {
         if let Some(next) = pairs.get(i + 2) {
             for (rows, at) in [(&*words, next.word), (&*contexts, next.context)] {
-                prefetch_row(&rows[at as usize * row..][..row]);
+                prefetch(&rows[at as usize * row..][..row]);
             }
         }
         let target = pair.x.ln();

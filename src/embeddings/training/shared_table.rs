@@ -19,6 +19,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::kernels::prefetch::prefetch;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::kernels::simd::{Level, level};
 
@@ -97,17 +98,7 @@ impl SharedTable {
     /// Tells the processor that a row will be wanted soon.
     #[inline]
     pub(crate) fn prefetch(&self, row: usize) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let cells = self.row(row);
-            for line in cells.chunks(16) {
-                // SAFETY: prefetching changes nothing, and the address is inside the table.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-            }
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = row;
+        prefetch(self.row(row));
     }
 }
 
