@@ -1,4 +1,72 @@
 //! Train and run language models inside a Rust program: pure Rust, CPU only.
+//!
+//! | to … | start at |
+//! |---|---|
+//! | open a model folder or GGUF file and write text | [`TextGenerator`], [`GenerationConfig`]; the guide [`checkpoints`](guides::checkpoints) |
+//! | turn texts into vectors, search them | [`SentenceEncoder`], [`embeddings::VectorIndex`] |
+//! | fill a mask, classify, answer from a text | [`tasks`] |
+//! | train a model | [`training::Trainer`], over a model of [`models`] or your own layers |
+//! | build a model | [`nn`], layers under the names of `torch.nn`; [`ops`], what they are made of; [`Tensor`] |
+//! | train and use word vectors | [`embeddings::Word2Vec`], [`embeddings::Glove`], [`WordVectors`]; the guide [`word_vectors`](guides::word_vectors) |
+//! | train or load a tokenizer, read corpora | [`text`] |
+//! | look inside a model | [`inspect()`] |
+//! | fast loops over slices | [`kernels`] |
+//!
+//! A layer of one's own is a struct of layers, one `init` for random numbers and for files, and a `forward`:
+//!
+//! ```
+//! use loquat::nn::{Embedding, Linear, Lstm, Parameters, RecurrentConfig};
+//! use loquat::training::{AdamW, Optimizer};
+//! use loquat::{IdTensor, Result, Rng, Tensor, ops};
+//!
+//! struct Model { embedding: Embedding, lstm: Lstm, head: Linear }
+//! loquat::module!(Model { embedding, lstm, head });
+//!
+//! impl Model {
+//!     fn init<'a>(p: impl Into<Parameters<'a>>) -> Result<Self> {
+//!         let mut p = p.into();
+//!         Ok(Self {
+//!             embedding: Embedding::init(10, 16, 0.1, p.at("embedding"))?,
+//!             lstm: Lstm::init(&RecurrentConfig::new(16, 32), p.at("lstm"))?,
+//!             head: Linear::init(32, 10, true, p.at("head"))?,
+//!         })
+//!     }
+//!
+//!     fn forward(&self, ids: &IdTensor) -> Result<Tensor> {
+//!         let (states, _) = self.lstm.forward(&self.embedding.forward(ids)?, None, None)?;
+//!         self.head.forward(&states) // [batch, seq_len, vocabulary]
+//!     }
+//! }
+//!
+//! let mut model = Model::init(&mut Rng::seed(1))?;
+//! let mut optimizer = Optimizer::new(AdamW { lr: 0.03, ..AdamW::default() })?;
+//! let row = |from: u32| (from..from + 8).map(|i| i % 10).collect::<Vec<_>>();
+//! let (ids, labels) = (IdTensor::batch(&[row(0), row(5)])?, IdTensor::batch(&[row(1), row(6)])?);
+//! let mut losses = Vec::new();
+//! for _ in 0..30 {
+//!     let loss = ops::cross_entropy(&model.forward(&ids)?, &labels)?;
+//!     optimizer.step(&mut model, &loss.backward()?)?;
+//!     losses.push(loss.item()?);
+//! }
+//! assert!(losses[29] < 0.1 * losses[0]);
+//! # Ok::<(), loquat::Error>(())
+//! ```
+//!
+//! **Errors.** Wrong input, from a file, a configuration, an id or a shape, is an [`Error`] that names what was expected and found.
+//!
+//! **Threads.** Everything runs in the caller's [rayon](https://docs.rs/rayon) pool (`RAYON_NUM_THREADS`, or `ThreadPool::install`); models are
+//! `Send + Sync` and are used through `&self`. Results have the same bits whatever the number of threads and whoever else is in a batch.
+//!
+//! **Instruction sets.** The best that the processor has is chosen at run time; the environment variable `LOQUAT_ISA` (`portable`,
+//! `avx2`, `avx512`, `neon`) chooses a lesser one.
+//!
+//! # Features
+//!
+//! | feature (all on) | adds |
+//! |---|---|
+//! | `tokenizers` | [`text::Tokenizer`] and what takes text: [`TextGenerator`], [`tasks`] |
+//! | `chat` | chat templates: [`text::chat`] |
+//! | `constraints` | text held to a regular expression, a JSON schema or a grammar: [`generation::constraint`] |
 
 pub mod checkpoint;
 pub mod embeddings;
