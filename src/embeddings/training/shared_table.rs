@@ -151,45 +151,26 @@ mod avx512 {
     #[inline]
     pub(super) fn add(cells: &[AtomicU32], delta: &[f32]) {
         assert_eq!(cells.len(), delta.len());
-        let (n, tail) = (cells.len(), tail(cells.len()));
-        // SAFETY: as in `read`; each element of `cells` is loaded and stored as a relaxed atomic would be, through a
-        // pointer that may write because atomics allow it.
-        unsafe {
-            asm!(
-                "kmovw k1, {tail:e}",
-                "xor {i}, {i}",
-                "cmp {i}, {whole}",
-                "jae 3f",
-                "2:",
-                "vmovups zmm16, [{src} + {i}*4]",
-                "vaddps zmm16, zmm16, [{dst} + {i}*4]",
-                "vmovups [{dst} + {i}*4], zmm16",
-                "add {i}, 16",
-                "cmp {i}, {whole}",
-                "jb 2b",
-                "3:",
-                "vmovups zmm16{{k1}}{{z}}, [{src} + {i}*4]",
-                "vmovups zmm17{{k1}}{{z}}, [{dst} + {i}*4]",
-                "vaddps zmm16, zmm16, zmm17",
-                "vmovups [{dst} + {i}*4]{{k1}}, zmm16",
-                tail = in(reg) tail,
-                i = out(reg) _,
-                whole = in(reg) n & !15,
-                src = in(reg) delta.as_ptr(),
-                dst = in(reg) cells.as_ptr(),
-                out("xmm16") _,
-                out("xmm17") _,
-                out("k1") _,
-                options(nostack),
-            );
-        }
+        // SAFETY: as many elements stand behind either pointer; each element of `cells` is loaded and stored as a relaxed
+        // atomic would be, through a pointer that may write because atomics allow it.
+        unsafe { accumulate(cells.len(), delta.as_ptr(), cells.as_ptr().cast_mut().cast()) }
     }
 
     #[inline]
     pub(super) fn add_to(cells: &[AtomicU32], sum: &mut [f32]) {
         assert_eq!(cells.len(), sum.len());
-        let (n, tail) = (cells.len(), tail(cells.len()));
-        // SAFETY: as in `read`, with the roles of source and target of an addition.
+        // SAFETY: as in `add`, with the roles exchanged; `sum` is exclusively ours.
+        unsafe { accumulate(cells.len(), cells.as_ptr().cast(), sum.as_mut_ptr()) }
+    }
+
+    /// `dst[i] += src[i]` for all `i < n`.
+    ///
+    /// # Safety
+    /// The caller has seen that the processor has AVX-512; `n` elements behind either pointer may be read, and those
+    /// behind `dst` written, by relaxed loads and stores of each element.
+    #[inline]
+    unsafe fn accumulate(n: usize, src: *const f32, dst: *mut f32) {
+        // SAFETY: whole vectors are moved while `i + 16 <= n`, and the mask of the last covers the rest alone.
         unsafe {
             asm!(
                 "kmovw k1, {tail:e}",
@@ -208,11 +189,11 @@ mod avx512 {
                 "vmovups zmm17{{k1}}{{z}}, [{dst} + {i}*4]",
                 "vaddps zmm16, zmm16, zmm17",
                 "vmovups [{dst} + {i}*4]{{k1}}, zmm16",
-                tail = in(reg) tail,
+                tail = in(reg) tail(n),
                 i = out(reg) _,
                 whole = in(reg) n & !15,
-                src = in(reg) cells.as_ptr(),
-                dst = in(reg) sum.as_mut_ptr(),
+                src = in(reg) src,
+                dst = in(reg) dst,
                 out("xmm16") _,
                 out("xmm17") _,
                 out("k1") _,
