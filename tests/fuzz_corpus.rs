@@ -10,12 +10,16 @@ mod targets;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use loquat::Rng;
 
 struct Watched;
+
+/// What the last panic said.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// The largest block that was asked for.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
@@ -56,13 +60,13 @@ fn replay(name: &str) {
         // A failing input is kept until it is known not to fail.
         let failing = targets::scratch().join(format!("failing-{name}"));
         std::fs::write(&failing, data).unwrap();
-        // The tokenizer library panics over some files, which the crate catches: nobody need be told, least of all with a backtrace,
-        // which takes megabytes.
+        // A panic that the crate catches is one too many: the program's hook has told the user of it.
         let told = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
+        std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = Some(panic.to_string())));
         let ran = std::panic::catch_unwind(|| target(data));
         std::panic::set_hook(told);
-        assert!(ran.is_ok(), "{name}: a panic over {}", failing.display());
+        let panic = PANIC.lock().unwrap().take();
+        assert!(ran.is_ok() && panic.is_none(), "{name}: {} over {}", panic.unwrap_or_default(), failing.display());
         std::fs::remove_file(failing).unwrap();
         let largest = LARGEST.load(Ordering::Relaxed);
         // A template may fill what its own limits allow.

@@ -3,20 +3,28 @@
 //! `tests/fuzz_corpus.rs` replays the corpus and changes of it; `fuzz_targets/` hands the same functions to libFuzzer.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use loquat::checkpoint::gguf::{GgmlVocabulary, GgufFile, config};
-use loquat::checkpoint::{Checkpoint, OpenOptions};
-use loquat::models::{LanguageModel, estimate};
-use loquat::text::Tokenizer;
+use loquat::checkpoint::{Checkpoint, OpenOptions, save_pretrained};
+use loquat::models::encoder::{BertConfig, EncoderConfig, TextEncoder};
+use loquat::models::{Gpt2, Gpt2Config, LanguageModel, estimate};
 use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
-use loquat::{Load, Result};
+use loquat::text::{Tokenizer, TokenizerTrainer};
+use loquat::{GenerationConfig, Load, Result, Rng, SentenceEncoder, TextGenerator};
 
 type Target = fn(&[u8]);
 
 /// The targets by name.
 #[allow(dead_code)]
-pub(crate) const TARGETS: [(&str, Target); 5] =
-    [("safetensors", safetensors), ("gguf", gguf), ("config", config_json), ("tokenizer", tokenizer), ("chat", chat)];
+pub(crate) const TARGETS: [(&str, Target); 6] = [
+    ("safetensors", safetensors),
+    ("gguf", gguf),
+    ("config", config_json),
+    ("tokenizer", tokenizer),
+    ("chat", chat),
+    ("beside", beside),
+];
 
 /// A folder of this process, in memory where the system has such a place.
 pub(crate) fn scratch() -> PathBuf {
@@ -82,6 +90,7 @@ pub(crate) fn config_json(data: &[u8]) {
     std::fs::write(folder.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").expect("a scratch file");
     let _ = estimate(&folder, &OpenOptions::default());
     assert!(LanguageModel::open(&folder).is_err());
+    assert!(TextEncoder::open(&folder).is_err());
 }
 
 /// A `tokenizer.json`.
@@ -97,6 +106,7 @@ pub(crate) fn tokenizer(data: &[u8]) {
         let _ = stream.step(id);
     }
     let _ = stream.finish();
+    let _ = tokenizer.to_json();
 }
 
 /// A chat template.
@@ -111,4 +121,63 @@ pub(crate) fn chat(data: &[u8]) {
     ];
     let _ = template.render(&messages, &ChatOptions::default());
     let _ = template.render(&messages[1..2], &ChatOptions::default());
+}
+
+/// The small files of a folder, by letter.
+const BESIDE: [&str; 10] = [
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "model.safetensors.index.json",
+    "vocab.txt",
+    "chat_template.jinja",
+];
+
+/// A sound folder with a decoder, and one of sentence-transformers.
+fn sound_folders() -> [PathBuf; 2] {
+    let make = || -> Result<[PathBuf; 2]> {
+        let folders = ["decoder", "encoder"].map(|name| scratch().join(name));
+        let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(260).train(["a b"])?;
+        tokenizer.save_folder(&folders[0])?;
+        save_pretrained(&folders[0], &Gpt2::init(&Gpt2Config::new(260, 8, 4, 1, 1), &mut Rng::seed(1))?)?;
+        let tokenizer = TokenizerTrainer::word_piece().vocab_size(20).train(["a b"])?;
+        tokenizer.save_folder(&folders[1])?;
+        let config = EncoderConfig::from(BertConfig::new(tokenizer.vocab_size(), 4, 1, 1, 4));
+        save_pretrained(&folders[1], &TextEncoder::init(&config, false, &mut Rng::seed(1))?)?;
+        Ok(folders)
+    };
+    static FOLDERS: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    FOLDERS.get_or_init(|| make().expect("sound folders")).clone()
+}
+
+/// A letter that names a small file, and its content, in a folder that is sound otherwise.
+pub(crate) fn beside(data: &[u8]) {
+    let Some((&letter, content)) = data.split_first() else { return };
+    let name = BESIDE[usize::from(letter.wrapping_sub(b'a')) % BESIDE.len()];
+    let paths = sound_folders().map(|folder| folder.join(name));
+    let before = paths.each_ref().map(|path| std::fs::read(path).ok());
+    for path in &paths {
+        std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a scratch folder");
+        std::fs::write(path, content).expect("a scratch file");
+    }
+    let [decoder, encoder] = sound_folders();
+    if let Ok(lm) = TextGenerator::open(&decoder) {
+        let _ = lm.generate("a b", &GenerationConfig::default().max_new_tokens(3));
+        let _ = lm.chat_ids(&[ChatMessage::user("a")], &ChatOptions::default());
+    }
+    if let Ok(encoder) = SentenceEncoder::open(&encoder) {
+        let _ = encoder.encode(&["a b", ""]);
+    }
+    let _ = Tokenizer::open_word_piece(&paths[1], true);
+    for (path, before) in paths.iter().zip(before) {
+        match before {
+            Some(before) => std::fs::write(path, before),
+            None => std::fs::remove_file(path),
+        }
+        .expect("a scratch file");
+    }
 }

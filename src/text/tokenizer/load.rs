@@ -10,7 +10,7 @@ use tokenizers::{
 
 use super::byte_level::ByteLevelWords;
 use super::chars::CharTable;
-use super::{Special, Tokenizer, guard, stream};
+use super::{Special, Tokenizer, guard, stream, vetting};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -61,13 +61,16 @@ impl Tokenizer {
                 e.valid_up_to()
             )));
         }
+        vetting::vet(bytes)?;
         match guard("reading tokenizer.json", || tokenizers::Tokenizer::from_bytes(bytes)) {
             Ok(inner) => Self::from_inner(inner),
             Err(error) => {
                 let json: Value =
                     serde_json::from_slice(bytes).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
                 if let Some(json) = with_merges_apart(&json)
-                    && let Ok(inner) = guard("", || tokenizers::Tokenizer::from_bytes(json.to_string()))
+                    && let json = json.to_string()
+                    && vetting::vet(json.as_bytes()).is_ok()
+                    && let Ok(inner) = guard("", || tokenizers::Tokenizer::from_bytes(json))
                 {
                     return Self::from_inner(inner);
                 }
@@ -94,18 +97,20 @@ impl Tokenizer {
             chars: None,
             byte_level: None,
         };
-        tokenizer.refresh();
+        tokenizer.refresh()?;
         tokenizer.guess_roles();
         Ok(tokenizer)
     }
 
     /// Recomputes what depends on the vocabulary.
-    pub(super) fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) -> Result<()> {
+        vetting::vet_added(self.inner.get_added_vocabulary())?;
         let vocab = self.inner.get_vocab(true);
         self.vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         self.decoding = stream::Decoding::of(self.inner.get_decoder());
         self.chars = CharTable::of(&self.inner, &vocab);
         self.byte_level = ByteLevelWords::of(&self.inner);
+        Ok(())
     }
 
     fn guess_roles(&mut self) {

@@ -25,6 +25,7 @@ mod load;
 mod special;
 mod stream;
 mod train;
+mod vetting;
 mod vocab_files;
 
 #[cfg(test)]
@@ -171,7 +172,7 @@ impl Tokenizer {
     fn add(&mut self, tokens: Vec<AddedToken>) -> Result<usize> {
         let before = self.vocab_size;
         guard("adding tokens", || self.inner.add_tokens(tokens))?;
-        self.refresh();
+        self.refresh()?;
         Ok(self.vocab_size - before)
     }
 

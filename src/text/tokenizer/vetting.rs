@@ -1,0 +1,170 @@
+//! What in a `tokenizer.json` the library would panic over, found before the library reads it.
+//!
+//! The library trusts its files: a merge that is longer than any token, a table that points outside itself, a template for
+//! one text that asks for a second end in a panic, which could be caught, but not before the program's panic hook has told
+//! the user of it. Here such a file is an error.
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::normalizers::Precompiled;
+use tokenizers::{AddedToken, AddedVocabulary};
+
+use crate::{Error, Result};
+
+/// Ids are numbers of rows somewhere, and the library counts through them: a small file must not ask for many.
+const MAX_ID: u64 = 1 << 20;
+
+/// Looks through the content of a `tokenizer.json`.
+///
+/// # Errors
+/// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over.
+pub(super) fn vet(json: &[u8]) -> Result<()> {
+    let file: File = serde_json::from_slice(json).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
+    let part = |name: &str, reason: String| Error::Tokenizer(format!("`{name}`: {reason}"));
+    vet_model(&file.model, MAX_ID.max(json.len() as u64)).map_err(|reason| part("model", reason))?;
+    for (name, value) in [
+        ("normalizer", &file.normalizer),
+        ("pre_tokenizer", &file.pre_tokenizer),
+        ("post_processor", &file.post_processor),
+        ("decoder", &file.decoder),
+    ] {
+        let mut templates = 0;
+        vet_part(value, &mut templates).map_err(|reason| part(name, reason))?;
+    }
+    Ok(())
+}
+
+/// Looks through the tokens that are found in text before anything else is.
+///
+/// # Errors
+/// [`Error::Tokenizer`] if one of them may swallow the beginning of another, which the library cuts twice.
+pub(super) fn vet_added(added: &AddedVocabulary) -> Result<()> {
+    let tokens = added.get_added_tokens_decoder();
+    let of_pass = |normalized| tokens.iter().filter(move |(_, token)| token.normalized == normalized);
+    for normalized in [false, true] {
+        let begins_with_space = |(id, token): &(&u32, &AddedToken)| {
+            let text = added.simple_id_to_token(**id).unwrap_or_else(|| token.content.clone());
+            token.lstrip && text.starts_with(char::is_whitespace)
+        };
+        let swallows = of_pass(normalized).find(|(_, token)| token.rstrip);
+        if let (Some((_, a)), Some((_, b))) = (swallows, of_pass(normalized).find(begins_with_space)) {
+            let expected = "an added token that begins with a space cannot be `lstrip` where another is `rstrip`";
+            return Err(Error::Tokenizer(format!("{expected}, found {:?} and {:?}", b.content, a.content)));
+        }
+    }
+    Ok(())
+}
+
+/// The parts of the file, each once. A part that is not what it should be is left to the library, which says so.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    #[serde(default)]
+    model: Value,
+}
+
+/// The components inside a part, however deep.
+fn vet_part(value: &Value, templates: &mut usize) -> std::result::Result<(), String> {
+    let number = |key: &str| value.get(key).and_then(Value::as_u64);
+    match value.get("type").and_then(Value::as_str) {
+        Some("Precompiled") => vet_charsmap(value)?,
+        Some("FixedLength") if number("length") == Some(0) => return Err("expected `length` from 1, found 0".into()),
+        Some("Strip") if number("stop").is_some_and(|stop| stop > 0) => {
+            return Err(format!("expected `stop` 0, found {}", value["stop"])); // fails over tokens that are shorter
+        }
+        Some("TemplateProcessing") => {
+            *templates += 1;
+            if *templates > 1 {
+                return Err("expected one TemplateProcessing, found two".into());
+            }
+            let pieces = value.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            if pieces.iter().any(|piece| piece["Sequence"]["id"] == "B") {
+                return Err("expected `single` without a second text, found B".into());
+            }
+        }
+        _ => {}
+    }
+    match value {
+        Value::Array(values) => values.iter().try_for_each(|value| vet_part(value, templates)),
+        Value::Object(values) => values.values().try_for_each(|value| vet_part(value, templates)),
+        _ => Ok(()),
+    }
+}
+
+/// SentencePiece's table of replacements: a size in bytes, a double array of so many bytes, texts that end with zeros.
+///
+/// Whatever byte follows, the array must hold the unit that it leads to, and a unit with a leaf must point at a text.
+fn vet_charsmap(normalizer: &Value) -> std::result::Result<(), String> {
+    serde_json::from_str::<Precompiled>(&normalizer.to_string()).map_err(|e| e.to_string())?;
+    let bytes = normalizer["precompiled_charsmap"].as_str().and_then(base64);
+    let bytes = bytes.ok_or("expected `precompiled_charsmap` in base 64")?;
+    let table = || {
+        let (size, rest) = bytes.split_first_chunk::<4>()?;
+        let (array, texts) = rest.split_at_checked(u32::from_le_bytes(*size) as usize / 4 * 4)?;
+        let (units, _) = array.as_chunks::<4>();
+        Some((units.iter().map(|unit| u32::from_le_bytes(*unit)).collect::<Vec<_>>(), str::from_utf8(texts).ok()?))
+    };
+    let (units, texts) = table().ok_or("expected `precompiled_charsmap` with a double array and texts")?;
+    let sound = units.iter().enumerate().filter(|(_, unit)| *unit >> 31 == 0).all(|(i, &unit)| {
+        let base = i ^ ((unit as usize >> 10) << ((unit & 1 << 9) >> 6));
+        let leads_to_text = || texts.is_char_boundary((units[base] & !(1 << 31)) as usize);
+        base | 255 < units.len() && (unit >> 8 & 1 == 0 || leads_to_text())
+    });
+    match sound && !units.is_empty() {
+        true => Ok(()),
+        false => Err("expected `precompiled_charsmap` that points at itself only".into()),
+    }
+}
+
+/// The bytes of a text in base 64 (RFC 4648).
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => Some(u32::from(c - b'A')),
+        b'a'..=b'z' => Some(u32::from(c - b'a') + 26),
+        b'0'..=b'9' => Some(u32::from(c - b'0') + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let text = text.trim_end_matches('=').as_bytes();
+    for digits in text.chunks(4) {
+        let bits = digits.iter().try_fold(0, |bits, &c| Some(bits << 6 | digit(c)?))? << (6 * (4 - digits.len()));
+        bytes.extend(&bits.to_be_bytes()[1..digits.len()]);
+    }
+    Some(bytes)
+}
+
+/// What byte-pair encoding joins must be as short as the longest token, and ids must be few.
+fn vet_model(model: &Value, max_id: u64) -> std::result::Result<(), String> {
+    let vocab = || model.get("vocab").and_then(Value::as_object).into_iter().flatten();
+    let largest_id = vocab().filter_map(|(_, id)| id.as_u64()).max().unwrap_or(0);
+    if largest_id >= max_id {
+        return Err(format!("`vocab`: expected ids below {max_id}, found {largest_id}"));
+    }
+    let longest = vocab().map(|(token, _)| token.len()).max().unwrap_or(0);
+    // The second token of a pair loses this.
+    let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or("");
+    for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
+        let pair = match merge {
+            Value::String(pair) => pair.split_once(' '),
+            pair => pair[0].as_str().zip(pair[1].as_str()),
+        };
+        let Some((a, b)) = pair else { continue }; // the library says what is wrong
+        match b.split_at_checked(prefix.len()) {
+            Some((_, b)) if a.len() + b.len() <= longest => {}
+            Some(_) => return Err(format!("`merges`: expected pairs whose joint is in `vocab`, found {merge}")),
+            None => {
+                return Err(format!("`merges`: expected a second token that begins with {prefix:?}, found {merge}"));
+            }
+        }
+    }
+    Ok(())
+}
