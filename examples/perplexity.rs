@@ -10,14 +10,21 @@
 
 #[path = "cli/exit.rs"]
 mod exit;
+#[path = "cli/precision.rs"]
+mod precision;
+#[path = "cli/threads.rs"]
+mod threads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use loquat::checkpoint::OpenOptions;
 use loquat::models::CausalLm;
+use loquat::ops::with_precision;
 use loquat::{Error, Result, TextGenerator};
+use precision::Precision;
 
 /// How well a model foretells a text.
 #[derive(Parser)]
@@ -34,13 +41,20 @@ struct Args {
     /// Tokens between the beginnings of windows; half the context unless given.
     #[arg(long)]
     stride: Option<usize>,
+    /// The format of the weights, and of products for bf16; as the files have them unless given.
+    #[arg(long)]
+    precision: Option<Precision>,
+    /// The number of threads; all processors unless given.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 fn run(args: &Args) -> Result<()> {
-    let lm = TextGenerator::open(&args.model)?;
+    let options = OpenOptions::default().weights(Precision::weights(args.precision));
+    let lm = TextGenerator::open_with(&args.model, &options)?;
     let io = |source| Error::Io { path: args.text.clone(), source };
     let text = std::fs::read_to_string(&args.text).map_err(io)?;
     let context = args.context.unwrap_or_else(|| lm.model().max_seq_len().unwrap_or(1024).min(1024));
@@ -62,5 +76,7 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    exit::exit(run(&Args::parse()))
+    let args = Args::parse();
+    let work = || with_precision(Precision::products(args.precision), || run(&args)).map_err(|error| error.to_string());
+    exit::exit(threads::on_threads(args.threads, work))
 }

@@ -28,7 +28,7 @@ use crate::random::Rng;
 use crate::tensor::{IdTensor, no_grad};
 
 /// So many tokens are guessed if nobody says otherwise.
-const GUESSES: usize = 5;
+pub(crate) const GUESSES: usize = 5;
 
 /// Something that guesses how a text goes on: [`PromptLookup`] or [`DraftModel`].
 pub trait Drafter: sealed::Drafter {}
@@ -144,6 +144,25 @@ impl<D: Deref<Target: CausalLm>> sealed::Drafter for DraftModel<D> {
     }
 }
 
+/// The guesses of one text, from wherever they come.
+pub(crate) enum Guesses<D: Deref<Target: CausalLm>> {
+    Lookup(PromptLookup),
+    #[cfg_attr(not(feature = "tokenizers"), expect(dead_code, reason = "a generator of text makes it"))]
+    Draft(Box<DraftModel<D>>),
+}
+
+impl<D: Deref<Target: CausalLm>> Drafter for Guesses<D> {}
+
+impl<D: Deref<Target: CausalLm>> sealed::Drafter for Guesses<D> {
+    #[allow(private_interfaces)]
+    fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
+        match self {
+            Self::Lookup(lookup) => lookup.draft(text, count),
+            Self::Draft(model) => model.draft(text, count),
+        }
+    }
+}
+
 /// Tokens that continue a prompt, found with guesses. See [`speculate`] and [`GenerationConfig::prompt_lookup_num_tokens`].
 pub struct Speculation<P: Deref<Target: CausalLm>, D: Drafter> {
     model: P,
@@ -185,12 +204,18 @@ where
     P: Deref<Target: CausalLm>,
     D: Deref<Target: CausalLm>,
 {
+    check_draft(&*model, &*draft)?;
+    let count = config.num_assistant_tokens.unwrap_or(GUESSES);
+    Speculation::new(model, DraftModel::new(draft, config.seed), prompt_ids, config, count)
+}
+
+/// Makes sure that one model can guess for another.
+pub(crate) fn check_draft<M: CausalLm + ?Sized, D: CausalLm + ?Sized>(model: &M, draft: &D) -> Result<()> {
     if draft.vocab_size() != model.vocab_size() {
         let expected = format!("{} tokens, as the model has", model.vocab_size());
         return Err(Error::argument("draft model's vocabulary", expected, draft.vocab_size()));
     }
-    let count = config.num_assistant_tokens.unwrap_or(GUESSES);
-    Speculation::new(model, DraftModel::new(draft, config.seed), prompt_ids, config, count)
+    Ok(())
 }
 
 impl<P: Deref<Target: CausalLm>, D: Drafter> Speculation<P, D> {

@@ -49,14 +49,16 @@ where
     P: Deref<Target: CausalLm>,
     T: Deref<Target = Tokenizer>,
 {
-    Ok(TextStream {
-        tokens: generate(model, prompt_ids, config)?,
-        decoder: Some(DecodeStream::new(tokenizer)),
-        stops: StopStrings::new(config.stop_strings.clone()),
-    })
+    Ok(TextStream::new(generate(model, prompt_ids, config)?, tokenizer, config))
 }
 
 impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> {
+    /// The text of these tokens.
+    pub(crate) fn new(tokens: Tokens<P>, tokenizer: T, config: &GenerationConfig) -> Self {
+        let stops = StopStrings::new(config.stop_strings.clone());
+        Self { tokens, decoder: Some(DecodeStream::new(tokenizer)), stops }
+    }
+
     /// As [`Tokens::with_cache`].
     pub fn with_cache(self, cache: &PromptCache<<P::Target as CausalLm>::State>) -> Self {
         Self { tokens: self.tokens.with_cache(cache), ..self }

@@ -10,7 +10,9 @@ use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::LogitsProcessor;
 use crate::generation::prompt_cache::PromptCache;
 use crate::generation::sequence::Sequence;
-use crate::generation::speculation::{PromptLookup, Speculation};
+#[cfg(feature = "tokenizers")]
+use crate::generation::speculation::{DraftModel, GUESSES, check_draft};
+use crate::generation::speculation::{Guesses, PromptLookup, Speculation};
 use crate::generation::stopping::StopReason;
 use crate::kernels::parallel;
 use crate::models::{CausalLm, DecodeState};
@@ -32,8 +34,8 @@ enum Way<P: Deref<Target: CausalLm>> {
     One { model: P, reader: Reader<<P::Target as CausalLm>::State>, sequence: Box<Sequence> },
     /// As those of the best text of a search.
     Beams(Box<BeamSearch<P>>),
-    /// With guesses from the text itself.
-    Guesses(Box<Speculation<P, PromptLookup>>),
+    /// With guesses from the text itself or from a smaller model.
+    Guesses(Box<Speculation<P, Guesses<P>>>),
 }
 
 /// What a model remembers of one text.
@@ -70,13 +72,42 @@ where
         return Ok(Tokens { way: Way::Beams(Box::new(beam_search(model, prompt_ids, config)?)) });
     }
     if let Some(count) = config.prompt_lookup_num_tokens.filter(|&count| count > 0) {
-        let guesses = Speculation::new(model, PromptLookup::default(), prompt_ids, config, count)?;
-        return Ok(Tokens { way: Way::Guesses(Box::new(guesses)) });
+        return guessed(model, Guesses::Lookup(PromptLookup::default()), prompt_ids, config, count);
     }
     let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
     check_context(&*model, prompt_ids.len())?;
     let reader = Reader { state: model.new_state(1), unread: prompt_ids.len() };
     Ok(Tokens { way: Way::One { model, reader, sequence: Box::new(sequence) } })
+}
+
+#[cfg(feature = "tokenizers")]
+/// As [`generate`], with the guesses of a smaller model, as [`speculate`](crate::generation::speculate) has them.
+pub(crate) fn generate_with_draft<P>(
+    model: P,
+    draft: P,
+    prompt_ids: &[u32],
+    config: &GenerationConfig,
+) -> Result<Tokens<P>>
+where
+    P: Deref<Target: CausalLm>,
+{
+    check_draft(&*model, &*draft)?;
+    let count = config.num_assistant_tokens.unwrap_or(GUESSES);
+    let draft = Guesses::Draft(Box::new(DraftModel::new(draft, config.seed)));
+    guessed(model, draft, prompt_ids, config, count)
+}
+
+fn guessed<P>(
+    model: P,
+    guesses: Guesses<P>,
+    prompt_ids: &[u32],
+    config: &GenerationConfig,
+    count: usize,
+) -> Result<Tokens<P>>
+where
+    P: Deref<Target: CausalLm>,
+{
+    Ok(Tokens { way: Way::Guesses(Box::new(Speculation::new(model, guesses, prompt_ids, config, count)?)) })
 }
 
 /// Makes sure that a model can read a prompt of this length.

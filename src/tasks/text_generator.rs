@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use crate::checkpoint::OpenOptions;
 use crate::error::{Error, Result};
-use crate::generation::text::{TextStream, WholeText, stream_ids};
+use crate::generation::text::{TextStream, WholeText};
+use crate::generation::tokens::generate_with_draft;
 use crate::generation::{self, GenerationConfig, Perplexity, TokenLogprob};
 use crate::models::LanguageModel;
 use crate::text::Tokenizer;
@@ -33,6 +34,7 @@ use crate::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 #[derive(Clone)]
 pub struct TextGenerator {
     model: Arc<LanguageModel>,
+    draft: Option<Arc<LanguageModel>>,
     tokenizer: Arc<Tokenizer>,
     config: GenerationConfig,
     #[cfg(feature = "constraints")]
@@ -84,6 +86,7 @@ impl TextGenerator {
         }
         Ok(Self {
             model: Arc::new(model),
+            draft: None,
             tokenizer: Arc::new(tokenizer),
             config,
             #[cfg(feature = "constraints")]
@@ -91,6 +94,18 @@ impl TextGenerator {
             #[cfg(feature = "chat")]
             chat_template: Arc::default(),
         })
+    }
+
+    /// The same generator, with a smaller model of the same vocabulary to guess
+    /// [`GenerationConfig::num_assistant_tokens`] tokens at a time: the same text, sooner if the guesses are good. See
+    /// [`generation::speculation`]. Streams of one text without beams use it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the vocabularies differ in size.
+    pub fn with_draft(mut self, draft: LanguageModel) -> Result<Self> {
+        generation::speculation::check_draft(&*self.model, &draft)?;
+        self.draft = Some(Arc::new(draft));
+        Ok(self)
     }
 
     /// The model.
@@ -144,7 +159,12 @@ impl TextGenerator {
     /// # Errors
     /// As for [`generation::generate()`].
     pub fn stream_ids(&self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
-        stream_ids(&*self.model, &*self.tokenizer, prompt_ids, &self.settings(config))
+        let settings = self.settings(config);
+        let tokens = match self.drafting(&settings) {
+            Some(draft) => generate_with_draft(&*self.model, &**draft, prompt_ids, &settings)?,
+            None => generation::generate(&*self.model, prompt_ids, &settings)?,
+        };
+        Ok(TextStream::new(tokens, &*self.tokenizer, &settings))
     }
 
     /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::Batch`].
@@ -173,8 +193,12 @@ impl TextGenerator {
     /// # Errors
     /// As for [`TextGenerator::stream`].
     pub fn owned_stream(&self, prompt: &str, config: &GenerationConfig) -> Result<OwnedStream> {
-        let ids = self.encode(prompt)?;
-        stream_ids(Arc::clone(&self.model), Arc::clone(&self.tokenizer), &ids, &self.settings(config))
+        let (ids, settings, model) = (self.encode(prompt)?, self.settings(config), Arc::clone(&self.model));
+        let tokens = match self.drafting(&settings) {
+            Some(draft) => generate_with_draft(model, Arc::clone(draft), &ids, &settings)?,
+            None => generation::generate(model, &ids, &settings)?,
+        };
+        Ok(TextStream::new(tokens, Arc::clone(&self.tokenizer), &settings))
     }
 
     /// Answers a conversation, piece by piece.
@@ -262,6 +286,11 @@ impl TextGenerator {
         Ok(self.vocabulary.get_or_init(|| vocabulary))
     }
 
+    /// The model that guesses, where guesses can be used.
+    fn drafting(&self, settings: &GenerationConfig) -> Option<&Arc<LanguageModel>> {
+        self.draft.as_ref().filter(|_| settings.beams() == 1)
+    }
+
     fn settings(&self, config: &GenerationConfig) -> GenerationConfig {
         config.clone().with_defaults(&self.config)
     }
@@ -277,7 +306,7 @@ impl std::fmt::Debug for TextGenerator {
 mod tests {
     use super::*;
     use crate::generation::{Cancel, StopReason};
-    use crate::models::{MlpConfig, MlpLm};
+    use crate::models::{CausalLm, MlpConfig, MlpLm};
     use crate::random::Rng;
     use crate::text::TokenizerTrainer;
 
@@ -299,6 +328,22 @@ mod tests {
         drop(lm);
         let other: Result<String> = std::thread::spawn(move || stream.collect()).join().unwrap();
         assert_eq!(other.unwrap(), text);
+    }
+
+    #[test]
+    fn a_draft_changes_no_text() {
+        let config = GenerationConfig::default().greedy().max_new_tokens(20).stop("zz");
+        let lm = generator(GenerationConfig::default());
+        let text = lm.generate("the cat", &config).unwrap();
+        let model = |vocabulary| MlpLm::init(&MlpConfig::new(vocabulary, 3, 4, 2), &mut Rng::seed(5)).unwrap();
+        let other = LanguageModel::Mlp(Box::new(model(lm.model().vocab_size() + 1)));
+        assert!(lm.clone().with_draft(other).unwrap_err().to_string().contains("vocabulary"));
+        let draft = LanguageModel::Mlp(Box::new(model(lm.model().vocab_size())));
+        let lm = lm.with_draft(draft).unwrap();
+        assert_eq!(lm.generate("the cat", &config).unwrap(), text);
+        let owned: Result<String> = lm.owned_stream("the cat", &config).unwrap().collect();
+        assert_eq!(owned.unwrap(), text);
+        assert!(lm.generate("the cat", &config.num_beams(2)).is_ok(), "beams go without");
     }
 
     #[test]
