@@ -108,6 +108,28 @@ fn dense_layers_norms_and_cuts_follow() {
 }
 
 #[test]
+fn what_is_saved_opens_with_the_same_bits() {
+    let rest = [module("Dense", "2_Dense"), module("Normalize", "3_Normalize")];
+    let theirs = folder(&json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}), &rest);
+    let dense = theirs.path().join("2_Dense");
+    let activation = "torch.nn.modules.activation.SiLU";
+    write(&dense, "config.json", &json!({"in_features": 24, "out_features": 5, "activation_function": activation}));
+    let (weight, bias) = (Tensor::full(&[5, 24], 0.1), Tensor::full(&[5], 0.2));
+    write_tensors(dense.join("model.safetensors"), [("linear.weight", &weight), ("linear.bias", &bias)], None).unwrap();
+    let prompts = json!({"prompts": {"query": "the ", "none": ""}, "default_prompt_name": "query"});
+    write(theirs.path(), "config_sentence_transformers.json", &prompts);
+    let encoder = SentenceEncoder::open(theirs.path()).unwrap();
+    let ours = tempfile::tempdir().unwrap();
+    encoder.save(ours.path()).unwrap();
+    let again = SentenceEncoder::open(ours.path()).unwrap();
+    assert_eq!(again.encode(&TEXTS).unwrap(), encoder.encode(&TEXTS).unwrap());
+    assert_eq!(again.encode_with_prompt("none", &TEXTS).unwrap(), encoder.encode_with_prompt("none", &TEXTS).unwrap());
+    assert!(encoder.clone().truncate_dimensions(3).save(ours.path()).is_err());
+    encoder.clone().normalize(true).save(ours.path()).unwrap();
+    assert!(!ours.path().join("4_Normalize").exists(), "once is enough");
+}
+
+#[test]
 fn a_text_has_the_same_bits_whatever_stands_beside_it() {
     let folder = folder(&json!({"pooling_mode_mean_tokens": true}), &[]);
     let encoder = SentenceEncoder::open(folder.path()).unwrap();

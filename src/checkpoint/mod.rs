@@ -46,7 +46,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use loader::Loader;
-pub use pretrained::{Pretrained, save_pretrained};
+pub use pretrained::{Pretrained, save_pretrained, write_json};
 pub use safetensors::{SafetensorsFile, save_module, write_tensors, write_weights};
 pub use view::{DType, TensorView, WeightFormat};
 

@@ -4,13 +4,11 @@
 //! (Reimers and Gurevych, "Sentence-BERT", 2019, <https://arxiv.org/abs/1908.10084>). A folder without that file is an encoder whose
 //! hidden states are averaged.
 
-use std::path::Path;
+mod folder;
 
 use ndarray::Array2;
-use serde_json::Value;
 
 use super::ragged;
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::models::encoder::TextEncoder;
 use crate::nn::Linear;
@@ -107,72 +105,6 @@ pub struct SentenceEncoder {
 }
 
 impl SentenceEncoder {
-    /// Opens a folder of `sentence-transformers`, or one of an encoder alone.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a module or option that is not known; as for [`TextEncoder::open`] and [`Tokenizer::open`].
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let modules = read_modules(folder)?;
-        let mut body = folder.to_path_buf();
-        let (mut pooling, mut steps, mut width) = (Vec::new(), Vec::new(), 0);
-        let mut encoder = None;
-        for (i, (kind, path)) in modules.iter().enumerate() {
-            let expected = match (i, &pooling[..]) {
-                (0, _) => kind == "Transformer",
-                (1, _) => kind == "Pooling",
-                _ => kind == "Dense" || kind == "Normalize",
-            };
-            if !expected {
-                let order = "Transformer, then Pooling, then Dense and Normalize";
-                return Err(config_error("modules.json", order, format_args!("{kind} in place {i}")));
-            }
-            match kind.as_str() {
-                "Transformer" => {
-                    body = path.clone();
-                    let model = TextEncoder::open(path)?;
-                    width = model.config.hidden_size();
-                    encoder = Some(model);
-                }
-                "Pooling" => {
-                    pooling = read_pooling(path, width)?;
-                    width *= pooling.len();
-                }
-                "Dense" => {
-                    let (dense, activation) = read_dense(path, width)?;
-                    width = dense.weight.shape()[0];
-                    steps.push(Step::Dense(Box::new(dense), activation));
-                }
-                _ => steps.push(Step::Normalize),
-            }
-        }
-        let (Some(encoder), false) = (encoder, pooling.is_empty()) else {
-            return Err(config_error("modules.json", "a Transformer and a Pooling", format_args!("{}", modules.len())));
-        };
-        let settings = read_json(&body.join("sentence_bert_config.json"))?.unwrap_or_default();
-        let own = encoder.config.max_seq_len();
-        let max_seq_len = settings.get("max_seq_length").and_then(Value::as_u64).unwrap_or(u64::MAX);
-        let (prompts, default_prompt) = read_prompts(folder)?;
-        let tokenizer = Tokenizer::open(&body)?;
-        if tokenizer.vocab_size() > encoder.embeddings.word_embeddings.weight.shape()[0] {
-            let rows = encoder.embeddings.word_embeddings.weight.shape()[0];
-            return Err(Error::argument("tokenizer", format!("at most {rows} tokens"), tokenizer.vocab_size()));
-        }
-        Ok(Self {
-            encoder,
-            tokenizer,
-            pooling,
-            steps,
-            prompts,
-            default_prompt,
-            lower_case: settings.get("do_lower_case") == Some(&Value::Bool(true)),
-            max_seq_len: usize::try_from(max_seq_len).unwrap_or(usize::MAX).min(own),
-            dimensions: width,
-            normalize: false,
-            precision: Precision::F32,
-        })
-    }
-
     /// Cuts vectors to their first `dimensions`, for models that are trained for it (Kusupati et al. 2022, "Matryoshka").
     #[must_use]
     pub fn truncate_dimensions(mut self, dimensions: usize) -> Self {
@@ -295,102 +227,4 @@ fn to_unit(x: &mut [f32]) {
     let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let inverse = 1.0 / squares.sqrt().max(1e-12);
     x.iter_mut().for_each(|x| *x = (f64::from(*x) * inverse) as f32);
-}
-
-fn config_error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
-}
-
-fn read_json(path: &Path) -> Result<Option<Value>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::format(path, e.to_string())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path, e)),
-    }
-}
-
-/// Each module's kind and folder.
-fn read_modules(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
-    let file = folder.join("modules.json");
-    let Some(json) = read_json(&file)? else {
-        return Ok(vec![("Transformer".into(), folder.into()), ("Pooling".into(), folder.join("1_Pooling"))]);
-    };
-    let wrong = || Error::format(&file, "expected a list of modules with `type` and `path`");
-    let list = json.as_array().ok_or_else(wrong)?;
-    let module = |entry: &Value| {
-        let (kind, path) = (entry["type"].as_str().ok_or_else(wrong)?, entry["path"].as_str().ok_or_else(wrong)?);
-        // A path could point anywhere on the machine.
-        if Path::new(path).components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
-            return Err(Error::format(&file, format!("expected the name of a folder inside, found `{path}`")));
-        }
-        let kind = kind.rsplit('.').next().unwrap_or_default().to_string();
-        Ok((kind, if path.is_empty() { folder.to_path_buf() } else { folder.join(path) }))
-    };
-    list.iter().map(module).collect()
-}
-
-fn read_pooling(folder: &Path, width: usize) -> Result<Vec<Pooling>> {
-    let Some(config) = read_json(&folder.join("config.json"))? else { return Ok(vec![Pooling::Mean]) };
-    if let Some(found) = config.get("word_embedding_dimension").filter(|found| found.as_u64() != Some(width as u64)) {
-        return Err(config_error("word_embedding_dimension", &width.to_string(), found));
-    }
-    for (key, value) in config.as_object().into_iter().flatten() {
-        let known = Pooling::KEYS.iter().any(|(known, _)| known == key);
-        if key.starts_with("pooling_mode") && !known && *value != Value::Bool(false) {
-            return Err(config_error(key, "a way of pooling that is known", value));
-        }
-    }
-    let on = |key: &str| config.get(key) == Some(&Value::Bool(true));
-    let chosen: Vec<Pooling> = Pooling::KEYS.iter().filter(|(key, _)| on(key)).map(|&(_, pooling)| pooling).collect();
-    if chosen.is_empty() {
-        return Err(config_error("pooling_mode", "at least one way of pooling", "none"));
-    }
-    Ok(chosen)
-}
-
-fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>)> {
-    let path = folder.join("config.json");
-    let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a dense layer"))?;
-    let size = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let (n_in, n_out) = (size("in_features"), size("out_features"));
-    if n_in != width as u64 {
-        return Err(config_error("in_features", &width.to_string(), n_in));
-    }
-    if !(1..1 << 24).contains(&n_out) {
-        return Err(config_error("out_features", "a number from 1 to 2^24 - 1", n_out));
-    }
-    let name = config.get("activation_function").and_then(Value::as_str).unwrap_or("Tanh");
-    let activation = match name.rsplit('.').next().unwrap_or_default() {
-        "Identity" => None,
-        "Tanh" => Some(Activation::Tanh),
-        "ReLU" => Some(Activation::Relu),
-        "GELU" => Some(Activation::Gelu),
-        "SiLU" => Some(Activation::Silu),
-        "Sigmoid" => Some(Activation::Sigmoid),
-        other => return Err(config_error("activation_function", "Identity, Tanh, ReLU, GELU, SiLU, Sigmoid", other)),
-    };
-    let bias = config.get("bias") != Some(&Value::Bool(false));
-    let checkpoint = Checkpoint::open(folder)?;
-    let dense = checkpoint.loader().load(|mut p| Linear::init(width, n_out as usize, bias, p.at("linear")))?;
-    Ok((dense, activation))
-}
-
-/// Texts by name.
-type Prompts = Vec<(String, String)>;
-
-/// The prompts by name, and the text of the one that is always put before.
-fn read_prompts(folder: &Path) -> Result<(Prompts, Option<String>)> {
-    let config = read_json(&folder.join("config_sentence_transformers.json"))?.unwrap_or_default();
-    let prompts: Prompts = config
-        .get("prompts")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, prompt)| Some((name.clone(), prompt.as_str()?.to_string())))
-        .collect();
-    let Some(name) = config.get("default_prompt_name").and_then(Value::as_str) else { return Ok((prompts, None)) };
-    match prompts.iter().find(|(known, _)| known == name) {
-        Some((_, prompt)) => Ok((prompts.clone(), Some(prompt.clone()))),
-        None => Err(config_error("default_prompt_name", "the name of a prompt", name)),
-    }
 }

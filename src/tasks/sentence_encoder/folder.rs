@@ -1,0 +1,259 @@
+//! The folder of a [`SentenceEncoder`]: `modules.json`, and a folder for each module.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Pooling, SentenceEncoder, Step};
+use crate::checkpoint::{Checkpoint, WEIGHTS, save_pretrained, write_json, write_tensors};
+use crate::error::{Error, Result};
+use crate::models::encoder::TextEncoder;
+use crate::nn::Linear;
+use crate::ops::{Activation, Precision};
+use crate::text::Tokenizer;
+
+impl SentenceEncoder {
+    /// Opens a folder of `sentence-transformers`, or one of an encoder alone.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a module or option that is not known; as for [`TextEncoder::open`] and [`Tokenizer::open`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let modules = read_modules(folder)?;
+        let mut body = folder.to_path_buf();
+        let (mut pooling, mut steps, mut width) = (Vec::new(), Vec::new(), 0);
+        let mut encoder = None;
+        for (i, (kind, path)) in modules.iter().enumerate() {
+            let expected = match (i, &pooling[..]) {
+                (0, _) => kind == "Transformer",
+                (1, _) => kind == "Pooling",
+                _ => kind == "Dense" || kind == "Normalize",
+            };
+            if !expected {
+                let order = "Transformer, then Pooling, then Dense and Normalize";
+                return Err(config_error("modules.json", order, format_args!("{kind} in place {i}")));
+            }
+            match kind.as_str() {
+                "Transformer" => {
+                    body = path.clone();
+                    let model = TextEncoder::open(path)?;
+                    width = model.config.hidden_size();
+                    encoder = Some(model);
+                }
+                "Pooling" => {
+                    pooling = read_pooling(path, width)?;
+                    width *= pooling.len();
+                }
+                "Dense" => {
+                    let (dense, activation) = read_dense(path, width)?;
+                    width = dense.weight.shape()[0];
+                    steps.push(Step::Dense(Box::new(dense), activation));
+                }
+                _ => steps.push(Step::Normalize),
+            }
+        }
+        let (Some(encoder), false) = (encoder, pooling.is_empty()) else {
+            return Err(config_error("modules.json", "a Transformer and a Pooling", format_args!("{}", modules.len())));
+        };
+        let settings = read_json(&body.join(SETTINGS))?.unwrap_or_default();
+        let own = encoder.config.max_seq_len();
+        let max_seq_len = settings.get("max_seq_length").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        let (prompts, default_prompt) = read_prompts(folder)?;
+        let tokenizer = Tokenizer::open(&body)?;
+        if tokenizer.vocab_size() > encoder.embeddings.word_embeddings.weight.shape()[0] {
+            let rows = encoder.embeddings.word_embeddings.weight.shape()[0];
+            return Err(Error::argument("tokenizer", format!("at most {rows} tokens"), tokenizer.vocab_size()));
+        }
+        Ok(Self {
+            encoder,
+            tokenizer,
+            pooling,
+            steps,
+            prompts,
+            default_prompt,
+            lower_case: settings.get("do_lower_case") == Some(&Value::Bool(true)),
+            max_seq_len: usize::try_from(max_seq_len).unwrap_or(usize::MAX).min(own),
+            dimensions: width,
+            normalize: false,
+            precision: Precision::F32,
+        })
+    }
+
+    /// Writes a folder that `sentence-transformers` opens, and [`SentenceEncoder::open`] too.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if vectors are cut, which a folder cannot say; [`Error::Io`] if something cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let width = self.width();
+        if self.dimensions < width {
+            let expected = format!("all {width}, as a folder cannot say that vectors are cut");
+            return Err(Error::argument("dimensions", expected, self.dimensions));
+        }
+        save_pretrained(folder, &self.encoder)?;
+        self.tokenizer.save_folder(folder)?;
+        let settings = json!({ "max_seq_length": self.max_seq_len, "do_lower_case": self.lower_case });
+        write_json(folder.join(SETTINGS), &settings)?;
+        let prompts: serde_json::Map<String, Value> =
+            self.prompts.iter().map(|(name, prompt)| (name.clone(), json!(prompt))).collect();
+        let default = self.prompts.iter().find(|(_, prompt)| Some(prompt) == self.default_prompt.as_ref());
+        let default = default.map(|(name, _)| name);
+        write_json(folder.join(PROMPTS), &json!({ "prompts": prompts, "default_prompt_name": default }))?;
+
+        let mut modules = vec![("Transformer", String::new())];
+        let mut pooling = json!({ "word_embedding_dimension": self.encoder.config.hidden_size() });
+        for (key, way) in Pooling::KEYS {
+            pooling[key] = self.pooling.contains(&way).into();
+        }
+        let mut module = |kind: &'static str| {
+            let name = format!("{}_{kind}", modules.len());
+            let path = folder.join(&name);
+            modules.push((kind, name));
+            std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
+            Ok::<_, Error>(path)
+        };
+        write_json(module("Pooling")?.join("config.json"), &pooling)?;
+        for step in &self.steps {
+            match step {
+                Step::Dense(dense, activation) => save_dense(&module("Dense")?, dense, *activation)?,
+                Step::Normalize => drop(module("Normalize")?),
+            }
+        }
+        if self.normalize && !matches!(self.steps.last(), Some(Step::Normalize)) {
+            module("Normalize")?;
+        }
+        let entry = |(i, (kind, path)): (usize, &(&str, String))| {
+            let kind = format!("sentence_transformers.models.{kind}");
+            json!({ "idx": i, "name": i.to_string(), "path": path, "type": kind })
+        };
+        write_json(folder.join(MODULES), &modules.iter().enumerate().map(entry).collect())
+    }
+
+    /// The width of vectors that are not cut.
+    fn width(&self) -> usize {
+        let dense = self.steps.iter().rev().find_map(|step| match step {
+            Step::Dense(dense, _) => Some(dense.weight.shape()[0]),
+            Step::Normalize => None,
+        });
+        dense.unwrap_or(self.encoder.config.hidden_size() * self.pooling.len())
+    }
+}
+
+const MODULES: &str = "modules.json";
+const SETTINGS: &str = "sentence_bert_config.json";
+const PROMPTS: &str = "config_sentence_transformers.json";
+
+fn config_error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
+    Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
+}
+
+fn read_json(path: &Path) -> Result<Option<Value>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::format(path, e.to_string())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+/// Each module's kind and folder.
+fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let file = folder.join(MODULES);
+    let Some(json) = read_json(&file)? else {
+        return Ok(vec![("Transformer".into(), folder.into()), ("Pooling".into(), folder.join("1_Pooling"))]);
+    };
+    let wrong = || Error::format(&file, "expected a list of modules with `type` and `path`");
+    let list = json.as_array().ok_or_else(wrong)?;
+    let module = |entry: &Value| {
+        let (kind, path) = (entry["type"].as_str().ok_or_else(wrong)?, entry["path"].as_str().ok_or_else(wrong)?);
+        // A path could point anywhere on the machine.
+        if Path::new(path).components().any(|c| !matches!(c, Component::Normal(_))) {
+            return Err(Error::format(&file, format!("expected the name of a folder inside, found `{path}`")));
+        }
+        let kind = kind.rsplit('.').next().unwrap_or_default().to_string();
+        Ok((kind, if path.is_empty() { folder.to_path_buf() } else { folder.join(path) }))
+    };
+    list.iter().map(module).collect()
+}
+
+fn read_pooling(folder: &Path, width: usize) -> Result<Vec<Pooling>> {
+    let Some(config) = read_json(&folder.join("config.json"))? else { return Ok(vec![Pooling::Mean]) };
+    if let Some(found) = config.get("word_embedding_dimension").filter(|found| found.as_u64() != Some(width as u64)) {
+        return Err(config_error("word_embedding_dimension", &width.to_string(), found));
+    }
+    for (key, value) in config.as_object().into_iter().flatten() {
+        let known = Pooling::KEYS.iter().any(|(known, _)| known == key);
+        if key.starts_with("pooling_mode") && !known && *value != Value::Bool(false) {
+            return Err(config_error(key, "a way of pooling that is known", value));
+        }
+    }
+    let on = |key: &str| config.get(key) == Some(&Value::Bool(true));
+    let chosen: Vec<Pooling> = Pooling::KEYS.iter().filter(|(key, _)| on(key)).map(|&(_, pooling)| pooling).collect();
+    if chosen.is_empty() {
+        return Err(config_error("pooling_mode", "at least one way of pooling", "none"));
+    }
+    Ok(chosen)
+}
+
+/// The classes of PyTorch behind a dense layer.
+const ACTIVATIONS: [(&str, Option<Activation>); 6] = [
+    ("torch.nn.modules.linear.Identity", None),
+    ("torch.nn.modules.activation.Tanh", Some(Activation::Tanh)),
+    ("torch.nn.modules.activation.ReLU", Some(Activation::Relu)),
+    ("torch.nn.modules.activation.GELU", Some(Activation::Gelu)),
+    ("torch.nn.modules.activation.SiLU", Some(Activation::Silu)),
+    ("torch.nn.modules.activation.Sigmoid", Some(Activation::Sigmoid)),
+];
+
+fn save_dense(folder: &Path, dense: &Linear, activation: Option<Activation>) -> Result<()> {
+    let class = ACTIVATIONS.iter().find(|(_, known)| *known == activation).map(|(class, _)| class);
+    let (n_out, n_in) = (dense.weight.shape()[0], dense.weight.shape()[1]);
+    let config = json!({
+        "in_features": n_in, "out_features": n_out, "bias": dense.bias.is_some(), "activation_function": class,
+    });
+    write_json(folder.join("config.json"), &config)?;
+    let bias = dense.bias.as_ref().map(|bias| ("linear.bias", bias.tensor()));
+    let tensors = [("linear.weight", dense.weight.tensor())].into_iter().chain(bias);
+    write_tensors(folder.join(WEIGHTS), tensors, None)
+}
+
+fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>)> {
+    let path = folder.join("config.json");
+    let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a dense layer"))?;
+    let size = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (n_in, n_out) = (size("in_features"), size("out_features"));
+    if n_in != width as u64 {
+        return Err(config_error("in_features", &width.to_string(), n_in));
+    }
+    if !(1..1 << 24).contains(&n_out) {
+        return Err(config_error("out_features", "a number from 1 to 2^24 - 1", n_out));
+    }
+    let name = config.get("activation_function").and_then(Value::as_str).unwrap_or("Tanh");
+    let name = name.rsplit('.').next().unwrap_or_default();
+    let Some(&(_, activation)) = ACTIVATIONS.iter().find(|(class, _)| class.ends_with(&format!(".{name}"))) else {
+        return Err(config_error("activation_function", "Identity, Tanh, ReLU, GELU, SiLU, Sigmoid", name));
+    };
+    let bias = config.get("bias") != Some(&Value::Bool(false));
+    let checkpoint = Checkpoint::open(folder)?;
+    let dense = checkpoint.loader().load(|mut p| Linear::init(width, n_out as usize, bias, p.at("linear")))?;
+    Ok((dense, activation))
+}
+
+/// Texts by name.
+type Prompts = Vec<(String, String)>;
+
+/// The prompts by name, and the text of the one that is always put before.
+fn read_prompts(folder: &Path) -> Result<(Prompts, Option<String>)> {
+    let config = read_json(&folder.join(PROMPTS))?.unwrap_or_default();
+    let prompts: Prompts = config
+        .get("prompts")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, prompt)| Some((name.clone(), prompt.as_str()?.to_string())))
+        .collect();
+    let Some(name) = config.get("default_prompt_name").and_then(Value::as_str) else { return Ok((prompts, None)) };
+    match prompts.iter().find(|(known, _)| known == name) {
+        Some((_, prompt)) => Ok((prompts.clone(), Some(prompt.clone()))),
+        None => Err(config_error("default_prompt_name", "the name of a prompt", name)),
+    }
+}
