@@ -13,7 +13,7 @@ use loquat::models::encoder::{
 use loquat::nn::Module;
 use loquat::{Error, IdTensor, Rng, See, Tensor, inspect, no_grad};
 
-const ARCHITECTURES: [&str; 4] = ["bert", "roberta", "distilbert", "mpnet"];
+const ARCHITECTURES: [&str; 6] = ["bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert"];
 
 fn folder(architecture: &str, head: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders").join(architecture).join(head)

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cases;
+
 use std::path::{Path, PathBuf};
 
 use loquat::checkpoint::{Checkpoint, save_pretrained};
@@ -9,7 +11,7 @@ use loquat::generation::generate;
 use loquat::models::{CausalLm, LanguageModel};
 use loquat::nn::Module;
 use loquat::ops::cross_entropy;
-use loquat::{GenerationConfig, IdTensor, Tensor};
+use loquat::{GenerationConfig, IdTensor, See, Tensor, inspect, no_grad};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2")
@@ -54,7 +56,7 @@ fn logits_hidden_states_loss_and_gradients_agree() {
     let logits = model.forward(&input_ids).unwrap();
     assert_close("logits", &logits, &expected.tensor("logits"), 1e-5);
     let LanguageModel::Gpt2(gpt2) = &model else { panic!("a GPT-2") };
-    let hidden = gpt2.hidden_states(&input_ids, None).unwrap();
+    let hidden = gpt2.hidden_states(&input_ids, None, None).unwrap();
     assert_close("hidden states", &hidden, &expected.tensor("hidden_states"), 1e-5);
     let loss = cross_entropy(&logits, &expected.rows("labels")).unwrap();
     assert_close("loss", &loss, &expected.tensor("loss"), 1e-6);
@@ -73,6 +75,39 @@ fn greedy_text_agrees() {
     let config = GenerationConfig::default().greedy().max_new_tokens(12);
     let ids: Vec<u32> = generate(&model, prompt, &config).unwrap().map(|id| id.unwrap()).collect();
     assert_eq!(ids, serde_json::from_value::<Vec<u32>>(expected.ids["greedy"].clone()).unwrap());
+}
+
+#[test]
+fn every_option_gives_their_hidden_states_logits_and_text() {
+    const FILE: &str = "gpt2/options.safetensors";
+    let expected = Checkpoint::open(cases::fixture(FILE)).unwrap();
+    for (name, case) in cases::cases("gpt2/options.json") {
+        let theirs = |what: &str| expected.tensor(&format!("{name}/{what}")).unwrap().to_tensor().unwrap();
+        let model = cases::open(&case, FILE);
+        let LanguageModel::Gpt2(gpt2) = &model else { panic!("a GPT-2") };
+        let (input_ids, mask) = (cases::rows(&case["input_ids"]), cases::rows(&case["attention_mask"]));
+        let run = || gpt2.hidden_states(&input_ids, Some(&mask), None);
+        let (last, inside) = no_grad(|| inspect(See::HiddenStates, run));
+        let last = last.unwrap();
+        assert_eq!(inside.hidden_states.len(), 3);
+        for (i, (path, x)) in inside.hidden_states.iter().enumerate().take(2) {
+            cases::assert_close(&format!("{name}: {path}"), &cases::seen(x, &mask), &theirs(&format!("hidden.{i}")));
+        }
+        cases::assert_close(&format!("{name}: ln_f"), &cases::seen(&last, &mask), &theirs("hidden.2"));
+        let logits = no_grad(|| gpt2.logits(&last)).unwrap();
+        cases::assert_close(&format!("{name}: logits"), &cases::seen(&logits, &mask), &theirs("logits"));
+        let config = GenerationConfig::default().greedy().max_new_tokens(12);
+        let prompt = cases::ids(&case["prompt"]);
+        let text: Vec<u32> = generate(&model, &prompt, &config).unwrap().map(|id| id.unwrap()).collect();
+        assert_eq!(text, cases::ids(&case["greedy"]), "{name}");
+        // Read token by token: the bits of the whole.
+        let whole = no_grad(|| model.forward(&IdTensor::sequence(&prompt))).unwrap();
+        let mut state = model.new_state(1);
+        for (id, row) in prompt.iter().zip(whole.data().chunks(model.vocab_size())) {
+            let logits = no_grad(|| model.decode(&IdTensor::sequence(&[*id]), &mut state)).unwrap();
+            assert_eq!(logits.data(), row, "{name}");
+        }
+    }
 }
 
 #[test]

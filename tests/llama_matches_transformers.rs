@@ -3,74 +3,36 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cases;
+
 use std::path::{Path, PathBuf};
 
-use loquat::checkpoint::{Checkpoint, save_pretrained, write_tensors};
+use cases::{assert_close, fixture, folder, ids, rows, seen};
+use loquat::checkpoint::{Checkpoint, save_pretrained};
 use loquat::generation::generate;
 use loquat::models::{CausalLm, LanguageModel, Llama, LlamaConfig};
 use loquat::nn::Module;
 use loquat::ops::cross_entropy;
-use loquat::{GenerationConfig, IdTensor, See, Tensor, inspect, no_grad};
+use loquat::{GenerationConfig, IdTensor, See, inspect, no_grad};
 use serde_json::{Map, Value};
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama").join(name)
-}
+const WEIGHTS: &str = "llama/weights.safetensors";
+const EXPECTED: &str = "llama/expected.safetensors";
 
 fn cases() -> Map<String, Value> {
-    serde_json::from_str(&std::fs::read_to_string(fixture("cases.json")).unwrap()).unwrap()
-}
-
-/// Writes the folder of a case: its configuration, and its share of the weights.
-fn folder(case: &Value) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.json"), case["config"].to_string()).unwrap();
-    let all = Checkpoint::open(fixture("weights.safetensors")).unwrap();
-    let prefix = format!("{}/", case["weights"].as_str().unwrap());
-    let tensors: Vec<(&str, Tensor)> = all
-        .names()
-        .filter_map(|name| Some((name.strip_prefix(&prefix)?, all.tensor(name)?.to_tensor().unwrap())))
-        .collect();
-    let named = tensors.iter().map(|(name, tensor)| (*name, tensor));
-    write_tensors(folder.path().join("model.safetensors"), named, None).unwrap();
-    folder
+    cases::cases("llama/cases.json")
 }
 
 fn open(case: &Value) -> Llama {
-    match LanguageModel::open(folder(case).path()).unwrap() {
+    match cases::open(case, WEIGHTS) {
         LanguageModel::Llama(model) => *model,
         _ => panic!("a Llama"),
     }
 }
 
-fn rows(value: &Value) -> IdTensor {
-    IdTensor::batch(&serde_json::from_value::<Vec<Vec<u32>>>(value.clone()).unwrap()).unwrap()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-/// The rows where the mask is 1.
-fn seen(x: &Tensor, mask: &IdTensor) -> Tensor {
-    let width = x.len() / mask.len();
-    let rows = x.data().chunks(width).zip(mask.data()).filter(|&(_, &m)| m != 0);
-    let data: Vec<f32> = rows.flat_map(|(row, _)| row).copied().collect();
-    Tensor::from_vec(data.clone(), &[data.len() / width, width]).unwrap()
-}
-
-#[track_caller]
-fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor) -> f32 {
-    assert_eq!(ours.shape(), theirs.shape(), "{what}");
-    let largest = theirs.data().iter().fold(0f32, |m, x| m.max(x.abs()));
-    let worst = ours.data().iter().zip(theirs.data()).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-    assert!(worst <= 1e-4 * largest.max(1.0), "{what}: off by {worst} where the largest is {largest}");
-    worst
-}
-
 #[test]
 fn hidden_states_and_logits_agree() {
-    let expected = Checkpoint::open(fixture("expected.safetensors")).unwrap();
+    let expected = Checkpoint::open(fixture(EXPECTED)).unwrap();
     let mut worst = 0f32;
     for (name, case) in cases() {
         let theirs = |what: &str| expected.tensor(&format!("{name}/{what}")).unwrap().to_tensor().unwrap();
@@ -100,7 +62,7 @@ fn greedy_text_agrees() {
 
 #[test]
 fn loss_and_gradients_agree() {
-    let expected = Checkpoint::open(fixture("expected.safetensors")).unwrap();
+    let expected = Checkpoint::open(fixture(EXPECTED)).unwrap();
     let case = &cases()["llama"];
     let model = open(case);
     let first = IdTensor::batch(&[&rows(&case["input_ids"]).data()[..12]]).unwrap();
@@ -117,7 +79,7 @@ fn loss_and_gradients_agree() {
 #[test]
 fn what_we_save_has_their_names_shapes_bits_and_options() {
     for (name, case) in cases() {
-        let (theirs, ours) = (folder(&case), tempfile::tempdir().unwrap());
+        let (theirs, ours) = (folder(&case, WEIGHTS), tempfile::tempdir().unwrap());
         save_pretrained(ours.path(), &open(&case)).unwrap();
         let (a, b) = (Checkpoint::open(ours.path()).unwrap(), Checkpoint::open(theirs.path()).unwrap());
         let names: Vec<&str> = b.names().collect();

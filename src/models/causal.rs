@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::KvCache;
-use crate::ops::{self, See, inspect};
+use crate::ops::{self, AttentionMask, See, inspect};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
 /// A causal language model: the logits at a position depend on the tokens up to it.
@@ -91,6 +91,34 @@ pub(crate) fn decode_by_sequence<M: CausalLm + ?Sized>(
     let step = |(ids, state): (&&[u32], &mut &mut M::State)| model.decode(&IdTensor::sequence(ids), state);
     let rows = input_ids.iter().zip(states).map(step).collect::<Result<Vec<_>>>()?;
     ops::concat(&rows.iter().collect::<Vec<_>>(), 0)
+}
+
+/// The positions of new tokens behind `past` others, and what they see. Padding, where the mask is 0, is not counted and not seen.
+///
+/// `input_ids: [batch, seq_len]`, `attention_mask: [batch, past + seq_len]` → positions `[batch, seq_len]`.
+pub(crate) fn positions_and_mask(
+    input_ids: &IdTensor,
+    attention_mask: Option<&IdTensor>,
+    past: usize,
+) -> Result<(IdTensor, AttentionMask)> {
+    let (batch, seq_len) = input_ids.batch_and_len()?;
+    let len = past + seq_len;
+    let mut mask = AttentionMask::causal();
+    let mut positions: Vec<u32> = (0..batch).flat_map(|_| past as u32..len as u32).collect();
+    if let Some(padding) = attention_mask {
+        if padding.shape() != [batch, len] {
+            return Err(Error::shape("attention_mask", format!("[{batch}, {len}]"), padding.shape()));
+        }
+        mask = mask.and(&AttentionMask::padding(padding));
+        for (positions, seen) in positions.chunks_mut(seq_len.max(1)).zip(padding.data().chunks(len.max(1))) {
+            let mut count = seen[..past].iter().filter(|&&m| m != 0).count() as u32;
+            for (position, &m) in positions.iter_mut().zip(&seen[past..]) {
+                *position = count;
+                count += u32::from(m != 0);
+            }
+        }
+    }
+    Ok((IdTensor::new(positions, input_ids.shape())?, mask))
 }
 
 /// Makes sure that there is a state for each sequence, and a token at least.

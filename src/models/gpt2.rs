@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
-use crate::models::causal::{CausalLm, DecodeState, LogitLens, check_batch, last_of_each};
+use crate::models::causal::{CausalLm, DecodeState, LogitLens, check_batch, last_of_each, positions_and_mask};
+use crate::models::options::check_other;
 use crate::nn::{Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, LayerNorm, Linear, Parameters};
 use crate::ops::matmul::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
@@ -162,9 +163,8 @@ impl Gpt2Config {
                 return Err(config_error(key, "a probability in [0, 1)", p));
             }
         }
-        if self.other.get("add_cross_attention").is_some_and(|v| v == &serde_json::Value::Bool(true)) {
-            return Err(config_error("add_cross_attention", "false", true));
-        }
+        // In 32 bits the order of scaling and the upcast of the scores change nothing.
+        check_other(&self.other, &[("reorder_and_upcast_attn", true.into())])?;
         self.activation().map(drop)
     }
 }
@@ -207,17 +207,16 @@ impl Gpt2Attention {
     }
 
     /// `x: [B, T, C]` → `[B, T, C]`.
-    fn forward(&self, x: &Tensor, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, mask: &AttentionMask, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
         let qkv = self.c_attn.forward(x)?; // [B, T, 3C]
-        let mask = AttentionMask::causal();
         let y = match cache {
             None => {
                 let dropout = self.attn_dropout.key().map(|key| (self.attn_dropout.p, key));
-                Attention { dropout, ..self.attention }.forward_packed(&qkv, &mask)?
+                Attention { dropout, ..self.attention }.forward_packed(&qkv, mask)?
             }
             Some(cache) => {
                 let [q, k, v] = &qkv.split(3, -1)?[..] else { unreachable!("split in three") };
-                cache.attend(&self.attention, q, k, v, &mask)?
+                cache.attend(&self.attention, q, k, v, mask)?
             }
         };
         self.resid_dropout.forward(&self.c_proj.forward(&y)?)
@@ -278,8 +277,8 @@ impl Gpt2Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
-        let x = x.add(&self.attn.forward(&self.ln_1.forward(x)?, cache)?)?;
+    fn forward(&self, x: &Tensor, mask: &AttentionMask, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
+        let x = x.add(&self.attn.forward(&self.ln_1.forward(x)?, mask, cache)?)?;
         x.add(&self.mlp.forward(&self.ln_2.forward(&x)?)?)
     }
 }
@@ -351,16 +350,29 @@ impl Gpt2 {
 
     /// The hidden states after `ln_f`, reading on from `cache` if there is one.
     ///
+    /// `attention_mask` is 0 where there is padding, in the cached and the new positions: `[batch, cached + seq_len]`. A sequence
+    /// has the same bits alone and with padding before or after it: positions count what is not padding.
+    ///
     /// # Shapes
     /// `input_ids: [batch, seq_len]` → `[batch, seq_len, n_embd]`.
     ///
     /// # Errors
-    /// As for [`CausalLm::forward`].
-    pub fn hidden_states(&self, input_ids: &IdTensor, cache: Option<&mut KvCache>) -> Result<Tensor> {
-        self.hidden_states_of(input_ids, cache.map(KvCaches::Even))
+    /// As for [`CausalLm::forward`]; [`Error::Shape`] if the mask does not fit.
+    pub fn hidden_states(
+        &self,
+        input_ids: &IdTensor,
+        attention_mask: Option<&IdTensor>,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        self.hidden_states_of(input_ids, attention_mask, cache.map(KvCaches::Even))
     }
 
-    fn hidden_states_of(&self, input_ids: &IdTensor, mut caches: Option<KvCaches<'_, '_>>) -> Result<Tensor> {
+    fn hidden_states_of(
+        &self,
+        input_ids: &IdTensor,
+        attention_mask: Option<&IdTensor>,
+        mut caches: Option<KvCaches<'_, '_>>,
+    ) -> Result<Tensor> {
         let (_, seq_len) = input_ids.batch_and_len()?;
         let end = caches.as_ref().map_or(seq_len, |c| c.end(seq_len));
         if end > self.config.n_positions {
@@ -368,21 +380,27 @@ impl Gpt2 {
             return Err(Error::argument("input_ids", expected, end));
         }
         let t = &self.transformer;
+        let past = if let Some(KvCaches::Even(cache)) = &caches { cache.len() } else { 0 };
+        let (count, mask) = positions_and_mask(input_ids, attention_mask, past)?;
         let positions = match &caches {
             Some(caches @ KvCaches::Ragged(..)) => t.wpe.forward(&caches.positions(input_ids)?)?, // [B, T, C]
-            _ => t.wpe.weight.tensor().narrow(0, end - seq_len, seq_len)?,                        // [T, C]
+            _ if attention_mask.is_some() => t.wpe.forward(&count)?,                              // [B, T, C]
+            _ => t.wpe.weight.tensor().narrow(0, past, seq_len)?,                                 // [T, C]
         };
         let mut x = t.embd_dropout.forward(&t.wte.forward(input_ids)?.add(&positions)?)?; // [B, T, C]
         inspect::hidden("transformer.embeddings", &x);
         for (i, block) in t.h.iter().enumerate() {
             let layer = caches.as_mut().map(|caches| caches.layer(i));
-            x = inspect::layer("transformer.h", i, || block.forward(&x, layer))?;
+            x = inspect::layer("transformer.h", i, || block.forward(&x, &mask, layer))?;
         }
         t.ln_f.forward(&x)
     }
 
-    /// `hidden_states: […, n_embd]` → `[…, vocab_size]`.
-    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
+    /// The head: `hidden_states: […, n_embd]` → `[…, vocab_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit.
+    pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match &self.lm_head {
             Some(head) => head.forward(hidden_states),
             None => self.transformer.wte.logits(hidden_states),
@@ -447,7 +465,7 @@ impl CausalLm for Gpt2 {
     }
 
     fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
-        self.logits(&self.hidden_states(input_ids, None)?)
+        self.logits(&self.hidden_states(input_ids, None, None)?)
     }
 
     fn new_state(&self, _batch: usize) -> KvCache {
@@ -460,19 +478,19 @@ impl CausalLm for Gpt2 {
             return Err(Error::shape("input_ids", "[batch, at least 1]", input_ids.shape()));
         }
         let before = state.len();
-        let x = self.hidden_states(input_ids, Some(&mut *state)).inspect_err(|_| state.truncate(before))?;
+        let x = self.hidden_states(input_ids, None, Some(&mut *state)).inspect_err(|_| state.truncate(before))?;
         let last = x.narrow(1, new_len - 1, 1)?.reshape(&[batch, self.config.n_embd])?;
         self.logits(&last)
     }
 
     fn decode_all(&self, input_ids: &IdTensor, state: &mut KvCache) -> Result<Tensor> {
-        self.logits(&self.hidden_states(input_ids, Some(state))?)
+        self.logits(&self.hidden_states(input_ids, None, Some(state))?)
     }
 
     fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut KvCache]) -> Result<Tensor> {
         check_batch(input_ids, states.len())?;
         let (ids, lens) = (input_ids.concat(), input_ids.iter().map(|ids| ids.len()).collect::<Vec<_>>());
-        let x = self.hidden_states_of(&IdTensor::sequence(&ids), Some(KvCaches::Ragged(states, &lens)))?;
+        let x = self.hidden_states_of(&IdTensor::sequence(&ids), None, Some(KvCaches::Ragged(states, &lens)))?;
         self.logits(&last_of_each(&x, &lens)?)
     }
 }

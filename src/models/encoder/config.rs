@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::bert::BertConfig;
 use super::distilbert::DistilBertConfig;
 use crate::error::{Error, Result};
+use crate::models::options::check_other;
 use crate::ops::Activation;
 
 /// The sizes and options of a [`TextEncoder`](super::TextEncoder).
@@ -278,18 +279,7 @@ impl Architecture {
     }
 }
 
-/// Keys that change what a model computes and that are not done: they may only have the value that changes nothing.
+/// Every key that may change what a model computes is an error.
 pub(super) fn refuse(other: &Map<String, Value>) -> Result<()> {
-    for (key, harmless) in [
-        ("is_decoder", Value::Bool(false)),
-        ("add_cross_attention", Value::Bool(false)),
-        ("position_embedding_type", Value::from("absolute")),
-        ("pruned_heads", Value::Object(Map::new())),
-        ("embedding_size", Value::Null),
-    ] {
-        if let Some(found) = other.get(key).filter(|&found| *found != harmless) {
-            return Err(config_error(key, &harmless.to_string(), found));
-        }
-    }
-    Ok(())
+    check_other(other, &[("position_embedding_type", "absolute".into())])
 }

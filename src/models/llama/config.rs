@@ -4,39 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::models::options::check_other;
 use crate::nn::rotary::yarn_attention_factor;
 use crate::nn::{RopeScaling, RotaryPositions};
 use crate::ops::Activation;
 
 /// The `model_type`s that a [`Llama`](super::Llama) is made from.
 pub const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
-
-/// Keys that change the result in a relative of these architectures, and the values that change nothing.
-const NEUTRAL: [(&str, &[f64]); 12] = [
-    ("residual_multiplier", &[1.0]),
-    ("embedding_multiplier", &[1.0]),
-    ("attention_multiplier", &[]),
-    ("logits_scaling", &[1.0]),
-    ("logit_scale", &[1.0]),
-    ("attn_logit_softcapping", &[]),
-    ("final_logit_softcapping", &[]),
-    ("query_pre_attn_scalar", &[]),
-    ("clip_qkv", &[]),
-    ("num_experts", &[0.0]),
-    ("num_local_experts", &[0.0]),
-    ("partial_rotary_factor", &[1.0]),
-];
-
-/// Keys that this model does not know at any value but `null` and `false`.
-const UNKNOWN: [&str; 7] = [
-    "quantization_config",
-    "add_cross_attention",
-    "is_encoder_decoder",
-    "no_rope_layers",
-    "use_qk_norm",
-    "qk_layernorm",
-    "use_parallel_residual",
-];
 
 /// The sizes and options of a [`Llama`](super::Llama): Hugging Face's `config.json`, key by key.
 ///
@@ -384,23 +358,21 @@ impl LlamaConfig {
         }
     }
 
+    /// Keys of relatives of these architectures, with the values that change nothing.
     fn check_other(&self) -> Result<()> {
-        for (key, neutral) in NEUTRAL {
-            match self.other.get(key) {
-                None | Some(Value::Null) => {}
-                Some(value) if value.as_f64().is_some_and(|v| neutral.contains(&v)) => {}
-                Some(value) => return Err(error(key, "none, or a value that changes nothing", value)),
-            }
-        }
-        for key in UNKNOWN {
-            match self.other.get(key) {
-                None | Some(Value::Null | Value::Bool(false)) => {}
-                Some(value) => return Err(error(key, "none: it is not supported", value)),
-            }
-        }
-        Ok(())
+        let ones =
+            ["residual_multiplier", "embedding_multiplier", "logits_scaling", "logit_scale", "partial_rotary_factor"];
+        let zeros = ["num_experts", "num_local_experts"];
+        let ones = ones.iter().map(|&key| (key, 1.into()));
+        let neutral: Vec<(&str, Value)> = ones.chain(zeros.iter().map(|&key| (key, 0.into()))).collect();
+        let mut other = self.other.clone();
+        other.remove(ORIGINAL_POSITIONS); // which `rope` reads
+        check_other(&other, &neutral)
     }
 }
+
+/// The context before the rotary frequencies were stretched, in either of two places.
+const ORIGINAL_POSITIONS: &str = "original_max_position_embeddings";
 
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
@@ -426,8 +398,8 @@ impl RopeKeys<'_> {
         }
         let max_positions = config.max_position_embeddings;
         let original = || {
-            let beside = config.other.get("original_max_position_embeddings").and_then(Value::as_f64);
-            let inside = self.number("original_max_position_embeddings")?;
+            let beside = config.other.get(ORIGINAL_POSITIONS).and_then(Value::as_f64);
+            let inside = self.number(ORIGINAL_POSITIONS)?;
             Ok(beside.or(inside).map_or(max_positions, |positions| positions as usize))
         };
         let scaling = match rope_type {
@@ -437,11 +409,11 @@ impl RopeKeys<'_> {
                 RopeScaling::Linear { factor: self.needed("factor")? }
             }
             "dynamic" => {
-                known.extend(["factor", "original_max_position_embeddings"]);
+                known.extend(["factor", ORIGINAL_POSITIONS]);
                 RopeScaling::Dynamic { factor: self.needed("factor")?, max_positions }
             }
             "yarn" => {
-                known.extend(["factor", "original_max_position_embeddings", "attention_factor", "beta_fast"]);
+                known.extend(["factor", ORIGINAL_POSITIONS, "attention_factor", "beta_fast"]);
                 known.extend(["beta_slow", "mscale", "mscale_all_dim", "truncate", "finetuned"]);
                 let original_max_positions = original()?;
                 let stretched = max_positions as f64 / original_max_positions.max(1) as f64;
@@ -461,7 +433,7 @@ impl RopeKeys<'_> {
                 }
             }
             "llama3" => {
-                known.extend(["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]);
+                known.extend(["factor", "low_freq_factor", "high_freq_factor", ORIGINAL_POSITIONS]);
                 RopeScaling::Llama3 {
                     factor: self.needed("factor")?,
                     low_freq_factor: self.needed("low_freq_factor")?,

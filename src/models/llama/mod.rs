@@ -20,7 +20,9 @@ pub use config::{LlamaConfig, MODEL_TYPES};
 
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
-use crate::models::causal::{CausalLm, LogitLens, check_batch, decode_by_sequence, decode_by_token, last_of_each};
+use crate::models::causal::{
+    CausalLm, LogitLens, check_batch, decode_by_sequence, decode_by_token, last_of_each, positions_and_mask,
+};
 use crate::nn::{
     Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, Linear, Parameters, RmsNorm, RotaryPositions, Rotation,
 };
@@ -274,27 +276,12 @@ impl Llama {
 
     /// The turns and the mask of a call's positions.
     fn call(&self, input_ids: &IdTensor, attention_mask: Option<&IdTensor>, past: usize) -> Result<Call> {
-        let (batch, seq_len) = input_ids.batch_and_len()?;
-        let (len, limit) = (past + seq_len, self.config.max_seq_len());
+        let (len, limit) = (past + input_ids.batch_and_len()?.1, self.config.max_seq_len());
         if len > limit {
             return Err(Error::argument("input_ids", format!("at most {limit} positions"), len));
         }
-        let mut mask = AttentionMask::causal();
-        let mut positions: Vec<u32> = (0..batch).flat_map(|_| past as u32..len as u32).collect();
-        if let Some(padding) = attention_mask {
-            if padding.shape() != [batch, len] {
-                return Err(Error::shape("attention_mask", format!("[{batch}, {len}]"), padding.shape()));
-            }
-            mask = mask.and(&AttentionMask::padding(padding));
-            for (positions, seen) in positions.chunks_mut(seq_len.max(1)).zip(padding.data().chunks(len.max(1))) {
-                let mut count = seen[..past].iter().filter(|&&m| m != 0).count() as u32;
-                for (position, &m) in positions.iter_mut().zip(&seen[past..]) {
-                    *position = count;
-                    count += u32::from(m != 0);
-                }
-            }
-        }
-        Ok(Call { rotation: self.model.rotary.at(&IdTensor::new(positions, input_ids.shape())?)?, mask })
+        let (positions, mask) = positions_and_mask(input_ids, attention_mask, past)?;
+        Ok(Call { rotation: self.model.rotary.at(&positions)?, mask })
     }
 
     /// The head: `hidden_states: […, hidden_size]` → `[…, vocab_size]`.

@@ -1,0 +1,132 @@
+//! Which keys of a `config.json` change nothing, so that every other is an error instead of being ignored.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Keys that say nothing of what a model computes from token ids to logits: bookkeeping of `transformers`, the labels and losses of
+/// heads, what a tokenizer or a generation does, and how a model was made.
+const HARMLESS: &[&str] = &[
+    // What `transformers` writes for itself.
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_flash_attn_2_enabled",
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "attn_implementation",
+    "auto_map",
+    "chunk_size_feed_forward",
+    "dtype",
+    "gradient_checkpointing",
+    "model_type",
+    "name_or_path",
+    "output_attentions",
+    "output_hidden_states",
+    "output_past",
+    "pretraining_tp",
+    "return_dict",
+    "tf_legacy_loss",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "use_bfloat16",
+    "use_cache",
+    "use_return_dict",
+    // Heads, whose layers are in the checkpoint.
+    "cls_token_id",
+    "finetuning_task",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "tie_encoder_decoder",
+    // Of the tokenizer.
+    "bos_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "gpt2_special_tokens",
+    "mask_token_id",
+    "pad_token_id",
+    "prefix",
+    "sep_token_id",
+    "tokenizer_class",
+    "unk_token_id",
+    // Of a generation, read from `generation_config.json`.
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_scores",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict_in_generate",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    // How the model was made.
+    "directionality",
+    "initializer_factor",
+    "is_llama_config",
+    "model_max_length",
+    "n_ctx",
+    "pooler_fc_size",
+    "pooler_num_attention_heads",
+    "pooler_num_fc_layers",
+    "pooler_size_per_head",
+    "pooler_type",
+    "predict_special_tokens",
+    "sentence_transformers",
+    "tie_weights_",
+    "train_batch_size",
+    "unsloth_fixed",
+    "unsloth_version",
+];
+
+/// Makes sure that keys beyond those of a configuration change nothing: they are harmless, `null`, `false` or empty, or have the value that
+/// `neutral` has for them.
+///
+/// # Errors
+/// [`Error::Config`] with the first that may change something.
+pub(super) fn check_other(other: &Map<String, Value>, neutral: &[(&str, Value)]) -> Result<()> {
+    let nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+        _ => false,
+    };
+    for (key, value) in other.iter().filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && !nothing(value)) {
+        let expected = match neutral.iter().find(|(name, _)| name == key) {
+            Some((_, neutral)) if neutral == value => continue,
+            Some((_, neutral)) if neutral.is_number() && neutral.as_f64() == value.as_f64() => continue,
+            Some((_, neutral)) => format!("{neutral}: nothing else is supported"),
+            None => "none: it is not known, and may change the result".into(),
+        };
+        return Err(Error::Config { key: key.clone(), expected, found: value.to_string() });
+    }
+    Ok(())
+}
