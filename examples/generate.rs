@@ -184,7 +184,9 @@ fn run(args: &Args) -> Result<()> {
             "tokens_per_second": pieces.new_ids().len() as f64 / seconds,
         });
         let beam = |found: loquat::generation::Hypothesis| -> Result<serde_json::Value> {
-            let text = lm.tokenizer().decode(&found.ids)?;
+            let mut stream = lm.tokenizer().decode_stream().after(&prompt_ids);
+            let pieces: Result<String> = found.ids.iter().map(|&id| stream.step(id)).collect();
+            let text = pieces? + &stream.finish()?;
             Ok(serde_json::json!({ "ids": found.ids, "text": text, "score": found.score }))
         };
         if args.beams > 1 {

@@ -7,6 +7,9 @@ pub(crate) fn on_threads(
 ) -> Result<(), String> {
     match threads {
         None => work(),
+        Some(threads) if !(1..=1024).contains(&threads) => {
+            Err(format!("threads: expected a number from 1 to 1024, found {threads}"))
+        }
         Some(threads) => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
             pool.install(work)

@@ -13,7 +13,7 @@ use crate::generation::tokens::{Tokens, generate};
 use crate::models::CausalLm;
 use crate::text::{DecodeStream, Tokenizer};
 
-/// Pieces of text that continue a prompt: whole characters, without the prompt. See [`stream`].
+/// Pieces of text that continue a prompt: whole characters, without the prompt, but with the space between the two. See [`stream`].
 ///
 /// `P` and `T` point to the model and the tokenizer: references borrow them, `Arc`s share them.
 pub struct TextStream<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> {
@@ -56,7 +56,8 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> 
     /// The text of these tokens.
     pub(crate) fn new(tokens: Tokens<P>, tokenizer: T, config: &GenerationConfig) -> Self {
         let stops = StopStrings::new(config.stop_strings.clone());
-        Self { tokens, decoder: Some(DecodeStream::new(tokenizer)), stops }
+        let decoder = DecodeStream::new(tokenizer).after(tokens.ids());
+        Self { tokens, decoder: Some(decoder), stops }
     }
 
     /// As [`Tokens::with_cache`].
@@ -138,9 +139,10 @@ pub(crate) struct WholeText<T: Deref<Target = Tokenizer>> {
 }
 
 impl<T: Deref<Target = Tokenizer>> WholeText<T> {
-    pub(crate) fn new(tokenizer: T, config: &GenerationConfig) -> Self {
+    pub(crate) fn new(tokenizer: T, prompt_ids: &[u32], config: &GenerationConfig) -> Self {
         let stops = StopStrings::new(config.stop_strings.clone());
-        Self { decoder: DecodeStream::new(tokenizer), stops, text: String::new(), stopped: false }
+        let decoder = DecodeStream::new(tokenizer).after(prompt_ids);
+        Self { decoder, stops, text: String::new(), stopped: false }
     }
 
     /// Takes a token in. True if the text has ended: what comes later is passed over.

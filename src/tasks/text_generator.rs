@@ -176,8 +176,9 @@ impl TextGenerator {
         let mut batch = generation::Batch::new(&*self.model);
         let mut texts = Vec::with_capacity(prompts.len());
         for prompt in prompts {
-            batch.push(&self.encode(prompt.as_ref())?, &settings)?;
-            texts.push(WholeText::new(&*self.tokenizer, &settings));
+            let ids = self.encode(prompt.as_ref())?;
+            batch.push(&ids, &settings)?;
+            texts.push(WholeText::new(&*self.tokenizer, &ids, &settings));
         }
         while let Some(written) = batch.next() {
             let (text, id) = written?;

@@ -105,6 +105,20 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
         Self { tokenizer, skip_special: true, state }
     }
 
+    /// A decoder that goes on where a text ended: a decoder that strips the space before a text's first word, as SentencePiece's do, has
+    /// done so in the prompt, and leaves the next word's in place.
+    #[must_use]
+    pub fn after(mut self, prompt_ids: &[u32]) -> Self {
+        let last = prompt_ids.iter().rev().find(|&&id| self.tokenizer.decodable(id, self.skip_special).is_some());
+        if let (State::Window { ids, context, text }, Some(&last)) = (&mut self.state, last) {
+            let alone = guard("decoding", || self.tokenizer.inner.decode(&[last], false)).unwrap_or_default();
+            if !alone.is_empty() && !alone.ends_with('\u{FFFD}') {
+                (*ids, *context, *text) = (vec![last], 1, alone);
+            }
+        }
+        self
+    }
+
     /// Gives out special tokens too, as [`Tokenizer::decode_with_special`] does.
     #[must_use]
     pub fn with_special(mut self) -> Self {

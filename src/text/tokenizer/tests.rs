@@ -473,6 +473,20 @@ fn older_files_that_are_wrong_are_named() {
     assert_eq!(Tokenizer::open_byte_level(&vocab, write("m", "a b\n")).unwrap().encode("ab").unwrap().input_ids, [2]);
 }
 
+#[test]
+fn a_continuation_keeps_the_space_between() {
+    for (name, tokenizer) in small() {
+        let ids = tokenizer.encode_without_special("the cat sat on the mat").unwrap();
+        let whole = tokenizer.decode(&ids).unwrap();
+        for (prompt, rest) in (1..ids.len()).map(|cut| ids.split_at(cut)) {
+            let mut stream = tokenizer.decode_stream().after(prompt);
+            let pieces: String = rest.iter().map(|&id| stream.step(id).unwrap()).collect();
+            let text = tokenizer.decode(prompt).unwrap() + &pieces + &stream.finish().unwrap();
+            assert_eq!(text, whole, "{name} behind {prompt:?}");
+        }
+    }
+}
+
 /// A `tokenizer.json` may come from anywhere: whatever is wrong with it is an error.
 #[test]
 fn hostile_files_are_errors() {
@@ -523,6 +537,55 @@ fn hostile_files_are_errors() {
         "post_processor":null,"decoder":null,"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
     let error = Tokenizer::from_bytes(unknown).unwrap_err().to_string();
     assert!(error.contains("`pre_tokenizer` of type `Telepathy`"), "{error}");
+}
+
+#[test]
+fn what_the_library_would_panic_over_is_refused() {
+    let bpe = |more: serde_json::Value| {
+        let mut json = serde_json::json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": null, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        json.to_string()
+    };
+    assert_eq!(Tokenizer::from_bytes(bpe(serde_json::json!({}))).unwrap().encode("ab").unwrap().input_ids, [2]);
+    let added = |content: &str, lstrip: bool, rstrip: bool| {
+        serde_json::json!({"id": 9, "content": content, "single_word": false, "lstrip": lstrip, "rstrip": rstrip,
+            "normalized": false, "special": true})
+    };
+    let template = serde_json::json!({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+        "pair": [], "special_tokens": {}});
+    for (reason, more) in [
+        (
+            "joint is in `vocab`",
+            serde_json::json!({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}),
+        ),
+        (
+            "begins with \"###\"",
+            serde_json::json!({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"],
+            "continuing_subword_prefix": "###"}}),
+        ),
+        ("ids below", serde_json::json!({"model": {"type": "BPE", "vocab": {"a": 4_000_000_000u32}, "merges": []}})),
+        ("`stop` 0", serde_json::json!({"decoder": {"type": "Strip", "content": " ", "start": 0, "stop": 1}})),
+        ("`length` from 1", serde_json::json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})),
+        ("a second text", serde_json::json!({"post_processor": template})),
+        (
+            "one TemplateProcessing",
+            serde_json::json!({"post_processor": {"type": "Sequence", "processors": [
+            {"type": "TemplateProcessing"}, {"type": "TemplateProcessing"}]}}),
+        ),
+        (
+            "precompiled_charsmap",
+            serde_json::json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAA=="}}),
+        ),
+        ("lstrip", serde_json::json!({"added_tokens": [added("x", false, true), added(" y", true, false)]})),
+    ] {
+        let error = Tokenizer::from_bytes(bpe(more)).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
 }
 
 /// Loads and, where that works, uses a file: neither may panic.
