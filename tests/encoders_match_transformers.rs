@@ -240,6 +240,9 @@ fn options_that_are_not_known_are_named() {
     assert_eq!(error(bert("hidden_act", "mish".into())), "hidden_act");
     assert_eq!(error(bert("position_embedding_type", "relative_key".into())), "position_embedding_type");
     assert_eq!(error(bert("is_decoder", true.into())), "is_decoder");
+    assert_eq!(error(bert("an_option_of_tomorrow", 3.into())), "an_option_of_tomorrow");
+    let distil = serde_json::json!({"model_type": "distilbert", "sparse": true});
+    assert_eq!(error(distil), "sparse");
     assert_eq!(error(bert("num_attention_heads", 7.into())), "number of heads");
     assert_eq!(error(bert("hidden_size", 99_999_999_999u64.into())), "hidden size");
     assert_eq!(error(bert("hidden_dropout_prob", 1.5.into())), "dropout");

@@ -73,6 +73,17 @@ fn every_way_of_pooling_is_its_formula() {
             }
         }
     }
+    // As version 6 of the library writes it.
+    for (name, key) in [("mean", "pooling_mode_mean_tokens"), ("lasttoken", "pooling_mode_lasttoken")] {
+        let new = folder(&json!({"embedding_dimension": 12, "pooling_mode": name, "include_prompt": true}), &[]);
+        let old = folder(&json!({"word_embedding_dimension": 12, key: true}), &[]);
+        let [new, old] = [new, old].map(|folder| SentenceEncoder::open(folder.path()).unwrap().encode(&TEXTS).unwrap());
+        assert_eq!(new, old, "{name}");
+    }
+    let both = folder(&json!({"pooling_mode": ["lasttoken", "cls"]}), &[]);
+    let both = SentenceEncoder::open(both.path()).unwrap().encode(&TEXTS).unwrap();
+    let x = hidden(folder(&json!({"pooling_mode": "cls"}), &[]).path(), TEXTS[0]);
+    assert!((both[[0, 12]] - x[0][0]).abs() < 1e-5 && (both[[0, 0]] - x[x.len() - 1][0]).abs() < 1e-5, "as listed");
     // Several stand side by side.
     let folder = folder(&json!({"pooling_mode_cls_token": true, "pooling_mode_lasttoken": true}), &[]);
     let encoder = SentenceEncoder::open(folder.path()).unwrap();

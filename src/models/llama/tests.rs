@@ -135,6 +135,20 @@ fn what_cannot_be_is_an_error() {
     assert!(open("layer_types", json!(["full_attention", "chunked"])).contains("found chunked"));
     assert!(open("quantization_config", json!({"bits": 4})).contains("quantization_config"));
     assert!(open("final_logit_softcapping", json!(30.0)).contains("final_logit_softcapping"));
+    assert!(open("residual_multiplier", json!(0.5)).contains("expected 1: nothing else is supported, found 0.5"));
+    assert!(
+        open("an_option_of_tomorrow", json!("on")).contains("`an_option_of_tomorrow`: expected none: it is not known")
+    );
+    let mut harmless = config("qwen3").to_json();
+    for (key, value) in [
+        ("residual_multiplier", json!(1.0)),
+        ("use_cache", json!(true)),
+        ("an_option_of_tomorrow", json!(false)),
+        ("torch_dtype", json!("bfloat16")),
+    ] {
+        harmless[key] = value;
+    }
+    assert!(LlamaConfig::from_json(&harmless).is_ok());
     assert!(open("rope_scaling", json!({"rope_type": "longrope"})).contains("rope_scaling.rope_type"));
     assert!(open("rope_scaling", json!({"rope_type": "linear"})).contains("rope_scaling.factor"));
     assert!(open("rope_parameters", json!({"rope_type": "linear", "factor": 2, "beta": 1})).contains("beta"));

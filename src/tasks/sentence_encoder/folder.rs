@@ -49,7 +49,11 @@ impl SentenceEncoder {
                     width = dense.weight.shape()[0];
                     steps.push(Step::Dense(Box::new(dense), activation));
                 }
-                _ => steps.push(Step::Normalize),
+                _ => {
+                    let config = read_json(&path.join("config.json"))?.unwrap_or_default();
+                    refuse(&config, "module_input_name", &"sentence_embedding".into())?;
+                    steps.push(Step::Normalize);
+                }
             }
         }
         let (Some(encoder), false) = (encoder, pooling.is_empty()) else {
@@ -57,9 +61,12 @@ impl SentenceEncoder {
         };
         let settings = read_json(&body.join(SETTINGS))?.unwrap_or_default();
         let own = encoder.config.max_seq_len();
-        let max_seq_len = settings.get("max_seq_length").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        refuse(&settings, "transformer_task", &"feature-extraction".into())?;
+        refuse(&settings, "module_output_name", &"token_embeddings".into())?;
         let (prompts, default_prompt) = read_prompts(folder)?;
         let tokenizer = Tokenizer::open(&body)?;
+        let max_seq_len = settings.get("max_seq_length").and_then(Value::as_u64);
+        let max_seq_len = max_seq_len.and_then(|len| usize::try_from(len).ok()).or(tokenizer.model_max_length());
         if tokenizer.vocab_size() > encoder.embeddings.word_embeddings.weight.shape()[0] {
             let rows = encoder.embeddings.word_embeddings.weight.shape()[0];
             return Err(Error::argument("tokenizer", format!("at most {rows} tokens"), tokenizer.vocab_size()));
@@ -72,7 +79,7 @@ impl SentenceEncoder {
             prompts,
             default_prompt,
             lower_case: settings.get("do_lower_case") == Some(&Value::Bool(true)),
-            max_seq_len: usize::try_from(max_seq_len).unwrap_or(usize::MAX).min(own),
+            max_seq_len: max_seq_len.unwrap_or(own).min(own),
             dimensions: width,
             normalize: false,
             precision: Precision::F32,
@@ -102,8 +109,14 @@ impl SentenceEncoder {
 
         let mut modules = vec![("Transformer", String::new())];
         let mut pooling = json!({ "word_embedding_dimension": self.encoder.config.hidden_size() });
-        for (key, way) in Pooling::KEYS {
-            pooling[key] = self.pooling.contains(&way).into();
+        // The keys of old have an order of their own; what stands otherwise needs the names.
+        if self.pooling.is_sorted_by_key(|way| Pooling::NAMES.iter().position(|(.., known)| known == way)) {
+            for (key, _, way) in Pooling::NAMES {
+                pooling[key] = self.pooling.contains(&way).into();
+            }
+        } else {
+            let name = |way| Pooling::NAMES.iter().find(|(.., known)| known == way).map(|&(_, name, _)| name);
+            pooling["pooling_mode"] = self.pooling.iter().map(name).collect();
         }
         let mut module = |kind: &'static str| {
             let name = format!("{}_{kind}", modules.len());
@@ -177,21 +190,40 @@ fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 fn read_pooling(folder: &Path, width: usize) -> Result<Vec<Pooling>> {
     let Some(config) = read_json(&folder.join("config.json"))? else { return Ok(vec![Pooling::Mean]) };
-    if let Some(found) = config.get("word_embedding_dimension").filter(|found| found.as_u64() != Some(width as u64)) {
-        return Err(config_error("word_embedding_dimension", &width.to_string(), found));
+    for key in ["word_embedding_dimension", "embedding_dimension"] {
+        if let Some(found) = config.get(key).filter(|found| found.as_u64() != Some(width as u64)) {
+            return Err(config_error(key, &width.to_string(), found));
+        }
+    }
+    refuse(&config, "include_prompt", &true.into())?;
+    let known = "a way of pooling that is known";
+    if let Some(mode) = config.get("pooling_mode") {
+        let modes = mode.as_array().map_or(std::slice::from_ref(mode), Vec::as_slice);
+        let named = |mode: &Value| Pooling::NAMES.iter().find(|(_, name, _)| mode == name).map(|&(.., way)| way);
+        let chosen: Option<Vec<Pooling>> = modes.iter().map(named).collect();
+        let chosen = chosen.filter(|chosen| !chosen.is_empty());
+        return chosen.ok_or_else(|| config_error("pooling_mode", known, mode));
     }
     for (key, value) in config.as_object().into_iter().flatten() {
-        let known = Pooling::KEYS.iter().any(|(known, _)| known == key);
-        if key.starts_with("pooling_mode") && !known && *value != Value::Bool(false) {
-            return Err(config_error(key, "a way of pooling that is known", value));
+        let is_known = Pooling::NAMES.iter().any(|(known, ..)| known == key);
+        if key.starts_with("pooling_mode") && !is_known && *value != Value::Bool(false) {
+            return Err(config_error(key, known, value));
         }
     }
     let on = |key: &str| config.get(key) == Some(&Value::Bool(true));
-    let chosen: Vec<Pooling> = Pooling::KEYS.iter().filter(|(key, _)| on(key)).map(|&(_, pooling)| pooling).collect();
+    let chosen: Vec<Pooling> = Pooling::NAMES.iter().filter(|(key, ..)| on(key)).map(|&(.., way)| way).collect();
     if chosen.is_empty() {
         return Err(config_error("pooling_mode", "at least one way of pooling", "none"));
     }
     Ok(chosen)
+}
+
+/// An option that may only have the value that changes nothing.
+fn refuse(config: &Value, key: &str, neutral: &Value) -> Result<()> {
+    match config.get(key) {
+        Some(found) if found != neutral && !found.is_null() => Err(config_error(key, &neutral.to_string(), found)),
+        _ => Ok(()),
+    }
 }
 
 /// The classes of PyTorch behind a dense layer.
@@ -219,6 +251,8 @@ fn save_dense(folder: &Path, dense: &Linear, activation: Option<Activation>) -> 
 fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>)> {
     let path = folder.join("config.json");
     let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a dense layer"))?;
+    refuse(&config, "use_residual", &false.into())?;
+    refuse(&config, "module_input_name", &"sentence_embedding".into())?;
     let size = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or(0);
     let (n_in, n_out) = (size("in_features"), size("out_features"));
     if n_in != width as u64 {

@@ -35,14 +35,14 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// In the order in which their results stand side by side, with their keys.
-    const KEYS: [(&str, Pooling); 6] = [
-        ("pooling_mode_cls_token", Pooling::Cls),
-        ("pooling_mode_max_tokens", Pooling::Max),
-        ("pooling_mode_mean_tokens", Pooling::Mean),
-        ("pooling_mode_mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
-        ("pooling_mode_weightedmean_tokens", Pooling::WeightedMean),
-        ("pooling_mode_lasttoken", Pooling::Last),
+    /// In the order in which their results stand side by side: the keys up to version 5 of `sentence-transformers`, and the names since.
+    const NAMES: [(&str, &str, Pooling); 6] = [
+        ("pooling_mode_cls_token", "cls", Pooling::Cls),
+        ("pooling_mode_max_tokens", "max", Pooling::Max),
+        ("pooling_mode_mean_tokens", "mean", Pooling::Mean),
+        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
+        ("pooling_mode_weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
+        ("pooling_mode_lasttoken", "lasttoken", Pooling::Last),
     ];
 
     /// `tokens: [tokens, width]`, at least one → `[width]`.

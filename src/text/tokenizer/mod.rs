@@ -268,6 +268,12 @@ impl Tokenizer {
         })
     }
 
+    /// The number of tokens that `tokenizer_config.json` says a model reads; `None` where it says none, or the huge number that stands
+    /// for none. Nothing is cut by it unless a caller does.
+    pub fn model_max_length(&self) -> Option<usize> {
+        self.config.get("model_max_length")?.as_u64().and_then(|length| usize::try_from(length).ok())
+    }
+
     /// `tokenizer_config.json`, or what a GGUF file says of it.
     #[cfg(feature = "chat")]
     pub(super) fn config(&self) -> &Value {
