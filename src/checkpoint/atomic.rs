@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 /// How the names of unfinished files and folders begin.
 pub const TEMPORARY: &str = ".tmp-";
 
-/// Writes the file `path`, or replaces it.
+/// Writes the file `path`, or replaces it; through a link, the file that it leads to. A device or a pipe (`/dev/stdout`) is written to
+/// as it is.
 ///
 /// ```
 /// use loquat::checkpoint::atomic;
@@ -42,9 +43,12 @@ pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> 
         write(&mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)
     };
-    let written = if path.parent().is_some_and(is_temporary) {
+    let is_device = fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir());
+    let written = if is_device || path.parent().is_some_and(is_temporary) {
         create(path).map(drop)
     } else {
+        let target = fs::canonicalize(path).ok().filter(|_| path.is_symlink());
+        let path = target.as_deref().unwrap_or(path);
         let temporary = Temporary::beside(path);
         create(&temporary.path).and_then(|file| file.sync_all()).and_then(|()| temporary.rename(path))
     };
@@ -184,6 +188,23 @@ mod tests {
         write_file(&path, |file| file.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_devices_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a"), folder.path().join("link"));
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        write_file(&link, |file| file.write_all(b"new")).unwrap();
+        assert!(link.is_symlink() && fs::read(&path).unwrap() == b"new");
+        assert_eq!(names(folder.path()), ["a", "link"]);
+        let full = Path::new("/dev/full");
+        if fs::metadata(full).is_ok_and(|meta| !meta.is_file()) {
+            assert!(write_file(full, |file| file.write_all(b"x")).is_err());
+            assert!(!fs::metadata(full).unwrap().is_file());
+        }
     }
 
     #[test]
