@@ -1,132 +1,141 @@
-//! A run of word2vec in a file, to go on from: safetensors, with the settings and the position as JSON in its metadata.
+//! Runs in files, to go on from: safetensors, with settings and position as JSON in the metadata.
 //!
-//! Tensors: `input`, `output` (`f32`), `counts` (`u64`), `letters` and `ends` (the words, one after the other, and where
-//! each ends). The file is written under another name, synced and renamed.
+//! What each trainer writes is in its own folder; here is what they share.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::training::run::{Position, Tables};
-use super::training::vocabulary::Vocabulary;
-use super::word2vec::{Word2Vec, Word2VecModel};
-use super::words::Words;
+use crate::checkpoint::atomic::write_file;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
-pub(super) fn save(
-    path: &Path,
-    config: &Word2Vec,
-    vocabulary: &Vocabulary,
-    tables: &Tables,
-    position: &Position,
-) -> Result<()> {
-    let letters: String = vocabulary.words.iter().collect();
-    let ends: Vec<u64> = vocabulary
-        .words
-        .iter()
-        .scan(0, |end, word| {
-            *end += word.len() as u64;
-            Some(*end)
-        })
-        .collect();
-    let view = |dtype, shape: Vec<usize>, bytes| TensorView::new(dtype, shape, bytes);
-    let floats = |x: &'_ [f32]| (vec![x.len() / config.dim, config.dim], bytemuck::cast_slice::<f32, u8>(x).len());
-    let (input_shape, output_shape) = (floats(&tables.input).0, floats(&tables.output).0);
-    let tensors = || -> std::result::Result<Vec<(&str, TensorView<'_>)>, safetensors::SafeTensorError> {
-        Ok(vec![
-            ("input", view(Dtype::F32, input_shape, bytemuck::cast_slice(&tables.input))?),
-            ("output", view(Dtype::F32, output_shape, bytemuck::cast_slice(&tables.output))?),
-            ("counts", view(Dtype::U64, vec![ends.len()], bytemuck::cast_slice(&vocabulary.counts))?),
-            ("ends", view(Dtype::U64, vec![ends.len()], bytemuck::cast_slice(&ends))?),
-            ("letters", view(Dtype::U8, vec![letters.len()], letters.as_bytes())?),
-        ])
-    };
-    let wrong = |e: &dyn std::fmt::Display| Error::format(path, e.to_string());
-    let json = |value: serde_json::Result<String>| value.map_err(|e| wrong(&e));
-    let metadata = HashMap::from([
-        ("config".to_string(), json(serde_json::to_string(config))?),
-        ("position".to_string(), json(serde_json::to_string(position))?),
-        ("text".to_string(), format!("{} {}", vocabulary.text_words, vocabulary.text_bytes)),
-        ("format".to_string(), "loquat word2vec 1".to_string()),
-    ]);
-    let temporary = path.with_extension(format!("{}.partial", std::process::id()));
-    let written = tensors().map_err(|e| wrong(&e)).and_then(|tensors| {
-        safetensors::serialize_to_file(tensors, Some(metadata), &temporary).map_err(|e| wrong(&e))?;
-        let sync = || std::fs::File::open(&temporary)?.sync_all();
-        sync().and_then(|()| std::fs::rename(&temporary, path)).map_err(|e| Error::io(path, e))
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+/// Numbers under a name: `[rows, columns]`, or a list where `columns` is 0.
+pub(super) struct Array<'a> {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
 }
 
-impl Word2VecModel {
-    /// Writes all that a run has learnt: [`Word2VecModel::load`] gives it back, to train on.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Format`] when the file cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        save(path.as_ref(), &self.config, &self.vocabulary, &self.tables, &self.position)
+impl<'a> Array<'a> {
+    /// Rows of `dim` numbers.
+    pub(super) fn rows(name: impl Into<String>, values: &'a [f32], dim: usize) -> Self {
+        let shape = vec![values.len() / dim, dim];
+        Array { name: name.into(), dtype: Dtype::F32, shape, bytes: bytemuck::cast_slice(values) }
     }
 
-    /// Reads what [`Word2VecModel::save`] or a checkpoint wrote.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] when the file is something else.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let wrong = |reason: String| Error::format(path, reason);
+    /// A list of counts.
+    pub(super) fn counts(name: &str, values: &'a [u64]) -> Self {
+        Array { name: name.into(), dtype: Dtype::U64, shape: vec![values.len()], bytes: bytemuck::cast_slice(values) }
+    }
+
+    /// Letters.
+    pub(super) fn text(name: &str, text: &'a str) -> Self {
+        Array { name: name.into(), dtype: Dtype::U8, shape: vec![text.len()], bytes: text.as_bytes() }
+    }
+}
+
+/// What a run's file says beside its numbers.
+#[derive(Default)]
+pub(super) struct Notes(BTreeMap<&'static str, Value>);
+
+impl Notes {
+    /// Adds something that has a form in JSON.
+    pub(super) fn with(mut self, key: &'static str, value: &impl Serialize) -> Result<Self> {
+        let json = serde_json::to_value(value).map_err(|e| Error::argument("checkpoint", "what JSON can hold", e))?;
+        self.0.insert(key, json);
+        Ok(self)
+    }
+}
+
+/// The entry of the metadata that holds the notes.
+const NOTES: &str = "loquat";
+
+/// Writes a run. The file is either the old one or the whole new one.
+pub(super) fn write(path: &Path, arrays: &[Array<'_>], notes: &Notes) -> Result<()> {
+    let mut end = 0;
+    let place = |a: &Array<'_>| {
+        let start = end;
+        end += a.bytes.len();
+        (a.name.clone(), TensorInfo { dtype: a.dtype, shape: a.shape.clone(), data_offsets: (start, end) })
+    };
+    let places = arrays.iter().map(place).collect();
+    let notes = serde_json::to_string(&notes.0).expect("values are JSON");
+    let header = Metadata::new(Some(HashMap::from([(NOTES.to_string(), notes)])), places);
+    let header = header.expect("places are laid out one behind the other");
+    let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_file(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        arrays.iter().try_for_each(|a| file.write_all(a.bytes))
+    })
+}
+
+/// A run's file, open.
+pub(super) struct Saved {
+    path: PathBuf,
+    file: MappedFile,
+    notes: BTreeMap<String, Value>,
+}
+
+impl Saved {
+    /// Opens what the trainer of `format` wrote.
+    pub(super) fn open(path: &Path, format: &str) -> Result<Self> {
         let file = MappedFile::open(path, Load::Mmap)?;
-        let (_, header) = SafeTensors::read_metadata(&file).map_err(|e| wrong(e.to_string()))?;
-        let tensors = SafeTensors::deserialize(&file).map_err(|e| wrong(e.to_string()))?;
-        let entry = |key: &str| {
-            let value = header.metadata().as_ref().and_then(|m| m.get(key));
-            value.ok_or_else(|| wrong(format!("expected a word2vec checkpoint, found no `{key}`")))
-        };
-        let config: Word2Vec = serde_json::from_str(entry("config")?).map_err(|e| wrong(format!("config: {e}")))?;
-        let position: Position =
-            serde_json::from_str(entry("position")?).map_err(|e| wrong(format!("position: {e}")))?;
-        let (text_words, text_bytes) = entry("text")?
-            .split_once(' ')
-            .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
-            .ok_or_else(|| wrong("text: expected two numbers".into()))?;
-        let bytes = |name: &str, dtype: Dtype| {
-            let tensor = tensors.tensor(name).map_err(|e| wrong(format!("{name}: {e}")))?;
-            if tensor.dtype() != dtype {
-                return Err(wrong(format!("{name}: expected {dtype:?}, found {:?}", tensor.dtype())));
-            }
-            Ok(tensor.data())
-        };
-        let u64s = |name: &str| -> Result<Vec<u64>> {
-            let (numbers, _) = bytes(name, Dtype::U64)?.as_chunks::<8>();
-            Ok(numbers.iter().map(|b| u64::from_le_bytes(*b)).collect())
-        };
-        let f32s = |name: &str, rows: usize| -> Result<Vec<f32>> {
-            let (numbers, _) = bytes(name, Dtype::F32)?.as_chunks::<4>();
-            if rows.checked_mul(config.dim) != Some(numbers.len()) {
-                return Err(wrong(format!("{name}: expected {rows} rows of {}, found {}", config.dim, numbers.len())));
-            }
-            Ok(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        };
-        let letters = std::str::from_utf8(bytes("letters", Dtype::U8)?).map_err(|e| wrong(format!("letters: {e}")))?;
-        let (counts, ends) = (u64s("counts")?, u64s("ends")?);
-        let (mut words, mut start) = (Words::default(), 0);
-        for &end in &ends {
-            let word = usize::try_from(end).ok().and_then(|end| letters.get(start..end));
-            words.push(word.ok_or_else(|| wrong(format!("ends: expected the end of a word, found {end}")))?);
-            start = end as usize;
+        let (_, header) = SafeTensors::read_metadata(&file).map_err(|e| Error::format(path, e.to_string()))?;
+        let notes = header.metadata().as_ref().and_then(|entries| entries.get(NOTES));
+        let notes = notes.and_then(|notes| serde_json::from_str(notes).ok()).unwrap_or_default();
+        let saved = Saved { path: path.into(), file, notes };
+        match saved.notes.get("format").and_then(Value::as_str) {
+            Some(found) if found == format => Ok(saved),
+            found => Err(saved.wrong(format!("expected a run of `{format}`, found `{}`", found.unwrap_or("none")))),
         }
-        if counts.len() != words.len() || words.duplicate().is_some() || words.len() == 0 || config.dim == 0 {
-            return Err(wrong("expected a count for each word, and each word once".into()));
+    }
+
+    /// An error about this file.
+    pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
+        Error::format(&self.path, reason)
+    }
+
+    /// What [`Notes::with`] noted.
+    pub(super) fn note<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let json = self.notes.get(key).cloned().unwrap_or_default();
+        serde_json::from_value(json).map_err(|e| self.wrong(format!("{key}: {e}")))
+    }
+
+    fn bytes(&self, name: &str, dtype: Dtype) -> Result<&[u8]> {
+        let tensors = SafeTensors::deserialize(&self.file).map_err(|e| self.wrong(e.to_string()))?;
+        let tensor = tensors.tensor(name).map_err(|e| self.wrong(format!("{name}: {e}")))?;
+        if tensor.dtype() != dtype {
+            return Err(self.wrong(format!("{name}: expected {dtype:?}, found {:?}", tensor.dtype())));
         }
-        let buckets = config.ngrams.map_or(0, |ngrams| ngrams.buckets);
-        let rows = words.len().checked_add(buckets).ok_or_else(|| wrong("expected fewer buckets".into()))?;
-        let tables = Tables { input: f32s("input", rows)?, output: f32s("output", words.len())? };
-        let vocabulary = Vocabulary { words, counts, text_words, text_bytes };
-        Ok(Word2VecModel { config, vocabulary, tables, position })
+        Ok(tensor.data())
+    }
+
+    /// `rows` rows of `dim` numbers.
+    pub(super) fn rows(&self, name: &str, rows: usize, dim: usize) -> Result<Vec<f32>> {
+        let (numbers, _) = self.bytes(name, Dtype::F32)?.as_chunks::<4>();
+        if rows.checked_mul(dim) != Some(numbers.len()) {
+            return Err(self.wrong(format!("{name}: expected {rows} rows of {dim}, found {} numbers", numbers.len())));
+        }
+        Ok(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+
+    /// A list of counts.
+    pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>> {
+        let (numbers, _) = self.bytes(name, Dtype::U64)?.as_chunks::<8>();
+        Ok(numbers.iter().map(|b| u64::from_le_bytes(*b)).collect())
+    }
+
+    /// Letters.
+    pub(super) fn text(&self, name: &str) -> Result<&str> {
+        std::str::from_utf8(self.bytes(name, Dtype::U8)?).map_err(|e| self.wrong(format!("{name}: {e}")))
     }
 }

@@ -19,12 +19,12 @@ pub mod text;
 
 pub use numpy::save_npy;
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::WordVectors;
 use super::words::Words;
+use crate::checkpoint::atomic::write_file;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -187,22 +187,15 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Writes a file under a temporary name and renames it when it is whole; removes it when that fails.
-pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
-    let mut name = path.file_name().map(|n| n.to_os_string()).unwrap_or_default();
-    name.push(format!(".{}.partial", std::process::id()));
-    let temporary: PathBuf = path.with_file_name(name);
-    let attempt = || {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+/// Writes a file that appears whole or not at all, in large steps.
+pub(crate) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut dyn Write>) -> std::io::Result<()>,
+) -> Result<()> {
+    write_file(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
         write(&mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
-        drop(out);
-        std::fs::rename(&temporary, path)
-    };
-    attempt().map_err(|e| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path, e)
+        out.flush()
     })
 }
 

@@ -4,7 +4,6 @@
 //! takes milliseconds and the system shares its pages between processes. See [`MappedFile`] for what
 //! mapping asks of the file.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,9 +29,15 @@ impl WordVectors {
         if let Some(word) = self.words().find(|w| w.contains('\n')) {
             return Err(Error::argument("word", "letters without a line feed", format_args!("{word:?}")));
         }
-        write_whole(&words_path(path), |out| self.words().try_for_each(|word| writeln!(out, "{word}")))?;
         write_npy(path, self.len(), self.dim(), |out| {
-            (0..self.len()).try_for_each(|i| self.row(i).iter().try_for_each(|x| out.write_all(&x.to_le_bytes())))
+            (0..self.len()).try_for_each(|i| self.row(i).iter().try_for_each(|x| out.write_all(&x.to_le_bytes())))?;
+            out.flush()?;
+            // The words appear when the numbers are all there, and the numbers right after them.
+            let words = |out: &mut BufWriter<&mut dyn Write>| self.words().try_for_each(|word| writeln!(out, "{word}"));
+            match write_whole(&words_path(path), words) {
+                Err(Error::Io { source, .. }) => Err(source),
+                other => other.map_err(std::io::Error::other),
+            }
         })
     }
 
@@ -80,7 +85,7 @@ fn write_npy(
     path: &Path,
     rows: usize,
     columns: usize,
-    numbers: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+    numbers: impl FnOnce(&mut BufWriter<&mut dyn Write>) -> std::io::Result<()>,
 ) -> Result<()> {
     write_whole(path, |out| {
         let shape = format!("({rows}, {columns})");
