@@ -8,8 +8,9 @@
 //! | `vector_index` | [`VectorIndex`]: exact search over vectors of anything; all cosines at once |
 //! | `evaluation` | similarity sets and analogy files |
 //! | `subwords` | character n-grams hashed into buckets |
-//! | [`word2vec`], `checkpoint` | [`Word2Vec`]: skip-gram, CBOW, subwords; runs in a file, to go on from |
+//! | [`word2vec`] | [`Word2Vec`]: skip-gram, CBOW, subwords |
 //! | [`glove`] | [`Glove`]: counting in bounded memory, AdaGrad |
+//! | `checkpoint` | runs in a file, to go on from |
 //! | `phrases` | words that stand together become one |
 //! | `training` | what trainers share: reading, counting, drawing, shared tables |
 //! | [`mod@format`] | files of word2vec, GloVe, fastText, NumPy |

@@ -100,7 +100,8 @@ impl PhraseSettings {
         self
     }
 
-    /// The most pairs that are counted at a time (about 20 bytes each). When there are more, the rarest are forgotten.
+    /// The most pairs that are counted at a time (about 20 bytes each), and the most words. When there are more, the rarest
+    /// are forgotten.
     pub fn max_pairs(mut self, n: usize) -> Self {
         self.max_pairs = n;
         self
@@ -114,7 +115,8 @@ impl PhraseSettings {
         if self.max_pairs == 0 {
             return Err(Error::argument("max_pairs", "a number above 0", 0));
         }
-        let vocabulary = Vocabulary::of(text, Keep { min_count: self.min_count, limit: None })?;
+        let vocabulary =
+            Vocabulary::of(text, Keep { min_count: self.min_count, limit: None, counted: self.max_pairs })?;
         let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
         let (mut before, mut forgotten) = (None, 1);
         let pass = text.pass(1 << 20);
@@ -194,7 +196,9 @@ mod tests {
         let two = Phrases::new().threshold(3.0).learn(&text().with_phrases(&rounds)).unwrap();
         assert!(two.score("new_york", "times").is_some());
         let rounds = [one, two];
-        let all = Vocabulary::of(&text().with_phrases(&rounds), Keep { min_count: 1, limit: None }).unwrap();
+        let all =
+            Vocabulary::of(&text().with_phrases(&rounds), Keep { min_count: 1, limit: None, counted: Keep::COUNTED })
+                .unwrap();
         assert_eq!(all.words.get(0), "new_york_times");
         assert_eq!(all.words.index_of("york"), None);
     }

@@ -18,6 +18,8 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 
+mod checkpoint;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,6 +67,7 @@ pub struct Word2Vec {
     pub(crate) window: usize,
     pub(crate) min_count: u64,
     pub(crate) max_words: Option<usize>,
+    pub(crate) max_counted: usize,
     pub(crate) subsample: f64,
     pub(crate) epochs: usize,
     pub(crate) lr: f32,
@@ -90,6 +93,7 @@ impl Word2Vec {
             window: 5,
             min_count: 5,
             max_words: None,
+            max_counted: Keep::COUNTED,
             subsample: 1e-3,
             epochs: 5,
             lr: 0.025,
@@ -141,6 +145,13 @@ impl Word2Vec {
     /// Keeps only the `n` most frequent words.
     pub fn max_words(mut self, n: usize) -> Self {
         self.max_words = Some(n);
+        self
+    }
+
+    /// The most different words that are held while counting, about 50 bytes each: 20 million if not said. When there are
+    /// more, the rarest so far are forgotten, as the original tool does, so memory does not grow with the text.
+    pub fn max_counted_words(mut self, n: usize) -> Self {
+        self.max_counted = n;
         self
     }
 
@@ -230,7 +241,8 @@ impl Word2Vec {
     pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
         self.check()?;
         self.in_pool(|| {
-            let vocabulary = Vocabulary::of(text, Keep { min_count: self.min_count, limit: self.max_words })?;
+            let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
+            let vocabulary = Vocabulary::of(text, keep)?.of_several(text)?;
             let mut model = Word2VecModel::init(self.clone(), vocabulary)?;
             model.run(text, observer)?;
             Ok(model)
@@ -256,6 +268,7 @@ impl Word2Vec {
             ("epochs", self.epochs),
             ("threads", self.threads.unwrap_or(1)),
             ("max_words", self.max_words.unwrap_or(1)),
+            ("max_counted_words", self.max_counted),
         ];
         for (name, value) in above_zero {
             if value == 0 {
@@ -357,7 +370,7 @@ impl Word2VecModel {
             save_every: config.checkpoint.as_ref().map(|(_, every)| *every),
         };
         let mut save = |tables: &Tables, position: &Position| match &config.checkpoint {
-            Some((path, _)) => super::checkpoint::save(path, &config, &self.vocabulary, tables, position),
+            Some((path, _)) => checkpoint::save(path, &config, &self.vocabulary, tables, position),
             None => Ok(()),
         };
         run.train(&mut self.tables, &mut self.position, observer, &mut save)
@@ -402,7 +415,7 @@ impl Word2VecModel {
         config.epochs = epochs;
         config.check()?;
         config.clone().in_pool(|| {
-            let new = Vocabulary::of(text, Keep { min_count: 1, limit: None })?;
+            let new = Vocabulary::of(text, Keep { min_count: 1, limit: None, counted: self.config.max_counted })?;
             let before = self.vocabulary.len();
             for (i, word) in new.words.iter().enumerate() {
                 match self.vocabulary.words.index_of(word) {

@@ -29,6 +29,12 @@ impl Words {
         self.ends.len()
     }
 
+    /// The bytes of memory that they take.
+    pub(crate) fn memory(&self) -> usize {
+        let slots = self.table.get().map_or(0, |table| table.slots.capacity());
+        self.letters.capacity() + self.ends.capacity() * size_of::<usize>() + slots * size_of::<u32>()
+    }
+
     /// Word number `i`.
     pub(crate) fn get(&self, i: usize) -> &str {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };

@@ -5,9 +5,13 @@
 //! at the end all runs are merged. Sums are whole numbers of 2^-32, so neither the order of the text nor the threads
 //! that read it change a bit of the result.
 //!
+//! Of the memory, a quarter is for the arrays and a half for the tables, shared by the threads; while a table grows, the old
+//! one and the new one fit into what is left. When all is counted, a merge reads through small buffers, and the finished
+//! records get what arrays and tables do not hold.
+//!
 //! With a symmetric window X_ij = X_ji, so each unordered pair is kept once and trained in both directions.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::records::{Entry, Merge, Record, Records, Run, TempFolder};
 use crate::Result;
@@ -19,9 +23,12 @@ use crate::embeddings::training::vocabulary::Vocabulary;
 pub(super) struct Counting {
     pub(super) window: usize,
     pub(super) symmetric: bool,
-    /// Bytes.
+    /// Bytes, the vocabulary's included.
     pub(super) memory: usize,
 }
+
+/// The least that is counted in, however large the vocabulary is: bytes.
+const LEAST: usize = 8 << 20;
 
 /// One thread's counts.
 struct Counter {
@@ -45,7 +52,6 @@ struct Table {
 
 impl Counter {
     fn new(counting: Counting, words: usize, memory: usize) -> Self {
-        // A quarter for the array, half for the table; the rest is for writing and merging runs.
         let cells = memory / 4 / 8;
         let frequent = if counting.symmetric { (2.0 * cells as f64).sqrt() } else { (cells as f64).sqrt() };
         // Beyond 4000 words the array would not stay in the caches.
@@ -92,21 +98,24 @@ impl Counter {
         if self.counting.symmetric { a * (a + 1) / 2 + b } else { a * self.frequent + b }
     }
 
-    /// What is left, as two sorted runs.
-    fn finish(mut self) -> [Vec<Entry>; 2] {
-        let mut frequent = Vec::new();
-        for a in 0..self.frequent {
-            for b in 0..if self.counting.symmetric { a + 1 } else { self.frequent } {
-                let sum = self.array[self.cell(a, b)];
-                if sum > 0 {
-                    frequent.push(Entry::new((a as u64) << 32 | b as u64, sum));
-                }
-            }
-        }
-        self.array = Vec::new();
+    /// The bytes that are held.
+    fn memory(&self) -> usize {
+        self.array.capacity() * size_of::<u64>() + self.table.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// What is left, as two sorted runs: the array as it is, and the table.
+    fn finish(mut self) -> [Run; 2] {
         let n = self.table.sorted().len();
-        self.table.entries.truncate(n);
-        [frequent, self.table.entries]
+        let mut table = std::mem::take(&mut self.table.entries);
+        table.truncate(n);
+        let this = Arc::new(self);
+        let rows = 0..this.frequent;
+        let frequent = rows.flat_map(move |a| {
+            let (row, this) = (0..if this.counting.symmetric { a + 1 } else { this.frequent }, this.clone());
+            let entry = move |b: usize| Entry::new((a as u64) << 32 | b as u64, this.array[this.cell(a, b)]);
+            row.map(entry).filter(|entry| entry.sum > 0)
+        });
+        [Run::Memory(Box::new(frequent)), Run::Memory(Box::new(table.into_iter()))]
     }
 }
 
@@ -168,9 +177,11 @@ pub(super) fn count(
     let pass = text.pass(256 << 10);
     let runs: Mutex<Vec<Run>> = Mutex::new(Vec::new());
     let keep = |run: Run| runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(run);
-    let memory = counting.memory / rayon::current_num_threads();
-    let ended = on_all_threads(|_| {
-        let mut counter = Counter::new(counting, vocabulary.len(), memory);
+    let memory = counting.memory.saturating_sub(vocabulary.memory()).max(LEAST);
+    let share = memory / rayon::current_num_threads();
+    // What a thread held at its end, or `None` if the work was ended.
+    let thread = || -> Result<Option<usize>> {
+        let mut counter = Counter::new(counting, vocabulary.len(), share);
         let mut sentence = Vec::new();
         let mut spill = |entries: &[Entry]| {
             keep(folder.write_run(entries)?);
@@ -189,18 +200,19 @@ pub(super) fn count(
             });
             result?;
             if !told(chunk.start + chunk.len) {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        counter.finish().into_iter().filter(|run| !run.is_empty()).for_each(|run| keep(Run::Memory(run)));
-        Ok(true)
-    })?;
-    if !ended.into_iter().all(|ended| ended) {
-        return Ok(None);
-    }
+        let held = counter.memory();
+        counter.finish().into_iter().for_each(&keep);
+        Ok(Some(held))
+    };
+    let held = on_all_threads(|_| thread().inspect_err(|_| pass.end()))?;
+    let Some(held) = held.into_iter().sum::<Option<usize>>() else { return Ok(None) };
     let runs = runs.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut records = Records::writer(folder, counting.memory / 2);
-    for entry in Merge::new(runs)? {
+    let buffers = memory / 16;
+    let mut records = Records::writer(folder, memory.saturating_sub(held + buffers));
+    for entry in Merge::new(runs, folder, buffers)? {
         let entry = entry?;
         records.push(Record::new(entry, counting.symmetric))?;
     }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::records::{Record, Shuffled};
-use super::{Cooccurrences, Glove, GloveModel};
-use crate::embeddings::training::run::{Observer, Progress};
+use super::{Cooccurrences, Glove, GloveModel, checkpoint};
+use crate::embeddings::training::run::{Observer, Position, Progress};
 use crate::embeddings::training::sampling::FastRng;
 use crate::kernels::adagrad::{adagrad_pair, row_len};
 use crate::kernels::prefetch::prefetch;
@@ -110,92 +110,130 @@ fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair])
     Tally { pairs: pairs.len() as u64, loss }
 }
 
-pub(super) fn fit(glove: &Glove, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
-    let (words, dim) = (counts.len(), glove.dim);
+/// The rows of words and of contexts, by group, and where the run stands; `Position::chunks` counts parts of the epoch.
+pub(super) struct State {
+    pub(super) words: Vec<Vec<f32>>,
+    pub(super) contexts: Vec<Vec<f32>>,
+    pub(super) position: Position,
+}
+
+impl State {
+    /// How many rows each group of `words` words has.
+    pub(super) fn rows(words: usize) -> usize {
+        words.div_ceil(GROUPS)
+    }
+
+    /// Numbers within ±1/2 by `dim + 1`, squares 1, as the original starts.
+    pub(super) fn start(glove: &Glove, words: usize) -> Result<Self> {
+        let (n, row) = (glove.dim + 1, row_len(glove.dim));
+        let too_large = || Error::argument("dim", format!("vectors of {words} words that fit into memory"), glove.dim);
+        let size = Self::rows(words).checked_mul(row).ok_or_else(too_large)?;
+        let mut rng = FastRng::new(glove.seed, u64::MAX, 0);
+        let mut group = |_| {
+            let mut rows = Vec::new();
+            rows.try_reserve_exact(size).map_err(|_| too_large())?;
+            rows.resize(size, 1.0f32);
+            for row in rows.chunks_exact_mut(row) {
+                for x in &mut row[..n] {
+                    *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) / n as f32;
+                }
+            }
+            Ok(rows)
+        };
+        let mut groups = || (0..GROUPS).map(&mut group).collect::<Result<_>>();
+        Ok(State { words: groups()?, contexts: groups()?, position: Position::default() })
+    }
+
+    /// The vector of a word: the sum of its two.
+    fn vector(&self, dim: usize, word: usize) -> impl Iterator<Item = f32> {
+        let (group, at) = place(word as u32);
+        let start = at * row_len(dim);
+        self.words[group][start..start + dim].iter().zip(&self.contexts[group][start..]).map(|(w, c)| w + c)
+    }
+
+    /// Learns the pairs of some parts: as many rounds as there are groups.
+    fn learn(&mut self, glove: &Glove, parts: &[Part]) {
+        for round in 0..GROUPS {
+            let block = |(group, (words, contexts)): (usize, (&mut Vec<f32>, &mut Vec<f32>))| {
+                let pairs = parts.iter().map(|part| part.block(group, (group + round) % GROUPS));
+                pairs.fold(Tally::default(), |sum, pairs| sum + learn(glove, words, contexts, pairs))
+            };
+            // The groups of contexts stand in the order in which the groups of words meet them.
+            let rows = self.words.par_iter_mut().zip(self.contexts.par_iter_mut()).enumerate().with_max_len(1);
+            let tallies: Vec<Tally> = rows.map(block).collect();
+            for tally in tallies {
+                self.position.pairs += tally.pairs;
+                self.position.loss += tally.loss;
+            }
+            self.contexts.rotate_left(1);
+        }
+    }
+}
+
+/// Fits from `state` on.
+pub(super) fn fit(
+    glove: &Glove,
+    counts: &Cooccurrences,
+    mut state: State,
+    observer: &mut dyn Observer,
+) -> Result<GloveModel> {
     let folder = glove.folder()?;
-    let shuffled = counts.with_records(|records| Shuffled::new(records, &folder, glove.seed, glove.memory / 2))?;
+    let shuffled = counts.with_records(|records| {
+        let left = glove.memory.saturating_sub(records.memory());
+        Shuffled::new(records, &folder, glove.seed, left)
+    })?;
     let (symmetric, diagonal) = (counts.symmetric(), counts.diagonal());
     let pairs = if symmetric { 2 * shuffled.len() - diagonal } else { shuffled.len() };
-    let [mut word_rows, mut context_rows] = start(words, glove)?;
-    let (mut losses, mut last, began) = (Vec::new(), Instant::now(), Instant::now());
-    for epoch in 0..glove.epochs {
+    let (began, before) = (Instant::now(), pairs * state.position.epoch as u64 + state.position.pairs);
+    let (mut told, mut saved) = (Instant::now(), Instant::now());
+    let mut tell = |at: &Position, end: bool| {
+        if !end && told.elapsed() < Duration::from_millis(100) {
+            return ControlFlow::Continue(());
+        }
+        told = Instant::now();
+        let (done, total) = (pairs * at.epoch as u64 + at.pairs, pairs * glove.epochs as u64);
+        let (time, loss) = (began.elapsed(), at.loss / at.pairs as f64);
+        observer.progress(&Progress::fitting(at.epoch, glove.epochs, [before, done, total], time, loss, glove.lr, end))
+    };
+    'run: while state.position.epoch < glove.epochs {
+        let epoch = state.position.epoch as u64;
         let mut order: Vec<usize> = (0..shuffled.parts()).collect();
-        Rng::stream(glove.seed, epoch as u64).shuffle(&mut order);
+        Rng::stream(glove.seed, epoch).shuffle(&mut order);
         let load = |&part: &usize| -> Result<Part> {
             let mut records = Vec::new();
             shuffled.part(part, &mut records)?;
-            let mut rng = FastRng::new(glove.seed, epoch as u64, part as u64);
+            let mut rng = FastRng::new(glove.seed, epoch, part as u64);
             for i in (1..records.len()).rev() {
                 records.swap(i, rng.below(i as u32 + 1) as usize);
             }
             Ok(Part::new(&records, symmetric))
         };
-        let mut all = Tally::default();
-        let mut tell = |all: &Tally, end: bool| {
-            if !end && last.elapsed() < Duration::from_millis(100) {
-                return ControlFlow::Continue(());
-            }
-            last = Instant::now();
-            let (done, total) = (pairs * epoch as u64 + all.pairs, pairs * glove.epochs as u64);
-            let (time, loss) = (began.elapsed(), all.loss / all.pairs as f64);
-            observer.progress(&Progress::fitting(epoch, glove.epochs, done, total, time, loss, glove.lr, end))
-        };
-        let mut stopped = false;
-        for batch in order.chunks(PARTS) {
+        for batch in order[(state.position.chunks as usize).min(order.len())..].chunks(PARTS) {
             let parts: Vec<Part> = batch.par_iter().map(load).collect::<Result<_>>()?;
-            for round in 0..GROUPS {
-                let block = |(group, (words, contexts)): (usize, (&mut Vec<f32>, &mut Vec<f32>))| {
-                    let pairs = parts.iter().map(|part| part.block(group, (group + round) % GROUPS));
-                    pairs.fold(Tally::default(), |sum, pairs| sum + learn(glove, words, contexts, pairs))
-                };
-                // The groups of contexts stand in the order in which the groups of words meet them.
-                let rows = word_rows.par_iter_mut().zip(context_rows.par_iter_mut()).enumerate().with_max_len(1);
-                let tallies: Vec<Tally> = rows.map(block).collect();
-                all = tallies.into_iter().fold(all, |sum, tally| sum + tally);
-                context_rows.rotate_left(1);
+            state.learn(glove, &parts);
+            state.position.chunks += parts.len() as u64;
+            if tell(&state.position, false).is_break() {
+                break 'run;
             }
-            if tell(&all, false).is_break() {
-                stopped = true;
-                break;
+            if glove.checkpoint.as_ref().is_some_and(|(_, every)| saved.elapsed() >= *every) {
+                checkpoint::save(glove, counts, &state)?;
+                saved = Instant::now();
             }
         }
-        if stopped {
-            break;
-        }
-        let loss = all.loss / all.pairs as f64;
+        let loss = state.position.loss / state.position.pairs as f64;
         if !loss.is_finite() {
             return Err(Error::NotFinite { what: "GloVe's loss (try a smaller lr)".into(), found: loss });
         }
-        losses.push(loss);
-        if tell(&all, true).is_break() {
+        let going_on = tell(&state.position, true);
+        state.position.losses.push(loss);
+        let losses = std::mem::take(&mut state.position.losses);
+        state.position = Position { epoch: state.position.epoch + 1, losses, ..Position::default() };
+        checkpoint::save(glove, counts, &state)?;
+        if going_on.is_break() {
             break;
         }
     }
-    let vector = |rows: &[Vec<f32>], word: usize| {
-        let (group, at) = place(word as u32);
-        rows[group][at * row_len(dim)..][..dim].to_vec()
-    };
-    let sum = |i: usize| vector(&word_rows, i).into_iter().zip(vector(&context_rows, i)).map(|(w, c)| w + c);
-    let rows = (0..words).flat_map(sum).collect();
-    Ok(GloveModel::new(counts.vocabulary(), dim, rows, losses))
-}
-
-/// The first rows of words and of contexts, by group: numbers within ±1/2 by `dim + 1`, squares 1, as the original starts.
-fn start(words: usize, glove: &Glove) -> Result<[Vec<Vec<f32>>; 2]> {
-    let (n, row) = (glove.dim + 1, row_len(glove.dim));
-    let too_large = || Error::argument("dim", format!("vectors of {words} words that fit into memory"), glove.dim);
-    let size = words.div_ceil(GROUPS).checked_mul(row).ok_or_else(too_large)?;
-    let mut rng = FastRng::new(glove.seed, u64::MAX, 0);
-    let mut group = |_| {
-        let mut rows = Vec::new();
-        rows.try_reserve_exact(size).map_err(|_| too_large())?;
-        rows.resize(size, 1.0f32);
-        for row in rows.chunks_exact_mut(row) {
-            for x in &mut row[..n] {
-                *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) / n as f32;
-            }
-        }
-        Ok(rows)
-    };
-    Ok([(0..GROUPS).map(&mut group).collect::<Result<_>>()?, (0..GROUPS).map(&mut group).collect::<Result<_>>()?])
+    let mut rows = Vec::with_capacity(counts.len() * glove.dim);
+    (0..counts.len()).for_each(|word| rows.extend(state.vector(glove.dim, word)));
+    Ok(GloveModel::new(glove, counts.vocabulary(), rows, state.position.losses))
 }

@@ -22,6 +22,7 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 
+mod checkpoint;
 mod cooccurrence;
 mod fit;
 mod records;
@@ -34,6 +35,8 @@ use std::time::{Duration, Instant};
 
 pub use table::Cooccurrences;
 
+use serde::{Deserialize, Serialize};
+
 use super::WordVectors;
 use super::training::run::{Observer, Progress};
 use super::training::text::TrainingText;
@@ -45,21 +48,26 @@ use cooccurrence::Counting;
 use records::TempFolder;
 
 /// Settings of GloVe, and what starts it: a builder; settings are checked when work starts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Glove {
     dim: usize,
     window: usize,
     symmetric: bool,
     min_count: u64,
     max_words: Option<usize>,
+    max_counted: usize,
     x_max: f32,
     alpha: f32,
     epochs: usize,
     lr: f32,
     memory: usize,
     seed: u64,
+    #[serde(skip)]
     threads: Option<usize>,
+    #[serde(skip)]
     temporary: Option<PathBuf>,
+    #[serde(skip)]
+    checkpoint: Option<(PathBuf, Duration)>,
 }
 
 impl Default for Glove {
@@ -78,6 +86,7 @@ impl Glove {
             symmetric: true,
             min_count: 5,
             max_words: None,
+            max_counted: Keep::COUNTED,
             x_max: 100.0,
             alpha: 0.75,
             epochs: 25,
@@ -86,6 +95,7 @@ impl Glove {
             seed: 1,
             threads: None,
             temporary: None,
+            checkpoint: None,
         }
     }
 
@@ -119,6 +129,13 @@ impl Glove {
         self
     }
 
+    /// The most different words that are held while counting, about 50 bytes each: 20 million if not said. When there are
+    /// more, the rarest so far are forgotten, as the original tool does, so memory does not grow with the text.
+    pub fn max_counted_words(mut self, n: usize) -> Self {
+        self.max_counted = n;
+        self
+    }
+
     /// The co-occurrence from which on a pair has full weight. Small texts want less: 10 is usual.
     pub fn x_max(mut self, x: f32) -> Self {
         self.x_max = x;
@@ -143,7 +160,8 @@ impl Glove {
         self
     }
 
-    /// How many megabytes (2^20 bytes) counting and shuffling may take, besides the vocabulary.
+    /// How many megabytes (2^20 bytes) counting and shuffling may take, the vocabulary included: at least 16. Fitting
+    /// holds its rows besides: words × (`dim` + 1) × 16 bytes.
     pub fn memory_mb(mut self, megabytes: usize) -> Self {
         self.memory = megabytes.saturating_mul(1 << 20);
         self
@@ -164,6 +182,13 @@ impl Glove {
     /// Where temporary files go, if not where the system has them.
     pub fn temporary_folder(mut self, path: impl AsRef<Path>) -> Self {
         self.temporary = Some(path.as_ref().into());
+        self
+    }
+
+    /// Writes what is needed to go on into the file `path` while fitting, whenever so much time has passed and after each
+    /// epoch: see [`GloveModel::resume`]. The file is either the old one or the whole new one.
+    pub fn checkpoint(mut self, path: impl AsRef<Path>, every: Duration) -> Self {
+        self.checkpoint = Some((path.as_ref().into(), every));
         self
     }
 
@@ -193,7 +218,8 @@ impl Glove {
     pub fn count(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Cooccurrences> {
         self.check()?;
         self.in_pool(|| {
-            let vocabulary = Vocabulary::of(text, Keep { min_count: self.min_count, limit: self.max_words })?;
+            let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
+            let vocabulary = Vocabulary::of(text, keep)?.of_several(text)?;
             let folder = self.folder()?;
             let counting = Counting { window: self.window, symmetric: self.symmetric, memory: self.memory };
             let report = Mutex::new((observer, Instant::now()));
@@ -214,18 +240,18 @@ impl Glove {
             if records.len() == 0 {
                 return Err(super::training::text::empty(text, "expected words near each other, found none"));
             }
-            Ok(Cooccurrences::new(vocabulary, records, folder, self.window, self.symmetric))
+            Cooccurrences::new(vocabulary, records, folder, self.window, self.symmetric)
         })
     }
 
     /// Fits vectors to counts. `observer` is told of pairs where its fields speak of words.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] from temporary files;
+    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] from temporary files or a checkpoint;
     /// [`Error::NotFinite`] when the loss is no number, because the learning rate is too high.
     pub fn fit(&self, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
         self.check()?;
-        self.in_pool(|| fit::fit(self, counts, observer))
+        self.in_pool(|| fit::fit(self, counts, fit::State::start(self, counts.len())?, observer))
     }
 
     fn folder(&self) -> Result<TempFolder> {
@@ -250,6 +276,7 @@ impl Glove {
             ("epochs", self.epochs),
             ("threads", self.threads.unwrap_or(1)),
             ("max_words", self.max_words.unwrap_or(1)),
+            ("max_counted_words", self.max_counted),
         ];
         for (name, value) in above_zero {
             if value == 0 {
@@ -276,6 +303,7 @@ impl Glove {
 pub struct GloveModel {
     vectors: WordVectors,
     losses: Vec<f64>,
+    epochs: usize,
 }
 
 impl GloveModel {
@@ -284,16 +312,40 @@ impl GloveModel {
         &self.losses
     }
 
+    /// Whether all epochs are done: not when an observer ended the run.
+    pub fn is_finished(&self) -> bool {
+        self.losses.len() == self.epochs
+    }
+
+    /// Goes on with the run that wrote a checkpoint, on the same counts, and ends with the bits of one that was never
+    /// interrupted. Threads, temporary files and the checkpoint are those of this call.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, also when it was written for other counts, and those of
+    /// [`Glove::fit`].
+    pub fn resume(
+        checkpoint: impl AsRef<Path>,
+        counts: &Cooccurrences,
+        every: Duration,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let path = checkpoint.as_ref();
+        let (glove, state) = checkpoint::load(path, counts)?;
+        let glove = glove.checkpoint(path, every);
+        glove.check()?;
+        fit::fit(&glove, counts, state, observer)
+    }
+
     /// The vectors: the sum of each word's two.
     pub fn into_vectors(self) -> WordVectors {
         self.vectors
     }
 
-    fn new(vocabulary: &Vocabulary, dim: usize, rows: Vec<f32>, losses: Vec<f64>) -> Self {
+    fn new(glove: &Glove, vocabulary: &Vocabulary, rows: Vec<f32>, losses: Vec<f64>) -> Self {
         let counts = Some(vocabulary.counts.clone());
-        let vectors = WordVectors::from_parts(vocabulary.words.clone(), dim, Rows::F32(rows), counts)
+        let vectors = WordVectors::from_parts(vocabulary.words.clone(), glove.dim, Rows::F32(rows), counts)
             .expect("a vocabulary holds each word once, and dim is above 0");
-        GloveModel { vectors, losses }
+        GloveModel { vectors, losses, epochs: glove.epochs }
     }
 }
 

@@ -68,10 +68,30 @@ impl TempFolder {
 
     /// Writes sorted entries.
     pub(super) fn write_run(&self, entries: &[Entry]) -> Result<Run> {
-        let (path, mut file) = self.file()?;
-        let written = file.write_all(bytemuck::cast_slice(entries)).and_then(|()| file.seek(SeekFrom::Start(0)));
-        written.map_err(|e| Error::io(&path, e))?;
-        Ok(Run::File(path, file))
+        let mut run = RunWriter::new(self)?;
+        run.write(entries)?;
+        run.finish()
+    }
+}
+
+/// A run that is being written, some entries at a time.
+struct RunWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl RunWriter {
+    fn new(folder: &TempFolder) -> Result<Self> {
+        folder.file().map(|(path, file)| RunWriter { path, file })
+    }
+
+    fn write(&mut self, entries: &[Entry]) -> Result<()> {
+        self.file.write_all(bytemuck::cast_slice(entries)).map_err(|e| Error::io(&self.path, e))
+    }
+
+    fn finish(mut self) -> Result<Run> {
+        self.file.seek(SeekFrom::Start(0)).map_err(|e| Error::io(&self.path, e))?;
+        Ok(Run::File(self.path, self.file))
     }
 }
 
@@ -82,13 +102,12 @@ impl Drop for TempFolder {
 }
 
 /// Entries in ascending order of their keys.
-#[derive(Debug)]
 pub(super) enum Run {
-    Memory(Vec<Entry>),
+    Memory(Box<dyn Iterator<Item = Entry> + Send>),
     File(PathBuf, File),
 }
 
-/// Merges runs: an iterator of entries, ascending, each key once.
+/// Merges runs: an iterator of entries, ascending, each key once. A file that has been read is removed.
 pub(super) struct Merge {
     heads: Vec<Head>,
 }
@@ -99,7 +118,7 @@ struct Head {
 }
 
 enum Rest {
-    Memory(std::vec::IntoIter<Entry>),
+    Memory(Box<dyn Iterator<Item = Entry> + Send>),
     File(PathBuf, BufReader<File>),
 }
 
@@ -111,7 +130,13 @@ impl Rest {
                 let mut entry = Entry::default();
                 match file.read_exact(bytemuck::bytes_of_mut(&mut entry)) {
                     Ok(()) => Ok(Some(entry)),
-                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                        let path = std::mem::take(path);
+                        *self = Rest::Memory(Box::new(std::iter::empty()));
+                        // What cannot be removed now goes with its folder.
+                        let _ = std::fs::remove_file(path);
+                        Ok(None)
+                    }
                     Err(e) => Err(Error::io(&*path, e)),
                 }
             }
@@ -119,13 +144,39 @@ impl Rest {
     }
 }
 
+/// The most files that are merged at once. More are first merged into fewer.
+const FAN_IN: usize = 64;
+
 impl Merge {
-    pub(super) fn new(runs: Vec<Run>) -> Result<Self> {
+    /// Buffers for reading and writing take about `memory` bytes.
+    pub(super) fn new(mut runs: Vec<Run>, folder: &TempFolder, memory: usize) -> Result<Self> {
+        let buffer = (memory / (FAN_IN + 1)).clamp(4 << 10, 256 << 10);
+        let is_file = |run: &mut Run| matches!(run, Run::File(..));
+        let mut files: Vec<Run> = runs.extract_if(.., is_file).collect();
+        while files.len() > FAN_IN {
+            // As few as make the rest fit, so that little is written twice.
+            let some = (files.len() - FAN_IN + 1).min(FAN_IN);
+            let mut merge = Self::of(files.drain(..some), buffer)?;
+            let (mut whole, mut entries) = (RunWriter::new(folder)?, Vec::with_capacity(buffer / size_of::<Entry>()));
+            loop {
+                entries.extend(merge.by_ref().take(entries.capacity()).collect::<Result<Vec<_>>>()?);
+                if entries.is_empty() {
+                    break;
+                }
+                whole.write(&entries)?;
+                entries.clear();
+            }
+            files.push(whole.finish()?);
+        }
+        Self::of(runs.into_iter().chain(files), buffer)
+    }
+
+    fn of(runs: impl Iterator<Item = Run>, buffer: usize) -> Result<Self> {
         let mut heads = Vec::new();
         for run in runs {
             let mut rest = match run {
-                Run::Memory(entries) => Rest::Memory(entries.into_iter()),
-                Run::File(path, file) => Rest::File(path, BufReader::with_capacity(256 << 10, file)),
+                Run::Memory(entries) => Rest::Memory(entries),
+                Run::File(path, file) => Rest::File(path, BufReader::with_capacity(buffer, file)),
             };
             if let Some(entry) = rest.next()? {
                 heads.push(Head { entry, rest });
@@ -192,6 +243,14 @@ impl Records {
         }
     }
 
+    /// The bytes of memory that they take.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Records::Memory(records) => records.capacity() * size_of::<Record>(),
+            Records::File { .. } => 0,
+        }
+    }
+
     /// Calls `each` with all records, some at a time, in order.
     pub(super) fn for_each(&mut self, mut each: impl FnMut(&[Record]) -> Result<()>) -> Result<()> {
         match self {
@@ -229,8 +288,9 @@ impl RecordsWriter<'_> {
             return self.push(record);
         }
         if self.memory.len() == self.memory.capacity() {
-            // Doubling would pass the limit.
-            let more = self.memory.len().clamp(1 << 16, 1 << 22).min(self.limit.max(1) - self.memory.len());
+            // Doubling would pass the limit, and so would the copy that growing may make: room is taken in small steps,
+            // for which the system moves pages, not bytes.
+            let more = self.memory.len().clamp(1 << 16, 1 << 20).min(self.limit.max(1) - self.memory.len());
             self.memory.reserve_exact(more);
         }
         self.memory.push(record);
@@ -289,7 +349,7 @@ impl Shuffled {
         } else {
             let (path, mut file) = folder.file()?;
             // Each part gathers some records before they are written at its place.
-            let room = (limit / size_of::<Record>() / parts as usize).clamp(16, 4096);
+            let room = 1 << (limit / size_of::<Record>() / parts as usize).clamp(16, 4096).ilog2();
             let mut waiting: Vec<Vec<Record>> = vec![Vec::new(); parts as usize];
             let mut write = |part: usize, waiting: &mut Vec<Record>, next: &mut [u64]| {
                 let at = SeekFrom::Start(next[part] * size_of::<Record>() as u64);
@@ -353,8 +413,9 @@ mod tests {
         for limit in [1 << 30, 1000] {
             let folder = TempFolder::new(parent.path()).unwrap();
             let entries = |step: u64| (0..60_000).map(|i| Entry::new(i * step, i + 1)).collect::<Vec<_>>();
-            let runs = vec![folder.write_run(&entries(2)).unwrap(), Run::Memory(entries(3)), Run::Memory(vec![])];
-            let merged: Vec<Entry> = Merge::new(runs).unwrap().map(Result::unwrap).collect();
+            let memory = |entries: Vec<Entry>| Run::Memory(Box::new(entries.into_iter()));
+            let runs = vec![folder.write_run(&entries(2)).unwrap(), memory(entries(3)), memory(vec![])];
+            let merged: Vec<Entry> = Merge::new(runs, &folder, limit).unwrap().map(Result::unwrap).collect();
             assert!(merged.is_sorted_by(|a, b| a.key < b.key));
             assert_eq!(merged.len(), 100_000);
             assert_eq!(merged.iter().find(|e| e.key == 61).unwrap().sum, 31 + 21);
@@ -376,5 +437,21 @@ mod tests {
             drop(folder);
             assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn many_runs_merge_through_few_files() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = TempFolder::new(parent.path()).unwrap();
+        let files = || std::fs::read_dir(&folder.0).unwrap().count();
+        let n = 3 * FAN_IN as u64;
+        let run = |i: u64| folder.write_run(&(0..500).map(|k| Entry::new(k * (i % 7 + 1), 1)).collect::<Vec<_>>());
+        let merge = Merge::new((0..n).map(|i| run(i).unwrap()).collect(), &folder, 1 << 20).unwrap();
+        assert!(merge.heads.len() <= FAN_IN && files() <= FAN_IN, "{} files", files());
+        let merged: Vec<Entry> = merge.map(Result::unwrap).collect();
+        assert!(merged.is_sorted_by(|a, b| a.key < b.key));
+        assert_eq!(merged.iter().map(|e| e.sum).sum::<u64>(), n * 500);
+        assert_eq!(merged[0], Entry::new(0, n));
+        assert_eq!(files(), 0, "files that were read are removed");
     }
 }

@@ -47,14 +47,14 @@ impl Cooccurrences {
         folder: TempFolder,
         window: usize,
         symmetric: bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut diagonal = 0;
-        let counted = records.for_each(|some| {
+        records.for_each(|some| {
             diagonal += some.iter().filter(|r| r.first == r.second).count() as u64;
             Ok(())
-        });
-        debug_assert!(counted.is_ok() || diagonal == 0);
-        Cooccurrences { vocabulary, records: Mutex::new(records), window, symmetric, diagonal, _folder: folder }
+        })?;
+        let records = Mutex::new(records);
+        Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal, _folder: folder })
     }
 
     /// The number of words.

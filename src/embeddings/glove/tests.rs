@@ -123,6 +123,48 @@ fn runs_give_the_same_bits_at_any_number_of_threads() {
 }
 
 #[test]
+fn a_resumed_run_ends_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, middle) = (folder.path().join("run"), folder.path().join("middle"));
+    let counts = small().count(&stories(), &mut quiet).unwrap();
+    let whole = small().epochs(5).fit(&counts, &mut quiet).unwrap();
+    let mut seen = 0;
+    let broken = small()
+        .epochs(5)
+        .checkpoint(&path, Duration::ZERO)
+        .fit(&counts, &mut |p: &Progress| {
+            if p.epoch_end && p.epoch == 3 {
+                // What is there now was written within the epoch.
+                std::fs::copy(&path, &middle).unwrap();
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(!broken.is_finished() && broken.losses().len() == 3);
+    for from in [&path, &middle] {
+        let resumed = GloveModel::resume(from, &counts, Duration::MAX, &mut |p: &Progress| {
+            seen = p.words;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(resumed.is_finished());
+        assert_eq!(resumed.losses(), whole.losses());
+        assert_eq!(resumed.vectors.to_array(), whole.vectors.to_array());
+        assert_eq!(seen, 5 * (2 * counts.pairs() - counts.diagonal()));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+    let others = small().min_count(2000).count(&stories(), &mut quiet).unwrap();
+    let error = GloveModel::resume(&path, &others, Duration::MAX, &mut quiet).unwrap_err().to_string();
+    assert!(error.contains("expected the counts of this run, 26 words and"), "{error}");
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(GloveModel::resume(&path, &counts, Duration::MAX, &mut quiet).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
 fn counts_can_be_saved_and_used_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("counts");
@@ -157,6 +199,8 @@ fn wrong_settings_and_texts_are_clear_errors() {
     }
     let empty = TrainingText::sentences(std::iter::empty::<Vec<String>>);
     assert!(small().train(&empty).unwrap_err().to_string().contains("empty text"));
-    let alone = TrainingText::sentences(|| (0..9).map(|_| vec!["word".to_string()]));
+    let one = TrainingText::sentences(|| (0..9).map(|_| ["word", "word"].map(String::from).to_vec()));
+    assert!(small().train(&one).unwrap_err().to_string().contains("found only `word`"));
+    let alone = TrainingText::sentences(|| (0..18).map(|i| vec![["a", "b"][i % 2].to_string()]));
     assert!(small().train(&alone).unwrap_err().to_string().contains("expected words near each other"));
 }

@@ -51,21 +51,21 @@ pub struct Progress {
 impl Progress {
     /// Of counting, before the first epoch.
     pub(crate) fn counting(words: u64, total_words: u64, passed: Duration) -> Self {
-        Progress { epoch: 0, ..Self::fitting(0, 0, words, total_words, passed, f64::NAN, 0.0, false) }
+        Progress { epoch: 0, ..Self::fitting(0, 0, [0, words, total_words], passed, f64::NAN, 0.0, false) }
     }
 
-    /// Of fitting, where pairs are counted as words; `epoch` from 0.
+    /// Of fitting, where pairs are counted as words: those behind when the work began, those behind now, and all; `epoch`
+    /// from 0.
     pub(crate) fn fitting(
         epoch: usize,
         epochs: usize,
-        done: u64,
-        total: u64,
+        [before, done, total]: [u64; 3],
         passed: Duration,
         loss: f64,
         lr: f32,
         epoch_end: bool,
     ) -> Self {
-        let rate = done as f64 / passed.as_secs_f64().max(1e-9);
+        let rate = (done - before) as f64 / passed.as_secs_f64().max(1e-9);
         let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
         Progress {
             epoch: epoch + 1,
@@ -356,20 +356,11 @@ impl Shared<'_, '_> {
         }
         report.last = Instant::now();
         let total_words = run.vocabulary.text_words * run.schedule.epochs as u64;
-        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
-        let words_per_second = (position.words - self.words_before) as f64 / seconds;
-        let left = total_words.saturating_sub(position.words) as f64 / words_per_second.max(1e-9);
-        let progress = Progress {
-            epoch: position.epoch + 1,
-            epochs: run.schedule.epochs,
-            words: position.words,
-            total_words,
-            words_per_second,
-            loss: position.loss / position.pairs as f64,
-            lr: run.lr(position.words as f64 / total_words.max(1) as f64),
-            eta: Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX),
-            epoch_end,
-        };
+        let words = [self.words_before, position.words, total_words];
+        let (loss, lr) =
+            (position.loss / position.pairs as f64, run.lr(position.words as f64 / total_words.max(1) as f64));
+        let (epochs, passed) = (run.schedule.epochs, self.began.elapsed());
+        let progress = Progress::fitting(position.epoch, epochs, words, passed, loss, lr, epoch_end);
         if report.observer.progress(&progress).is_break() {
             self.stop.store(true, Relaxed);
         }

@@ -71,7 +71,7 @@ impl<'a> TrainingText<'a> {
             Source::Corpus(corpus) => Reader::Pieces(corpus.pieces(chunk)),
             Source::Sentences(make) => Reader::Sentences(make()),
         };
-        Pass { text: self, chunk, state: Mutex::new(State { reader, next: 0, read: 0, failed: false }) }
+        Pass { text: self, chunk, state: Mutex::new(State { reader, next: 0, read: 0, ended: false }) }
     }
 
     /// The length in bytes, where it is known without reading.
@@ -107,7 +107,7 @@ struct State<'p> {
     reader: Reader<'p>,
     next: u64,
     read: u64,
-    failed: bool,
+    ended: bool,
 }
 
 /// Some sentences, and where in the text they are.
@@ -130,7 +130,7 @@ impl Pass<'_, '_> {
     /// The next chunk that no thread has taken. After an error the pass has ended for all.
     pub(crate) fn next(&self) -> Result<Option<Chunk>> {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if state.failed {
+        if state.ended {
             return Ok(None);
         }
         let content = match &mut state.reader {
@@ -138,7 +138,7 @@ impl Pass<'_, '_> {
                 None => None,
                 Some(Ok(text)) => Some((text.len(), Content::Lines(text))),
                 Some(Err(e)) => {
-                    state.failed = true;
+                    state.ended = true;
                     return Err(e);
                 }
             },
@@ -188,6 +188,11 @@ impl Pass<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Ends the pass for all threads.
+    pub(crate) fn end(&self) {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).ended = true;
     }
 
     /// The bytes that were handed out.

@@ -1,5 +1,8 @@
 //! The words of a text and how often each stands there.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use super::text::{TrainingText, empty, on_all_threads};
 use crate::Result;
 use crate::embeddings::words::Words;
@@ -21,27 +24,64 @@ pub(crate) struct Keep {
     pub(crate) min_count: u64,
     /// The most words that are kept.
     pub(crate) limit: Option<usize>,
+    /// The most words that are held while counting; when there are more, the rarest are forgotten.
+    pub(crate) counted: usize,
 }
 
-/// Counts of a run of chunks. Each word remembers the chunk and place where it first stood, so that the order of the
-/// vocabulary does not depend on which thread read what.
+impl Keep {
+    /// As many words as the original tool holds, about.
+    pub(crate) const COUNTED: usize = 20_000_000;
+}
+
+/// Words in the order in which they first stood, and their counts.
 #[derive(Default)]
 struct Count {
     words: Words,
     counts: Vec<u64>,
-    first: Vec<(u64, u32)>,
     total: u64,
 }
 
 impl Count {
-    fn add(&mut self, word: &str, count: u64, first: (u64, u32)) {
+    fn add(&mut self, word: &str, count: u64) {
         let (i, new) = self.words.insert(word);
         if new {
             self.counts.push(0);
-            self.first.push(first);
         }
         self.counts[i] += count;
-        self.first[i] = self.first[i].min(first);
+        self.total += count;
+    }
+
+    /// Forgets words that stood at most `count` times.
+    fn forget(&mut self, count: u64) {
+        let kept = || (0..self.counts.len()).filter(|&i| self.counts[i] > count);
+        let words = kept().map(|i| self.words.get(i)).collect();
+        let counts = kept().map(|i| self.counts[i]).collect();
+        *self = Count { words, counts, total: self.total };
+    }
+}
+
+/// The counts of all chunks. They are added in the order of the text, whoever counted them, so neither the order of words
+/// nor what is forgotten depends on threads.
+struct All {
+    count: Count,
+    next: u64,
+    /// Chunks that wait for an earlier one.
+    waiting: BTreeMap<u64, Count>,
+    /// Words that stood so often were forgotten.
+    forgotten: u64,
+}
+
+impl All {
+    fn add(&mut self, chunk: u64, part: Count, most: usize) {
+        self.waiting.insert(chunk, part);
+        while let Some(part) = self.waiting.remove(&self.next) {
+            part.words.iter().zip(&part.counts).for_each(|(word, &count)| self.count.add(word, count));
+            self.next += 1;
+            while self.count.counts.len() > most {
+                self.forgotten += 1;
+                self.count.forget(self.forgotten);
+            }
+        }
     }
 }
 
@@ -49,28 +89,16 @@ impl Vocabulary {
     /// Counts the words of a text, on all threads.
     pub(crate) fn of(text: &TrainingText<'_>, keep: Keep) -> Result<Self> {
         let pass = text.pass(1 << 20);
-        let parts = on_all_threads(|_| {
-            let mut part = Count::default();
+        let all = Mutex::new(All { count: Count::default(), next: 0, waiting: BTreeMap::new(), forgotten: 0 });
+        on_all_threads(|_| {
             while let Some(chunk) = pass.next()? {
-                let mut place = 0;
-                pass.words(&chunk, |word| {
-                    if let Some(word) = word {
-                        part.add(word, 1, (chunk.number, place));
-                        part.total += 1;
-                        place += 1;
-                    }
-                });
+                let mut part = Count::default();
+                pass.words(&chunk, |word| word.into_iter().for_each(|word| part.add(word, 1)));
+                all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(chunk.number, part, keep.counted);
             }
-            Ok(part)
+            Ok(())
         })?;
-        let mut parts = parts.into_iter();
-        let mut all = parts.next().unwrap_or_default();
-        for part in parts {
-            for (i, word) in part.words.iter().enumerate() {
-                all.add(word, part.counts[i], part.first[i]);
-            }
-            all.total += part.total;
-        }
+        let all = all.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).count;
         if all.total == 0 {
             return Err(empty(text, "expected words to train on, found an empty text"));
         }
@@ -80,7 +108,7 @@ impl Vocabulary {
             let reason = format!("expected words that stand at least {} times, found {most} at most", keep.min_count);
             return Err(empty(text, reason));
         }
-        order.sort_unstable_by_key(|&i| (std::cmp::Reverse(all.counts[i]), all.first[i]));
+        order.sort_by_key(|&i| std::cmp::Reverse(all.counts[i]));
         order.truncate(keep.limit.unwrap_or(usize::MAX));
         Ok(Vocabulary {
             words: order.iter().map(|&i| all.words.get(i)).collect(),
@@ -90,8 +118,24 @@ impl Vocabulary {
         })
     }
 
+    /// The same, or an error when it is one word, which has nothing to be near to.
+    pub(crate) fn of_several(self, text: &TrainingText<'_>) -> Result<Self> {
+        match self.len() {
+            1 => Err(empty(
+                text,
+                format!("expected two words that stand often enough, found only `{}`", self.words.get(0)),
+            )),
+            _ => Ok(self),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.counts.len()
+    }
+
+    /// The bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.words.memory() + self.counts.capacity() * size_of::<u64>()
     }
 }
 
@@ -106,17 +150,34 @@ mod tests {
 
     #[test]
     fn words_are_ordered_by_count_then_place() {
-        let v = count("b a b\nc d a e", Keep { min_count: 1, limit: None }).unwrap();
+        let v = count("b a b\nc d a e", Keep { min_count: 1, limit: None, counted: 100 }).unwrap();
         assert_eq!(v.words.iter().collect::<Vec<_>>(), ["b", "a", "c", "d", "e"]);
         assert_eq!((v.counts[0], v.text_words), (2, 7));
-        let v = count("b a b\nc d a e", Keep { min_count: 2, limit: Some(1) }).unwrap();
+        let v = count("b a b\nc d a e", Keep { min_count: 2, limit: Some(1), counted: 100 }).unwrap();
         assert_eq!(v.words.iter().collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn a_cap_bounds_counting_the_same_way_at_any_number_of_threads() {
+        // Two words in ever new company: each third word stands nowhere else.
+        let text = TrainingText::sentences(|| {
+            (0..300_000).map(|i| ["often".to_string(), format!("rare{i}"), format!("some{}", i % 7)].to_vec())
+        });
+        let count = |threads| {
+            let keep = Keep { min_count: 5, limit: None, counted: 1000 };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let v = pool.install(|| Vocabulary::of(&text, keep)).unwrap();
+            (v.words.iter().map(String::from).collect::<Vec<_>>(), v.counts, v.text_words)
+        };
+        let (words, counts, total) = count(1);
+        assert_eq!((words.len(), words[0].as_str(), counts[0], total), (8, "often", 300_000, 900_000));
+        assert_eq!(count(4), (words, counts, total));
     }
 
     #[test]
     fn nothing_to_train_on_is_an_error() {
         for (text, wanted) in [("", "empty text"), ("\n \n", "empty text"), ("a b", "found 1 at most")] {
-            let e = count(text, Keep { min_count: 2, limit: None }).unwrap_err().to_string();
+            let e = count(text, Keep { min_count: 2, limit: None, counted: 100 }).unwrap_err().to_string();
             assert!(e.contains(wanted), "{text:?}: {e}");
         }
     }
