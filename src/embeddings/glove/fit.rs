@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::records::{Record, Shuffled};
+use super::records::{PART, Record, Shuffled};
 use super::{Cooccurrences, Glove, GloveModel, checkpoint};
 use crate::embeddings::training::run::{Observer, Position, Progress};
 use crate::embeddings::training::sampling::FastRng;
@@ -25,6 +25,9 @@ use crate::{Error, Result, Rng};
 const GROUPS: usize = 16;
 /// Parts of a batch: enough pairs in each block of two groups for a thread to be worth it.
 const PARTS: usize = 16;
+
+/// Bytes of a batch, about: each pair in both directions, and as it was read.
+const BATCH: usize = PARTS * PART as usize * (2 * size_of::<Pair>() + size_of::<Record>());
 
 /// The group of a word and its place in it. Ranks go to and fro, so that each group has its share of frequent words.
 fn place(word: u32) -> (usize, usize) {
@@ -179,7 +182,7 @@ pub(super) fn fit(
 ) -> Result<GloveModel> {
     let folder = glove.folder()?;
     let shuffled = counts.with_records(|records| {
-        let left = glove.memory.saturating_sub(records.memory());
+        let left = glove.memory.saturating_sub(records.memory() + BATCH);
         Shuffled::new(records, &folder, glove.seed, left)
     })?;
     let (symmetric, diagonal) = (counts.symmetric(), counts.diagonal());

@@ -161,7 +161,7 @@ impl Glove {
     }
 
     /// How many megabytes (2^20 bytes) counting and shuffling may take, the vocabulary included: at least 16. Fitting
-    /// holds its rows besides: words × (`dim` + 1) × 16 bytes.
+    /// holds its rows besides, words × (`dim` + 1) × 16 bytes, and no less than a batch of 18 MB.
     pub fn memory_mb(mut self, megabytes: usize) -> Self {
         self.memory = megabytes.saturating_mul(1 << 20);
         self

@@ -317,7 +317,7 @@ pub(super) struct Shuffled {
 }
 
 /// Records of a part, about.
-const PART: u64 = 32 << 10;
+pub(super) const PART: u64 = 32 << 10;
 
 impl Shuffled {
     pub(super) fn new(source: &mut Records, folder: &TempFolder, seed: u64, limit: usize) -> Result<Self> {
