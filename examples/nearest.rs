@@ -54,7 +54,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     match &args.plot {
         Some(path) => {
-            plot(&vectors, &args.word, path)?;
+            plot(&vectors, &args.word, path).map_err(|e| format!("{}: {e}", path.display()))?;
             println!("\n{} words drawn into {}", args.word.len(), path.display());
         }
         None => {
@@ -76,7 +76,7 @@ fn show(found: &[(&str, f32)]) {
 /// Analogy files have sections, `: name`, or four words a line.
 fn evaluate(vectors: &WordVectors, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let options = EvaluationOptions::default();
-    let text = std::fs::read_to_string(file)?;
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
     println!("\n{}", file.display());
     if first.starts_with(':') || first.split_whitespace().count() == 4 {
