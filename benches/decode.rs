@@ -1,7 +1,7 @@
 //! Decoding and reading a prompt, with random weights of the sizes of public models.
 //!
 //! `cargo bench --bench decode -- [MODEL] [WEIGHTS]` prints tokens a second, and what share of the memory's rate of reading the
-//! weights are read at. With `--serve` it answers lines `model weights decode|prefill tokens` by seconds per token, so that
+//! weights are read at; WEIGHTS may end with `-packed` (`Module::keep_packed`). With `--serve` it answers lines `model weights decode|prefill tokens` by seconds per token, so that
 //! `benches/peers/decode.py` can alternate between this and its peers. With `--write FOLDER MODEL WEIGHTS` it writes the model as a
 //! folder for them to open.
 
@@ -63,7 +63,13 @@ impl ParameterSource for Random {
     }
 }
 
+/// A model; `weights` may end with `-packed`.
 fn build(name: &str, weights: &str) -> LanguageModel {
+    if let Some(weights) = weights.strip_suffix("-packed") {
+        let mut model = build(name, weights);
+        model.keep_packed(true);
+        return model;
+    }
     let weights = match weights {
         "f32" => WeightFormat::F32,
         "f16" => WeightFormat::F16,
@@ -133,8 +139,8 @@ fn main() {
     }
     println!("{} threads", parallel::threads());
     for name in MODELS {
-        for weights in WEIGHTS {
-            if args.first().is_some_and(|&a| a != name) || args.get(1).is_some_and(|&a| a != weights) {
+        for weights in args.get(1).map_or(&WEIGHTS[..], std::slice::from_ref) {
+            if args.first().is_some_and(|&a| a != name) {
                 continue;
             }
             let model = build(name, weights);

@@ -5,13 +5,14 @@
 //! python benches/peers/encode.py --bench PATH --model DIR      # beside PyTorch, in turns; PATH is this bench's program
 //! ```
 //!
-//! With `--serve` it reads `f32 512 32` (precision, texts, tokens) from the standard input and writes seconds for each line. Without the
+//! `-packed` is with `Module::keep_packed`. With `--serve` it reads `f32 512 32` (precision, texts, tokens) from the standard input and writes seconds for each line. Without the
 //! model's folder, random weights of the same sizes serve as well.
 
 use std::io::BufRead as _;
 use std::time::Instant;
 
 use loquat::models::encoder::{BertConfig, EncoderConfig, TextEncoder};
+use loquat::nn::Module as _;
 use loquat::ops::{Precision, with_precision};
 use loquat::{IdTensor, Rng, no_grad};
 
@@ -59,20 +60,28 @@ fn precision(name: &str) -> Precision {
 }
 
 fn main() {
-    let model = model();
+    let models = [false, true].map(|packed| {
+        let mut model = model();
+        model.keep_packed(packed);
+        model
+    });
+    let run = |name: &str, texts, len| {
+        let packed = name.ends_with("-packed");
+        run(&models[usize::from(packed)], precision(name.trim_end_matches("-packed")), texts, len)
+    };
     if std::env::args().any(|arg| arg == "--serve") {
         for line in std::io::stdin().lock().lines() {
             let line = line.expect("the standard input is text");
             let words: Vec<&str> = line.split(' ').collect();
             let number = |i: usize| words[i].parse().expect("a number");
-            println!("{:e}", run(&model, precision(words[0]), number(1), number(2)));
+            println!("{:e}", run(words[0], number(1), number(2)));
         }
         return;
     }
-    for name in ["f32", "bf16"] {
+    for name in ["f32", "f32-packed", "bf16", "bf16-packed"] {
         for (texts, len) in [(512, 32), (64, 256)] {
-            run(&model, precision(name), texts.min(64), len);
-            let mut seconds: Vec<f64> = (0..3).map(|_| run(&model, precision(name), texts, len)).collect();
+            run(name, texts.min(64), len);
+            let mut seconds: Vec<f64> = (0..3).map(|_| run(name, texts, len)).collect();
             seconds.sort_by(f64::total_cmp);
             println!("{name} {texts} x {len}: {:.1} sentences/s", texts as f64 / seconds[1]);
         }

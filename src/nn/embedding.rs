@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
+use crate::ops::matmul::{WeightLayout, linear_packed};
 use crate::tensor::{IdTensor, Tensor};
 
 /// A table of vectors, as `torch.nn.Embedding`.
@@ -40,6 +41,7 @@ impl Embedding {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, self.weight.weight(), None, ops::matmul::WeightLayout::OutIn)
+        let packed = |layout, precision| self.weight.packed(layout, precision);
+        linear_packed(x, self.weight.weight(), packed, None, WeightLayout::OutIn, None, None)
     }
 }

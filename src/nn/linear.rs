@@ -2,9 +2,8 @@
 
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
-use crate::ops;
 use crate::ops::Activation;
-use crate::ops::matmul::WeightLayout;
+use crate::ops::matmul::{WeightLayout, linear_packed};
 use crate::tensor::Tensor;
 
 /// A linear layer, as `torch.nn.Linear`.
@@ -66,7 +65,7 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, self.weight.weight(), self.bias.as_ref().map(Parameter::tensor), self.layout)
+        self.forward_then(x, None, None)
     }
 
     /// As [`Linear::forward`], then an activation, then a sum with `residual`: in one pass where no gradient is wanted, with the bits of
@@ -84,6 +83,53 @@ impl Linear {
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(Parameter::tensor);
-        ops::linear_then(x, self.weight.weight(), bias, self.layout, activation, residual)
+        let packed = |layout, precision| self.weight.packed(layout, precision);
+        linear_packed(x, self.weight.weight(), packed, bias, self.layout, activation, residual)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Module;
+    use crate::ops::gradient_check::sample;
+    use crate::ops::{Precision, with_precision};
+    use crate::tensor::{Weight, no_grad};
+
+    #[test]
+    fn a_packed_weight_gives_the_same_bits_in_every_format() {
+        for (layout, shape) in [(WeightLayout::OutIn, [70, 45]), (WeightLayout::InOut, [45, 70])] {
+            let weight = Weight::from(sample(&shape, 1));
+            for weight in [weight.to_f16(), weight.to_bf16(), weight] {
+                let bias = Some(Parameter::new(sample(&[70], 2)));
+                let mut layer = Linear { weight: Parameter::constant(weight), bias, layout };
+                for precision in [Precision::F32, Precision::Bf16] {
+                    for rows in [1, 2, 7, 16, 17, 130] {
+                        let (x, residual) = (sample(&[rows, 45], 3), sample(&[rows, 70], 4));
+                        let mut run = |keep: bool| {
+                            layer.keep_packed(keep);
+                            let forward = || layer.forward_then(&x, Some(Activation::Silu), Some(&residual));
+                            no_grad(|| with_precision(precision, forward)).unwrap().to_vec()
+                        };
+                        assert!(run(true) == run(false), "{rows} rows, {layout:?}, {precision:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packed_weight_that_changes_is_packed_anew() {
+        let mut layer = Linear::init(3, 2, false, &mut crate::random::Rng::seed(1)).unwrap();
+        layer.keep_packed(true);
+        let x = Tensor::full(&[4, 3], 1.0);
+        let y = |layer: &Linear| no_grad(|| layer.forward(&x)).unwrap().data()[0];
+        assert_ne!(y(&layer), 0.0);
+        layer.weight.data_mut().fill(0.0);
+        assert_eq!(y(&layer), 0.0);
+        layer.weight.set(&Tensor::full(&[2, 3], 1.0)).unwrap();
+        assert_eq!((y(&layer), y(&layer.clone())), (3.0, 3.0));
+        // Training reads the weight itself.
+        assert!(layer.forward(&x).unwrap().sum().unwrap().backward().unwrap().of(layer.weight.tensor()).is_some());
     }
 }

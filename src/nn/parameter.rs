@@ -3,6 +3,9 @@
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+use crate::kernels::gemm::PackedB;
+use crate::ops::Precision;
+use crate::ops::matmul::{WeightLayout, pack};
 use crate::random::Rng;
 use crate::tensor::{Tensor, Weight};
 
@@ -17,6 +20,14 @@ pub struct Parameter {
     weight: Weight,
     /// The copy in 32 bits of a half weight, if it was ever asked for.
     widened: OnceLock<Tensor>,
+    packed: Option<Box<Packed>>,
+}
+
+/// The copies of a weight in the order in which products read it.
+#[derive(Debug, Default)]
+struct Packed {
+    /// Of the numbers as they are, and rounded to bf16.
+    copies: [OnceLock<Option<(WeightLayout, PackedB)>>; 2],
 }
 
 impl Parameter {
@@ -27,7 +38,7 @@ impl Parameter {
 
     /// A parameter that is not trained, in any format.
     pub fn constant(weight: impl Into<Weight>) -> Self {
-        Self { weight: weight.into(), widened: OnceLock::new() }
+        Self { weight: weight.into(), widened: OnceLock::new(), packed: None }
     }
 
     /// A parameter that stands for a tensor of the tape, so that a test can differentiate a layer by it.
@@ -52,6 +63,26 @@ impl Parameter {
         &self.weight
     }
 
+    /// Whether products keep a copy of the values in the order in which they read them: see [`Module::keep_packed`](super::Module::keep_packed).
+    pub fn keep_packed(&mut self, keep: bool) {
+        self.packed = keep.then(Box::default);
+    }
+
+    /// The copy for products in a precision, made at the first call; `None` if none is kept.
+    pub(crate) fn packed(&self, layout: WeightLayout, precision: Precision) -> Option<&PackedB> {
+        let rounds = precision.rounds() && !matches!(self.weight, Weight::Bf16(_));
+        let copy = &self.packed.as_ref()?.copies[usize::from(rounds)];
+        let copy = copy.get_or_init(|| pack(&self.weight, layout, precision).map(|packed| (layout, packed)));
+        copy.as_ref().filter(|(of, _)| *of == layout).map(|(_, packed)| packed)
+    }
+
+    /// Forgets copies of values that change.
+    fn unpack(&mut self) {
+        if let Some(packed) = &mut self.packed {
+            **packed = Packed::default();
+        }
+    }
+
     /// Whether the values have 16 bits.
     pub fn is_half(&self) -> bool {
         self.weight.is_half()
@@ -74,6 +105,7 @@ impl Parameter {
 
     /// The values in 32 bits for good.
     fn value_mut(&mut self) -> &mut Tensor {
+        self.unpack();
         if !self.weight.is_f32() {
             self.weight = Weight::F32(self.widened.take().unwrap_or_else(|| self.weight.to_tensor()));
         }
@@ -102,6 +134,7 @@ impl Parameter {
         let mut value = value.detach();
         value.node = node;
         (self.weight, self.widened) = (Weight::F32(value), OnceLock::new());
+        self.unpack();
         Ok(())
     }
 
@@ -115,6 +148,7 @@ impl Parameter {
         }
         self.check_shape(weight.shape())?;
         (self.weight, self.widened) = (weight.clone(), OnceLock::new());
+        self.unpack();
         Ok(())
     }
 
@@ -141,10 +175,12 @@ impl Parameter {
 
 impl Clone for Parameter {
     fn clone(&self) -> Self {
-        match &self.weight {
+        let mut clone = match &self.weight {
             Weight::F32(value) if self.is_trainable() => Self::new(value.clone()),
             weight => Self::constant(weight.detach()),
-        }
+        };
+        clone.keep_packed(self.packed.is_some());
+        clone
     }
 }
 

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
-use crate::kernels::gemm::{Beta, Element, Epilogue, Mat, gemm_batch, gemm_in};
+use crate::kernels::gemm::{Beta, Element, Epilogue, Mat, PackedB, gemm_batch, gemm_in, gemm_packed_in};
 use crate::kernels::vecmath;
 use crate::ops::activation::Activation;
 use crate::ops::block_product;
 use crate::ops::precision::{Precision, precision};
-use crate::tensor::{Tensor, Weight, tape};
+use crate::tensor::{HalfTensor, Tensor, Weight, tape};
 
 /// Which operand of a product is taken transposed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,39 @@ pub fn linear_then<'w>(
     activation: Option<Activation>,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let weight = &*weight.into();
+    linear_packed(x, &weight.into(), |_, _| None, bias, layout, activation, residual)
+}
+
+/// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
+pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
+    let (n_out, n_in) = match (weight.shape(), layout) {
+        (&[n_out, n_in], WeightLayout::OutIn) | (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
+        _ => return None,
+    };
+    let shape = (n_in, n_out, layout);
+    Some(match weight {
+        Weight::Blocks(_) => return None,
+        Weight::Bf16(w) => PackedB::new(right(w.data(), shape, Side::Forward)),
+        other if precision.rounds() => {
+            let rounded = HalfTensor::<half::bf16>::round(&other.to_tensor());
+            PackedB::new(right(rounded.data(), shape, Side::Forward))
+        }
+        Weight::F32(w) => PackedB::new(right(w.data(), shape, Side::Forward)),
+        Weight::F16(w) => PackedB::new(right(w.data(), shape, Side::Forward)),
+    })
+}
+
+/// As [`linear_then`]; where no gradient is wanted, with what `packed` gives for this precision, if anything: what [`pack`] made of
+/// the weight.
+pub(crate) fn linear_packed<'p>(
+    x: &Tensor,
+    weight: &Weight,
+    packed: impl FnOnce(WeightLayout, Precision) -> Option<&'p PackedB>,
+    bias: Option<&Tensor>,
+    layout: WeightLayout,
+    activation: Option<Activation>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (n_out, n_in) = match (weight.shape(), layout) {
         (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
         (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
@@ -163,15 +195,19 @@ pub fn linear_then<'w>(
         Weight::F32(w) => Some(w),
         _ => None,
     };
-    if activation.is_some() || residual.is_some() {
-        let all: Vec<&Tensor> = [Some(x), trained, bias, residual].into_iter().flatten().collect();
-        if tape::is_recording(&all) {
-            let mut y = linear(x, Cow::Borrowed(weight), bias, layout)?;
-            y = activation.map_or(y.clone(), |f| y.activate(f));
-            return residual.map_or(Ok(y.clone()), |r| r.add(&y));
-        }
+    let all: Vec<&Tensor> = [Some(x), trained, bias, residual].into_iter().flatten().collect();
+    let recording = tape::is_recording(&all);
+    if recording && (activation.is_some() || residual.is_some()) {
+        let mut y = linear(x, Cow::Borrowed(weight), bias, layout)?;
+        y = activation.map_or(y.clone(), |f| y.activate(f));
+        return residual.map_or(Ok(y.clone()), |r| r.add(&y));
     }
     let precision = precision();
+    if !recording && let Some(packed) = packed(layout, precision) {
+        let epilogue = Epilogue { bias: bias.map(Tensor::data), activation, residual: residual.map(Tensor::data) };
+        let x = Mat::new(x.data(), rows, n_in);
+        return Ok(Tensor::write(&shape, |y| gemm_packed_in(precision, x, packed, y, Beta::Zero, epilogue)));
+    }
     // x times W as the right factor [in, out], or dy times its transpose.
     let product = move |x: &Tensor, w: &Weight, side: Side, y: &mut [f32], epilogue: Epilogue<'_>| {
         let x = Mat::new(x.data(), rows, x.last_dim());

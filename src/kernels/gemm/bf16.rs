@@ -24,6 +24,23 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// Whether factors are rounded in this precision, on this processor.
+    pub fn rounds(self) -> bool {
+        self == Precision::Bf16 && has_instruction()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_instruction() -> bool {
+    super::micro::avx512_bf16::Avx512Bf16::new().is_some()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_instruction() -> bool {
+    false
+}
+
 /// One product.
 pub(super) fn product(precision: Precision, product: Product<'_>) {
     if precision == Precision::F32 || !rounded(&product) {

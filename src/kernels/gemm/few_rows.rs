@@ -3,6 +3,7 @@
 //! B is read once, in long runs, and never copied to memory; all of A is packed first and stays in cache. Threads share
 //! the columns.
 //!
+//! - B packed: panel by panel, from end to end of the memory.
 //! - B row by row: a few rows at a time are read side by side from the first column to the last, while C, which is
 //!   small, is loaded and stored from cache.
 //! - B stored transposed, very few rows: sixteen columns at a time are transposed in registers. Half-precision numbers are widened
@@ -76,6 +77,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
         Operand::F16(Source { along: 1, .. }) | Operand::Bf16(Source { along: 1, .. }) => {
             (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL)
         }
+        Operand::PanelsF16(_) => (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL),
         // With more rows it pays to transpose into a panel.
         Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { deep: 1, .. }) | Operand::Bf16(Source { deep: 1, .. }) if K::COLUMNS_MR > 0 => {
@@ -135,8 +137,16 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                 Operand::F32(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::F16(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::Bf16(b) => by_columns(kernel, &of_a, b, &to, range),
-                Operand::PanelsF32(_) | Operand::PanelsF16(_) | Operand::PanelsBf16(_) => {
-                    unreachable!("packed factors are read panel by panel")
+                Operand::PanelsF16(panels) => {
+                    for j in range.step_by(PANEL) {
+                        for (i, rows, a) in of_a.panels(0) {
+                            let (b, c) = ((panels.at(0, j), PANEL), (c.wrapping_add(i * ldc + j), ldc));
+                            half_tile(kernel.isa(), rows, k, a, b, c, to.load);
+                        }
+                    }
+                }
+                Operand::PanelsF32(_) | Operand::PanelsBf16(_) => {
+                    unreachable!("these packed factors are read panel by panel")
                 }
             }
         }
