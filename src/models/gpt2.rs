@@ -206,8 +206,14 @@ impl Gpt2Attention {
         })
     }
 
-    /// `x: [B, T, C]` → `[B, T, C]`.
-    fn forward(&self, x: &Tensor, mask: &AttentionMask, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
+    /// `residual + attention(x)`, all `[B, T, C]`.
+    fn forward(
+        &self,
+        residual: &Tensor,
+        x: &Tensor,
+        mask: &AttentionMask,
+        cache: Option<KvLayers<'_>>,
+    ) -> Result<Tensor> {
         let qkv = self.c_attn.forward(x)?; // [B, T, 3C]
         let y = match cache {
             None => {
@@ -219,7 +225,7 @@ impl Gpt2Attention {
                 cache.attend(&self.attention, q, k, v, mask)?
             }
         };
-        self.resid_dropout.forward(&self.c_proj.forward(&y)?)
+        added(residual, &self.c_proj, &self.resid_dropout, &y)
     }
 }
 
@@ -246,9 +252,18 @@ impl Gpt2Mlp {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.c_fc.forward(x)?.activate(self.activation); // [B, T, n_inner]
-        self.dropout.forward(&self.c_proj.forward(&y)?)
+    /// `residual + mlp(x)`, all `[B, T, C]`.
+    fn forward(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let y = self.c_fc.forward_then(x, Some(self.activation), None)?; // [B, T, n_inner]
+        added(residual, &self.c_proj, &self.dropout, &y)
+    }
+}
+
+/// `x + dropout(linear(y))`
+fn added(x: &Tensor, linear: &Linear, dropout: &Dropout, y: &Tensor) -> Result<Tensor> {
+    match dropout.is_active() {
+        true => x.add(&dropout.forward(&linear.forward(y)?)?),
+        false => linear.forward_then(y, None, Some(x)),
     }
 }
 
@@ -278,8 +293,8 @@ impl Gpt2Block {
     }
 
     fn forward(&self, x: &Tensor, mask: &AttentionMask, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
-        let x = x.add(&self.attn.forward(&self.ln_1.forward(x)?, mask, cache)?)?;
-        x.add(&self.mlp.forward(&self.ln_2.forward(&x)?)?)
+        let x = self.attn.forward(x, &self.ln_1.forward(x)?, mask, cache)?;
+        self.mlp.forward(&x, &self.ln_2.forward(&x)?)
     }
 }
 

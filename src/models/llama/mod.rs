@@ -81,8 +81,8 @@ impl LlamaAttention {
         })
     }
 
-    /// `x: [B, T, C]` → `[B, T, C]`.
-    fn forward(&self, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
+    /// `residual + attention(x)`, all `[B, T, C]`.
+    fn forward(&self, residual: &Tensor, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
         let Attention { n_heads, n_kv_heads, .. } = self.attention;
         let q = normalise(&self.q_norm, self.q_proj.forward(x)?)?; // [B, T, H · D]
         let k = normalise(&self.k_norm, self.k_proj.forward(x)?)?; // [B, T, G · D]
@@ -99,7 +99,7 @@ impl LlamaAttention {
             }
             Some(cache) => cache.attend(&self.attention, &q, &k, &v, &mask)?,
         };
-        self.o_proj.forward(&y)
+        self.o_proj.forward_then(&y, None, Some(residual))
     }
 }
 
@@ -138,9 +138,10 @@ impl LlamaMlp {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate_proj.forward(x)?.activate(self.activation); // [B, T, F]
-        self.down_proj.forward(&gate.mul(&self.up_proj.forward(x)?)?)
+    /// `residual + mlp(x)`, all `[B, T, C]`.
+    fn forward(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let gate = self.gate_proj.forward_then(x, Some(self.activation), None)?; // [B, T, F]
+        self.down_proj.forward_then(&gate.mul(&self.up_proj.forward(x)?)?, None, Some(residual))
     }
 }
 
@@ -171,8 +172,8 @@ impl LlamaBlock {
     }
 
     fn forward(&self, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
-        let x = x.add(&self.self_attn.forward(&self.input_layernorm.forward(x)?, call, cache)?)?;
-        x.add(&self.mlp.forward(&self.post_attention_layernorm.forward(&x)?)?)
+        let x = self.self_attn.forward(x, &self.input_layernorm.forward(x)?, call, cache)?;
+        self.mlp.forward(&x, &self.post_attention_layernorm.forward(&x)?)
     }
 }
 
