@@ -14,6 +14,7 @@ use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL, tile};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::simd::Isa;
 
 /// Most rows (queries times the heads that share keys) that come here.
@@ -69,6 +70,13 @@ impl Rows<'_> {
         assert!(panel.len() >= dim * PANEL + SLACK && scores.len() >= self.count() * BLOCK && keys.len() <= BLOCK);
         for j in (0..keys.len()).step_by(PANEL) {
             let used = PANEL.min(keys.len() - j);
+            if used == PANEL && self.count() <= K::COLUMNS_MR {
+                // Few rows: transposed on the way through registers. Then all rows are one panel of A.
+                let (b, c) = (key.wrapping_add(j * key_row), scores[j..].as_mut_ptr());
+                // SAFETY: the keys exist; the rows are packed `dim` deep; the scores have room for the block.
+                unsafe { kernel.columns(self.count(), dim, packed.as_ptr(), b, key_row, c, BLOCK, false) };
+                continue;
+            }
             let source = Source { data: key.wrapping_add(j * key_row), along: key_row, deep: 1 };
             // SAFETY: the keys exist; the panel has room for `dim` rows and the slack.
             unsafe { pack_panel(kernel, source, used, PANEL, dim, panel.as_mut_ptr()) };
@@ -122,6 +130,17 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
             let keys = first..all.end.min(first + BLOCK);
             let key = args.key.block(rows.batch, kv_head, first);
             let (value, value_row) = args.value.block(rows.batch, kv_head, first);
+            // Short pieces far from each other, which the processor does not find out: these values, and the next keys.
+            let fetch = |(data, row): (*const f32, usize), n: usize| {
+                for j in 0..n {
+                    // SAFETY: a key or value of this head.
+                    prefetch(unsafe { std::slice::from_raw_parts(data.wrapping_add(j * row), dim) });
+                }
+            };
+            fetch((value, value_row), keys.len());
+            if keys.end < all.end {
+                fetch(args.key.block(rows.batch, kv_head, keys.end), BLOCK.min(all.end - keys.end));
+            }
             rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
             for r in 0..n {
                 let scores = &mut scores[r * BLOCK..][..keys.len()];

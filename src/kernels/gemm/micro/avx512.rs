@@ -190,8 +190,8 @@ pub(super) unsafe fn each_row_of_columns<T: Element>(
 ) {
     let step = 64 / size_of::<T>();
     // Short columns end before the processor has found them out: the next sixteen are fetched while these are used. With long ones it
-    // does better alone.
-    let short = ldb * size_of::<T>() < 4096;
+    // does better alone, and columns with something between them are not one run of memory.
+    let short = ldb == k && ldb * size_of::<T>() < 4096;
     let mut next = b.wrapping_add(16 * ldb).cast::<i8>();
     let mut columns = [b, b.wrapping_add(4 * ldb), b.wrapping_add(8 * ldb), b.wrapping_add(12 * ldb)];
     let whole = k / step * step;
