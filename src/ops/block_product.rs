@@ -5,7 +5,7 @@
 use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm_in};
 use crate::kernels::parallel;
 use crate::ops::precision::Precision;
-use crate::tensor::BlockTensor;
+use crate::tensor::{BlockTensor, Buffer};
 
 /// Numbers that are widened at a time, by one thread: 256 KiB.
 const WIDENED: usize = 1 << 16;
@@ -26,19 +26,19 @@ pub(super) fn product(precision: Precision, x: Mat<'_>, w: &BlockTensor, y: &mut
         let at_once = (WIDENED / k.max(1)).clamp(1, n.max(1));
         let chunk = parallel::chunk_len(n, at_once, 0.2 * (at_once * k) as f32);
         return parallel::chunks_mut(y, chunk, |i, y| {
-            let mut widened = vec![0.0; at_once * k];
+            let mut widened = Buffer::scratch(at_once * k);
             for (j, y) in y.chunks_mut(at_once).enumerate() {
                 let start = i * chunk + j * at_once;
-                part(start..start + y.len(), &mut widened, y);
+                part(start..start + y.len(), widened.as_mut_slice(), y);
             }
         });
     }
     let at_once = SHARED_ROWS.min(n);
-    let (mut widened, mut columns) = (vec![0.0; at_once * k], vec![0.0; x.rows() * at_once]);
+    let (mut widened, mut columns) = (Buffer::scratch(at_once * k), Buffer::scratch(x.rows() * at_once));
     for start in (0..n).step_by(at_once.max(1)) {
         let len = at_once.min(n - start);
-        let columns = &mut columns[..x.rows() * len];
-        part(start..start + len, &mut widened, columns);
+        let columns = &mut columns.as_mut_slice()[..x.rows() * len];
+        part(start..start + len, widened.as_mut_slice(), columns);
         for (y, columns) in y.chunks_exact_mut(n).zip(columns.chunks_exact(len)) {
             y[start..start + len].copy_from_slice(columns);
         }
