@@ -42,6 +42,8 @@ def same_outputs(saved):
 
     fixtures = pathlib.Path(__file__).parents[2] / "tests" / "fixtures"
     worst = {}
+    # What transformers makes and nothing here reads: a last layer apart from the token table has a bias of its own; a body without pooler.
+    unread = dict(untied=("lm_head.bias", "predictions.bias"), long=("pooler.dense.weight", "pooler.dense.bias"))
 
     def compare(name, ours, theirs, mask=None):
         assert ours.shape == theirs.shape, name
@@ -52,7 +54,8 @@ def same_outputs(saved):
 
     def opened(auto, folder):
         model, report = auto.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
-        assert not report["missing_keys"] and not report["unexpected_keys"], (folder, report)
+        missing = {key for key in report["missing_keys"] if not key.endswith(unread.get(folder.name, ()))}
+        assert not missing and not report["unexpected_keys"], (folder, report)
         return model.eval()
 
     for name, index, tensors in [("gpt2", "options.json", "options"), ("llama", "cases.json", "expected")]:
