@@ -2,6 +2,7 @@
 //! allocated. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each target, and keeps what made it fail.
 
 #![allow(clippy::unwrap_used)]
+#![cfg(all(feature = "chat", feature = "tokenizers"))]
 // A test must be its own allocator to see what is asked of it.
 #![allow(unsafe_code)]
 

@@ -573,6 +573,11 @@ fn what_the_library_would_panic_over_is_refused() {
         ("`length` from 1", serde_json::json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})),
         ("a second text", serde_json::json!({"post_processor": template})),
         (
+            "as many ids as tokens for \"x\"",
+            serde_json::json!({"post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [], "special_tokens": {}}}),
+        ),
+        (
             "one TemplateProcessing",
             serde_json::json!({"post_processor": {"type": "Sequence", "processors": [
             {"type": "TemplateProcessing"}, {"type": "TemplateProcessing"}]}}),

@@ -84,10 +84,7 @@ fn vet_part(value: &Value, templates: &mut usize) -> std::result::Result<(), Str
             if *templates > 1 {
                 return Err("expected one TemplateProcessing, found two".into());
             }
-            let pieces = value.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            if pieces.iter().any(|piece| piece["Sequence"]["id"] == "B") {
-                return Err("expected `single` without a second text, found B".into());
-            }
+            vet_template(value)?;
         }
         _ => {}
     }
@@ -96,6 +93,22 @@ fn vet_part(value: &Value, templates: &mut usize) -> std::result::Result<(), Str
         Value::Object(values) => values.values().try_for_each(|value| vet_part(value, templates)),
         _ => Ok(()),
     }
+}
+
+/// The pieces of a template must be texts that are there, and tokens that it describes.
+fn vet_template(template: &Value) -> std::result::Result<(), String> {
+    let pieces = |key: &str| template.get(key).and_then(Value::as_array).into_iter().flatten();
+    if pieces("single").any(|piece| piece["Sequence"]["id"] == "B") {
+        return Err("expected `single` without a second text, found B".into());
+    }
+    for name in pieces("single").chain(pieces("pair")).filter_map(|piece| piece["SpecialToken"]["id"].as_str()) {
+        let token = &template["special_tokens"][name];
+        let count = |key: &str| token[key].as_array().map(Vec::len);
+        if count("ids").is_none() || count("ids") != count("tokens") {
+            return Err(format!("expected `special_tokens` with as many ids as tokens for {name:?}, found {token}"));
+        }
+    }
+    Ok(())
 }
 
 /// SentencePiece's table of replacements: a size in bytes, a double array of so many bytes, texts that end with zeros.
