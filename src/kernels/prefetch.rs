@@ -17,3 +17,18 @@ pub fn prefetch<T>(data: &[T]) {
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = (data, LINE);
 }
+
+/// Asks for `len` elements from `at` on, which need not exist, into the second-level cache.
+#[inline]
+pub(in crate::kernels) fn prefetch_ahead<T>(at: *const T, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        for byte in (0..len * size_of::<T>()).step_by(64) {
+            // SAFETY: every x86-64 processor has the instruction, and it changes nothing whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(byte)) };
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = (at, len);
+}

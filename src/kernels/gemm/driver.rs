@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::micro::PANEL;
 use super::packing::{SLACK, with_scratch};
 use crate::kernels::parallel;
+use crate::kernels::prefetch::prefetch_ahead;
 
 /// Groups of a block: a panel of A of this depth stays in a first-level cache of 32 KiB.
 const KC: usize = 384;
@@ -358,6 +359,10 @@ unsafe fn block<K: TileKernel, F: Factors>(
                     for j in (0..nc).step_by(K::NR) {
                         let b = panels[j / PANEL].wrapping_add(j % PANEL);
                         let c = c.wrapping_add(ic * ldc + jc + j);
+                        // The next tile's part of C may be in no cache.
+                        for row in 0..own.len() {
+                            prefetch_ahead(c.wrapping_add(row * ldc + K::NR), K::NR);
+                        }
                         // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
                         unsafe { tile(kernel, own.len(), groups.len(), a, b, c, ldc, load, K::NR.min(nc - j)) };
                     }

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use super::micro::MicroKernel;
+use crate::kernels::prefetch::prefetch_ahead;
 
 /// Elements past its last panel that a packing may write.
 pub(in crate::kernels) const SLACK: usize = 16;
@@ -51,6 +52,10 @@ pub(in crate::kernels) unsafe fn pack_panel<K: MicroKernel>(
             return kernel.copy(source.data, source.deep, used, width, k, dst);
         }
         for p in (0..k).step_by(16) {
+            // The next panel's.
+            for i in width..width + used {
+                prefetch_ahead(source.at(p, i).data, 16);
+            }
             for i in (0..used).step_by(16) {
                 let (rows, cols) = ((used - i).min(16), (k - p).min(16));
                 kernel.transpose(source.at(p, i).data, source.along, rows, cols, dst.add(p * width + i), width);

@@ -286,15 +286,6 @@ fn pair<T: Element>(v: __m512) -> [__m512; 2] {
     [_mm512_cvtph_ps(_mm512_castsi512_si256(v)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(v))]
 }
 
-/// Four numbers of each of sixteen rows, as four vectors of sixteen.
-///
-/// The loads gather four rows into one vector, which leaves two rounds of shuffles of the usual four.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transposed_quarter(row: impl Fn(usize) -> __m128) -> [__m512; 4] {
-    transposed(std::array::from_fn(|r| gathered(&row, r)))
-}
-
 /// Rows r, r + 4, r + 8, r + 12.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -305,10 +296,29 @@ fn gathered(row: impl Fn(usize) -> __m128, r: usize) -> __m512 {
     _mm512_insertf32x4::<3>(v, row(r + 12))
 }
 
+/// Of sixteen rows, quarter by quarter what [`transposed`] takes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn quarters(row: impl Fn(usize) -> __m512) -> [[__m512; 4]; 4] {
+    let mut of_rows = [[_mm512_setzero_ps(); 4]; 4];
+    for (r, quarters) in of_rows.iter_mut().enumerate() {
+        let rows = [row(r), row(r + 4), row(r + 8), row(r + 12)];
+        let low = [_mm512_shuffle_f32x4::<0x44>(rows[0], rows[1]), _mm512_shuffle_f32x4::<0x44>(rows[2], rows[3])];
+        let high = [_mm512_shuffle_f32x4::<0xee>(rows[0], rows[1]), _mm512_shuffle_f32x4::<0xee>(rows[2], rows[3])];
+        *quarters = [
+            _mm512_shuffle_f32x4::<0x88>(low[0], low[1]),
+            _mm512_shuffle_f32x4::<0xdd>(low[0], low[1]),
+            _mm512_shuffle_f32x4::<0x88>(high[0], high[1]),
+            _mm512_shuffle_f32x4::<0xdd>(high[0], high[1]),
+        ];
+    }
+    [0, 1, 2, 3].map(|quarter| [of_rows[0][quarter], of_rows[1][quarter], of_rows[2][quarter], of_rows[3][quarter]])
+}
+
 /// The columns of sixteen rows of four, which were [`gathered`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
+pub(super) fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
     let even = _mm512_unpacklo_ps(gathered[0], gathered[1]);
     let odd = _mm512_unpackhi_ps(gathered[0], gathered[1]);
     let even2 = _mm512_unpacklo_ps(gathered[2], gathered[3]);
@@ -321,30 +331,31 @@ fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
     ]
 }
 
+/// Lines are read whole: rows at a distance of a multiple of 4 KiB would push each other out of the first-level cache.
+///
 /// # Safety
 ///
 /// As [`MicroKernel::transpose`].
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
-    // SAFETY: rows from `rows` on repeat the first; columns are read one by one where there are not sixteen.
+    // SAFETY: rows from `rows` on repeat the first; masked loads touch `cols` elements only.
     unsafe {
-        let row = |i: usize| src.add(if i < rows { i * lds } else { 0 });
-        if cols < 16 {
-            let lanes: [u32; 16] = std::array::from_fn(|i| if i < rows { i as u32 } else { 0 });
-            for p in 0..cols {
-                let column: [f32; 16] = std::array::from_fn(|i| *src.add(lanes[i] as usize * lds + p));
-                _mm512_storeu_ps(dst.add(p * ldd), _mm512_loadu_ps(column.as_ptr()));
-            }
-            return;
-        }
-        let rows: [*const f32; 16] = std::array::from_fn(row);
-        for quarter in 0..4 {
-            let columns = transposed_quarter(|i| _mm_loadu_ps(rows[i].add(4 * quarter)));
-            for (p, column) in columns.into_iter().enumerate() {
-                _mm512_storeu_ps(dst.add((4 * quarter + p) * ldd), column);
+        let mask = first(cols);
+        let row = |i: usize| _mm512_maskz_loadu_ps(mask, src.add(if i < rows { i * lds } else { 0 }));
+        for (quarter, lines) in quarters(row).into_iter().enumerate() {
+            for (p, column) in transposed(lines).into_iter().enumerate() {
+                if 4 * quarter + p < cols {
+                    _mm512_storeu_ps(dst.add((4 * quarter + p) * ldd), column);
+                }
             }
         }
     }
+}
+
+/// The first `n` lanes of sixteen.
+#[inline]
+pub(super) fn first(n: usize) -> __mmask16 {
+    if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
 /// # Safety
@@ -362,7 +373,7 @@ unsafe fn copy(src: *const f32, lds: usize, used: usize, width: usize, k: usize,
             }
             return;
         }
-        let masks = [(1u32 << used.min(16)) - 1, (1u32 << used.saturating_sub(16)) - 1].map(|mask| mask as __mmask16);
+        let masks = [first(used), first(used.saturating_sub(16))];
         for p in 0..k {
             let (src, dst) = (src.add(p * lds), dst.add(p * width));
             _mm512_storeu_ps(dst, _mm512_maskz_loadu_ps(masks[0], src));

@@ -2,10 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512::each_row_of_columns;
+use super::avx512::{each_row_of_columns, first, quarters, transposed};
 use super::by_rows;
 use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
+use crate::kernels::gemm::packing::Source;
+use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::{self, Avx512};
 
 /// The kernel, and proof that the processor has AVX512-BF16.
@@ -140,27 +142,80 @@ unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *
     }
 }
 
-/// Rounds pairs of rows to bf16 and joins them: group `[p, i]` is `src[2p, i]` below, `src[2p + 1, i]` above.
+/// Rounds to bf16 and packs `len` numbers, as many groups as that takes, of `used` columns: group `[p, i]` holds `src[2p, i]` below
+/// and `src[2p + 1, i]` above; what is missing of the last group is zero.
 ///
 /// # Safety
 ///
-/// * the processor has AVX512-BF16; `src` may be read for `2 · groups · width` elements, `dst` written for half of them.
-#[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
-pub(in crate::kernels::gemm) unsafe fn join_rows(src: *const f32, width: usize, groups: usize, dst: *mut u32) {
-    for p in 0..groups {
-        for i in (0..width).step_by(16) {
-            let mask = if width - i >= 16 { !0 } else { (1 << (width - i)) - 1 };
-            // SAFETY: masked loads and stores touch `width` elements of a row only; the types are bits to each other.
-            unsafe {
-                let round = |row: usize| {
-                    let half = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, src.add(row * width + i)));
-                    _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(half))
+/// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`; `used <= width`;
+/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` may become anything.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx512vl")]
+pub(in crate::kernels::gemm) unsafe fn round_panel(src: Source, used: usize, width: usize, len: usize, dst: *mut u32) {
+    let from = |i: usize| first(used - i);
+    // SAFETY: the caller's promises; masked loads touch the numbers that exist only, and what is stored past a row is overwritten by
+    // the next or in the slack.
+    unsafe {
+        if src.along == 1 {
+            let order = _mm512_loadu_si512(ALTERNATING.as_ptr().cast());
+            for p in (0..len).step_by(2) {
+                for i in (0..used).step_by(16) {
+                    let row = src.at(p, i).data;
+                    let low = _mm512_maskz_loadu_ps(from(i), row);
+                    let high = match p + 1 < len {
+                        true => _mm512_maskz_loadu_ps(from(i), row.wrapping_add(src.deep)),
+                        false => _mm512_setzero_ps(),
+                    };
+                    let joined = _mm512_permutexvar_epi16(order, rounded(low, high));
+                    _mm512_storeu_si512(dst.add(p / 2 * width + i).cast(), joined);
+                }
+            }
+            return;
+        }
+        for p in (0..len).step_by(32) {
+            let n = (len - p).min(32);
+            let masks = [first(n), first(n.saturating_sub(16))];
+            // The next panel's.
+            for i in width..width + used {
+                prefetch_ahead(src.at(p, i).data, 32);
+            }
+            for i in (0..used).step_by(16) {
+                // Rows from `used` on repeat the first.
+                let row = |r: usize| {
+                    let row = src.at(p, if i + r < used { i + r } else { i }).data;
+                    let low = _mm512_maskz_loadu_ps(masks[0], row);
+                    let high = _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(16));
+                    _mm512_castsi512_ps(rounded(low, high))
                 };
-                let joined = _mm512_or_si512(round(2 * p), _mm512_slli_epi32::<16>(round(2 * p + 1)));
-                _mm512_mask_storeu_epi32(dst.add(p * width + i).cast(), mask, joined);
+                for (quarter, lines) in quarters(row).into_iter().enumerate() {
+                    for (group, v) in transposed(lines).into_iter().enumerate() {
+                        let group = 4 * quarter + group;
+                        if 2 * group < n {
+                            _mm512_storeu_ps(dst.add((p / 2 + group) * width + i).cast(), v);
+                        }
+                    }
+                }
             }
         }
     }
+}
+
+/// The order that takes numbers of 16 bits from the lower and the upper half in turn.
+const ALTERNATING: [u16; 32] = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = (i / 2 + i % 2 * 16) as u16;
+        i += 1;
+    }
+    order
+};
+
+/// Two vectors, rounded to bf16, one after the other.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn rounded(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the types are bits to each other.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
 /// Rounds a run of numbers to bf16, two to a group; what is missing of the last group is zero.
@@ -168,17 +223,15 @@ pub(in crate::kernels::gemm) unsafe fn join_rows(src: *const f32, width: usize, 
 /// # Safety
 ///
 /// * the processor has AVX512-BF16; `x` may be read for `len` elements, `groups` written for half as many, rounded up.
-#[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bf16")]
 pub(in crate::kernels::gemm) unsafe fn round_run(x: *const f32, len: usize, groups: *mut u32) {
     for i in (0..len).step_by(32) {
         let n = (len - i).min(32);
-        let mask = |n: usize| if n >= 16 { !0 } else { (1u16 << n) - 1 };
-        // SAFETY: masked loads and stores touch the elements that exist only; the types are bits to each other.
+        // SAFETY: masked loads and stores touch the elements that exist only.
         unsafe {
-            let low = _mm512_maskz_loadu_ps(mask(n), x.add(i));
-            let high = _mm512_maskz_loadu_ps(mask(n.saturating_sub(16)), x.wrapping_add(i + 16));
-            let half = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_mask_storeu_epi32(groups.add(i / 2).cast(), mask(n.div_ceil(2)), half);
+            let low = _mm512_maskz_loadu_ps(first(n), x.add(i));
+            let high = _mm512_maskz_loadu_ps(first(n.saturating_sub(16)), x.wrapping_add(i + 16));
+            _mm512_mask_storeu_epi32(groups.add(i / 2).cast(), first(n.div_ceil(2)), rounded(low, high));
         }
     }
 }

@@ -1,0 +1,232 @@
+//! Products of bf16 where the processor has an instruction for them.
+//!
+//! Factors are rounded to bf16 (to nearest even) while they are packed, two to a 32-bit group. An element of C is then
+//! one chain over the pairs in ascending order, as the instruction rounds it: its bits do not depend on the other rows,
+//! the tile or the threads, but they do on the instruction.
+
+use std::ops::Range;
+
+use super::Beta;
+use super::driver::{self, Factors, Output, TileKernel};
+use super::f32::{FEW_ROWS, Product, finish};
+use super::few_rows::share;
+use super::micro::amx::AmxBf16;
+use super::micro::avx512;
+use super::micro::avx512_bf16::{Avx512Bf16, round_panel, round_run};
+use super::micro::{MicroKernel, PANEL};
+use super::operand::Operand;
+use super::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::parallel;
+use crate::kernels::simd::Avx512;
+
+/// One product of rounded factors; false if the processor has no instruction for it.
+pub(super) fn product(product: &Product<'_>) -> bool {
+    // The packing rounds with AVX512-BF16, which every processor with AMX has.
+    let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
+    let pack = avx512::Tile(isa);
+    match (AmxBf16::new(), pairs_of(product.b, product.k)) {
+        (Some(kernel), _) => run(kernel, pack, product),
+        // The instruction of few rows is that of many here; a tile of AMX rounds otherwise.
+        (None, Some(pairs)) if product.m <= FEW_ROWS => few_rows(kernel, pack, product, pairs),
+        (None, _) => run(kernel, pack, product),
+    }
+    true
+}
+
+/// Products with few rows of a B that is stored transposed in bf16: read where it lies, as in `few_rows`.
+fn few_rows(kernel: Avx512Bf16, pack: avx512::Tile, product: &Product<'_>, pairs: Source) {
+    let Product { m, n, k, a, b, beta, epilogue, .. } = *product;
+    if m == 0 || n == 0 {
+        return;
+    }
+    /// The pointer is the product's.
+    struct Shared(Source);
+    // SAFETY: as for `Product`.
+    unsafe impl Sync for Shared {}
+    let (groups, load, pairs) = (k / 2, beta == Beta::One, &Shared(pairs));
+    let factors = Rounded { pack, a, b, k };
+    let width = share(m, k, n, 1);
+    parallel::for_each(n.div_ceil(width), |part| {
+        let (factors, product) = (&factors, product);
+        let cols = part * width..n.min((part + 1) * width);
+        let a_len = (m * groups + SLACK).next_multiple_of(16);
+        let mr = driver::even(m, Avx512Bf16::COLUMNS_MR, 1);
+        with_scratch(a_len + PANEL * groups + SLACK, |scratch| {
+            let (a_packed, panel) = scratch.split_at_mut(a_len);
+            let a_packed: *mut u32 = a_packed.as_mut_ptr().cast();
+            for i in (0..m).step_by(mr) {
+                // SAFETY: the rows are in A; the panels before and this one have `m · groups` elements, the slack follows.
+                unsafe { factors.pack_a(i..m.min(i + mr), 0..groups, None, a_packed.add(i * groups)) };
+            }
+            for j in cols.clone().step_by(PANEL) {
+                let used = PANEL.min(cols.end - j);
+                let source = pairs.0.at(0, j);
+                for i in (0..m).step_by(mr) {
+                    let (rows, c) = (mr.min(m - i), product.c.wrapping_add(i * n + j));
+                    // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours; a panel has room for
+                    // all pairs and the slack.
+                    unsafe {
+                        let a = a_packed.add(i * groups);
+                        if used == PANEL {
+                            kernel.columns(rows, groups, a, source.data.cast(), source.along, c, n, load);
+                        } else {
+                            let panel = panel.as_mut_ptr();
+                            pack_panel(pack, source, used, PANEL, groups, panel);
+                            driver::tile(kernel, rows, groups, a, panel.cast(), c, n, load, used);
+                        }
+                    }
+                }
+            }
+            for i in 0..m {
+                let at = i * n + cols.start;
+                // SAFETY: this part of a row is ours.
+                let row = unsafe { std::slice::from_raw_parts_mut(product.c.wrapping_add(at), cols.len()) };
+                finish(pack.isa(), &epilogue, row, at, cols.start);
+            }
+        });
+    });
+}
+
+/// A B that is stored transposed in bf16, its rows as pairs of numbers that pass for one of 32 bits; `None` if it is another.
+fn pairs_of(b: Operand, k: usize) -> Option<Source> {
+    match b {
+        Operand::Bf16(Source { data, along, deep: 1 }) if k.is_multiple_of(2) && along.is_multiple_of(2) => {
+            Some(Source { data: data.cast(), along: along / 2, deep: 1 })
+        }
+        _ => None,
+    }
+}
+
+fn run<D: TileKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, product: &Product<'_>) {
+    let Product { m, n, k, a, b, c, beta, epilogue } = *product;
+    let factors = Rounded { pack, a, b, k };
+    let finish = |i: usize, col: usize, row: &mut [f32]| finish(pack.isa(), &epilogue, row, i * n + col, col);
+    let output = Output { c, load: beta == Beta::One, finish };
+    // SAFETY: the product's shapes and lengths were checked; C is borrowed mutably as long as it lives.
+    unsafe { driver::product(kernel, (m, k.div_ceil(2), n), 1, &factors, &output) };
+}
+
+/// The factors, rounded as they are packed.
+#[derive(Clone, Copy)]
+struct Rounded {
+    /// What transposes and widens.
+    pack: avx512::Tile,
+    a: Source,
+    b: Operand,
+    /// Elements of a row of A.
+    k: usize,
+}
+
+// SAFETY: the pointers come from slices that outlive the product and are only read.
+unsafe impl Sync for Rounded {}
+
+/// Groups that pass through f32 or rows at a time.
+const CHUNK: usize = 16;
+
+impl Rounded {
+    /// How many numbers groups have, up to the end of k.
+    fn numbers(&self, groups: &Range<usize>) -> usize {
+        self.k.saturating_sub(2 * groups.start).min(2 * groups.len())
+    }
+
+    /// Packs columns of a factor in f32 as `[groups, width]`; groups past the end of k are zeros.
+    ///
+    /// # Safety
+    ///
+    /// * the source begins with the first column and group, and has `used <= width` columns; `dst` has room for the groups and the
+    ///   slack.
+    unsafe fn pack(&self, source: Source, used: usize, width: usize, groups: Range<usize>, dst: *mut u32) {
+        let numbers = self.numbers(&groups);
+        let full = numbers.div_ceil(2);
+        // SAFETY: the caller's promises; the token of `pack` comes with that of AVX512-BF16.
+        unsafe {
+            round_panel(source, used, width, numbers, dst);
+            std::ptr::write_bytes(dst.add(full * width), 0, (groups.len() - full) * width);
+        }
+    }
+
+    /// Packs A row by row, `groups` to a row, and zero rows up to `mr`.
+    ///
+    /// # Safety
+    ///
+    /// * the rows are in A; the number of groups is a multiple of `CHUNK`; `dst` has room for `mr` rows and the slack.
+    unsafe fn pack_rows(&self, rows: Range<usize>, groups: Range<usize>, mr: usize, dst: *mut u32) {
+        let (width, len) = (rows.len(), groups.len());
+        // SAFETY: the caller's promises; the buffer has room for a chunk and the slack.
+        unsafe {
+            if self.a.deep == 1 {
+                let numbers = self.numbers(&groups);
+                let used = numbers.div_ceil(2);
+                for i in 0..width {
+                    let row = dst.add(i * len);
+                    round_run(self.a.at(2 * groups.start, rows.start + i).data, numbers, row);
+                    std::ptr::write_bytes(row.add(used), 0, len - used);
+                }
+            } else {
+                let mut buffer = [0u32; CHUNK * PANEL + SLACK];
+                for first in (0..len).step_by(CHUNK) {
+                    let chunk = groups.start + first..groups.start + first + CHUNK;
+                    self.pack(self.a.at(2 * chunk.start, rows.start), width, width, chunk, buffer.as_mut_ptr());
+                    for i in (0..width).step_by(16) {
+                        let (src, dst) = (buffer.as_ptr().add(i), dst.add(i * len + first));
+                        self.pack.transpose(src.cast(), width, CHUNK, (width - i).min(16), dst.cast(), len);
+                    }
+                }
+            }
+            std::ptr::write_bytes(dst.add(width * len), 0, (mr - width) * len);
+        }
+    }
+}
+
+impl Factors for Rounded {
+    fn packs_b(&self) -> bool {
+        !matches!(self.b, Operand::PanelsBf16(_))
+    }
+
+    unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match rows_of_a {
+                Some(mr) => self.pack_rows(rows, groups, mr, dst),
+                None => {
+                    self.pack(self.a.at(2 * groups.start, rows.start), rows.len(), rows.len(), groups, dst);
+                }
+            }
+        }
+    }
+
+    unsafe fn panel_b(&self, cols: Range<usize>, groups: Range<usize>, dst: *mut u32) -> *const u32 {
+        match self.b {
+            Operand::PanelsBf16(panels) if groups.end <= panels.k => return panels.at(groups.start, cols.start),
+            // SAFETY: the caller's promises.
+            Operand::F32(source) => unsafe {
+                self.pack(source.at(2 * groups.start, cols.start), cols.len(), PANEL, groups, dst);
+                return dst;
+            },
+            _ => {}
+        }
+        if let Some(pairs) = pairs_of(self.b, self.k)
+            && 2 * groups.end <= self.k
+        {
+            // SAFETY: the caller's promises; pairs of numbers are transposed like single ones.
+            unsafe {
+                let source = pairs.at(groups.start, cols.start);
+                pack_panel(self.pack, source, cols.len(), PANEL, groups.len(), dst.cast());
+            }
+            return dst;
+        }
+        // By way of f32.
+        let mut buffer = [0.0f32; 2 * CHUNK * PANEL + SLACK];
+        for first in groups.clone().step_by(CHUNK) {
+            let chunk = first..groups.end.min(first + CHUNK);
+            // SAFETY: the caller's promises; the buffer has room for a chunk and the slack.
+            unsafe {
+                let (depth, buffer) = (self.numbers(&chunk), buffer.as_mut_ptr());
+                let data = self.b.panel(self.pack, 2 * first, depth, cols.start, cols.len(), buffer);
+                let source = Source { data, along: 1, deep: PANEL };
+                self.pack(source, cols.len(), PANEL, chunk, dst.add((first - groups.start) * PANEL));
+            }
+        }
+        dst
+    }
+}
