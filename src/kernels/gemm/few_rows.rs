@@ -20,6 +20,7 @@ use super::micro::{MicroKernel, PANEL, tile};
 use super::operand::{Element, HALF_MR, Operand, half_tile};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
+use crate::kernels::prefetch::prefetch_ahead;
 
 /// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C must be loaded and
 /// stored for several rows each time.
@@ -34,6 +35,8 @@ fn streams(m: usize, bytes: usize) -> usize {
 }
 /// Elements of C that are updated while a few rows of B are read.
 const RUN: usize = 8192;
+/// Bytes of a B that comes from memory rather than from a cache.
+const LARGE: usize = 1 << 25;
 /// Depth of a transposed panel.
 const DEPTH: usize = 64;
 /// Nanoseconds to read an element of B.
@@ -208,11 +211,18 @@ unsafe fn row_by_row<T: Element>(
     tile: impl Fn(usize, usize, *const f32, (*const T, usize), (*mut f32, usize), bool),
 ) {
     let streams = streams(a.m, b.deep * size_of::<T>());
+    // The processor itself notices a run within a page only; from a cache that is soon enough.
+    let ahead = a.k * b.deep * size_of::<T>() >= LARGE;
     let run = (RUN / a.m).next_multiple_of(PANEL);
     for jc in cols.clone().step_by(run) {
         for pc in (0..a.k.max(1)).step_by(streams) {
             let depth = streams.min(a.k - pc);
             for j in (jc..cols.end.min(jc + run)).step_by(PANEL) {
+                if ahead {
+                    for p in pc + depth..pc + 2 * depth {
+                        prefetch_ahead(b.at(p, j).data, PANEL);
+                    }
+                }
                 for (i, rows, a) in a.panels(pc) {
                     let c = (to.c.wrapping_add(i * to.ldc + j), to.ldc);
                     tile(rows, depth, a, (b.at(pc, j).data, b.deep), c, pc > 0 || to.load);
