@@ -84,7 +84,14 @@ impl<A: Int8> KernelOp for Run<'_, A> {
     fn run<K: MicroKernel>(self, pack: K) {
         #[cfg(target_arch = "x86_64")]
         {
+            use super::micro::amx::{AmxI8, AmxU8};
             use super::micro::int8_x86::{Avx2Int8, Avx512Vnni, AvxVnni};
+            if let Some(kernel) = AmxI8::new().filter(|_| A::SIGNED) {
+                return run(kernel, Groups::Four { unsigned: false }, pack, self);
+            }
+            if let Some(kernel) = AmxU8::new() {
+                return run(kernel, Groups::Four { unsigned: true }, pack, self);
+            }
             if let Some(kernel) = Avx512Vnni::new() {
                 return run(kernel, Groups::Four { unsigned: true }, pack, self);
             }
@@ -329,6 +336,32 @@ mod tests {
                 assert_eq!(c, naive(&signed, &b, shape), "i8 {shape:?} {:?}", features());
             }
         });
+    }
+
+    /// The way of the bytes into AMX' tiles, whatever the processor.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn tiles_of_amx_get_the_bytes_that_they_want() {
+        use crate::kernels::gemm::micro::amx::model::{Model, signed, unsigned};
+
+        struct Through<'a, A>(Run<'a, A>);
+        impl<A: Int8> KernelOp for Through<'_, A> {
+            type Output = ();
+            fn run<K: MicroKernel>(self, pack: K) {
+                let model = Model(if A::SIGNED { signed } else { unsigned });
+                run(model, Groups::Four { unsigned: !A::SIGNED }, pack, self.0);
+            }
+        }
+        for shape @ (m, k, n) in [(1, 1, 1), (3, 5, 7), (32, 64, 32), (33, 65, 31), (40, 130, 70), (70, 1700, 40)] {
+            let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+            let (signed, b): (Vec<i8>, Vec<i8>) =
+                (a.iter().map(|&x| x as i8).collect(), b.iter().map(|&x| x as i8).collect());
+            let mut c = vec![7; m * n];
+            with_kernel(Through(Run { a: &a, b: &b, c: &mut c, shape }));
+            assert_eq!(c, naive(&a, &b, shape), "u8 {shape:?}");
+            with_kernel(Through(Run { a: &signed, b: &b, c: &mut c, shape }));
+            assert_eq!(c, naive(&signed, &b, shape), "i8 {shape:?}");
+        }
     }
 
     #[test]

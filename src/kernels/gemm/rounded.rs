@@ -230,3 +230,40 @@ impl Factors for Rounded {
         dst
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::kernels::gemm::micro::amx::model::{Model, pairs};
+    use crate::kernels::gemm::{Epilogue, Mat};
+
+    /// The way of the pairs into AMX' tiles, where the processor can round.
+    #[test]
+    fn tiles_of_amx_get_the_pairs_that_they_want() {
+        let (Some(_), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return };
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (32, 32, 32), (33, 33, 31), (40, 130, 70), (70, 900, 40)] {
+            let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+            let (a, b) = (wave(m * k, 0.731), wave(k * n, 0.0917));
+            let half = |x: f32| bf16::from_f32(x).to_f32();
+            for (turned_a, turned_b) in [(false, false), (false, true), (true, false), (true, true)] {
+                let of = |x, turned, rows, cols| {
+                    if turned { Mat::transposed(x, rows, cols) } else { Mat::new(x, rows, cols) }
+                };
+                let (left, right) = (of(&a, turned_a, m, k), of(&b, turned_b, k, n));
+                let mut c = vec![7.0; m * n];
+                let product = Product::new(left, right.operand(), n, &mut c, Beta::Zero, Epilogue::default());
+                run(Model(pairs), avx512::Tile(isa), &product);
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let expected = (0..k).fold(0.0f32, |sum, p| {
+                        let x = if turned_a { a[p * m + i] } else { a[i * k + p] };
+                        let y = if turned_b { b[j * k + p] } else { b[p * n + j] };
+                        half(x).mul_add(half(y), sum)
+                    });
+                    assert_eq!(c[i * n + j], expected, "{i} {j} of {m} × {k} × {n}, {turned_a} {turned_b}");
+                }
+            }
+        }
+    }
+}

@@ -5,6 +5,8 @@
 //! row. Each thread configures the tiles before its work and releases them after, so that no other code pays for saving
 //! them. Instructions are spelled out, because the compiler's names for them are not stable yet.
 //!
+//! No machine that had AMX has run this code yet: the tests put the packed factors through a model of the instructions.
+//!
 //! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`, `TILELOADD`, `TDPBF16PS`.
 
 use std::arch::asm;
@@ -171,4 +173,109 @@ macro_rules! kernel {
 kernel! {
     /// Pairs of bf16.
     AmxBf16, f32, amx_bf16, "tdpbf16ps"
+}
+kernel! {
+    /// Fours of signed bytes.
+    AmxI8, i32, amx_int8, "tdpbssd"
+}
+kernel! {
+    /// Fours of bytes, the left factor's unsigned.
+    AmxU8, i32, amx_int8, "tdpbusd"
+}
+
+/// Without the hardware the instructions cannot run, but the way of the packed factors into the tiles can: the same driver around a
+/// kernel that does with arrays what the manual says that the instructions do with tiles.
+#[cfg(test)]
+pub(in crate::kernels::gemm) mod model {
+    use super::*;
+
+    type Register = [[u32; ROWS]; ROWS];
+
+    /// One of the kernels of this file: the sums' type, and how a group is multiplied.
+    #[derive(Clone, Copy)]
+    pub(in crate::kernels::gemm) struct Model<S>(pub(in crate::kernels::gemm) fn(S, u32, u32) -> S);
+
+    /// `tdpbssd`.
+    pub(in crate::kernels::gemm) fn signed(sum: i32, a: u32, b: u32) -> i32 {
+        let four = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+        four.fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a as i8) * i32::from(b as i8)))
+    }
+
+    /// `tdpbusd`.
+    pub(in crate::kernels::gemm) fn unsigned(sum: i32, a: u32, b: u32) -> i32 {
+        let four = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+        four.fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
+    }
+
+    /// `tdpbf16ps`, but for its rounding.
+    pub(in crate::kernels::gemm) fn pairs(sum: f32, a: u32, b: u32) -> f32 {
+        let halves = |x: u32| [f32::from_bits(x << 16), f32::from_bits(x & !0xffff)];
+        halves(a).into_iter().zip(halves(b)).fold(sum, |sum, (a, b)| a.mul_add(b, sum))
+    }
+
+    /// `tileloadd`: rows of 64 bytes at a distance in bytes.
+    ///
+    /// # Safety
+    ///
+    /// * sixteen groups may be read at each of sixteen rows.
+    unsafe fn load<T>(at: *const T, distance: usize) -> Register {
+        let row = |i: usize| at.wrapping_byte_add(i * distance).cast::<[u32; ROWS]>();
+        // SAFETY: the caller's promise.
+        std::array::from_fn(|i| unsafe { row(i).read_unaligned() })
+    }
+
+    impl<S: Copy + Default + Send + Sync + 'static> TileKernel for Model<S> {
+        type Sum = S;
+        const MR: usize = 2 * ROWS;
+        const NR: usize = PANEL;
+        const STEP: usize = ROWS;
+        const ROWS_OF_A: bool = true;
+        const NS: f32 = 0.001;
+
+        fn begin(self) -> impl Drop {
+            crate::kernels::gemm::micro::Nothing
+        }
+
+        unsafe fn tile(
+            self,
+            rows: usize,
+            groups: usize,
+            a: *const u32,
+            b: *const u32,
+            c: *mut S,
+            ldc: usize,
+            add: bool,
+        ) {
+            const { assert!(size_of::<S>() == 4) };
+            let lda = 4 * groups;
+            let mut sums = [[[[S::default(); ROWS]; ROWS]; 2]; 2];
+            let rows_of = |half: usize| (0..ROWS).take_while(move |i| half * ROWS + i < rows);
+            // SAFETY: the contract: A has 32 rows of `groups`, B has `groups` rows of 32, C the rows asked for.
+            unsafe {
+                for (half, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    for (i, j) in rows_of(half).flat_map(|i| (0..ROWS).map(move |j| (i, j))).filter(|_| add) {
+                        sums[half][other][i][j] = *c.add((half * ROWS + i) * ldc + other * ROWS + j);
+                    }
+                }
+                for step in 0..groups / ROWS {
+                    let a: [Register; 2] =
+                        std::array::from_fn(|half| load(a.wrapping_byte_add(half * ROWS * lda + 64 * step), lda));
+                    let b: [Register; 2] =
+                        std::array::from_fn(|half| load(b.wrapping_byte_add(64 * half + 2048 * step), 4 * PANEL));
+                    for (half, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                        for (i, row) in sums[half][other].iter_mut().enumerate() {
+                            for (j, sum) in row.iter_mut().enumerate() {
+                                *sum = (0..ROWS).fold(*sum, |sum, p| (self.0)(sum, a[half][i][p], b[other][p][j]));
+                            }
+                        }
+                    }
+                }
+                for (half, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    for (i, j) in rows_of(half).flat_map(|i| (0..ROWS).map(move |j| (i, j))) {
+                        *c.add((half * ROWS + i) * ldc + other * ROWS + j) = sums[half][other][i][j];
+                    }
+                }
+            }
+        }
+    }
 }
