@@ -227,7 +227,8 @@ fn search(
 ) -> Vec<(usize, f32)> {
     vectors.inverse_norms();
     let tiles = n.div_ceil(TILE);
-    let parts = (tiles.div_ceil(16)).clamp(1, rayon::current_num_threads() * 4);
+    // Many parts: a thread that memory serves worse is left fewer of them.
+    let parts = tiles.div_ceil(4).clamp(1, rayon::current_num_threads() * 16);
     let part = |p: usize| {
         let mut best = Best::new(k);
         let (mut scores, mut scratch) = (vec![0.0; TILE], Vec::new());

@@ -83,23 +83,19 @@ const AHEAD: usize = 8 << 10;
 
 #[inline(always)]
 fn row_dot<T: Element, I: Isa>(isa: I, x: &[f32], row: &[T]) -> f32 {
-    let n = x.len();
-    assert_eq!(row.len(), n);
     let mut sums = [isa.zero(); 2];
-    let mut i = 0;
-    while i + 2 * I::LANES <= n {
+    let (rows, xs) = (row.chunks_exact(2 * I::LANES), x.chunks_exact(2 * I::LANES));
+    let rest = (rows.remainder(), xs.remainder());
+    for (row, x) in rows.zip(xs) {
         for (k, sum) in sums.iter_mut().enumerate() {
-            let at = i + k * I::LANES..i + (k + 1) * I::LANES;
+            let at = k * I::LANES..(k + 1) * I::LANES;
             isa.prefetch(row[at.clone()].as_ptr().wrapping_byte_add(AHEAD));
             *sum = isa.mul_add(T::load(isa, &row[at.clone()]), isa.load(&x[at]), *sum);
         }
-        i += 2 * I::LANES;
     }
-    while i < n {
-        let at = i..n.min(i + I::LANES);
-        isa.prefetch(row[at.clone()].as_ptr().wrapping_byte_add(AHEAD));
-        sums[0] = isa.mul_add(T::load(isa, &row[at.clone()]), isa.load_partial(&x[at]), sums[0]);
-        i += I::LANES;
+    for (row, x) in rest.0.chunks(I::LANES).zip(rest.1.chunks(I::LANES)) {
+        isa.prefetch(row.as_ptr().wrapping_byte_add(AHEAD));
+        sums[0] = isa.mul_add(T::load(isa, row), isa.load_partial(x), sums[0]);
     }
     isa.reduce_sum(isa.add(sums[0], sums[1]))
 }
