@@ -27,7 +27,7 @@ const KINDS: [Kind; 6] = [
 ];
 
 enum Layer {
-    Encoder(Encoder),
+    Encoder(Box<Encoder>),
     Recurrent(Recurrent),
 }
 
@@ -38,7 +38,7 @@ impl Layer {
             Kind::Encoder | Kind::Causal => {
                 let config =
                     EncoderLayerConfig::new(d_model, n_heads, 2 * d_model + 1).norm_first(kind == Kind::Causal);
-                Layer::Encoder(Encoder::init(&config, 2, true, &mut rng).unwrap())
+                Layer::Encoder(Box::new(Encoder::init(&config, 2, true, &mut rng).unwrap()))
             }
             Kind::Rnn(cell) | Kind::Bidirectional(cell) => {
                 let both = matches!(kind, Kind::Bidirectional(_));

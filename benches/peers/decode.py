@@ -1,10 +1,10 @@
 """Decoding and reading a prompt beside benches/decode.rs, alternating; random weights of public models' sizes.
 
     python decode.py --bench PATH [--peer transformers|llama.cpp|ctranslate2|candle] [--threads N] [--rounds N]
-                     [--models gpt2-124m,…] [--weights f32,bf16] [--prefill f32|bf16] [--tokens N] [--work FOLDER]
+                     [--models gpt2-124m,…] [--weights f32,bf16] [--packed] [--prefill f32|bf16] [--tokens N] [--work FOLDER]
 
 `benches/peers/gemm.sh PYTHON decode [options]` builds the bench and runs this. A ratio is theirs ÷ ours in time, so above 1 ours is
-faster. Prompts are read in the precision of the weights, those of f16 weights in bf16, unless `--prefill` says otherwise.
+faster. Prompts are read in the precision of the weights, those of f16 weights in bf16, unless `--prefill` says otherwise. `--packed`: ours keeps packed weights (`Module::keep_packed`).
 """
 
 import argparse
@@ -25,6 +25,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", default="gpt2-124m,llama-110m")
     parser.add_argument("--weights", default="f32,bf16")
+    parser.add_argument("--packed", action="store_true")
     parser.add_argument("--prefill", choices=["f32", "bf16"])
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "loquat-peers"))
@@ -34,21 +35,22 @@ def main():
     ours = Server(args.bench, "--serve")
     for name in args.models.split(","):
         for weights in args.weights.split(","):
+            own = weights + "-packed" * args.packed
             theirs = PEERS[args.peer](name, weights, args.work, args.threads)
             precision = args.prefill or ("f32" if weights == "f32" else "bf16")
             prompt = "prefill" if precision == "f32" else "prefill-bf16"
             # The first call of a size asks the system for memory.
             theirs.decode(4), theirs.prefill(512)
-            ours.ask(name, weights, "decode", 4), ours.ask(name, weights, prompt, 512)
+            ours.ask(name, own, "decode", 4), ours.ask(name, own, prompt, 512)
             for what, tokens, run in [("decode", args.tokens, theirs.decode), (prompt, 512, theirs.prefill)]:
                 times = []
                 for _ in range(args.rounds):
-                    times.append((ours.ask(name, weights, what, tokens), run(tokens)))
+                    times.append((ours.ask(name, own, what, tokens), run(tokens)))
                     time.sleep(0.02)  # OpenMP's threads spin for a while
                 rates = [1 / statistics.median(t) for t in zip(*times)]
                 ratio = statistics.median(b / a for a, b in times)
                 line = f"loquat {rates[0]:7.1f} tokens/s; {args.peer} {rates[1]:7.1f} ({ratio:.2f}x)"
-                print(f"{name} {weights} {what:>12}: {line}", flush=True)
+                print(f"{name} {own} {what:>12}: {line}", flush=True)
             del theirs
 
 

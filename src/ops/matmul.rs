@@ -203,7 +203,12 @@ pub(crate) fn linear_packed<'p>(
         return residual.map_or(Ok(y.clone()), |r| r.add(&y));
     }
     let precision = precision();
-    if !recording && let Some(packed) = packed(layout, precision) {
+    // Few rows of pairs of bf16 are quicker to read where the weight lies than to widen from panels.
+    let in_place = rows <= 16 && matches!(weight, Weight::Bf16(_));
+    if !recording
+        && !in_place
+        && let Some(packed) = packed(layout, precision)
+    {
         let epilogue = Epilogue { bias: bias.map(Tensor::data), activation, residual: residual.map(Tensor::data) };
         let x = Mat::new(x.data(), rows, n_in);
         return Ok(Tensor::write(&shape, |y| gemm_packed_in(precision, x, packed, y, Beta::Zero, epilogue)));
