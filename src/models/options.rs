@@ -50,11 +50,14 @@ const HARMLESS: &[&str] = &[
     "summary_use_proj",
     "tie_encoder_decoder",
     // Of the tokenizer.
+    "bos_token",
     "bos_token_id",
     "decoder_start_token_id",
+    "eos_token",
     "eos_token_id",
     "gpt2_special_tokens",
     "mask_token_id",
+    "pad_token",
     "pad_token_id",
     "prefix",
     "sep_token_id",
@@ -92,8 +95,10 @@ const HARMLESS: &[&str] = &[
     "directionality",
     "initializer_factor",
     "is_llama_config",
+    "language",
     "model_max_length",
     "n_ctx",
+    "name",
     "pooler_fc_size",
     "pooler_num_attention_heads",
     "pooler_num_fc_layers",
@@ -115,6 +120,7 @@ const HARMLESS: &[&str] = &[
 pub(super) fn check_other(other: &Map<String, Value>, neutral: &[(&str, Value)]) -> Result<()> {
     let nothing = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
         Value::Array(values) => values.is_empty(),
         Value::Object(values) => values.is_empty(),
         _ => false,
