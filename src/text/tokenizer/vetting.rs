@@ -70,10 +70,10 @@ struct File {
     model: Value,
 }
 
-/// The components inside a part, however deep. By their keys: the library passes over some types that are spelled wrong.
+/// The components inside a part, however deep. By their keys too: the library passes over some types that are spelled wrong.
 fn vet_part(value: &Value, templates: &mut usize) -> std::result::Result<(), String> {
     let number = |key: &str| value.get(key).and_then(Value::as_u64);
-    if value.get("precompiled_charsmap").is_some() {
+    if value.get("precompiled_charsmap").is_some() || value.get("type").is_some_and(|kind| kind == "Precompiled") {
         vet_charsmap(value)?;
     }
     if number("length") == Some(0) {
