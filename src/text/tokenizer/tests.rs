@@ -580,7 +580,7 @@ fn what_the_library_would_panic_over_is_refused() {
         (
             "one TemplateProcessing",
             serde_json::json!({"post_processor": {"type": "Sequence", "processors": [
-            {"type": "TemplateProcessing"}, {"type": "TemplateProcessing"}]}}),
+            {"type": "TemplateProcessing", "single": []}, {"type": "TemplateProcessing", "single": []}]}}),
         ),
         (
             "precompiled_charsmap",
