@@ -5,3 +5,8 @@ pub mod checkpoints {}
 
 #[doc = include_str!("../docs/word_vectors.md")]
 pub mod word_vectors {}
+
+/// The front page's code runs too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub mod readme {}
