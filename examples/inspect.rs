@@ -11,6 +11,7 @@
 mod exit;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,17 +56,17 @@ fn pattern(name: &str) -> String {
     segments.collect::<Vec<_>>().join(".")
 }
 
-fn show_config(config: &Value) {
+fn show_config(out: &mut impl Write, config: &Value) {
     let name = config["model_type"].as_str().unwrap_or("not named");
-    println!("architecture  {name}");
+    let _ = writeln!(out, "architecture  {name}");
     for (key, value) in config.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "model_type" | "architectures" | "id2label" | "label2id") && !value.is_null() {
-            println!("  {key:32} {value}");
+            let _ = writeln!(out, "  {key:32} {value}");
         }
     }
 }
 
-fn show_tensors(checkpoint: &Checkpoint, all: bool) {
+fn show_tensors(out: &mut impl Write, checkpoint: &Checkpoint, all: bool) {
     let mut rows: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
     let mut formats: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
     for name in checkpoint.names() {
@@ -77,33 +78,38 @@ fn show_tensors(checkpoint: &Checkpoint, all: bool) {
         let numbers: usize = view.shape().iter().product();
         *format = (format.0 + 1, format.1 + numbers, format.2 + view.bytes().len());
     }
-    println!("\ntensors  {}", checkpoint.len());
+    let _ = writeln!(out, "\ntensors  {}", checkpoint.len());
     for ((name, what), (count, bytes)) in rows {
         let times = if count > 1 { format!("× {count}") } else { String::new() };
-        println!("  {name:52} {what:28} {times:6} {:>10}", size(bytes));
+        let _ = writeln!(out, "  {name:52} {what:28} {times:6} {:>10}", size(bytes));
     }
-    println!("\nformats");
+    let _ = writeln!(out, "\nformats");
     for (format, (tensors, numbers, bytes)) in formats {
-        println!("  {format:6} {tensors:6} tensors {numbers:14} numbers {:>12}", size(bytes));
+        let _ = writeln!(out, "  {format:6} {tensors:6} tensors {numbers:14} numbers {:>12}", size(bytes));
     }
 }
 
-fn show_memory(checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result<()> {
+fn show_memory(out: &mut impl Write, checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result<()> {
     let formats = [
         ("as in the file", WeightFormat::Keep),
         ("f32", WeightFormat::F32),
         ("f16", WeightFormat::F16),
         ("bf16", WeightFormat::Bf16),
     ];
-    println!("\nmemory");
+    let _ = writeln!(out, "\nmemory");
     for (name, format) in formats {
         let need = estimate_of(checkpoint, config, &OpenOptions::default().weights(format))?;
         if format == WeightFormat::Keep {
-            println!("  {:14} parameters", need.parameters);
-            println!("  {:>14} of keys and values per token", size(need.kv_cache_per_token));
-            println!("  {:>14} of intermediate results per token of a prompt", size(need.activations_per_token));
+            let _ = writeln!(out, "  {:14} parameters", need.parameters);
+            let _ = writeln!(out, "  {:>14} of keys and values per token", size(need.kv_cache_per_token));
+            let _ = writeln!(
+                out,
+                "  {:>14} of intermediate results per token of a prompt",
+                size(need.activations_per_token)
+            );
         }
-        println!(
+        let _ = writeln!(
+            out,
             "  weights {name:15} {:>10} of memory, {:>10} in the file's own pages; with {tokens} tokens {:>10} in all",
             size(need.weights),
             size(need.mapped),
@@ -113,50 +119,62 @@ fn show_memory(checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result
     Ok(())
 }
 
-fn show_tokenizer(args: &Args, checkpoint: &Checkpoint) {
-    println!("\ntokenizer");
+fn show_tokenizer(out: &mut impl Write, args: &Args, checkpoint: &Checkpoint) {
+    let _ = writeln!(out, "\ntokenizer");
     if let Some(Ok(Some(vocabulary))) = checkpoint.gguf().map(GgmlVocabulary::read) {
-        println!("  kind      {}, {}", vocabulary.model, vocabulary.pre.as_deref().unwrap_or("not said how it splits"));
+        let _ = writeln!(
+            out,
+            "  kind      {}, {}",
+            vocabulary.model,
+            vocabulary.pre.as_deref().unwrap_or("not said how it splits")
+        );
     }
     let tokenizer = match Tokenizer::open(&args.path) {
         Ok(tokenizer) => tokenizer,
-        Err(error) => return println!("  none: {error}"),
+        Err(error) => {
+            let _ = writeln!(out, "  none: {error}");
+            return;
+        }
     };
-    println!("  tokens    {}", tokenizer.vocab_size());
+    let _ = writeln!(out, "  tokens    {}", tokenizer.vocab_size());
     for role in Special::ALL {
         if let Some(id) = tokenizer.special(role) {
-            println!("  {:9} {:?}, id {id}", role.key(), tokenizer.id_to_token(id).unwrap_or_default());
+            let _ = writeln!(out, "  {:9} {:?}, id {id}", role.key(), tokenizer.id_to_token(id).unwrap_or_default());
         }
     }
-    println!("  template  {}", if tokenizer.chat_template().is_some() { "for conversations" } else { "none" });
+    let _ =
+        writeln!(out, "  template  {}", if tokenizer.chat_template().is_some() { "for conversations" } else { "none" });
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     if !args.path.exists() {
         return Err(Error::Io { path: args.path.clone(), source: std::io::ErrorKind::NotFound.into() });
     }
     let checkpoint = Checkpoint::open_with(&args.path, Load::Mmap)?;
     if let Some(gguf) = checkpoint.gguf() {
-        println!("file          GGUF version {}, {}", gguf.version(), size(gguf.bytes()));
+        let _ = writeln!(out, "file          GGUF version {}, {}", gguf.version(), size(gguf.bytes()));
         for (key, value) in gguf.metadata().filter(|(key, _)| key.starts_with("general.")) {
-            println!("  {key:32} {value}");
+            let _ = writeln!(out, "  {key:32} {value}");
         }
     }
     let config = read_config(&args.path);
     match &config {
-        Ok(config) => show_config(config),
-        Err(error) => println!("architecture  not known: {error}"),
+        Ok(config) => show_config(out, config),
+        Err(error) => {
+            let _ = writeln!(out, "architecture  not known: {error}");
+        }
     }
-    show_tensors(&checkpoint, args.all);
+    show_tensors(out, &checkpoint, args.all);
     if let Ok(config) = &config
-        && let Err(error) = show_memory(&checkpoint, config, args.tokens)
+        && let Err(error) = show_memory(out, &checkpoint, config, args.tokens)
     {
-        println!("  not known: {error}");
+        let _ = writeln!(out, "  not known: {error}");
     }
-    show_tokenizer(args, &checkpoint);
+    show_tokenizer(out, args, &checkpoint);
     Ok(())
 }
 
 fn main() -> ExitCode {
-    exit::exit(run(&Args::parse()))
+    // A reader that has seen enough closes its end; that is no error.
+    exit::exit(run(&Args::parse(), &mut std::io::stdout().lock()))
 }

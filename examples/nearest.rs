@@ -10,9 +10,9 @@
 #[path = "cli/exit.rs"]
 mod exit;
 
-use std::process::ExitCode;
-
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Parser;
 use loquat::WordVectors;
@@ -41,53 +41,61 @@ struct Args {
     top: usize,
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let vectors = WordVectors::open(&args.vectors)?;
-    println!("{} words of {} dimensions", vectors.len(), vectors.dim());
+    let _ = writeln!(out, "{} words of {} dimensions", vectors.len(), vectors.dim());
     if let Some([a, b, c]) = args.analogy.as_deref() {
-        println!("\n{a} : {b} = {c} : ?");
-        show(&vectors.analogy(a, b, c, args.top)?);
+        let _ = writeln!(out, "\n{a} : {b} = {c} : ?");
+        show(out, &vectors.analogy(a, b, c, args.top)?);
     }
     for file in &args.evaluate {
-        evaluate(&vectors, file)?;
+        evaluate(out, &vectors, file)?;
     }
     match &args.plot {
         Some(path) => {
             plot(&vectors, &args.word, path).map_err(|e| format!("{}: {e}", path.display()))?;
-            println!("\n{} words drawn into {}", args.word.len(), path.display());
+            let _ = writeln!(out, "\n{} words drawn into {}", args.word.len(), path.display());
         }
         None => {
             for word in &args.word {
-                println!("\n{word}");
-                show(&vectors.most_similar(&[word], &[], args.top)?);
+                let _ = writeln!(out, "\n{word}");
+                show(out, &vectors.most_similar(&[word], &[], args.top)?);
             }
         }
     }
     Ok(())
 }
 
-fn show(found: &[(&str, f32)]) {
+fn show(out: &mut impl Write, found: &[(&str, f32)]) {
     for (word, score) in found {
-        println!("  {score:.4}  {word}");
+        let _ = writeln!(out, "  {score:.4}  {word}");
     }
 }
 
 /// Analogy files have sections, `: name`, or four words a line.
-fn evaluate(vectors: &WordVectors, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn evaluate(out: &mut impl Write, vectors: &WordVectors, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let options = EvaluationOptions::default();
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
-    println!("\n{}", file.display());
+    let _ = writeln!(out, "\n{}", file.display());
     if first.starts_with(':') || first.split_whitespace().count() == 4 {
-        println!("  {:<32} {:>8} {:>8} {:>8} {:>8}", "section", "right", "asked", "missing", "accuracy");
+        let _ = writeln!(out, "  {:<32} {:>8} {:>8} {:>8} {:>8}", "section", "right", "asked", "missing", "accuracy");
         for s in vectors.evaluate_analogies(file, &options)? {
             let accuracy = s.accuracy() * 100.0;
-            println!("  {:<32} {:>8} {:>8} {:>8} {accuracy:>7.2}%", s.section, s.correct, s.questions, s.missing);
+            let _ = writeln!(
+                out,
+                "  {:<32} {:>8} {:>8} {:>8} {accuracy:>7.2}%",
+                s.section, s.correct, s.questions, s.missing
+            );
         }
     } else {
         let s = vectors.evaluate_similarity(file, &options)?;
-        println!("  Spearman {:.4}  Pearson {:.4}  {} pairs, {} missing", s.spearman, s.pearson, s.pairs, s.missing);
+        let _ = writeln!(
+            out,
+            "  Spearman {:.4}  Pearson {:.4}  {} pairs, {} missing",
+            s.spearman, s.pearson, s.pairs, s.missing
+        );
     }
     Ok(())
 }
@@ -148,5 +156,6 @@ fn principal_components(mut rows: Vec<Vec<f32>>) -> (Vec<f32>, Vec<f32>) {
 }
 
 fn main() -> ExitCode {
-    exit::exit(run())
+    // A reader that has seen enough closes its end; that is no error.
+    exit::exit(run(&mut std::io::stdout().lock()))
 }
