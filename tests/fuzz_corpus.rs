@@ -68,14 +68,15 @@ fn replay(name: &str) {
         std::panic::set_hook(told);
         let panic = PANIC.lock().unwrap().take();
         assert!(ran.is_ok() && panic.is_none(), "{name}: {} over {}", panic.unwrap_or_default(), failing.display());
-        std::fs::remove_file(failing).unwrap();
         let largest = LARGEST.load(Ordering::Relaxed);
         // A template may fill what its own limits allow.
         assert!(
             name == "chat" || largest <= ALWAYS + 2 * data.len(),
-            "{name}: {largest} bytes for a file of {}",
+            "{name}: {largest} bytes for {} of {}",
+            failing.display(),
             data.len()
         );
+        std::fs::remove_file(failing).unwrap();
     };
     corpus.iter().for_each(|data| run(data));
     let seconds: Option<u64> = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
