@@ -6,20 +6,20 @@ use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm_in};
 use crate::kernels::parallel;
 use crate::ops::precision::Precision;
 use crate::tensor::{BlockTensor, Buffer};
+use std::ops::Range;
 
 /// Numbers that are widened at a time, by one thread: 256 KiB.
 const WIDENED: usize = 1 << 16;
 /// Rows of the weight that all threads share, if `x` has several rows.
 const SHARED_ROWS: usize = 512;
 
-/// `y = act(x·wᵀ + bias)`: `x: [m, k]`, `w: [n, k]`.
+/// `y = act(x·wᵀ + bias) + residual`: `x: [m, k]`, `w: [n, k]`.
 pub(super) fn product(precision: Precision, x: Mat<'_>, w: &BlockTensor, y: &mut [f32], epilogue: Epilogue<'_>) {
-    assert!(epilogue.residual.is_none(), "a product with blocks: no residual");
     let &[n, k] = w.shape() else { unreachable!("a matrix, as `linear` has checked") };
-    let part = |rows: std::ops::Range<usize>, widened: &mut [f32], y: &mut [f32]| {
+    let part = |rows: Range<usize>, residual: Option<&[f32]>, widened: &mut [f32], y: &mut [f32]| {
         let widened = &mut widened[..rows.len() * k];
         w.widen_rows(rows.clone(), widened);
-        let epilogue = Epilogue { bias: epilogue.bias.map(|bias| &bias[rows.clone()]), ..epilogue };
+        let epilogue = Epilogue { bias: epilogue.bias.map(|bias| &bias[rows.clone()]), residual, ..epilogue };
         gemm_in(precision, x, Mat::transposed(widened, k, rows.len()), y, Beta::Zero, epilogue);
     };
     if x.rows() == 1 {
@@ -29,7 +29,8 @@ pub(super) fn product(precision: Precision, x: Mat<'_>, w: &BlockTensor, y: &mut
             let mut widened = Buffer::scratch(at_once * k);
             for (j, y) in y.chunks_mut(at_once).enumerate() {
                 let start = i * chunk + j * at_once;
-                part(start..start + y.len(), widened.as_mut_slice(), y);
+                let rows = start..start + y.len();
+                part(rows.clone(), epilogue.residual.map(|r| &r[rows]), widened.as_mut_slice(), y);
             }
         });
     }
@@ -38,9 +39,14 @@ pub(super) fn product(precision: Precision, x: Mat<'_>, w: &BlockTensor, y: &mut
     for start in (0..n).step_by(at_once.max(1)) {
         let len = at_once.min(n - start);
         let columns = &mut columns.as_mut_slice()[..x.rows() * len];
-        part(start..start + len, widened.as_mut_slice(), columns);
-        for (y, columns) in y.chunks_exact_mut(n).zip(columns.chunks_exact(len)) {
-            y[start..start + len].copy_from_slice(columns);
+        part(start..start + len, None, widened.as_mut_slice(), columns);
+        for (i, (y, columns)) in y.chunks_exact_mut(n).zip(columns.chunks_exact(len)).enumerate() {
+            let y = &mut y[start..start + len];
+            y.copy_from_slice(columns);
+            if let Some(residual) = epilogue.residual {
+                let residual = &residual[i * n + start..];
+                y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+            }
         }
     }
 }
@@ -48,8 +54,9 @@ pub(super) fn product(precision: Precision, x: Mat<'_>, w: &BlockTensor, y: &mut
 #[cfg(test)]
 mod tests {
     use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
+    use crate::ops::Activation;
     use crate::ops::gradient_check::sample;
-    use crate::ops::matmul::{WeightLayout, linear};
+    use crate::ops::matmul::{WeightLayout, linear, linear_packed};
     use crate::tensor::{BlockTensor, Tensor, Weight};
 
     #[test]
@@ -69,6 +76,13 @@ mod tests {
                     (y.to_vec(), dx)
                 };
                 assert!(run(&blocks) == run(&wide), "{rows} × {k} × {n}");
+                let (x, residual) = (x.detach(), sample(&[rows, n], 4));
+                let run = |w: &Weight| {
+                    let (bias, residual) = (Some(&bias), Some(&residual));
+                    let silu = Some(Activation::Silu);
+                    linear_packed(&x, w, |_, _| None, bias, WeightLayout::OutIn, silu, residual).unwrap().to_vec()
+                };
+                assert!(run(&blocks) == run(&wide), "{rows} × {k} × {n}, joined");
             }
         }
         let blocks = Weight::Blocks(BlockTensor::from_vec(BlockFormat::Q8_0, vec![1; 34 * 32], &[32, 32]).unwrap());
