@@ -9,6 +9,7 @@
 #[path = "cli/exit.rs"]
 mod exit;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,7 +32,7 @@ struct Args {
     lenient: bool,
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let mut options = if args.lenient { ReadOptions::lenient() } else { ReadOptions::default() };
     options.limit = args.limit;
@@ -42,10 +43,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         Some("glove") => vectors.save_glove(&args.to)?,
         _ => vectors.save_word2vec_text(&args.to)?,
     }
-    println!("{} words of {} dimensions written to {}", vectors.len(), vectors.dim(), args.to.display());
+    let _ = writeln!(out, "{} words of {} dimensions written to {}", vectors.len(), vectors.dim(), args.to.display());
     Ok(())
 }
 
 fn main() -> ExitCode {
-    exit::exit(run())
+    // A reader that has seen enough closes its end; that is no error.
+    exit::exit(run(&mut std::io::stdout()))
 }

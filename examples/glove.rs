@@ -7,6 +7,7 @@
 #[path = "cli/exit.rs"]
 mod exit;
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,9 @@ struct Args {
     /// How often all pairs are gone through
     #[arg(long, default_value_t = 25)]
     epochs: usize,
+    /// Learning rate of AdaGrad
+    #[arg(long, default_value_t = 0.05)]
+    lr: f32,
     /// Megabytes for counting and shuffling
     #[arg(long, default_value_t = 1024)]
     memory_mb: usize,
@@ -57,10 +61,10 @@ struct Args {
     seed: u64,
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let mut glove = Glove::new().dim(args.dim).window(args.window).min_count(args.min_count).x_max(args.x_max);
-    glove = glove.alpha(args.alpha).epochs(args.epochs).memory_mb(args.memory_mb).seed(args.seed);
+    glove = glove.alpha(args.alpha).epochs(args.epochs).lr(args.lr).memory_mb(args.memory_mb).seed(args.seed);
     if let Some(threads) = args.threads {
         glove = glove.threads(threads);
     }
@@ -73,7 +77,13 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         ControlFlow::Continue(())
     })?;
     report.finish();
-    println!("{} words, {} pairs counted in {:.1} s", counts.len(), counts.pairs(), began.elapsed().as_secs_f64());
+    let _ = writeln!(
+        out,
+        "{} words, {} pairs counted in {:.1} s",
+        counts.len(),
+        counts.pairs(),
+        began.elapsed().as_secs_f64()
+    );
 
     let mut report = report::Report::new("pairs");
     let model = glove.fit(&counts, &mut |p: &Progress| {
@@ -88,7 +98,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let vectors = model.into_vectors();
     vectors.save_word2vec_text(&args.out)?;
     let seconds = began.elapsed().as_secs_f64();
-    println!(
+    let _ = writeln!(
+        out,
         "{} words of {} dimensions in {seconds:.1} s, written to {}",
         vectors.len(),
         vectors.dim(),
@@ -98,5 +109,6 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    exit::exit(run())
+    // A reader that has seen enough closes its end; that is no error.
+    exit::exit(run(&mut std::io::stdout()))
 }

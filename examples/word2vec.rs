@@ -8,6 +8,7 @@
 #[path = "cli/exit.rs"]
 mod exit;
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -104,7 +105,7 @@ fn embedded() -> impl Iterator<Item = Vec<String>> + Send {
     sentences.iter().map(words).collect::<Vec<_>>().into_iter()
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let mut config = match args.architecture {
         Architecture::SkipGram => Word2Vec::skip_gram(),
@@ -135,7 +136,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut joined = Vec::new();
     for round in 1..=args.phrases {
         let phrases = Phrases::new().min_count(args.min_count).learn(&text.with_phrases(&joined))?;
-        println!("phrases, round {round}: {} pairs", phrases.len());
+        let _ = writeln!(out, "phrases, round {round}: {} pairs", phrases.len());
         joined.push(phrases);
     }
     let text = text.with_phrases(&joined);
@@ -163,7 +164,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         Format::Binary => vectors.save_word2vec_binary(&args.out)?,
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!(
+    let _ = writeln!(
+        out,
         "{} words of {} dimensions in {seconds:.1} s, written to {}",
         vectors.len(),
         vectors.dim(),
@@ -173,5 +175,6 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    exit::exit(run())
+    // A reader that has seen enough closes its end; that is no error.
+    exit::exit(run(&mut std::io::stdout()))
 }

@@ -1,6 +1,6 @@
 //! Progress: a bar on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,11 +26,13 @@ impl Report {
         }
     }
 
-    /// Something that should stay readable.
+    /// Something that should stay readable. Nobody needs to read it: a closed pipe does not end the work.
     pub(crate) fn line(&mut self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => println!("{line}"),
+            None => {
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
         }
     }
 
