@@ -1,16 +1,24 @@
 //! Logistic regression of a few rows on a few rows: the inner step of word2vec and fastText.
 //!
-//! For input rows `x_i` (m of them) and output rows `y_j` (n of them, each with a label of 0 or 1)
+//! For input rows `x_i` (m of them) and output rows `y_j` (n of them, each with a label of 0 or 1), the inputs one after
+//! the other, each seeing the outputs as those before it have left them:
 //!
 //! ```text
-//! e_ij = α (label_j − σ(x_i · y_j))
-//! dx_i = Σ_j e_ij y_j         dy_j = Σ_i e_ij x_i
+//! e_ij = α (label_j − σ(x_i · y_j))      x_i ← x_i + Σ_j e_ij y_j      y_j ← y_j + e_ij x_i
 //! ```
 //!
-//! all from the same `x` and `y`, and the loss Σ_ij −ln P(label_j | x_i · y_j). For skip-gram the inputs are the words
-//! of a window and the outputs its centre with the negative samples that the window shares, which turns vector updates
-//! into two small matrix products whose operands stay in the first cache (Ji et al. 2016, "Parallelizing word2vec in
-//! shared and distributed memory", <https://arxiv.org/abs/1604.04661>).
+//! For skip-gram the inputs are some words of a window and the outputs its centre with the negative samples that they
+//! share, which turns vector updates into two small matrix products whose operands stay in the first cache (Ji et al. 2016,
+//! "Parallelizing word2vec in shared and distributed memory", <https://arxiv.org/abs/1604.04661>). There all inputs see
+//! the outputs as they were before, and vectors get other lengths and angles than those of word2vec. Here nothing is
+//! stale: with the rows as they were before and `g_ik = x_i · x_k`,
+//!
+//! ```text
+//! x_i · y_j  =  (x_i · y_j)_before + Σ_{k<i} g_ik e_kj
+//! dx_i       =  Σ_j e_ij y_j + Σ_{k<i} (Σ_j e_ij e_kj) x_k          dy_j = Σ_i e_ij x_i
+//! ```
+//!
+//! so the products stay products of matrices, and only errors follow one from the other.
 //!
 //! At 100 numbers a row, summing across the lanes of a vector costs more than the products before it. So the sums of up
 //! to a vector's worth of products are folded together: halving steps that each take two vectors and leave one, until
@@ -23,13 +31,17 @@ pub const fn padded(dim: usize) -> usize {
     dim.next_multiple_of(MAX_LANES)
 }
 
+/// The most input rows of one step: so many have no more products with each other than a vector has numbers.
+pub const MAX_INPUTS: usize = 6;
+
 /// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs.
 ///
 /// # Shapes
 /// `x`, `dx`: `[m, width]`; `y`, `dy`: `[n, width]`; `labels`: `[n]`, 0 or 1; `errors`: scratch, resized as needed.
 ///
 /// # Panics
-/// If `width` is no multiple of [`MAX_LANES`] or a slice is not as long as its shape.
+/// If `width` is no multiple of [`MAX_LANES`], there are more than [`MAX_INPUTS`] inputs, or a slice is not as long as its
+/// shape.
 pub fn logistic(
     width: usize,
     x: &[f32],
@@ -44,15 +56,18 @@ pub fn logistic(
     let (m, n) = (x.len() / width, labels.len());
     assert!(x.len() == m * width && dx.len() == x.len(), "logistic: x or dx is not [m, width]");
     assert!(y.len() == n * width && dy.len() == y.len(), "logistic: y or dy is not [n, width]");
-    // Room for the whole vectors that the last partial tile writes.
-    errors.resize((m * n).next_multiple_of(MAX_LANES) + 2 * MAX_LANES, 0.0);
-    dispatch(Logistic { width, m, n, x, y, labels, alpha, errors, dx, dy })
+    assert!(m <= MAX_INPUTS, "logistic: too many inputs");
+    let stride = n.next_multiple_of(MAX_LANES);
+    errors.resize(m * stride, 0.0);
+    dispatch(Logistic { width, m, n, stride, x, y, labels, alpha, errors, dx, dy })
 }
 
 struct Logistic<'a> {
     width: usize,
     m: usize,
     n: usize,
+    /// From one row of errors to the next.
+    stride: usize,
     x: &'a [f32],
     y: &'a [f32],
     labels: &'a [f32],
@@ -80,15 +95,24 @@ impl SimdOp for Logistic<'_> {
                 _ => self.products::<COLUMNS, I>(isa, first),
             }
         }
-        let loss = self.errors(isa);
+        let gram = match self.m {
+            2 => self.gram::<2, I>(isa),
+            3 => self.gram::<3, I>(isa),
+            4 => self.gram::<4, I>(isa),
+            5 => self.gram::<5, I>(isa),
+            6 => self.gram::<6, I>(isa),
+            _ => [0.0; MAX_LANES],
+        };
+        let loss = self.errors(isa, &gram);
+        let back = self.back();
         for first in (0..self.n).step_by(COLUMNS) {
             match self.n - first {
-                1 => self.gradients::<1, I>(isa, first),
-                2 => self.gradients::<2, I>(isa, first),
-                3 => self.gradients::<3, I>(isa, first),
-                4 => self.gradients::<4, I>(isa, first),
-                5 => self.gradients::<5, I>(isa, first),
-                _ => self.gradients::<COLUMNS, I>(isa, first),
+                1 => self.gradients::<1, I>(isa, first, &back),
+                2 => self.gradients::<2, I>(isa, first, &back),
+                3 => self.gradients::<3, I>(isa, first, &back),
+                4 => self.gradients::<4, I>(isa, first, &back),
+                5 => self.gradients::<5, I>(isa, first, &back),
+                _ => self.gradients::<COLUMNS, I>(isa, first, &back),
             }
         }
         if self.n == 0 {
@@ -99,21 +123,21 @@ impl SimdOp for Logistic<'_> {
 }
 
 impl Logistic<'_> {
-    /// `errors[i, j] = x_i · y_j` for columns `first..first + N`.
+    /// The products before any change: `errors[i, j] = x_i · y_j` for columns `first..first + N`.
     #[inline(always)]
     fn products<const N: usize, I: Isa>(&mut self, isa: I, first: usize) {
         let mut i = 0;
         while i + 2 <= self.m {
             let sums = self.tile::<2, N, I>(isa, i, first);
             for r in 0..2 {
-                let at = (i + r) * self.n + first;
+                let at = (i + r) * self.stride + first;
                 self.errors[at..at + N].copy_from_slice(&sums[r * N..(r + 1) * N]);
             }
             i += 2;
         }
         if i < self.m {
             let sums = self.tile::<1, N, I>(isa, i, first);
-            let at = i * self.n + first;
+            let at = i * self.stride + first;
             self.errors[at..at + N].copy_from_slice(&sums[..N]);
         }
     }
@@ -136,79 +160,100 @@ impl Logistic<'_> {
             }
             at += I::LANES;
         }
-        // Lane l of the result is the sum of vector l, in groups of as many vectors as there are lanes.
         let mut flat = [isa.zero(); MAX_LANES];
         for r in 0..R {
             for j in 0..N {
                 flat[r * N + j] = sums[r][j];
             }
         }
-        let mut out = [0.0; MAX_LANES];
-        let mut group = 0;
-        while group < R * N {
-            let mut count = I::LANES;
-            while count > 1 {
-                for p in 0..count / 2 {
-                    let (even, odd) = isa.deinterleave(flat[group + 2 * p], flat[group + 2 * p + 1]);
-                    flat[group + p] = isa.add(even, odd);
-                }
-                count /= 2;
-            }
-            isa.store(&mut out[group..], flat[group]);
-            group += I::LANES;
-        }
-        out
+        fold(isa, flat, R * N)
     }
 
-    /// Turns products into errors; the loss.
+    /// `x_i · x_k` of all inputs `k < i`, at `below(i) + k`.
     #[inline(always)]
-    fn errors<I: Isa>(&mut self, isa: I) -> f64 {
-        let pairs = self.m * self.n;
-        // What label each pair has, as a vector that starts anywhere in the row: with one period after the other.
-        let one = isa.splat(1.0);
-        let mut labels = [0.0; MAX_LANES];
-        let mut loss = 0.0;
-        let mut column = 0;
+    fn gram<const M: usize, I: Isa>(&self, isa: I) -> [f32; MAX_LANES] {
+        let w = self.width;
+        let mut sums = [isa.zero(); MAX_LANES];
         let mut at = 0;
-        while at < pairs {
-            for l in labels.iter_mut().take(I::LANES) {
-                *l = self.labels[column];
-                column += 1;
-                if column == self.n {
-                    column = 0;
+        while at < w {
+            let x: [I::F32; M] = std::array::from_fn(|i| isa.load(&self.x[i * w + at..][..I::LANES]));
+            for i in 1..M {
+                for k in 0..i {
+                    sums[below(i) + k] = isa.mul_add(x[i], x[k], sums[below(i) + k]);
                 }
             }
-            let label = isa.load(&labels);
-            let product = isa.load(&self.errors[at..at + I::LANES]);
-            // P(label): the sigmoid of the product, or of its negative. The error is ±(1 − P).
-            let sign = isa.sub(isa.add(label, label), one);
-            let signed = isa.mul(product, sign);
-            let signed = isa.max(isa.splat(-30.0), isa.min(signed, isa.splat(30.0)));
-            let e = exp(isa, isa.neg(signed));
-            let wrong = isa.div(e, isa.add(one, e)); // 1 − P
-            let error = isa.mul(isa.mul(wrong, sign), isa.splat(self.alpha));
-            // −ln P = ln(1 + e)
-            let nats = ln(isa, isa.add(one, e));
-            let inside = isa.first_lanes(pairs - at);
-            isa.store(&mut self.errors[at..at + I::LANES], isa.select(inside, error, isa.zero()));
-            loss += f64::from(isa.reduce_sum(isa.select(inside, nats, isa.zero())));
             at += I::LANES;
         }
-        loss
+        fold(isa, sums, below(M))
     }
 
-    /// `dx_i (+)= Σ_j e_ij y_j` and `dy_j = Σ_i e_ij x_i` for columns `first..first + N`.
+    /// Turns products into errors, input by input; the loss.
     #[inline(always)]
-    fn gradients<const N: usize, I: Isa>(&mut self, isa: I, first: usize) {
+    fn errors<I: Isa>(&mut self, isa: I, gram: &[f32; MAX_LANES]) -> f64 {
+        let one = isa.splat(1.0);
+        let mut nats = isa.zero();
+        for first in (0..self.n).step_by(I::LANES) {
+            let some = I::LANES.min(self.n - first);
+            let label = isa.load_partial(&self.labels[first..first + some]);
+            let inside = isa.first_lanes(some);
+            // P(label): the sigmoid of the product, or of its negative. The error is ±(1 − P).
+            let sign = isa.sub(isa.add(label, label), one);
+            let mut before = [isa.zero(); MAX_INPUTS];
+            for i in 0..self.m {
+                let row = &mut self.errors[i * self.stride + first..][..I::LANES];
+                let mut product = isa.load(row);
+                for k in 0..i {
+                    product = isa.mul_add(isa.splat(gram[below(i) + k]), before[k], product);
+                }
+                let signed = isa.mul(product, sign);
+                let signed = isa.max(isa.splat(-30.0), isa.min(signed, isa.splat(30.0)));
+                let e = exp(isa, isa.neg(signed));
+                let wrong = isa.div(e, isa.add(one, e)); // 1 − P
+                let error = isa.mul(isa.mul(wrong, sign), isa.splat(self.alpha));
+                before[i] = isa.select(inside, error, isa.zero());
+                isa.store(row, before[i]);
+                // −ln P = ln(1 + e)
+                nats = isa.add(nats, isa.select(inside, ln(isa, isa.add(one, e)), isa.zero()));
+            }
+        }
+        f64::from(isa.reduce_sum(nats))
+    }
+
+    /// `Σ_j e_ij e_kj` of all inputs `k < i`: how much `x_i` learns from `x_k` through the outputs.
+    #[inline(always)]
+    fn back(&self) -> [f32; MAX_LANES] {
+        let mut back = [0.0; MAX_LANES];
+        for i in 1..self.m {
+            for k in 0..i {
+                let (a, b) = (&self.errors[i * self.stride..][..self.n], &self.errors[k * self.stride..][..self.n]);
+                back[below(i) + k] = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            }
+        }
+        back
+    }
+
+    /// `dx_i (+)= Σ_j e_ij y_j`, with what comes back from earlier inputs in the first call, and `dy_j = Σ_i e_ij x_i`, for
+    /// columns `first..first + N`.
+    #[inline(always)]
+    fn gradients<const N: usize, I: Isa>(&mut self, isa: I, first: usize, back: &[f32; MAX_LANES]) {
         let w = self.width;
         let mut at = 0;
         while at < w {
             let y: [I::F32; N] = std::array::from_fn(|j| isa.load(&self.y[(first + j) * w + at..][..I::LANES]));
             let mut dy = [isa.zero(); N];
+            let mut before = [isa.zero(); MAX_INPUTS];
             for i in 0..self.m {
                 let x = isa.load(&self.x[i * w + at..][..I::LANES]);
-                let errors = &self.errors[i * self.n + first..][..N];
-                let mut dx = if first == 0 { isa.zero() } else { isa.load(&self.dx[i * w + at..][..I::LANES]) };
+                let errors = &self.errors[i * self.stride + first..][..N];
+                let mut dx = isa.zero();
+                if first == 0 {
+                    for k in 0..i {
+                        dx = isa.mul_add(isa.splat(back[below(i) + k]), before[k], dx);
+                    }
+                    before[i] = x;
+                } else {
+                    dx = isa.load(&self.dx[i * w + at..][..I::LANES]);
+                }
                 for j in 0..N {
                     let e = isa.splat(errors[j]);
                     dx = isa.mul_add(e, y[j], dx);
@@ -222,6 +267,31 @@ impl Logistic<'_> {
             at += I::LANES;
         }
     }
+}
+
+/// Pairs `(i, k)` with `k < i` that stand before those of `i`.
+const fn below(i: usize) -> usize {
+    i * i.saturating_sub(1) / 2
+}
+
+/// The sums across the lanes of the first `n` vectors, in groups of as many vectors as there are lanes.
+#[inline(always)]
+fn fold<I: Isa>(isa: I, mut flat: [I::F32; MAX_LANES], n: usize) -> [f32; MAX_LANES] {
+    let mut out = [0.0; MAX_LANES];
+    let mut group = 0;
+    while group < n {
+        let mut count = I::LANES;
+        while count > 1 {
+            for p in 0..count / 2 {
+                let (even, odd) = isa.deinterleave(flat[group + 2 * p], flat[group + 2 * p + 1]);
+                flat[group + p] = isa.add(even, odd);
+            }
+            count /= 2;
+        }
+        isa.store(&mut out[group..], flat[group]);
+        group += I::LANES;
+    }
+    out
 }
 
 /// e^x for |x| ≤ 30, within 2·10^-7 of it: 2^n times the series of the rest, of at most ln 2 / 2, to the sixth power.
@@ -261,18 +331,20 @@ mod tests {
     use super::*;
     use crate::kernels::simd::for_each_level;
 
-    /// (dx, dy, loss), as the formula says.
+    /// (dx, dy, loss), as the formula says: input after input.
     fn naive(w: usize, x: &[f32], y: &[f32], labels: &[f32], alpha: f32) -> (Vec<f64>, Vec<f64>, f64) {
         let (mut dx, mut dy, mut loss) = (vec![0.0; x.len()], vec![0.0; y.len()], 0.0);
         for i in 0..x.len() / w {
             for (j, &label) in labels.iter().enumerate() {
-                let dot: f64 = (0..w).map(|c| f64::from(x[i * w + c]) * f64::from(y[j * w + c])).sum();
+                let (x, y, dy) = (&x[i * w..][..w], &y[j * w..][..w], &mut dy[j * w..][..w]);
+                let now: Vec<f64> = y.iter().zip(&*dy).map(|(&y, dy)| f64::from(y) + dy).collect();
+                let dot: f64 = x.iter().zip(&now).map(|(&x, y)| f64::from(x) * y).sum();
                 let sigmoid = 1.0 / (1.0 + (-dot).exp());
                 loss -= if label == 1.0 { sigmoid.ln() } else { (1.0 - sigmoid).ln() };
                 let e = f64::from(alpha) * (f64::from(label) - sigmoid);
                 for c in 0..w {
-                    dx[i * w + c] += e * f64::from(y[j * w + c]);
-                    dy[j * w + c] += e * f64::from(x[i * w + c]);
+                    dx[i * w + c] += e * now[c];
+                    dy[c] += e * f64::from(x[c]);
                 }
             }
         }
@@ -284,7 +356,7 @@ mod tests {
         for_each_level(|level| {
             for dim in [1, 15, 16, 17, 100] {
                 let w = padded(dim);
-                for (m, n) in [(1, 1), (1, 6), (2, 5), (3, 7), (10, 6), (5, 13), (1, 36), (0, 3), (2, 0)] {
+                for (m, n) in [(1, 1), (1, 6), (2, 5), (3, 7), (4, 6), (5, 13), (6, 20), (1, 36), (0, 3), (2, 0)] {
                     let fill = |rows: usize, salt: usize| -> Vec<f32> {
                         let at = |i: usize| ((i * 7919 + salt * 104_729) % 1000) as f32 / 1000.0 - 0.5;
                         (0..rows * w).map(|i| if i % w < dim { at(i) } else { 0.0 }).collect()

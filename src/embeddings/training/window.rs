@@ -3,7 +3,7 @@
 //! Skip-gram goes through the words; each word `c` and the words `w` around it (a window of random width, so that near
 //! words count more) are pairs, and `σ(x_w · y_c)` shall say that they belong together. *Negative sampling* takes a few
 //! words at random as examples of what does not belong; they are drawn once for a [`GROUP`] of the window's words, not once
-//! a pair, which makes a group's work one small matrix product ([`logistic`]) and leaves the expected update as it is.
+//! a pair, which makes a group's work small matrix products ([`logistic`]), and its words learn one after the other as ever.
 //! *Hierarchical softmax* takes the inner nodes on the path to `c` instead. CBOW predicts `c` from the mean of the
 //! window's rows.
 //!
@@ -15,12 +15,12 @@ use super::Rows;
 use super::huffman::Huffman;
 use super::sampling::{Alias, FastRng};
 use crate::embeddings::word2vec::{Architecture, Loss};
-use crate::kernels::logistic::{logistic, padded};
+use crate::kernels::logistic::{MAX_INPUTS, logistic, padded};
 
-/// The most words of a skip-gram window that learn from the same negative samples, and from a centre that has not learnt
-/// from the others yet. With the whole window (up to ten words) as one group training is faster still, but the similarity of rare
-/// pairs (SimLex-999) falls by a point.
-const GROUP: usize = 3;
+/// The most words of a skip-gram window that share negative samples. They learn one after the other, so what they learn is
+/// what words with samples of their own do; fewer different samples are seen.
+const GROUP: usize = 5;
+const _: () = assert!(GROUP <= MAX_INPUTS);
 
 /// What all threads share, besides the tables.
 pub(crate) struct Task {
