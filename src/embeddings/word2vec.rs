@@ -3,8 +3,8 @@
 //! Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) with negative
 //! sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
 //! (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
-//! the words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has the
-//! quality beside gensim's).
+//! up to five words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
+//! the quality beside gensim's).
 //!
 //! ```
 //! use loquat::embeddings::{TrainingText, Word2Vec};
@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::WordVectors;
 use super::subwords::{Ngrams, Subwords};
 use super::training::huffman::Huffman;
+use super::training::in_pool;
 use super::training::run::{Observer, Position, Progress, Run, Schedule, Tables};
 use super::training::sampling::{Alias, FastRng, keep_probabilities};
 use super::training::text::TrainingText;
@@ -240,24 +241,13 @@ impl Word2Vec {
     /// which must hold words that stand often enough; [`Error::Io`] from writing a checkpoint.
     pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
         self.check()?;
-        self.in_pool(|| {
+        in_pool(self.threads, || {
             let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
             let vocabulary = Vocabulary::of(text, keep)?.of_several(text)?;
             let mut model = Word2VecModel::init(self.clone(), vocabulary)?;
             model.run(text, observer)?;
             Ok(model)
         })
-    }
-
-    fn in_pool<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-        match self.threads {
-            None => work(),
-            Some(n) => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
-                pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?
-                    .install(work)
-            }
-        }
     }
 
     /// Checks the settings that do not depend on the text.
@@ -414,7 +404,7 @@ impl Word2VecModel {
         let mut config = self.config.clone();
         config.epochs = epochs;
         config.check()?;
-        config.clone().in_pool(|| {
+        in_pool(config.threads, || {
             let new = Vocabulary::of(text, Keep { min_count: 1, limit: None, counted: self.config.max_counted })?;
             let before = self.vocabulary.len();
             for (i, word) in new.words.iter().enumerate() {

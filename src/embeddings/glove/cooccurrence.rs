@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use super::records::{Entry, Merge, Record, Records, Run, TempFolder};
 use crate::Result;
+use crate::embeddings::training::lock;
 use crate::embeddings::training::text::{TrainingText, on_all_threads};
 use crate::embeddings::training::vocabulary::Vocabulary;
 
@@ -176,7 +177,7 @@ pub(super) fn count(
 ) -> Result<Option<Records>> {
     let pass = text.pass(256 << 10);
     let runs: Mutex<Vec<Run>> = Mutex::new(Vec::new());
-    let keep = |run: Run| runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(run);
+    let keep = |run: Run| lock(&runs).push(run);
     let memory = counting.memory.saturating_sub(vocabulary.memory()).max(LEAST);
     let share = memory / rayon::current_num_threads();
     // What a thread held at its end, or `None` if the work was ended.

@@ -194,7 +194,7 @@ pub(super) fn fit(
             return ControlFlow::Continue(());
         }
         told = Instant::now();
-        let (done, total) = (pairs * at.epoch as u64 + at.pairs, pairs * glove.epochs as u64);
+        let (done, total) = (pairs * at.epoch as u64 + at.pairs, pairs.saturating_mul(glove.epochs as u64));
         let (time, loss) = (began.elapsed(), at.loss / at.pairs as f64);
         observer.progress(&Progress::fitting(at.epoch, glove.epochs, [before, done, total], time, loss, glove.lr, end))
     };

@@ -41,6 +41,7 @@ use super::WordVectors;
 use super::training::run::{Observer, Progress};
 use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, Vocabulary};
+use super::training::{in_pool, lock};
 use super::word_vectors::Rows;
 use crate::text::Corpus;
 use crate::{Error, Result};
@@ -217,7 +218,7 @@ impl Glove {
     /// writing temporary files, which are removed.
     pub fn count(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Cooccurrences> {
         self.check()?;
-        self.in_pool(|| {
+        in_pool(self.threads, || {
             let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
             let vocabulary = Vocabulary::of(text, keep)?.of_several(text)?;
             let folder = self.folder()?;
@@ -225,7 +226,7 @@ impl Glove {
             let report = Mutex::new((observer, Instant::now()));
             let began = Instant::now();
             let told = |bytes: u64| {
-                let mut report = report.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut report = lock(&report);
                 if report.1.elapsed() < Duration::from_millis(100) {
                     return true;
                 }
@@ -251,22 +252,11 @@ impl Glove {
     /// [`Error::NotFinite`] when the loss is no number, because the learning rate is too high.
     pub fn fit(&self, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
         self.check()?;
-        self.in_pool(|| fit::fit(self, counts, fit::State::start(self, counts.len())?, observer))
+        in_pool(self.threads, || fit::fit(self, counts, fit::State::start(self, counts.len())?, observer))
     }
 
     fn folder(&self) -> Result<TempFolder> {
         TempFolder::new(self.temporary.as_deref().unwrap_or(&std::env::temp_dir()))
-    }
-
-    fn in_pool<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-        match self.threads {
-            None => work(),
-            Some(n) => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
-                pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?
-                    .install(work)
-            }
-        }
     }
 
     fn check(&self) -> Result<()> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::{Record, Records, TempFolder};
 use crate::embeddings::format::write_whole;
+use crate::embeddings::training::lock;
 use crate::embeddings::training::vocabulary::Vocabulary;
 use crate::embeddings::words::Words;
 use crate::{Error, Result};
@@ -95,7 +96,7 @@ impl Cooccurrences {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.records)
     }
 
     /// Writes the counts and the vocabulary, to be used again by [`Cooccurrences::open`].

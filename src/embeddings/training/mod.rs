@@ -9,6 +9,22 @@ pub(crate) mod text;
 pub(crate) mod vocabulary;
 pub(crate) mod window;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{Error, Result};
+
+/// What a panic elsewhere left is no worse than what it found: a poisoned lock is as good as any.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Works on so many threads of its own, or on those of the caller's pool.
+pub(crate) fn in_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let Some(n) = threads else { return work() };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
+    pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?.install(work)
+}
+
 /// A table of rows as a training loop sees it.
 pub(crate) trait Rows {
     /// Copies a row to the start of `out`.

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Rows;
 use super::overlay::{Changes, Overlay, merge};
 use super::sampling::FastRng;
 use super::shared_table::SharedTable;
 use super::text::{Chunk, Pass, TrainingText, on_all_threads};
 use super::vocabulary::Vocabulary;
 use super::window::{Tally, Task, Worker};
+use super::{Rows, lock};
 use crate::{Error, Result};
 
 /// Chunks that a deterministic round trains at once, so the most threads that it can use.
@@ -355,7 +355,7 @@ impl Shared<'_, '_> {
             return;
         }
         report.last = Instant::now();
-        let total_words = run.vocabulary.text_words * run.schedule.epochs as u64;
+        let total_words = run.vocabulary.text_words.saturating_mul(run.schedule.epochs as u64);
         let words = [self.words_before, position.words, total_words];
         let (loss, lr) =
             (position.loss / position.pairs as f64, run.lr(position.words as f64 / total_words.max(1) as f64));
@@ -365,8 +365,4 @@ impl Shared<'_, '_> {
             self.stop.store(true, Relaxed);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::lock;
 use crate::embeddings::phrases::{Phrases, feed};
 use crate::text::{Corpus, Pieces};
 use crate::{Error, Result};
@@ -129,7 +130,7 @@ enum Content {
 impl Pass<'_, '_> {
     /// The next chunk that no thread has taken. After an error the pass has ended for all.
     pub(crate) fn next(&self) -> Result<Option<Chunk>> {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = lock(&self.state);
         if state.ended {
             return Ok(None);
         }
@@ -192,12 +193,12 @@ impl Pass<'_, '_> {
 
     /// Ends the pass for all threads.
     pub(crate) fn end(&self) {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).ended = true;
+        lock(&self.state).ended = true;
     }
 
     /// The bytes that were handed out.
     pub(crate) fn read(&self) -> u64 {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).read
+        lock(&self.state).read
     }
 }
 
@@ -213,7 +214,7 @@ pub(crate) fn on_all_threads<R: Send>(work: impl Fn(usize) -> Result<R> + Sync) 
             let (results, work) = (&results, &work);
             scope.spawn(move |_| {
                 let result = work(i);
-                results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((i, result));
+                lock(results).push((i, result));
             });
         }
     });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::lock;
 use super::text::{TrainingText, empty, on_all_threads};
 use crate::Result;
 use crate::embeddings::words::Words;
@@ -94,7 +95,7 @@ impl Vocabulary {
             while let Some(chunk) = pass.next()? {
                 let mut part = Count::default();
                 pass.words(&chunk, |word| word.into_iter().for_each(|word| part.add(word, 1)));
-                all.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(chunk.number, part, keep.counted);
+                lock(&all).add(chunk.number, part, keep.counted);
             }
             Ok(())
         })?;

@@ -54,6 +54,7 @@ impl Word2VecModel {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let saved = Saved::open(path.as_ref(), FORMAT)?;
         let config: Word2Vec = saved.note("config")?;
+        config.check().map_err(|e| saved.wrong(e.to_string()))?;
         let position: Position = saved.note("position")?;
         let (text_words, text_bytes) = saved.note("text")?;
         let letters = saved.text("letters")?;
