@@ -22,6 +22,7 @@
 //! | [`gemm`] | matrix products |
 //! | [`adagrad`] | the inner step of GloVe |
 //! | [`logistic`](mod@logistic) | the inner step of word2vec |
+//! | `pages` | memory that is quick to read from end to end |
 //! | [`prefetch`](mod@prefetch) | asking the memory for data in advance |
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
@@ -34,6 +35,7 @@ pub mod attention;
 pub mod blocks;
 pub mod gemm;
 pub mod logistic;
+pub(crate) mod pages;
 pub mod parallel;
 pub mod prefetch;
 pub mod row_dots;

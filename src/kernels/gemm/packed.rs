@@ -1,5 +1,8 @@
 //! Constant weights, packed once.
 
+use std::sync::Arc;
+
+use bytemuck::Zeroable;
 use half::{bf16, f16};
 
 use super::bf16::Precision;
@@ -7,6 +10,7 @@ use super::f32::Product;
 use super::micro::PANEL;
 use super::operand::{self, Element, Operand};
 use super::{Beta, Epilogue, Mat};
+use crate::kernels::pages::Pages;
 use crate::kernels::parallel;
 
 /// A matrix B that is multiplied from the right many times, in the order in which the kernels read it.
@@ -33,16 +37,19 @@ pub struct PackedB {
 
 #[derive(Clone)]
 enum Panels {
-    F32(Vec<Row<f32>>),
-    F16(Vec<Row<f16>>),
+    F32(Arc<Pages<Row<f32>>>),
+    F16(Arc<Pages<Row<f16>>>),
     /// Two rows to a group of 32 bits, the first below: what dot products of pairs read.
-    Bf16(Vec<Row<u32>>),
+    Bf16(Arc<Pages<Row<u32>>>),
 }
 
 /// A row of a panel, on cache lines of its own.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Row<T>([T; PANEL]);
+
+// SAFETY: an array of numbers that may be zero.
+unsafe impl<T: Zeroable> Zeroable for Row<T> {}
 
 /// What [`PackedB`] can hold.
 pub trait PackedElement: Element {
@@ -51,23 +58,23 @@ pub trait PackedElement: Element {
 }
 
 macro_rules! packed_element {
-    ($t:ty, $variant:ident, $zero:expr) => {
+    ($t:ty, $variant:ident) => {
         impl PackedElement for $t {
             fn pack(b: Mat<'_, Self>) -> PackedB {
-                PackedB { panels: Panels::$variant(pack(b, $zero)), k: b.rows, n: b.cols }
+                PackedB { panels: Panels::$variant(pack(b).into()), k: b.rows, n: b.cols }
             }
         }
     };
 }
-packed_element!(f32, F32, 0.0);
-packed_element!(f16, F16, f16::ZERO);
+packed_element!(f32, F32);
+packed_element!(f16, F16);
 
 impl PackedElement for bf16 {
     fn pack(b: Mat<'_, Self>) -> PackedB {
-        let plain = pack(b, bf16::ZERO);
-        let mut panels = vec![Row([0; PANEL]); b.cols.div_ceil(PANEL) * b.rows.div_ceil(2)];
+        let plain = pack(b);
+        let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * b.rows.div_ceil(2));
         let rows = b.rows.max(1);
-        parallel::chunks_mut(&mut panels, rows.div_ceil(2), |panel, groups| {
+        parallel::chunks_mut(&mut panels, rows.div_ceil(2), |panel, groups: &mut [Row<u32>]| {
             for (group, pair) in groups.iter_mut().zip(plain[panel * rows..][..rows].chunks(2)) {
                 for (i, group) in group.0.iter_mut().enumerate() {
                     let high = pair.get(1).map_or(0, |row| row.0[i].to_bits());
@@ -75,13 +82,13 @@ impl PackedElement for bf16 {
                 }
             }
         });
-        PackedB { panels: Panels::Bf16(panels), k: b.rows, n: b.cols }
+        PackedB { panels: Panels::Bf16(panels.into()), k: b.rows, n: b.cols }
     }
 }
 
-fn pack<T: Element>(b: Mat<'_, T>, zero: T) -> Vec<Row<T>> {
-    let mut panels = vec![Row([zero; PANEL]); b.cols.div_ceil(PANEL) * b.rows];
-    parallel::chunks_mut(&mut panels, b.rows.max(1), |panel, rows| {
+fn pack<T: Element + Zeroable>(b: Mat<'_, T>) -> Pages<Row<T>> {
+    let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * b.rows);
+    parallel::chunks_mut(&mut panels, b.rows.max(1), |panel, rows: &mut [Row<T>]| {
         let j = panel * PANEL;
         let used = PANEL.min(b.cols - j);
         if b.transposed {
@@ -127,9 +134,9 @@ impl PackedB {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match &self.panels {
-            Panels::F32(panels) => std::mem::size_of_val(&panels[..]),
-            Panels::F16(panels) => std::mem::size_of_val(&panels[..]),
-            Panels::Bf16(panels) => std::mem::size_of_val(&panels[..]),
+            Panels::F32(panels) => size_of_val(&panels[..]),
+            Panels::F16(panels) => size_of_val(&panels[..]),
+            Panels::Bf16(panels) => size_of_val(&panels[..]),
         }
     }
 
