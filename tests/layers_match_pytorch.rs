@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use loquat::nn::{self, *};
-use loquat::ops::matmul::WeightLayout;
+use loquat::ops::linear::WeightLayout;
 use loquat::ops::{self, Activation, Attention, Cell, CrossEntropy, concat, stack};
 use loquat::{AttentionMask, Checkpoint, IdTensor, Result, Tensor, no_grad};
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState, LogitLens, check_batch, last_of_each, positions_and_mask};
 use crate::models::options::check_other;
 use crate::nn::{Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, LayerNorm, Linear, Parameters};
-use crate::ops::matmul::WeightLayout;
+use crate::ops::linear::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 

@@ -5,7 +5,7 @@ use crate::nn::dropout::Dropout;
 use crate::nn::kv_cache::KvLayer;
 use crate::nn::linear::Linear;
 use crate::nn::parameter::{Init, Parameter, Parameters};
-use crate::ops::matmul::WeightLayout;
+use crate::ops::linear::WeightLayout;
 use crate::ops::{self, Attention, AttentionMask, Rope};
 use crate::tensor::{IdTensor, Tensor};
 

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
-use crate::ops::matmul::{WeightLayout, linear_packed};
+use crate::ops::linear::{WeightLayout, linear_packed};
 use crate::tensor::{IdTensor, Tensor};
 
 /// A table of vectors, as `torch.nn.Embedding`.

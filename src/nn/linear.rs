@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops::Activation;
-use crate::ops::matmul::{WeightLayout, linear_packed};
+use crate::ops::linear::{WeightLayout, linear_packed};
 use crate::tensor::Tensor;
 
 /// A linear layer, as `torch.nn.Linear`.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::kernels::gemm::PackedB;
 use crate::ops::Precision;
-use crate::ops::matmul::{WeightLayout, pack};
+use crate::ops::linear::{WeightLayout, pack};
 use crate::random::Rng;
 use crate::tensor::{Tensor, Weight};
 

@@ -56,7 +56,7 @@ mod tests {
     use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
     use crate::ops::Activation;
     use crate::ops::gradient_check::sample;
-    use crate::ops::matmul::{WeightLayout, linear, linear_packed};
+    use crate::ops::linear::{WeightLayout, linear, linear_packed};
     use crate::tensor::{BlockTensor, Tensor, Weight};
 
     #[test]

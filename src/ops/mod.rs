@@ -9,7 +9,8 @@
 //! | [`shape`] | reshape, permute, narrow, concatenate, stack |
 //! | [`reduce`] | sums and means |
 //! | [`activation`] | ReLU, GELU, SiLU, sigmoid, tanh, softmax, log-softmax |
-//! | [`matmul`] | products of matrices and batches of them; `linear` |
+//! | [`linear`](mod@linear) | products with a layer's weight |
+//! | [`matmul`] | products of matrices and batches of them |
 //! | [`precision`] | f32 or bf16 for the products |
 //! | [`attention`] | scaled dot-product attention, and what it may see |
 //! | [`rope`] | rotary positions |
@@ -34,6 +35,7 @@ pub mod embedding;
 #[cfg(test)]
 pub(crate) mod gradient_check;
 pub mod inspect;
+pub mod linear;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
@@ -50,8 +52,8 @@ pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use inspect::{Inspection, See, inspect};
+pub use linear::{linear, linear_then};
 pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
-pub use matmul::{linear, linear_then};
 pub use norm::{layer_norm, rms_norm};
 pub use precision::{Precision, with_precision};
 pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernels::parallel;
 use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};
 use crate::ops::attention::Span;
-use crate::ops::matmul::WeightLayout;
+use crate::ops::linear::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 

@@ -6,7 +6,7 @@ use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
 use crate::nn::{Dropout, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};
 use crate::ops::Activation;
-use crate::ops::matmul::{WeightLayout, linear as product};
+use crate::ops::linear::{WeightLayout, linear as product};
 use crate::random::Rng;
 use crate::tensor::Tensor;
 

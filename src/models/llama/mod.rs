@@ -26,7 +26,7 @@ use crate::models::causal::{
 use crate::nn::{
     Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, Linear, Parameters, RmsNorm, RotaryPositions, Rotation,
 };
-use crate::ops::matmul::WeightLayout;
+use crate::ops::linear::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
