@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use half::{bf16, f16};
-use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm, gemm_in, gemm_int8, gemm_packed_in};
+use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm, gemm_in, gemm_int8};
 use loquat::kernels::parallel;
 use loquat::kernels::simd::{self, Level};
 
@@ -97,8 +97,8 @@ impl Factors {
             ("f16-weights", _) => gemm(a, right(&self.halves.0, layout, self.shape), &mut self.c, zero, none),
             ("bf16-weights", _) => gemm(a, right(&self.halves.1, layout, self.shape), &mut self.c, zero, none),
             ("f32@avx2", _) => simd::with_level(Level::Avx2, || gemm_in(precision, a, b, &mut self.c, zero, none)),
-            ("packed-bf16", Some(packed)) => gemm_packed_in(Precision::F32, a, packed, &mut self.c, zero, none),
-            (_, Some(packed)) => gemm_packed_in(precision, a, packed, &mut self.c, zero, none),
+            ("packed-bf16", Some(packed)) => gemm_in(Precision::F32, a, packed, &mut self.c, zero, none),
+            (_, Some(packed)) => gemm_in(precision, a, packed, &mut self.c, zero, none),
             _ => gemm_in(precision, a, b, &mut self.c, zero, none),
         }
     }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
-use crate::ops::linear::{WeightLayout, linear_packed};
+use crate::ops::linear::{Layer, WeightLayout, linear_of};
 use crate::tensor::{IdTensor, Tensor};
 
 /// A table of vectors, as `torch.nn.Embedding`.
@@ -42,6 +42,7 @@ impl Embedding {
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
         let packed = |layout, precision| self.weight.packed(layout, precision);
-        linear_packed(x, self.weight.weight(), packed, None, WeightLayout::OutIn, None, None)
+        let weight = self.weight.weight();
+        linear_of(x, Layer { weight, packed, bias: None, layout: WeightLayout::OutIn, activation: None }, None)
     }
 }

@@ -1,9 +1,10 @@
 //! `y = x·Wᵀ + b`.
 
 use crate::error::Result;
+use crate::kernels::gemm::PackedB;
 use crate::nn::parameter::{Init, Parameter, Parameters};
-use crate::ops::Activation;
-use crate::ops::linear::{WeightLayout, linear_packed};
+use crate::ops::linear::{Layer, WeightLayout, linear_each, linear_of};
+use crate::ops::{Activation, Precision};
 use crate::tensor::Tensor;
 
 /// A linear layer, as `torch.nn.Linear`.
@@ -82,9 +83,32 @@ impl Linear {
         activation: Option<Activation>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(Parameter::tensor);
-        let packed = |layout, precision| self.weight.packed(layout, precision);
-        linear_packed(x, self.weight.weight(), packed, bias, self.layout, activation, residual)
+        linear_of(x, self.layer(activation), residual)
+    }
+
+    /// Several layers of one input, each with its activation: [`Linear::forward_then`] with each, where no gradient is wanted as one piece
+    /// of work for the threads.
+    ///
+    /// # Shapes
+    /// As there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_each<const N: usize>(layers: [(&Self, Option<Activation>); N], x: &Tensor) -> Result<[Tensor; N]> {
+        linear_each(x, layers.map(|(layer, activation)| layer.layer(activation)))
+    }
+
+    fn layer<'p>(
+        &'p self,
+        activation: Option<Activation>,
+    ) -> Layer<'p, impl Fn(WeightLayout, Precision) -> Option<&'p PackedB>> {
+        Layer {
+            weight: self.weight.weight(),
+            packed: |layout, precision| self.weight.packed(layout, precision),
+            bias: self.bias.as_ref().map(Parameter::tensor),
+            layout: self.layout,
+            activation,
+        }
     }
 }
 
@@ -93,7 +117,7 @@ mod tests {
     use super::*;
     use crate::nn::Module;
     use crate::ops::gradient_check::sample;
-    use crate::ops::{Precision, with_precision};
+    use crate::ops::with_precision;
     use crate::tensor::{Weight, no_grad};
 
     #[test]

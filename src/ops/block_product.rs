@@ -56,7 +56,7 @@ mod tests {
     use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
     use crate::ops::Activation;
     use crate::ops::gradient_check::sample;
-    use crate::ops::linear::{WeightLayout, linear, linear_packed};
+    use crate::ops::linear::{WeightLayout, linear, linear_then};
     use crate::tensor::{BlockTensor, Tensor, Weight};
 
     #[test]
@@ -78,9 +78,8 @@ mod tests {
                 assert!(run(&blocks) == run(&wide), "{rows} × {k} × {n}");
                 let (x, residual) = (x.detach(), sample(&[rows, n], 4));
                 let run = |w: &Weight| {
-                    let (bias, residual) = (Some(&bias), Some(&residual));
-                    let silu = Some(Activation::Silu);
-                    linear_packed(&x, w, |_, _| None, bias, WeightLayout::OutIn, silu, residual).unwrap().to_vec()
+                    let activation = Some(Activation::Silu);
+                    linear_then(&x, w, Some(&bias), WeightLayout::OutIn, activation, Some(&residual)).unwrap().to_vec()
                 };
                 assert!(run(&blocks) == run(&wide), "{rows} × {k} × {n}, joined");
             }

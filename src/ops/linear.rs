@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
-use crate::kernels::gemm::{Beta, Element, Epilogue, Mat, PackedB, gemm_in, gemm_packed_in};
+use crate::kernels::gemm::{Beta, Epilogue, Factor, Mat, PackedB, gemm_each, gemm_in};
 use crate::kernels::vecmath;
 use crate::ops::activation::Activation;
 use crate::ops::block_product;
@@ -53,7 +53,8 @@ pub fn linear_then<'w>(
     activation: Option<Activation>,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    linear_packed(x, &weight.into(), |_, _| None, bias, layout, activation, residual)
+    let weight = &*weight.into();
+    linear_of(x, Layer { weight, packed: |_, _| None, bias, layout, activation }, residual)
 }
 
 /// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
@@ -62,103 +63,161 @@ pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) 
         (&[n_out, n_in], WeightLayout::OutIn) | (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
         _ => return None,
     };
-    let shape = (n_in, n_out, layout);
+    let sizes = (n_in, n_out, layout);
     Some(match weight {
         Weight::Blocks(_) => return None,
-        Weight::Bf16(w) => PackedB::new(right(w.data(), shape, Side::Forward)),
+        Weight::Bf16(w) => PackedB::new(matrix(w.data(), sizes, Side::Forward)),
         other if precision.rounds() => {
             let rounded = HalfTensor::<half::bf16>::round(&other.to_tensor());
-            PackedB::new(right(rounded.data(), shape, Side::Forward))
+            PackedB::new(matrix(rounded.data(), sizes, Side::Forward))
         }
-        Weight::F32(w) => PackedB::new(right(w.data(), shape, Side::Forward)),
-        Weight::F16(w) => PackedB::new(right(w.data(), shape, Side::Forward)),
+        Weight::F32(w) => PackedB::new(matrix(w.data(), sizes, Side::Forward)),
+        Weight::F16(w) => PackedB::new(matrix(w.data(), sizes, Side::Forward)),
     })
 }
 
-/// As [`linear_then`]; where no gradient is wanted, with what `packed` gives for this precision, if anything: what [`pack`] made of
-/// the weight.
-pub(crate) fn linear_packed<'p>(
-    x: &Tensor,
-    weight: &Weight,
-    packed: impl FnOnce(WeightLayout, Precision) -> Option<&'p PackedB>,
-    bias: Option<&Tensor>,
-    layout: WeightLayout,
-    activation: Option<Activation>,
-    residual: Option<&Tensor>,
-) -> Result<Tensor> {
-    let (n_out, n_in) = match (weight.shape(), layout) {
-        (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
-        (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
-        (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
-    };
-    if x.shape().last() != Some(&n_in) {
-        return Err(Error::shape("linear", format!("[…, {n_in}]"), x.shape()));
+/// What a product with a layer's weight takes beside its input.
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'p, P> {
+    pub(crate) weight: &'p Weight,
+    /// What [`pack`] made of the weight for a precision, if anything: used where no gradient is wanted.
+    pub(crate) packed: P,
+    pub(crate) bias: Option<&'p Tensor>,
+    pub(crate) layout: WeightLayout,
+    pub(crate) activation: Option<Activation>,
+}
+
+impl<'p, P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>> Layer<'p, P> {
+    /// `(in_features, out_features)`, if the input fits.
+    fn features(&self, x: &Tensor) -> Result<(usize, usize)> {
+        let (n_out, n_in) = match (self.weight.shape(), self.layout) {
+            (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
+            (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
+            (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
+        };
+        if x.shape().last() != Some(&n_in) {
+            return Err(Error::shape("linear", format!("[…, {n_in}]"), x.shape()));
+        }
+        match self.bias.filter(|b| b.shape() != [n_out]) {
+            Some(bias) => Err(Error::shape("linear bias", format!("[{n_out}]"), bias.shape())),
+            None => Ok((n_in, n_out)),
+        }
     }
-    if let Some(bias) = bias.filter(|b| b.shape() != [n_out]) {
-        return Err(Error::shape("linear bias", format!("[{n_out}]"), bias.shape()));
+
+    /// What `rows` rows are multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
+    fn factor(&self, rows: usize, (n_in, n_out): (usize, usize), precision: Precision) -> Option<Factor<'p>> {
+        // Few rows of pairs of bf16 are quicker to read where the weight lies than to widen from panels.
+        let in_place = rows <= 16 && matches!(self.weight, Weight::Bf16(_));
+        let packed = if in_place { None } else { (self.packed)(self.layout, precision) };
+        packed.map(Factor::from).or_else(|| factor(self.weight, (n_in, n_out, self.layout), Side::Forward))
     }
-    let rows: usize = x.shape()[..x.rank() - 1].iter().product();
+
+    /// The weight as a tensor that may be trained.
+    fn trained(&self) -> Option<&'p Tensor> {
+        match self.weight {
+            Weight::F32(w) => Some(w),
+            _ => None,
+        }
+    }
+
+    fn is_recording(&self, x: &Tensor, residual: Option<&Tensor>) -> bool {
+        let all: Vec<&Tensor> = [Some(x), self.trained(), self.bias, residual].into_iter().flatten().collect();
+        tape::is_recording(&all)
+    }
+
+    fn epilogue<'e>(&self, residual: Option<&'e Tensor>) -> Epilogue<'e>
+    where
+        'p: 'e,
+    {
+        Epilogue {
+            bias: self.bias.map(Tensor::data),
+            activation: self.activation,
+            residual: residual.map(Tensor::data),
+        }
+    }
+}
+
+/// The rows of `x`, and its shape with another number of features.
+fn rows_and_shape(x: &Tensor, n_out: usize) -> (usize, Vec<usize>) {
     let mut shape = x.shape().to_vec();
+    shape[x.rank() - 1] = 1;
+    let rows = shape.iter().product();
     shape[x.rank() - 1] = n_out;
+    (rows, shape)
+}
+
+/// [`linear_then`] with each of several layers of one input; where no gradient is wanted, they are one piece of work for the threads.
+pub(crate) fn linear_each<'p, P, const N: usize>(x: &Tensor, layers: [Layer<'p, P>; N]) -> Result<[Tensor; N]>
+where
+    P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>,
+{
+    let precision = precision();
+    let recording = layers.iter().any(|layer| layer.is_recording(x, None));
+    let mut joint = Vec::with_capacity(N);
+    for layer in layers.iter().filter(|_| !recording) {
+        let features = layer.features(x)?;
+        let (rows, shape) = rows_and_shape(x, features.1);
+        joint.extend(layer.factor(rows, features, precision).map(|factor| (factor, rows, shape)));
+    }
+    let mut ys = std::array::from_fn(|_| Tensor::scalar(0.0));
+    if joint.len() < N {
+        for (y, layer) in ys.iter_mut().zip(layers) {
+            *y = linear_of(x, layer, None)?;
+        }
+        return Ok(ys);
+    }
+    let rows = joint.first().map_or(0, |&(_, rows, _)| rows);
+    let parts = ys.iter_mut().zip(joint).zip(&layers);
+    let products = parts.map(|((y, (factor, _, shape)), layer)| {
+        *y = Tensor::write(&shape, |_| {});
+        (factor, y.make_mut(), layer.epilogue(None))
+    });
+    let products = products.collect();
+    gemm_each(precision, Mat::new(x.data(), rows, x.last_dim()), products);
+    Ok(ys)
+}
+
+/// [`linear_then`] with a layer.
+pub(crate) fn linear_of<'p, P>(x: &Tensor, layer: Layer<'p, P>, residual: Option<&Tensor>) -> Result<Tensor>
+where
+    P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>,
+{
+    let features @ (n_in, n_out) = layer.features(x)?;
+    let (rows, shape) = rows_and_shape(x, n_out);
     if let Some(residual) = residual.filter(|r| r.shape() != shape) {
         return Err(Error::shape("linear residual", format!("{shape:?}"), residual.shape()));
     }
-    let trained = match weight {
-        Weight::F32(w) => Some(w),
-        _ => None,
-    };
-    let all: Vec<&Tensor> = [Some(x), trained, bias, residual].into_iter().flatten().collect();
-    let recording = tape::is_recording(&all);
-    if recording && (activation.is_some() || residual.is_some()) {
+    let Layer { weight, bias, layout, activation, .. } = layer;
+    let precision = precision();
+    let (left, sizes) = (Mat::new(x.data(), rows, n_in), (n_in, n_out, layout));
+    if !layer.is_recording(x, residual) {
+        let epilogue = layer.epilogue(residual);
+        return Ok(Tensor::write(&shape, |y| match layer.factor(rows, features, precision) {
+            Some(factor) => gemm_in(precision, left, factor, y, Beta::Zero, epilogue),
+            None => product(precision, left, weight, sizes, Side::Forward, y, epilogue),
+        }));
+    }
+    if activation.is_some() || residual.is_some() {
         let mut y = linear(x, Cow::Borrowed(weight), bias, layout)?;
         y = activation.map_or(y.clone(), |f| y.activate(f));
         return residual.map_or(Ok(y.clone()), |r| r.add(&y));
     }
-    let precision = precision();
-    // Few rows of pairs of bf16 are quicker to read where the weight lies than to widen from panels.
-    let in_place = rows <= 16 && matches!(weight, Weight::Bf16(_));
-    if !recording
-        && !in_place
-        && let Some(packed) = packed(layout, precision)
-    {
-        let epilogue = Epilogue { bias: bias.map(Tensor::data), activation, residual: residual.map(Tensor::data) };
-        let x = Mat::new(x.data(), rows, n_in);
-        return Ok(Tensor::write(&shape, |y| gemm_packed_in(precision, x, packed, y, Beta::Zero, epilogue)));
-    }
-    // x times W as the right factor [in, out], or dy times its transpose.
-    let product = move |x: &Tensor, w: &Weight, side: Side, y: &mut [f32], epilogue: Epilogue<'_>| {
-        let x = Mat::new(x.data(), rows, x.last_dim());
-        let shape = (n_in, n_out, layout);
-        match w {
-            Weight::F32(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
-            Weight::F16(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
-            Weight::Bf16(w) => gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue),
-            Weight::Blocks(w) if layout == WeightLayout::OutIn && matches!(side, Side::Forward) => {
-                block_product::product(precision, x, w, y, epilogue);
-            }
-            Weight::Blocks(w) => {
-                let w = w.widen();
-                gemm_in(precision, x, right(w.data(), shape, side), y, Beta::Zero, epilogue);
-            }
-        }
-    };
-    let y = Tensor::write(&shape, |y| {
-        let epilogue = Epilogue { bias: bias.map(Tensor::data), activation, residual: residual.map(Tensor::data) };
-        product(x, weight, Side::Forward, y, epilogue);
-    });
+    let bias_only = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
+    let y = Tensor::write(&shape, |y| product(precision, left, weight, sizes, Side::Forward, y, bias_only));
+    let trained = layer.trained();
     let inputs: Vec<&Tensor> = [Some(x), trained, bias].into_iter().flatten().collect();
     Ok(tape::record("linear", &inputs, y, || {
         let (x, w) = (x.detach(), weight.detach());
         Box::new(move |dy, needs| {
-            let dx = needs[0]
-                .then(|| Tensor::write(x.shape(), |dx| product(&dy, &w, Side::Backward, dx, Epilogue::default())));
-            let mut gradients = vec![dx];
+            let (x_mat, dy_mat) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
+            let none = Epilogue::default();
+            let dx = |dx: &mut [f32]| product(precision, dy_mat, &w, sizes, Side::Backward, dx, none);
+            let mut gradients = vec![needs[0].then(|| Tensor::write(x.shape(), dx))];
             if let Weight::F32(w) = &w {
                 gradients.push(needs[1].then(|| {
-                    let (x, dy) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
                     Tensor::write(w.shape(), |dw| match layout {
-                        WeightLayout::OutIn => gemm_in(precision, dy.t(), x, dw, Beta::Zero, Epilogue::default()),
-                        WeightLayout::InOut => gemm_in(precision, x.t(), dy, dw, Beta::Zero, Epilogue::default()),
+                        WeightLayout::OutIn => gemm_in(precision, dy_mat.t(), x_mat, dw, Beta::Zero, none),
+                        WeightLayout::InOut => gemm_in(precision, x_mat.t(), dy_mat, dw, Beta::Zero, none),
                     })
                 }));
             }
@@ -180,8 +239,11 @@ enum Side {
     Backward,
 }
 
+/// Features in and out, and how the weight is stored.
+type Sizes = (usize, usize, WeightLayout);
+
 /// The weight as the right factor `[in, out]`, or `[out, in]` for the way back.
-fn right<T: Element>(w: &[T], (n_in, n_out, layout): (usize, usize, WeightLayout), side: Side) -> Mat<'_, T> {
+fn matrix<T>(w: &[T], (n_in, n_out, layout): Sizes, side: Side) -> Mat<'_, T> {
     let w = match layout {
         WeightLayout::OutIn => Mat::transposed(w, n_in, n_out),
         WeightLayout::InOut => Mat::new(w, n_in, n_out),
@@ -189,6 +251,38 @@ fn right<T: Element>(w: &[T], (n_in, n_out, layout): (usize, usize, WeightLayout
     match side {
         Side::Forward => w,
         Side::Backward => w.t(),
+    }
+}
+
+/// The same of a weight that products read as it is stored; `None` for one in blocks.
+fn factor(w: &Weight, sizes: Sizes, side: Side) -> Option<Factor<'_>> {
+    match w {
+        Weight::F32(w) => Some(matrix(w.data(), sizes, side).into()),
+        Weight::F16(w) => Some(matrix(w.data(), sizes, side).into()),
+        Weight::Bf16(w) => Some(matrix(w.data(), sizes, side).into()),
+        Weight::Blocks(_) => None,
+    }
+}
+
+/// `x` times the weight, or `dy` times its transpose.
+fn product(
+    precision: Precision,
+    x: Mat<'_>,
+    w: &Weight,
+    sizes: Sizes,
+    side: Side,
+    y: &mut [f32],
+    epilogue: Epilogue<'_>,
+) {
+    match (factor(w, sizes, side), w) {
+        (Some(w), _) => gemm_in(precision, x, w, y, Beta::Zero, epilogue),
+        (None, Weight::Blocks(w)) if matches!((sizes.2, side), (WeightLayout::OutIn, Side::Forward)) => {
+            block_product::product(precision, x, w, y, epilogue);
+        }
+        (None, w) => {
+            let w = w.to_tensor();
+            gemm_in(precision, x, matrix(w.data(), sizes, side), y, Beta::Zero, epilogue);
+        }
     }
 }
 

@@ -68,6 +68,21 @@ impl KernelOp for Run<'_> {
     }
 }
 
+/// Products with one A of few rows.
+pub(super) fn few_rows_each(products: &[Product<'_>]) {
+    with_kernel(FewRows(products));
+}
+
+struct FewRows<'a>(&'a [Product<'a>]);
+
+impl KernelOp for FewRows<'_> {
+    type Output = ();
+
+    fn run<K: MicroKernel>(self, kernel: K) {
+        few_rows::each(kernel, self.0);
+    }
+}
+
 /// A kernel for groups of one number.
 #[derive(Clone, Copy)]
 struct Single<K>(K);

@@ -61,10 +61,26 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
     });
 }
 
+/// Products with one A: the threads share the columns of all.
+pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
+    let Some(first) = products.first().filter(|first| first.m > 0) else { return };
+    let width = share(first.m, first.k, products.iter().map(|product| product.n).sum(), 1);
+    let parts = |product: &Product<'_>| product.n.div_ceil(width);
+    parallel::for_each(products.iter().map(parts).sum(), |mut part| {
+        for product in products {
+            if part < parts(product) {
+                // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were checked.
+                return unsafe { block(kernel, product, part * width..product.n.min((part + 1) * width)) };
+            }
+            part -= parts(product);
+        }
+    });
+}
+
 /// The columns of a task.
 pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
     let wanted = tasks(NS * batch as f32 * n as f32 * (k * m.div_ceil(4)) as f32).div_ceil(batch);
-    n.div_ceil(wanted).next_multiple_of(PANEL)
+    n.max(1).div_ceil(wanted).next_multiple_of(PANEL)
 }
 
 /// All rows of some columns of C, on this thread.

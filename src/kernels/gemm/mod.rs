@@ -62,8 +62,8 @@ mod tests;
 
 pub use bf16::Precision;
 pub use int8::{Int8, dot_int8, gemm_int8};
-pub use operand::Element;
-pub use packed::{PackedB, PackedElement, gemm_packed, gemm_packed_in};
+pub use operand::{Element, Factor};
+pub use packed::{PackedB, PackedElement};
 
 use super::vecmath::Activation;
 use operand::Operand;
@@ -169,7 +169,7 @@ impl Epilogue<'_> {
 
 /// `C = act(A·B + bias) + residual`, or with C added to the product.
 ///
-/// B may be in half precision: it is widened on the way.
+/// B may be in half precision, which is widened on the way, or a [`PackedB`].
 ///
 /// # Shapes
 ///
@@ -178,7 +178,7 @@ impl Epilogue<'_> {
 /// # Panics
 ///
 /// If the shapes do not fit each other or the slices.
-pub fn gemm<T: Element>(a: Mat<'_>, b: Mat<'_, T>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
+pub fn gemm<'b>(a: Mat<'_>, b: impl Into<Factor<'b>>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
     gemm_in(Precision::F32, a, b, c, beta, epilogue);
 }
 
@@ -187,21 +187,44 @@ pub fn gemm<T: Element>(a: Mat<'_>, b: Mat<'_, T>, c: &mut [f32], beta: Beta, ep
 /// # Panics
 ///
 /// As there.
-pub fn gemm_in<T: Element>(
+pub fn gemm_in<'b>(
     precision: Precision,
     a: Mat<'_>,
-    b: Mat<'_, T>,
+    b: impl Into<Factor<'b>>,
     c: &mut [f32],
     beta: Beta,
     epilogue: Epilogue<'_>,
 ) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(k, b.rows, "gemm: A is {m} × {k}, B is {} × {n}", b.rows);
+    bf16::product(precision, checked(a, b.into(), c, beta, epilogue));
+}
+
+/// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes it. With few rows the threads share the
+/// columns of all of them.
+///
+/// # Shapes
+///
+/// `a: [m, k]`; of each product `b: [k, nᵢ]`, `c: [m, nᵢ]`.
+///
+/// # Panics
+///
+/// As there.
+pub fn gemm_each(precision: Precision, a: Mat<'_>, products: Vec<(Factor<'_>, &mut [f32], Epilogue<'_>)>) {
+    let products = products.into_iter().map(|(b, c, epilogue)| checked(a, b, c, Beta::Zero, epilogue));
+    if precision == Precision::F32 && a.rows <= f32::FEW_ROWS {
+        f32::few_rows_each(&products.collect::<Vec<_>>());
+    } else {
+        products.for_each(|product| bf16::product(precision, product));
+    }
+}
+
+/// A product whose shapes fit.
+fn checked<'a>(a: Mat<'a>, b: Factor<'a>, c: &'a mut [f32], beta: Beta, epilogue: Epilogue<'a>) -> f32::Product<'a> {
+    let (m, k, n) = (a.rows, a.cols, b.n);
+    assert_eq!(k, b.k, "gemm: A is {m} × {k}, B is {} × {n}", b.k);
     assert_eq!(c.len(), m * n, "gemm: C is {m} × {n}");
     a.check("gemm: A", 0);
-    b.check("gemm: B", 0);
     epilogue.check(m, n);
-    bf16::product(precision, f32::Product::new(a, b.operand(), n, c, beta, epilogue));
+    f32::Product::new(a, b.operand, n, c, beta, epilogue)
 }
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.

@@ -1,7 +1,10 @@
 //! B, as the loops see it: at strides or packed, in f32 or in half precision.
 
+use std::marker::PhantomData;
+
 use half::{bf16, f16};
 
+use super::Mat;
 use super::micro::{MicroKernel, PANEL};
 use super::packing::{Source, pack_panel};
 use crate::kernels::simd::{Isa, SimdOp};
@@ -51,6 +54,32 @@ pub enum Operand {
     PanelsF16(Panels<f16>),
     /// Two rows to a group of 32 bits, the first below.
     PanelsBf16(Panels<u32>),
+}
+
+/// The right factor of a product: a [`Mat`] of any element, or a [`PackedB`](super::PackedB).
+#[derive(Clone, Copy)]
+pub struct Factor<'a> {
+    pub(super) operand: Operand,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    _data: PhantomData<&'a [f32]>,
+}
+
+impl<'a> Factor<'a> {
+    /// `operand`, whose numbers live as long as `'a`, is `k` × `n`.
+    pub(super) fn new(operand: Operand, k: usize, n: usize) -> Self {
+        Self { operand, k, n, _data: PhantomData }
+    }
+}
+
+impl<'a, T: Element> From<Mat<'a, T>> for Factor<'a> {
+    /// # Panics
+    ///
+    /// If the matrix' data is too short for its shape.
+    fn from(b: Mat<'a, T>) -> Self {
+        b.check("gemm: B", 0);
+        Self::new(b.operand(), b.rows(), b.cols())
+    }
 }
 
 /// Panels of `PANEL` columns, `k` rows each, one after the other.

@@ -5,27 +5,26 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 
-use super::bf16::Precision;
-use super::f32::Product;
+use super::Mat;
 use super::micro::PANEL;
-use super::operand::{self, Element, Operand};
-use super::{Beta, Epilogue, Mat};
+use super::operand::{self, Element, Factor, Operand};
 use crate::kernels::pages::Pages;
 use crate::kernels::parallel;
 
 /// A matrix B that is multiplied from the right many times, in the order in which the kernels read it.
 ///
 /// Panels of 32 columns lie one after the other, so a product with few rows reads memory from end to end. The same
-/// packing serves every instruction set. Half-precision numbers stay as they are and are widened on the way, exactly.
+/// packing serves every instruction set, and the bits are those of the same numbers unpacked. Half-precision numbers stay
+/// as they are and are widened on the way, exactly.
 ///
 /// # Examples
 ///
 /// ```
-/// use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm_packed};
+/// use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm};
 ///
 /// let weight = PackedB::new(Mat::new(&[1.0, 2.0, 3.0, 4.0], 2, 2));
 /// let mut c = [0.0; 2];
-/// gemm_packed(Mat::new(&[10.0, 1.0], 1, 2), &weight, &mut c, Beta::Zero, Epilogue::default());
+/// gemm(Mat::new(&[10.0, 1.0], 1, 2), &weight, &mut c, Beta::Zero, Epilogue::default());
 /// assert_eq!(c, [13.0, 24.0]);
 /// ```
 #[derive(Clone)]
@@ -139,16 +138,19 @@ impl PackedB {
             Panels::Bf16(panels) => size_of_val(&panels[..]),
         }
     }
+}
 
-    pub(super) fn operand(&self) -> Operand {
-        let k = self.k;
-        match &self.panels {
+impl<'a> From<&'a PackedB> for Factor<'a> {
+    fn from(b: &'a PackedB) -> Self {
+        let k = b.k;
+        let operand = match &b.panels {
             Panels::F32(panels) => Operand::PanelsF32(operand::Panels { data: panels.as_ptr().cast(), k }),
             Panels::F16(panels) => Operand::PanelsF16(operand::Panels { data: panels.as_ptr().cast(), k }),
             Panels::Bf16(panels) => {
                 Operand::PanelsBf16(operand::Panels { data: panels.as_ptr().cast(), k: k.div_ceil(2) })
             }
-        }
+        };
+        Factor::new(operand, k, b.n)
     }
 }
 
@@ -161,38 +163,4 @@ impl std::fmt::Debug for PackedB {
         };
         write!(f, "PackedB({} × {} of {element})", self.k, self.n)
     }
-}
-
-/// [`gemm`](super::gemm) with a packed B: the same bits as with the same numbers unpacked.
-///
-/// # Shapes
-///
-/// `a: [m, k]`, `b: [k, n]`, `c: [m, n]` row by row.
-///
-/// # Panics
-///
-/// If the shapes do not fit each other or the slices.
-pub fn gemm_packed(a: Mat<'_>, b: &PackedB, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
-    gemm_packed_in(Precision::F32, a, b, c, beta, epilogue);
-}
-
-/// [`gemm_packed`] in a precision.
-///
-/// # Panics
-///
-/// As there.
-pub fn gemm_packed_in(
-    precision: Precision,
-    a: Mat<'_>,
-    b: &PackedB,
-    c: &mut [f32],
-    beta: Beta,
-    epilogue: Epilogue<'_>,
-) {
-    let (m, k, n) = (a.rows, a.cols, b.n);
-    assert_eq!(k, b.k, "gemm_packed: A is {m} × {k}, B is {} × {n}", b.k);
-    assert_eq!(c.len(), m * n, "gemm_packed: C is {m} × {n}");
-    a.check("gemm_packed: A", 0);
-    epilogue.check(m, n);
-    super::bf16::product(precision, Product::new(a, b.operand(), n, c, beta, epilogue));
 }

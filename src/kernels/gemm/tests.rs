@@ -178,8 +178,8 @@ fn half_precision_and_packing_change_no_bit() {
         let results = [
             ("in place", gemm as fn(_, _, &mut [f32], _, _), b),
             ("transposed", gemm, bt),
-            ("packed", |a, b, c: &mut [f32], beta, e| gemm_packed(a, &PackedB::new(b), c, beta, e), b),
-            ("transposed and packed", |a, b, c: &mut [f32], beta, e| gemm_packed(a, &PackedB::new(b), c, beta, e), bt),
+            ("packed", |a, b, c: &mut [f32], beta, e| gemm(a, &PackedB::new(b), c, beta, e), b),
+            ("transposed and packed", |a, b, c: &mut [f32], beta, e| gemm(a, &PackedB::new(b), c, beta, e), bt),
         ];
         for (how, product, b) in results {
             let mut c = start.clone();
@@ -287,15 +287,41 @@ fn rounded_products_are_close_and_the_same_alone_packed_or_shared() {
                 }
                 for packed in [PackedB::new(Mat::new(&half, k, n)), PackedB::new(Mat::new(&b, k, n))] {
                     let mut c = start.clone();
-                    gemm_packed_in(
-                        Precision::Bf16,
-                        Mat::new(&a, m, k),
-                        &packed,
-                        &mut c,
-                        Beta::One,
-                        Epilogue::default(),
-                    );
+                    gemm_in(Precision::Bf16, Mat::new(&a, m, k), &packed, &mut c, Beta::One, Epilogue::default());
                     assert_same_bits(&c, &expected, &format!("{packed:?} {m} {level:?}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn products_with_one_left_factor_have_the_bits_of_each_alone() {
+    let k = 70;
+    let w: Vec<f32> = random(k * 500, 2);
+    let half: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
+    for_each_level(|level| {
+        for m in [0, 1, 5, 16, 40] {
+            let (a, bias, residual) = (random(m * k, 1), random(500, 3), random(m * 500, 4));
+            let a = Mat::new(&a, m, k);
+            let packed = PackedB::new(Mat::transposed(&half, k, 500));
+            let factors: [Factor<'_>; 3] =
+                [Mat::transposed(&w[..33 * k], k, 33).into(), (&packed).into(), Mat::new(&w[..0], k, 0).into()];
+            let epilogues = [
+                Epilogue::default(),
+                Epilogue { bias: Some(&bias), activation: Some(Activation::Silu), residual: Some(&residual) },
+                Epilogue::default(),
+            ];
+            for precision in [Precision::F32, Precision::Bf16] {
+                let mut each = [vec![9.0; m * 33], vec![9.0; m * 500], vec![]];
+                let [x, y, z] = &mut each;
+                let [f, g, h] = factors;
+                let [d, e, _] = epilogues;
+                gemm_each(precision, a, vec![(f, &mut x[..], d), (g, y, e), (h, z, d)]);
+                for i in 0..3 {
+                    let mut alone = vec![9.0; each[i].len()];
+                    gemm_in(precision, a, factors[i], &mut alone, Beta::Zero, epilogues[i]);
+                    assert_same_bits(&each[i], &alone, &format!("{m} rows, {i}, {precision:?}, {level:?}"));
                 }
             }
         }

@@ -203,7 +203,8 @@ impl EncoderBlock {
     fn forward(&self, x: &Tensor, view: &View<'_>) -> Result<Tensor> {
         let dropout = self.attention_dropout.key().map(|key| (self.attention_dropout.p, key));
         let attention = Attention { dropout, ..self.attention };
-        let (q, k, v) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        let projections = [&self.query, &self.key, &self.value].map(|layer| (layer, None));
+        let [q, k, v] = Linear::forward_each(projections, x)?;
         let y = match view {
             View::Batch(mask) => attention.forward(&q, &k, &v, mask)?,
             View::Spans(spans) => attention.forward_spans(&q, &k, &v, spans)?,

@@ -84,9 +84,9 @@ impl LlamaAttention {
     /// `residual + attention(x)`, all `[B, T, C]`.
     fn forward(&self, residual: &Tensor, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
         let Attention { n_heads, n_kv_heads, .. } = self.attention;
-        let q = normalise(&self.q_norm, self.q_proj.forward(x)?)?; // [B, T, H · D]
-        let k = normalise(&self.k_norm, self.k_proj.forward(x)?)?; // [B, T, G · D]
-        let v = self.v_proj.forward(x)?;
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj].map(|layer| (layer, None));
+        let [q, k, v] = Linear::forward_each(projections, x)?;
+        let (q, k) = (normalise(&self.q_norm, q)?, normalise(&self.k_norm, k)?); // [B, T, H · D], [B, T, G · D]
         let (q, k) = (call.rotation.forward(&q, n_heads)?, call.rotation.forward(&k, n_kv_heads)?);
         let mask = match self.window {
             Some(window) => call.mask.and(&AttentionMask::sliding_window(window)),
@@ -140,8 +140,9 @@ impl LlamaMlp {
 
     /// `residual + mlp(x)`, all `[B, T, C]`.
     fn forward(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate_proj.forward_then(x, Some(self.activation), None)?; // [B, T, F]
-        self.down_proj.forward_then(&gate.mul(&self.up_proj.forward(x)?)?, None, Some(residual))
+        let both = [(&self.gate_proj, Some(self.activation)), (&self.up_proj, None)];
+        let [gate, up] = Linear::forward_each(both, x)?; // [B, T, F]
+        self.down_proj.forward_then(&gate.mul(&up)?, None, Some(residual))
     }
 }
 

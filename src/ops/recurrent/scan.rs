@@ -3,7 +3,7 @@
 
 use super::Cell;
 use super::schedule::Schedule;
-use crate::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm, gemm_in, gemm_packed};
+use crate::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm, gemm_in};
 use crate::kernels::vecmath;
 use crate::ops::Activation;
 use crate::ops::precision::{Precision, precision};
@@ -131,7 +131,7 @@ impl Scan {
         let product = |a: &[f32], c: &mut [f32], beta, epilogue: Epilogue<'_>| {
             let a = Mat::new(a, c.len() / width, hidden);
             match &packed {
-                Some(hh) => gemm_packed(a, hh, c, beta, epilogue),
+                Some(hh) => gemm(a, hh, c, beta, epilogue),
                 None => gemm(a, hh, c, beta, epilogue),
             }
         };
@@ -208,7 +208,7 @@ impl Scan {
         let product = |a: &[f32], c: &mut [f32], beta| {
             let a = Mat::new(a, c.len() / hidden, width);
             match &packed {
-                Some(hh) => gemm_packed(a, hh, c, beta, Epilogue::default()),
+                Some(hh) => gemm(a, hh, c, beta, Epilogue::default()),
                 None => gemm(a, hh, c, beta, Epilogue::default()),
             }
         };
