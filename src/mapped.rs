@@ -72,6 +72,20 @@ impl MappedFile {
         &self.path
     }
 
+    /// Gives the memory of part of a mapped file back to the system, which reads the file again if the part is touched again.
+    pub(crate) fn give_back(&self, bytes: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: nothing was written to the mapping, so what is read later is the file's content as before.
+            let advised =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+            // A system that does not take the advice keeps the pages as long as it likes.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
+    }
+
     /// Whether the bytes are the file's own pages rather than a copy.
     pub fn is_mapped(&self) -> bool {
         matches!(self.bytes, Bytes::Mapped(_))

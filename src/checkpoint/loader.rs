@@ -47,6 +47,7 @@ pub struct Loader<'c> {
     tied: Vec<(String, String)>,
     ignored: Vec<Ignored<'c>>,
     weights: WeightFormat,
+    packed: bool,
     used: BTreeSet<&'c str>,
     report: LoadReport,
 }
@@ -60,6 +61,7 @@ impl<'c> Loader<'c> {
             tied: Vec::new(),
             ignored: Vec::new(),
             weights: WeightFormat::default(),
+            packed: true,
             used: BTreeSet::new(),
             report: LoadReport::default(),
         }
@@ -92,6 +94,11 @@ impl<'c> Loader<'c> {
     /// The format of the weights of [`Loader::load`]; [`WeightFormat::F32`] if it is not called.
     pub fn weights(self, weights: WeightFormat) -> Self {
         Self { weights, ..self }
+    }
+
+    /// Whether weights that stay in a mapped file are packed: see [`OpenOptions::packed`](super::OpenOptions::packed).
+    pub fn packed(self, packed: bool) -> Self {
+        Self { packed, ..self }
     }
 
     /// Builds a model: `init` is the model's constructor, which asks for its parameters.
@@ -205,7 +212,11 @@ impl ParameterSource for Loader<'_> {
     }
 
     fn weight(&mut self, path: &str, shape: &[usize], _init: Init) -> Result<Parameter> {
-        self.get(path, shape, self.weights)
+        let mut parameter = self.get(path, shape, self.weights)?;
+        if self.packed {
+            parameter.keep_packed_while_mapped();
+        }
+        Ok(parameter)
     }
 }
 

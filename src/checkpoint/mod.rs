@@ -80,11 +80,16 @@ pub struct OpenOptions {
     pub weights: WeightFormat,
     /// Mapped or read whole.
     pub load: Load,
+    /// Whether the weights that stay in a mapped file are copied from there, each when it is multiplied with for the second time, in the
+    /// order in which products read them; the file's pages are given back then. True unless told otherwise: products are faster with
+    /// the copy, and memory is taken by one of the two at a time. Without it the model's memory stays pages of the file, which other
+    /// processes share and the system may drop. See [`Module::keep_packed`].
+    pub packed: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { weights: WeightFormat::Keep, load: Load::default() }
+        Self { weights: WeightFormat::Keep, load: Load::default(), packed: true }
     }
 }
 
@@ -97,6 +102,11 @@ impl OpenOptions {
     /// Sets how files are opened.
     pub fn load(self, load: Load) -> Self {
         Self { load, ..self }
+    }
+
+    /// Sets whether mapped weights are packed.
+    pub fn packed(self, packed: bool) -> Self {
+        Self { packed, ..self }
     }
 }
 

@@ -306,3 +306,32 @@ fn a_name_twice_and_a_place_that_cannot_be_written_are_errors() {
     assert!(matches!(write_tensors(folder.path().join("b/c"), [("x", &a)], None), Err(Error::Io { .. })));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_mapped_weight_is_packed_when_it_is_read_again_and_stays_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = saved(folder.path());
+    let x = Tensor::uniform(&[4, 3], -1.0, 1.0, &mut Rng::seed(2));
+    let open = |load, packed| {
+        Checkpoint::open_with(&path, load)
+            .unwrap()
+            .loader()
+            .weights(WeightFormat::Keep)
+            .packed(packed)
+            .load(|p| init(p))
+            .unwrap()
+    };
+    let layout = crate::ops::linear::WeightLayout::OutIn;
+    let is_packed = |layer: &Linear| layer.weight.packed(layout, crate::ops::Precision::F32).is_some();
+    let run = |model: &Model| {
+        crate::no_grad(|| [(); 3].map(|()| model.down.forward(&model.up.forward(&x).unwrap()).unwrap().to_vec()))
+    };
+    let (mut mapped, plain, read) = (open(Load::Mmap, true), open(Load::Mmap, false), open(Load::Read, true));
+    assert_eq!(run(&mapped), run(&read));
+    assert_eq!(run(&mapped), run(&plain));
+    assert!(is_packed(&mapped.up) && !is_packed(&plain.up) && !is_packed(&read.up));
+    assert_eq!(values(&mapped), values(&read), "the file is read again");
+    mapped.up.weight.data_mut()[0] += 1.0;
+    assert!(!is_packed(&mapped.up) && !is_packed(&mapped.up), "it left the file");
+    assert_ne!(run(&mapped), run(&read));
+}

@@ -133,9 +133,12 @@ mod tests {
                         let mut run = |keep: bool| {
                             layer.keep_packed(keep);
                             let forward = || layer.forward_then(&x, Some(Activation::Silu), Some(&residual));
-                            no_grad(|| with_precision(precision, forward)).unwrap().to_vec()
+                            // The second product packs.
+                            [(); 2].map(|()| no_grad(|| with_precision(precision, forward)).unwrap().to_vec())
                         };
-                        assert!(run(true) == run(false), "{rows} rows, {layout:?}, {precision:?}");
+                        let [first, second] = run(true);
+                        assert!(first == second, "{rows} rows, {layout:?}, {precision:?}");
+                        assert!([first, second] == run(false), "{rows} rows, {layout:?}, {precision:?}");
                     }
                 }
             }
@@ -147,7 +150,7 @@ mod tests {
         let mut layer = Linear::init(3, 2, false, &mut crate::random::Rng::seed(1)).unwrap();
         layer.keep_packed(true);
         let x = Tensor::full(&[4, 3], 1.0);
-        let y = |layer: &Linear| no_grad(|| layer.forward(&x)).unwrap().data()[0];
+        let y = |layer: &Linear| no_grad(|| layer.forward(&x).and_then(|_| layer.forward(&x))).unwrap().data()[0];
         assert_ne!(y(&layer), 0.0);
         layer.weight.data_mut().fill(0.0);
         assert_eq!(y(&layer), 0.0);

@@ -37,10 +37,14 @@ pub trait Module {
     }
 
     /// Has the products of linear layers and heads keep a copy of each weight in the order in which they read it (`true`), made when it
-    /// is first multiplied with outside of training: reading prompts and texts is faster by what packing takes each time, and decoding
-    /// reads memory from end to end. It costs the memory of the copy, as large as the weight, or half of one in 32 bits that is
-    /// multiplied in [`Precision::Bf16`](crate::ops::Precision). The results are the same to the bit. A parameter that changes forgets
-    /// its copy; `false` forgets them all.
+    /// is multiplied with for the second time outside of training: reading prompts and texts is faster by what packing takes each time,
+    /// and decoding reads memory from end to end, in large pages. It costs the memory of the copy, as large as the weight, or half of one
+    /// in 32 bits that is multiplied in [`Precision::Bf16`](crate::ops::Precision); no copy is made that would leave less than an eighth
+    /// of the machine's memory free. The results are the same to the bit. A parameter that changes forgets its copy; `false` forgets them
+    /// all.
+    ///
+    /// The weights of a model from a mapped file have this to begin with ([`OpenOptions`](crate::checkpoint::OpenOptions)): there the copy
+    /// takes the place of the file's pages.
     fn keep_packed(&mut self, keep: bool) {
         self.visit_mut("", &mut |_, parameter| parameter.keep_packed(keep && parameter.shape().len() == 2));
     }

@@ -1,13 +1,14 @@
 //! A trainable tensor, and where its values come from.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::PackedB;
 use crate::ops::Precision;
 use crate::ops::linear::{WeightLayout, pack};
 use crate::random::Rng;
-use crate::tensor::{Tensor, Weight};
+use crate::tensor::{Tensor, Weight, has_room};
 
 /// A tensor that a layer owns: trained, saved, loaded.
 ///
@@ -26,6 +27,10 @@ pub struct Parameter {
 /// The copies of a weight in the order in which products read it.
 #[derive(Debug, Default)]
 struct Packed {
+    /// Whether there was a product before: a weight that is read once is not worth packing.
+    used: AtomicBool,
+    /// Whether this ends when the values leave the mapped file that they came from.
+    while_mapped: bool,
     /// Of the numbers as they are, and rounded to bf16.
     copies: [OnceLock<Option<(WeightLayout, PackedB)>>; 2],
 }
@@ -68,19 +73,33 @@ impl Parameter {
         self.packed = keep.then(Box::default);
     }
 
-    /// The copy for products in a precision, made at the first call; `None` if none is kept.
+    /// As [`Parameter::keep_packed`], if the values lie in a mapped file, and as long as they do: then the copy takes the place of the
+    /// file's pages in memory.
+    pub(crate) fn keep_packed_while_mapped(&mut self) {
+        if self.weight.is_mapped() {
+            self.packed = Some(Box::new(Packed { while_mapped: true, ..Packed::default() }));
+        }
+    }
+
+    /// The copy for products in a precision, made at the second call; `None` if none is kept.
     pub(crate) fn packed(&self, layout: WeightLayout, precision: Precision) -> Option<&PackedB> {
+        let packed = self.packed.as_ref()?;
+        if !packed.used.swap(true, Ordering::Relaxed) {
+            return None;
+        }
         let rounds = precision.rounds() && !matches!(self.weight, Weight::Bf16(_));
-        let copy = &self.packed.as_ref()?.copies[usize::from(rounds)];
-        let copy = copy.get_or_init(|| pack(&self.weight, layout, precision).map(|packed| (layout, packed)));
+        let copy = packed.copies[usize::from(rounds)].get_or_init(|| {
+            let packed = has_room(self.weight.bytes()).then(|| pack(&self.weight, layout, precision)).flatten()?;
+            self.weight.give_back();
+            Some((layout, packed))
+        });
         copy.as_ref().filter(|(of, _)| *of == layout).map(|(_, packed)| packed)
     }
 
     /// Forgets copies of values that change.
     fn unpack(&mut self) {
-        if let Some(packed) = &mut self.packed {
-            **packed = Packed::default();
-        }
+        let keep = self.packed.as_ref().is_some_and(|packed| !packed.while_mapped);
+        self.keep_packed(keep);
     }
 
     /// Whether the values have 16 bits.
@@ -179,7 +198,10 @@ impl Clone for Parameter {
             Weight::F32(value) if self.is_trainable() => Self::new(value.clone()),
             weight => Self::constant(weight.detach()),
         };
-        clone.keep_packed(self.packed.is_some());
+        match &self.packed {
+            Some(packed) if packed.while_mapped => clone.keep_packed_while_mapped(),
+            packed => clone.keep_packed(packed.is_some()),
+        }
         clone
     }
 }

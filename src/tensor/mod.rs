@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 pub use blocks::BlockTensor;
 pub use ids::IdTensor;
-pub(crate) use storage::Buffer;
 pub use storage::release_unused;
+pub(crate) use storage::{Buffer, has_room};
 pub use tape::{Gradients, no_grad};
 pub use weight::{Half, HalfTensor, Weight};
 
@@ -124,6 +124,11 @@ impl Tensor {
             None => Buffer::from_vec(all.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
         };
         Ok(Self::from_buffer(buffer, shape))
+    }
+
+    /// Where the numbers lie if it is a file.
+    fn file_numbers(&self) -> Option<&weight::FileNumbers> {
+        self.storage.file_numbers()
     }
 
     fn from_buffer(buffer: Buffer, shape: &[usize]) -> Self {

@@ -112,6 +112,11 @@ impl Buffer {
         Self { data: Vec::new(), len: numbers.get::<f32>().len(), pooled: false, file: Some(numbers) }
     }
 
+    /// Where the numbers lie if it is a file.
+    pub(crate) fn file_numbers(&self) -> Option<&FileNumbers> {
+        self.file.as_ref()
+    }
+
     /// Whether the numbers may be changed.
     pub(crate) fn is_writable(&self) -> bool {
         self.file.is_none()
@@ -151,6 +156,19 @@ pub fn release_unused() {
     pool.peak_len = pool.live_len;
 }
 
+/// Whether `bytes` more would leave an eighth of the machine's memory free; true where the system does not say.
+pub(crate) fn has_room(bytes: usize) -> bool {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |key: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<usize>().ok()
+    };
+    match (kib("MemAvailable"), kib("MemTotal")) {
+        (Some(available), Some(total)) => available.saturating_sub(bytes >> 10) > total / 8,
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +180,12 @@ mod tests {
             assert!(class >= len && class <= len + len / 8 + 1, "{len} -> {class}");
             assert_eq!(size_class(class), class);
         }
+    }
+
+    #[test]
+    fn there_is_room_for_little_and_not_for_all() {
+        assert!(has_room(0));
+        assert!(!cfg!(target_os = "linux") || !has_room(usize::MAX));
     }
 
     #[test]

@@ -99,6 +99,29 @@ impl Weight {
 }
 
 impl Weight {
+    /// The part of a mapped file that the numbers lie in.
+    fn in_file(&self) -> Option<&FileNumbers> {
+        let numbers = match self {
+            Self::F32(tensor) => tensor.file_numbers(),
+            Self::F16(half) => half.file_numbers(),
+            Self::Bf16(half) => half.file_numbers(),
+            Self::Blocks(_) => None,
+        };
+        numbers.filter(|numbers| numbers.file.is_mapped())
+    }
+
+    /// Whether the numbers lie in a mapped file, as they are.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.in_file().is_some()
+    }
+
+    /// Gives the memory of a mapped file's part back to the system until it is read again.
+    pub(crate) fn give_back(&self) {
+        if let Some(numbers) = self.in_file() {
+            numbers.file.give_back(numbers.bytes.clone());
+        }
+    }
+
     /// The same numbers without a place on the tape.
     pub(crate) fn detach(&self) -> Self {
         match self {
@@ -225,9 +248,16 @@ impl<T: Half> HalfTensor<T> {
         }
     }
 
+    fn file_numbers(&self) -> Option<&FileNumbers> {
+        match &self.numbers {
+            Numbers::File(numbers) => Some(numbers),
+            Numbers::Owned(_) => None,
+        }
+    }
+
     /// Whether the elements are a file's own pages.
     pub fn is_mapped(&self) -> bool {
-        matches!(&self.numbers, Numbers::File(numbers) if numbers.file.is_mapped())
+        self.file_numbers().is_some_and(|numbers| numbers.file.is_mapped())
     }
 
     /// An exact copy in 32 bits.
