@@ -6,8 +6,9 @@ use bytemuck::Zeroable;
 use half::{bf16, f16};
 
 use super::Mat;
-use super::micro::PANEL;
-use super::operand::{self, Element, Factor, Operand};
+use super::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
+use super::operand::{self, Element, Factor, Kind, Operand};
+use super::packing::{Source, pack_panel};
 use crate::kernels::pages::Pages;
 use crate::kernels::parallel;
 
@@ -56,57 +57,112 @@ pub trait PackedElement: Element {
     fn pack(b: Mat<'_, Self>) -> PackedB;
 }
 
-macro_rules! packed_element {
-    ($t:ty, $variant:ident) => {
-        impl PackedElement for $t {
-            fn pack(b: Mat<'_, Self>) -> PackedB {
-                PackedB { panels: Panels::$variant(pack(b).into()), k: b.rows, n: b.cols }
-            }
-        }
-    };
-}
-packed_element!(f32, F32);
-packed_element!(f16, F16);
-
-impl PackedElement for bf16 {
+impl PackedElement for f32 {
     fn pack(b: Mat<'_, Self>) -> PackedB {
-        let plain = pack(b);
-        let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * b.rows.div_ceil(2));
-        let rows = b.rows.max(1);
-        parallel::chunks_mut(&mut panels, rows.div_ceil(2), |panel, groups: &mut [Row<u32>]| {
-            for (group, pair) in groups.iter_mut().zip(plain[panel * rows..][..rows].chunks(2)) {
-                for (i, group) in group.0.iter_mut().enumerate() {
-                    let high = pair.get(1).map_or(0, |row| row.0[i].to_bits());
-                    *group = u32::from(pair[0].0[i].to_bits()) | u32::from(high) << 16;
-                }
-            }
-        });
-        PackedB { panels: Panels::Bf16(panels.into()), k: b.rows, n: b.cols }
+        let panels = Panels::F32(pack(b, 1, |x, _, group| *group = x).into());
+        PackedB { panels, k: b.rows, n: b.cols }
     }
 }
 
-fn pack<T: Element + Zeroable>(b: Mat<'_, T>) -> Pages<Row<T>> {
-    let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * b.rows);
-    parallel::chunks_mut(&mut panels, b.rows.max(1), |panel, rows: &mut [Row<T>]| {
+impl PackedElement for f16 {
+    fn pack(b: Mat<'_, Self>) -> PackedB {
+        let panels = Panels::F16(pack(b, 1, |x, _, group| *group = x).into());
+        PackedB { panels, k: b.rows, n: b.cols }
+    }
+}
+
+impl PackedElement for bf16 {
+    fn pack(b: Mat<'_, Self>) -> PackedB {
+        let place = |x: bf16, row: usize, group: &mut u32| *group |= u32::from(x.to_bits()) << (16 * row);
+        PackedB { panels: Panels::Bf16(pack(b, 2, place).into()), k: b.rows, n: b.cols }
+    }
+}
+
+/// The panels of `b`, `depth` of its rows to a group; `place` puts a number into its group as one of those rows.
+fn pack<T: Element, G: Zeroable + Copy + Send>(
+    b: Mat<'_, T>,
+    depth: usize,
+    place: impl Fn(T, usize, &mut G) + Sync,
+) -> Pages<Row<G>> {
+    let groups = b.rows.div_ceil(depth);
+    let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * groups);
+    parallel::chunks_mut(&mut panels, groups.max(1), |panel, rows: &mut [Row<G>]| {
         let j = panel * PANEL;
         let used = PANEL.min(b.cols - j);
-        if b.transposed {
-            // Blocks of rows, so that what is written stays in cache.
-            for (block, rows) in rows.chunks_mut(64).enumerate() {
-                for i in 0..used {
-                    let column = &b.data[(j + i) * b.ld + block * 64..];
-                    for (row, &x) in rows.iter_mut().zip(column) {
-                        row.0[i] = x;
-                    }
+        if b.transposed && transpose(b, j, used, rows) {
+            return;
+        }
+        for (group, row) in rows.iter_mut().enumerate() {
+            for p in group * depth..b.rows.min((group + 1) * depth) {
+                let place = |to: &mut G, x: &T| place(*x, p - group * depth, to);
+                if b.transposed {
+                    let column = b.data[j * b.ld + p..].iter().step_by(b.ld.max(1));
+                    row.0[..used].iter_mut().zip(column).for_each(|(to, x)| place(to, x));
+                } else {
+                    let numbers = &b.data[p * b.ld + j..][..used];
+                    row.0.iter_mut().zip(numbers).for_each(|(to, x)| place(to, x));
                 }
-            }
-        } else {
-            for (p, row) in rows.iter_mut().enumerate() {
-                row.0[..used].copy_from_slice(&b.data[p * b.ld + j..][..used]);
             }
         }
     });
     panels
+}
+
+/// A panel of a matrix that is stored transposed, through registers; false if its numbers do not lie so that this can be done.
+fn transpose<T: Element, G>(b: Mat<'_, T>, j: usize, used: usize, panel: &mut [Row<G>]) -> bool {
+    // Two numbers of 16 bits, of two rows, pass for one of 32.
+    let share = size_of::<f32>() / size_of::<T>();
+    let data = b.data[j * b.ld..].as_ptr();
+    if !b.rows.is_multiple_of(share) || !b.ld.is_multiple_of(share) || !data.cast::<f32>().is_aligned() {
+        return false;
+    }
+    let source = Source { data: data.cast(), along: b.ld / share, deep: 1 };
+    // SAFETY: the panel's columns are in B; there are as many groups of 32 bits as the panel has, or for numbers of 16 bits half as many.
+    unsafe {
+        match T::KIND {
+            Kind::F32 | Kind::Bf16 => transpose_words(source, used, b.rows / share, panel.as_mut_ptr().cast()),
+            Kind::F16 => {
+                let panel = std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<Row<u16>>(), b.rows);
+                let mut words = [Row([0.0f32; PANEL]); BLOCK];
+                for (block, rows) in panel.chunks_mut(2 * BLOCK).enumerate() {
+                    let depth = rows.len() / 2;
+                    transpose_words(source.at(block * BLOCK, 0), used, depth, words.as_mut_ptr().cast());
+                    for (rows, words) in rows.chunks_exact_mut(2).zip(&words) {
+                        for (i, word) in words.0.iter().enumerate() {
+                            (rows[0].0[i], rows[1].0[i]) = (word.to_bits() as u16, (word.to_bits() >> 16) as u16);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Rows of pairs that are transposed before they are parted.
+const BLOCK: usize = 64;
+
+/// [`pack_panel`] with the kernel of the current instruction set.
+///
+/// # Safety
+///
+/// As there, `dst` without slack: what is stored across ends within a row.
+unsafe fn transpose_words(source: Source, used: usize, k: usize, dst: *mut f32) {
+    struct Transpose {
+        source: Source,
+        used: usize,
+        k: usize,
+        dst: *mut f32,
+    }
+    impl KernelOp for Transpose {
+        type Output = ();
+
+        fn run<K: MicroKernel>(self, kernel: K) {
+            // SAFETY: the caller's promises.
+            unsafe { pack_panel(kernel, self.source, self.used, PANEL, self.k, self.dst) }
+        }
+    }
+    with_kernel(Transpose { source, used, k, dst });
 }
 
 impl PackedB {
