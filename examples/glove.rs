@@ -63,6 +63,7 @@ struct Args {
 
 fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
+    report::check_folder(&args.out)?;
     let mut glove = Glove::new().dim(args.dim).window(args.window).min_count(args.min_count).x_max(args.x_max);
     glove = glove.alpha(args.alpha).epochs(args.epochs).lr(args.lr).memory_mb(args.memory_mb).seed(args.seed);
     if let Some(threads) = args.threads {

@@ -116,18 +116,42 @@ fn plot(vectors: &WordVectors, words: &[String], path: &Path) -> Result<(), Box<
         let margin = 0.1 * (high - low) + 1e-6;
         low - margin..high + margin
     };
-    let area = SVGBackend::new(path, (900, 700)).into_drawing_area();
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area).margin(20).build_cartesian_2d(range(&x), range(&y))?;
     chart.draw_series(x.iter().zip(&y).map(|(&x, &y)| Circle::new((x, y), 3, BLUE.filled())))?;
-    chart.draw_series(
-        words
-            .iter()
-            .zip(x.iter().zip(&y))
-            .map(|(word, (&x, &y))| EmptyElement::at((x, y)) + Text::new(word.clone(), (6, -6), ("sans-serif", 16))),
-    )?;
+    let points: Vec<(i32, i32)> = x.iter().zip(&y).map(|(&x, &y)| chart.backend_coord(&(x, y))).collect();
+    for (word, corner) in words.iter().zip(corners(words, &points)) {
+        area.draw(&Text::new(word.clone(), corner, ("sans-serif", 16)))?;
+    }
     area.present()?;
     Ok(())
+}
+
+/// Width and height of a picture.
+const SIZE: (u32, u32) = (900, 700);
+
+/// The upper left corner of each word's label: to the right of its point, or else left of it, above or below, where the
+/// label covers no point and no earlier label.
+fn corners(words: &[String], points: &[(i32, i32)]) -> Vec<(i32, i32)> {
+    // Left, top, right and bottom of what must stay visible.
+    let mut taken: Vec<[i32; 4]> = points.iter().map(|&(x, y)| [x - 3, y - 3, x + 3, y + 3]).collect();
+    let mut corners = Vec::new();
+    for (word, &(x, y)) in words.iter().zip(points) {
+        let (width, height) = (8 * word.chars().count() as i32, 14);
+        let label = |(left, top): (i32, i32)| [left, top, left + width, top + height];
+        let is_free = |&corner: &(i32, i32)| {
+            let [left, top, right, bottom] = label(corner);
+            let inside = left >= 0 && top >= 0 && right <= SIZE.0 as i32 && bottom <= SIZE.1 as i32;
+            inside && taken.iter().all(|&[l, t, r, b]| right < l || r < left || bottom < t || b < top)
+        };
+        let middle = x - width / 2;
+        let places = [(x + 6, y - 6), (x - 6 - width, y - 6), (middle, y - 20), (middle, y + 7)];
+        let corner = places.into_iter().find(is_free).unwrap_or(places[0]);
+        taken.push(label(corner));
+        corners.push(corner);
+    }
+    corners
 }
 
 /// Each row's coordinates along the two directions of largest variance, found by power iteration.

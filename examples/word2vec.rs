@@ -107,6 +107,7 @@ fn embedded() -> impl Iterator<Item = Vec<String>> + Send {
 
 fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
+    report::check_folder(&args.out)?;
     let mut config = match args.architecture {
         Architecture::SkipGram => Word2Vec::skip_gram(),
         Architecture::Cbow => Word2Vec::cbow(),
