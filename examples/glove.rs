@@ -17,6 +17,8 @@ use clap::Parser;
 use loquat::embeddings::{Glove, Progress, TrainingText};
 use loquat::text::Corpus;
 
+#[path = "embeddings/folder.rs"]
+mod folder;
 #[path = "embeddings/report.rs"]
 mod report;
 
@@ -63,7 +65,7 @@ struct Args {
 
 fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
-    report::check_folder(&args.out)?;
+    folder::check(&args.out)?;
     let mut glove = Glove::new().dim(args.dim).window(args.window).min_count(args.min_count).x_max(args.x_max);
     glove = glove.alpha(args.alpha).epochs(args.epochs).lr(args.lr).memory_mb(args.memory_mb).seed(args.seed);
     if let Some(threads) = args.threads {

@@ -18,6 +18,8 @@ use clap::{Parser, ValueEnum};
 use loquat::embeddings::{Ngrams, Phrases, TrainingText, Word2Vec};
 use loquat::text::Corpus;
 
+#[path = "embeddings/folder.rs"]
+mod folder;
 #[path = "embeddings/report.rs"]
 mod report;
 #[allow(dead_code)]
@@ -107,7 +109,7 @@ fn embedded() -> impl Iterator<Item = Vec<String>> + Send {
 
 fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
-    report::check_folder(&args.out)?;
+    folder::check(&args.out)?;
     let mut config = match args.architecture {
         Architecture::SkipGram => Word2Vec::skip_gram(),
         Architecture::Cbow => Word2Vec::cbow(),

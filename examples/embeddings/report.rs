@@ -1,19 +1,8 @@
 //! Progress: a bar on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-
-/// Says before hours of work that there is no folder for the file that will hold their result.
-pub(crate) fn check_folder(out: &Path) -> Result<(), String> {
-    match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            Err(format!("{}: expected a folder, found none", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
 
 pub(crate) struct Report {
     bar: Option<ProgressBar>,
