@@ -3,7 +3,7 @@
 //! Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) with negative
 //! sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
 //! (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
-//! up to five words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
+//! up to three words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
 //! the quality beside gensim's).
 //!
 //! ```
