@@ -9,6 +9,9 @@
 //! a layer, a column a head; in each, rows are the tokens that look and columns those that are looked at, and darker is more. Pictures of
 //! few heads get the tokens written beside them.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
@@ -139,7 +142,7 @@ fn run(args: &Args) -> Result<()> {
     }
     svg += "</svg>\n";
     write_file(&args.out, |file| file.write_all(svg.as_bytes()))?;
-    println!("{} layers x {} heads of {n} tokens: {}", layers.len(), heads.len(), args.out.display());
+    say!("{} layers x {} heads of {n} tokens: {}", layers.len(), heads.len(), args.out.display());
     Ok(())
 }
 

@@ -7,6 +7,9 @@
 //! Needs a folder as `sentence-transformers` has it (`modules.json`, `config.json`, `model.safetensors`, a tokenizer), or an encoder's
 //! alone. Writes a NumPy array of 32-bit floats, `[lines, dimensions]`, and prints how many there are and how long it took.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
@@ -61,7 +64,7 @@ fn run(args: &Args) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     save_npy(&args.output, vectors.view())?;
     let (rows, columns) = vectors.dim();
-    println!("{rows} vectors of {columns} numbers in {seconds:.2} s: {:.0} lines/s", rows as f64 / seconds);
+    say!("{rows} vectors of {columns} numbers in {seconds:.2} s: {:.0} lines/s", rows as f64 / seconds);
     Ok(())
 }
 

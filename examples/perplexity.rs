@@ -8,6 +8,9 @@
 //! `context - stride` others. Prints the perplexity, its logarithm per token and the number of tokens; with `--json` one object with
 //! `perplexity`, `nll`, `tokens`, `context`, `stride`, `seconds`.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 #[path = "cli/precision.rs"]
@@ -67,10 +70,10 @@ fn run(args: &Args) -> Result<()> {
             "perplexity": found.value(), "nll": found.nll, "tokens": found.tokens,
             "context": context, "stride": stride, "seconds": seconds,
         });
-        println!("{object}");
+        say!("{object}");
     } else {
         let mean = found.nll / found.tokens as f64;
-        println!("perplexity {:.4} (nll {mean:.4} per token, {} tokens, {seconds:.1} s)", found.value(), found.tokens);
+        say!("perplexity {:.4} (nll {mean:.4} per token, {} tokens, {seconds:.1} s)", found.value(), found.tokens);
     }
     Ok(())
 }

@@ -8,6 +8,9 @@
 //! loss and how many of 200 generated sentences obey that grammar, and leaves the model folder, the history and a
 //! picture of the loss in `target/quickstart/`.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 #[path = "embeddings/report.rs"]
@@ -34,13 +37,13 @@ const CONTEXT: usize = 96;
 /// Writes the continuation of `prompt` to the terminal as it comes, to the end of the story.
 fn tell<M: CausalLm>(model: &M, tokenizer: &Tokenizer, prompt: &str, seed: u64) -> Result<()> {
     let config = GenerationConfig::default().temperature(0.7).max_new_tokens(160).seed(seed).stop("\n");
-    print!("{prompt}");
+    let mut out = std::io::stdout();
+    let _ = write!(out, "{prompt}");
     for piece in stream(model, tokenizer, prompt, &config)? {
-        print!("{}", piece?);
-        // Nobody may be reading; the training is worth finishing anyway.
-        let _ = std::io::stdout().flush();
+        let _ = write!(out, "{}", piece?);
+        let _ = out.flush();
     }
-    println!("\n");
+    say!("\n");
     Ok(())
 }
 
@@ -68,19 +71,14 @@ fn run() -> Result<()> {
     let text = stories::corpus(4000, 1);
     let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(512).train(text.lines())?;
     let ids = tokenizer.encode_without_special(&text)?;
-    println!(
-        "4000 stories, {} characters, {} tokens of a vocabulary of {}",
-        text.len(),
-        ids.len(),
-        tokenizer.vocab_size()
-    );
+    say!("4000 stories, {} characters, {} tokens of a vocabulary of {}", text.len(), ids.len(), tokenizer.vocab_size());
 
     let (train, validation) = TokenStream::from_ids(ids).split(0.95)?;
     let mut train = RandomWindows::new(train, CONTEXT, 16, 1)?;
     let mut validation = SequentialWindows::new(validation, CONTEXT, 32)?;
     let config = Gpt2Config::new(tokenizer.vocab_size(), CONTEXT, 128, 3, 4);
     let mut model = Gpt2::init(&config, &mut Rng::seed(1))?;
-    println!("a GPT of {} parameters\n", model.parameter_count());
+    say!("a GPT of {} parameters\n", model.parameter_count());
 
     let adam = AdamW { lr: 3e-3, betas: (0.9, 0.99), weight_decay: 0.1, ..AdamW::default() };
     let mut optimizer = Optimizer::new(adam)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
@@ -103,22 +101,17 @@ fn run() -> Result<()> {
         eprintln!("warning: no picture of the loss: {error}");
     }
     if let Some(best) = report.best {
-        println!(
-            "validation loss {:.4} after {} steps, {:.0} s\n",
-            best.loss,
-            best.step,
-            start.elapsed().as_secs_f64()
-        );
+        say!("validation loss {:.4} after {} steps, {:.0} s\n", best.loss, best.step, start.elapsed().as_secs_f64());
     }
 
     tell(&model, &tokenizer, "Once there was", 1)?;
     let share = grammatical(&model, &tokenizer, 200)?;
-    println!("{:.0} % of 200 generated sentences are grammatical\n", 100.0 * share);
+    say!("{:.0} % of 200 generated sentences are grammatical\n", 100.0 * share);
 
-    println!("opened again from {}:", folder.display());
+    say!("opened again from {}:", folder.display());
     let opened = LanguageModel::open(&folder)?;
     tell(&opened, &Tokenizer::open(&folder)?, "In the forest there lived", 2)?;
-    println!("{:.0} s in all", start.elapsed().as_secs_f64());
+    say!("{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(())
 }
 

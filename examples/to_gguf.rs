@@ -6,6 +6,9 @@
 //!
 //! Takes GPT-2, Llama, Mistral, Qwen2 and Qwen3; prints what was written.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
@@ -50,7 +53,7 @@ fn run(args: &Args) -> Result<()> {
     };
     save_gguf(&args.output, &model, Some(&vocabulary), format)?;
     let file = GgufFile::open(&args.output, Load::Mmap)?;
-    println!("{}: {} tensors, {} bytes", args.output.display(), file.tensor_count(), file.bytes());
+    say!("{}: {} tensors, {} bytes", args.output.display(), file.tensor_count(), file.bytes());
     Ok(())
 }
 

@@ -9,6 +9,9 @@
 //! `transformers` opens, for `--arch gpt`), `history.csv` and `loss.svg` into `--out`. Ctrl-C saves and exits; `--resume` with the
 //! same settings goes on bit for bit.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 #[path = "embeddings/report.rs"]
@@ -163,7 +166,7 @@ fn run(args: &Args) -> Result<()> {
         None => text.split(0.9)?,
     };
     let mut model = model(args, tokenizer.vocab_size())?;
-    println!(
+    say!(
         "{} parameters, {} tokens to learn from, {} to validate, a vocabulary of {}",
         model.parameter_count(),
         train.len(),
@@ -201,12 +204,12 @@ fn run(args: &Args) -> Result<()> {
         eprintln!("warning: {}: {error}", picture.display());
     }
     if report.stop == StopReason::Observer {
-        println!("stopped after {} of {} steps; --resume goes on", report.steps, args.steps);
+        say!("stopped after {} of {} steps; --resume goes on", report.steps, args.steps);
     }
     if let Some(best) = report.best {
-        println!("best validation loss {:.4} after {} steps", best.loss, best.step);
+        say!("best validation loss {:.4} after {} steps", best.loss, best.step);
     }
-    println!("model in {}", args.out.display());
+    say!("model in {}", args.out.display());
     Ok(())
 }
 

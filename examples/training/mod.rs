@@ -41,7 +41,7 @@ impl TrainObserver for Course {
                 let total = total_steps.unwrap_or(*step);
                 self.report.show(*step, total, *tokens_per_second, &format!("loss {loss:.3}"));
                 if step % self.lines_every == 0 && !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-                    println!("step {step}/{total}  loss {loss:.4}  {tokens_per_second:.0} tokens/s");
+                    say!("step {step}/{total}  loss {loss:.4}  {tokens_per_second:.0} tokens/s");
                 }
             }
             TrainEvent::Validation { step, loss, best, .. } => {
