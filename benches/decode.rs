@@ -1,7 +1,7 @@
 //! Decoding and reading a prompt, with random weights of the sizes of public models.
 //!
 //! `cargo bench --bench decode -- [MODEL] [WEIGHTS]` prints tokens a second, and what share of the memory's rate of reading the
-//! weights are read at; WEIGHTS may end with `-packed` (`Module::keep_packed`). With `--serve` it answers lines `model weights decode|prefill tokens` by seconds per token, so that
+//! weights are read at; WEIGHTS may end with `-packed` (`Module::keep_packed`). With `--serve` it answers lines `model weights decode|prefill[-bf16] tokens` by seconds per token, so that
 //! `benches/peers/decode.py` can alternate between this and its peers. With `--write FOLDER MODEL WEIGHTS` it writes the model as a
 //! folder for them to open.
 
@@ -100,9 +100,9 @@ fn best(logits: &Tensor) -> u32 {
 }
 
 /// Seconds of each of `tokens` greedy ones after a prompt.
-fn decode(model: &LanguageModel, tokens: usize) -> f64 {
+fn decode(model: &LanguageModel, tokens: usize, precision: Precision) -> f64 {
     let prompt: Vec<u32> = (0..PROMPT as u32).map(|i| 5 + 17 * i).collect();
-    no_grad(|| {
+    with_precision(precision, || {
         let mut state = model.new_state(1);
         let mut step = |ids: &[u32]| {
             best(&parallel::team(|| no_grad(|| model.decode(&IdTensor::sequence(ids), &mut state))).expect("ids fit"))
@@ -148,10 +148,10 @@ fn main() {
             let skipped = |path: &str| path.ends_with("embed_tokens.weight") || path.ends_with("wpe.weight");
             let read = parameters.iter().filter(|(path, _)| !skipped(path)).map(|(_, p)| p.weight().bytes());
             let bytes = read.sum::<usize>() as f64;
-            decode(&model, 4);
+            decode(&model, 4, Precision::F32);
             for _ in 0..3 {
                 let limit = limits::read(1 << 28);
-                let time = decode(&model, if name == "llama-1b" { 32 } else { 128 });
+                let time = decode(&model, if name == "llama-1b" { 32 } else { 128 }, Precision::F32);
                 let rate = bytes / time / 1e9;
                 println!(
                     "{name} {weights}: decode {:.1} tokens/s, weights at {rate:.1} of {limit:.1} GB/s, {:.0} %",
@@ -183,14 +183,17 @@ fn serve() {
                 }
                 let (_, model) = last.as_ref().expect("made above");
                 let tokens = tokens.parse().expect("a number of tokens");
+                let (what, precision) = match what.strip_suffix("-bf16") {
+                    Some(what) => (what, Precision::Bf16),
+                    None => (what, Precision::F32),
+                };
                 match what {
-                    "decode" => decode(model, tokens),
-                    "prefill" => prefill(model, tokens, Precision::F32),
-                    "prefill-bf16" => prefill(model, tokens, Precision::Bf16),
-                    other => panic!("expected decode, prefill or prefill-bf16, found `{other}`"),
+                    "decode" => decode(model, tokens, precision),
+                    "prefill" => prefill(model, tokens, precision),
+                    other => panic!("expected decode or prefill, with `-bf16` or without, found `{other}`"),
                 }
             }
-            _ => panic!("expected `model weights decode|prefill|prefill-bf16 tokens`, found `{line}`"),
+            _ => panic!("expected `model weights decode|prefill[-bf16] tokens`, found `{line}`"),
         };
         println!("{time:e}");
     }

@@ -104,11 +104,9 @@ impl<'p, P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>> Layer<'p, P> {
         }
     }
 
-    /// What `rows` rows are multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
-    fn factor(&self, rows: usize, (n_in, n_out): (usize, usize), precision: Precision) -> Option<Factor<'p>> {
-        // Few rows of pairs of bf16 are quicker to read where the weight lies than to widen from panels.
-        let in_place = rows <= 16 && matches!(self.weight, Weight::Bf16(_));
-        let packed = if in_place { None } else { (self.packed)(self.layout, precision) };
+    /// What is multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
+    fn factor(&self, (n_in, n_out): (usize, usize), precision: Precision) -> Option<Factor<'p>> {
+        let packed = (self.packed)(self.layout, precision);
         packed.map(Factor::from).or_else(|| factor(self.weight, (n_in, n_out, self.layout), Side::Forward))
     }
 
@@ -157,7 +155,7 @@ where
     for layer in layers.iter().filter(|_| !recording) {
         let features = layer.features(x)?;
         let (rows, shape) = rows_and_shape(x, features.1);
-        joint.extend(layer.factor(rows, features, precision).map(|factor| (factor, rows, shape)));
+        joint.extend(layer.factor(features, precision).map(|factor| (factor, rows, shape)));
     }
     let mut ys = std::array::from_fn(|_| Tensor::scalar(0.0));
     if joint.len() < N {
@@ -192,7 +190,7 @@ where
     let (left, sizes) = (Mat::new(x.data(), rows, n_in), (n_in, n_out, layout));
     if !layer.is_recording(x, residual) {
         let epilogue = layer.epilogue(residual);
-        return Ok(Tensor::write(&shape, |y| match layer.factor(rows, features, precision) {
+        return Ok(Tensor::write(&shape, |y| match layer.factor(features, precision) {
             Some(factor) => gemm_in(precision, left, factor, y, Beta::Zero, epilogue),
             None => product(precision, left, weight, sizes, Side::Forward, y, epilogue),
         }));

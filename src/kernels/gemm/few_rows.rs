@@ -17,7 +17,7 @@ use super::Beta;
 use super::driver::{even, tasks};
 use super::f32::{Product, finish};
 use super::micro::{MicroKernel, PANEL, tile};
-use super::operand::{Element, HALF_MR, Operand, half_tile};
+use super::operand::{Element, HALF_MR, Operand, half_tile, pair_tile};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
@@ -96,7 +96,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
         Operand::F16(Source { along: 1, .. }) | Operand::Bf16(Source { along: 1, .. }) => {
             (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL)
         }
-        Operand::PanelsF16(_) => (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL),
+        Operand::PanelsF16(_) | Operand::PanelsBf16(_) => (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL),
         // With more rows it pays to transpose into a panel.
         Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { deep: 1, .. }) | Operand::Bf16(Source { deep: 1, .. }) if K::COLUMNS_MR > 0 => {
@@ -164,9 +164,15 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                         }
                     }
                 }
-                Operand::PanelsF32(_) | Operand::PanelsBf16(_) => {
-                    unreachable!("these packed factors are read panel by panel")
+                Operand::PanelsBf16(panels) => {
+                    for j in range.step_by(PANEL) {
+                        for (i, rows, a) in of_a.panels(0) {
+                            let c = (c.wrapping_add(i * ldc + j), ldc);
+                            pair_tile(kernel.isa(), rows, k, a, panels.at(0, j), c, to.load);
+                        }
+                    }
                 }
+                Operand::PanelsF32(_) => unreachable!("this packed factor is read panel by panel"),
             }
         }
         for j in (cols.start + in_place..cols.end).step_by(PANEL) {

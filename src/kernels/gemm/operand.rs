@@ -306,6 +306,82 @@ pub(super) unsafe fn half_tile<I: Isa, T: Element>(
     }
 }
 
+/// [`half_tile`] of a panel of pairs of bf16, with the bits of the numbers one by one.
+///
+/// # Safety
+///
+/// As there; `b` has a group for each begun pair of `k`.
+pub(super) unsafe fn pair_tile<I: Isa>(
+    isa: I,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    b: *const u32,
+    c: (*mut f32, usize),
+    load: bool,
+) {
+    match rows {
+        1 => isa.run(PairTile::<1> { k, a, b, c, load }),
+        2 => isa.run(PairTile::<2> { k, a, b, c, load }),
+        3 => isa.run(PairTile::<3> { k, a, b, c, load }),
+        4 => isa.run(PairTile::<4> { k, a, b, c, load }),
+        5 => isa.run(PairTile::<5> { k, a, b, c, load }),
+        6 => isa.run(PairTile::<6> { k, a, b, c, load }),
+        rows => unreachable!("a tile of {rows} rows"),
+    }
+}
+
+struct PairTile<const R: usize> {
+    k: usize,
+    /// `[k, R]`.
+    a: *const f32,
+    b: *const u32,
+    c: (*mut f32, usize),
+    load: bool,
+}
+
+impl<const R: usize> SimdOp for PairTile<R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let PairTile { k, a, b, c: (c, ldc), load } = self;
+        let high = isa.splat_i32(!0xffff);
+        for j in (0..PANEL).step_by(2 * I::LANES) {
+            // SAFETY: the contract of `pair_tile`; two vectors divide a panel.
+            unsafe {
+                let mut acc = [[isa.zero(); 2]; R];
+                if load {
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        *acc = [isa.load_ptr(c.add(i * ldc + j)), isa.load_ptr(c.add(i * ldc + j + I::LANES))];
+                    }
+                }
+                for p in (0..k).step_by(2) {
+                    let pairs = b.add(p / 2 * PANEL + j).cast();
+                    let pairs = [isa.load_i32_ptr(pairs), isa.load_i32_ptr(pairs.add(I::LANES))];
+                    let row = pairs.map(|pair| isa.from_bits(isa.shl(pair, 16)));
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        let x = isa.splat(*a.add(p * R + i));
+                        *acc = [isa.mul_add(x, row[0], acc[0]), isa.mul_add(x, row[1], acc[1])];
+                    }
+                    if p + 1 == k {
+                        break;
+                    }
+                    let row = pairs.map(|pair| isa.from_bits(isa.and(pair, high)));
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        let x = isa.splat(*a.add((p + 1) * R + i));
+                        *acc = [isa.mul_add(x, row[0], acc[0]), isa.mul_add(x, row[1], acc[1])];
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate() {
+                    isa.store_ptr(c.add(i * ldc + j), acc[0]);
+                    isa.store_ptr(c.add(i * ldc + j + I::LANES), acc[1]);
+                }
+            }
+        }
+    }
+}
+
 struct HalfTile<T, const R: usize> {
     k: usize,
     /// `[k, R]`.
