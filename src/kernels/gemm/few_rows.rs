@@ -21,6 +21,7 @@ use super::operand::{Element, HALF_MR, Operand, half_tile, pair_tile};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
+use crate::kernels::simd::{Isa, SimdOp};
 
 /// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C must be loaded and
 /// stored for several rows each time.
@@ -37,6 +38,8 @@ fn streams(m: usize, bytes: usize) -> usize {
 const RUN: usize = 8192;
 /// Bytes of a B that comes from memory rather than from a cache.
 const LARGE: usize = 1 << 25;
+/// Elements of a row of B that are worth beginning it.
+const LONG: usize = 2048;
 /// Depth of a transposed panel.
 const DEPTH: usize = 64;
 /// Nanoseconds to read an element of B.
@@ -48,7 +51,10 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
     if m == 0 || n == 0 || batch == 0 {
         return;
     }
-    let width = share(m, k, n, batch);
+    let mut width = share(m, k, n, batch);
+    if m <= 2 && first.b.is_row_by_row() {
+        width = long_runs(width, n);
+    }
     let across = n.div_ceil(width);
     parallel::for_each(batch * across, |task| {
         let (i, part) = (task / across, task % across);
@@ -81,6 +87,14 @@ pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
 pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
     let wanted = tasks(NS * batch as f32 * n as f32 * (k * m.div_ceil(4)) as f32).div_ceil(batch);
     n.max(1).div_ceil(wanted).next_multiple_of(PANEL)
+}
+
+/// The columns of a task that reads a piece of each row: long pieces, since the processor fetches ahead within a row, but as many for
+/// each thread.
+fn long_runs(width: usize, n: usize) -> usize {
+    let threads = parallel::threads();
+    let tasks = (n / LONG / threads).max(1) * threads;
+    width.max(n.div_ceil(tasks)).next_multiple_of(PANEL)
 }
 
 /// All rows of some columns of C, on this thread.
@@ -141,15 +155,15 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                             kernel.tile(rows, depth, a, rows, b.0.add(j), b.1, c.0.add(j), c.1, load);
                         }
                     };
-                    row_by_row(&of_a, b, &to, range, tile);
+                    row_by_row(kernel.isa(), &of_a, b, &to, range, tile);
                 }
                 Operand::F16(b) if b.along == 1 => {
-                    row_by_row(&of_a, b, &to, range, |rows, k, a, b, c, load| {
+                    row_by_row(kernel.isa(), &of_a, b, &to, range, |rows, k, a, b, c, load| {
                         half_tile(kernel.isa(), rows, k, a, b, c, load)
                     });
                 }
                 Operand::Bf16(b) if b.along == 1 => {
-                    row_by_row(&of_a, b, &to, range, |rows, k, a, b, c, load| {
+                    row_by_row(kernel.isa(), &of_a, b, &to, range, |rows, k, a, b, c, load| {
                         half_tile(kernel.isa(), rows, k, a, b, c, load)
                     });
                 }
@@ -219,22 +233,31 @@ struct Tile {
     load: bool,
 }
 
+/// Whether to ask for rows in advance: the processor itself notices a run within a page only; from a cache that is soon enough.
+#[inline(always)]
+fn from_memory<T>(k: usize, b: Source<T>) -> bool {
+    k * b.deep * size_of::<T>() >= LARGE
+}
+
 /// Columns of a B that is stored row by row; `tile` is called with rows, depth, A, B and its distance of rows, C and its, and whether
 /// it begins with C.
 ///
 /// # Safety
 ///
 /// * `cols` are whole panels in B and C, and nothing else touches C there; `tile` needs no more.
-unsafe fn row_by_row<T: Element>(
+unsafe fn row_by_row<I: Isa, T: Element>(
+    isa: I,
     a: &Rows,
     b: Source<T>,
     to: &Tile,
     cols: Range<usize>,
     tile: impl Fn(usize, usize, *const f32, (*const T, usize), (*mut f32, usize), bool),
 ) {
+    if a.m == 1 {
+        return isa.run(OneRow { k: a.k, a: a.packed, b, c: to.c, load: to.load, cols });
+    }
     let streams = streams(a.m, b.deep * size_of::<T>());
-    // The processor itself notices a run within a page only; from a cache that is soon enough.
-    let ahead = a.k * b.deep * size_of::<T>() >= LARGE;
+    let ahead = from_memory(a.k, b);
     let run = (RUN / a.m).next_multiple_of(PANEL);
     for jc in cols.clone().step_by(run) {
         for pc in (0..a.k.max(1)).step_by(streams) {
@@ -249,6 +272,66 @@ unsafe fn row_by_row<T: Element>(
                     let c = (to.c.wrapping_add(i * to.ldc + j), to.ldc);
                     tile(rows, depth, a, (b.at(pc, j).data, b.deep), c, pc > 0 || to.load);
                 }
+            }
+        }
+    }
+}
+
+/// One row of C and columns of a B that is stored row by row; the panels and promises of [`row_by_row`].
+struct OneRow<T> {
+    k: usize,
+    a: *const f32,
+    b: Source<T>,
+    c: *mut f32,
+    load: bool,
+    cols: Range<usize>,
+}
+
+impl<T: Element> SimdOp for OneRow<T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        /// As many lines at one place of rows at a multiple of 4 KiB as the first-level cache holds.
+        const ROWS: usize = 8;
+        if self.k == 0 {
+            return self.rows::<I, 0>(isa, 0);
+        }
+        let whole = self.k / ROWS * ROWS;
+        for p in (0..whole).step_by(ROWS) {
+            self.rows::<I, ROWS>(isa, p);
+        }
+        for p in whole..self.k {
+            self.rows::<I, 1>(isa, p);
+        }
+    }
+}
+
+impl<T: Element> OneRow<T> {
+    /// Adds `R` rows of B, from row `p` on.
+    #[inline(always)]
+    fn rows<I: Isa, const R: usize>(&self, isa: I, p: usize) {
+        let ahead = from_memory(self.k, self.b);
+        // SAFETY: the element is in A.
+        let x: [_; R] = std::array::from_fn(|i| isa.splat(unsafe { *self.a.add(p + i) }));
+        for j in self.cols.clone().step_by(2 * I::LANES) {
+            // SAFETY: the rows and columns are in B and C; two vectors divide a panel.
+            unsafe {
+                let c = self.c.add(j);
+                let mut acc = [isa.zero(); 2];
+                if p > 0 || self.load {
+                    acc = [isa.load_ptr(c), isa.load_ptr(c.add(I::LANES))];
+                }
+                for (i, &x) in x.iter().enumerate() {
+                    let row = self.b.at(p + i, j).data;
+                    if ahead {
+                        prefetch_ahead(row.wrapping_add(R * self.b.deep), 2 * I::LANES);
+                    }
+                    acc[0] = isa.mul_add(x, T::widen(isa, row), acc[0]);
+                    acc[1] = isa.mul_add(x, T::widen(isa, row.add(I::LANES)), acc[1]);
+                }
+                isa.store_ptr(c, acc[0]);
+                isa.store_ptr(c.add(I::LANES), acc[1]);
             }
         }
     }

@@ -110,6 +110,16 @@ element!(f16, load_f16_ptr, F16);
 element!(bf16, load_bf16_ptr, Bf16);
 
 impl Operand {
+    /// Whether it is read as it is stored, row by row.
+    pub(super) fn is_row_by_row(&self) -> bool {
+        match self {
+            Operand::F32(source) => source.along == 1,
+            Operand::F16(source) => source.along == 1,
+            Operand::Bf16(source) => source.along == 1,
+            _ => false,
+        }
+    }
+
     /// The matrix that begins `elements` later.
     pub(super) fn offset(self, elements: usize) -> Operand {
         fn later<T>(source: Source<T>, elements: usize) -> Source<T> {
