@@ -48,6 +48,9 @@ impl MicroKernel for Tile {
     }
 }
 
+/// Rows of B from the one that is used to the one that is asked for.
+const AHEAD: usize = 8;
+
 /// # Safety
 ///
 /// As [`MicroKernel::tile`] with `rows = R`.
@@ -72,6 +75,10 @@ unsafe fn tile<const R: usize>(
         }
         let (mut a, mut b) = (a, b);
         for _ in 0..k {
+            // Half of a panel is half of each two lines, which the processor does not fetch ahead by itself.
+            if R >= 4 {
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * ldb).cast());
+            }
             let row = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.wrapping_add(8))];
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = _mm256_set1_ps(*a.add(i));
