@@ -88,7 +88,7 @@ fn main() {
             group.bench_function(what, |bencher| {
                 bencher.iter_custom(|calls| {
                     let start = std::time::Instant::now();
-                    (0..calls).for_each(|_| arrays.run(what));
+                    parallel::team(|| (0..calls).for_each(|_| arrays.run(what)));
                     best = best.min(start.elapsed().as_secs_f64() / calls as f64);
                     start.elapsed()
                 });
@@ -115,7 +115,7 @@ fn serve() {
                     arrays = Some(Arrays::new(length));
                 }
                 let arrays = arrays.as_mut().expect("made above");
-                limits::seconds(Duration::from_millis(100), || arrays.run(what))
+                parallel::team(|| limits::seconds(Duration::from_millis(100), || arrays.run(what)))
             }
             None => 1e-9 / limits::fma(),
         };

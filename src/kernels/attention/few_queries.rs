@@ -14,7 +14,7 @@ use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL, tile};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
-use crate::kernels::prefetch::prefetch;
+use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::Isa;
 
 /// Most rows (queries times the heads that share keys) that come here.
@@ -98,85 +98,127 @@ impl Rows<'_> {
     }
 }
 
-/// All heads and sequences.
+/// All heads and sequences. A task takes several heads of keys, which lie side by side, so that what it reads of a position is one run
+/// of memory, and a page of it is visited once.
 pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
-    let shape = args.shape;
-    parallel::for_each(shape.batch * shape.n_kv_heads, |task| {
-        let (batch, kv_head) = (task / shape.n_kv_heads, task % shape.n_kv_heads);
-        let (heads, first_head) = (shape.group(), kv_head * shape.group());
-        block(kernel, args, &Rows { shape, batch, first_head, heads, queries: 0..shape.queries });
+    let Attention { batch, n_kv_heads, .. } = *args.shape;
+    let threads = parallel::threads();
+    let parts = if batch == 1 { threads } else { (2 * threads).div_ceil(batch.max(1)) };
+    let heads = n_kv_heads.div_ceil(parts).max(1);
+    let parts = n_kv_heads.div_ceil(heads);
+    parallel::for_each(batch * parts, |task| {
+        let first = task % parts * heads;
+        block(kernel, args, task / parts, first..n_kv_heads.min(first + heads));
     });
 }
 
-fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, rows: &Rows<'_>) {
-    let shape = rows.shape;
-    let (dim, n) = (shape.head_dim, rows.count());
-    let kv_head = rows.first_head / shape.group();
+/// The rows of one head of keys, and what has been found of them.
+struct Head<'s> {
+    packed: &'s mut [f32],
+    out: &'s mut [f32],
+    max: &'s mut [f32],
+    sum: &'s mut [f32],
+}
+
+impl<'s> Head<'s> {
+    /// Numbers that it needs for `n` rows of `dim`.
+    fn len(n: usize, dim: usize) -> usize {
+        2 * n * dim + 2 * n
+    }
+
+    fn of(state: &'s mut [f32], n: usize, dim: usize) -> Head<'s> {
+        let (packed, rest) = state.split_at_mut(n * dim);
+        let (out, rest) = rest.split_at_mut(n * dim);
+        let (max, sum) = rest.split_at_mut(n);
+        Head { packed, out, max, sum }
+    }
+}
+
+/// The queries of some heads of keys of a sequence.
+fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Range<usize>) {
+    let shape = args.shape;
+    let rows_of = |kv_head: usize| Rows {
+        shape,
+        batch,
+        first_head: kv_head * shape.group(),
+        heads: shape.group(),
+        queries: 0..shape.queries,
+    };
+    let (dim, n) = (shape.head_dim, shape.group() * shape.queries);
     let mr = even(n, K::MR, 1);
 
+    let state_len = Head::len(n, dim);
     let panel_len = dim.max(BLOCK) * PANEL + SLACK;
     let probs_len = MAX_ROWS * BLOCK + SLACK;
-    with_scratch(2 * n * dim + panel_len + n * BLOCK + probs_len, |scratch| {
-        let (packed, rest) = scratch.split_at_mut(n * dim);
-        let (out, rest) = rest.split_at_mut(n * dim);
+    with_scratch(kv_heads.len() * state_len + panel_len + n * BLOCK + probs_len, |scratch| {
+        let (states, rest) = scratch.split_at_mut(kv_heads.len() * state_len);
         let (panel, rest) = rest.split_at_mut(panel_len);
         let (scores, probs) = rest.split_at_mut(n * BLOCK);
-        rows.pack(args.query, mr, packed);
-        out.fill(0.0);
-        let (mut max, mut sum) = ([f32::NEG_INFINITY; MAX_ROWS], [0.0; MAX_ROWS]);
+        for (kv_head, state) in kv_heads.clone().zip(states.chunks_mut(state_len)) {
+            let Head { packed, out, max, sum } = Head::of(state, n, dim);
+            rows_of(kv_head).pack(args.query, mr, packed);
+            out.fill(0.0);
+            max.fill(f32::NEG_INFINITY);
+            sum.fill(0.0);
+        }
 
-        let all = Visible::new(shape, rows.batch, rows.first_head).range(rows.queries.clone());
+        let all = Visible::new(shape, batch, kv_heads.start * shape.group()).range(0..shape.queries);
         for first in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
             let keys = first..all.end.min(first + BLOCK);
-            let key = args.key.block(rows.batch, kv_head, first);
-            let (value, value_row) = args.value.block(rows.batch, kv_head, first);
-            // Short pieces far from each other, which the processor does not find out: these values, and the next keys.
-            let fetch = |(data, row): (*const f32, usize), n: usize| {
-                for j in 0..n {
-                    // SAFETY: a key or value of this head.
-                    prefetch(unsafe { std::slice::from_raw_parts(data.wrapping_add(j * row), dim) });
+            for (kv_head, state) in kv_heads.clone().zip(states.chunks_mut(state_len)) {
+                let rows = rows_of(kv_head);
+                let Head { packed, out, max, sum } = Head::of(state, n, dim);
+                let key = args.key.block(batch, kv_head, first);
+                let (value, value_row) = args.value.block(batch, kv_head, first);
+                // Short pieces far from each other, which the processor does not find out: these values, and the next keys.
+                let fetch = |(data, row): (*const f32, usize), n: usize| {
+                    (0..n).for_each(|j| prefetch_ahead(data.wrapping_add(j * row), dim));
+                };
+                fetch((value, value_row), keys.len());
+                if keys.end < all.end {
+                    fetch(args.key.block(batch, kv_head, keys.end), BLOCK.min(all.end - keys.end));
                 }
-            };
-            fetch((value, value_row), keys.len());
-            if keys.end < all.end {
-                fetch(args.key.block(rows.batch, kv_head, keys.end), BLOCK.min(all.end - keys.end));
-            }
-            rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
-            for r in 0..n {
-                let scores = &mut scores[r * BLOCK..][..keys.len()];
-                let (head, i) = rows.head_and_query(r);
-                let dropped = Dropped::new(shape, rows.batch * shape.n_heads + head, i, first);
-                let (max, sum) = (&mut max[r], &mut sum[r]);
-                let factor = kernel.isa().run(UpdateRow { scores, dropped, max, sum });
-                if factor != 1.0 {
-                    out[r * dim..][..dim].iter_mut().for_each(|o| *o *= factor);
+                rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
+                for r in 0..n {
+                    let scores = &mut scores[r * BLOCK..][..keys.len()];
+                    let (head, i) = rows.head_and_query(r);
+                    let dropped = Dropped::new(shape, batch * shape.n_heads + head, i, first);
+                    let (max, sum) = (&mut max[r], &mut sum[r]);
+                    let factor = kernel.isa().run(UpdateRow { scores, dropped, max, sum });
+                    if factor != 1.0 {
+                        out[r * dim..][..dim].iter_mut().for_each(|o| *o *= factor);
+                    }
                 }
-            }
-            for r in (0..n).step_by(mr) {
-                let rows = mr.min(n - r);
-                let source = Source { data: scores[r * BLOCK..].as_ptr(), along: BLOCK, deep: 1 };
-                let (b, c) = (value, out[r * dim..].as_mut_ptr());
-                // SAFETY: `probs` has room for the panel and the slack; V has rows for the keys; `out` has the rows.
-                unsafe {
-                    pack_panel(kernel, source, rows, rows, keys.len(), probs.as_mut_ptr());
-                    let a = probs.as_ptr();
-                    row_of_tiles(kernel, rows, keys.len(), a, b, value_row, c, dim, true, dim, panel);
+                for r in (0..n).step_by(mr) {
+                    let rows = mr.min(n - r);
+                    let source = Source { data: scores[r * BLOCK..].as_ptr(), along: BLOCK, deep: 1 };
+                    let (b, c) = (value, out[r * dim..].as_mut_ptr());
+                    // SAFETY: `probs` has room for the panel and the slack; V has rows for the keys; `out` has the rows.
+                    unsafe {
+                        pack_panel(kernel, source, rows, rows, keys.len(), probs.as_mut_ptr());
+                        let a = probs.as_ptr();
+                        row_of_tiles(kernel, rows, keys.len(), a, b, value_row, c, dim, true, dim, panel);
+                    }
                 }
             }
         }
 
-        for r in 0..n {
-            let (head, i) = rows.head_and_query(r);
-            let (dst, row) = args.out.at(rows.batch, head);
-            // SAFETY: these rows of these heads are this task's alone; so are these elements of `lse`.
-            unsafe {
-                let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
-                let factor = if sum[r] > 0.0 { 1.0 / sum[r] } else { 0.0 };
-                for (dst, o) in dst.iter_mut().zip(&out[r * dim..]) {
-                    *dst = o * factor;
-                }
-                if !args.lse.is_null() {
-                    *args.lse.add((rows.batch * shape.n_heads + head) * shape.queries + i) = max[r] + sum[r].ln();
+        for (kv_head, state) in kv_heads.clone().zip(states.chunks_mut(state_len)) {
+            let rows = rows_of(kv_head);
+            let Head { out, max, sum, .. } = Head::of(state, n, dim);
+            for r in 0..n {
+                let (head, i) = rows.head_and_query(r);
+                let (dst, row) = args.out.at(batch, head);
+                // SAFETY: these rows of these heads are this task's alone; so are these elements of `lse`.
+                unsafe {
+                    let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
+                    let factor = if sum[r] > 0.0 { 1.0 / sum[r] } else { 0.0 };
+                    for (dst, o) in dst.iter_mut().zip(&out[r * dim..]) {
+                        *dst = o * factor;
+                    }
+                    if !args.lse.is_null() {
+                        *args.lse.add((batch * shape.n_heads + head) * shape.queries + i) = max[r] + sum[r].ln();
+                    }
                 }
             }
         }
