@@ -25,7 +25,7 @@ mod report;
 #[derive(Parser)]
 #[command(about = "Train GloVe word vectors")]
 struct Args {
-    /// Text files, one sentence a line
+    /// Text files, a paragraph or a document a line: windows end there
     #[arg(long, num_args = 1.., required = true)]
     text: Vec<PathBuf>,
     /// The file to write

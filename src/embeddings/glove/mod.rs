@@ -106,7 +106,7 @@ impl Glove {
         self
     }
 
-    /// How many words to each side are near.
+    /// How many words to each side are near. A window ends with its sentence, so short lines leave little of a wide one.
     pub fn window(mut self, words: usize) -> Self {
         self.window = words;
         self
