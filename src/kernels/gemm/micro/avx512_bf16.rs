@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512::{each_row_of_columns, first, quarters, transposed};
+use super::avx512::{columns_by, first, quarters, transposed};
 use super::by_rows;
 use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
@@ -59,27 +59,12 @@ unsafe fn columns<const R: usize>(
     ldc: usize,
     load: bool,
 ) {
-    for j in [0, 16] {
-        let mut acc = [_mm512_setzero_ps(); R];
-        // SAFETY: every address below is one that the caller lets us touch; the vector types are bits to each other.
-        unsafe {
-            let c = c.add(j);
-            if load {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = _mm512_loadu_ps(c.add(i * ldc));
-                }
-            }
-            let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
-            each_row_of_columns(groups, b.add(j * ldb).cast::<f32>(), ldb, |p, v| {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    let x = pairs(_mm512_set1_epi32(*a.add(p * R + i) as i32));
-                    *acc = _mm512_dpbf16_ps(*acc, x, pairs(_mm512_castps_si512(v)));
-                }
-            });
-            for (i, acc) in acc.iter().enumerate() {
-                _mm512_storeu_ps(c.add(i * ldc), *acc);
-            }
-        }
+    // SAFETY: the vector types are bits to each other; the rest is the caller's promises.
+    unsafe {
+        let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+        columns_by::<R, f32, u32>(groups, a, b.cast(), ldb, c, ldc, load, |sum, x, v| {
+            _mm512_dpbf16_ps(sum, pairs(_mm512_set1_epi32(x as i32)), pairs(_mm512_castps_si512(v)))
+        });
     }
 }
 
