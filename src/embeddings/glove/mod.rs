@@ -137,7 +137,8 @@ impl Glove {
         self
     }
 
-    /// The co-occurrence from which on a pair has full weight. Small texts want less: 10 is usual.
+    /// The co-occurrence from which on a pair has full weight. Small texts want less: 10 is usual,
+    /// and at ten million words 2 is better for similarity.
     pub fn x_max(mut self, x: f32) -> Self {
         self.x_max = x;
         self
