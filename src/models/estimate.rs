@@ -17,7 +17,8 @@ pub struct MemoryEstimate {
     pub parameters: usize,
     /// Weights in memory of this process: copies, and the whole files if they are read and not mapped.
     pub weights: usize,
-    /// Weights that stay in mapped files: the system may drop and read again what it needs elsewhere.
+    /// Weights that stay in mapped files, or whose packed copies take the place of the file's pages
+    /// ([`OpenOptions::packed`]).
     pub mapped: usize,
     /// Keys and values of one position, in all layers.
     pub kv_cache_per_token: usize,
