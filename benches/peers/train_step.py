@@ -2,8 +2,10 @@
 
     cargo bench --bench train_step --no-run   # names the binary
     python benches/peers/train_step.py --bench PATH [--threads N] [--rounds N] [--recipes cpu,small] [--precisions f32,bf16]
+                                       [--candle PATH]
 
-A ratio is theirs ÷ ours in time, so above 1 ours is faster. Needs torch.
+A ratio is theirs ÷ ours in time, so above 1 ours is faster. Needs torch. `--candle`: the program of benches/peers/rust's `train_step`,
+which takes part in f32.
 """
 
 import argparse
@@ -53,9 +55,11 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--recipes", default="cpu,small")
     p.add_argument("--precisions", default="f32,bf16")
+    p.add_argument("--candle")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     ours = Server(args.bench, "--serve")
+    candle = args.candle and Server(args.candle)
     for recipe in args.recipes.split(","):
         flops = ours.ask("flops", recipe)
         for precision in args.precisions.split(","):
@@ -69,6 +73,10 @@ def main():
             ratio = statistics.median(t / o for o, t in times)
             share = 100 * flops / mine / 1e9 / limit
             line = f"{recipe:>6} {precision:>4}: loquat {mine * 1e3:7.1f} ms, {tokens / mine:.0f} tokens/s ({share:.0f} % of f32's limit)"
+            if candle and precision == "f32":
+                pairs = [(ours.ask(recipe, precision), candle.ask(recipe)) for _ in range(args.rounds)]
+                ratio_candle = statistics.median(t / o for o, t in pairs)
+                line += f"; candle {statistics.median(t for _, t in pairs) * 1e3:7.1f} ms, {ratio_candle:.2f}x"
             print(f"{line}; PyTorch {theirs * 1e3:7.1f} ms, {tokens / theirs:.0f} tokens/s; {ratio:.2f}x", flush=True)
 
 
