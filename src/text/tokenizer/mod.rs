@@ -260,10 +260,11 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] when the tokenizer holds what JSON cannot.
     pub fn to_json(&self) -> Result<String> {
         let mut whole = self.inner.clone();
-        whole.with_post_processor(self.post.clone());
         let (truncation, padding) = self.stored.clone();
         guard("saving", || {
+            // Before the post-processor is there: the library subtracts the tokens that it adds from the length, which may be less.
             whole.with_truncation(truncation)?.with_padding(padding);
+            whole.with_post_processor(self.post.clone());
             whole.to_string(true)
         })
     }

@@ -150,6 +150,18 @@ fn chars_with_special_tokens_find_them_and_what_is_unknown() {
 }
 
 #[test]
+fn a_length_below_the_added_tokens_is_kept_as_it_is() {
+    for (name, tokenizer) in small() {
+        let mut json: Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+        json["truncation"] =
+            serde_json::json!({"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 0});
+        json["post_processor"] = serde_json::json!({"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]});
+        let again = Tokenizer::from_bytes(json.to_string()).unwrap().to_json().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&again).unwrap()["truncation"], json["truncation"], "{name}");
+    }
+}
+
+#[test]
 fn pairs_truncation_and_padding() {
     let tokenizer = TokenizerTrainer::word_piece().vocab_size(100).train(["a b c d e f g h ."]).unwrap();
     let id = |token: &str| tokenizer.token_to_id(token).unwrap();
