@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Checkpoint, TensorView, WeightFormat};
+use super::{Checkpoint, OpenOptions, TensorView, WeightFormat};
 use crate::error::{Error, LoadReport, MisShaped, Result};
 use crate::nn::{Init, Module, Parameter, ParameterSource, Parameters};
 use crate::tensor::{Tensor, Weight};
@@ -96,9 +96,9 @@ impl<'c> Loader<'c> {
         Self { weights, ..self }
     }
 
-    /// Whether weights that stay in a mapped file are packed: see [`OpenOptions::packed`](super::OpenOptions::packed).
-    pub fn packed(self, packed: bool) -> Self {
-        Self { packed, ..self }
+    /// What a caller chose of the weights of [`Loader::load`]: their format, and whether they are packed.
+    pub fn options(self, options: &OpenOptions) -> Self {
+        Self { weights: options.weights, packed: options.packed, ..self }
     }
 
     /// Builds a model: `init` is the model's constructor, which asks for its parameters.

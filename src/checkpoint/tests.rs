@@ -313,13 +313,8 @@ fn a_mapped_weight_is_packed_when_it_is_read_again_and_stays_what_it_is() {
     let (path, _) = saved(folder.path());
     let x = Tensor::uniform(&[4, 3], -1.0, 1.0, &mut Rng::seed(2));
     let open = |load, packed| {
-        Checkpoint::open_with(&path, load)
-            .unwrap()
-            .loader()
-            .weights(WeightFormat::Keep)
-            .packed(packed)
-            .load(|p| init(p))
-            .unwrap()
+        let options = OpenOptions::default().packed(packed);
+        Checkpoint::open_with(&path, load).unwrap().loader().options(&options).load(|p| init(p)).unwrap()
     };
     let layout = crate::ops::linear::WeightLayout::OutIn;
     let is_packed = |layer: &Linear| layer.weight.packed(layout, crate::ops::Precision::F32).is_some();

@@ -100,8 +100,7 @@ impl LanguageModel {
                 let checkpoint = open()?;
                 let mut loader = checkpoint
                     .loader()
-                    .weights(options.weights)
-                    .packed(options.packed)
+                    .options(options)
                     .optional_prefix(gpt2::PREFIX)
                     .ignore(|name| gpt2::IGNORED.iter().any(|end| name.ends_with(end)));
                 if config.tie_word_embeddings {
@@ -114,8 +113,7 @@ impl LanguageModel {
                 let checkpoint = open()?;
                 let mut loader = checkpoint
                     .loader()
-                    .weights(options.weights)
-                    .packed(options.packed)
+                    .options(options)
                     .optional_prefix(llama::PREFIX)
                     .ignore(|name| llama::IGNORED.iter().any(|end| name.ends_with(end)));
                 if config.tie_word_embeddings {
@@ -126,24 +124,12 @@ impl LanguageModel {
             Some(RnnConfig::MODEL_TYPE) => {
                 let config: RnnConfig = parse(folder, &config)?;
                 let checkpoint = open()?;
-                Ok(Self::Rnn(Box::new(
-                    checkpoint
-                        .loader()
-                        .weights(options.weights)
-                        .packed(options.packed)
-                        .load(|p| RnnLm::init(&config, p))?,
-                )))
+                Ok(Self::Rnn(Box::new(checkpoint.loader().options(options).load(|p| RnnLm::init(&config, p))?)))
             }
             Some(MlpConfig::MODEL_TYPE) => {
                 let config: MlpConfig = parse(folder, &config)?;
                 let checkpoint = open()?;
-                Ok(Self::Mlp(Box::new(
-                    checkpoint
-                        .loader()
-                        .weights(options.weights)
-                        .packed(options.packed)
-                        .load(|p| MlpLm::init(&config, p))?,
-                )))
+                Ok(Self::Mlp(Box::new(checkpoint.loader().options(options).load(|p| MlpLm::init(&config, p))?)))
             }
             other => Err(Error::Config {
                 key: "model_type".into(),

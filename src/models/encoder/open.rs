@@ -33,10 +33,7 @@ impl TextEncoder {
         let pooler = [String::new(), format!("{}.", names.prefix)]
             .iter()
             .any(|prefix| checkpoint.tensor(&format!("{prefix}pooler.dense.weight")).is_some());
-        loader(&checkpoint, names)
-            .weights(options.weights)
-            .packed(options.packed)
-            .load(|p| Self::init(&config, pooler, p))
+        loader(&checkpoint, names).options(options).load(|p| Self::init(&config, pooler, p))
     }
 }
 
@@ -56,7 +53,7 @@ impl<H: Head> WithHead<H> {
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let (config, checkpoint) = read(folder.as_ref(), options)?;
         let names = config.architecture()?.names;
-        let mut loader = loader(&checkpoint, names).weights(options.weights).packed(options.packed);
+        let mut loader = loader(&checkpoint, names).options(options);
         let decoder_bias = format!("{}.bias", names.mlm.decoder);
         let tied = config.architecture()?.tie_word_embeddings;
         if tied || checkpoint.tensor(&decoder_bias).is_none() {
