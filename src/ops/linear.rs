@@ -151,27 +151,25 @@ where
 {
     let precision = precision();
     let recording = layers.iter().any(|layer| layer.is_recording(x, None));
-    let mut joint = Vec::with_capacity(N);
-    for layer in layers.iter().filter(|_| !recording) {
-        let features = layer.features(x)?;
-        let (rows, shape) = rows_and_shape(x, features.1);
-        joint.extend(layer.factor(features, precision).map(|factor| (factor, rows, shape)));
-    }
     let mut ys = std::array::from_fn(|_| Tensor::scalar(0.0));
-    if joint.len() < N {
-        for (y, layer) in ys.iter_mut().zip(layers) {
-            *y = linear_of(x, layer, None)?;
+    let (mut rows, mut products) = (0, Vec::with_capacity(N));
+    for (y, layer) in ys.iter_mut().zip(&layers).filter(|_| !recording) {
+        let features = layer.features(x)?;
+        if let Some(factor) = layer.factor(features, precision) {
+            let shape;
+            (rows, shape) = rows_and_shape(x, features.1);
+            // The product below writes it.
+            *y = Tensor::write(&shape, |_| {});
+            products.push((factor, y.make_mut(), layer.epilogue(None)));
         }
+    }
+    if products.len() == N {
+        gemm_each(precision, Mat::new(x.data(), rows, x.last_dim()), products);
         return Ok(ys);
     }
-    let rows = joint.first().map_or(0, |&(_, rows, _)| rows);
-    let parts = ys.iter_mut().zip(joint).zip(&layers);
-    let products = parts.map(|((y, (factor, _, shape)), layer)| {
-        *y = Tensor::write(&shape, |_| {});
-        (factor, y.make_mut(), layer.epilogue(None))
-    });
-    let products = products.collect();
-    gemm_each(precision, Mat::new(x.data(), rows, x.last_dim()), products);
+    for (y, layer) in ys.iter_mut().zip(layers) {
+        *y = linear_of(x, layer, None)?;
+    }
     Ok(ys)
 }
 
