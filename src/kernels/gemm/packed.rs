@@ -116,8 +116,9 @@ fn transpose<T: Element, G>(b: Mat<'_, T>, j: usize, used: usize, panel: &mut [R
     if !b.rows.is_multiple_of(share) || !b.ld.is_multiple_of(share) || !data.cast::<f32>().is_aligned() {
         return false;
     }
+    assert_eq!(size_of_val(panel), b.rows * PANEL * size_of::<T>(), "PackedB: a panel has room for all rows");
     let source = Source { data: data.cast(), along: b.ld / share, deep: 1 };
-    // SAFETY: the panel's columns are in B; there are as many groups of 32 bits as the panel has, or for numbers of 16 bits half as many.
+    // SAFETY: the panel's columns are in B, and the panel has room for them, as asserted.
     unsafe {
         match T::KIND {
             Kind::F32 | Kind::Bf16 => transpose_words(source, used, b.rows / share, panel.as_mut_ptr().cast()),
