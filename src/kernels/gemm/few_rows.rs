@@ -47,14 +47,11 @@ const NS: f32 = 0.2;
 
 /// All of a product, or `batch` of them; `strides` lead from one to the next in A and B.
 pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usize, strides: [usize; 2]) {
-    let Product { m, n, k, .. } = *first;
+    let Product { m, n, .. } = *first;
     if m == 0 || n == 0 || batch == 0 {
         return;
     }
-    let mut width = share(m, k, n, batch);
-    if m <= 2 && first.b.is_row_by_row() {
-        width = long_runs(width, n);
-    }
+    let width = width(first, n, batch);
     let across = n.div_ceil(width);
     parallel::for_each(batch * across, |task| {
         let (i, part) = (task / across, task % across);
@@ -70,7 +67,7 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
 /// Products with one A: the threads share the columns of all.
 pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
     let Some(first) = products.first().filter(|first| first.m > 0) else { return };
-    let width = share(first.m, first.k, products.iter().map(|product| product.n).sum(), 1);
+    let width = width(first, products.iter().map(|product| product.n).sum(), 1);
     let parts = |product: &Product<'_>| product.n.div_ceil(width);
     parallel::for_each(products.iter().map(parts).sum(), |mut part| {
         for product in products {
@@ -89,9 +86,13 @@ pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
     n.max(1).div_ceil(wanted).next_multiple_of(PANEL)
 }
 
-/// The columns of a task that reads a piece of each row: long pieces, since the processor fetches ahead within a row, but as many for
-/// each thread.
-fn long_runs(width: usize, n: usize) -> usize {
+/// The same of products like `first`, which have `n` columns. What reads a piece of each row of B reads long ones, since the processor
+/// fetches ahead within a row, but as many on each thread.
+fn width(first: &Product<'_>, n: usize, batch: usize) -> usize {
+    let width = share(first.m, first.k, n, batch);
+    if first.m > 2 || !first.b.is_row_by_row() {
+        return width;
+    }
     let threads = parallel::threads();
     let tasks = (n / LONG / threads).max(1) * threads;
     width.max(n.div_ceil(tasks)).next_multiple_of(PANEL)
