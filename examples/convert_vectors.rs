@@ -6,10 +6,12 @@
 //! Reads word2vec text and binary, GloVe, fastText `.vec` and `.bin`, NumPy `.npy`. What is written follows from the name:
 //! `.bin` word2vec binary, `.npy` NumPy with the words beside, `.glove` GloVe, anything else word2vec text.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,7 +34,7 @@ struct Args {
     lenient: bool,
 }
 
-fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let mut options = if args.lenient { ReadOptions::lenient() } else { ReadOptions::default() };
     options.limit = args.limit;
@@ -43,11 +45,10 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
         Some("glove") => vectors.save_glove(&args.to)?,
         _ => vectors.save_word2vec_text(&args.to)?,
     }
-    let _ = writeln!(out, "{} words of {} dimensions written to {}", vectors.len(), vectors.dim(), args.to.display());
+    say!("{} words of {} dimensions written to {}", vectors.len(), vectors.dim(), args.to.display());
     Ok(())
 }
 
 fn main() -> ExitCode {
-    // A reader that has seen enough closes its end; that is no error.
-    exit::exit(run(&mut std::io::stdout()))
+    exit::exit(run())
 }

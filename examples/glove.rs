@@ -4,10 +4,12 @@
 //!
 //! Counting takes no more memory than `--memory-mb`; what does not fit goes to temporary files.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,7 +65,7 @@ struct Args {
     seed: u64,
 }
 
-fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     folder::check(&args.out)?;
     let mut glove = Glove::new().dim(args.dim).window(args.window).min_count(args.min_count).x_max(args.x_max);
@@ -80,13 +82,7 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
         ControlFlow::Continue(())
     })?;
     report.finish();
-    let _ = writeln!(
-        out,
-        "{} words, {} pairs counted in {:.1} s",
-        counts.len(),
-        counts.pairs(),
-        began.elapsed().as_secs_f64()
-    );
+    say!("{} words, {} pairs counted in {:.1} s", counts.len(), counts.pairs(), began.elapsed().as_secs_f64());
 
     let mut report = report::Report::new("pairs");
     let model = glove.fit(&counts, &mut |p: &Progress| {
@@ -101,8 +97,7 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let vectors = model.into_vectors();
     vectors.save_word2vec_text(&args.out)?;
     let seconds = began.elapsed().as_secs_f64();
-    let _ = writeln!(
-        out,
+    say!(
         "{} words of {} dimensions in {seconds:.1} s, written to {}",
         vectors.len(),
         vectors.dim(),
@@ -112,6 +107,5 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    // A reader that has seen enough closes its end; that is no error.
-    exit::exit(run(&mut std::io::stdout()))
+    exit::exit(run())
 }

@@ -7,11 +7,13 @@
 //! Prints the architecture with its configuration, the tensors with their formats and sizes, the memory that the model will need, and
 //! the tokenizer. Layers that are alike share a line; `--all` gives each tensor its own.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,17 +58,17 @@ fn pattern(name: &str) -> String {
     segments.collect::<Vec<_>>().join(".")
 }
 
-fn show_config(out: &mut impl Write, config: &Value) {
+fn show_config(config: &Value) {
     let name = config["model_type"].as_str().unwrap_or("not named");
-    let _ = writeln!(out, "architecture  {name}");
+    say!("architecture  {name}");
     for (key, value) in config.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "model_type" | "architectures" | "id2label" | "label2id") && !value.is_null() {
-            let _ = writeln!(out, "  {key:32} {value}");
+            say!("  {key:32} {value}");
         }
     }
 }
 
-fn show_tensors(out: &mut impl Write, checkpoint: &Checkpoint, all: bool) {
+fn show_tensors(checkpoint: &Checkpoint, all: bool) {
     let mut rows: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
     let mut formats: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
     for name in checkpoint.names() {
@@ -78,38 +80,33 @@ fn show_tensors(out: &mut impl Write, checkpoint: &Checkpoint, all: bool) {
         let numbers: usize = view.shape().iter().product();
         *format = (format.0 + 1, format.1 + numbers, format.2 + view.bytes().len());
     }
-    let _ = writeln!(out, "\ntensors  {}", checkpoint.len());
+    say!("\ntensors  {}", checkpoint.len());
     for ((name, what), (count, bytes)) in rows {
         let times = if count > 1 { format!("× {count}") } else { String::new() };
-        let _ = writeln!(out, "  {name:52} {what:28} {times:6} {:>10}", size(bytes));
+        say!("  {name:52} {what:28} {times:6} {:>10}", size(bytes));
     }
-    let _ = writeln!(out, "\nformats");
+    say!("\nformats");
     for (format, (tensors, numbers, bytes)) in formats {
-        let _ = writeln!(out, "  {format:6} {tensors:6} tensors {numbers:14} numbers {:>12}", size(bytes));
+        say!("  {format:6} {tensors:6} tensors {numbers:14} numbers {:>12}", size(bytes));
     }
 }
 
-fn show_memory(out: &mut impl Write, checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result<()> {
+fn show_memory(checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result<()> {
     let formats = [
         ("as in the file", WeightFormat::Keep),
         ("f32", WeightFormat::F32),
         ("f16", WeightFormat::F16),
         ("bf16", WeightFormat::Bf16),
     ];
-    let _ = writeln!(out, "\nmemory");
+    say!("\nmemory");
     for (name, format) in formats {
         let need = estimate_of(checkpoint, config, &OpenOptions::default().weights(format))?;
         if format == WeightFormat::Keep {
-            let _ = writeln!(out, "  {:14} parameters", need.parameters);
-            let _ = writeln!(out, "  {:>14} of keys and values per token", size(need.kv_cache_per_token));
-            let _ = writeln!(
-                out,
-                "  {:>14} of intermediate results per token of a prompt",
-                size(need.activations_per_token)
-            );
+            say!("  {:14} parameters", need.parameters);
+            say!("  {:>14} of keys and values per token", size(need.kv_cache_per_token));
+            say!("  {:>14} of intermediate results per token of a prompt", size(need.activations_per_token));
         }
-        let _ = writeln!(
-            out,
+        say!(
             "  weights {name:15} {:>10} of memory, {:>10} in the file's own pages; with {tokens} tokens {:>10} in all",
             size(need.weights),
             size(need.mapped),
@@ -119,62 +116,55 @@ fn show_memory(out: &mut impl Write, checkpoint: &Checkpoint, config: &Value, to
     Ok(())
 }
 
-fn show_tokenizer(out: &mut impl Write, args: &Args, checkpoint: &Checkpoint) {
-    let _ = writeln!(out, "\ntokenizer");
+fn show_tokenizer(args: &Args, checkpoint: &Checkpoint) {
+    say!("\ntokenizer");
     if let Some(Ok(Some(vocabulary))) = checkpoint.gguf().map(GgmlVocabulary::read) {
-        let _ = writeln!(
-            out,
-            "  kind      {}, {}",
-            vocabulary.model,
-            vocabulary.pre.as_deref().unwrap_or("not said how it splits")
-        );
+        say!("  kind      {}, {}", vocabulary.model, vocabulary.pre.as_deref().unwrap_or("not said how it splits"));
     }
     let tokenizer = match Tokenizer::open(&args.path) {
         Ok(tokenizer) => tokenizer,
         Err(error) => {
-            let _ = writeln!(out, "  none: {error}");
+            say!("  none: {error}");
             return;
         }
     };
-    let _ = writeln!(out, "  tokens    {}", tokenizer.vocab_size());
+    say!("  tokens    {}", tokenizer.vocab_size());
     for role in Special::ALL {
         if let Some(id) = tokenizer.special(role) {
-            let _ = writeln!(out, "  {:9} {:?}, id {id}", role.key(), tokenizer.id_to_token(id).unwrap_or_default());
+            say!("  {:9} {:?}, id {id}", role.key(), tokenizer.id_to_token(id).unwrap_or_default());
         }
     }
-    let _ =
-        writeln!(out, "  template  {}", if tokenizer.chat_template().is_some() { "for conversations" } else { "none" });
+    say!("  template  {}", if tokenizer.chat_template().is_some() { "for conversations" } else { "none" });
 }
 
-fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+fn run(args: &Args) -> Result<()> {
     if !args.path.exists() {
         return Err(Error::Io { path: args.path.clone(), source: std::io::ErrorKind::NotFound.into() });
     }
     let checkpoint = Checkpoint::open_with(&args.path, Load::Mmap)?;
     if let Some(gguf) = checkpoint.gguf() {
-        let _ = writeln!(out, "file          GGUF version {}, {}", gguf.version(), size(gguf.bytes()));
+        say!("file          GGUF version {}, {}", gguf.version(), size(gguf.bytes()));
         for (key, value) in gguf.metadata().filter(|(key, _)| key.starts_with("general.")) {
-            let _ = writeln!(out, "  {key:32} {value}");
+            say!("  {key:32} {value}");
         }
     }
     let config = read_config(&args.path);
     match &config {
-        Ok(config) => show_config(out, config),
+        Ok(config) => show_config(config),
         Err(error) => {
-            let _ = writeln!(out, "architecture  not known: {error}");
+            say!("architecture  not known: {error}");
         }
     }
-    show_tensors(out, &checkpoint, args.all);
+    show_tensors(&checkpoint, args.all);
     if let Ok(config) = &config
-        && let Err(error) = show_memory(out, &checkpoint, config, args.tokens)
+        && let Err(error) = show_memory(&checkpoint, config, args.tokens)
     {
-        let _ = writeln!(out, "  not known: {error}");
+        say!("  not known: {error}");
     }
-    show_tokenizer(out, args, &checkpoint);
+    show_tokenizer(args, &checkpoint);
     Ok(())
 }
 
 fn main() -> ExitCode {
-    // A reader that has seen enough closes its end; that is no error.
-    exit::exit(run(&Args::parse(), &mut std::io::stdout().lock()))
+    exit::exit(run(&Args::parse()))
 }

@@ -7,10 +7,12 @@
 //!
 //! The file may be word2vec text or binary, GloVe, fastText `.vec` or `.bin`, or NumPy `.npy`.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,61 +43,53 @@ struct Args {
     top: usize,
 }
 
-fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let vectors = WordVectors::open(&args.vectors)?;
-    let _ = writeln!(out, "{} words of {} dimensions", vectors.len(), vectors.dim());
+    say!("{} words of {} dimensions", vectors.len(), vectors.dim());
     if let Some([a, b, c]) = args.analogy.as_deref() {
-        let _ = writeln!(out, "\n{a} : {b} = {c} : ?");
-        show(out, &vectors.analogy(a, b, c, args.top)?);
+        say!("\n{a} : {b} = {c} : ?");
+        show(&vectors.analogy(a, b, c, args.top)?);
     }
     for file in &args.evaluate {
-        evaluate(out, &vectors, file)?;
+        evaluate(&vectors, file)?;
     }
     match &args.plot {
         Some(path) => {
             plot(&vectors, &args.word, path).map_err(|e| format!("{}: {e}", path.display()))?;
-            let _ = writeln!(out, "\n{} words drawn into {}", args.word.len(), path.display());
+            say!("\n{} words drawn into {}", args.word.len(), path.display());
         }
         None => {
             for word in &args.word {
-                let _ = writeln!(out, "\n{word}");
-                show(out, &vectors.most_similar(&[word], &[], args.top)?);
+                say!("\n{word}");
+                show(&vectors.most_similar(&[word], &[], args.top)?);
             }
         }
     }
     Ok(())
 }
 
-fn show(out: &mut impl Write, found: &[(&str, f32)]) {
+fn show(found: &[(&str, f32)]) {
     for (word, score) in found {
-        let _ = writeln!(out, "  {score:.4}  {word}");
+        say!("  {score:.4}  {word}");
     }
 }
 
 /// Analogy files have sections, `: name`, or four words a line.
-fn evaluate(out: &mut impl Write, vectors: &WordVectors, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn evaluate(vectors: &WordVectors, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let options = EvaluationOptions::default();
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
-    let _ = writeln!(out, "\n{}", file.display());
+    say!("\n{}", file.display());
     if first.starts_with(':') || first.split_whitespace().count() == 4 {
-        let _ = writeln!(out, "  {:<32} {:>8} {:>8} {:>8} {:>8}", "section", "right", "asked", "missing", "accuracy");
+        say!("  {:<32} {:>8} {:>8} {:>8} {:>8}", "section", "right", "asked", "missing", "accuracy");
         for s in vectors.evaluate_analogies(file, &options)? {
             let accuracy = s.accuracy() * 100.0;
-            let _ = writeln!(
-                out,
-                "  {:<32} {:>8} {:>8} {:>8} {accuracy:>7.2}%",
-                s.section, s.correct, s.questions, s.missing
-            );
+            say!("  {:<32} {:>8} {:>8} {:>8} {accuracy:>7.2}%", s.section, s.correct, s.questions, s.missing);
         }
     } else {
         let s = vectors.evaluate_similarity(file, &options)?;
-        let _ = writeln!(
-            out,
-            "  Spearman {:.4}  Pearson {:.4}  {} pairs, {} missing",
-            s.spearman, s.pearson, s.pairs, s.missing
-        );
+        say!("  Spearman {:.4}  Pearson {:.4}  {} pairs, {} missing", s.spearman, s.pearson, s.pairs, s.missing);
     }
     Ok(())
 }
@@ -180,6 +174,5 @@ fn principal_components(mut rows: Vec<Vec<f32>>) -> (Vec<f32>, Vec<f32>) {
 }
 
 fn main() -> ExitCode {
-    // A reader that has seen enough closes its end; that is no error.
-    exit::exit(run(&mut std::io::stdout().lock()))
+    exit::exit(run())
 }

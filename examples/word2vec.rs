@@ -5,10 +5,12 @@
 //!
 //! Then ask them: `cargo run --release --example nearest -- --vectors vectors.bin king`.
 
+#[macro_use]
+#[path = "cli/say.rs"]
+mod say;
 #[path = "cli/exit.rs"]
 mod exit;
 
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,7 +109,7 @@ fn embedded() -> impl Iterator<Item = Vec<String>> + Send {
     sentences.iter().map(words).collect::<Vec<_>>().into_iter()
 }
 
-fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     folder::check(&args.out)?;
     let mut config = match args.architecture {
@@ -139,7 +141,7 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let mut joined = Vec::new();
     for round in 1..=args.phrases {
         let phrases = Phrases::new().min_count(args.min_count).learn(&text.with_phrases(&joined))?;
-        let _ = writeln!(out, "phrases, round {round}: {} pairs", phrases.len());
+        say!("phrases, round {round}: {} pairs", phrases.len());
         joined.push(phrases);
     }
     let text = text.with_phrases(&joined);
@@ -167,8 +169,7 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
         Format::Binary => vectors.save_word2vec_binary(&args.out)?,
     }
     let seconds = began.elapsed().as_secs_f64();
-    let _ = writeln!(
-        out,
+    say!(
         "{} words of {} dimensions in {seconds:.1} s, written to {}",
         vectors.len(),
         vectors.dim(),
@@ -178,6 +179,5 @@ fn run(out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    // A reader that has seen enough closes its end; that is no error.
-    exit::exit(run(&mut std::io::stdout()))
+    exit::exit(run())
 }

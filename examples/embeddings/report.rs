@@ -1,6 +1,6 @@
 //! Progress: a bar on a terminal, plain lines elsewhere.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,13 +26,11 @@ impl Report {
         }
     }
 
-    /// Something that should stay readable. Nobody needs to read it: a closed pipe does not end the work.
+    /// Something that should stay readable.
     pub(crate) fn line(&mut self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => {
-                let _ = writeln!(std::io::stdout(), "{line}");
-            }
+            None => say!("{line}"),
         }
     }
 
