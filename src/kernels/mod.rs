@@ -25,6 +25,7 @@
 //! | `pages` | memory that is quick to read from end to end |
 //! | [`prefetch`](mod@prefetch) | asking the memory for data in advance |
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
+//! | [`shared_row`](mod@shared_row) | numbers that several threads add to |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
 //! | [`vecmath`] | element-wise functions, reductions, softmax, norms, optimiser steps |
 
@@ -39,5 +40,6 @@ pub(crate) mod pages;
 pub mod parallel;
 pub mod prefetch;
 pub mod row_dots;
+pub mod shared_row;
 pub mod simd;
 pub mod vecmath;

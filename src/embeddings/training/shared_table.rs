@@ -5,31 +5,20 @@
 //!
 //! - The table is a slice of [`AtomicU32`], each the bits of one `f32`. Nobody ever has a `&mut f32` or a `&f32` into it
 //!   while it is shared; rows are copied out ([`SharedTable::read`]) and added to ([`SharedTable::add`]).
-//! - Both are, element by element, a relaxed load, an addition, and a relaxed store. That is how they are written for
-//!   processors without a vector path, and what the vector path computes.
-//! - The compiler does not join relaxed atomic operations into vector instructions, so on x86-64 the same loops are
-//!   written in assembly. To the language an assembly block is a sequence of operations that Rust code could have done:
-//!   those relaxed loads and stores. To the processor they are the plain moves that relaxed operations compile to, only
-//!   wider; x86 never tears an aligned 4-byte element of a vector move.
-//!
-//! The scalar loops are an instruction per element and direction, for rows whose arithmetic is an instruction per sixteen;
-//! what that costs in a whole run still has to be measured on a quiet machine.
+//! - Both are, element by element, a relaxed load, an addition, and a relaxed store, several at a time
+//!   ([`shared_row`](mod@shared_row)): one at a time, training with 100 numbers a row took 1.4 times as long, with 300 1.6 times.
 
-#![allow(unsafe_code)]
-
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::AtomicU32;
 
 use crate::kernels::prefetch::prefetch;
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-use crate::kernels::simd::{Level, level};
+use crate::kernels::shared_row::Moves;
 
 /// Rows of `f32` that threads share.
 #[derive(Debug)]
 pub(crate) struct SharedTable {
     cells: Vec<AtomicU32>,
     dim: usize,
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    wide: bool,
+    moves: Moves,
 }
 
 impl SharedTable {
@@ -38,12 +27,7 @@ impl SharedTable {
         assert!(dim > 0 && values.len().is_multiple_of(dim), "whole rows");
         // The compiler turns this into the same allocation.
         let cells = values.into_iter().map(|x| AtomicU32::new(x.to_bits())).collect();
-        SharedTable {
-            cells,
-            dim,
-            #[cfg(all(target_arch = "x86_64", not(miri)))]
-            wide: level() >= Level::Avx512,
-        }
+        SharedTable { cells, dim, moves: Moves::default() }
     }
 
     /// The values, no longer shared.
@@ -59,147 +43,25 @@ impl SharedTable {
     /// Copies a row to the start of `out`.
     #[inline]
     pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
-        let (cells, out) = (self.row(row), &mut out[..self.dim]);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if self.wide {
-            return avx512::read(cells, out);
-        }
-        for (o, cell) in out.iter_mut().zip(cells) {
-            *o = f32::from_bits(cell.load(Relaxed));
-        }
+        self.moves.read(self.row(row), &mut out[..self.dim]);
     }
 
     /// Adds the start of `delta` to a row.
     #[inline]
     pub(crate) fn add(&self, row: usize, delta: &[f32]) {
-        let (cells, delta) = (self.row(row), &delta[..self.dim]);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if self.wide {
-            return avx512::add(cells, delta);
-        }
-        for (cell, d) in cells.iter().zip(delta) {
-            cell.store((f32::from_bits(cell.load(Relaxed)) + d).to_bits(), Relaxed);
-        }
+        self.moves.add(self.row(row), &delta[..self.dim]);
     }
 
     /// Adds a row to the start of `sum`.
     #[inline]
     pub(crate) fn add_to(&self, row: usize, sum: &mut [f32]) {
-        let (cells, sum) = (self.row(row), &mut sum[..self.dim]);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if self.wide {
-            return avx512::add_to(cells, sum);
-        }
-        for (s, cell) in sum.iter_mut().zip(cells) {
-            *s += f32::from_bits(cell.load(Relaxed));
-        }
+        self.moves.add_to(self.row(row), &mut sum[..self.dim]);
     }
 
     /// Tells the processor that a row will be wanted soon.
     #[inline]
     pub(crate) fn prefetch(&self, row: usize) {
         prefetch(self.row(row));
-    }
-}
-
-/// The loops above, sixteen elements at a time. Registers 16 and up are used: unlike the lower ones they leave no state
-/// that would slow older vector code down.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-mod avx512 {
-    use std::arch::asm;
-    use std::sync::atomic::AtomicU32;
-
-    /// The mask of the elements behind the last whole vector.
-    fn tail(n: usize) -> u32 {
-        (1 << (n % 16)) - 1
-    }
-
-    #[inline]
-    pub(super) fn read(cells: &[AtomicU32], out: &mut [f32]) {
-        assert_eq!(cells.len(), out.len());
-        let (n, tail) = (cells.len(), tail(cells.len()));
-        // SAFETY: the caller has seen that the processor has AVX-512. Whole vectors are moved while `i + 16 <= n`, and
-        // the mask of the last covers the rest alone, so `n` elements of each slice are touched. Reads of `cells` are
-        // relaxed loads of each element; `out` is exclusively ours.
-        unsafe {
-            asm!(
-                "kmovw k1, {tail:e}",
-                "xor {i}, {i}",
-                "cmp {i}, {whole}",
-                "jae 3f",
-                "2:",
-                "vmovups zmm16, [{src} + {i}*4]",
-                "vmovups [{dst} + {i}*4], zmm16",
-                "add {i}, 16",
-                "cmp {i}, {whole}",
-                "jb 2b",
-                "3:",
-                "vmovups zmm16{{k1}}{{z}}, [{src} + {i}*4]",
-                "vmovups [{dst} + {i}*4]{{k1}}, zmm16",
-                tail = in(reg) tail,
-                i = out(reg) _,
-                whole = in(reg) n & !15,
-                src = in(reg) cells.as_ptr(),
-                dst = in(reg) out.as_mut_ptr(),
-                out("xmm16") _,
-                out("k1") _,
-                options(nostack),
-            );
-        }
-    }
-
-    #[inline]
-    pub(super) fn add(cells: &[AtomicU32], delta: &[f32]) {
-        assert_eq!(cells.len(), delta.len());
-        // SAFETY: as many elements stand behind either pointer; each element of `cells` is loaded and stored as a relaxed
-        // atomic would be, through a pointer that may write because atomics allow it.
-        unsafe { accumulate(cells.len(), delta.as_ptr(), cells.as_ptr().cast_mut().cast()) }
-    }
-
-    #[inline]
-    pub(super) fn add_to(cells: &[AtomicU32], sum: &mut [f32]) {
-        assert_eq!(cells.len(), sum.len());
-        // SAFETY: as in `add`, with the roles exchanged; `sum` is exclusively ours.
-        unsafe { accumulate(cells.len(), cells.as_ptr().cast(), sum.as_mut_ptr()) }
-    }
-
-    /// `dst[i] += src[i]` for all `i < n`.
-    ///
-    /// # Safety
-    /// The caller has seen that the processor has AVX-512; `n` elements behind either pointer may be read, and those
-    /// behind `dst` written, by relaxed loads and stores of each element.
-    #[inline]
-    unsafe fn accumulate(n: usize, src: *const f32, dst: *mut f32) {
-        // SAFETY: whole vectors are moved while `i + 16 <= n`, and the mask of the last covers the rest alone.
-        unsafe {
-            asm!(
-                "kmovw k1, {tail:e}",
-                "xor {i}, {i}",
-                "cmp {i}, {whole}",
-                "jae 3f",
-                "2:",
-                "vmovups zmm16, [{src} + {i}*4]",
-                "vaddps zmm16, zmm16, [{dst} + {i}*4]",
-                "vmovups [{dst} + {i}*4], zmm16",
-                "add {i}, 16",
-                "cmp {i}, {whole}",
-                "jb 2b",
-                "3:",
-                "vmovups zmm16{{k1}}{{z}}, [{src} + {i}*4]",
-                "vmovups zmm17{{k1}}{{z}}, [{dst} + {i}*4]",
-                "vaddps zmm16, zmm16, zmm17",
-                "vmovups [{dst} + {i}*4]{{k1}}, zmm16",
-                tail = in(reg) tail(n),
-                i = out(reg) _,
-                whole = in(reg) n & !15,
-                src = in(reg) src,
-                dst = in(reg) dst,
-                out("xmm16") _,
-                out("xmm17") _,
-                out("k1") _,
-                options(nostack),
-            );
-        }
     }
 }
 
