@@ -80,9 +80,10 @@ pub struct OpenOptions {
     pub weights: WeightFormat,
     /// Mapped or read whole.
     pub load: Load,
-    /// Whether the weights that stay in a mapped file are copied from there, each when it is multiplied with for the second time, in the
-    /// order in which products read them; the file's pages are given back then. True unless told otherwise: products are faster with
-    /// the copy, and memory is taken by one of the two at a time. Without it the model's memory stays pages of the file, which other
+    /// Whether the weights that stay in a mapped file are copied from there, in the order in which products read them; the file's pages
+    /// are given back then. They take turns: the first at their second product, the last at their 33rd, or at the second if it has
+    /// many rows, so that no token of a text waits long. True unless told otherwise: products are faster with the copy, and memory
+    /// is taken by one of the two at a time. Without it the model's memory stays pages of the file, which other
     /// processes share and the system may drop. See [`Module::keep_packed`].
     pub packed: bool,
 }

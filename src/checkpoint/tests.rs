@@ -308,7 +308,7 @@ fn a_name_twice_and_a_place_that_cannot_be_written_are_errors() {
 }
 
 #[test]
-fn a_mapped_weight_is_packed_when_it_is_read_again_and_stays_what_it_is() {
+fn mapped_weights_are_packed_in_turn_and_stay_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = saved(folder.path());
     let x = Tensor::uniform(&[4, 3], -1.0, 1.0, &mut Rng::seed(2));
@@ -317,9 +317,17 @@ fn a_mapped_weight_is_packed_when_it_is_read_again_and_stays_what_it_is() {
         Checkpoint::open_with(&path, load).unwrap().loader().options(&options).load(|p| init(p)).unwrap()
     };
     let layout = crate::ops::linear::WeightLayout::OutIn;
-    let is_packed = |layer: &Linear| layer.weight.packed(layout, crate::ops::Precision::F32).is_some();
+    let is_packed_for = |layer: &Linear, rows| layer.weight.packed(layout, crate::ops::Precision::F32, rows).is_some();
+    let is_packed = |layer: &Linear| is_packed_for(layer, 1);
+    let fresh = open(Load::Mmap, true);
+    let turns: Vec<usize> = [&fresh.up, &fresh.down].map(|layer| (0..).find(|_| is_packed(layer)).unwrap()).into();
+    assert!(turns.iter().all(|turn| (1..=32).contains(turn)) && turns[0] != turns[1], "{turns:?}");
+    let fresh = open(Load::Mmap, true);
+    for layer in [&fresh.up, &fresh.down] {
+        assert!(!is_packed_for(layer, 1000) && is_packed_for(layer, 1000), "many rows do not wait");
+    }
     let run = |model: &Model| {
-        crate::no_grad(|| [(); 3].map(|()| model.down.forward(&model.up.forward(&x).unwrap()).unwrap().to_vec()))
+        crate::no_grad(|| [(); 33].map(|()| model.down.forward(&model.up.forward(&x).unwrap()).unwrap().to_vec()))
     };
     let (mut mapped, plain, read) = (open(Load::Mmap, true), open(Load::Mmap, false), open(Load::Read, true));
     assert_eq!(run(&mapped), run(&read));

@@ -41,7 +41,7 @@ impl Embedding {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        let packed = |layout, precision| self.weight.packed(layout, precision);
+        let packed = |layout, precision, rows| self.weight.packed(layout, precision, rows);
         let weight = self.weight.weight();
         linear_of(x, Layer { weight, packed, bias: None, layout: WeightLayout::OutIn, activation: None }, None)
     }

@@ -101,10 +101,10 @@ impl Linear {
     fn layer<'p>(
         &'p self,
         activation: Option<Activation>,
-    ) -> Layer<'p, impl Fn(WeightLayout, Precision) -> Option<&'p PackedB>> {
+    ) -> Layer<'p, impl Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>> {
         Layer {
             weight: self.weight.weight(),
-            packed: |layout, precision| self.weight.packed(layout, precision),
+            packed: |layout, precision, rows| self.weight.packed(layout, precision, rows),
             bias: self.bias.as_ref().map(Parameter::tensor),
             layout: self.layout,
             activation,

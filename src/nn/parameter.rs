@@ -1,7 +1,7 @@
 //! A trainable tensor, and where its values come from.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::PackedB;
@@ -25,14 +25,27 @@ pub struct Parameter {
 }
 
 /// The copies of a weight in the order in which products read it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Packed {
-    /// Whether there was a product before: a weight that is read once is not worth packing.
-    used: AtomicBool,
+    /// Products that did without a copy.
+    products: AtomicU32,
+    /// How many do: a weight that is read once is not worth packing.
+    patience: u32,
     /// Whether this ends when the values leave the mapped file that they came from.
     while_mapped: bool,
     /// Of the numbers as they are, and rounded to bf16.
     copies: [OnceLock<Option<(WeightLayout, PackedB)>>; 2],
+}
+
+impl Packed {
+    /// Products over which the packing of a file's weights is spread, so that no token of a text waits for all of it.
+    const SPREAD: f64 = 32.0;
+    /// Rows of a product that takes longer than the packing.
+    const MANY_ROWS: usize = 256;
+
+    fn new(while_mapped: bool, patience: u32) -> Box<Self> {
+        Box::new(Self { products: AtomicU32::new(0), patience, while_mapped, copies: Default::default() })
+    }
 }
 
 impl Parameter {
@@ -70,25 +83,30 @@ impl Parameter {
 
     /// Whether products keep a copy of the values in the order in which they read them: see [`Module::keep_packed`](super::Module::keep_packed).
     pub fn keep_packed(&mut self, keep: bool) {
-        self.packed = keep.then(Box::default);
+        self.packed = keep.then(|| Packed::new(false, 1));
     }
 
     /// As [`Parameter::keep_packed`], if the values lie in a mapped file, and as long as they do: then the copy takes the place of the
-    /// file's pages in memory.
+    /// file's pages in memory. The weights of a file are packed in turn, in its order.
     pub(crate) fn keep_packed_while_mapped(&mut self) {
-        if self.weight.is_mapped() {
-            self.packed = Some(Box::new(Packed { while_mapped: true, ..Packed::default() }));
+        if let Some(place) = self.weight.place_in_file() {
+            self.packed = Some(Packed::new(true, 1 + (Packed::SPREAD * place) as u32));
         }
     }
 
-    /// The copy for products in a precision, made at the second call; `None` if none is kept.
-    pub(crate) fn packed(&self, layout: WeightLayout, precision: Precision) -> Option<&PackedB> {
+    /// The copy for products of so many rows in a precision, made at the second of them or, of a mapped weight, when it is its turn;
+    /// `None` if there is none.
+    pub(crate) fn packed(&self, layout: WeightLayout, precision: Precision, rows: usize) -> Option<&PackedB> {
         let packed = self.packed.as_ref()?;
-        if !packed.used.swap(true, Ordering::Relaxed) {
-            return None;
-        }
         let rounds = precision.rounds() && !matches!(self.weight, Weight::Bf16(_));
-        let copy = packed.copies[usize::from(rounds)].get_or_init(|| {
+        let copy = &packed.copies[usize::from(rounds)];
+        if copy.get().is_none() {
+            let patience = if rows < Packed::MANY_ROWS { packed.patience } else { 1 };
+            if packed.products.fetch_add(1, Ordering::Relaxed) < patience {
+                return None;
+            }
+        }
+        let copy = copy.get_or_init(|| {
             let packed = has_room(self.weight.bytes()).then(|| pack(&self.weight, layout, precision)).flatten()?;
             self.weight.give_back();
             Some((layout, packed))

@@ -54,7 +54,7 @@ pub fn linear_then<'w>(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let weight = &*weight.into();
-    linear_of(x, Layer { weight, packed: |_, _| None, bias, layout, activation }, residual)
+    linear_of(x, Layer { weight, packed: |_, _, _| None, bias, layout, activation }, residual)
 }
 
 /// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
@@ -80,14 +80,14 @@ pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) 
 #[derive(Clone, Copy)]
 pub(crate) struct Layer<'p, P> {
     pub(crate) weight: &'p Weight,
-    /// What [`pack`] made of the weight for a precision, if anything: used where no gradient is wanted.
+    /// What [`pack`] made of the weight for a precision and a number of rows, if anything: used where no gradient is wanted.
     pub(crate) packed: P,
     pub(crate) bias: Option<&'p Tensor>,
     pub(crate) layout: WeightLayout,
     pub(crate) activation: Option<Activation>,
 }
 
-impl<'p, P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>> Layer<'p, P> {
+impl<'p, P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>> Layer<'p, P> {
     /// `(in_features, out_features)`, if the input fits.
     fn features(&self, x: &Tensor) -> Result<(usize, usize)> {
         let (n_out, n_in) = match (self.weight.shape(), self.layout) {
@@ -104,9 +104,9 @@ impl<'p, P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>> Layer<'p, P> {
         }
     }
 
-    /// What is multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
-    fn factor(&self, (n_in, n_out): (usize, usize), precision: Precision) -> Option<Factor<'p>> {
-        let packed = (self.packed)(self.layout, precision);
+    /// What `rows` are multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
+    fn factor(&self, (n_in, n_out): (usize, usize), precision: Precision, rows: usize) -> Option<Factor<'p>> {
+        let packed = (self.packed)(self.layout, precision, rows);
         packed.map(Factor::from).or_else(|| factor(self.weight, (n_in, n_out, self.layout), Side::Forward))
     }
 
@@ -147,7 +147,7 @@ fn rows_and_shape(x: &Tensor, n_out: usize) -> (usize, Vec<usize>) {
 /// [`linear_then`] with each of several layers of one input; where no gradient is wanted, they are one piece of work for the threads.
 pub(crate) fn linear_each<'p, P, const N: usize>(x: &Tensor, layers: [Layer<'p, P>; N]) -> Result<[Tensor; N]>
 where
-    P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>,
+    P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>,
 {
     let precision = precision();
     let recording = layers.iter().any(|layer| layer.is_recording(x, None));
@@ -155,9 +155,9 @@ where
     let (mut rows, mut products) = (0, Vec::with_capacity(N));
     for (y, layer) in ys.iter_mut().zip(&layers).filter(|_| !recording) {
         let features = layer.features(x)?;
-        if let Some(factor) = layer.factor(features, precision) {
-            let shape;
-            (rows, shape) = rows_and_shape(x, features.1);
+        let shape;
+        (rows, shape) = rows_and_shape(x, features.1);
+        if let Some(factor) = layer.factor(features, precision, rows) {
             // The product below writes it.
             *y = Tensor::write(&shape, |_| {});
             products.push((factor, y.make_mut(), layer.epilogue(None)));
@@ -176,7 +176,7 @@ where
 /// [`linear_then`] with a layer.
 pub(crate) fn linear_of<'p, P>(x: &Tensor, layer: Layer<'p, P>, residual: Option<&Tensor>) -> Result<Tensor>
 where
-    P: Fn(WeightLayout, Precision) -> Option<&'p PackedB>,
+    P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>,
 {
     let features @ (n_in, n_out) = layer.features(x)?;
     let (rows, shape) = rows_and_shape(x, n_out);
@@ -188,7 +188,7 @@ where
     let (left, sizes) = (Mat::new(x.data(), rows, n_in), (n_in, n_out, layout));
     if !layer.is_recording(x, residual) {
         let epilogue = layer.epilogue(residual);
-        return Ok(Tensor::write(&shape, |y| match layer.factor(features, precision) {
+        return Ok(Tensor::write(&shape, |y| match layer.factor(features, precision, rows) {
             Some(factor) => gemm_in(precision, left, factor, y, Beta::Zero, epilogue),
             None => product(precision, left, weight, sizes, Side::Forward, y, epilogue),
         }));

@@ -110,9 +110,9 @@ impl Weight {
         numbers.filter(|numbers| numbers.file.is_mapped())
     }
 
-    /// Whether the numbers lie in a mapped file, as they are.
-    pub(crate) fn is_mapped(&self) -> bool {
-        self.in_file().is_some()
+    /// Where in a mapped file the numbers begin, in [0, 1), if they lie there as they are.
+    pub(crate) fn place_in_file(&self) -> Option<f64> {
+        self.in_file().map(|numbers| numbers.bytes.start as f64 / numbers.file.len() as f64)
     }
 
     /// Gives the memory of a mapped file's part back to the system until it is read again.
