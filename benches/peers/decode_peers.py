@@ -133,7 +133,7 @@ def gguf_file(name, weights, work):
 
 
 class LlamaCpp:
-    """llama-cpp-python 0.3.2's library, built with its defaults: for the processor that it is built on."""
+    """llama-cpp-python 0.3.36's library, built with its defaults: for the processor that it is built on."""
 
     def __init__(self, name, weights, work, threads):
         import ctypes
@@ -146,11 +146,11 @@ class LlamaCpp:
         self.silent = l.llama_log_callback(lambda level, text, data: None)
         l.llama_log_set(self.silent, ctypes.c_void_p(0))
         l.llama_backend_init()
-        self.model = l.llama_load_model_from_file(gguf_file(name, weights, work).encode(), l.llama_model_default_params())
+        self.model = l.llama_model_load_from_file(gguf_file(name, weights, work).encode(), l.llama_model_default_params())
         params = l.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 1024, 512, 512
         params.n_threads = params.n_threads_batch = threads
-        self.context = l.llama_new_context_with_model(self.model, params)
+        self.context = l.llama_init_from_model(self.model, params)
 
     def step(self, ids):
         array = (self.l.llama_token * len(ids))(*ids)
@@ -159,7 +159,7 @@ class LlamaCpp:
         return int(self.np.ctypeslib.as_array(logits, shape=(VOCAB,)).argmax())
 
     def decode(self, tokens):
-        self.l.llama_kv_cache_clear(self.context)
+        self.l.llama_memory_clear(self.l.llama_get_memory(self.context), True)
         token = self.step(prompt(PROMPT))
         start = time.perf_counter()
         for _ in range(tokens):
@@ -167,7 +167,7 @@ class LlamaCpp:
         return (time.perf_counter() - start) / tokens
 
     def prefill(self, tokens):
-        self.l.llama_kv_cache_clear(self.context)
+        self.l.llama_memory_clear(self.l.llama_get_memory(self.context), True)
         start = time.perf_counter()
         self.step(prompt(tokens))
         return (time.perf_counter() - start) / tokens

@@ -242,7 +242,7 @@ impl Glove {
             if records.len() == 0 {
                 return Err(super::training::text::empty(text, "expected words near each other, found none"));
             }
-            Cooccurrences::new(vocabulary, records, folder, self.window, self.symmetric)
+            Cooccurrences::new(vocabulary, records, self.window, self.symmetric)
         })
     }
 

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use crate::embeddings::training::lock;
 use crate::{Error, Result};
 
 /// A pair of words (`first << 32 | second`, plus 1) and its sum in units of 2^-32.
@@ -40,30 +42,37 @@ impl Record {
     }
 }
 
-/// A folder for temporary files that is removed with all that it holds.
+/// Where temporary files go. They are gone as soon as they are closed, also when the process is killed.
 #[derive(Debug)]
 pub(super) struct TempFolder(PathBuf);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl TempFolder {
-    /// A new folder inside of `parent`.
-    pub(super) fn new(parent: &Path) -> Result<Self> {
-        loop {
+    /// An error if `path` is no folder.
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
+        Ok(TempFolder(path.into()))
+    }
+
+    /// A new file, and the path that tells errors which.
+    fn file(&self) -> Result<(PathBuf, File)> {
+        let mut options = File::options();
+        #[cfg(windows)]
+        std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0400_0000); // FILE_FLAG_DELETE_ON_CLOSE
+        let (path, file) = loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = parent.join(format!("loquat-glove-{}-{n}", std::process::id()));
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(TempFolder(path)),
+            let path = self.0.join(format!("loquat-glove-{}-{n}", std::process::id()));
+            match options.read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => break (path, file),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(Error::io(path, e)),
             }
-        }
-    }
-
-    fn file(&self) -> Result<(PathBuf, File)> {
-        let path = self.0.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = File::options().read(true).write(true).create_new(true).open(&path);
-        file.map_err(|e| Error::io(&path, e)).map(|file| (path, file))
+        };
+        // An open file needs no name there.
+        #[cfg(not(windows))]
+        std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+        Ok((path, file))
     }
 
     /// Writes sorted entries.
@@ -95,19 +104,13 @@ impl RunWriter {
     }
 }
 
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Entries in ascending order of their keys.
 pub(super) enum Run {
     Memory(Box<dyn Iterator<Item = Entry> + Send>),
     File(PathBuf, File),
 }
 
-/// Merges runs: an iterator of entries, ascending, each key once. A file that has been read is removed.
+/// Merges runs: an iterator of entries, ascending, each key once. A file that has been read is closed.
 pub(super) struct Merge {
     heads: Vec<Head>,
 }
@@ -131,10 +134,7 @@ impl Rest {
                 match file.read_exact(bytemuck::bytes_of_mut(&mut entry)) {
                     Ok(()) => Ok(Some(entry)),
                     Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                        let path = std::mem::take(path);
                         *self = Rest::Memory(Box::new(std::iter::empty()));
-                        // What cannot be removed now goes with its folder.
-                        let _ = std::fs::remove_file(path);
                         Ok(None)
                     }
                     Err(e) => Err(Error::io(&*path, e)),
@@ -219,7 +219,12 @@ impl Iterator for Merge {
 #[derive(Debug)]
 pub(super) enum Records {
     Memory(Vec<Record>),
-    File { path: PathBuf, file: File, len: u64 },
+    /// Behind a lock because a file has one place where it is read.
+    File {
+        path: PathBuf,
+        file: Mutex<File>,
+        len: u64,
+    },
 }
 
 /// Takes records in order.
@@ -256,6 +261,7 @@ impl Records {
         match self {
             Records::Memory(records) => each(records),
             Records::File { path, file, len } => {
+                let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
                 file.seek(SeekFrom::Start(0)).map_err(|e| Error::io(&*path, e))?;
                 let mut buffer = vec![Record::default(); 64 << 10];
                 let mut left = *len as usize;
@@ -302,7 +308,7 @@ impl RecordsWriter<'_> {
             None => Ok(Records::Memory(self.memory)),
             Some((path, file, len)) => {
                 let file = file.into_inner().map_err(|e| Error::io(&path, e.into_error()))?;
-                Ok(Records::File { path, file, len })
+                Ok(Records::File { path, file: Mutex::new(file), len })
             }
         }
     }
@@ -371,7 +377,7 @@ impl Shuffled {
             for (part, waiting) in waiting.iter_mut().enumerate() {
                 write(part, waiting, &mut next)?;
             }
-            Records::File { path, file, len: n }
+            Records::File { path, file: Mutex::new(file), len: n }
         };
         Ok(Shuffled { records, starts })
     }
@@ -390,10 +396,9 @@ impl Shuffled {
         out.clear();
         match &self.records {
             Records::Memory(records) => out.extend_from_slice(&records[start as usize..end as usize]),
-            Records::File { path, .. } => {
+            Records::File { path, file, .. } => {
                 out.resize((end - start) as usize, Record::default());
-                // A handle of its own: threads read different parts at once.
-                let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+                let mut file = lock(file);
                 let at = SeekFrom::Start(start * size_of::<Record>() as u64);
                 let read = file.seek(at).and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out)));
                 read.map_err(|e| Error::io(path, e))?;
@@ -434,7 +439,9 @@ mod tests {
             assert!(!all.is_sorted());
             all.sort();
             assert!(all.iter().zip(&merged).all(|(a, e)| *a == e.key - 1));
-            drop(folder);
+            #[cfg(unix)]
+            assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "no name is left, even now");
+            drop((records, shuffled));
             assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
         }
     }
@@ -443,15 +450,14 @@ mod tests {
     fn many_runs_merge_through_few_files() {
         let parent = tempfile::tempdir().unwrap();
         let folder = TempFolder::new(parent.path()).unwrap();
-        let files = || std::fs::read_dir(&folder.0).unwrap().count();
         let n = 3 * FAN_IN as u64;
         let run = |i: u64| folder.write_run(&(0..500).map(|k| Entry::new(k * (i % 7 + 1), 1)).collect::<Vec<_>>());
         let merge = Merge::new((0..n).map(|i| run(i).unwrap()).collect(), &folder, 1 << 20).unwrap();
-        assert!(merge.heads.len() <= FAN_IN && files() <= FAN_IN, "{} files", files());
+        assert!(merge.heads.len() <= FAN_IN, "{} files", merge.heads.len());
         let merged: Vec<Entry> = merge.map(Result::unwrap).collect();
         assert!(merged.is_sorted_by(|a, b| a.key < b.key));
         assert_eq!(merged.iter().map(|e| e.sum).sum::<u64>(), n * 500);
         assert_eq!(merged[0], Entry::new(0, n));
-        assert_eq!(files(), 0, "files that were read are removed");
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "files that were read are gone");
     }
 }

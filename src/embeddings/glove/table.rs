@@ -17,13 +17,11 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Cooccurrences {
     vocabulary: Vocabulary,
-    /// Behind a lock because a file has one place where it is read.
+    /// Behind a lock because those in a file are gone through from its one place.
     records: Mutex<Records>,
     window: usize,
     symmetric: bool,
     diagonal: u64,
-    /// Holds the file of the records, if they are in one; removed with this.
-    _folder: TempFolder,
 }
 
 const MAGIC: &[u8; 8] = b"LQCOOC01";
@@ -42,20 +40,14 @@ struct Header {
 }
 
 impl Cooccurrences {
-    pub(super) fn new(
-        vocabulary: Vocabulary,
-        mut records: Records,
-        folder: TempFolder,
-        window: usize,
-        symmetric: bool,
-    ) -> Result<Self> {
+    pub(super) fn new(vocabulary: Vocabulary, mut records: Records, window: usize, symmetric: bool) -> Result<Self> {
         let mut diagonal = 0;
         records.for_each(|some| {
             diagonal += some.iter().filter(|r| r.first == r.second).count() as u64;
             Ok(())
         })?;
         let records = Mutex::new(records);
-        Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal, _folder: folder })
+        Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal })
     }
 
     /// The number of words.
@@ -182,6 +174,6 @@ impl Cooccurrences {
             Vocabulary { words, counts: header.counts, text_words: header.text_words, text_bytes: header.text_bytes };
         let records = Mutex::new(writer.finish()?);
         let (window, symmetric) = (header.window, header.symmetric);
-        Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal, _folder: folder })
+        Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal })
     }
 }
