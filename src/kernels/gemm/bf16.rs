@@ -33,17 +33,31 @@ fn has_instruction() -> bool {
 
 /// One product.
 pub(super) fn product(precision: Precision, product: Product<'_>) {
-    if precision == Precision::F32 || !rounded(&product) {
+    if precision == Precision::F32 || !rounded::product(&product) {
         f32::product(product, 1, [0; 2]);
     }
 }
 
-/// One product of rounded factors; false if the processor has no instruction for it.
-#[cfg(target_arch = "x86_64")]
-use super::rounded::product as rounded;
+/// Products with one A of few rows.
+pub(super) fn few_rows_each(precision: Precision, products: &[Product<'_>]) {
+    if precision == Precision::F32 || !rounded::each(products) {
+        f32::few_rows_each(products);
+    }
+}
 
-/// One product of rounded factors; false if the processor has no instruction for it.
+#[cfg(target_arch = "x86_64")]
+use super::rounded;
+
+/// Where no processor has an instruction for rounded factors.
 #[cfg(not(target_arch = "x86_64"))]
-fn rounded(_: &Product<'_>) -> bool {
-    false
+mod rounded {
+    use super::Product;
+
+    pub(super) fn product(_: &Product<'_>) -> bool {
+        false
+    }
+
+    pub(super) fn each(_: &[Product<'_>]) -> bool {
+        false
+    }
 }

@@ -68,12 +68,19 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
 pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
     let Some(first) = products.first().filter(|first| first.m > 0) else { return };
     let width = width(first, products.iter().map(|product| product.n).sum(), 1);
+    share_columns(products, width, |product, cols| {
+        // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were checked.
+        unsafe { block(kernel, product, cols) }
+    });
+}
+
+/// Calls `block` with the columns of each task, `width` of a product or fewer at its end.
+pub(super) fn share_columns(products: &[Product<'_>], width: usize, block: impl Fn(&Product<'_>, Range<usize>) + Sync) {
     let parts = |product: &Product<'_>| product.n.div_ceil(width);
     parallel::for_each(products.iter().map(parts).sum(), |mut part| {
         for product in products {
             if part < parts(product) {
-                // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were checked.
-                return unsafe { block(kernel, product, part * width..product.n.min((part + 1) * width)) };
+                return block(product, part * width..product.n.min((part + 1) * width));
             }
             part -= parts(product);
         }

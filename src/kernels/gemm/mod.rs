@@ -209,11 +209,12 @@ pub fn gemm_in<'b>(
 ///
 /// As there.
 pub fn gemm_each(precision: Precision, a: Mat<'_>, products: Vec<(Factor<'_>, &mut [f32], Epilogue<'_>)>) {
-    let products = products.into_iter().map(|(b, c, epilogue)| checked(a, b, c, Beta::Zero, epilogue));
-    if precision == Precision::F32 && a.rows <= f32::FEW_ROWS {
-        f32::few_rows_each(&products.collect::<Vec<_>>());
+    let checked = |(b, c, epilogue)| checked(a, b, c, Beta::Zero, epilogue);
+    let products: Vec<_> = products.into_iter().map(checked).collect();
+    if a.rows <= f32::FEW_ROWS {
+        bf16::few_rows_each(precision, &products);
     } else {
-        products.for_each(|product| bf16::product(precision, product));
+        products.into_iter().for_each(|product| bf16::product(precision, product));
     }
 }
 

@@ -9,82 +9,114 @@ use std::ops::Range;
 use super::Beta;
 use super::driver::{self, Factors, Output, TileKernel};
 use super::f32::{FEW_ROWS, Product, finish};
-use super::few_rows::share;
+use super::few_rows::{share, share_columns};
 use super::micro::amx::AmxBf16;
 use super::micro::avx512;
 use super::micro::avx512_bf16::{Avx512Bf16, round_panel, round_run};
 use super::micro::{MicroKernel, PANEL};
-use super::operand::Operand;
+use super::operand::{Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
-use crate::kernels::parallel;
 use crate::kernels::simd::Avx512;
 
 /// One product of rounded factors; false if the processor has no instruction for it.
 pub(super) fn product(product: &Product<'_>) -> bool {
+    each(std::slice::from_ref(product))
+}
+
+/// Products of rounded factors with one A; false if the processor has no instruction for them.
+pub(super) fn each(products: &[Product<'_>]) -> bool {
     // The packing rounds with AVX512-BF16, which every processor with AMX has.
     let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
     let pack = avx512::Tile(isa);
-    match (AmxBf16::new(), pairs_of(product.b, product.k)) {
-        (Some(kernel), _) => run(kernel, pack, product),
-        // The instruction of few rows is that of many here; a tile of AMX rounds otherwise.
-        (None, Some(pairs)) if product.m <= FEW_ROWS => few_rows(kernel, pack, product, pairs),
-        (None, _) => run(kernel, pack, product),
+    // The instruction of few rows is that of many here; a tile of AMX rounds otherwise.
+    let is_read_in_place = |product: &Product<'_>| product.m <= FEW_ROWS && Pairs::of(product.b, product.k).is_some();
+    match AmxBf16::new() {
+        Some(kernel) => products.iter().for_each(|product| run(kernel, pack, product)),
+        None if products.iter().all(is_read_in_place) => few_rows(kernel, pack, products),
+        None => products.iter().for_each(|product| run(kernel, pack, product)),
     }
     true
 }
 
-/// Products with few rows of a B that is stored transposed in bf16: read where it lies, as in `few_rows`.
-fn few_rows(kernel: Avx512Bf16, pack: avx512::Tile, product: &Product<'_>, pairs: Source) {
-    let Product { m, n, k, a, b, beta, epilogue, .. } = *product;
-    if m == 0 || n == 0 {
-        return;
-    }
-    /// The pointer is the product's.
-    struct Shared(Source);
-    // SAFETY: as for `Product`.
-    unsafe impl Sync for Shared {}
-    let (groups, load, pairs) = (k / 2, beta == Beta::One, &Shared(pairs));
+/// Products with few rows of a B in bf16 that is stored transposed or packed: read where it lies, as in `few_rows`.
+fn few_rows(kernel: Avx512Bf16, pack: avx512::Tile, products: &[Product<'_>]) {
+    let Some(&Product { m, k, .. }) = products.first().filter(|first| first.m > 0) else { return };
+    let width = share(m, k, products.iter().map(|product| product.n).sum(), 1);
+    share_columns(products, width, |product, cols| {
+        // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were checked.
+        unsafe { block(kernel, pack, product, cols) }
+    });
+}
+
+/// All rows of some columns of C, on this thread.
+///
+/// # Safety
+///
+/// * `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there; B is one of [`Pairs`].
+unsafe fn block(kernel: Avx512Bf16, pack: avx512::Tile, product: &Product<'_>, cols: Range<usize>) {
+    let Product { m, n, k, a, b, c, beta, epilogue } = *product;
+    let pairs = Pairs::of(b, k).expect("the caller has looked");
+    let (groups, load) = (k.div_ceil(2), beta == Beta::One);
     let factors = Rounded { pack, a, b, k };
-    let width = share(m, k, n, 1);
-    parallel::for_each(n.div_ceil(width), |part| {
-        let (factors, product) = (&factors, product);
-        let cols = part * width..n.min((part + 1) * width);
-        let a_len = (m * groups + SLACK).next_multiple_of(16);
-        let mr = driver::even(m, Avx512Bf16::COLUMNS_MR, 1);
-        with_scratch(a_len + PANEL * groups + SLACK, |scratch| {
-            let (a_packed, panel) = scratch.split_at_mut(a_len);
-            let a_packed: *mut u32 = a_packed.as_mut_ptr().cast();
+    let a_len = (m * groups + SLACK).next_multiple_of(16);
+    let mr = driver::even(m, Avx512Bf16::COLUMNS_MR, 1);
+    with_scratch(a_len + PANEL * groups + SLACK, |scratch| {
+        let (a_packed, panel) = scratch.split_at_mut(a_len);
+        let a_packed: *mut u32 = a_packed.as_mut_ptr().cast();
+        for i in (0..m).step_by(mr) {
+            // SAFETY: the rows are in A; the panels before and this one have `m · groups` elements, the slack follows.
+            unsafe { factors.pack_a(i..m.min(i + mr), 0..groups, None, a_packed.add(i * groups)) };
+        }
+        for j in cols.clone().step_by(PANEL) {
+            let used = PANEL.min(cols.end - j);
             for i in (0..m).step_by(mr) {
-                // SAFETY: the rows are in A; the panels before and this one have `m · groups` elements, the slack follows.
-                unsafe { factors.pack_a(i..m.min(i + mr), 0..groups, None, a_packed.add(i * groups)) };
-            }
-            for j in cols.clone().step_by(PANEL) {
-                let used = PANEL.min(cols.end - j);
-                let source = pairs.0.at(0, j);
-                for i in (0..m).step_by(mr) {
-                    let (rows, c) = (mr.min(m - i), product.c.wrapping_add(i * n + j));
-                    // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours; a panel has room for
-                    // all pairs and the slack.
-                    unsafe {
-                        let a = a_packed.add(i * groups);
-                        if used == PANEL {
+                let (rows, c) = (mr.min(m - i), c.wrapping_add(i * n + j));
+                // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours; a panel has room for
+                // all pairs and the slack.
+                unsafe {
+                    let a = a_packed.add(i * groups);
+                    match pairs {
+                        Pairs::Columns(pairs) if used == PANEL => {
+                            let source = pairs.at(0, j);
                             kernel.columns(rows, groups, a, source.data.cast(), source.along, c, n, load);
-                        } else {
+                        }
+                        Pairs::Columns(pairs) => {
                             let panel = panel.as_mut_ptr();
-                            pack_panel(pack, source, used, PANEL, groups, panel);
+                            pack_panel(pack, pairs.at(0, j), used, PANEL, groups, panel);
                             driver::tile(kernel, rows, groups, a, panel.cast(), c, n, load, used);
+                        }
+                        Pairs::Panels(panels) => {
+                            driver::tile(kernel, rows, groups, a, panels.at(0, j), c, n, load, used);
                         }
                     }
                 }
             }
-            for i in 0..m {
-                let at = i * n + cols.start;
-                // SAFETY: this part of a row is ours.
-                let row = unsafe { std::slice::from_raw_parts_mut(product.c.wrapping_add(at), cols.len()) };
-                finish(pack.isa(), &epilogue, row, at, cols.start);
-            }
-        });
+        }
+        for i in 0..m {
+            let at = i * n + cols.start;
+            // SAFETY: this part of a row is ours.
+            let row = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(at), cols.len()) };
+            finish(pack.isa(), &epilogue, row, at, cols.start);
+        }
     });
+}
+
+/// A B in bf16 whose pairs of numbers, below each other in a column, are groups of 32 bits as it lies.
+#[derive(Clone, Copy)]
+enum Pairs {
+    /// Stored transposed.
+    Columns(Source),
+    /// Packed.
+    Panels(Panels<u32>),
+}
+
+impl Pairs {
+    fn of(b: Operand, k: usize) -> Option<Pairs> {
+        match b {
+            Operand::PanelsBf16(panels) => Some(Pairs::Panels(panels)),
+            _ => pairs_of(b, k).map(Pairs::Columns),
+        }
+    }
 }
 
 /// A B that is stored transposed in bf16, its rows as pairs of numbers that pass for one of 32 bits; `None` if it is another.
