@@ -63,7 +63,7 @@ mod tests;
 pub use bf16::Precision;
 pub use int8::{Int8, dot_int8, gemm_int8};
 pub use operand::{Element, Factor};
-pub use packed::{PackedB, PackedElement};
+pub use packed::{PackedB, PackedElement, with_packed};
 
 use super::vecmath::Activation;
 use operand::Operand;

@@ -65,6 +65,11 @@ pub struct Factor<'a> {
     _data: PhantomData<&'a [f32]>,
 }
 
+// SAFETY: it stands for a shared reference to numbers.
+unsafe impl Send for Factor<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Factor<'_> {}
+
 impl<'a> Factor<'a> {
     /// `operand`, whose numbers live as long as `'a`, is `k` × `n`.
     pub(super) fn new(operand: Operand, k: usize, n: usize) -> Self {

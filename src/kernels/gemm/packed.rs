@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::Mat;
 use super::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
 use super::operand::{self, Element, Factor, Kind, Operand};
-use super::packing::{Source, pack_panel};
+use super::packing::{Source, pack_panel, with_scratch};
 use crate::kernels::pages::Pages;
 use crate::kernels::parallel;
 
@@ -50,6 +50,8 @@ struct Row<T>([T; PANEL]);
 
 // SAFETY: an array of numbers that may be zero.
 unsafe impl<T: Zeroable> Zeroable for Row<T> {}
+// SAFETY: an array of numbers as long as two of the lines that it is aligned to.
+unsafe impl bytemuck::Pod for Row<f32> {}
 
 /// What [`PackedB`] can hold.
 pub trait PackedElement: Element {
@@ -84,9 +86,20 @@ fn pack<T: Element, G: Zeroable + Copy + Send>(
     depth: usize,
     place: impl Fn(T, usize, &mut G) + Sync,
 ) -> Pages<Row<G>> {
+    let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * b.rows.div_ceil(depth));
+    fill(b, depth, place, &mut panels);
+    panels
+}
+
+/// [`pack`] into panels that are zero; those of one number to a group may be anything.
+fn fill<T: Element, G: Zeroable + Copy + Send>(
+    b: Mat<'_, T>,
+    depth: usize,
+    place: impl Fn(T, usize, &mut G) + Sync,
+    panels: &mut [Row<G>],
+) {
     let groups = b.rows.div_ceil(depth);
-    let mut panels = Pages::zeroed(b.cols.div_ceil(PANEL) * groups);
-    parallel::chunks_mut(&mut panels, groups.max(1), |panel, rows: &mut [Row<G>]| {
+    parallel::chunks_mut(panels, groups.max(1), |panel, rows: &mut [Row<G>]| {
         let j = panel * PANEL;
         let used = PANEL.min(b.cols - j);
         if b.transposed && transpose(b, j, used, rows) {
@@ -105,7 +118,21 @@ fn pack<T: Element, G: Zeroable + Copy + Send>(
             }
         }
     });
-    panels
+}
+
+/// Calls `f` with a matrix that is packed into memory which the thread keeps: for some products with it, one after the other.
+///
+/// # Panics
+///
+/// If the matrix' data is too short for its shape.
+pub fn with_packed<R>(b: Mat<'_>, f: impl FnOnce(Factor<'_>) -> R) -> R {
+    b.check("with_packed", 0);
+    with_scratch(b.cols.div_ceil(PANEL) * b.rows * PANEL, |scratch| {
+        let panels: &mut [Row<f32>] = bytemuck::cast_slice_mut(scratch);
+        fill(b, 1, |x, _, group| *group = x, panels);
+        let panels = operand::Panels { data: panels.as_ptr().cast(), k: b.rows };
+        f(Factor::new(Operand::PanelsF32(panels), b.rows, b.cols))
+    })
 }
 
 /// A panel of a matrix that is stored transposed, through registers; false if its numbers do not lie so that this can be done.

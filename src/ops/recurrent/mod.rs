@@ -21,8 +21,10 @@
 //! | file | what |
 //! |---|---|
 //! | `schedule` | which positions each step reads |
+//! | `lanes` | sequences dealt to threads |
 //! | `scan` | the loop over the steps, forward and backward |
 
+mod lanes;
 mod scan;
 mod schedule;
 

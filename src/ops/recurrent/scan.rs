@@ -1,10 +1,13 @@
-//! The loop over the steps, forward and backward: one large product for all inputs, then a small one and the gates for each
-//! step.
+//! The loop over the steps, forward and backward: one large product for all inputs, then for each lane a small one and the gates for
+//! each step.
+
+use std::ops::Range;
 
 use super::Cell;
+use super::lanes::Lanes;
 use super::schedule::Schedule;
-use crate::kernels::gemm::{Beta, Epilogue, Mat, PackedB, gemm, gemm_in};
-use crate::kernels::vecmath;
+use crate::kernels::gemm::{Beta, Epilogue, Factor, Mat, gemm, gemm_in, with_packed};
+use crate::kernels::{parallel, vecmath};
 use crate::ops::Activation;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::Tensor;
@@ -126,45 +129,29 @@ impl Scan {
         let mut kept = Tensor::write(&[kept_rows, hidden], |_| ());
         let mut products = Tensor::write(&[if cell == Cell::Gru { batch } else { 0 }, width], |_| ());
 
-        let hh = Mat::transposed(weights.hh.data(), hidden, width);
-        let packed = (schedule.steps() > 1).then(|| PackedB::new(hh));
-        let product = |a: &[f32], c: &mut [f32], beta, epilogue: Epilogue<'_>| {
-            let a = Mat::new(a, c.len() / width, hidden);
-            match &packed {
-                Some(hh) => gemm(a, hh, c, beta, epilogue),
-                None => gemm(a, hh, c, beta, epilogue),
-            }
-        };
         {
-            let (gates, h, c) = (gates.make_mut(), h.make_mut(), c.make_mut());
-            let (kept, products) = (kept.make_mut(), products.make_mut());
-            for step in 0..schedule.steps() {
-                let (now, before) = (schedule.step(step), schedule.before(step));
-                let split = (batch + now.start) * hidden;
-                let (h_old, h_new) = h.split_at_mut(split);
-                let (h_old, h_new) =
-                    (&h_old[before.start * hidden..before.end * hidden], &mut h_new[..now.len() * hidden]);
-                let gates = &mut gates[now.start * width..now.end * width];
-                match cell {
-                    Cell::RnnTanh | Cell::RnnRelu => {
-                        product(h_old, gates, Beta::One, Epilogue::default());
-                        vecmath::activation(cell.activation(), gates, h_new);
-                    }
-                    Cell::Lstm => {
-                        product(h_old, gates, Beta::One, Epilogue::default());
-                        let (c_old, c_new) = c.split_at_mut(split);
-                        let c_old = &c_old[before.start * hidden..before.end * hidden];
-                        vecmath::lstm_step(hidden, gates, c_old, &mut c_new[..now.len() * hidden], h_new);
-                    }
-                    Cell::Gru => {
-                        let products = &mut products[..now.len() * width];
-                        let bias = weights.bias_hh.as_ref().map(Tensor::data);
-                        product(h_old, products, Beta::Zero, Epilogue { bias, ..Epilogue::default() });
-                        let kept = &mut kept[now.start * hidden..now.end * hidden];
-                        vecmath::gru_step(hidden, products, h_old, gates, kept, h_new);
-                    }
-                }
-            }
+            let lanes = Lanes::new(&schedule, 4 * weights.hh.len());
+            let (states_h, states_c) = (h.make_mut(), c.make_mut());
+            let (first_h, h) = states_h.split_at_mut(batch * hidden);
+            let (first_c, c) = states_c.split_at_mut(if is_lstm { batch * hidden } else { 0 });
+            let (first_h, first_c) = (lanes.cut_slots(hidden, first_h), lanes.cut_slots(hidden, first_c));
+            let (h, c) = (lanes.cut(&schedule, hidden, h), lanes.cut(&schedule, hidden, c));
+            let gates = lanes.cut(&schedule, width, gates.make_mut());
+            let kept = lanes.cut(&schedule, hidden, kept.make_mut());
+            let products = lanes.cut_slots(width, products.make_mut());
+            let states = first_h.into_iter().zip(h).zip(first_c.into_iter().zip(c));
+            let rest = gates.into_iter().zip(kept).zip(products);
+            let mut lanes: Vec<_> = states
+                .zip(rest)
+                .map(|(((first_h, h), (first_c, c)), ((gates, kept), products))| {
+                    let with = |first, steps: Vec<_>| std::iter::once(first).chain(steps).collect();
+                    ForwardLane { gates, h: with(first_h, h), c: with(first_c, c), kept, products }
+                })
+                .collect();
+            let hh = Mat::transposed(weights.hh.data(), hidden, width);
+            with_factor(hh, schedule.steps(), |hh| {
+                parallel::chunks_mut(&mut lanes, 1, |_, lane| lane[0].run(cell, hidden, hh, weights.bias_hh.as_ref()));
+            });
         }
         Self { cell, schedule, weights, hidden, input, precision, x, gates, kept, h, c }
     }
@@ -203,47 +190,21 @@ impl Scan {
         let mut dgates = Tensor::write(&[rows, width], |_| ());
         let mut dproducts = Tensor::write(&[if cell == Cell::Gru { rows } else { 0 }, width], |_| ());
 
-        let hh = Mat::new(weights.hh.data(), width, hidden);
-        let packed = (schedule.steps() > 1).then(|| PackedB::new(hh));
-        let product = |a: &[f32], c: &mut [f32], beta| {
-            let a = Mat::new(a, c.len() / hidden, width);
-            match &packed {
-                Some(hh) => gemm(a, hh, c, beta, Epilogue::default()),
-                None => gemm(a, hh, c, beta, Epilogue::default()),
-            }
-        };
         {
-            let (dh, dc) = (dh.make_mut(), dc.make_mut());
-            let (dgates, dproducts) = (dgates.make_mut(), dproducts.make_mut());
-            for step in (0..schedule.steps()).rev() {
-                let (now, before) = (schedule.step(step), schedule.before(step));
-                let before = before.start * hidden..before.end * hidden;
-                let states = now.start * hidden..now.end * hidden;
-                let after = states.start + batch * hidden..states.end + batch * hidden;
-                let wide = now.start * width..now.end * width;
-                let dh = &mut dh[..now.len() * hidden];
-                for (dh, &row) in dh.chunks_exact_mut(hidden).zip(&schedule.rows[now]) {
-                    vecmath::add_assign(dh, &dy[row as usize * hidden..][..hidden]);
-                }
-                let (gates, dgates) = (&self.gates.data()[wide.clone()], &mut dgates[wide.clone()]);
-                match cell {
-                    Cell::RnnTanh | Cell::RnnRelu => {
-                        vecmath::activation_backward(cell.activation(), dh, gates, dgates);
-                        product(dgates, dh, Beta::Zero);
-                    }
-                    Cell::Lstm => {
-                        let (c_old, c_new) = (&self.c.data()[before], &self.c.data()[after]);
-                        vecmath::lstm_step_backward(hidden, dh, gates, c_old, c_new, &mut dc[..dh.len()], dgates);
-                        product(dgates, dh, Beta::Zero);
-                    }
-                    Cell::Gru => {
-                        let (kept, h_old) = (&self.kept.data()[states], &self.h.data()[before]);
-                        let dproducts = &mut dproducts[wide];
-                        vecmath::gru_step_backward(hidden, gates, kept, h_old, dh, dgates, dproducts);
-                        product(dproducts, dh, Beta::One);
-                    }
-                }
-            }
+            let lanes = Lanes::new(schedule, 4 * weights.hh.len());
+            let (dh, dc) = (lanes.cut_slots(hidden, dh.make_mut()), lanes.cut_slots(hidden, dc.make_mut()));
+            let dgates = lanes.cut(schedule, width, dgates.make_mut());
+            let dproducts = lanes.cut(schedule, width, dproducts.make_mut());
+            let mut lanes: Vec<_> = lanes
+                .rows(schedule)
+                .into_iter()
+                .zip(dh.into_iter().zip(dc))
+                .zip(dgates.into_iter().zip(dproducts))
+                .map(|((rows, (dh, dc)), (dgates, dproducts))| BackwardLane { rows, dh, dc, dgates, dproducts })
+                .collect();
+            with_factor(Mat::new(weights.hh.data(), width, hidden), schedule.steps(), |hh| {
+                parallel::chunks_mut(&mut lanes, 1, |_, lane| lane[0].run(self, hh, dy));
+            });
         }
         let dproducts = if cell == Cell::Gru { &dproducts } else { &dgates };
         // The states before each packed row: in place if all sequences are equally long.
@@ -281,6 +242,100 @@ impl Scan {
             bias_hh: sum_rows(dproducts),
             h: in_order(&dh),
             c: if cell == Cell::Lstm { in_order(&dc) } else { Tensor::zeros(&[0, hidden]) },
+        }
+    }
+}
+
+/// Calls `f` with the recurrent weights, packed if several steps read them.
+fn with_factor<R>(hh: Mat<'_>, steps: usize, f: impl FnOnce(Factor<'_>) -> R) -> R {
+    if steps > 1 { with_packed(hh, f) } else { f(hh.into()) }
+}
+
+/// What a lane of the way forward writes: rows by step, of the states those before the first step first.
+struct ForwardLane<'a> {
+    gates: Vec<&'a mut [f32]>,
+    h: Vec<&'a mut [f32]>,
+    c: Vec<&'a mut [f32]>,
+    kept: Vec<&'a mut [f32]>,
+    /// Of a GRU, room for the products of a step.
+    products: &'a mut [f32],
+}
+
+impl ForwardLane<'_> {
+    fn run(&mut self, cell: Cell, hidden: usize, hh: Factor<'_>, bias_hh: Option<&Tensor>) {
+        let width = cell.gates() * hidden;
+        for (step, gates) in self.gates.iter_mut().enumerate() {
+            let rows = gates.len() / width;
+            let (h_old, h_new) = self.h.split_at_mut(step + 1);
+            let (h_old, h_new) = (&h_old[step][..rows * hidden], &mut *h_new[0]);
+            let product = |c: &mut [f32], beta, epilogue| gemm(Mat::new(h_old, rows, hidden), hh, c, beta, epilogue);
+            match cell {
+                Cell::RnnTanh | Cell::RnnRelu => {
+                    product(gates, Beta::One, Epilogue::default());
+                    vecmath::activation(cell.activation(), gates, h_new);
+                }
+                Cell::Lstm => {
+                    product(gates, Beta::One, Epilogue::default());
+                    let (c_old, c_new) = self.c.split_at_mut(step + 1);
+                    vecmath::lstm_step(hidden, gates, &c_old[step][..rows * hidden], c_new[0], h_new);
+                }
+                Cell::Gru => {
+                    let products = &mut self.products[..rows * width];
+                    product(products, Beta::Zero, Epilogue { bias: bias_hh.map(Tensor::data), ..Epilogue::default() });
+                    vecmath::gru_step(hidden, products, h_old, gates, self.kept[step], h_new);
+                }
+            }
+        }
+    }
+}
+
+/// What a lane of the way back writes, and the rows of each step that it reads.
+struct BackwardLane<'a> {
+    rows: Vec<Range<usize>>,
+    /// Gradients of the states that the step at hand makes, a row a slot.
+    dh: &'a mut [f32],
+    dc: &'a mut [f32],
+    dgates: Vec<&'a mut [f32]>,
+    dproducts: Vec<&'a mut [f32]>,
+}
+
+impl BackwardLane<'_> {
+    fn run(&mut self, scan: &Scan, hh: Factor<'_>, dy: &[f32]) {
+        let Scan { cell, schedule, hidden, .. } = scan;
+        let (cell, hidden) = (*cell, *hidden);
+        let (batch, width) = (schedule.batch, cell.gates() * hidden);
+        for (step, rows) in self.rows.iter().enumerate().rev() {
+            // The states before the first step stand before all rows.
+            let skipped = rows.start - schedule.step(step).start;
+            let before = schedule.before(step).start + skipped;
+            let before = before * hidden..(before + rows.len()) * hidden;
+            let states = rows.start * hidden..rows.end * hidden;
+            let after = states.start + batch * hidden..states.end + batch * hidden;
+            let gates = &scan.gates.data()[rows.start * width..rows.end * width];
+            let dh = &mut self.dh[..rows.len() * hidden];
+            for (dh, &row) in dh.chunks_exact_mut(hidden).zip(&schedule.rows[rows.clone()]) {
+                vecmath::add_assign(dh, &dy[row as usize * hidden..][..hidden]);
+            }
+            let product =
+                |a: &[f32], c: &mut [f32], beta| gemm(Mat::new(a, rows.len(), width), hh, c, beta, Epilogue::default());
+            let dgates = &mut *self.dgates[step];
+            match cell {
+                Cell::RnnTanh | Cell::RnnRelu => {
+                    vecmath::activation_backward(cell.activation(), dh, gates, dgates);
+                    product(dgates, dh, Beta::Zero);
+                }
+                Cell::Lstm => {
+                    let (c_old, c_new) = (&scan.c.data()[before], &scan.c.data()[after]);
+                    vecmath::lstm_step_backward(hidden, dh, gates, c_old, c_new, &mut self.dc[..dh.len()], dgates);
+                    product(dgates, dh, Beta::Zero);
+                }
+                Cell::Gru => {
+                    let (kept, h_old) = (&scan.kept.data()[states], &scan.h.data()[before]);
+                    let dproducts = &mut *self.dproducts[step];
+                    vecmath::gru_step_backward(hidden, gates, kept, h_old, dh, dgates, dproducts);
+                    product(dproducts, dh, Beta::One);
+                }
+            }
         }
     }
 }

@@ -1,0 +1,92 @@
+//! Sequences dealt to threads: each takes some through all steps, and nobody waits for anybody within a step.
+//!
+//! A step of a small layer is a product of some microseconds, which is less than two threads need to agree about it. Sequences know
+//! nothing of each other, so a *lane*, a range of the schedule's slots, can go its way alone. Rows keep their places, step after step; a
+//! lane has its own of each.
+
+use std::ops::Range;
+
+use super::schedule::Schedule;
+use crate::kernels::parallel;
+
+/// Bytes of recurrent weights that every thread can keep in a cache of its own. Of larger ones it had better read its share only.
+const CACHED: usize = 1 << 19;
+
+/// The slots of each lane.
+pub(super) struct Lanes {
+    batch: usize,
+    /// Slots of a lane, the last maybe fewer.
+    size: usize,
+}
+
+impl Lanes {
+    /// As many as there are threads, if each can keep recurrent weights of so many bytes.
+    pub(super) fn new(schedule: &Schedule, weights: usize) -> Self {
+        let lanes = if weights <= CACHED && schedule.steps() > 1 { parallel::threads() } else { 1 };
+        Self { batch: schedule.batch, size: schedule.batch.div_ceil(lanes).max(1) }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.batch).step_by(self.size).map(|first| first..self.batch.min(first + self.size))
+    }
+
+    /// For each lane its rows of each step, numbers among those of all steps.
+    pub(super) fn rows(&self, schedule: &Schedule) -> Vec<Vec<Range<usize>>> {
+        let of_step = |step: usize, slots: &Range<usize>| {
+            let rows = schedule.step(step);
+            rows.start + slots.start.min(rows.len())..rows.start + slots.end.min(rows.len())
+        };
+        self.slots().map(|slots| (0..schedule.steps()).map(|step| of_step(step, &slots)).collect()).collect()
+    }
+
+    /// For each lane its part of a buffer with a row for each slot; nothing of an empty one.
+    pub(super) fn cut_slots<'a>(&self, width: usize, data: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+        let mut parts = data.chunks_mut((self.size * width).max(1));
+        self.slots().map(|_| parts.next().unwrap_or_default()).collect()
+    }
+
+    /// For each lane its rows of each step of a buffer with a row for each slot and step; nothing of an empty one.
+    pub(super) fn cut<'a>(
+        &self,
+        schedule: &Schedule,
+        width: usize,
+        mut data: &'a mut [f32],
+    ) -> Vec<Vec<&'a mut [f32]>> {
+        let width = if data.is_empty() { 0 } else { width };
+        let mut lanes: Vec<Vec<_>> = self.slots().map(|_| Vec::with_capacity(schedule.steps())).collect();
+        for step in 0..schedule.steps() {
+            let active = schedule.step(step).len();
+            for (lane, slots) in lanes.iter_mut().zip(self.slots()) {
+                let rows = slots.end.min(active) - slots.start.min(active);
+                lane.push(data.split_off_mut(..rows * width).expect("a row for each active slot"));
+            }
+        }
+        lanes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_belongs_to_one_lane() {
+        let schedule = Schedule::new(5, 3, Some(&[1, 3, 0, 2, 3]), false).unwrap();
+        for size in [1, 2, 3, 5] {
+            let lanes = Lanes { batch: 5, size };
+            let mut rows: Vec<usize> = lanes.rows(&schedule).into_iter().flatten().flatten().collect();
+            rows.sort();
+            assert!(rows.iter().copied().eq(0..schedule.rows.len()), "{rows:?}");
+            let mut data: Vec<f32> = (0..2 * schedule.rows.len()).map(|i| i as f32).collect();
+            for (cut, rows) in lanes.cut(&schedule, 2, &mut data).iter().zip(lanes.rows(&schedule)) {
+                for (part, rows) in cut.iter().zip(rows) {
+                    assert!(part.iter().copied().eq((2 * rows.start..2 * rows.end).map(|i| i as f32)));
+                }
+            }
+            let mut slots = [0.0, 1.0, 2.0, 3.0, 4.0];
+            assert_eq!(lanes.cut_slots(1, &mut slots).concat(), [0.0, 1.0, 2.0, 3.0, 4.0]);
+            assert!(lanes.cut(&schedule, 2, &mut []).iter().flatten().all(|part| part.is_empty()));
+            assert!(lanes.cut_slots(2, &mut []).iter().all(|part| part.is_empty()));
+        }
+    }
+}
