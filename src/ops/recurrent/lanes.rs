@@ -40,23 +40,16 @@ impl Lanes {
         self.slots().map(|slots| (0..schedule.steps()).map(|step| of_step(step, &slots)).collect()).collect()
     }
 
-    /// For each lane its part of a buffer with a row for each slot; nothing of an empty one.
-    pub(super) fn cut_slots<'a>(&self, width: usize, data: &'a mut [f32]) -> Vec<&'a mut [f32]> {
-        let mut parts = data.chunks_mut((self.size * width).max(1));
-        self.slots().map(|_| parts.next().unwrap_or_default()).collect()
-    }
-
-    /// For each lane its rows of each step of a buffer with a row for each slot and step; nothing of an empty one.
+    /// For each lane its rows of each part of a buffer, in which the first slots, `active` of a part, have a row; nothing of an empty one.
     pub(super) fn cut<'a>(
         &self,
-        schedule: &Schedule,
+        active: impl Iterator<Item = usize>,
         width: usize,
         mut data: &'a mut [f32],
     ) -> Vec<Vec<&'a mut [f32]>> {
         let width = if data.is_empty() { 0 } else { width };
-        let mut lanes: Vec<Vec<_>> = self.slots().map(|_| Vec::with_capacity(schedule.steps())).collect();
-        for step in 0..schedule.steps() {
-            let active = schedule.step(step).len();
+        let mut lanes: Vec<Vec<_>> = self.slots().map(|_| Vec::new()).collect();
+        for active in active {
             for (lane, slots) in lanes.iter_mut().zip(self.slots()) {
                 let rows = slots.end.min(active) - slots.start.min(active);
                 lane.push(data.split_off_mut(..rows * width).expect("a row for each active slot"));
@@ -79,15 +72,13 @@ mod tests {
             rows.sort();
             assert!(rows.iter().copied().eq(0..schedule.rows.len()), "{rows:?}");
             let mut data: Vec<f32> = (0..2 * schedule.rows.len()).map(|i| i as f32).collect();
-            for (cut, rows) in lanes.cut(&schedule, 2, &mut data).iter().zip(lanes.rows(&schedule)) {
+            for (cut, rows) in lanes.cut(schedule.active(), 2, &mut data).iter().zip(lanes.rows(&schedule)) {
+                assert_eq!(cut.len(), schedule.steps());
                 for (part, rows) in cut.iter().zip(rows) {
                     assert!(part.iter().copied().eq((2 * rows.start..2 * rows.end).map(|i| i as f32)));
                 }
             }
-            let mut slots = [0.0, 1.0, 2.0, 3.0, 4.0];
-            assert_eq!(lanes.cut_slots(1, &mut slots).concat(), [0.0, 1.0, 2.0, 3.0, 4.0]);
-            assert!(lanes.cut(&schedule, 2, &mut []).iter().flatten().all(|part| part.is_empty()));
-            assert!(lanes.cut_slots(2, &mut []).iter().all(|part| part.is_empty()));
+            assert!(lanes.cut(schedule.active(), 2, &mut []).iter().flatten().all(|part| part.is_empty()));
         }
     }
 }

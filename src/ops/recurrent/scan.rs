@@ -1,6 +1,7 @@
 //! The loop over the steps, forward and backward: one large product for all inputs, then for each lane a small one and the gates for
 //! each step.
 
+use std::iter::once;
 use std::ops::Range;
 
 use super::Cell;
@@ -131,22 +132,14 @@ impl Scan {
 
         {
             let lanes = Lanes::new(&schedule, 4 * weights.hh.len());
-            let (states_h, states_c) = (h.make_mut(), c.make_mut());
-            let (first_h, h) = states_h.split_at_mut(batch * hidden);
-            let (first_c, c) = states_c.split_at_mut(if is_lstm { batch * hidden } else { 0 });
-            let (first_h, first_c) = (lanes.cut_slots(hidden, first_h), lanes.cut_slots(hidden, first_c));
-            let (h, c) = (lanes.cut(&schedule, hidden, h), lanes.cut(&schedule, hidden, c));
-            let gates = lanes.cut(&schedule, width, gates.make_mut());
-            let kept = lanes.cut(&schedule, hidden, kept.make_mut());
-            let products = lanes.cut_slots(width, products.make_mut());
-            let states = first_h.into_iter().zip(h).zip(first_c.into_iter().zip(c));
-            let rest = gates.into_iter().zip(kept).zip(products);
-            let mut lanes: Vec<_> = states
-                .zip(rest)
-                .map(|(((first_h, h), (first_c, c)), ((gates, kept), products))| {
-                    let with = |first, steps: Vec<_>| std::iter::once(first).chain(steps).collect();
-                    ForwardLane { gates, h: with(first_h, h), c: with(first_c, c), kept, products }
-                })
+            let with_first = || once(batch).chain(schedule.active());
+            let gates = lanes.cut(schedule.active(), width, gates.make_mut()).into_iter();
+            let h = lanes.cut(with_first(), hidden, h.make_mut());
+            let c = lanes.cut(with_first(), hidden, c.make_mut());
+            let kept = lanes.cut(schedule.active(), hidden, kept.make_mut());
+            let products = lanes.cut(once(batch), width, products.make_mut());
+            let mut lanes: Vec<_> = (gates.zip(h).zip(c).zip(kept).zip(products))
+                .map(|((((gates, h), c), kept), products)| ForwardLane { gates, h, c, kept, products })
                 .collect();
             let hh = Mat::transposed(weights.hh.data(), hidden, width);
             with_factor(hh, schedule.steps(), |hh| {
@@ -192,15 +185,13 @@ impl Scan {
 
         {
             let lanes = Lanes::new(schedule, 4 * weights.hh.len());
-            let (dh, dc) = (lanes.cut_slots(hidden, dh.make_mut()), lanes.cut_slots(hidden, dc.make_mut()));
-            let dgates = lanes.cut(schedule, width, dgates.make_mut());
-            let dproducts = lanes.cut(schedule, width, dproducts.make_mut());
-            let mut lanes: Vec<_> = lanes
-                .rows(schedule)
-                .into_iter()
-                .zip(dh.into_iter().zip(dc))
-                .zip(dgates.into_iter().zip(dproducts))
-                .map(|((rows, (dh, dc)), (dgates, dproducts))| BackwardLane { rows, dh, dc, dgates, dproducts })
+            let rows = lanes.rows(schedule).into_iter();
+            let dh = lanes.cut(once(batch), hidden, dh.make_mut());
+            let dc = lanes.cut(once(batch), hidden, dc.make_mut());
+            let dgates = lanes.cut(schedule.active(), width, dgates.make_mut());
+            let dproducts = lanes.cut(schedule.active(), width, dproducts.make_mut());
+            let mut lanes: Vec<_> = (rows.zip(dh).zip(dc).zip(dgates).zip(dproducts))
+                .map(|((((rows, dh), dc), dgates), dproducts)| BackwardLane { rows, dh, dc, dgates, dproducts })
                 .collect();
             with_factor(Mat::new(weights.hh.data(), width, hidden), schedule.steps(), |hh| {
                 parallel::chunks_mut(&mut lanes, 1, |_, lane| lane[0].run(self, hh, dy));
@@ -251,14 +242,14 @@ fn with_factor<R>(hh: Mat<'_>, steps: usize, f: impl FnOnce(Factor<'_>) -> R) ->
     if steps > 1 { with_packed(hh, f) } else { f(hh.into()) }
 }
 
-/// What a lane of the way forward writes: rows by step, of the states those before the first step first.
+/// What a lane of the way forward writes: its rows of each step, of the states those before the first step first.
 struct ForwardLane<'a> {
     gates: Vec<&'a mut [f32]>,
     h: Vec<&'a mut [f32]>,
     c: Vec<&'a mut [f32]>,
     kept: Vec<&'a mut [f32]>,
-    /// Of a GRU, room for the products of a step.
-    products: &'a mut [f32],
+    /// Of a GRU, room for the products of a step: one part.
+    products: Vec<&'a mut [f32]>,
 }
 
 impl ForwardLane<'_> {
@@ -280,7 +271,7 @@ impl ForwardLane<'_> {
                     vecmath::lstm_step(hidden, gates, &c_old[step][..rows * hidden], c_new[0], h_new);
                 }
                 Cell::Gru => {
-                    let products = &mut self.products[..rows * width];
+                    let products = &mut self.products[0][..rows * width];
                     product(products, Beta::Zero, Epilogue { bias: bias_hh.map(Tensor::data), ..Epilogue::default() });
                     vecmath::gru_step(hidden, products, h_old, gates, self.kept[step], h_new);
                 }
@@ -292,9 +283,9 @@ impl ForwardLane<'_> {
 /// What a lane of the way back writes, and the rows of each step that it reads.
 struct BackwardLane<'a> {
     rows: Vec<Range<usize>>,
-    /// Gradients of the states that the step at hand makes, a row a slot.
-    dh: &'a mut [f32],
-    dc: &'a mut [f32],
+    /// Gradients of the states that the step at hand makes, a row a slot: one part.
+    dh: Vec<&'a mut [f32]>,
+    dc: Vec<&'a mut [f32]>,
     dgates: Vec<&'a mut [f32]>,
     dproducts: Vec<&'a mut [f32]>,
 }
@@ -312,7 +303,7 @@ impl BackwardLane<'_> {
             let states = rows.start * hidden..rows.end * hidden;
             let after = states.start + batch * hidden..states.end + batch * hidden;
             let gates = &scan.gates.data()[rows.start * width..rows.end * width];
-            let dh = &mut self.dh[..rows.len() * hidden];
+            let dh = &mut self.dh[0][..rows.len() * hidden];
             for (dh, &row) in dh.chunks_exact_mut(hidden).zip(&schedule.rows[rows.clone()]) {
                 vecmath::add_assign(dh, &dy[row as usize * hidden..][..hidden]);
             }
@@ -326,7 +317,7 @@ impl BackwardLane<'_> {
                 }
                 Cell::Lstm => {
                     let (c_old, c_new) = (&scan.c.data()[before], &scan.c.data()[after]);
-                    vecmath::lstm_step_backward(hidden, dh, gates, c_old, c_new, &mut self.dc[..dh.len()], dgates);
+                    vecmath::lstm_step_backward(hidden, dh, gates, c_old, c_new, &mut self.dc[0][..dh.len()], dgates);
                     product(dgates, dh, Beta::Zero);
                 }
                 Cell::Gru => {

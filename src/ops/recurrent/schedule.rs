@@ -53,6 +53,11 @@ impl Schedule {
         self.starts.len() - 1
     }
 
+    /// How many sequences each step reads.
+    pub(super) fn active(&self) -> impl Iterator<Item = usize> {
+        self.starts.windows(2).map(|ends| ends[1] - ends[0])
+    }
+
     /// The packed rows of a step.
     pub(super) fn step(&self, step: usize) -> Range<usize> {
         self.starts[step]..self.starts[step + 1]
