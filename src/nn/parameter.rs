@@ -40,7 +40,7 @@ struct Packed {
 impl Packed {
     /// Products over which the packing of a file's weights is spread, so that no token of a text waits for all of it.
     const SPREAD: f64 = 32.0;
-    /// Rows of a product that takes longer than the packing.
+    /// Rows of a product whose own time is of the order of the packing's.
     const MANY_ROWS: usize = 256;
 
     fn new(while_mapped: bool, patience: u32) -> Box<Self> {
