@@ -17,8 +17,9 @@ use super::Beta;
 use super::driver::{even, tasks};
 use super::f32::{Product, finish};
 use super::micro::{MicroKernel, PANEL, tile};
-use super::operand::{Element, HALF_MR, Operand, half_tile, pair_tile};
+use super::operand::{Element, Group, Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
+use super::panel_tile::{PANEL_MR, panel_tile};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::{Isa, SimdOp};
@@ -116,9 +117,11 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
     let (mr, in_place) = match b {
         Operand::F32(Source { along: 1, .. }) => (K::MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { along: 1, .. }) | Operand::Bf16(Source { along: 1, .. }) => {
-            (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL)
+            (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL)
         }
-        Operand::PanelsF16(_) | Operand::PanelsBf16(_) => (HALF_MR.min(K::MR), cols.len() / PANEL * PANEL),
+        Operand::PanelsF16(_) | Operand::PanelsBf16(_) => (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL),
+        // With more rows, or tiles as wide as a panel, those tiles are as good.
+        Operand::PanelsF32(_) if K::NR < PANEL && m <= PANEL_MR => (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL),
         // With more rows it pays to transpose into a panel.
         Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { deep: 1, .. }) | Operand::Bf16(Source { deep: 1, .. }) if K::COLUMNS_MR > 0 => {
@@ -167,34 +170,20 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                 }
                 Operand::F16(b) if b.along == 1 => {
                     row_by_row(kernel.isa(), &of_a, b, &to, range, |rows, k, a, b, c, load| {
-                        half_tile(kernel.isa(), rows, k, a, b, c, load)
+                        panel_tile(kernel.isa(), rows, k, a, b, c, load)
                     });
                 }
                 Operand::Bf16(b) if b.along == 1 => {
                     row_by_row(kernel.isa(), &of_a, b, &to, range, |rows, k, a, b, c, load| {
-                        half_tile(kernel.isa(), rows, k, a, b, c, load)
+                        panel_tile(kernel.isa(), rows, k, a, b, c, load)
                     });
                 }
                 Operand::F32(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::F16(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::Bf16(b) => by_columns(kernel, &of_a, b, &to, range),
-                Operand::PanelsF16(panels) => {
-                    for j in range.step_by(PANEL) {
-                        for (i, rows, a) in of_a.panels(0) {
-                            let (b, c) = ((panels.at(0, j), PANEL), (c.wrapping_add(i * ldc + j), ldc));
-                            half_tile(kernel.isa(), rows, k, a, b, c, to.load);
-                        }
-                    }
-                }
-                Operand::PanelsBf16(panels) => {
-                    for j in range.step_by(PANEL) {
-                        for (i, rows, a) in of_a.panels(0) {
-                            let c = (c.wrapping_add(i * ldc + j), ldc);
-                            pair_tile(kernel.isa(), rows, k, a, panels.at(0, j), c, to.load);
-                        }
-                    }
-                }
-                Operand::PanelsF32(_) => unreachable!("this packed factor is read panel by panel"),
+                Operand::PanelsF32(panels) => by_panels(kernel, &of_a, panels, &to, range),
+                Operand::PanelsF16(panels) => by_panels(kernel, &of_a, panels, &to, range),
+                Operand::PanelsBf16(panels) => by_panels(kernel, &of_a, panels, &to, range),
             }
         }
         for j in (cols.start + in_place..cols.end).step_by(PANEL) {
@@ -356,6 +345,21 @@ unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<
             let c = to.c.wrapping_add(i * to.ldc + j);
             // SAFETY: the caller's promises.
             unsafe { kernel.columns(rows, a.k, packed, b.at(0, j).data, b.along, c, to.ldc, to.load) };
+        }
+    }
+}
+
+/// Columns of a packed B.
+///
+/// # Safety
+///
+/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have `PANEL_MR` rows at most.
+unsafe fn by_panels<K: MicroKernel, G: Group>(kernel: K, a: &Rows, b: Panels<G>, to: &Tile, cols: Range<usize>) {
+    for j in cols.step_by(PANEL) {
+        for (i, rows, packed) in a.panels(0) {
+            let c = (to.c.wrapping_add(i * to.ldc + j), to.ldc);
+            // SAFETY: the caller's promises.
+            unsafe { panel_tile(kernel.isa(), rows, a.k, packed, (b.at(0, j), PANEL), c, to.load) };
         }
     }
 }

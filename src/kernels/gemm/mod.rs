@@ -27,7 +27,7 @@
 //! |---|---|
 //! | `driver` | the loops around the register tiles, and the split over threads |
 //! | `f32`, `bf16`, `rounded`, `int8` | what a product of each kind packs and which tile it uses |
-//! | `few_rows` | products with so few rows that the time is that of reading B |
+//! | `few_rows`, `panel_tile` | products with so few rows that the time is that of reading B |
 //! | `operand`, `packed` | what B may be: f32, f16, bf16, at strides or packed once |
 //! | `packing` | copying blocks of A and B into panels |
 //! | `micro` | the register tiles, a file per instruction set |
@@ -54,6 +54,7 @@ pub(in crate::kernels) mod micro;
 mod operand;
 mod packed;
 pub(in crate::kernels) mod packing;
+mod panel_tile;
 #[cfg(target_arch = "x86_64")]
 mod rounded;
 

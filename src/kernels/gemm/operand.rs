@@ -114,6 +114,46 @@ element!(f32, load_ptr, F32);
 element!(f16, load_f16_ptr, F16);
 element!(bf16, load_bf16_ptr, Bf16);
 
+/// What a panel holds: one number, or those of some rows in a column.
+pub(super) trait Group: Copy {
+    /// Rows to a group.
+    const ROWS: usize;
+
+    /// Row `row` of `I::LANES` groups, as f32.
+    ///
+    /// # Safety
+    ///
+    /// * `group` may be read for that many groups.
+    unsafe fn row<I: Isa>(isa: I, group: *const Self, row: usize) -> I::F32;
+}
+
+macro_rules! number {
+    ($($t:ty),*) => {$(
+        impl Group for $t {
+            const ROWS: usize = 1;
+
+            #[inline(always)]
+            unsafe fn row<I: Isa>(isa: I, number: *const Self, _: usize) -> I::F32 {
+                // SAFETY: the caller's promise.
+                unsafe { <$t as sealed::Element>::widen(isa, number) }
+            }
+        }
+    )*};
+}
+number!(f32, f16, bf16);
+
+/// Two numbers of bf16, the first below.
+impl Group for u32 {
+    const ROWS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn row<I: Isa>(isa: I, pair: *const Self, row: usize) -> I::F32 {
+        // SAFETY: the caller's promise.
+        let pair = unsafe { isa.load_i32_ptr(pair.cast()) };
+        isa.from_bits(if row == 0 { isa.shl(pair, 16) } else { isa.and(pair, isa.splat_i32(!0xffff)) })
+    }
+}
+
 impl Operand {
     /// Whether it is read as it is stored, row by row.
     pub(super) fn is_row_by_row(&self) -> bool {
@@ -222,13 +262,11 @@ impl SimdOp for WidenPairs {
     fn eval<I: Isa>(self, isa: I) {
         for p in (0..self.depth).step_by(2) {
             for i in (0..PANEL).step_by(I::LANES) {
-                // SAFETY: the panel has a group for each begun pair, `dst` a row for each of `depth`.
-                unsafe {
-                    let pair = isa.load_i32_ptr(self.src.add(p / 2 * PANEL + i).cast());
-                    isa.store_ptr(self.dst.add(p * PANEL + i), isa.from_bits(isa.shl(pair, 16)));
-                    if p + 1 < self.depth {
-                        let high = isa.and(pair, isa.splat_i32(!0xffff));
-                        isa.store_ptr(self.dst.add((p + 1) * PANEL + i), isa.from_bits(high));
+                for row in 0..self.depth.min(p + 2) - p {
+                    // SAFETY: the panel has a group for each begun pair, `dst` a row for each of `depth`.
+                    unsafe {
+                        let numbers = Group::row(isa, self.src.add(p / 2 * PANEL + i), row);
+                        isa.store_ptr(self.dst.add((p + row) * PANEL + i), numbers);
                     }
                 }
             }
@@ -289,151 +327,6 @@ pub(super) unsafe fn transpose_half<K: MicroKernel, T: Element>(
                 widen(kernel.isa(), src.add(row * lds + p), cols, block[row * 16..].as_mut_ptr());
             }
             kernel.transpose(block.as_ptr(), 16, rows, cols, dst.add(p * ldd), ldd);
-        }
-    }
-}
-
-/// Most rows of [`half_tile`].
-pub(super) const HALF_MR: usize = 6;
-
-/// [`MicroKernel::tile`] for `PANEL` columns of a B in half precision.
-///
-/// # Safety
-///
-/// As there, with `rows <= HALF_MR`.
-pub(super) unsafe fn half_tile<I: Isa, T: Element>(
-    isa: I,
-    rows: usize,
-    k: usize,
-    a: *const f32,
-    b: (*const T, usize),
-    c: (*mut f32, usize),
-    load: bool,
-) {
-    match rows {
-        1 => isa.run(HalfTile::<T, 1> { k, a, b, c, load }),
-        2 => isa.run(HalfTile::<T, 2> { k, a, b, c, load }),
-        3 => isa.run(HalfTile::<T, 3> { k, a, b, c, load }),
-        4 => isa.run(HalfTile::<T, 4> { k, a, b, c, load }),
-        5 => isa.run(HalfTile::<T, 5> { k, a, b, c, load }),
-        6 => isa.run(HalfTile::<T, 6> { k, a, b, c, load }),
-        rows => unreachable!("a tile of {rows} rows"),
-    }
-}
-
-/// [`half_tile`] of a panel of pairs of bf16, with the bits of the numbers one by one.
-///
-/// # Safety
-///
-/// As there; `b` has a group for each begun pair of `k`.
-pub(super) unsafe fn pair_tile<I: Isa>(
-    isa: I,
-    rows: usize,
-    k: usize,
-    a: *const f32,
-    b: *const u32,
-    c: (*mut f32, usize),
-    load: bool,
-) {
-    match rows {
-        1 => isa.run(PairTile::<1> { k, a, b, c, load }),
-        2 => isa.run(PairTile::<2> { k, a, b, c, load }),
-        3 => isa.run(PairTile::<3> { k, a, b, c, load }),
-        4 => isa.run(PairTile::<4> { k, a, b, c, load }),
-        5 => isa.run(PairTile::<5> { k, a, b, c, load }),
-        6 => isa.run(PairTile::<6> { k, a, b, c, load }),
-        rows => unreachable!("a tile of {rows} rows"),
-    }
-}
-
-struct PairTile<const R: usize> {
-    k: usize,
-    /// `[k, R]`.
-    a: *const f32,
-    b: *const u32,
-    c: (*mut f32, usize),
-    load: bool,
-}
-
-impl<const R: usize> SimdOp for PairTile<R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let PairTile { k, a, b, c: (c, ldc), load } = self;
-        let high = isa.splat_i32(!0xffff);
-        for j in (0..PANEL).step_by(2 * I::LANES) {
-            // SAFETY: the contract of `pair_tile`; two vectors divide a panel.
-            unsafe {
-                let mut acc = [[isa.zero(); 2]; R];
-                if load {
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        *acc = [isa.load_ptr(c.add(i * ldc + j)), isa.load_ptr(c.add(i * ldc + j + I::LANES))];
-                    }
-                }
-                for p in (0..k).step_by(2) {
-                    let pairs = b.add(p / 2 * PANEL + j).cast();
-                    let pairs = [isa.load_i32_ptr(pairs), isa.load_i32_ptr(pairs.add(I::LANES))];
-                    let row = pairs.map(|pair| isa.from_bits(isa.shl(pair, 16)));
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let x = isa.splat(*a.add(p * R + i));
-                        *acc = [isa.mul_add(x, row[0], acc[0]), isa.mul_add(x, row[1], acc[1])];
-                    }
-                    if p + 1 == k {
-                        break;
-                    }
-                    let row = pairs.map(|pair| isa.from_bits(isa.and(pair, high)));
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let x = isa.splat(*a.add((p + 1) * R + i));
-                        *acc = [isa.mul_add(x, row[0], acc[0]), isa.mul_add(x, row[1], acc[1])];
-                    }
-                }
-                for (i, acc) in acc.iter().enumerate() {
-                    isa.store_ptr(c.add(i * ldc + j), acc[0]);
-                    isa.store_ptr(c.add(i * ldc + j + I::LANES), acc[1]);
-                }
-            }
-        }
-    }
-}
-
-struct HalfTile<T, const R: usize> {
-    k: usize,
-    /// `[k, R]`.
-    a: *const f32,
-    b: (*const T, usize),
-    c: (*mut f32, usize),
-    load: bool,
-}
-
-impl<T: Element, const R: usize> SimdOp for HalfTile<T, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let HalfTile { k, a, b: (b, ldb), c: (c, ldc), load } = self;
-        for j in (0..PANEL).step_by(2 * I::LANES) {
-            // SAFETY: the contract of `half_tile`; two vectors divide a panel.
-            unsafe {
-                let mut acc = [[isa.zero(); 2]; R];
-                if load {
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        *acc = [isa.load_ptr(c.add(i * ldc + j)), isa.load_ptr(c.add(i * ldc + j + I::LANES))];
-                    }
-                }
-                for p in 0..k {
-                    let row = b.add(p * ldb + j);
-                    let row = [T::widen(isa, row), T::widen(isa, row.add(I::LANES))];
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let x = isa.splat(*a.add(p * R + i));
-                        *acc = [isa.mul_add(x, row[0], acc[0]), isa.mul_add(x, row[1], acc[1])];
-                    }
-                }
-                for (i, acc) in acc.iter().enumerate() {
-                    isa.store_ptr(c.add(i * ldc + j), acc[0]);
-                    isa.store_ptr(c.add(i * ldc + j + I::LANES), acc[1]);
-                }
-            }
         }
     }
 }

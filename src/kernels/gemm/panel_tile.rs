@@ -1,0 +1,107 @@
+//! A tile of all columns of a panel of B, for products with few rows, whose time is that of reading B.
+//!
+//! Each line of the panel shall be read once and in the order of memory: a tile of half a panel's columns leaves every second line out and
+//! comes back for it, which took a quarter longer from memory. So a tile of one or two rows takes the whole panel, whatever the width of a
+//! vector; one of more rows, whose sums fill the registers, takes the columns in turn, so many rows of B at a time as the first-level
+//! cache keeps.
+
+use std::ops::Range;
+
+use super::micro::PANEL;
+use super::operand::Group;
+use crate::kernels::simd::{Isa, SimdOp};
+
+/// Most rows of [`panel_tile`].
+pub(super) const PANEL_MR: usize = 6;
+/// Rows of B that are read for some columns before the next columns are.
+const DEPTH: usize = 64;
+
+/// [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of B, whose rows of groups are `b.1` groups apart; the bits
+/// are those of the same numbers in f32.
+///
+/// # Safety
+///
+/// As there, with `rows <= PANEL_MR`; `b` has a group for each begun group of `k` rows.
+pub(super) unsafe fn panel_tile<I: Isa, G: Group>(
+    isa: I,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    b: (*const G, usize),
+    c: (*mut f32, usize),
+    load: bool,
+) {
+    match rows {
+        1 => isa.run(Tile::<G, 1> { k, a, b, c, load }),
+        2 => isa.run(Tile::<G, 2> { k, a, b, c, load }),
+        3 => isa.run(Tile::<G, 3> { k, a, b, c, load }),
+        4 => isa.run(Tile::<G, 4> { k, a, b, c, load }),
+        5 => isa.run(Tile::<G, 5> { k, a, b, c, load }),
+        6 => isa.run(Tile::<G, 6> { k, a, b, c, load }),
+        rows => unreachable!("a tile of {rows} rows"),
+    }
+}
+
+struct Tile<G, const R: usize> {
+    k: usize,
+    /// `[k, R]`.
+    a: *const f32,
+    b: (*const G, usize),
+    c: (*mut f32, usize),
+    load: bool,
+}
+
+impl<G: Group, const R: usize> SimdOp for Tile<G, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        match PANEL / I::LANES {
+            2 => self.columns::<I, 2>(isa, 0, 0..self.k),
+            4 if R <= 2 => self.columns::<I, 4>(isa, 0, 0..self.k),
+            8 if R <= 2 => self.columns::<I, 8>(isa, 0, 0..self.k),
+            _ => {
+                for p in (0..self.k.max(1)).step_by(DEPTH) {
+                    for j in (0..PANEL).step_by(2 * I::LANES) {
+                        self.columns::<I, 2>(isa, j, p..self.k.min(p + DEPTH));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<G: Group, const R: usize> Tile<G, R> {
+    /// `V` vectors of columns from `j` on, and some rows of B, from whole groups on.
+    #[inline(always)]
+    fn columns<I: Isa, const V: usize>(&self, isa: I, j: usize, rows: Range<usize>) {
+        let (b, ldb) = self.b;
+        let c = |i: usize, v: usize| self.c.0.wrapping_add(i * self.c.1 + j + v * I::LANES);
+        // SAFETY: the contract of `panel_tile`; so many vectors divide a panel.
+        unsafe {
+            let mut acc = [[isa.zero(); V]; R];
+            if self.load || rows.start > 0 {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = std::array::from_fn(|v| isa.load_ptr(c(i, v)));
+                }
+            }
+            for first in rows.clone().step_by(G::ROWS) {
+                let groups = b.add(first / G::ROWS * ldb + j);
+                for row in 0..G::ROWS.min(rows.end - first) {
+                    let y: [_; V] = std::array::from_fn(|v| G::row(isa, groups.add(v * I::LANES), row));
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        let x = isa.splat(*self.a.add((first + row) * R + i));
+                        for v in 0..V {
+                            acc[v] = isa.mul_add(x, y[v], acc[v]);
+                        }
+                    }
+                }
+            }
+            for (i, acc) in acc.iter().enumerate() {
+                for (v, &acc) in acc.iter().enumerate() {
+                    isa.store_ptr(c(i, v), acc);
+                }
+            }
+        }
+    }
+}
