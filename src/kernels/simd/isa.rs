@@ -139,8 +139,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Reads the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes are zero.
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::F32 {
+        // Whole vectors without a mask, which AVX2 has in slow instructions only.
         // SAFETY: the number of lanes is bounded by both lengths.
-        unsafe { self.load_partial_ptr(x.as_ptr(), x.len().min(Self::LANES)) }
+        unsafe {
+            if x.len() >= Self::LANES { self.load_ptr(x.as_ptr()) } else { self.load_partial_ptr(x.as_ptr(), x.len()) }
+        }
     }
     /// Reads the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes are `fill`.
     #[inline(always)]
@@ -151,7 +154,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn store_partial(self, y: &mut [f32], v: Self::F32) {
         // SAFETY: the number of lanes is bounded by both lengths.
-        unsafe { self.store_partial_ptr(y.as_mut_ptr(), v, y.len().min(Self::LANES)) }
+        unsafe {
+            if y.len() >= Self::LANES {
+                self.store_ptr(y.as_mut_ptr(), v)
+            } else {
+                self.store_partial_ptr(y.as_mut_ptr(), v, y.len())
+            }
+        }
     }
     /// Reads the first [`Isa::LANES`] elements of `x`.
     #[inline(always)]
