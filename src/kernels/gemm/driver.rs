@@ -5,33 +5,36 @@
 //!
 //! ```text
 //! tiles of C, one task each                           (threads)
-//!   for jc in steps of NC                             columns whose panels of B fit in the second-level cache
-//!     for pc in steps of KC                           a block of k
+//!   for pc in steps of KC                             a block of k
+//!     for jc in steps of NC                           columns whose panels of B fit in the second-level cache
 //!       pack B[pc.., jc..] in panels of 32 columns
-//!       for ic in steps of mr                         a panel of A, packed, stays in the first-level cache
+//!       for ic in steps of mr                         a panel of A, packed for all jc, stays in the first-level cache
 //!         for jr in steps of NR                       the register tile
 //!         after the last block of k: bias, activation, residual
 //! ```
 //!
-//! What several tasks (or several `jc`) would pack is packed once, before: every task takes part in that until nothing is
+//! What several tasks would pack is packed once, before: every task takes part in that until nothing is
 //! left, then goes on to its tile.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::micro::PANEL;
+use super::micro::{MAX_NC, PANEL};
 use super::packing::{SLACK, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 
 /// Groups of a block: a panel of A of this depth stays in a first-level cache of 32 KiB.
 const KC: usize = 384;
-/// Columns of a block: with `KC`, what stays in a second-level cache of 1 MiB.
-const NC: usize = 512;
 /// The most groups of a factor that are packed before the tasks' tiles: 16 MiB.
 const SHARED: usize = 1 << 22;
 /// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it in its cache.
 const FLAT: usize = 256;
+/// Rows that a task has at least, if there are twice as many and B is packed: then each packs its own rows of A and waits for nobody, and
+/// B is read once for so many rows.
+const DOWN: usize = 128;
+/// The most rows of a task, whose packed panels of A it keeps for a block of k.
+const MOST_ROWS: usize = 512;
 /// The most rows of a tile, of any kernel.
 const MAX_MR: usize = 32;
 
@@ -43,6 +46,8 @@ pub(super) trait TileKernel: Copy + Send + Sync {
     const MR: usize;
     /// Columns of a tile.
     const NR: usize;
+    /// Columns of a block of B: their panels, `KC` deep, stay in the second-level cache.
+    const NC: usize = MAX_NC;
     /// The number of groups that a step takes: packed factors are filled up with zeros to a multiple.
     const STEP: usize;
     /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of `[groups, rows]`; then `STEP` is
@@ -145,16 +150,21 @@ impl Plan {
     fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool) -> Plan {
         let wanted = tasks(K::NS * m as f32 * n as f32 * k as f32 * batch as f32).div_ceil(batch);
         let (mut tile_m, mut tile_n) = (m, n);
-        if wanted > 1 {
+        if wanted > 1 && !packs_b && m >= 2 * DOWN {
+            let down = wanted.min(m / DOWN);
+            tile_n = even(n, n.div_ceil(wanted.div_ceil(down)).max(MAX_NC.min(n)), PANEL);
+            tile_m = m.div_ceil(down);
+        } else if wanted > 1 {
             let most = match m < FLAT {
                 true => n.div_ceil(wanted).max(2 * PANEL),
-                false => NC,
+                false => MAX_NC,
             };
             tile_n = even(n, most.min(n), PANEL);
             let down = wanted.div_ceil(n.div_ceil(tile_n)).min(m.div_ceil(2 * K::MR));
             tile_m = m.div_ceil(down.max(1));
         }
-        let (mr, kc, nc) = (even(tile_m.min(m), K::MR, 1), even(k, KC, 16), even(tile_n.min(n), NC, PANEL));
+        tile_m = even(m, tile_m.min(MOST_ROWS), 1);
+        let (mr, kc, nc) = (even(tile_m.min(m), K::MR, 1), even(k, KC, 16), even(tile_n.min(n), K::NC, PANEL));
         // Whole panels, so that tasks share them.
         let tile_m = tile_m.next_multiple_of(mr);
         Plan {
@@ -168,7 +178,7 @@ impl Plan {
             tile_n,
             len_a: (if K::ROWS_OF_A { K::MR } else { mr } * kc + SLACK).next_multiple_of(16),
             len_b: PANEL * kc + SLACK,
-            share_a: batch == 1 && n > nc && m * k <= SHARED,
+            share_a: batch == 1 && packs_b && n > tile_n && m * k <= SHARED,
             share_b: batch == 1 && m > tile_m && packs_b && k * n <= SHARED,
         }
     }
@@ -318,19 +328,19 @@ unsafe fn block<K: TileKernel, F: Factors>(
     rows: Range<usize>,
     cols: Range<usize>,
 ) {
-    const { assert!(K::MR <= MAX_MR && PANEL.is_multiple_of(K::NR) && KC.is_multiple_of(K::STEP)) };
+    const { assert!(K::MR <= MAX_MR && K::NC <= MAX_NC && PANEL.is_multiple_of(K::NR) && KC.is_multiple_of(K::STEP)) };
     let plan = shared.plan;
     let (blocks, panels_a, panels_b) = plan.counts();
     let (ldc, nc) = (plan.n, plan.nc);
-    let own_a = if plan.share_a { 0 } else { plan.len_a };
+    let own_a = if plan.share_a { 0 } else { rows.len().div_ceil(plan.mr) * plan.len_a };
     let own_b = if plan.share_b { 0 } else { nc / PANEL * plan.len_b };
     with_scratch(own_a + own_b, |scratch| {
         let (own_a, own_b) = scratch.split_at_mut(own_a);
-        let mut panels = [std::ptr::null(); NC / PANEL];
-        for jc in cols.clone().step_by(nc) {
-            let nc = nc.min(cols.end - jc);
-            for block in 0..blocks {
-                let groups = plan.groups::<K>(block);
+        let mut panels = [std::ptr::null(); MAX_NC / PANEL];
+        for block in 0..blocks {
+            let groups = plan.groups::<K>(block);
+            for jc in cols.clone().step_by(nc) {
+                let nc = nc.min(cols.end - jc);
                 for (panel, j) in (0..nc).step_by(PANEL).enumerate() {
                     let cols = jc + j..jc + nc.min(j + PANEL);
                     // SAFETY: the block lies in B; a panel has room for itself and the slack.
@@ -343,15 +353,17 @@ unsafe fn block<K: TileKernel, F: Factors>(
                         }
                     };
                 }
-                for ic in rows.clone().step_by(plan.mr) {
+                for (panel, ic) in rows.clone().step_by(plan.mr).enumerate() {
                     let own = ic..rows.end.min(ic + plan.mr);
                     // SAFETY: the block lies in A; a panel has room for itself and the slack.
                     let a = unsafe {
                         if plan.share_a {
                             shared.a.add((block * panels_a + ic / plan.mr) * plan.len_a)
                         } else {
-                            let dst = own_a.as_mut_ptr().cast();
-                            factors.pack_a(own.clone(), groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
+                            let dst = own_a[panel * plan.len_a..][..plan.len_a].as_mut_ptr().cast();
+                            if jc == cols.start {
+                                factors.pack_a(own.clone(), groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
+                            }
                             dst
                         }
                     };

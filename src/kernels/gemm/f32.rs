@@ -91,6 +91,7 @@ impl<K: MicroKernel> TileKernel for Single<K> {
     type Sum = f32;
     const MR: usize = K::MR;
     const NR: usize = K::NR;
+    const NC: usize = K::NC;
     const STEP: usize = 1;
     const ROWS_OF_A: bool = false;
     const NS: f32 = 0.15 / K::NR as f32;

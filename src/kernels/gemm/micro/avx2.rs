@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{MicroKernel, by_rows};
+use super::{MicroKernel, PANEL, by_rows};
 use crate::kernels::simd::Avx2;
 
 #[derive(Clone, Copy)]
@@ -12,6 +12,8 @@ impl MicroKernel for Tile {
     type Isa = Avx2;
     const MR: usize = 6;
     const NR: usize = 16;
+    // Processors without wider vectors have 256 or 512 KiB, which two threads of a core share.
+    const NC: usize = 192;
 
     #[inline(always)]
     fn isa(self) -> Avx2 {
@@ -50,6 +52,8 @@ impl MicroKernel for Tile {
 
 /// Rows of B from the one that is used to the one that is asked for.
 const AHEAD: usize = 8;
+/// Steps of `k` in a round of the loop over packed factors.
+const UNROLL: usize = 4;
 
 /// # Safety
 ///
@@ -73,23 +77,48 @@ unsafe fn tile<const R: usize>(
                 *acc = [_mm256_loadu_ps(c.add(i * ldc)), _mm256_loadu_ps(c.add(i * ldc + 8))];
             }
         }
-        let (mut a, mut b) = (a, b);
+        let (mut a, mut b, mut k) = (a, b, k);
+        if lda == R && ldb == PANEL {
+            // Packed: addresses within a round are constants.
+            for _ in 0..k / UNROLL {
+                for p in 0..UNROLL {
+                    step(&mut acc, a.wrapping_add(p * R), b.wrapping_add(p * PANEL), PANEL);
+                }
+                a = a.wrapping_add(UNROLL * R);
+                b = b.wrapping_add(UNROLL * PANEL);
+            }
+            k %= UNROLL;
+        }
         for _ in 0..k {
-            // Half of a panel is half of each two lines, which the processor does not fetch ahead by itself.
-            if R >= 4 {
-                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * ldb).cast());
-            }
-            let row = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.wrapping_add(8))];
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.add(i));
-                *acc = [_mm256_fmadd_ps(x, row[0], acc[0]), _mm256_fmadd_ps(x, row[1], acc[1])];
-            }
+            step(&mut acc, a, b, ldb);
             a = a.wrapping_add(lda);
             b = b.wrapping_add(ldb);
         }
         for (i, acc) in acc.iter().enumerate() {
             _mm256_storeu_ps(c.add(i * ldc), acc[0]);
             _mm256_storeu_ps(c.add(i * ldc + 8), acc[1]);
+        }
+    }
+}
+
+/// Adds the product of a column of A and a row of B.
+///
+/// # Safety
+///
+/// * `a` may be read for `R` elements, `b` for 16.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn step<const R: usize>(acc: &mut [[__m256; 2]; R], a: *const f32, b: *const f32, ldb: usize) {
+    // Half of a panel is half of each two lines, which the processor does not fetch ahead by itself.
+    if R >= 4 {
+        _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * ldb).cast());
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let row = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let x = _mm256_set1_ps(*a.add(i));
+            *acc = [_mm256_fmadd_ps(x, row[0], acc[0]), _mm256_fmadd_ps(x, row[1], acc[1])];
         }
     }
 }

@@ -24,6 +24,9 @@ use crate::kernels::simd;
 /// Width of a packed panel of B, for every instruction set: a multiple of every [`MicroKernel::NR`].
 pub(in crate::kernels) const PANEL: usize = 32;
 
+/// The most columns of a block of B: as deep as blocks are, they stay in a second-level cache of 1 MiB.
+pub(in crate::kernels) const MAX_NC: usize = 512;
+
 /// The most rows that any micro-kernel takes.
 pub(in crate::kernels) const MAX_MR: usize = 16;
 
@@ -35,6 +38,8 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     const MR: usize;
     /// Columns of a tile.
     const NR: usize;
+    /// Columns of a block of B: their panels stay in the second-level cache.
+    const NC: usize = MAX_NC;
 
     /// The token of the instruction set.
     fn isa(self) -> Self::Isa;
