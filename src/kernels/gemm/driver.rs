@@ -31,7 +31,7 @@ const SHARED: usize = 1 << 22;
 /// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it in its cache.
 const FLAT: usize = 256;
 /// Rows that a task has at least, if there are twice as many and B is packed: then each packs its own rows of A and waits for nobody, and
-/// B is read once for so many rows.
+/// B is read once for so many rows. Columns are cut as far as they are many, or threads would be left without a task.
 const DOWN: usize = 128;
 /// The most rows of a task, whose packed panels of A it keeps for a block of k.
 const MOST_ROWS: usize = 512;
@@ -152,7 +152,8 @@ impl Plan {
         let (mut tile_m, mut tile_n) = (m, n);
         if wanted > 1 && !packs_b && m >= 2 * DOWN {
             let down = wanted.min(m / DOWN);
-            tile_n = even(n, n.div_ceil(wanted.div_ceil(down)).max(MAX_NC.min(n)), PANEL);
+            let wide = n.div_ceil(MAX_NC).max(parallel::threads().div_ceil(down));
+            tile_n = even(n, n.div_ceil(wide.min(wanted.div_ceil(down))), PANEL);
             tile_m = m.div_ceil(down);
         } else if wanted > 1 {
             let most = match m < FLAT {
