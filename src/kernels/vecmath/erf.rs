@@ -7,6 +7,7 @@
 
 use super::elementwise::{Lanes, map};
 use super::exp::exp2_lanes;
+use super::polynomial::polynomial;
 use crate::kernels::simd::Isa;
 
 /// log₂ 2Φ(-t) / t, from the constant upwards.
@@ -40,12 +41,7 @@ impl Lanes<1> for Erf {
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
         let s = isa.mul(x, x);
-        let [c0, c1, c2, c3, c4] = NEAR_ZERO;
-        let near = isa.mul_add(isa.splat(c4), s, isa.splat(c3));
-        let near = isa.mul_add(near, s, isa.splat(c2));
-        let near = isa.mul_add(near, s, isa.splat(c1));
-        let near = isa.mul_add(near, s, isa.splat(c0));
-        let near = isa.mul_add(near, x, x);
+        let near = isa.mul_add(polynomial(isa, NEAR_ZERO, s, isa.mul(s, s)), x, x);
         let t = isa.abs(x);
         let tails = twice_tail(isa, isa.mul(t, isa.splat(std::f32::consts::SQRT_2)));
         let far = isa.copysign(isa.sub(isa.splat(1.0), tails), x);
@@ -56,16 +52,9 @@ impl Lanes<1> for Erf {
 /// 2Φ(-t) for t ≥ 0.
 #[inline(always)]
 fn twice_tail<I: Isa>(isa: I, t: I::F32) -> I::F32 {
-    let c = LOG2_TAIL;
-    let p = isa.mul_add(isa.splat(c[9]), t, isa.splat(c[8]));
-    let p = isa.mul_add(p, t, isa.splat(c[7]));
-    let p = isa.mul_add(p, t, isa.splat(c[6]));
-    let p = isa.mul_add(p, t, isa.splat(c[5]));
-    let p = isa.mul_add(p, t, isa.splat(c[4]));
-    let p = isa.mul_add(p, t, isa.splat(c[3]));
-    let p = isa.mul_add(p, t, isa.splat(c[2]));
-    let p = isa.mul_add(p, t, isa.splat(c[1]));
-    let p = isa.mul_add(p, t, isa.splat(c[0]));
+    // Where the powers are infinite, pairs of them have no sum; in this order a NaN passes.
+    let t = isa.min(isa.splat(64.0), t);
+    let p = polynomial(isa, LOG2_TAIL, t, isa.mul(t, t));
     exp2_lanes(isa, isa.mul(p, t))
 }
 

@@ -5,6 +5,7 @@
 //! adding n to the exponent's bits.
 
 use super::elementwise::{Lanes, map};
+use super::polynomial::polynomial;
 use crate::kernels::simd::Isa;
 
 /// 1/ln 2
@@ -59,14 +60,9 @@ pub(crate) fn exp_lanes<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 #[inline(always)]
 pub(crate) fn exp_below_overflow<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let (n_bits, r) = reduce(isa, x);
-    let [c2, c3, c4, c5, c6] = POLYNOMIAL;
-    let one = isa.splat(1.0);
-    let p = isa.mul_add(isa.splat(c6), r, isa.splat(c5));
-    let p = isa.mul_add(p, r, isa.splat(c4));
-    let p = isa.mul_add(p, r, isa.splat(c3));
-    let p = isa.mul_add(p, r, isa.splat(c2));
-    let p = isa.mul_add(p, r, one);
-    let p = isa.mul_add(p, r, one);
+    let squared = isa.mul(r, r);
+    let p = polynomial(isa, POLYNOMIAL, r, squared);
+    let p = isa.add(isa.mul_add(p, squared, r), isa.splat(1.0));
     let y = isa.from_bits(isa.add_i32(isa.bits(p), isa.shl(n_bits, 23)));
     isa.select(isa.lt(x, isa.splat(UNDERFLOW)), isa.zero(), y)
 }
@@ -88,12 +84,8 @@ pub(super) fn expm1_positive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     /// (eʳ - 1 - r) / r², from the constant upwards; error 1.3e-8 of eʳ - 1.
     const POLYNOMIAL: [f32; 5] = [0.5, 0.166_665_43, 0.041_666_28, 8.366_584e-3, 1.394_645_1e-3];
     let (n_bits, r) = reduce(isa, x);
-    let [c2, c3, c4, c5, c6] = POLYNOMIAL;
-    let p = isa.mul_add(isa.splat(c6), r, isa.splat(c5));
-    let p = isa.mul_add(p, r, isa.splat(c4));
-    let p = isa.mul_add(p, r, isa.splat(c3));
-    let p = isa.mul_add(p, r, isa.splat(c2));
-    let p = isa.mul_add(isa.mul(p, r), r, r);
+    let squared = isa.mul(r, r);
+    let p = isa.mul_add(polynomial(isa, POLYNOMIAL, r, squared), squared, r);
     let power = isa.from_bits(isa.add_i32(isa.shl(n_bits, 23), isa.splat_i32(127 << 23)));
     isa.mul_add(p, power, isa.sub(power, isa.splat(1.0)))
 }
@@ -107,12 +99,7 @@ pub(super) fn exp2_lanes<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let rounder = isa.splat(ROUNDER);
     let shifted = isa.add(x, rounder);
     let r = isa.sub(x, isa.sub(shifted, rounder));
-    let [c1, c2, c3, c4, c5, c6] = POLYNOMIAL;
-    let p = isa.mul_add(isa.splat(c6), r, isa.splat(c5));
-    let p = isa.mul_add(p, r, isa.splat(c4));
-    let p = isa.mul_add(p, r, isa.splat(c3));
-    let p = isa.mul_add(p, r, isa.splat(c2));
-    let p = isa.mul_add(p, r, isa.splat(c1));
+    let p = polynomial(isa, POLYNOMIAL, r, isa.mul(r, r));
     let p = isa.mul_add(p, r, isa.splat(1.0));
     let y = isa.from_bits(isa.add_i32(isa.bits(p), isa.shl(isa.bits(shifted), 23)));
     isa.select(isa.lt(x, isa.splat(-126.0)), isa.zero(), y)

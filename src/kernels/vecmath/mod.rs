@@ -29,6 +29,7 @@
 //! | `embedding` | rows by id, and their gradient |
 //! | `optimiser` | steps of SGD, Adam and AdamW |
 //! | `half` | conversion to and from f16 and bf16 |
+//! | `polynomial` | polynomials by short chains |
 //! | `elementwise`, `rows` | the loops that all of these run in |
 
 mod activation;
@@ -42,6 +43,7 @@ mod exp;
 mod half;
 mod norm;
 mod optimiser;
+mod polynomial;
 mod recurrent;
 mod reduce;
 mod rope;
