@@ -31,17 +31,10 @@ fn has_instruction() -> bool {
     false
 }
 
-/// One product.
-pub(super) fn product(precision: Precision, product: Product<'_>) {
-    if precision == Precision::F32 || !rounded::product(&product) {
-        f32::product(product, 1, [0; 2]);
-    }
-}
-
-/// Products with one A of few rows.
-pub(super) fn few_rows_each(precision: Precision, products: &[Product<'_>]) {
+/// Products with one A.
+pub(super) fn each(precision: Precision, products: &[Product<'_>]) {
     if precision == Precision::F32 || !rounded::each(products) {
-        f32::few_rows_each(products);
+        f32::each(products);
     }
 }
 
@@ -52,10 +45,6 @@ use super::rounded;
 #[cfg(not(target_arch = "x86_64"))]
 mod rounded {
     use super::Product;
-
-    pub(super) fn product(_: &Product<'_>) -> bool {
-        false
-    }
 
     pub(super) fn each(_: &[Product<'_>]) -> bool {
         false

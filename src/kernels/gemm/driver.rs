@@ -14,7 +14,7 @@
 //! ```
 //!
 //! What several tasks would pack is packed once, before: every task takes part in that until nothing is
-//! left, then goes on to its tile.
+//! left, then goes on to its tile. Several products of one A lie side by side, as if their Bs were one.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -103,17 +103,42 @@ pub(super) trait Factors: Copy + Sync {
     unsafe fn panel_b(&self, cols: Range<usize>, groups: Range<usize>, dst: *mut u32) -> *const u32;
 }
 
-/// A result, row by row, and what is done with the parts of its rows when their sums are complete.
+/// One of some products of the same A.
 #[derive(Clone, Copy)]
-pub(super) struct Output<S, F> {
+pub(super) struct Part<F, S, E> {
+    /// Columns.
+    pub(super) n: usize,
+    pub(super) factors: F,
+    /// The result, row by row.
     pub(super) c: *mut S,
     pub(super) load: bool,
-    /// Called with row, first column and the sums.
-    pub(super) finish: F,
+    /// What is done with the parts of its rows when their sums are complete: called with row, first column and the sums.
+    pub(super) finish: E,
 }
 
 // SAFETY: `c` comes from a slice that outlives the product, each element of which belongs to one task.
-unsafe impl<S: Send, F: Sync> Sync for Output<S, F> {}
+unsafe impl<F: Sync, S: Send, E: Sync> Sync for Part<F, S, E> {}
+
+/// The parts side by side, each from the next whole panel on: those that have some of the columns `cols`, where they begin, and which of
+/// their own columns these are.
+fn side_by_side<F, S, E>(
+    parts: &[Part<F, S, E>],
+    cols: Range<usize>,
+) -> impl Iterator<Item = (&Part<F, S, E>, usize, Range<usize>)> {
+    let mut end = 0;
+    parts.iter().filter_map(move |part| {
+        let start = end;
+        end += part.n.next_multiple_of(PANEL);
+        let own = cols.start.max(start) - start..cols.end.min(start + part.n).saturating_sub(start);
+        (!own.is_empty()).then_some((part, start, own))
+    })
+}
+
+/// The columns of all parts side by side.
+fn width<F, S, E>(parts: &[Part<F, S, E>]) -> usize {
+    let Some((last, before)) = parts.split_last() else { return 0 };
+    before.iter().map(|part| part.n.next_multiple_of(PANEL)).sum::<usize>() + last.n
+}
 
 /// `total` cut into equal parts of at most `most`, rounded up to a multiple of `unit`.
 pub(in crate::kernels) fn even(total: usize, most: usize, unit: usize) -> usize {
@@ -197,9 +222,9 @@ impl Plan {
 }
 
 /// The packing that is shared: of all panels, in units that any thread takes.
-struct Shared<'a, F> {
+struct Shared<'a, F, S, E> {
     plan: Plan,
-    factors: &'a F,
+    parts: &'a [Part<F, S, E>],
     /// Room for all panels of A and of B, as far as they are shared.
     a: *mut u32,
     b: *mut u32,
@@ -209,12 +234,12 @@ struct Shared<'a, F> {
 }
 
 // SAFETY: every unit is packed by one thread, and read by others only after `done` says so.
-unsafe impl<F: Sync> Sync for Shared<'_, F> {}
+unsafe impl<F: Sync, S: Send, E: Sync> Sync for Shared<'_, F, S, E> {}
 
 /// Panels of a unit.
 const UNIT: usize = 4;
 
-impl<F: Factors> Shared<'_, F> {
+impl<F: Factors, S, E> Shared<'_, F, S, E> {
     /// Takes part in the packing until all of it is done.
     fn help<K: TileKernel>(&self) {
         loop {
@@ -252,37 +277,55 @@ impl<F: Factors> Shared<'_, F> {
                 for panel in unit * UNIT..panels_a.min((unit + 1) * UNIT) {
                     let rows = panel * plan.mr..plan.m.min((panel + 1) * plan.mr);
                     let dst = self.a.add((block * panels_a + panel) * plan.len_a);
-                    self.factors.pack_a(rows, groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
+                    self.parts[0].factors.pack_a(rows, groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
                 }
             } else {
                 let unit = unit - units_a;
                 for panel in unit * UNIT..panels_b.min((unit + 1) * UNIT) {
-                    let cols = panel * PANEL..plan.n.min((panel + 1) * PANEL);
                     let dst = self.b.add((block * panels_b + panel) * plan.len_b);
-                    self.factors.panel_b(cols, groups.clone(), dst);
+                    for (part, _, cols) in side_by_side(self.parts, panel * PANEL..(panel + 1) * PANEL) {
+                        part.factors.panel_b(cols, groups.clone(), dst);
+                    }
                 }
             }
         }
     }
 }
 
-/// `C = A·B` for `m` × `k` groups and `k` groups × `n`; or `batch` of them, the results one after the other.
+/// [`product`] of all parts: together where B is packed in each, so that a task packs its rows of A once and there is one end to wait for.
 ///
 /// # Safety
 ///
-/// * `factors` are of these sizes; `output.c` has `batch · m · n` elements that nothing else touches.
-pub(super) unsafe fn product<K: TileKernel>(
+/// As there, but any of them may pack B.
+pub(super) unsafe fn each<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) + Sync>(
     kernel: K,
-    shape: (usize, usize, usize),
+    shape: (usize, usize),
     batch: usize,
-    factors: &impl Factors,
-    output: &Output<K::Sum, impl Fn(usize, usize, &mut [K::Sum]) + Sync>,
+    parts: impl Iterator<Item = Part<F, K::Sum, E>>,
 ) {
-    let (m, _, n) = shape;
+    let parts: Vec<_> = parts.collect();
+    let together = if parts.iter().any(|part| part.factors.packs_b()) { 1 } else { parts.len().max(1) };
+    // SAFETY: the caller's promises.
+    parts.chunks(together).for_each(|parts| unsafe { product(kernel, shape, batch, parts) });
+}
+
+/// `C = A·B` for `m` × `k` groups and `k` groups × `n` of each part, all of which pack B or none; or `batch` of one part, the results one
+/// after the other.
+///
+/// # Safety
+///
+/// * the factors are of these sizes, A the same in all; each `c` has `batch · m · n` elements that nothing else touches.
+unsafe fn product<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) + Sync>(
+    kernel: K,
+    (m, k): (usize, usize),
+    batch: usize,
+    parts: &[Part<F, K::Sum, E>],
+) {
+    let n = width(parts);
     if m == 0 || n == 0 || batch == 0 {
         return;
     }
-    let plan = Plan::new::<K>(shape, batch, factors.packs_b());
+    let plan = Plan::new::<K>((m, k, n), batch, parts[0].factors.packs_b());
     let (blocks, panels_a, panels_b) = plan.counts();
     let len = |shared: bool, panels: usize, len: usize| if shared { blocks * panels * len } else { 0 };
     let (a_len, b_len) = (len(plan.share_a, panels_a, plan.len_a), len(plan.share_b, panels_b, plan.len_b));
@@ -291,7 +334,7 @@ pub(super) unsafe fn product<K: TileKernel>(
         let units = |shared: bool, panels: usize| if shared { blocks * panels.div_ceil(UNIT) } else { 0 };
         let shared = &Shared {
             plan,
-            factors,
+            parts,
             a: a.as_mut_ptr().cast(),
             b: b.as_mut_ptr().cast(),
             units: units(plan.share_a, panels_a) + units(plan.share_b, panels_b),
@@ -306,33 +349,27 @@ pub(super) unsafe fn product<K: TileKernel>(
             shared.help::<K>();
             let _begun = kernel.begin();
             // SAFETY: the tasks' tiles are disjoint parts of C.
-            unsafe {
-                let c = output.c.add(i * m * n);
-                block(kernel, shared, &factors.batch(i), c, output.load, &output.finish, rows, cols);
-            }
+            unsafe { block(kernel, shared, i, rows, cols) };
         });
     });
 }
 
-/// One tile of C, on this thread.
+/// One tile of the parts' `i`-th products, on this thread.
 ///
 /// # Safety
 ///
 /// As [`product`], for these rows and columns, which begin at a multiple of `mr` and `PANEL`.
-unsafe fn block<K: TileKernel, F: Factors>(
+unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
     kernel: K,
-    shared: &Shared<'_, F>,
-    factors: &F,
-    c: *mut K::Sum,
-    load: bool,
-    finish: &impl Fn(usize, usize, &mut [K::Sum]),
+    shared: &Shared<'_, F, K::Sum, E>,
+    i: usize,
     rows: Range<usize>,
     cols: Range<usize>,
 ) {
     const { assert!(K::MR <= MAX_MR && K::NC <= MAX_NC && PANEL.is_multiple_of(K::NR) && KC.is_multiple_of(K::STEP)) };
     let plan = shared.plan;
     let (blocks, panels_a, panels_b) = plan.counts();
-    let (ldc, nc) = (plan.n, plan.nc);
+    let nc = plan.nc;
     let own_a = if plan.share_a { 0 } else { rows.len().div_ceil(plan.mr) * plan.len_a };
     let own_b = if plan.share_b { 0 } else { nc / PANEL * plan.len_b };
     with_scratch(own_a + own_b, |scratch| {
@@ -340,14 +377,18 @@ unsafe fn block<K: TileKernel, F: Factors>(
         let mut panels = [std::ptr::null(); MAX_NC / PANEL];
         for block in 0..blocks {
             let groups = plan.groups::<K>(block);
-            for jc in cols.clone().step_by(nc) {
-                let nc = nc.min(cols.end - jc);
+            let of_parts = side_by_side(shared.parts, cols.clone());
+            for (part, start, jc, nc) in of_parts.flat_map(|(part, start, cols)| {
+                cols.clone().step_by(nc).map(move |jc| (part, start, jc, nc.min(cols.end - jc)))
+            }) {
+                let (factors, c, ldc) = (part.factors.batch(i), part.c.wrapping_add(i * plan.m * part.n), part.n);
                 for (panel, j) in (0..nc).step_by(PANEL).enumerate() {
                     let cols = jc + j..jc + nc.min(j + PANEL);
                     // SAFETY: the block lies in B; a panel has room for itself and the slack.
                     panels[panel] = unsafe {
                         if plan.share_b {
-                            shared.b.add((block * panels_b + cols.start / PANEL) * plan.len_b).cast_const()
+                            let panel = (start + cols.start) / PANEL;
+                            shared.b.add((block * panels_b + panel) * plan.len_b).cast_const()
                         } else {
                             let dst = own_b[panel * plan.len_b..][..plan.len_b].as_mut_ptr().cast();
                             factors.panel_b(cols, groups.clone(), dst)
@@ -362,13 +403,13 @@ unsafe fn block<K: TileKernel, F: Factors>(
                             shared.a.add((block * panels_a + ic / plan.mr) * plan.len_a)
                         } else {
                             let dst = own_a[panel * plan.len_a..][..plan.len_a].as_mut_ptr().cast();
-                            if jc == cols.start {
+                            if start + jc == cols.start {
                                 factors.pack_a(own.clone(), groups.clone(), K::ROWS_OF_A.then_some(K::MR), dst);
                             }
                             dst
                         }
                     };
-                    let load = block > 0 || load;
+                    let load = block > 0 || part.load;
                     for j in (0..nc).step_by(K::NR) {
                         let b = panels[j / PANEL].wrapping_add(j % PANEL);
                         let c = c.wrapping_add(ic * ldc + jc + j);
@@ -383,7 +424,7 @@ unsafe fn block<K: TileKernel, F: Factors>(
                         for i in own {
                             // SAFETY: this part of a row is in our tile.
                             let row = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc + jc), nc) };
-                            finish(i, jc, row);
+                            (part.finish)(i, jc, row);
                         }
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::driver::{self, Factors, Output, TileKernel};
+use super::driver::{self, Factors, Part, TileKernel};
 use super::few_rows;
 use super::micro::{KernelOp, MicroKernel, Nothing, PANEL, with_kernel};
 use super::operand::Operand;
@@ -42,44 +42,40 @@ impl<'a> Product<'a> {
 
 /// Runs `batch` products; `strides` lead from one to the next in A and B.
 pub(super) fn product(first: Product<'_>, batch: usize, strides: [usize; 2]) {
-    with_kernel(Run { first, batch, strides });
+    with_kernel(Run { products: &[first], batch, strides });
+}
+
+/// Products with one A.
+pub(super) fn each(products: &[Product<'_>]) {
+    with_kernel(Run { products, batch: 1, strides: [0; 2] });
 }
 
 struct Run<'a> {
-    first: Product<'a>,
+    products: &'a [Product<'a>],
     batch: usize,
     strides: [usize; 2],
 }
 
-impl KernelOp for Run<'_> {
+impl<'a> KernelOp for Run<'a> {
     type Output = ();
 
     fn run<K: MicroKernel>(self, kernel: K) {
-        let Run { first, batch, strides } = self;
-        if first.m <= FEW_ROWS {
-            return few_rows::product(kernel, &first, batch, strides);
+        let Run { products, batch, strides } = self;
+        let Some(&Product { m, k, .. }) = products.first() else { return };
+        if m <= FEW_ROWS {
+            return match products {
+                [one] => few_rows::product(kernel, one, batch, strides),
+                _ => few_rows::each(kernel, products),
+            };
         }
-        let Product { m, n, k, a, b, c, beta, epilogue } = first;
-        let factors = Plain { kernel, a, b, strides };
-        let finish = |i: usize, col: usize, row: &mut [f32]| finish(kernel.isa(), &epilogue, row, i * n + col, col);
-        let output = Output { c, load: beta == Beta::One, finish };
+        let part = |product: &Product<'a>| {
+            let Product { n, a, b, c, beta, epilogue, .. } = *product;
+            let finish =
+                move |i: usize, col: usize, row: &mut [f32]| finish(kernel.isa(), &epilogue, row, i * n + col, col);
+            Part { n, factors: Plain { kernel, a, b, strides }, c, load: beta == Beta::One, finish }
+        };
         // SAFETY: the shapes and lengths were checked; C is borrowed mutably as long as the product lives.
-        unsafe { driver::product(Single(kernel), (m, k, n), batch, &factors, &output) };
-    }
-}
-
-/// Products with one A of few rows.
-pub(super) fn few_rows_each(products: &[Product<'_>]) {
-    with_kernel(FewRows(products));
-}
-
-struct FewRows<'a>(&'a [Product<'a>]);
-
-impl KernelOp for FewRows<'_> {
-    type Output = ();
-
-    fn run<K: MicroKernel>(self, kernel: K) {
-        few_rows::each(kernel, self.0);
+        unsafe { driver::each(Single(kernel), (m, k), batch, products.iter().map(part)) };
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::driver::{self, Factors, Output, TileKernel};
+use super::driver::{self, Factors, Part, TileKernel};
 use super::micro::{KernelOp, MicroKernel, PANEL, int8_portable, with_kernel};
 use crate::kernels::parallel;
 use crate::kernels::simd;
@@ -151,9 +151,9 @@ fn run<D: TileKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Gro
             }
         }
     };
-    let output = Output { c: c.as_mut_ptr(), load: false, finish };
+    let part = Part { n, factors, c: c.as_mut_ptr(), load: false, finish };
     // SAFETY: the lengths were checked; C is borrowed mutably.
-    unsafe { driver::product(kernel, (m, k.div_ceil(groups.numbers()), n), 1, &factors, &output) };
+    unsafe { driver::each(kernel, (m, k.div_ceil(groups.numbers())), 1, std::iter::once(part)) };
 }
 
 /// The numbers as bytes.

@@ -196,11 +196,11 @@ pub fn gemm_in<'b>(
     beta: Beta,
     epilogue: Epilogue<'_>,
 ) {
-    bf16::product(precision, checked(a, b.into(), c, beta, epilogue));
+    bf16::each(precision, &[checked(a, b.into(), c, beta, epilogue)]);
 }
 
-/// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes it. With few rows the threads share the
-/// columns of all of them.
+/// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes it, as one piece of work for the threads
+/// where the rows are few or the factors packed.
 ///
 /// # Shapes
 ///
@@ -212,11 +212,7 @@ pub fn gemm_in<'b>(
 pub fn gemm_each(precision: Precision, a: Mat<'_>, products: Vec<(Factor<'_>, &mut [f32], Epilogue<'_>)>) {
     let checked = |(b, c, epilogue)| checked(a, b, c, Beta::Zero, epilogue);
     let products: Vec<_> = products.into_iter().map(checked).collect();
-    if a.rows <= f32::FEW_ROWS {
-        bf16::few_rows_each(precision, &products);
-    } else {
-        products.into_iter().for_each(|product| bf16::product(precision, product));
-    }
+    bf16::each(precision, &products);
 }
 
 /// A product whose shapes fit.

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::Beta;
-use super::driver::{self, Factors, Output, TileKernel};
+use super::driver::{self, Factors, Part, TileKernel};
 use super::f32::{FEW_ROWS, Product, finish};
 use super::few_rows::{share, share_columns};
 use super::micro::amx::AmxBf16;
@@ -18,11 +18,6 @@ use super::operand::{Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::simd::Avx512;
 
-/// One product of rounded factors; false if the processor has no instruction for it.
-pub(super) fn product(product: &Product<'_>) -> bool {
-    each(std::slice::from_ref(product))
-}
-
 /// Products of rounded factors with one A; false if the processor has no instruction for them.
 pub(super) fn each(products: &[Product<'_>]) -> bool {
     // The packing rounds with AVX512-BF16, which every processor with AMX has.
@@ -31,9 +26,9 @@ pub(super) fn each(products: &[Product<'_>]) -> bool {
     // The instruction of few rows is that of many here; a tile of AMX rounds otherwise.
     let is_read_in_place = |product: &Product<'_>| product.m <= FEW_ROWS && Pairs::of(product.b, product.k).is_some();
     match AmxBf16::new() {
-        Some(kernel) => products.iter().for_each(|product| run(kernel, pack, product)),
+        Some(kernel) => run(kernel, pack, products),
         None if products.iter().all(is_read_in_place) => few_rows(kernel, pack, products),
-        None => products.iter().for_each(|product| run(kernel, pack, product)),
+        None => run(kernel, pack, products),
     }
     true
 }
@@ -129,13 +124,15 @@ fn pairs_of(b: Operand, k: usize) -> Option<Source> {
     }
 }
 
-fn run<D: TileKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, product: &Product<'_>) {
-    let Product { m, n, k, a, b, c, beta, epilogue } = *product;
-    let factors = Rounded { pack, a, b, k };
-    let finish = |i: usize, col: usize, row: &mut [f32]| finish(pack.isa(), &epilogue, row, i * n + col, col);
-    let output = Output { c, load: beta == Beta::One, finish };
-    // SAFETY: the product's shapes and lengths were checked; C is borrowed mutably as long as it lives.
-    unsafe { driver::product(kernel, (m, k.div_ceil(2), n), 1, &factors, &output) };
+fn run<D: TileKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products: &[Product<'_>]) {
+    let Some(&Product { m, k, .. }) = products.first() else { return };
+    let parts = products.iter().map(|product| {
+        let Product { n, a, b, c, beta, epilogue, .. } = *product;
+        let finish = move |i: usize, col: usize, row: &mut [f32]| finish(pack.isa(), &epilogue, row, i * n + col, col);
+        Part { n, factors: Rounded { pack, a, b, k }, c, load: beta == Beta::One, finish }
+    });
+    // SAFETY: the products' shapes and lengths were checked; C is borrowed mutably as long as they live.
+    unsafe { driver::each(kernel, (m, k.div_ceil(2)), 1, parts) };
 }
 
 /// The factors, rounded as they are packed.
@@ -286,7 +283,7 @@ mod tests {
                 let (left, right) = (of(&a, turned_a, m, k), of(&b, turned_b, k, n));
                 let mut c = vec![7.0; m * n];
                 let product = Product::new(left, right.operand(), n, &mut c, Beta::Zero, Epilogue::default());
-                run(Model(pairs), avx512::Tile(isa), &product);
+                run(Model(pairs), avx512::Tile(isa), &[product]);
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let expected = (0..k).fold(0.0f32, |sum, p| {
                         let x = if turned_a { a[p * m + i] } else { a[i * k + p] };

@@ -327,3 +327,31 @@ fn products_with_one_left_factor_have_the_bits_of_each_alone() {
         }
     });
 }
+
+#[test]
+fn packed_right_factors_side_by_side_have_the_bits_of_each_alone() {
+    let (k, widths) = (900, [33, 700, 0, 64]);
+    let w: Vec<f32> = random(k * 700, 2);
+    let half: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
+    let packed = widths.map(|n| PackedB::new(Mat::new(&w[..k * n], k, n)));
+    let packed_half = widths.map(|n| PackedB::new(Mat::new(&half[..k * n], k, n)));
+    for_each_level(|level| {
+        for (m, (precision, packed)) in [17, 129, 600]
+            .into_iter()
+            .flat_map(|m| [(m, (Precision::F32, &packed)), (m, (Precision::Bf16, &packed_half))])
+        {
+            let (a, bias) = (random(m * k, 1), random(700, 3));
+            let a = Mat::new(&a, m, k);
+            let epilogue = |n: usize| Epilogue { bias: Some(&bias[..n]), ..Epilogue::default() };
+            let mut each = widths.map(|n| vec![9.0; m * n]);
+            let products = packed.iter().zip(&mut each);
+            let products = products.map(|(b, c)| (b.into(), &mut c[..], epilogue(b.cols()))).collect();
+            gemm_each(precision, a, products);
+            for (b, c) in packed.iter().zip(&each) {
+                let mut alone = vec![9.0; c.len()];
+                gemm_in(precision, a, b, &mut alone, Beta::Zero, epilogue(b.cols()));
+                assert_same_bits(c, &alone, &format!("{m} rows, {b:?}, {precision:?}, {level:?}"));
+            }
+        }
+    });
+}
