@@ -161,8 +161,8 @@ struct Plan {
     mr: usize,
     kc: usize,
     nc: usize,
-    /// Rows and columns of a task.
-    tile_m: usize,
+    /// Tasks, one below the other, that share the panels of A evenly; columns of a task.
+    down: usize,
     tile_n: usize,
     /// Elements of a packed panel of A or B.
     len_a: usize,
@@ -174,25 +174,21 @@ struct Plan {
 impl Plan {
     fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool) -> Plan {
         let wanted = tasks(K::NS * m as f32 * n as f32 * k as f32 * batch as f32).div_ceil(batch);
-        let (mut tile_m, mut tile_n) = (m, n);
+        let (mut down, mut tile_n) = (1, n);
         if wanted > 1 && !packs_b && m >= 2 * DOWN {
-            let down = wanted.min(m / DOWN);
+            down = wanted.min(m / DOWN);
             let wide = n.div_ceil(MAX_NC).max(parallel::threads().div_ceil(down));
             tile_n = even(n, n.div_ceil(wide.min(wanted.div_ceil(down))), PANEL);
-            tile_m = m.div_ceil(down);
         } else if wanted > 1 {
             let most = match m < FLAT {
                 true => n.div_ceil(wanted).max(2 * PANEL),
                 false => MAX_NC,
             };
             tile_n = even(n, most.min(n), PANEL);
-            let down = wanted.div_ceil(n.div_ceil(tile_n)).min(m.div_ceil(2 * K::MR));
-            tile_m = m.div_ceil(down.max(1));
+            down = wanted.div_ceil(n.div_ceil(tile_n)).min(m.div_ceil(2 * K::MR));
         }
-        tile_m = even(m, tile_m.min(MOST_ROWS), 1);
-        let (mr, kc, nc) = (even(tile_m.min(m), K::MR, 1), even(k, KC, 16), even(tile_n.min(n), K::NC, PANEL));
-        // Whole panels, so that tasks share them.
-        let tile_m = tile_m.next_multiple_of(mr);
+        let (mr, kc, nc) = (even(m, K::MR, 1), even(k, KC, 16), even(tile_n.min(n), K::NC, PANEL));
+        let down = down.max(m.div_ceil(MOST_ROWS)).min(m.div_ceil(mr));
         Plan {
             m,
             k,
@@ -200,18 +196,25 @@ impl Plan {
             mr,
             kc,
             nc,
-            tile_m,
+            down,
             tile_n,
             len_a: (if K::ROWS_OF_A { K::MR } else { mr } * kc + SLACK).next_multiple_of(16),
             len_b: PANEL * kc + SLACK,
             share_a: batch == 1 && packs_b && n > tile_n && m * k <= SHARED,
-            share_b: batch == 1 && m > tile_m && packs_b && k * n <= SHARED,
+            share_b: batch == 1 && down > 1 && packs_b && k * n <= SHARED,
         }
     }
 
     /// Blocks of k, panels of A, panels of B.
     fn counts(&self) -> (usize, usize, usize) {
         (self.k.div_ceil(self.kc.max(1)).max(1), self.m.div_ceil(self.mr), self.n.div_ceil(PANEL))
+    }
+
+    /// The rows of a task: whole panels.
+    fn rows(&self, task: usize) -> Range<usize> {
+        let (_, panels, _) = self.counts();
+        let row = |task: usize| self.m.min(panels * task / self.down * self.mr);
+        row(task)..row(task + 1)
     }
 
     /// The groups of a block of k, filled up to whole steps.
@@ -341,10 +344,10 @@ unsafe fn product<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) 
             next: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
         };
-        let (across, down) = (n.div_ceil(plan.tile_n), m.div_ceil(plan.tile_m));
+        let (across, down) = (n.div_ceil(plan.tile_n), plan.down);
         parallel::for_each(batch * across * down, |task| {
             let (i, tile) = (task / (across * down), task % (across * down));
-            let rows = tile % down * plan.tile_m..m.min((tile % down + 1) * plan.tile_m);
+            let rows = plan.rows(tile % down);
             let cols = tile / down * plan.tile_n..n.min((tile / down + 1) * plan.tile_n);
             shared.help::<K>();
             let _begun = kernel.begin();
