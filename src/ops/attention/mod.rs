@@ -195,7 +195,8 @@ impl Attention {
             let expected = format!("[{}, width]", total.unwrap_or(usize::MAX));
             return Err(Error::shape("attention over spans", expected, x.shape()));
         }
-        let mut y = Tensor::zeros(&[query.shape()[0], query.last_dim()]);
+        // Each span writes its rows.
+        let mut y = Tensor::write(&[query.shape()[0], query.last_dim()], |_| {});
         let mut start = 0;
         for Span { sequences, len, mask } in spans {
             let rows = sequences * len;
