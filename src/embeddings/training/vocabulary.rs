@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::lock;
-use super::text::{TrainingText, empty, on_all_threads};
+use super::text::{Chunk, TrainingText, empty, on_all_threads};
 use crate::Result;
 use crate::embeddings::words::Words;
 
@@ -52,6 +52,10 @@ impl Count {
         self.total += count;
     }
 
+    fn append(&mut self, later: &Count) {
+        later.words.iter().zip(&later.counts).for_each(|(word, &count)| self.add(word, count));
+    }
+
     /// Forgets words that stood at most `count` times.
     fn forget(&mut self, count: u64) {
         let kept = || (0..self.counts.len()).filter(|&i| self.counts[i] > count);
@@ -63,26 +67,57 @@ impl Count {
 
 /// The counts of all chunks. They are added in the order of the text, whoever counted them, so neither the order of words
 /// nor what is forgotten depends on threads.
+#[derive(Default)]
 struct All {
     count: Count,
     next: u64,
-    /// Chunks that wait for an earlier one.
-    waiting: BTreeMap<u64, Count>,
+    /// The length of chunks that are being counted.
+    taken: BTreeMap<u64, u64>,
+    /// Chunks that wait for an earlier one, by the first of those that were put together, with the one behind them.
+    waiting: BTreeMap<u64, (Count, u64)>,
     /// Words that stood so often were forgotten.
     forgotten: u64,
 }
 
 impl All {
+    fn take(&mut self, chunk: &Chunk) {
+        self.taken.insert(chunk.number, chunk.len);
+    }
+
     fn add(&mut self, chunk: u64, part: Count, most: usize) {
-        self.waiting.insert(chunk, part);
-        while let Some(part) = self.waiting.remove(&self.next) {
-            part.words.iter().zip(&part.counts).for_each(|(word, &count)| self.count.add(word, count));
-            self.next += 1;
+        self.taken.remove(&chunk);
+        self.wait(chunk, part, most);
+        while let Some((part, end)) = self.waiting.remove(&self.next) {
+            self.count.append(&part);
+            self.next = end;
             while self.count.counts.len() > most {
                 self.forgotten += 1;
                 self.count.forget(self.forgotten);
             }
         }
+    }
+
+    /// Puts chunks that follow each other together, or a thread that is held up would let the others fill the memory; but only if no word
+    /// can be forgotten before they are added, since that is done chunk by chunk.
+    fn wait(&mut self, chunk: u64, mut part: Count, most: usize) {
+        let mut end = chunk + 1;
+        // A word is two bytes with the space behind it, or one of the 256 that a tokenizer makes of one byte.
+        let to_come: u64 = self.taken.values().map(|len| len / 2 + 256).sum();
+        let held: usize = self.waiting.values().map(|(part, _)| part.counts.len()).sum();
+        if (self.count.counts.len() + held + part.counts.len()) as u64 + to_come <= most as u64 {
+            if let Some((later, later_end)) = self.waiting.remove(&end) {
+                part.append(&later);
+                end = later_end;
+            }
+            if let Some((_, (earlier, earlier_end))) = self.waiting.range_mut(..chunk).next_back()
+                && *earlier_end == chunk
+            {
+                earlier.append(&part);
+                *earlier_end = end;
+                return;
+            }
+        }
+        self.waiting.insert(chunk, (part, end));
     }
 }
 
@@ -90,9 +125,13 @@ impl Vocabulary {
     /// Counts the words of a text, on all threads.
     pub(crate) fn of(text: &TrainingText<'_>, keep: Keep) -> Result<Self> {
         let pass = text.pass(1 << 20);
-        let all = Mutex::new(All { count: Count::default(), next: 0, waiting: BTreeMap::new(), forgotten: 0 });
+        let all = Mutex::new(All::default());
+        let next = || {
+            let mut all = lock(&all);
+            pass.next().inspect(|chunk| chunk.iter().for_each(|chunk| all.take(chunk)))
+        };
         on_all_threads(|_| {
-            while let Some(chunk) = pass.next()? {
+            while let Some(chunk) = next()? {
                 let mut part = Count::default();
                 pass.words(&chunk, |word| word.into_iter().for_each(|word| part.add(word, 1)));
                 lock(&all).add(chunk.number, part, keep.counted);
@@ -173,6 +212,35 @@ mod tests {
         let (words, counts, total) = count(1);
         assert_eq!((words.len(), words[0].as_str(), counts[0], total), (8, "often", 300_000, 900_000));
         assert_eq!(count(4), (words, counts, total));
+    }
+
+    #[test]
+    fn chunks_that_wait_are_held_together_and_counted_in_their_order() {
+        let part = |i: u64| {
+            let mut part = Count::default();
+            [format!("new{i}"), "often".into(), format!("some{}", i % 3)].iter().for_each(|word| part.add(word, 1));
+            part
+        };
+        let mut in_order = All::default();
+        (0..40).for_each(|i| in_order.add(i, part(i), 1000));
+        for order in [[1, 0], [0, 1]] {
+            let mut all = All { taken: BTreeMap::from([(0, 100)]), ..All::default() };
+            // Every second pair comes the wrong way round, and the first chunk last.
+            for pair in (1..39).step_by(2) {
+                for i in order {
+                    all.add(pair + i, part(pair + i), 1000);
+                }
+                assert_eq!((all.waiting.len(), all.next), (1, 0));
+            }
+            all.add(39, part(39), 1000);
+            all.add(0, part(0), 1000);
+            assert!(all.waiting.is_empty() && all.next == 40);
+            assert!(all.count.words.iter().eq(in_order.count.words.iter()));
+            assert_eq!((&all.count.counts, all.count.total), (&in_order.count.counts, 120));
+            // Where words may have to be forgotten, each chunk is kept as it is.
+            (41..45).for_each(|i| all.add(i, part(i), 44));
+            assert_eq!(all.waiting.len(), 4);
+        }
     }
 
     #[test]
