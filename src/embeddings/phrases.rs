@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::training::text::TrainingText;
+use super::training::text::{Chunk, TrainingText};
 use super::training::vocabulary::{Keep, Vocabulary};
 use super::words::Words;
 use crate::{Error, Result};
@@ -120,7 +120,8 @@ impl PhraseSettings {
         let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
         let (mut before, mut forgotten) = (None, 1);
         let pass = text.pass(1 << 20);
-        while let Some(chunk) = pass.next()? {
+        let mut chunk = Chunk::default();
+        while pass.next(&mut chunk)? {
             pass.words(&chunk, |word| {
                 let id = word.and_then(|word| vocabulary.words.index_of(word)).map(|id| id as u32);
                 if let (Some(a), Some(b)) = (before, id) {

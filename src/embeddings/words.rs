@@ -83,6 +83,15 @@ impl Words {
         (index, found.is_none())
     }
 
+    /// Forgets all words and keeps their memory.
+    pub(crate) fn clear(&mut self) {
+        self.letters.clear();
+        self.ends.clear();
+        if let Some(table) = self.table.get_mut() {
+            table.slots.fill(0);
+        }
+    }
+
     /// Adds a word that the caller will check for duplicates later, with [`Words::duplicate`].
     pub(crate) fn push(&mut self, word: &str) {
         self.table = OnceLock::new();

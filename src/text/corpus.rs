@@ -61,8 +61,9 @@ struct Run {
 pub struct Pieces {
     runs: VecDeque<Run>,
     reader: Option<(Run, Box<dyn Read + Send>)>,
-    /// Bytes that were read and not yet given out, from file position `position` on.
-    pending: Vec<u8>,
+    /// The start of a line whose end was not read yet.
+    carried: Vec<u8>,
+    /// Where `carried` is in its file.
     position: u64,
     limit: usize,
 }
@@ -279,30 +280,34 @@ impl std::io::Write for LineCount {
 
 impl Pieces {
     fn new(runs: VecDeque<Run>, limit: usize) -> Self {
-        Pieces { runs, reader: None, pending: Vec::new(), position: 0, limit: limit.max(4) }
+        Pieces { runs, reader: None, carried: Vec::new(), position: 0, limit: limit.max(4) }
     }
 
-    /// Fills `pending` up to the limit; `false` at the end of the run.
-    fn fill(&mut self) -> Result<bool> {
-        let Some((run, reader)) = &mut self.reader else { return Ok(false) };
-        let want = (self.limit - self.pending.len()) as u64;
-        let n =
-            reader.by_ref().take(want).read_to_end(&mut self.pending).map_err(|e| Error::io(&run.source.path, e))?;
-        Ok(n as u64 == want)
+    /// Reads the next piece into `piece`, in place of what it holds; `false`, and an empty piece, at the end. After an
+    /// error it has ended.
+    pub(crate) fn read(&mut self, piece: &mut String) -> Result<bool> {
+        let mut bytes = std::mem::take(piece).into_bytes();
+        bytes.clear();
+        *piece = self.fill(bytes).inspect_err(|_| {
+            self.runs.clear();
+            self.reader = None;
+            self.carried.clear();
+        })?;
+        Ok(!piece.is_empty())
     }
 
-    fn next_piece(&mut self) -> Result<Option<String>> {
+    fn fill(&mut self, mut bytes: Vec<u8>) -> Result<String> {
         loop {
             if self.reader.is_none() {
-                let Some(run) = self.runs.pop_front() else { return Ok(None) };
+                let Some(run) = self.runs.pop_front() else { return Ok(String::new()) };
                 let reader = run.source.reader(run.start, run.end)?;
                 self.position = run.start;
                 self.reader = Some((run, reader));
             }
-            let full = self.fill()?;
-            let cut = if full { cut(&self.pending) } else { self.pending.len() };
-            let rest = self.pending.split_off(cut);
-            let bytes = std::mem::replace(&mut self.pending, rest);
+            let full = self.read_up_to_limit(&mut bytes)?;
+            let cut = if full { cut(&bytes) } else { bytes.len() };
+            self.carried.extend_from_slice(&bytes[cut..]);
+            bytes.truncate(cut);
             let piece = match String::from_utf8(bytes) {
                 Ok(piece) => piece,
                 Err(e) => return Err(self.not_utf8(e.utf8_error().valid_up_to(), e.as_bytes())),
@@ -312,9 +317,19 @@ impl Pieces {
                 self.reader = None;
             }
             if !piece.is_empty() {
-                return Ok(Some(piece));
+                return Ok(piece);
             }
+            bytes = piece.into_bytes();
         }
+    }
+
+    /// What was carried and what follows, up to the limit; `false` at the end of the run.
+    fn read_up_to_limit(&mut self, bytes: &mut Vec<u8>) -> Result<bool> {
+        bytes.append(&mut self.carried);
+        let Some((run, reader)) = &mut self.reader else { return Ok(false) };
+        let want = (self.limit - bytes.len()) as u64;
+        let n = reader.by_ref().take(want).read_to_end(bytes).map_err(|e| Error::io(&run.source.path, e))?;
+        Ok(n as u64 == want)
     }
 
     fn not_utf8(&self, offset: usize, bytes: &[u8]) -> Error {
@@ -335,13 +350,8 @@ impl Iterator for Pieces {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Result<String>> {
-        let piece = self.next_piece().transpose();
-        if matches!(piece, Some(Err(_))) {
-            self.runs.clear();
-            self.reader = None;
-            self.pending.clear();
-        }
-        piece
+        let mut piece = String::new();
+        self.read(&mut piece).map(|more| more.then_some(piece)).transpose()
     }
 }
 

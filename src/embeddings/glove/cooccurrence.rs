@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use super::records::{Entry, Merge, Record, Records, Run, TempFolder};
 use crate::Result;
 use crate::embeddings::training::lock;
-use crate::embeddings::training::text::{TrainingText, on_all_threads};
+use crate::embeddings::training::text::{Chunk, TrainingText, on_all_threads};
 use crate::embeddings::training::vocabulary::Vocabulary;
 
 /// What is counted, and how much memory that may take.
@@ -183,12 +183,12 @@ pub(super) fn count(
     // What a thread held at its end, or `None` if the work was ended.
     let thread = || -> Result<Option<usize>> {
         let mut counter = Counter::new(counting, vocabulary.len(), share);
-        let mut sentence = Vec::new();
+        let (mut chunk, mut sentence) = (Chunk::default(), Vec::new());
         let mut spill = |entries: &[Entry]| {
             keep(folder.write_run(entries)?);
             Ok(())
         };
-        while let Some(chunk) = pass.next()? {
+        while pass.next(&mut chunk)? {
             let mut result = Ok(());
             pass.words(&chunk, |word| match word {
                 Some(word) => sentence.extend(vocabulary.words.index_of(word).map(|id| id as u32)),

@@ -174,8 +174,9 @@ impl Run<'_, '_> {
         };
         while position.epoch < self.schedule.epochs && !stop.load(Relaxed) {
             let pass = self.text.pass(chunk);
+            let mut trained = Chunk::default();
             for _ in 0..position.chunks {
-                if pass.next()?.is_none() {
+                if !pass.next(&mut trained)? {
                     return Err(Error::format(
                         self.text.name(),
                         "expected the text of the checkpoint, found a shorter one",
@@ -266,12 +267,14 @@ impl Run<'_, '_> {
         let output = SharedTable::new(std::mem::take(&mut tables.output), dim);
         let epoch = lock(&shared.state).0.epoch;
         let ended = on_all_threads(|_| {
-            let (mut worker, mut sentence) = (Worker::new(self.task), Vec::new());
+            let (mut worker, mut chunk, mut sentence) = (Worker::new(self.task), Chunk::default(), Vec::new());
             loop {
                 if shared.stop.load(Relaxed) || shared.pause.load(Relaxed) {
                     return Ok(false);
                 }
-                let Some(chunk) = pass.next()? else { return Ok(true) };
+                if !pass.next(&mut chunk)? {
+                    return Ok(true);
+                }
                 let words = self.chunk(pass, &chunk, epoch, &mut worker, &mut sentence, &mut &input, &mut &output);
                 shared.done(self, 1, words, std::mem::take(&mut worker.tally));
             }
@@ -289,7 +292,7 @@ impl Run<'_, '_> {
             sentence: Vec<u32>,
             input: Changes,
             output: Changes,
-            chunk: Option<Chunk>,
+            chunk: Chunk,
             words: u64,
         }
         let lane = |_| Lane {
@@ -297,7 +300,7 @@ impl Run<'_, '_> {
             sentence: Vec::new(),
             input: Changes::default(),
             output: Changes::default(),
-            chunk: None,
+            chunk: Chunk::default(),
             words: 0,
         };
         let mut lanes: Vec<Lane> = (0..LANES).map(lane).collect();
@@ -305,10 +308,10 @@ impl Run<'_, '_> {
             if shared.stop.load(Relaxed) || shared.pause.load(Relaxed) {
                 return Ok(false);
             }
-            for lane in &mut lanes {
-                lane.chunk = pass.next()?;
+            let mut used = 0;
+            while used < LANES && pass.next(&mut lanes[used].chunk)? {
+                used += 1;
             }
-            let used = lanes.iter().take_while(|lane| lane.chunk.is_some()).count();
             if used == 0 {
                 return Ok(true);
             }
@@ -316,9 +319,8 @@ impl Run<'_, '_> {
             lanes[..used].par_iter_mut().with_max_len(1).for_each(|lane| {
                 let mut input = Overlay::new(&frozen.input, dim, std::mem::take(&mut lane.input));
                 let mut output = Overlay::new(&frozen.output, dim, std::mem::take(&mut lane.output));
-                let chunk = lane.chunk.as_ref().expect("used lanes have a chunk");
                 lane.words =
-                    self.chunk(pass, chunk, epoch, &mut lane.worker, &mut lane.sentence, &mut input, &mut output);
+                    self.chunk(pass, &lane.chunk, epoch, &mut lane.worker, &mut lane.sentence, &mut input, &mut output);
                 (lane.input, lane.output) = (input.finish(), output.finish());
             });
             merge(&mut tables.input, dim, lanes[..used].iter().map(|lane| &lane.input));

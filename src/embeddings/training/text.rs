@@ -111,7 +111,8 @@ struct State<'p> {
     ended: bool,
 }
 
-/// Some sentences, and where in the text they are.
+/// Some sentences, and where in the text they are. A thread reads one after the other into the same memory.
+#[derive(Default)]
 pub(crate) struct Chunk {
     /// Counted from 0 in each pass.
     pub(crate) number: u64,
@@ -119,47 +120,42 @@ pub(crate) struct Chunk {
     pub(crate) start: u64,
     /// Its length in bytes.
     pub(crate) len: u64,
-    content: Content,
-}
-
-enum Content {
-    Lines(String),
-    Sentences(Vec<Vec<String>>),
+    lines: String,
+    sentences: Vec<Vec<String>>,
 }
 
 impl Pass<'_, '_> {
-    /// The next chunk that no thread has taken. After an error the pass has ended for all.
-    pub(crate) fn next(&self) -> Result<Option<Chunk>> {
+    /// Reads the next chunk that no thread has taken, in place of what `chunk` holds; `false` when there is none. After an
+    /// error the pass has ended for all.
+    pub(crate) fn next(&self, chunk: &mut Chunk) -> Result<bool> {
         let mut state = lock(&self.state);
         if state.ended {
-            return Ok(None);
+            return Ok(false);
         }
-        let content = match &mut state.reader {
-            Reader::Pieces(pieces) => match pieces.next() {
-                None => None,
-                Some(Ok(text)) => Some((text.len(), Content::Lines(text))),
-                Some(Err(e)) => {
+        let len = match &mut state.reader {
+            Reader::Pieces(pieces) => match pieces.read(&mut chunk.lines) {
+                Ok(_) => chunk.lines.len(),
+                Err(e) => {
                     state.ended = true;
                     return Err(e);
                 }
             },
             Reader::Sentences(sentences) => {
-                let (mut some, mut len) = (Vec::new(), 0);
+                chunk.sentences.clear();
+                let mut len = 0;
                 while len < self.chunk
                     && let Some(sentence) = sentences.next()
                 {
                     len += 1 + sentence.iter().map(|word| word.len() + 1).sum::<usize>();
-                    some.push(sentence);
+                    chunk.sentences.push(sentence);
                 }
-                (!some.is_empty()).then_some((len, Content::Sentences(some)))
+                len
             }
         };
-        Ok(content.map(|(len, content)| {
-            let chunk = Chunk { number: state.next, start: state.read, len: len as u64, content };
-            state.next += 1;
-            state.read += len as u64;
-            chunk
-        }))
+        (chunk.number, chunk.start, chunk.len) = (state.next, state.read, len as u64);
+        state.next += 1;
+        state.read += chunk.len;
+        Ok(len > 0)
     }
 
     /// Calls `word` with each word of a chunk and `end` behind each sentence.
@@ -172,22 +168,16 @@ impl Pass<'_, '_> {
     }
 
     fn plain_words(&self, chunk: &Chunk, mut each: impl FnMut(Option<&str>)) {
-        match &chunk.content {
-            Content::Lines(text) => {
-                for line in text.lines() {
-                    match &self.text.split {
-                        Some(split) => split(line, &mut |word| each(Some(word))),
-                        None => line.split_whitespace().for_each(|word| each(Some(word))),
-                    }
-                    each(None);
-                }
+        for line in chunk.lines.lines() {
+            match &self.text.split {
+                Some(split) => split(line, &mut |word| each(Some(word))),
+                None => line.split_whitespace().for_each(|word| each(Some(word))),
             }
-            Content::Sentences(sentences) => {
-                for sentence in sentences {
-                    sentence.iter().for_each(|word| each(Some(word)));
-                    each(None);
-                }
-            }
+            each(None);
+        }
+        for sentence in &chunk.sentences {
+            sentence.iter().for_each(|word| each(Some(word)));
+            each(None);
         }
     }
 

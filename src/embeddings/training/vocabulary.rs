@@ -52,8 +52,12 @@ impl Count {
         self.total += count;
     }
 
-    fn append(&mut self, later: &Count) {
+    /// Takes over what `later` counted, and leaves it empty with its memory.
+    fn append(&mut self, later: &mut Count) {
         later.words.iter().zip(&later.counts).for_each(|(word, &count)| self.add(word, count));
+        later.words.clear();
+        later.counts.clear();
+        later.total = 0;
     }
 
     /// Forgets words that stood at most `count` times.
@@ -84,40 +88,48 @@ impl All {
         self.taken.insert(chunk.number, chunk.len);
     }
 
-    fn add(&mut self, chunk: u64, part: Count, most: usize) {
+    /// Adds a chunk's count, which is left empty.
+    fn add(&mut self, chunk: u64, part: &mut Count, most: usize) {
         self.taken.remove(&chunk);
-        self.wait(chunk, part, most);
-        while let Some((part, end)) = self.waiting.remove(&self.next) {
-            self.count.append(&part);
-            self.next = end;
-            while self.count.counts.len() > most {
-                self.forgotten += 1;
-                self.count.forget(self.forgotten);
-            }
+        if chunk != self.next {
+            return self.wait(chunk, part, most);
+        }
+        self.append(part, chunk + 1, most);
+        while let Some((mut part, end)) = self.waiting.remove(&self.next) {
+            self.append(&mut part, end, most);
         }
     }
 
-    /// Puts chunks that follow each other together, or a thread that is held up would let the others fill the memory; but only if no word
-    /// can be forgotten before they are added, since that is done chunk by chunk.
-    fn wait(&mut self, chunk: u64, mut part: Count, most: usize) {
-        let mut end = chunk + 1;
+    fn append(&mut self, part: &mut Count, end: u64, most: usize) {
+        self.count.append(part);
+        self.next = end;
+        while self.count.counts.len() > most {
+            self.forgotten += 1;
+            self.count.forget(self.forgotten);
+        }
+    }
+
+    /// Puts chunks that follow each other together, or a thread that is held up would let the others fill the memory; but
+    /// only if no word can be forgotten before they are added, since that is done chunk by chunk.
+    fn wait(&mut self, chunk: u64, part: &mut Count, most: usize) {
         // A word is two bytes with the space behind it, or one of the 256 that a tokenizer makes of one byte.
         let to_come: u64 = self.taken.values().map(|len| len / 2 + 256).sum();
         let held: usize = self.waiting.values().map(|(part, _)| part.counts.len()).sum();
-        if (self.count.counts.len() + held + part.counts.len()) as u64 + to_come <= most as u64 {
-            if let Some((later, later_end)) = self.waiting.remove(&end) {
-                part.append(&later);
-                end = later_end;
-            }
-            if let Some((_, (earlier, earlier_end))) = self.waiting.range_mut(..chunk).next_back()
-                && *earlier_end == chunk
-            {
-                earlier.append(&part);
+        let together = (self.count.counts.len() + held + part.counts.len()) as u64 + to_come <= most as u64;
+        let mut end = chunk + 1;
+        if together && let Some((mut later, later_end)) = self.waiting.remove(&end) {
+            part.append(&mut later);
+            end = later_end;
+        }
+        match self.waiting.range_mut(..chunk).next_back() {
+            Some((_, (earlier, earlier_end))) if together && *earlier_end == chunk => {
+                earlier.append(part);
                 *earlier_end = end;
-                return;
+            }
+            _ => {
+                self.waiting.insert(chunk, (std::mem::take(part), end));
             }
         }
-        self.waiting.insert(chunk, (part, end));
     }
 }
 
@@ -126,15 +138,19 @@ impl Vocabulary {
     pub(crate) fn of(text: &TrainingText<'_>, keep: Keep) -> Result<Self> {
         let pass = text.pass(1 << 20);
         let all = Mutex::new(All::default());
-        let next = || {
+        let next = |chunk: &mut Chunk| {
             let mut all = lock(&all);
-            pass.next().inspect(|chunk| chunk.iter().for_each(|chunk| all.take(chunk)))
+            pass.next(chunk).inspect(|more| {
+                if *more {
+                    all.take(chunk)
+                }
+            })
         };
         on_all_threads(|_| {
-            while let Some(chunk) = next()? {
-                let mut part = Count::default();
+            let (mut chunk, mut part) = (Chunk::default(), Count::default());
+            while next(&mut chunk)? {
                 pass.words(&chunk, |word| word.into_iter().for_each(|word| part.add(word, 1)));
-                lock(&all).add(chunk.number, part, keep.counted);
+                lock(&all).add(chunk.number, &mut part, keep.counted);
             }
             Ok(())
         })?;
@@ -222,23 +238,23 @@ mod tests {
             part
         };
         let mut in_order = All::default();
-        (0..40).for_each(|i| in_order.add(i, part(i), 1000));
+        (0..40).for_each(|i| in_order.add(i, &mut part(i), 1000));
         for order in [[1, 0], [0, 1]] {
             let mut all = All { taken: BTreeMap::from([(0, 100)]), ..All::default() };
             // Every second pair comes the wrong way round, and the first chunk last.
             for pair in (1..39).step_by(2) {
                 for i in order {
-                    all.add(pair + i, part(pair + i), 1000);
+                    all.add(pair + i, &mut part(pair + i), 1000);
                 }
                 assert_eq!((all.waiting.len(), all.next), (1, 0));
             }
-            all.add(39, part(39), 1000);
-            all.add(0, part(0), 1000);
+            all.add(39, &mut part(39), 1000);
+            all.add(0, &mut part(0), 1000);
             assert!(all.waiting.is_empty() && all.next == 40);
             assert!(all.count.words.iter().eq(in_order.count.words.iter()));
             assert_eq!((&all.count.counts, all.count.total), (&in_order.count.counts, 120));
             // Where words may have to be forgotten, each chunk is kept as it is.
-            (41..45).for_each(|i| all.add(i, part(i), 44));
+            (41..45).for_each(|i| all.add(i, &mut part(i), 44));
             assert_eq!(all.waiting.len(), 4);
         }
     }
