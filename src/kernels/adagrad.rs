@@ -4,11 +4,11 @@
 //! starts at 1. With `δ = x·y + b_x + b_y − target`
 //!
 //! ```text
-//! loss = ½ weight δ²      t_x = α weight δ y       x ← x − t_x / √s_x       s_x ← s_x + t_x²      (and the same for y)
+//! loss = ½ weight δ²      t_x = α weight δ y      x ← x − t_x / √s_x      s_x ← s_x + t_x²      (and the same for y)
 //! ```
 //!
-//! where the vector that a bias is multiplied with is 1. As in the original `glove.c`, the learning rate α is inside of
-//! the accumulated squares.
+//! As in the authors' `glove.c`, the learning rate α is inside of the accumulated squares, and a bias, whose partner in the
+//! other row is 1, moves at a rate of 1: it soon holds the frequency of its word, and vectors need not.
 
 use super::simd::{Isa, SimdOp, dispatch};
 
@@ -58,8 +58,8 @@ impl SimdOp for Pair<'_> {
             i += I::LANES;
         }
         let delta = isa.reduce_sum(isa.add(sums[0], sums[1])) + x[n] + y[n] - self.target;
-        let rate = self.alpha * self.weight * delta;
-        let step = isa.splat(rate);
+        let slope = self.weight * delta;
+        let step = isa.splat(self.alpha * slope);
         let mut i = 0;
         while i + I::LANES <= n {
             let at = i..i + I::LANES;
@@ -81,10 +81,9 @@ impl SimdOp for Pair<'_> {
             isa.store_partial(&mut sx[i..n], isa.mul_add(tx, tx, qx));
             isa.store_partial(&mut sy[i..n], isa.mul_add(ty, ty, qy));
         }
-        // A bias is the number whose partner in the other row is 1.
         for (bias, squares) in [(&mut x[n], &mut sx[n]), (&mut y[n], &mut sy[n])] {
-            *bias -= rate / squares.sqrt();
-            *squares += rate * rate;
+            *bias -= slope / squares.sqrt();
+            *squares += slope * slope;
         }
         0.5 * self.weight * delta * delta
     }
@@ -113,8 +112,8 @@ mod tests {
                 assert!((f64::from(loss) - 0.5 * f64::from(weight) * delta * delta).abs() < 1e-5, "{level:?} {dim}");
                 for (a, b, new) in [(&x, &y, &new_x), (&y, &x, &new_y)] {
                     for i in 0..=dim {
-                        let other = if i == dim { 1.0 } else { f64::from(b[i]) };
-                        let t = f64::from(alpha * weight) * delta * other;
+                        let other = if i == dim { 1.0 } else { f64::from(alpha * b[i]) };
+                        let t = f64::from(weight) * delta * other;
                         let wanted = f64::from(a[i]) - t / f64::from(a[dim + 1 + i]).sqrt();
                         assert!((f64::from(new[i]) - wanted).abs() < 1e-6, "{level:?} {dim} {i}");
                         let wanted = f64::from(a[dim + 1 + i]) + t * t;
