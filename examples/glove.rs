@@ -51,7 +51,7 @@ struct Args {
     /// How often all pairs are gone through
     #[arg(long, default_value_t = 25)]
     epochs: usize,
-    /// Learning rate of AdaGrad
+    /// Learning rate of AdaGrad, for vectors
     #[arg(long, default_value_t = 0.05)]
     lr: f32,
     /// Megabytes for counting and shuffling

@@ -7,8 +7,8 @@
 //! Σ_ij f(X_ij) (w_i · c_j + b_i + b_j − ln X_ij)²        f(x) = min(1, (x / x_max)^alpha)
 //! ```
 //!
-//! by AdaGrad, in random order. A word's vector is w + c. Counting and shuffling stay within [`Glove::memory_mb`], with
-//! temporary files for what does not fit.
+//! by AdaGrad, in random order; biases move at a rate of 1, vectors at that of choice. A word's vector is w + c. Counting
+//! and shuffling stay within [`Glove::memory_mb`], with temporary files for what does not fit.
 //!
 //! ```
 //! use loquat::embeddings::{Glove, TrainingText};
@@ -156,7 +156,7 @@ impl Glove {
         self
     }
 
-    /// AdaGrad's learning rate.
+    /// AdaGrad's learning rate, of vectors; biases move at 1.
     pub fn lr(mut self, lr: f32) -> Self {
         self.lr = lr;
         self
