@@ -1,4 +1,5 @@
 use super::*;
+use crate::Rng;
 
 fn quiet(_: &Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -96,6 +97,38 @@ fn little_memory_spills_and_changes_nothing() {
     assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "temporary files are removed");
 }
 
+/// The losses of the formula in double precision, pair after pair in another random order each epoch.
+fn plain_losses(records: &[records::Record], words: usize, glove: &Glove) -> Vec<f64> {
+    let (dim, lr) = (glove.dim, f64::from(glove.lr));
+    let mut rng = Rng::seed(2);
+    // A vector, its bias, and the sums of squares of both; words, then contexts.
+    let mut rows = vec![vec![1.0; 2 * (dim + 1)]; 2 * words];
+    let start = |x: &mut f64| *x = (f64::from(rng.uniform()) - 0.5) / (dim + 1) as f64;
+    rows.iter_mut().flat_map(|row| &mut row[..dim + 1]).for_each(start);
+    let ways = |r: &records::Record| [(r.first, r.second, r.x), (r.second, r.first, r.x)];
+    let mut pairs: Vec<_> =
+        records.iter().flat_map(|r| ways(r).into_iter().take(1 + usize::from(r.first != r.second))).collect();
+    let epoch = |_| {
+        rng.shuffle(&mut pairs);
+        let loss = |&(word, context, x): &(u32, u32, f32)| {
+            let [a, b] = [word as usize, words + context as usize];
+            let dot: f64 = (0..dim).map(|i| rows[a][i] * rows[b][i]).sum();
+            let delta = dot + rows[a][dim] + rows[b][dim] - f64::from(x).ln();
+            let weight = (f64::from(x) / f64::from(glove.x_max)).powf(f64::from(glove.alpha)).min(1.0);
+            for i in 0..=dim {
+                let of = |other: f64| weight * delta * if i == dim { 1.0 } else { lr * other };
+                for (row, t) in [(a, of(rows[b][i])), (b, of(rows[a][i]))] {
+                    rows[row][i] -= t / rows[row][dim + 1 + i].sqrt();
+                    rows[row][dim + 1 + i] += t * t;
+                }
+            }
+            0.5 * weight * delta * delta
+        };
+        pairs.iter().map(loss).sum::<f64>() / pairs.len() as f64
+    };
+    (0..glove.epochs).map(epoch).collect()
+}
+
 #[test]
 fn it_learns_what_belongs_together_and_its_loss_falls() {
     let glove = small().epochs(50);
@@ -108,6 +141,10 @@ fn it_learns_what_belongs_together_and_its_loss_falls() {
         })
         .unwrap();
     assert_eq!(ends, 50);
+    // Where both have left their random starts.
+    let plain = plain_losses(&records_of(&counts), counts.len(), &glove);
+    let near = |(found, plain): (&f64, &f64)| (found / plain - 1.0).abs() < 0.1;
+    assert!(model.losses()[10..].iter().zip(&plain[10..]).all(near), "{:?}, plainly {plain:?}", model.losses());
     // Near the bottom an epoch may lie a little above the one before it.
     assert!(model.losses().is_sorted_by(|a, b| *b < 1.05 * a), "{:?}", model.losses());
     assert!(model.losses()[49] < 0.1 * model.losses()[0], "{:?}", model.losses());
