@@ -10,12 +10,12 @@
 //! ascending order by one task: the bits do not depend on the threads.
 
 use super::Attention;
-use super::forward::{keys_len, masked, pack_keys, pack_queries, product, row_of_tiles, unpack};
+use super::forward::{keys_len, masked, pack_keys, pack_queries, product};
 use super::heads::{Heads, HeadsMut};
 use super::softmax::{BLOCK, Dropped, Rescale, UpdateBackward};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
-use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL};
+use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, tile};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
@@ -133,8 +133,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
             let mr = even(block, K::MR, 1);
             // SAFETY: the rows are keys of this head.
             unsafe {
-                pack_keys(kernel, key, key_row, first_key, last_key, mr, dim, keys);
-                pack_keys(kernel, value, value_row, first_key, last_key, mr, dim, values);
+                pack_keys(kernel, key.wrapping_add(first_key * key_row), key_row, block, dim, keys);
+                pack_keys(kernel, value.wrapping_add(first_key * value_row), value_row, block, dim, values);
             }
             for first in (0..total).step_by(WIDTH) {
                 let last = total.min(first + WIDTH);
@@ -160,8 +160,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                     let (scores, dp) = (&mut scores[..n * PANEL], &mut dp[..n * PANEL]);
                     // SAFETY: the packed keys have `n` rows, the packed panels are `dim` deep.
                     unsafe {
-                        product(kernel, n, mr, dim, keys, &query_panels[own..], scores);
-                        product(kernel, n, mr, dim, values, &dout_panels[own..], dp);
+                        product(kernel, n, dim, keys, &query_panels[own..], scores);
+                        product(kernel, n, dim, values, &dout_panels[own..], dp);
                     }
                     let see = first_key..first_key + n;
                     // SAFETY: `added` has room for a block and the slack.
@@ -216,4 +216,73 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
             unsafe { unpack(kernel, dq, dim, queries(panel), dquery, dquery_row) };
         }
     });
+}
+
+/// Writes `[dim, PANEL]`, queries in the lanes, to the queries' rows.
+///
+/// # Safety
+///
+/// * the rows `queries`, at most `PANEL`, of `dim` elements may be written.
+unsafe fn unpack<K: MicroKernel>(
+    kernel: K,
+    packed: &[f32],
+    dim: usize,
+    queries: std::ops::Range<usize>,
+    dst: *mut f32,
+    row: usize,
+) {
+    assert!(packed.len() >= dim * PANEL && queries.len() <= PANEL);
+    for lane in (0..queries.len()).step_by(16) {
+        let n = (queries.len() - lane).min(16);
+        let dst = dst.wrapping_add((queries.start + lane) * row);
+        for d in (0..dim).step_by(16) {
+            // SAFETY: blocks of sixteen are written whole, smaller ones element by element, inside the rows.
+            unsafe {
+                let src = packed.as_ptr().add(d * PANEL + lane);
+                if dim - d >= 16 {
+                    kernel.transpose(src, PANEL, 16, n, dst.add(d), row);
+                } else {
+                    for i in 0..n {
+                        for d2 in 0..dim - d {
+                            *dst.add(i * row + d + d2) = *src.add(d2 * PANEL + i);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`tile`] over all columns of C: `C[rows, cols] += A·B`, B in place.
+///
+/// # Safety
+///
+/// As [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has room for `k` rows of a
+/// panel and the slack.
+unsafe fn row_of_tiles<K: MicroKernel>(
+    kernel: K,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    load: bool,
+    cols: usize,
+    spare: &mut [f32],
+) {
+    let whole = cols / K::NR * K::NR;
+    // SAFETY: the caller's promises; columns past the last whole tile are copied first.
+    unsafe {
+        for j in (0..whole).step_by(K::NR) {
+            kernel.tile(rows, k, a, rows, b.add(j), ldb, c.add(j), ldc, load);
+        }
+        if whole < cols {
+            assert!(spare.len() >= k * PANEL + SLACK);
+            let source = Source { data: b.add(whole), along: 1, deep: ldb };
+            pack_panel(kernel, source, cols - whole, PANEL, k, spare.as_mut_ptr());
+            tile(kernel, rows, k, a, rows, spare.as_ptr(), PANEL, c.add(whole), ldc, load, cols - whole);
+        }
+    }
 }

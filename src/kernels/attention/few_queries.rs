@@ -6,12 +6,12 @@
 use std::ops::Range;
 
 use super::Attention;
-use super::forward::{Args, row_of_tiles};
+use super::forward::{Args, Values, out_width};
 use super::heads::Heads;
 use super::softmax::{BLOCK, Dropped, UpdateRow};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
-use crate::kernels::gemm::micro::{MicroKernel, PANEL, tile};
+use crate::kernels::gemm::micro::{MicroKernel, PANEL};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
@@ -85,8 +85,8 @@ impl Rows<'_> {
                 for i in (0..used).step_by(K::NR) {
                     let (a, b) = (packed[r * dim..].as_ptr(), panel[i..].as_ptr());
                     let c = scores[r * BLOCK + j + i..].as_mut_ptr();
-                    // SAFETY: both panels are `dim` deep; the scores have room for the block.
-                    unsafe { tile(kernel, rows, dim, a, rows, b, PANEL, c, BLOCK, false, K::NR.min(used - i)) };
+                    // SAFETY: both panels are `dim` deep; the scores have room for a whole block, whatever the panel has past `used`.
+                    unsafe { kernel.tile(rows, dim, a, rows, b, PANEL, c, BLOCK, false) };
                 }
             }
         }
@@ -123,12 +123,12 @@ struct Head<'s> {
 impl<'s> Head<'s> {
     /// Numbers that it needs for `n` rows of `dim`.
     fn len(n: usize, dim: usize) -> usize {
-        2 * n * dim + 2 * n
+        n * (dim + out_width(dim) + 2)
     }
 
     fn of(state: &'s mut [f32], n: usize, dim: usize) -> Head<'s> {
         let (packed, rest) = state.split_at_mut(n * dim);
-        let (out, rest) = rest.split_at_mut(n * dim);
+        let (out, rest) = rest.split_at_mut(n * out_width(dim));
         let (max, sum) = rest.split_at_mut(n);
         Head { packed, out, max, sum }
     }
@@ -148,11 +148,12 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Ran
     let mr = even(n, K::MR, 1);
 
     let state_len = Head::len(n, dim);
-    let panel_len = dim.max(BLOCK) * PANEL + SLACK;
-    let probs_len = MAX_ROWS * BLOCK + SLACK;
-    with_scratch(kv_heads.len() * state_len + panel_len + n * BLOCK + probs_len, |scratch| {
+    let (panel_len, value_len) = (dim * PANEL + SLACK, Values::len(dim));
+    let (width, probs_len) = (out_width(dim), MAX_ROWS * BLOCK + SLACK);
+    with_scratch(kv_heads.len() * state_len + panel_len + value_len + n * BLOCK + probs_len, |scratch| {
         let (states, rest) = scratch.split_at_mut(kv_heads.len() * state_len);
         let (panel, rest) = rest.split_at_mut(panel_len);
+        let (values, rest) = rest.split_at_mut(value_len);
         let (scores, probs) = rest.split_at_mut(n * BLOCK);
         for (kv_head, state) in kv_heads.clone().zip(states.chunks_mut(state_len)) {
             let Head { packed, out, max, sum } = Head::of(state, n, dim);
@@ -169,12 +170,12 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Ran
                 let rows = rows_of(kv_head);
                 let Head { packed, out, max, sum } = Head::of(state, n, dim);
                 let key = args.key.block(batch, kv_head, first);
-                let (value, value_row) = args.value.block(batch, kv_head, first);
+                let value = args.value.block(batch, kv_head, first);
                 // Short pieces far from each other, which the processor does not find out: these values, and the next keys.
                 let fetch = |(data, row): (*const f32, usize), n: usize| {
                     (0..n).for_each(|j| prefetch_ahead(data.wrapping_add(j * row), dim));
                 };
-                fetch((value, value_row), keys.len());
+                fetch(value, keys.len());
                 if keys.end < all.end {
                     fetch(args.key.block(batch, kv_head, keys.end), BLOCK.min(all.end - keys.end));
                 }
@@ -186,18 +187,19 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Ran
                     let (max, sum) = (&mut max[r], &mut sum[r]);
                     let factor = kernel.isa().run(UpdateRow { scores, dropped, max, sum });
                     if factor != 1.0 {
-                        out[r * dim..][..dim].iter_mut().for_each(|o| *o *= factor);
+                        out[r * width..][..dim].iter_mut().for_each(|o| *o *= factor);
                     }
                 }
+                // SAFETY: V has rows for the keys; there is room for a block of them.
+                let values = unsafe { Values::new(kernel, value, keys.len(), dim, values) };
                 for r in (0..n).step_by(mr) {
                     let rows = mr.min(n - r);
                     let source = Source { data: scores[r * BLOCK..].as_ptr(), along: BLOCK, deep: 1 };
-                    let (b, c) = (value, out[r * dim..].as_mut_ptr());
-                    // SAFETY: `probs` has room for the panel and the slack; V has rows for the keys; `out` has the rows.
+                    // SAFETY: `probs` has room for the panel and the slack; `out` has the rows.
                     unsafe {
                         pack_panel(kernel, source, rows, rows, keys.len(), probs.as_mut_ptr());
-                        let a = probs.as_ptr();
-                        row_of_tiles(kernel, rows, keys.len(), a, b, value_row, c, dim, true, dim, panel);
+                        let c = out[r * width..].as_mut_ptr();
+                        values.weigh(kernel, rows, keys.len(), probs.as_ptr(), rows, c);
                     }
                 }
             }
@@ -213,7 +215,7 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Ran
                 unsafe {
                     let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
                     let factor = if sum[r] > 0.0 { 1.0 / sum[r] } else { 0.0 };
-                    for (dst, o) in dst.iter_mut().zip(&out[r * dim..]) {
+                    for (dst, o) in dst.iter_mut().zip(&out[r * width..]) {
                         *dst = o * factor;
                     }
                     if !args.lse.is_null() {

@@ -5,7 +5,7 @@ use super::heads::{Heads, HeadsMut};
 use super::softmax::{BLOCK, Dropped, Masked, Rescale, Running, Update};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
-use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, tile};
+use crate::kernels::gemm::micro::{MicroKernel, PANEL};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
@@ -49,13 +49,14 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
     let panels = (last - first).div_ceil(PANEL);
     let queries = |panel: usize| first + panel * PANEL..last.min(first + (panel + 1) * PANEL);
 
-    // Panels of Qᵀ and Oᵀ [dim, PANEL]; a block of K, packed; scores and mask [BLOCK, PANEL].
-    let panel_len = dim * PANEL + SLACK;
-    let (key_len, score_len) = (keys_len(dim), BLOCK * PANEL + SLACK);
-    with_scratch(2 * panels * panel_len + key_len + 2 * score_len, |scratch| {
+    // Panels of Qᵀ [dim, PANEL] and of O [PANEL, width]; a block of K and of V, packed; scores and mask [BLOCK, PANEL].
+    let (width, panel_len) = (out_width(dim), dim * PANEL + SLACK);
+    let (key_len, value_len, score_len) = (keys_len(dim), Values::len(dim), BLOCK * PANEL + SLACK);
+    with_scratch(panels * (panel_len + PANEL * width) + key_len + value_len + 2 * score_len, |scratch| {
         let (query_panels, rest) = scratch.split_at_mut(panels * panel_len);
-        let (out_panels, rest) = rest.split_at_mut(panels * panel_len);
+        let (out_panels, rest) = rest.split_at_mut(panels * PANEL * width);
         let (keys, rest) = rest.split_at_mut(key_len);
+        let (values, rest) = rest.split_at_mut(value_len);
         let (scores, added) = rest.split_at_mut(score_len);
         let mut running: [Running; PANELS] = std::array::from_fn(|_| Running::new());
         for (panel, packed) in query_panels.chunks_exact_mut(panel_len).enumerate() {
@@ -67,13 +68,15 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
         let all = visible.range(first..last);
         for first_key in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
             let last_key = all.end.min(first_key + BLOCK);
-            let mr = even(last_key - first_key, K::MR, 1);
-            let (key, key_row) = args.key.block(batch, kv_head, first_key);
-            let (value, value_row) = args.value.block(batch, kv_head, first_key);
-            // SAFETY: the rows are keys of this head; `keys` has room for a block and the slack.
-            unsafe { pack_keys(kernel, key, key_row, 0, last_key - first_key, mr, dim, keys) };
+            // SAFETY: the rows are keys and values of this head; the buffers have room for a block of them.
+            let values = unsafe {
+                let (key, key_row) = args.key.block(batch, kv_head, first_key);
+                pack_keys(kernel, key, key_row, last_key - first_key, dim, keys);
+                Values::new(kernel, args.value.block(batch, kv_head, first_key), last_key - first_key, dim, values)
+            };
             for panel in 0..panels {
-                let range = visible.range(queries(panel));
+                let (queries, running) = (queries(panel), &mut running[panel]);
+                let range = visible.range(queries.clone());
                 let n = range.end.min(last_key).saturating_sub(first_key);
                 if n == 0 || range.start >= last_key {
                     continue;
@@ -81,43 +84,45 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
                 let scores = &mut scores[..n * PANEL];
                 let packed = &query_panels[panel * panel_len..];
                 // SAFETY: `keys` has the panels of A for `n` rows, `packed` is `dim` deep, `scores` has `n` rows.
-                unsafe { product(kernel, n, mr, dim, keys, packed, scores) };
+                unsafe { product(kernel, n, dim, keys, packed, scores) };
 
                 let see = first_key..first_key + n;
                 // SAFETY: the keys and queries exist, and `added` has room for a block and the slack.
-                let masked = unsafe { masked(kernel, &visible, queries(panel), see, added) };
+                let masked = unsafe { masked(kernel, &visible, queries.clone(), see, added) };
                 let mut alpha = [0.0; PANEL];
-                let running = &mut running[panel];
-                let dropped = Dropped::new(shape, batch * shape.n_heads + head, queries(panel).start, first_key);
+                let dropped = Dropped::new(shape, batch * shape.n_heads + head, queries.start, first_key);
                 let moved = kernel.isa().run(Update { scores, masked, dropped, running, alpha: &mut alpha });
-                let out = &mut out_panels[panel * panel_len..][..dim * PANEL];
+                let out = &mut out_panels[panel * PANEL * width..][..queries.len() * width];
                 if moved && first_key > all.start {
-                    kernel.isa().run(Rescale { rows: out, factors: &alpha });
-                }
-                let dr = even(dim, K::MR, 1);
-                for d in (0..dim).step_by(dr) {
-                    let a = value.wrapping_add(d);
-                    for i in (0..PANEL).step_by(K::NR) {
-                        let (rows, c) = (dr.min(dim - d), out[d * PANEL + i..].as_mut_ptr());
-                        // SAFETY: `n` rows of V from `first_key` on and of the scores; `out` has rows to `dim`.
-                        unsafe { kernel.tile(rows, n, a, value_row, scores[i..].as_ptr(), PANEL, c, PANEL, true) };
+                    for (row, factor) in out.chunks_exact_mut(width).zip(alpha) {
+                        row.iter_mut().for_each(|o| *o *= factor);
                     }
+                }
+                let mr = even(queries.len(), K::MR, 1);
+                for i in (0..queries.len()).step_by(mr) {
+                    let rows = mr.min(queries.len() - i);
+                    // SAFETY: the scores have `n` rows of a panel, the values at least as many; `out` has these rows.
+                    unsafe {
+                        values.weigh(kernel, rows, n, scores[i..].as_ptr(), PANEL, out[i * width..].as_mut_ptr())
+                    };
                 }
             }
         }
 
         for (panel, running) in running.iter().enumerate().take(panels) {
-            let out = &mut out_panels[panel * panel_len..][..dim * PANEL];
-            let factors = running.sum.map(|sum| if sum > 0.0 { 1.0 / sum } else { 0.0 });
-            kernel.isa().run(Rescale { rows: out, factors: &factors });
+            let out = &out_panels[panel * PANEL * width..];
             let (dst, row) = args.out.at(batch, head);
-            // SAFETY: these rows of this head are this task's alone; so are these elements of `lse`.
-            unsafe {
-                unpack(kernel, out, dim, queries(panel), dst, row);
-                if !args.lse.is_null() {
-                    for (lane, i) in queries(panel).enumerate() {
-                        let lse = running.max[lane] + running.sum[lane].ln();
-                        *args.lse.add((batch * shape.n_heads + head) * shape.queries + i) = lse;
+            for (lane, i) in queries(panel).enumerate() {
+                let (sum, max) = (running.sum[lane], running.max[lane]);
+                let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+                // SAFETY: these rows of this head are this task's alone; so are these elements of `lse`.
+                unsafe {
+                    let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
+                    for (dst, o) in dst.iter_mut().zip(&out[lane * width..]) {
+                        *dst = o * factor;
+                    }
+                    if !args.lse.is_null() {
+                        *args.lse.add((batch * shape.n_heads + head) * shape.queries + i) = max + sum.ln();
                     }
                 }
             }
@@ -151,30 +156,27 @@ pub(super) unsafe fn pack_queries<K: MicroKernel>(
 
 /// Elements of a packed block of keys.
 pub(super) fn keys_len(dim: usize) -> usize {
-    ((BLOCK + MAX_MR) * dim + SLACK).next_multiple_of(16)
+    (BLOCK * dim + SLACK).next_multiple_of(16)
 }
 
-/// Packs keys (or values) as panels of A, `mr` rows each, the last one too.
+/// Packs `n` keys (or values), at most `BLOCK`, as panels `[dim, PANEL]`, the keys in the lanes.
 ///
 /// # Safety
 ///
-/// * the rows `first..last`, at most `BLOCK`, of `dim` elements may be read.
+/// * the rows, of `dim` elements, may be read.
 pub(super) unsafe fn pack_keys<K: MicroKernel>(
     kernel: K,
     key: *const f32,
     row: usize,
-    first: usize,
-    last: usize,
-    mr: usize,
+    n: usize,
     dim: usize,
     packed: &mut [f32],
 ) {
-    assert!(packed.len() >= keys_len(dim) && last - first <= BLOCK && mr <= MAX_MR);
-    for j in (first..last).step_by(mr) {
-        let rows = mr.min(last - j);
+    assert!(packed.len() >= keys_len(dim) && n <= BLOCK);
+    for j in (0..n).step_by(PANEL) {
         let source = Source { data: key.wrapping_add(j * row), along: row, deep: 1 };
-        // SAFETY: the caller's promise; the last panel ends less than `MAX_MR` rows past the block, the slack beyond.
-        unsafe { pack_panel(kernel, source, rows, mr, dim, packed.as_mut_ptr().add((j - first) * dim)) };
+        // SAFETY: the caller's promise; the panels of a block have room, the slack behind the last.
+        unsafe { pack_panel(kernel, source, PANEL.min(n - j), PANEL, dim, packed.as_mut_ptr().add(j * dim)) };
     }
 }
 
@@ -182,23 +184,93 @@ pub(super) unsafe fn pack_keys<K: MicroKernel>(
 ///
 /// # Safety
 ///
-/// * `a` holds the panels of `mr` rows of which the first `n` rows are wanted, `k` deep; `b` is `k` rows of `PANEL`.
-pub(super) unsafe fn product<K: MicroKernel>(
-    kernel: K,
-    n: usize,
-    mr: usize,
-    k: usize,
-    a: &[f32],
-    b: &[f32],
-    c: &mut [f32],
-) {
+/// * `a` holds the panels of which the first `n` keys are wanted, `k` deep; `b` is `k` rows of `PANEL`.
+pub(super) unsafe fn product<K: MicroKernel>(kernel: K, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     assert!(c.len() >= n * PANEL && b.len() >= k * PANEL && a.len() >= n * k);
-    for j in (0..n).step_by(mr) {
-        let rows = mr.min(n - j);
-        for i in (0..PANEL).step_by(K::NR) {
-            let (b, c) = (b[i..].as_ptr(), c[j * PANEL + i..].as_mut_ptr());
-            // SAFETY: the caller's promises and the assertion.
-            unsafe { kernel.tile(rows, k, a.as_ptr().add(j * k), mr, b, PANEL, c, PANEL, false) };
+    for first in (0..n).step_by(PANEL) {
+        let used = PANEL.min(n - first);
+        let mr = even(used, K::MR, 1);
+        for j in (0..used).step_by(mr) {
+            for i in (0..PANEL).step_by(K::NR) {
+                let (b, c) = (b[i..].as_ptr(), c[(first + j) * PANEL + i..].as_mut_ptr());
+                // SAFETY: the caller's promises and the assertion.
+                unsafe {
+                    let a = a.as_ptr().add(first * k + j);
+                    kernel.tile(mr.min(used - j), k, a, PANEL, b, PANEL, c, PANEL, false);
+                }
+            }
+        }
+    }
+}
+
+/// A block of values as B of a product: panels of columns where they lie, a narrower last one packed.
+pub(super) struct Values {
+    value: *const f32,
+    row: usize,
+    dim: usize,
+    /// The columns past the last whole panel.
+    last: *const f32,
+}
+
+/// Columns of a block of outputs: whole panels, so that a tile may write past the last.
+pub(super) fn out_width(dim: usize) -> usize {
+    dim.next_multiple_of(PANEL)
+}
+
+impl Values {
+    /// Elements that packing takes.
+    pub(super) fn len(dim: usize) -> usize {
+        if dim.is_multiple_of(PANEL) { 0 } else { BLOCK * PANEL + SLACK }
+    }
+
+    /// `n` values, at most `BLOCK`, of which `value` is the first, and the distance between them.
+    ///
+    /// # Safety
+    ///
+    /// * the rows, of `dim` elements, may be read as long as this lives, and nothing else is done with `packed`.
+    pub(super) unsafe fn new<K: MicroKernel>(
+        kernel: K,
+        (value, row): (*const f32, usize),
+        n: usize,
+        dim: usize,
+        packed: &mut [f32],
+    ) -> Values {
+        assert!(packed.len() >= Values::len(dim) && n <= BLOCK);
+        let whole = dim / PANEL * PANEL;
+        if whole < dim {
+            let source = Source { data: value.wrapping_add(whole), along: 1, deep: row };
+            // SAFETY: the caller's promise, and the assertion.
+            unsafe { pack_panel(kernel, source, dim - whole, PANEL, n, packed.as_mut_ptr()) };
+        }
+        Values { value, row, dim, last: packed.as_ptr() }
+    }
+
+    /// `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of [`out_width`] columns. The number of row `i`
+    /// and value `j` is at `a[j·lda + i]`.
+    ///
+    /// # Safety
+    ///
+    /// * `1 <= rows <= K::MR`; there are `n` values; `a` may be read at these places; `c` has these rows, and nothing else touches
+    ///   them.
+    #[inline]
+    pub(super) unsafe fn weigh<K: MicroKernel>(
+        &self,
+        kernel: K,
+        rows: usize,
+        n: usize,
+        a: *const f32,
+        lda: usize,
+        c: *mut f32,
+    ) {
+        let width = out_width(self.dim);
+        for j in (0..width).step_by(K::NR) {
+            let panel = j / PANEL * PANEL;
+            let (b, ldb) = match panel + PANEL <= self.dim {
+                true => (self.value.wrapping_add(j), self.row),
+                false => (self.last.wrapping_add(j - panel), PANEL),
+            };
+            // SAFETY: the caller's promises; whole panels lie inside the values' rows, the last one was packed.
+            unsafe { kernel.tile(rows, n, a, lda, b, ldb, c.wrapping_add(j), width, true) };
         }
     }
 }
@@ -223,73 +295,4 @@ pub(super) unsafe fn masked<'a, K: MicroKernel>(
     // SAFETY: the queries and keys are those of the shape, which was checked; the buffer is long enough.
     let has = unsafe { visible.added(kernel, queries, keys, buffer.as_mut_ptr()) };
     Some(Masked { visible, first_query, first_key, added: has.then_some(&buffer[..n * PANEL]) })
-}
-
-/// Writes `[dim, PANEL]`, queries in the lanes, to the queries' rows.
-///
-/// # Safety
-///
-/// * the rows `queries`, at most `PANEL`, of `dim` elements may be written.
-pub(super) unsafe fn unpack<K: MicroKernel>(
-    kernel: K,
-    packed: &[f32],
-    dim: usize,
-    queries: std::ops::Range<usize>,
-    dst: *mut f32,
-    row: usize,
-) {
-    assert!(packed.len() >= dim * PANEL && queries.len() <= PANEL);
-    for lane in (0..queries.len()).step_by(16) {
-        let n = (queries.len() - lane).min(16);
-        let dst = dst.wrapping_add((queries.start + lane) * row);
-        for d in (0..dim).step_by(16) {
-            // SAFETY: blocks of sixteen are written whole, smaller ones element by element, inside the rows.
-            unsafe {
-                let src = packed.as_ptr().add(d * PANEL + lane);
-                if dim - d >= 16 {
-                    kernel.transpose(src, PANEL, 16, n, dst.add(d), row);
-                } else {
-                    for i in 0..n {
-                        for d2 in 0..dim - d {
-                            *dst.add(i * row + d + d2) = *src.add(d2 * PANEL + i);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// [`tile`] over all columns of C: `C[rows, cols] += A·B`, B in place.
-///
-/// # Safety
-///
-/// As [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has room for `k` rows of a
-/// panel and the slack.
-pub(super) unsafe fn row_of_tiles<K: MicroKernel>(
-    kernel: K,
-    rows: usize,
-    k: usize,
-    a: *const f32,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-    cols: usize,
-    spare: &mut [f32],
-) {
-    let whole = cols / K::NR * K::NR;
-    // SAFETY: the caller's promises; columns past the last whole tile are copied first.
-    unsafe {
-        for j in (0..whole).step_by(K::NR) {
-            kernel.tile(rows, k, a, rows, b.add(j), ldb, c.add(j), ldc, load);
-        }
-        if whole < cols {
-            assert!(spare.len() >= k * PANEL + SLACK);
-            let source = Source { data: b.add(whole), along: 1, deep: ldb };
-            pack_panel(kernel, source, cols - whole, PANEL, k, spare.as_mut_ptr());
-            tile(kernel, rows, k, a, rows, spare.as_ptr(), PANEL, c.add(whole), ldc, load, cols - whole);
-        }
-    }
 }
