@@ -10,9 +10,9 @@ thread_local! {
 
 /// Runs `f` with matrix products in a precision; everything else stays in f32, and so do the sums inside the products.
 ///
-/// The products are those of [`linear`](super::linear()), of [`Tensor::matmul`](crate::Tensor::matmul) with one matrix, and of the
-/// inputs of recurrent layers, which is nearly all of a model's work. Backward products are in the precision in which the forward
-/// ones were recorded. Where the processor has no instruction for bf16, [`Precision::Bf16`] computes as [`Precision::F32`].
+/// The products are those of [`linear`](super::linear()), of [`Tensor::matmul`](crate::Tensor::matmul) with one matrix, of the
+/// inputs of recurrent layers, and, where no gradient is recorded, of [`Attention`](super::Attention), which is nearly all of a
+/// model's work. Backward products are in the precision in which the forward ones were recorded. Where the processor has no instruction for bf16, [`Precision::Bf16`] computes as [`Precision::F32`].
 ///
 /// The setting belongs to the calling thread.
 ///

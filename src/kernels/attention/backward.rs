@@ -12,7 +12,8 @@
 use super::Attention;
 use super::forward::{keys_len, masked, pack_keys, pack_queries, product};
 use super::heads::{Heads, HeadsMut};
-use super::softmax::{BLOCK, Dropped, Rescale, UpdateBackward};
+use super::products::Exact;
+use super::softmax::{BLOCK, Dropped, UpdateBackward};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, tile};
@@ -85,21 +86,24 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
     // For a block of keys: K and V packed, scores, dP, mask [BLOCK, PANEL], P and dS [BLOCK, WIDTH], one of them packed.
     let score_len = BLOCK * PANEL + SLACK;
     let packed_len = (BLOCK + MAX_MR) * WIDTH + SLACK;
-    let block_len = 2 * keys_len(dim) + 3 * score_len + 2 * BLOCK * WIDTH + packed_len + WIDTH * PANEL + SLACK;
+    let spare_len = WIDTH * PANEL + SLACK;
+    let block_len =
+        2 * keys_len::<Exact<K>>(dim) + 3 * score_len + 2 * BLOCK * WIDTH + packed_len + spare_len + PANEL * dim;
     with_scratch(panels * (3 * panel_len + 2 * PANEL) + block_len, |scratch| {
         let (query_panels, rest) = scratch.split_at_mut(panels * panel_len);
         let (dout_panels, rest) = rest.split_at_mut(panels * panel_len);
         let (dquery_panels, rest) = rest.split_at_mut(panels * panel_len);
         let (lse_panels, rest) = rest.split_at_mut(panels * PANEL);
         let (delta_panels, rest) = rest.split_at_mut(panels * PANEL);
-        let (keys, rest) = rest.split_at_mut(keys_len(dim));
-        let (values, rest) = rest.split_at_mut(keys_len(dim));
+        let (keys, rest) = rest.split_at_mut(keys_len::<Exact<K>>(dim));
+        let (values, rest) = rest.split_at_mut(keys_len::<Exact<K>>(dim));
         let (scores, rest) = rest.split_at_mut(score_len);
         let (dp, rest) = rest.split_at_mut(score_len);
         let (added, rest) = rest.split_at_mut(score_len);
         let (p, rest) = rest.split_at_mut(BLOCK * WIDTH);
         let (ds, rest) = rest.split_at_mut(BLOCK * WIDTH);
-        let (packed, spare) = rest.split_at_mut(packed_len);
+        let (packed, rest) = rest.split_at_mut(packed_len);
+        let (spare, scaled) = rest.split_at_mut(spare_len);
 
         let lse = &args.lse[(batch * shape.n_heads + head) * total..][..total];
         for panel in 0..panels {
@@ -107,10 +111,22 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
             // SAFETY: the rows are queries of this head; a panel has room for `dim` rows and the slack.
             unsafe {
                 // O passes through the place of dQ.
-                pack_queries(kernel, out, out_row, lanes.clone(), dim, 1.0, &mut dquery_panels[own..][..panel_len]);
-                pack_queries(kernel, dout, dout_row, lanes.clone(), dim, 1.0, &mut dout_panels[own..][..panel_len]);
-                let packed = &mut query_panels[own..][..panel_len];
-                pack_queries(kernel, query, query_row, lanes.clone(), dim, shape.scale, packed);
+                let mut pack = |data: *const f32, row: usize, scale: f32, packed: &mut [f32]| {
+                    let first = data.wrapping_add(lanes.start * row);
+                    pack_queries(
+                        Exact(kernel),
+                        first,
+                        row,
+                        lanes.len(),
+                        dim,
+                        scale,
+                        scaled,
+                        &mut packed[own..][..panel_len],
+                    );
+                };
+                pack(out, out_row, 1.0, dquery_panels);
+                pack(dout, dout_row, 1.0, dout_panels);
+                pack(query, query_row, shape.scale, query_panels);
             }
             let delta = &mut delta_panels[panel * PANEL..][..PANEL];
             delta.fill(0.0);
@@ -133,8 +149,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
             let mr = even(block, K::MR, 1);
             // SAFETY: the rows are keys of this head.
             unsafe {
-                pack_keys(kernel, key.wrapping_add(first_key * key_row), key_row, block, dim, keys);
-                pack_keys(kernel, value.wrapping_add(first_key * value_row), value_row, block, dim, values);
+                pack_keys(Exact(kernel), key.wrapping_add(first_key * key_row), key_row, block, dim, keys);
+                pack_keys(Exact(kernel), value.wrapping_add(first_key * value_row), value_row, block, dim, values);
             }
             for first in (0..total).step_by(WIDTH) {
                 let last = total.min(first + WIDTH);
@@ -160,8 +176,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                     let (scores, dp) = (&mut scores[..n * PANEL], &mut dp[..n * PANEL]);
                     // SAFETY: the packed keys have `n` rows, the packed panels are `dim` deep.
                     unsafe {
-                        product(kernel, n, dim, keys, &query_panels[own..], scores);
-                        product(kernel, n, dim, values, &dout_panels[own..], dp);
+                        product(Exact(kernel), n, dim, keys, &query_panels[own..], scores);
+                        product(Exact(kernel), n, dim, values, &dout_panels[own..], dp);
                     }
                     let see = first_key..first_key + n;
                     // SAFETY: `added` has room for a block and the slack.
@@ -211,7 +227,7 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
         let (dquery, dquery_row) = args.dquery.at(batch, head);
         for panel in 0..panels {
             let dq = &mut dquery_panels[panel * panel_len..][..dim * PANEL];
-            kernel.isa().run(Rescale { rows: dq, factors: &[shape.scale; PANEL] });
+            dq.iter_mut().for_each(|x| *x *= shape.scale);
             // SAFETY: the rows of this head are this task's alone.
             unsafe { unpack(kernel, dq, dim, queries(panel), dquery, dquery_row) };
         }

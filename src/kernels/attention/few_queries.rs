@@ -6,13 +6,14 @@
 use std::ops::Range;
 
 use super::Attention;
-use super::forward::{Args, Values, out_width};
+use super::forward::Args;
 use super::heads::Heads;
+use super::products::{Exact, Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, UpdateRow};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL};
-use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::gemm::packing::{SLACK, Source, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::Isa;
@@ -40,25 +41,28 @@ impl Rows<'_> {
     }
 
     /// Packs the scaled queries as panels of A, `mr` rows each.
-    fn pack(&self, query: Heads<'_>, mr: usize, packed: &mut [f32]) {
-        let dim = self.shape.head_dim;
-        for r in 0..self.count() {
+    fn pack<P: Products>(&self, products: P, query: Heads<'_>, mr: usize, scaled: &mut [f32], packed: &mut [f32]) {
+        let (dim, n) = (self.shape.head_dim, self.count());
+        let rows = (0..n).map(|r| {
             let (head, i) = self.head_and_query(r);
             let (data, row) = query.at(self.batch, head);
             // SAFETY: a row of a head that was checked.
-            let x = unsafe { std::slice::from_raw_parts(data.wrapping_add(i * row), dim) };
-            let first = r / mr * mr;
-            let rows = mr.min(self.count() - first);
-            for (p, x) in x.iter().enumerate() {
-                packed[first * dim + p * rows + r - first] = x * self.shape.scale;
-            }
+            unsafe { std::slice::from_raw_parts(data.wrapping_add(i * row), dim) }
+        });
+        products.kernel().isa().run(Scaled { rows, factor: self.shape.scale, dst: scaled });
+        let k = P::groups(dim);
+        assert!(packed.len() >= n * k + SLACK);
+        for r in (0..n).step_by(mr) {
+            let (rows, source) = (mr.min(n - r), Source { data: scaled[r * dim..].as_ptr(), along: dim, deep: 1 });
+            // SAFETY: the rows are `dim` long; the panels have room, the slack behind the last.
+            unsafe { products.pack(source, rows, rows, dim, packed.as_mut_ptr().add(r * k)) };
         }
     }
 
     /// Scores of the keys `first..last`, at most `BLOCK`, of which `key` is the first, masked; row `r` at `r · BLOCK`.
-    fn scores<K: MicroKernel>(
+    fn scores<P: Products>(
         &self,
-        kernel: K,
+        products: P,
         (key, key_row): (*const f32, usize),
         keys: Range<usize>,
         mr: usize,
@@ -66,11 +70,11 @@ impl Rows<'_> {
         panel: &mut [f32],
         scores: &mut [f32],
     ) {
-        let dim = self.shape.head_dim;
-        assert!(panel.len() >= dim * PANEL + SLACK && scores.len() >= self.count() * BLOCK && keys.len() <= BLOCK);
+        let (dim, k, kernel) = (self.shape.head_dim, P::groups(self.shape.head_dim), products.kernel());
+        assert!(panel.len() >= k * PANEL + SLACK && scores.len() >= self.count() * BLOCK && keys.len() <= BLOCK);
         for j in (0..keys.len()).step_by(PANEL) {
             let used = PANEL.min(keys.len() - j);
-            if used == PANEL && self.count() <= K::COLUMNS_MR {
+            if P::GROUP == 1 && used == PANEL && self.count() <= P::Kernel::COLUMNS_MR {
                 // Few rows: transposed on the way through registers. Then all rows are one panel of A.
                 let (b, c) = (key.wrapping_add(j * key_row), scores[j..].as_mut_ptr());
                 // SAFETY: the keys exist; the rows are packed `dim` deep; the scores have room for the block.
@@ -79,14 +83,14 @@ impl Rows<'_> {
             }
             let source = Source { data: key.wrapping_add(j * key_row), along: key_row, deep: 1 };
             // SAFETY: the keys exist; the panel has room for `dim` rows and the slack.
-            unsafe { pack_panel(kernel, source, used, PANEL, dim, panel.as_mut_ptr()) };
+            unsafe { products.pack(source, used, PANEL, dim, panel.as_mut_ptr()) };
             for r in (0..self.count()).step_by(mr) {
                 let rows = mr.min(self.count() - r);
-                for i in (0..used).step_by(K::NR) {
-                    let (a, b) = (packed[r * dim..].as_ptr(), panel[i..].as_ptr());
+                for i in (0..used).step_by(P::NR) {
+                    let (a, b) = (packed[r * k..].as_ptr(), panel[i..].as_ptr());
                     let c = scores[r * BLOCK + j + i..].as_mut_ptr();
                     // SAFETY: both panels are `dim` deep; the scores have room for a whole block, whatever the panel has past `used`.
-                    unsafe { kernel.tile(rows, dim, a, rows, b, PANEL, c, BLOCK, false) };
+                    unsafe { products.tile(rows, k, a, rows, b, PANEL, c, BLOCK, false) };
                 }
             }
         }
@@ -100,7 +104,7 @@ impl Rows<'_> {
 
 /// All heads and sequences. A task takes several heads of keys, which lie side by side, so that what it reads of a position is one run
 /// of memory, and a page of it is visited once.
-pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
+pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     let Attention { batch, n_kv_heads, .. } = *args.shape;
     let threads = parallel::threads();
     let parts = if batch == 1 { threads } else { (2 * threads).div_ceil(batch.max(1)) };
@@ -108,7 +112,7 @@ pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
     let parts = n_kv_heads.div_ceil(heads);
     parallel::for_each(batch * parts, |task| {
         let first = task % parts * heads;
-        block(kernel, args, task / parts, first..n_kv_heads.min(first + heads));
+        block(products, args, task / parts, first..n_kv_heads.min(first + heads));
     });
 }
 
@@ -121,13 +125,13 @@ struct Head<'s> {
 }
 
 impl<'s> Head<'s> {
-    /// Numbers that it needs for `n` rows of `dim`.
+    /// Numbers that it needs for `n` rows of `dim`, packed in as many groups or fewer.
     fn len(n: usize, dim: usize) -> usize {
-        n * (dim + out_width(dim) + 2)
+        n * (dim + out_width(dim) + 2) + SLACK
     }
 
     fn of(state: &'s mut [f32], n: usize, dim: usize) -> Head<'s> {
-        let (packed, rest) = state.split_at_mut(n * dim);
+        let (packed, rest) = state.split_at_mut(n * dim + SLACK);
         let (out, rest) = rest.split_at_mut(n * out_width(dim));
         let (max, sum) = rest.split_at_mut(n);
         Head { packed, out, max, sum }
@@ -135,8 +139,8 @@ impl<'s> Head<'s> {
 }
 
 /// The queries of some heads of keys of a sequence.
-fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Range<usize>) {
-    let shape = args.shape;
+fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Range<usize>) {
+    let (shape, isa) = (args.shape, products.kernel().isa());
     let rows_of = |kv_head: usize| Rows {
         shape,
         batch,
@@ -145,19 +149,20 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Ran
         queries: 0..shape.queries,
     };
     let (dim, n) = (shape.head_dim, shape.group() * shape.queries);
-    let mr = even(n, K::MR, 1);
+    let mr = even(n, P::MR, 1);
 
     let state_len = Head::len(n, dim);
-    let (panel_len, value_len) = (dim * PANEL + SLACK, Values::len(dim));
+    let (panel_len, value_len) = (P::groups(dim) * PANEL + SLACK, Values::<P>::len(dim));
     let (width, probs_len) = (out_width(dim), MAX_ROWS * BLOCK + SLACK);
-    with_scratch(kv_heads.len() * state_len + panel_len + value_len + n * BLOCK + probs_len, |scratch| {
+    with_scratch(kv_heads.len() * state_len + panel_len + value_len + n * (BLOCK + dim) + probs_len, |scratch| {
         let (states, rest) = scratch.split_at_mut(kv_heads.len() * state_len);
         let (panel, rest) = rest.split_at_mut(panel_len);
         let (values, rest) = rest.split_at_mut(value_len);
-        let (scores, probs) = rest.split_at_mut(n * BLOCK);
+        let (scores, rest) = rest.split_at_mut(n * BLOCK);
+        let (scaled, probs) = rest.split_at_mut(n * dim);
         for (kv_head, state) in kv_heads.clone().zip(states.chunks_mut(state_len)) {
             let Head { packed, out, max, sum } = Head::of(state, n, dim);
-            rows_of(kv_head).pack(args.query, mr, packed);
+            rows_of(kv_head).pack(products, args.query, mr, scaled, packed);
             out.fill(0.0);
             max.fill(f32::NEG_INFINITY);
             sum.fill(0.0);
@@ -179,27 +184,26 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, kv_heads: Ran
                 if keys.end < all.end {
                     fetch(args.key.block(batch, kv_head, keys.end), BLOCK.min(all.end - keys.end));
                 }
-                rows.scores(kernel, key, keys.clone(), mr, packed, panel, scores);
+                rows.scores(products, key, keys.clone(), mr, packed, panel, scores);
                 for r in 0..n {
                     let scores = &mut scores[r * BLOCK..][..keys.len()];
                     let (head, i) = rows.head_and_query(r);
                     let dropped = Dropped::new(shape, batch * shape.n_heads + head, i, first);
                     let (max, sum) = (&mut max[r], &mut sum[r]);
-                    let factor = kernel.isa().run(UpdateRow { scores, dropped, max, sum });
+                    let factor = isa.run(UpdateRow { scores, dropped, max, sum });
                     if factor != 1.0 {
                         out[r * width..][..dim].iter_mut().for_each(|o| *o *= factor);
                     }
                 }
                 // SAFETY: V has rows for the keys; there is room for a block of them.
-                let values = unsafe { Values::new(kernel, value, keys.len(), dim, values) };
+                let values = unsafe { Values::new(products, value, keys.len(), dim, values) };
                 for r in (0..n).step_by(mr) {
                     let rows = mr.min(n - r);
                     let source = Source { data: scores[r * BLOCK..].as_ptr(), along: BLOCK, deep: 1 };
                     // SAFETY: `probs` has room for the panel and the slack; `out` has the rows.
                     unsafe {
-                        pack_panel(kernel, source, rows, rows, keys.len(), probs.as_mut_ptr());
-                        let c = out[r * width..].as_mut_ptr();
-                        values.weigh(kernel, rows, keys.len(), probs.as_ptr(), rows, c);
+                        products.pack(source, rows, rows, keys.len(), probs.as_mut_ptr());
+                        values.weigh(rows, keys.len(), probs.as_ptr(), rows, out[r * width..].as_mut_ptr());
                     }
                 }
             }
@@ -241,19 +245,20 @@ pub(super) fn probs<K: MicroKernel>(
     }
     parallel::chunks_mut(probs, queries * keys, |matrix, probs| {
         let (batch, head) = (matrix / n_heads, matrix % n_heads);
-        with_scratch(MAX_ROWS * (dim + BLOCK) + dim * PANEL + SLACK, |scratch| {
-            let (packed, rest) = scratch.split_at_mut(MAX_ROWS * dim);
+        with_scratch(MAX_ROWS * (2 * dim + BLOCK) + dim * PANEL + 2 * SLACK, |scratch| {
+            let (packed, rest) = scratch.split_at_mut(MAX_ROWS * dim + SLACK);
+            let (scaled, rest) = rest.split_at_mut(MAX_ROWS * dim);
             let (scores, panel) = rest.split_at_mut(MAX_ROWS * BLOCK);
             for (part, probs) in probs.chunks_mut(MAX_ROWS * keys).enumerate() {
                 let first = part * MAX_ROWS;
                 let queries = first..queries.min(first + MAX_ROWS);
                 let rows = Rows { shape, batch, first_head: head, heads: 1, queries };
                 let mr = even(rows.count(), K::MR, 1);
-                rows.pack(query, mr, packed);
+                rows.pack(Exact(kernel), query, mr, scaled, packed);
                 for j in (0..keys).step_by(BLOCK) {
                     let block = j..keys.min(j + BLOCK);
                     let key = key.block(batch, head / shape.group(), j);
-                    rows.scores(kernel, key, block.clone(), mr, packed, panel, scores);
+                    rows.scores(Exact(kernel), key, block.clone(), mr, packed, panel, scores);
                     for (row, scores) in probs.chunks_mut(keys).zip(scores.chunks(BLOCK)) {
                         row[block.clone()].copy_from_slice(&scores[..block.len()]);
                     }

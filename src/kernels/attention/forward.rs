@@ -1,13 +1,17 @@
 //! Many queries: a task takes 128 of one head, in four panels that share each block of keys.
 
+use std::ops::Range;
+
 use super::Attention;
 use super::heads::{Heads, HeadsMut};
-use super::softmax::{BLOCK, Dropped, Masked, Rescale, Running, Update};
+use super::products::{Products, Scaled, Values, out_width};
+use super::softmax::{BLOCK, Dropped, Masked, Running, Update};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL};
-use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::gemm::packing::{SLACK, Source, with_scratch};
 use crate::kernels::parallel;
+use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::Isa;
 
 /// Panels of queries of a task.
@@ -28,20 +32,45 @@ pub(super) struct Args<'a> {
 unsafe impl Sync for Args<'_> {}
 
 /// All heads and sequences.
-pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
+pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     let shape = args.shape;
     let blocks = shape.queries.div_ceil(PANELS * PANEL);
-    parallel::for_each(shape.batch * shape.n_heads * blocks, |task| {
-        let (batch, head) = (task / blocks / shape.n_heads, task / blocks % shape.n_heads);
-        // The last queries first: with a causal mask they see the most keys.
+    // The last queries first: with a causal mask they see the most keys.
+    let place = |task: usize| {
         let first = (blocks - 1 - task % blocks) * PANELS * PANEL;
-        block(kernel, args, batch, head, first);
+        (task / blocks / shape.n_heads, task / blocks % shape.n_heads, first)
+    };
+    let tasks = shape.batch * shape.n_heads * blocks;
+    parallel::for_each(tasks, |task| {
+        let (batch, head, first) = place(task);
+        if task + 1 < tasks {
+            let (next_batch, next_head, first) = place(task + 1);
+            let are_new = (next_batch, next_head / shape.group()) != (batch, head / shape.group());
+            fetch(args, next_batch, next_head, first, are_new);
+        }
+        block(products, args, batch, head, first);
     });
 }
 
+/// Asks for what a task begins with: short pieces far from each other, which the processor does not find out.
+fn fetch(args: &Args<'_>, batch: usize, head: usize, first: usize, keys_too: bool) {
+    let Attention { head_dim, queries, .. } = *args.shape;
+    let rows = |(data, row): (*const f32, usize), rows: Range<usize>| {
+        rows.for_each(|i| prefetch_ahead(data.wrapping_add(i * row), head_dim));
+    };
+    rows(args.query.at(batch, head), first..queries.min(first + PANELS * PANEL));
+    let keys = Visible::new(args.shape, batch, head).range(first..queries.min(first + PANELS * PANEL));
+    if keys_too && !keys.is_empty() {
+        let start = keys.start / BLOCK * BLOCK;
+        for heads in [args.key, args.value] {
+            rows(heads.block(batch, head / args.shape.group(), start), 0..BLOCK.min(keys.end - start));
+        }
+    }
+}
+
 /// Up to `PANELS` panels of queries of one head, from `first` on.
-fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, first: usize) {
-    let shape = args.shape;
+fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, first: usize) {
+    let (shape, kernel) = (args.shape, products.kernel());
     let (dim, last) = (shape.head_dim, shape.queries.min(first + PANELS * PANEL));
     let (query, query_row) = args.query.at(batch, head);
     let kv_head = head / shape.group();
@@ -49,19 +78,23 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
     let panels = (last - first).div_ceil(PANEL);
     let queries = |panel: usize| first + panel * PANEL..last.min(first + (panel + 1) * PANEL);
 
-    // Panels of Qᵀ [dim, PANEL] and of O [PANEL, width]; a block of K and of V, packed; scores and mask [BLOCK, PANEL].
-    let (width, panel_len) = (out_width(dim), dim * PANEL + SLACK);
-    let (key_len, value_len, score_len) = (keys_len(dim), Values::len(dim), BLOCK * PANEL + SLACK);
-    with_scratch(panels * (panel_len + PANEL * width) + key_len + value_len + 2 * score_len, |scratch| {
+    // Panels of Qᵀ [dim, PANEL] and of O [PANEL, width]; a block of K and of V, packed; scores and mask [BLOCK, PANEL]; scaled rows
+    // of Q.
+    let (width, panel_len) = (out_width(dim), P::groups(dim) * PANEL + SLACK);
+    let (key_len, value_len, score_len) = (keys_len::<P>(dim), Values::<P>::len(dim), BLOCK * PANEL + SLACK);
+    let len = panels * (panel_len + PANEL * width) + key_len + value_len + 2 * score_len + PANEL * dim;
+    with_scratch(len, |scratch| {
         let (query_panels, rest) = scratch.split_at_mut(panels * panel_len);
         let (out_panels, rest) = rest.split_at_mut(panels * PANEL * width);
         let (keys, rest) = rest.split_at_mut(key_len);
         let (values, rest) = rest.split_at_mut(value_len);
-        let (scores, added) = rest.split_at_mut(score_len);
+        let (scores, rest) = rest.split_at_mut(score_len);
+        let (added, scaled) = rest.split_at_mut(score_len);
         let mut running: [Running; PANELS] = std::array::from_fn(|_| Running::new());
         for (panel, packed) in query_panels.chunks_exact_mut(panel_len).enumerate() {
-            // SAFETY: the rows are queries of this head; a panel has room for `dim` rows and the slack.
-            unsafe { pack_queries(kernel, query, query_row, queries(panel), dim, shape.scale, packed) };
+            let first = query.wrapping_add(queries(panel).start * query_row);
+            // SAFETY: the rows are queries of this head.
+            unsafe { pack_queries(products, first, query_row, queries(panel).len(), dim, shape.scale, scaled, packed) };
         }
         out_panels.fill(0.0);
 
@@ -71,8 +104,8 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
             // SAFETY: the rows are keys and values of this head; the buffers have room for a block of them.
             let values = unsafe {
                 let (key, key_row) = args.key.block(batch, kv_head, first_key);
-                pack_keys(kernel, key, key_row, last_key - first_key, dim, keys);
-                Values::new(kernel, args.value.block(batch, kv_head, first_key), last_key - first_key, dim, values)
+                pack_keys(products, key, key_row, last_key - first_key, dim, keys);
+                Values::new(products, args.value.block(batch, kv_head, first_key), last_key - first_key, dim, values)
             };
             for panel in 0..panels {
                 let (queries, running) = (queries(panel), &mut running[panel]);
@@ -84,7 +117,7 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
                 let scores = &mut scores[..n * PANEL];
                 let packed = &query_panels[panel * panel_len..];
                 // SAFETY: `keys` has the panels of A for `n` rows, `packed` is `dim` deep, `scores` has `n` rows.
-                unsafe { product(kernel, n, dim, keys, packed, scores) };
+                unsafe { product(products, n, dim, keys, packed, scores) };
 
                 let see = first_key..first_key + n;
                 // SAFETY: the keys and queries exist, and `added` has room for a block and the slack.
@@ -98,13 +131,18 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
                         row.iter_mut().for_each(|o| *o *= factor);
                     }
                 }
-                let mr = even(queries.len(), K::MR, 1);
+                if P::GROUP > 1 {
+                    let dst = scores.as_mut_ptr();
+                    let source = Source { data: dst.cast_const(), along: 1, deep: PANEL };
+                    // SAFETY: the scores have `n` rows of a panel.
+                    unsafe { products.pack(source, PANEL, PANEL, n, dst) };
+                }
+                let mr = even(queries.len(), P::MR, 1);
                 for i in (0..queries.len()).step_by(mr) {
                     let rows = mr.min(queries.len() - i);
-                    // SAFETY: the scores have `n` rows of a panel, the values at least as many; `out` has these rows.
-                    unsafe {
-                        values.weigh(kernel, rows, n, scores[i..].as_ptr(), PANEL, out[i * width..].as_mut_ptr())
-                    };
+                    let (a, c) = (scores[i..].as_ptr(), out[i * width..].as_mut_ptr());
+                    // SAFETY: the scores are those of `n` keys, the values at least as many; `out` has these rows.
+                    unsafe { values.weigh(rows, n, a, PANEL, c) };
                 }
             }
         }
@@ -130,33 +168,34 @@ fn block<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize, 
     });
 }
 
-/// Packs `scale · Qᵀ`, `[dim, PANEL]`, the queries in the lanes.
+/// Packs `scale · Qᵀ`, `[dim, PANEL]`, of `n` queries in the lanes.
 ///
 /// # Safety
 ///
-/// * the rows `queries`, at most `PANEL`, of `dim` elements may be read;
-/// * `packed` has room for `dim · PANEL + SLACK` elements.
-pub(super) unsafe fn pack_queries<K: MicroKernel>(
-    kernel: K,
+/// * the rows, of `dim` elements, of which `query` is the first, may be read.
+pub(super) unsafe fn pack_queries<P: Products>(
+    products: P,
     query: *const f32,
     row: usize,
-    queries: std::ops::Range<usize>,
+    n: usize,
     dim: usize,
     scale: f32,
+    scaled: &mut [f32],
     packed: &mut [f32],
 ) {
-    assert!(packed.len() >= dim * PANEL + SLACK && queries.len() <= PANEL);
-    let source = Source { data: query.wrapping_add(queries.start * row), along: row, deep: 1 };
-    // SAFETY: the caller's promise and the assertion.
-    unsafe { pack_panel(kernel, source, queries.len(), PANEL, dim, packed.as_mut_ptr()) };
-    if scale != 1.0 {
-        kernel.isa().run(Rescale { rows: &mut packed[..dim * PANEL], factors: &[scale; PANEL] });
+    assert!(packed.len() >= P::groups(dim) * PANEL + SLACK && n <= PANEL);
+    // SAFETY: the caller's promise and the assertions.
+    unsafe {
+        let rows = (0..n).map(|i| std::slice::from_raw_parts(query.wrapping_add(i * row), dim));
+        products.kernel().isa().run(Scaled { rows, factor: scale, dst: scaled });
+        let source = Source { data: scaled.as_ptr(), along: dim, deep: 1 };
+        products.pack(source, n, PANEL, dim, packed.as_mut_ptr());
     }
 }
 
 /// Elements of a packed block of keys.
-pub(super) fn keys_len(dim: usize) -> usize {
-    (BLOCK * dim + SLACK).next_multiple_of(16)
+pub(super) fn keys_len<P: Products>(dim: usize) -> usize {
+    (BLOCK * P::groups(dim) + SLACK).next_multiple_of(16)
 }
 
 /// Packs `n` keys (or values), at most `BLOCK`, as panels `[dim, PANEL]`, the keys in the lanes.
@@ -164,19 +203,20 @@ pub(super) fn keys_len(dim: usize) -> usize {
 /// # Safety
 ///
 /// * the rows, of `dim` elements, may be read.
-pub(super) unsafe fn pack_keys<K: MicroKernel>(
-    kernel: K,
+pub(super) unsafe fn pack_keys<P: Products>(
+    products: P,
     key: *const f32,
     row: usize,
     n: usize,
     dim: usize,
     packed: &mut [f32],
 ) {
-    assert!(packed.len() >= keys_len(dim) && n <= BLOCK);
+    assert!(packed.len() >= keys_len::<P>(dim) && n <= BLOCK);
     for j in (0..n).step_by(PANEL) {
         let source = Source { data: key.wrapping_add(j * row), along: row, deep: 1 };
+        let dst = packed.as_mut_ptr().wrapping_add(j * P::groups(dim));
         // SAFETY: the caller's promise; the panels of a block have room, the slack behind the last.
-        unsafe { pack_panel(kernel, source, PANEL.min(n - j), PANEL, dim, packed.as_mut_ptr().add(j * dim)) };
+        unsafe { products.pack(source, PANEL.min(n - j), PANEL, dim, dst) };
     }
 }
 
@@ -184,93 +224,22 @@ pub(super) unsafe fn pack_keys<K: MicroKernel>(
 ///
 /// # Safety
 ///
-/// * `a` holds the panels of which the first `n` keys are wanted, `k` deep; `b` is `k` rows of `PANEL`.
-pub(super) unsafe fn product<K: MicroKernel>(kernel: K, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+/// * `a` holds the panels of which the first `n` keys are wanted, `dim` deep; `b` is a panel as deep.
+pub(super) unsafe fn product<P: Products>(products: P, n: usize, dim: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+    let k = P::groups(dim);
     assert!(c.len() >= n * PANEL && b.len() >= k * PANEL && a.len() >= n * k);
     for first in (0..n).step_by(PANEL) {
         let used = PANEL.min(n - first);
-        let mr = even(used, K::MR, 1);
+        let mr = even(used, P::MR, 1);
         for j in (0..used).step_by(mr) {
-            for i in (0..PANEL).step_by(K::NR) {
+            for i in (0..PANEL).step_by(P::NR) {
                 let (b, c) = (b[i..].as_ptr(), c[(first + j) * PANEL + i..].as_mut_ptr());
                 // SAFETY: the caller's promises and the assertion.
                 unsafe {
                     let a = a.as_ptr().add(first * k + j);
-                    kernel.tile(mr.min(used - j), k, a, PANEL, b, PANEL, c, PANEL, false);
+                    products.tile(mr.min(used - j), k, a, PANEL, b, PANEL, c, PANEL, false);
                 }
             }
-        }
-    }
-}
-
-/// A block of values as B of a product: panels of columns where they lie, a narrower last one packed.
-pub(super) struct Values {
-    value: *const f32,
-    row: usize,
-    dim: usize,
-    /// The columns past the last whole panel.
-    last: *const f32,
-}
-
-/// Columns of a block of outputs: whole panels, so that a tile may write past the last.
-pub(super) fn out_width(dim: usize) -> usize {
-    dim.next_multiple_of(PANEL)
-}
-
-impl Values {
-    /// Elements that packing takes.
-    pub(super) fn len(dim: usize) -> usize {
-        if dim.is_multiple_of(PANEL) { 0 } else { BLOCK * PANEL + SLACK }
-    }
-
-    /// `n` values, at most `BLOCK`, of which `value` is the first, and the distance between them.
-    ///
-    /// # Safety
-    ///
-    /// * the rows, of `dim` elements, may be read as long as this lives, and nothing else is done with `packed`.
-    pub(super) unsafe fn new<K: MicroKernel>(
-        kernel: K,
-        (value, row): (*const f32, usize),
-        n: usize,
-        dim: usize,
-        packed: &mut [f32],
-    ) -> Values {
-        assert!(packed.len() >= Values::len(dim) && n <= BLOCK);
-        let whole = dim / PANEL * PANEL;
-        if whole < dim {
-            let source = Source { data: value.wrapping_add(whole), along: 1, deep: row };
-            // SAFETY: the caller's promise, and the assertion.
-            unsafe { pack_panel(kernel, source, dim - whole, PANEL, n, packed.as_mut_ptr()) };
-        }
-        Values { value, row, dim, last: packed.as_ptr() }
-    }
-
-    /// `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of [`out_width`] columns. The number of row `i`
-    /// and value `j` is at `a[j·lda + i]`.
-    ///
-    /// # Safety
-    ///
-    /// * `1 <= rows <= K::MR`; there are `n` values; `a` may be read at these places; `c` has these rows, and nothing else touches
-    ///   them.
-    #[inline]
-    pub(super) unsafe fn weigh<K: MicroKernel>(
-        &self,
-        kernel: K,
-        rows: usize,
-        n: usize,
-        a: *const f32,
-        lda: usize,
-        c: *mut f32,
-    ) {
-        let width = out_width(self.dim);
-        for j in (0..width).step_by(K::NR) {
-            let panel = j / PANEL * PANEL;
-            let (b, ldb) = match panel + PANEL <= self.dim {
-                true => (self.value.wrapping_add(j), self.row),
-                false => (self.last.wrapping_add(j - panel), PANEL),
-            };
-            // SAFETY: the caller's promises; whole panels lie inside the values' rows, the last one was packed.
-            unsafe { kernel.tile(rows, n, a, lda, b, ldb, c.wrapping_add(j), width, true) };
         }
     }
 }
@@ -283,8 +252,8 @@ impl Values {
 pub(super) unsafe fn masked<'a, K: MicroKernel>(
     kernel: K,
     visible: &'a Visible<'a>,
-    queries: std::ops::Range<usize>,
-    keys: std::ops::Range<usize>,
+    queries: Range<usize>,
+    keys: Range<usize>,
     buffer: &'a mut [f32],
 ) -> Option<Masked<'a>> {
     if visible.all(queries.clone(), keys.clone()) {

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `heads` | views of `[batch, length, heads, head_dim]` in wider or permuted activations |
 //! | `visible` | which keys a query sees |
+//! | `products` | what is multiplied: f32, or numbers rounded to bf16 |
 //! | `softmax` | one block of the online softmax, and its way back |
 //! | `forward`, `few_queries`, `backward` | the loops |
 //!
@@ -50,6 +51,7 @@ mod backward;
 mod few_queries;
 mod forward;
 mod heads;
+mod products;
 mod softmax;
 mod visible;
 
@@ -59,7 +61,9 @@ mod tests;
 pub use heads::{Heads, HeadsMut, PAGE};
 pub use visible::Mask;
 
+use super::gemm::Precision;
 use super::gemm::micro::{KernelOp, MicroKernel, with_kernel};
+use products::{Products, ProductsOp, with_products};
 
 /// Shape and masks of an attention.
 ///
@@ -95,6 +99,9 @@ pub struct Attention<'a> {
     pub mask: Mask<'a>,
     /// Dropout of the probabilities, none if absent; [`attention_probs`] gives them before it.
     pub dropout: Option<Dropout>,
+    /// In [`Precision::Bf16`] scaled queries, keys, values and probabilities are rounded before they are multiplied, in [`attention`];
+    /// sums, and all else, are f32.
+    pub precision: Precision,
 }
 
 /// Dropout of the probabilities, of which no mask is kept: the same as [`dropout`](super::vecmath::dropout) on the matrices
@@ -127,6 +134,7 @@ impl<'a> Attention<'a> {
             key_mask: None,
             mask: Mask::None,
             dropout: None,
+            precision: Precision::F32,
         }
     }
 
@@ -189,19 +197,18 @@ pub fn attention(
         return;
     }
     let lse = lse.map_or(std::ptr::null_mut(), |lse| lse.as_mut_ptr());
-    with_kernel(Forward(forward::Args { shape, query, key, value, out, lse }));
+    with_products(shape.precision, Forward(forward::Args { shape, query, key, value, out, lse }));
 }
 
 struct Forward<'a>(forward::Args<'a>);
 
-impl KernelOp for Forward<'_> {
-    type Output = ();
-    fn run<K: MicroKernel>(self, kernel: K) {
+impl ProductsOp for Forward<'_> {
+    fn run<P: Products>(self, products: P) {
         let shape = self.0.shape;
         if shape.queries * shape.group() <= few_queries::MAX_ROWS {
-            few_queries::run(kernel, &self.0)
+            few_queries::run(products, &self.0)
         } else {
-            forward::run(kernel, &self.0)
+            forward::run(products, &self.0)
         }
     }
 }

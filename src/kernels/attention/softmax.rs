@@ -160,27 +160,6 @@ impl SimdOp for Update<'_> {
     }
 }
 
-/// Multiplies each row of `PANEL` elements by `factors`.
-pub(super) struct Rescale<'a> {
-    pub(super) rows: &'a mut [f32],
-    pub(super) factors: &'a [f32; PANEL],
-}
-
-impl SimdOp for Rescale<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        for i in (0..PANEL).step_by(I::LANES) {
-            let factor = isa.load(&self.factors[i..]);
-            for row in self.rows.chunks_exact_mut(PANEL) {
-                let x = isa.mul(isa.load(&row[i..]), factor);
-                isa.store(&mut row[i..], x);
-            }
-        }
-    }
-}
-
 /// [`Update`] for one query whose scores lie in a row; returns the factor for what was summed before.
 pub(super) struct UpdateRow<'a> {
     pub(super) scores: &'a mut [f32],

@@ -187,6 +187,32 @@ fn forward_and_backward_agree_with_the_definition() {
 }
 
 #[test]
+fn products_of_rounded_numbers_agree_with_the_definition_on_them() {
+    for_each_level(|level| {
+        let rounds = Precision::Bf16.rounds();
+        for shape in shapes().into_iter().flat_map(|shape| {
+            let causal = shape.keys >= shape.queries;
+            [Some(shape), causal.then_some(Attention { causal, window: Some(70), ..shape })].into_iter().flatten()
+        }) {
+            let mut case = Case::new(&shape);
+            let found = case.run(&Attention { precision: Precision::Bf16, ..shape }).out;
+            if !rounds {
+                assert_eq!(found, case.run(&shape).out, "{level:?} {shape:?}");
+                continue;
+            }
+            let round = |x: &mut f32| *x = half::bf16::from_f32(*x).to_f32();
+            case.query.iter_mut().for_each(|x| *x *= shape.scale);
+            [&mut case.query, &mut case.key, &mut case.value].into_iter().flatten().for_each(round);
+            let expected = case.naive(&Attention { scale: 1.0, ..shape }).out;
+            // Probabilities are rounded after the block's maximum was taken away: each by at most 2⁻⁹ of itself.
+            for (i, (x, y)) in found.iter().zip(&expected).enumerate() {
+                assert!((x - y).abs() < 2e-3, "{level:?} {shape:?}: out[{i}] is {x}, expected {y}");
+            }
+        }
+    });
+}
+
+#[test]
 fn dropout_is_that_of_the_matrix_of_probabilities() {
     for_each_level(|level| {
         let dropout = Some(Dropout { p: 0.3, seed: 5, offset: 11 });
@@ -236,10 +262,13 @@ fn masks_hide_keys_and_a_query_without_keys_gets_zeros() {
 #[test]
 fn one_query_over_the_cache_has_the_bits_of_the_whole() {
     for_each_level(|level| {
-        for (n_kv_heads, dim, window) in [(4, 64, None), (2, 20, None), (1, 16, Some(150))] {
+        let shapes = [(4, 64, None), (2, 20, None), (1, 15, Some(150))];
+        let shapes =
+            shapes.iter().flat_map(|&shape| [Precision::F32, Precision::Bf16].map(|precision| (shape, precision)));
+        for ((n_kv_heads, dim, window), precision) in shapes {
             let (length, n_heads, capacity) = (300, 4, 320);
-            let whole =
-                Attention { n_kv_heads, causal: true, window, ..Attention::new(1, n_heads, length, length, dim) };
+            let plain = Attention::new(1, n_heads, length, length, dim);
+            let whole = Attention { n_kv_heads, causal: true, window, precision, ..plain };
             let case = Case::new(&whole);
             let expected = case.run(&whole).out;
             // The cache keeps its heads apart.
@@ -257,7 +286,11 @@ fn one_query_over_the_cache_has_the_bits_of_the_whole() {
                 let mut out = vec![0.0; to - from];
                 let query = Heads::rows(&case.query[from..to], queries, n_heads, dim);
                 attention(&shape, query, key, value, HeadsMut::rows(&mut out, queries, n_heads, dim), None);
-                assert_eq!(out, expected[from..to], "{queries} queries at {first}, {n_kv_heads} kv heads, {level:?}");
+                assert_eq!(
+                    out,
+                    expected[from..to],
+                    "{queries} queries at {first}, {n_kv_heads} kv heads, {level:?}, {precision:?}"
+                );
             }
         }
     });

@@ -6,6 +6,7 @@ use super::Dims;
 use super::mask::Resolved;
 use crate::kernels::attention::{Attention, Dropout, Heads, HeadsMut, Mask, attention, attention_backward};
 use crate::ops::arithmetic::broadcast_to;
+use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, tape};
 
 /// Where queries, keys or values lie in a tensor: the first element, and the distances between sequences and between positions.
@@ -76,7 +77,7 @@ impl Fused {
     }
 
     /// The kernel's description of a call.
-    fn with_shape(&self, call: &Call, f: impl FnOnce(&Attention<'_>)) {
+    fn with_shape(&self, call: &Call, precision: Precision, f: impl FnOnce(&Attention<'_>)) {
         let (dims, mask) = (&self.dims, &self.mask);
         let alone = !mask.starts_at_once();
         let lengths: Vec<usize> = mask.ranges.iter().map(|range| range.end).collect();
@@ -101,6 +102,7 @@ impl Fused {
             key_mask: seen,
             mask: added,
             dropout: self.dropout.map(|(p, seed)| Dropout { p, seed, offset: 0 }),
+            precision,
             ..Attention::new(call.sequences.len(), dims.n_heads, queries, call.keys.len(), dims.head_dim)
         });
     }
@@ -143,6 +145,8 @@ impl Fused {
     ) {
         let Dims { n_heads, head_dim, queries, .. } = self.dims;
         let width = n_heads * head_dim;
+        // The way back is in f32, and wants the same probabilities.
+        let precision = if lse.is_some() { Precision::F32 } else { precision() };
         for call in self.calls() {
             let [q, k, v] = self.inputs(data, places, &call);
             let rows = call.sequences.start * queries..call.sequences.end * queries;
@@ -150,7 +154,7 @@ impl Fused {
             unseeing.fill(0.0);
             let out = HeadsMut::rows(y, queries - call.first_query, n_heads, head_dim);
             let lse = lse.as_mut().map(|lse| &mut lse[self.lse_range(&call)]);
-            self.with_shape(&call, |shape| attention(shape, q, k, v, out, lse));
+            self.with_shape(&call, precision, |shape| attention(shape, q, k, v, out, lse));
         }
     }
 
@@ -186,7 +190,7 @@ impl Fused {
                 }
             };
             let lse = &lse[self.lse_range(&call)];
-            self.with_shape(&call, |shape| attention_backward(shape, dy, q, k, v, y, lse, dq, dk, dv));
+            self.with_shape(&call, Precision::F32, |shape| attention_backward(shape, dy, q, k, v, y, lse, dq, dk, dv));
         }
     }
 }

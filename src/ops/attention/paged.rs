@@ -5,6 +5,7 @@ use super::{Attention, AttentionMask};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{Attention as Shape, Heads, HeadsMut, attention};
 use crate::ops::inspect::{self, See};
+use crate::ops::precision::precision;
 use crate::tensor::{Tensor, tape};
 
 pub(crate) use crate::kernels::attention::PAGE;
@@ -80,6 +81,7 @@ impl Attention {
             window: resolved.window,
             positions: resolved.causal.is_some().then_some(&positions),
             key_lengths: Some(&lengths),
+            precision: precision(),
             ..Shape::new(batch, dims.n_heads, queries, longest, dims.head_dim)
         };
         let heads = |pages| Heads::paged(pages, &paged.first, dims.n_kv_heads, dims.head_dim);

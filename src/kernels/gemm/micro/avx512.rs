@@ -7,7 +7,7 @@ use crate::kernels::gemm::operand::{self, Element, Kind};
 use crate::kernels::simd::Avx512;
 
 #[derive(Clone, Copy)]
-pub(in crate::kernels::gemm) struct Tile(pub(in crate::kernels::gemm) Avx512);
+pub(in crate::kernels) struct Tile(pub(in crate::kernels) Avx512);
 
 impl MicroKernel for Tile {
     type Isa = Avx512;

@@ -12,15 +12,39 @@ use crate::kernels::simd::{self, Avx512};
 
 /// The kernel, and proof that the processor has AVX512-BF16.
 #[derive(Clone, Copy)]
-pub(in crate::kernels::gemm) struct Avx512Bf16(Avx512);
+pub(in crate::kernels) struct Avx512Bf16(Avx512);
 
 impl Avx512Bf16 {
-    pub(in crate::kernels::gemm) fn new() -> Option<Self> {
+    pub(in crate::kernels) fn new() -> Option<Self> {
         if simd::features().avx512_bf16 { Avx512::new().map(Avx512Bf16) } else { None }
     }
 }
 
 impl Avx512Bf16 {
+    /// Most rows of a tile.
+    pub(in crate::kernels) const MOST_ROWS: usize = 14;
+
+    /// [`TileKernel::tile`] of a wider packed A: group `p` of row `i` at `a[p·lda + i]`.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline]
+    pub(in crate::kernels) unsafe fn tile_of(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        lda: usize,
+        b: *const u32,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: the token proves the instructions; the rest is this method's own contract.
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (groups, a, lda, b, c, ldc, load)) }
+    }
+
     /// Most rows of [`Avx512Bf16::columns`].
     pub(in crate::kernels::gemm) const COLUMNS_MR: usize = 8;
 
@@ -70,7 +94,7 @@ unsafe fn columns<const R: usize>(
 
 impl TileKernel for Avx512Bf16 {
     type Sum = f32;
-    const MR: usize = 14;
+    const MR: usize = Self::MOST_ROWS;
     const NR: usize = 32;
     const STEP: usize = 1;
     const ROWS_OF_A: bool = false;
@@ -91,16 +115,24 @@ impl TileKernel for Avx512Bf16 {
         ldc: usize,
         load: bool,
     ) {
-        // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (groups, a, b, c, ldc, load)) }
+        // SAFETY: the caller's promises.
+        unsafe { self.tile_of(rows, groups, a, rows, b, c, ldc, load) }
     }
 }
 
 /// # Safety
 ///
-/// As [`TileKernel::tile`] with `rows = R`.
+/// As [`Avx512Bf16::tile_of`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut f32, ldc: usize, load: bool) {
+unsafe fn tile<const R: usize>(
+    groups: usize,
+    a: *const u32,
+    lda: usize,
+    b: *const u32,
+    c: *mut f32,
+    ldc: usize,
+    load: bool,
+) {
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch; the vector types are bits to each other.
     unsafe {
@@ -117,7 +149,7 @@ unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *
                 let x = pairs(_mm512_set1_epi32(*a.add(i) as i32));
                 *acc = [_mm512_dpbf16_ps(acc[0], x, row[0]), _mm512_dpbf16_ps(acc[1], x, row[1])];
             }
-            a = a.wrapping_add(R);
+            a = a.wrapping_add(lda);
             b = b.wrapping_add(PANEL);
         }
         for (i, acc) in acc.iter().enumerate() {
@@ -133,9 +165,10 @@ unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *
 /// # Safety
 ///
 /// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`; `used <= width`;
-/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` may become anything.
+/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` may become anything;
+/// * if `dst` lies in the source, both begin there, `src.along` is 1, and `used` and `src.deep` are `width`, a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx512vl")]
-pub(in crate::kernels::gemm) unsafe fn round_panel(src: Source, used: usize, width: usize, len: usize, dst: *mut u32) {
+pub(in crate::kernels) unsafe fn round_panel(src: Source, used: usize, width: usize, len: usize, dst: *mut u32) {
     let from = |i: usize| first(used - i);
     // SAFETY: the caller's promises; masked loads touch the numbers that exist only, and what is stored past a row is overwritten by
     // the next or in the slack.
@@ -156,17 +189,19 @@ pub(in crate::kernels::gemm) unsafe fn round_panel(src: Source, used: usize, wid
             }
             return;
         }
-        for p in (0..len).step_by(32) {
-            let n = (len - p).min(32);
-            let masks = [first(n), first(n.saturating_sub(16))];
-            // The next panel's.
-            for i in width..width + used {
-                prefetch_ahead(src.at(p, i).data, 32);
-            }
-            for i in (0..used).step_by(16) {
-                // Rows from `used` on repeat the first.
+        for i in (0..used).step_by(16) {
+            // Rows from `used` on repeat the first.
+            let rows: [usize; 16] =
+                std::array::from_fn(|r| if i + r < used { (i + r) * src.along } else { i * src.along });
+            for p in (0..len).step_by(32) {
+                let n = (len - p).min(32);
+                let masks = [first(n), first(n.saturating_sub(16))];
+                // The next panel's.
+                for i in i..used.min(i + 16) {
+                    prefetch_ahead(src.at(p, width + i).data, 32);
+                }
                 let row = |r: usize| {
-                    let row = src.at(p, if i + r < used { i + r } else { i }).data;
+                    let row = src.data.wrapping_add(p + rows[r]);
                     let low = _mm512_maskz_loadu_ps(masks[0], row);
                     let high = _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(16));
                     _mm512_castsi512_ps(rounded(low, high))

@@ -7,9 +7,9 @@ pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx512;
+pub(in crate::kernels) mod avx512;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx512_bf16;
+pub(in crate::kernels) mod avx512_bf16;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod int8_neon;
 pub(super) mod int8_portable;

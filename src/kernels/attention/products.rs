@@ -1,0 +1,265 @@
+//! What the products of an attention are made of: f32, or numbers rounded to bf16.
+//!
+//! Factors come in groups of 32 bits, as everywhere in `gemm`: one f32, or two bf16.
+
+use super::softmax::BLOCK;
+use crate::kernels::gemm::Precision;
+use crate::kernels::gemm::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::gemm::micro::{avx512, avx512_bf16};
+use crate::kernels::gemm::packing::{SLACK, Source, pack_panel};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::Avx512;
+use crate::kernels::simd::{Isa, SimdOp};
+
+/// Packed factors and the tile that multiplies them.
+pub(super) trait Products: Copy + Send + Sync {
+    /// The kernel of the instruction set, for all else.
+    type Kernel: MicroKernel;
+    /// Numbers of a group. Groups of one are f32, and are read where they lie.
+    const GROUP: usize;
+    /// Most rows of a tile.
+    const MR: usize;
+    /// Columns of a tile.
+    const NR: usize;
+
+    fn kernel(self) -> Self::Kernel;
+
+    /// Packs one panel, `[len / GROUP, width]`; what is missing of a last group is zero.
+    ///
+    /// # Safety
+    ///
+    /// * the source may be read at all `[p, i]`, `p < len`, `i < used`; `used <= width`;
+    /// * `dst` may be written for `groups(len) · width + SLACK` elements; what lies past `used` may become anything;
+    /// * if `dst` lies in the source, both begin there, `source.along` is 1, and `source.deep`, `used` and `width` are `PANEL`.
+    unsafe fn pack(self, source: Source, used: usize, width: usize, len: usize, dst: *mut f32);
+
+    /// [`MicroKernel::tile`] of groups; `ldb` is `PANEL` where a group is more than a number.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn tile(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const f32,
+        lda: usize,
+        b: *const f32,
+        ldb: usize,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    );
+
+    /// Groups of `len` numbers.
+    #[inline]
+    fn groups(len: usize) -> usize {
+        len.div_ceil(Self::GROUP)
+    }
+}
+
+/// Of f32.
+#[derive(Clone, Copy)]
+pub(super) struct Exact<K>(pub(super) K);
+
+impl<K: MicroKernel> Products for Exact<K> {
+    type Kernel = K;
+    const GROUP: usize = 1;
+    const MR: usize = K::MR;
+    const NR: usize = K::NR;
+
+    #[inline]
+    fn kernel(self) -> K {
+        self.0
+    }
+
+    #[inline]
+    unsafe fn pack(self, source: Source, used: usize, width: usize, len: usize, dst: *mut f32) {
+        // SAFETY: the caller's promises.
+        unsafe { pack_panel(self.0, source, used, width, len, dst) }
+    }
+
+    #[inline]
+    unsafe fn tile(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const f32,
+        lda: usize,
+        b: *const f32,
+        ldb: usize,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe { self.0.tile(rows, groups, a, lda, b, ldb, c, ldc, load) }
+    }
+}
+
+/// Of numbers rounded to bf16, by AVX512-BF16; also where there is AMX, whose tiles are too large for a head and round otherwise.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Rounded {
+    kernel: avx512::Tile,
+    pairs: avx512_bf16::Avx512Bf16,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Products for Rounded {
+    type Kernel = avx512::Tile;
+    const GROUP: usize = 2;
+    const MR: usize = avx512_bf16::Avx512Bf16::MOST_ROWS;
+    const NR: usize = PANEL;
+
+    #[inline]
+    fn kernel(self) -> avx512::Tile {
+        self.kernel
+    }
+
+    #[inline]
+    unsafe fn pack(self, source: Source, used: usize, width: usize, len: usize, dst: *mut f32) {
+        // SAFETY: the caller's promises; the token proves the instructions.
+        unsafe { avx512_bf16::round_panel(source, used, width, len, dst.cast()) }
+    }
+
+    #[inline]
+    unsafe fn tile(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const f32,
+        lda: usize,
+        b: *const f32,
+        ldb: usize,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        debug_assert_eq!(ldb, PANEL, "pairs are packed");
+        // SAFETY: the caller's promises.
+        unsafe { self.pairs.tile_of(rows, groups, a.cast(), lda, b.cast(), c, ldc, load) }
+    }
+}
+
+/// Writes rows one after the other, multiplied by a number.
+pub(super) struct Scaled<'a, R> {
+    pub(super) rows: R,
+    pub(super) factor: f32,
+    pub(super) dst: &'a mut [f32],
+}
+
+impl<'r, R: Iterator<Item = &'r [f32]>> SimdOp for Scaled<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Scaled { rows, factor, mut dst } = self;
+        for row in rows {
+            let (own, rest) = dst.split_at_mut(row.len());
+            for (dst, x) in own.chunks_mut(I::LANES).zip(row.chunks(I::LANES)) {
+                isa.store_partial(dst, isa.mul(isa.load_partial(x), isa.splat(factor)));
+            }
+            dst = rest;
+        }
+    }
+}
+
+/// What is to be done with the products of a precision.
+pub(super) trait ProductsOp {
+    fn run<P: Products>(self, products: P);
+}
+
+/// Calls `op` with the products of a precision, of the current instruction set.
+pub(super) fn with_products<Op: ProductsOp>(precision: Precision, op: Op) {
+    struct InF32<Op>(Op);
+    impl<Op: ProductsOp> KernelOp for InF32<Op> {
+        type Output = ();
+        fn run<K: MicroKernel>(self, kernel: K) {
+            self.0.run(Exact(kernel));
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    if precision == Precision::Bf16
+        && let (Some(pairs), Some(isa)) = (avx512_bf16::Avx512Bf16::new(), Avx512::new())
+    {
+        return op.run(Rounded { kernel: avx512::Tile(isa), pairs });
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = precision;
+    with_kernel(InF32(op));
+}
+
+/// A block of values as B of a product: panels of columns where they lie, if they can be read there, or packed.
+pub(super) struct Values<P> {
+    products: P,
+    value: *const f32,
+    row: usize,
+    dim: usize,
+    packed: *const f32,
+    panel_len: usize,
+}
+
+/// Columns of a block of outputs: whole panels, so that a tile may write past the last.
+pub(super) fn out_width(dim: usize) -> usize {
+    dim.next_multiple_of(PANEL)
+}
+
+impl<P: Products> Values<P> {
+    /// Columns that are read where they lie.
+    fn in_place(dim: usize) -> usize {
+        if P::GROUP == 1 { dim / PANEL * PANEL } else { 0 }
+    }
+
+    /// Elements that packing takes.
+    pub(super) fn len(dim: usize) -> usize {
+        match out_width(dim) - Self::in_place(dim) {
+            0 => 0,
+            width => P::groups(BLOCK) * width + SLACK,
+        }
+    }
+
+    /// `n` values, at most `BLOCK`, of which `value` is the first, and the distance between them.
+    ///
+    /// # Safety
+    ///
+    /// * the rows, of `dim` elements, may be read as long as this lives, and nothing else is done with `packed`.
+    pub(super) unsafe fn new(
+        products: P,
+        (value, row): (*const f32, usize),
+        n: usize,
+        dim: usize,
+        packed: &mut [f32],
+    ) -> Self {
+        assert!(packed.len() >= Self::len(dim) && n <= BLOCK);
+        let panel_len = P::groups(n) * PANEL;
+        for (panel, j) in (Self::in_place(dim)..dim).step_by(PANEL).enumerate() {
+            let source = Source { data: value.wrapping_add(j), along: 1, deep: row };
+            let dst = packed.as_mut_ptr().wrapping_add(panel * panel_len);
+            // SAFETY: the caller's promise; there is room for the panels, and the slack behind the last.
+            unsafe { products.pack(source, PANEL.min(dim - j), PANEL, n, dst) };
+        }
+        Values { products, value, row, dim, packed: packed.as_ptr(), panel_len }
+    }
+
+    /// `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of [`out_width`] columns. The group of numbers for
+    /// row `i` and values `j·GROUP` on is at `a[j·lda + i]`.
+    ///
+    /// # Safety
+    ///
+    /// * `1 <= rows <= P::MR`; there are `n` values, and as many as `groups(n)` groups have if they were packed, of which those past
+    ///   `n` have a number of zero; `a` may be read at these places; `c` has these rows, and nothing else touches them.
+    #[inline]
+    pub(super) unsafe fn weigh(&self, rows: usize, n: usize, a: *const f32, lda: usize, c: *mut f32) {
+        let (width, in_place) = (out_width(self.dim), Self::in_place(self.dim));
+        for j in (0..width).step_by(P::NR) {
+            let (b, ldb) = match j < in_place {
+                true => (self.value.wrapping_add(j), self.row),
+                false => (self.packed.wrapping_add((j - in_place) / PANEL * self.panel_len + j % PANEL), PANEL),
+            };
+            // SAFETY: the caller's promises; columns in place lie inside the values' rows, the others were packed.
+            unsafe { self.products.tile(rows, P::groups(n), a, lda, b, ldb, c.wrapping_add(j), width, true) };
+        }
+    }
+}
