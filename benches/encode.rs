@@ -11,13 +11,14 @@
 use std::io::BufRead as _;
 use std::time::Instant;
 
+use loquat::kernels::parallel;
 use loquat::models::encoder::{BertConfig, EncoderConfig, TextEncoder};
 use loquat::nn::Module as _;
 use loquat::ops::{Precision, with_precision};
 use loquat::{IdTensor, Rng, no_grad};
 
 /// Tokens read at once, as `SentenceEncoder` has it.
-const TOKENS: usize = 2048;
+const TOKENS: usize = 512;
 
 fn model() -> TextEncoder {
     match std::env::var_os("LOQUAT_MINILM") {
@@ -67,7 +68,8 @@ fn main() {
     });
     let run = |name: &str, texts, len| {
         let packed = name.ends_with("-packed");
-        run(&models[usize::from(packed)], precision(name.trim_end_matches("-packed")), texts, len)
+        let model = &models[usize::from(packed)];
+        parallel::team(|| run(model, precision(name.trim_end_matches("-packed")), texts, len))
     };
     if std::env::args().any(|arg| arg == "--serve") {
         for line in std::io::stdin().lock().lines() {

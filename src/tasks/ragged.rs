@@ -1,12 +1,13 @@
 //! Many texts through an encoder, without padding: what every task over encoders shares.
 
 use crate::error::Result;
+use crate::kernels::parallel;
 use crate::models::encoder::TextEncoder;
 use crate::tensor::{IdTensor, Tensor, no_grad};
 use crate::text::Encoding;
 
 /// Tokens that are read at once: enough to keep the products busy, few enough that activations stay in the caches.
-const TOKENS: usize = 2048;
+const TOKENS: usize = 512;
 
 /// Calls `each` with the number of every text that has tokens and its hidden states `[tokens, hidden_size]`.
 ///
@@ -14,34 +15,37 @@ const TOKENS: usize = 2048;
 pub(super) fn hidden_states(
     encoder: &TextEncoder,
     encodings: &[Encoding],
-    mut each: impl FnMut(usize, &Tensor) -> Result<()>,
+    mut each: impl FnMut(usize, &Tensor) -> Result<()> + Send,
 ) -> Result<()> {
     let mut order: Vec<usize> = (0..encodings.len()).filter(|&i| !encodings[i].is_empty()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(encodings[i].len()));
-    let mut rest = order.as_slice();
-    while let Some(&longest) = rest.first() {
-        let mut total = encodings[longest].len();
-        let fits = rest[1..].iter().take_while(|&&i| {
-            total += encodings[i].len();
-            total <= TOKENS
-        });
-        let (batch, behind) = rest.split_at(1 + fits.count());
-        rest = behind;
-        let gather = |list: fn(&Encoding) -> &[u32]| {
-            let all: Vec<u32> = batch.iter().flat_map(|&i| list(&encodings[i])).copied().collect();
-            let len = all.len();
-            IdTensor::new(all, &[len])
-        };
-        let (ids, types) = (gather(|e| &e.input_ids)?, gather(|e| &e.token_type_ids)?);
-        let lengths: Vec<usize> = batch.iter().map(|&i| encodings[i].len()).collect();
-        let hidden = no_grad(|| encoder.forward_ragged(&ids, Some(&types), &lengths))?;
-        let mut start = 0;
-        for (&i, len) in batch.iter().zip(lengths) {
-            each(i, &hidden.rows(start, len))?;
-            start += len;
+    // One team for all batches: none waits for a thread to wake up.
+    parallel::team(|| {
+        let mut rest = order.as_slice();
+        while let Some(&longest) = rest.first() {
+            let mut total = encodings[longest].len();
+            let fits = rest[1..].iter().take_while(|&&i| {
+                total += encodings[i].len();
+                total <= TOKENS
+            });
+            let (batch, behind) = rest.split_at(1 + fits.count());
+            rest = behind;
+            let gather = |list: fn(&Encoding) -> &[u32]| {
+                let all: Vec<u32> = batch.iter().flat_map(|&i| list(&encodings[i])).copied().collect();
+                let len = all.len();
+                IdTensor::new(all, &[len])
+            };
+            let (ids, types) = (gather(|e| &e.input_ids)?, gather(|e| &e.token_type_ids)?);
+            let lengths: Vec<usize> = batch.iter().map(|&i| encodings[i].len()).collect();
+            let hidden = no_grad(|| encoder.forward_ragged(&ids, Some(&types), &lengths))?;
+            let mut start = 0;
+            for (&i, len) in batch.iter().zip(lengths) {
+                each(i, &hidden.rows(start, len))?;
+                start += len;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// `exp` of each logit over their sum.

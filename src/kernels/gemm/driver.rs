@@ -31,8 +31,8 @@ const SHARED: usize = 1 << 22;
 /// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it in its cache.
 const FLAT: usize = 256;
 /// Rows that a task has at least, if there are twice as many and B is packed: then each packs its own rows of A and waits for nobody, and
-/// B is read once for so many rows. Columns are cut as far as they are many, or threads would be left without a task.
-const DOWN: usize = 128;
+/// B is read once for so many rows; the last to end keeps the others waiting for no longer. Columns are cut as far as they are many, or threads would be left without a task.
+const DOWN: usize = 64;
 /// The most rows of a task, whose packed panels of A it keeps for a block of k.
 const MOST_ROWS: usize = 512;
 /// The most rows of a tile, of any kernel.
