@@ -12,7 +12,8 @@
 //! Waking a sleeping thread takes 20 to 50 µs, which is more than a small layer of a small model takes altogether. Inside
 //! [`team`] the helpers stay awake between the calls: they spin for a moment, then yield the processor, and after a
 //! millisecond without work they leave and will be invited anew. A call then costs about a microsecond to hand out.
-//! Nothing spins outside `team`.
+//! When a team ends they wait a fifth of a millisecond for the thread's next one, unless another team asks for helpers: a
+//! token follows another sooner, and on a virtual machine a thread may take half a millisecond to wake up.
 //!
 //! Each thread starts in its own contiguous share of the tasks, the same for each call of a team, so what it wrote in
 //! one kernel is in its own cache for the next; when the share is done it helps in the others'.
@@ -89,8 +90,11 @@ pub fn team<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     if threads() == 1 || !matches!(ROLE.get(), Role::Free) {
         return f();
     }
-    let crew = Crew::new(threads(), true);
-    let _role = AsRole::new(Role::Captain(&crew));
+    let kept = KEPT.try_with(Cell::take).ok().flatten().filter(|crew| crew.0.shares.len() == threads());
+    let crew = Kept(Some(kept.unwrap_or_else(|| Crew::new(threads(), true))));
+    let crew = crew.0.as_ref().expect("taken when dropped");
+    crew.0.rests.store(false, Ordering::Release);
+    let _role = AsRole::new(Role::Captain(crew));
     f()
 }
 
@@ -121,6 +125,8 @@ const WORTH_IN_TEAM: Duration = Duration::from_micros(3);
 const SPIN: Duration = Duration::from_micros(100);
 /// How long a helper of a team waits before it leaves.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// How long it waits when the team has ended.
+const REST: Duration = Duration::from_micros(200);
 
 /// A mutable slice cut into chunks that different tasks take, for kernels with several outputs.
 pub struct Parts<'a, T> {
@@ -200,7 +206,12 @@ enum Role {
 
 thread_local! {
     static ROLE: Cell<Role> = const { Cell::new(Role::Free) };
+    /// The crew of this thread's last team: a thread belongs to one pool as long as it lives.
+    static KEPT: Cell<Option<Crew>> = const { Cell::new(None) };
 }
+
+/// Invitations that no thread has followed yet: of all teams, in any pool.
+static INVITATIONS: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets the role until dropped.
 struct AsRole(Role);
@@ -246,6 +257,8 @@ struct CrewState {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// Whether helpers wait for the next job.
     stays: bool,
+    /// Whether the team has ended, and another may follow.
+    rests: AtomicBool,
     dismissed: AtomicBool,
 }
 
@@ -276,6 +289,7 @@ impl Crew {
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
             stays,
+            rests: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
         }))
     }
@@ -312,7 +326,11 @@ impl Crew {
         for i in 1..useful {
             if !self.0.shares[i].0.taken.swap(true, Ordering::SeqCst) {
                 let crew = Arc::clone(&self.0);
-                rayon::spawn(move || crew.help(i));
+                INVITATIONS.fetch_add(1, Ordering::Relaxed);
+                rayon::spawn(move || {
+                    INVITATIONS.fetch_sub(1, Ordering::Relaxed);
+                    crew.help(i);
+                });
             }
         }
     }
@@ -321,6 +339,19 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         self.0.dismissed.store(true, Ordering::Release);
+    }
+}
+
+/// A crew in a team, which rests when it is dropped.
+struct Kept(Option<Crew>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(crew) = self.0.take() {
+            crew.0.rests.store(true, Ordering::Release);
+            // A thread that ends keeps nothing.
+            let _ = KEPT.try_with(|kept| kept.set(Some(crew)));
+        }
     }
 }
 
@@ -418,8 +449,9 @@ impl CrewState {
             if !self.stays || self.dismissed.load(Ordering::Acquire) {
                 return false;
             }
+            let rests = self.rests.load(Ordering::Acquire);
             let waited = since.get_or_insert_with(Instant::now).elapsed();
-            if waited > PATIENCE {
+            if waited > if rests { REST } else { PATIENCE } || rests && INVITATIONS.load(Ordering::Relaxed) > 0 {
                 return false;
             }
             if waited > SPIN {
