@@ -33,6 +33,11 @@ const FLAT: usize = 256;
 /// Rows that a task has at least, if there are twice as many and B is packed: then each packs its own rows of A and waits for nobody, and
 /// B is read once for so many rows; the last to end keeps the others waiting for no longer. Columns are cut as far as they are many, or threads would be left without a task.
 const DOWN: usize = 64;
+/// The same for a B of so many groups that every task reads it from memory: then one task a thread, since the reading costs more than
+/// waiting for the last to end.
+const DOWN_LARGE: usize = 256;
+/// Groups of such a B.
+const LARGE: usize = 1 << 21;
 /// The most rows of a task, whose packed panels of A it keeps for a block of k.
 const MOST_ROWS: usize = 512;
 /// The most rows of a tile, of any kernel.
@@ -175,8 +180,10 @@ impl Plan {
     fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool) -> Plan {
         let wanted = tasks(K::NS * m as f32 * n as f32 * k as f32 * batch as f32).div_ceil(batch);
         let (mut down, mut tile_n) = (1, n);
-        if wanted > 1 && !packs_b && m >= 2 * DOWN {
-            down = wanted.min(m / DOWN);
+        let (rows, most) = if k * n < LARGE { (DOWN, wanted) } else { (DOWN_LARGE, parallel::threads()) };
+        if wanted > 1 && !packs_b && m >= 2 * rows {
+            let wanted = wanted.min(most);
+            down = wanted.min(m / rows);
             let wide = n.div_ceil(MAX_NC).max(parallel::threads().div_ceil(down));
             tile_n = even(n, n.div_ceil(wide.min(wanted.div_ceil(down))), PANEL);
         } else if wanted > 1 {
