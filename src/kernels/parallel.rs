@@ -528,18 +528,21 @@ mod tests {
 
     #[test]
     fn helpers_do_come() {
-        let pool = pool(2);
-        for in_team in [false, true] {
-            pool.install(|| {
-                let both = std::sync::Barrier::new(2);
-                let meet = || {
-                    for_each(2, |_| {
-                        both.wait();
-                    })
-                };
-                if in_team { team(|| (0..100).for_each(|_| meet())) } else { meet() }
-            });
-        }
+        pool(2).install(|| {
+            let both = std::sync::Barrier::new(2);
+            let meet = || {
+                for_each(2, |_| {
+                    both.wait();
+                })
+            };
+            meet();
+            team(|| (0..100).for_each(|_| meet()));
+            // The helper of the team before may rest, leave or be gone.
+            for pause in [0, 0, 50, 190, 200, 210, 400] {
+                std::thread::sleep(Duration::from_micros(pause));
+                team(|| (0..3).for_each(|_| meet()));
+            }
+        });
     }
 
     #[test]
@@ -623,15 +626,12 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 let (pool, total) = (&pool, &total);
-                let job = move || {
-                    team(|| {
-                        for _ in 0..200 {
-                            for_each(5, |_| {
-                                total.fetch_add(1, Ordering::Relaxed);
-                            });
-                        }
-                    })
+                let call = move || {
+                    for_each(5, |_| {
+                        total.fetch_add(1, Ordering::Relaxed);
+                    });
                 };
+                let job = move || (0..20).for_each(|_| team(|| (0..10).for_each(|_| call())));
                 // Half of them as guests of the small pool, half outside, on the global one.
                 scope.spawn(move || if thread % 2 == 0 { pool.install(job) } else { job() });
             }

@@ -21,7 +21,10 @@
 //! threads. A query that sees no key gets zeros, and so do its gradients.
 //!
 //! Queries lie side by side in the vectors' lanes: the scores are computed transposed, so that maximum and sum run down
-//! the lanes, and K and V are used where they are. When there are few queries, keys take the lanes instead.
+//! the lanes, and are a packed factor of the second product as they are, whose other one, V, is read where it lies. When
+//! there are few queries, keys take the lanes instead.
+//!
+//! In [`Precision::Bf16`] the factors of both products are rounded as they are packed, in either case alike.
 //!
 //! | file | what it holds |
 //! |---|---|
