@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use loquat::checkpoint::Checkpoint;
@@ -17,7 +18,9 @@ use loquat::{Result, Rng, Tensor, ops};
 
 /// The folder of the run, in the environment of the program that is killed.
 const FOLDER: &str = "LOQUAT_TEST_KILL_FOLDER";
-const STEPS: u64 = 600;
+/// Whether that program stops halfway and waits to be killed.
+const WAITS: &str = "LOQUAT_TEST_KILL_WAITS";
+const STEPS: u64 = 2000;
 
 struct Bigram {
     embedding: Embedding,
@@ -48,6 +51,14 @@ fn run(folder: &Path) -> Result<()> {
     };
     let (mut train, mut validation) = (windows(0, 3000)?.shuffle(7), windows(3000, 3100)?);
     let mut optimizer = Optimizer::new(AdamW::default())?;
+    let (waits, calls) = (std::env::var_os(WAITS).is_some(), AtomicU64::new(0));
+    let loss = |model: &Bigram, batch: &Batch| {
+        // Two calls a step.
+        if waits && calls.fetch_add(1, Ordering::Relaxed) > STEPS {
+            std::thread::sleep(Duration::MAX);
+        }
+        loss(model, batch)
+    };
     let report = Trainer::steps(STEPS)
         .accumulate(2)
         .validate(&mut validation, 50)
@@ -66,14 +77,14 @@ fn child() {
     }
 }
 
+fn program(folder: &Path) -> Command {
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args(["child", "--exact", "--test-threads=1"]).env(FOLDER, folder).stdout(Stdio::null());
+    program
+}
+
 fn start(folder: &Path) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--test-threads=1"])
-        .env(FOLDER, folder)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    program(folder).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn last_step(folder: &Path) -> Option<PathBuf> {
@@ -85,7 +96,15 @@ fn a_killed_run_always_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let (killed, whole) = (folder.path().join("killed"), folder.path().join("whole"));
     let mut rng = Rng::seed(2026);
-    let (mut kills, mut in_the_middle) = (0, 0);
+    // Once between two checkpoints for certain, then at any moment.
+    let mut child = program(&killed).env(WAITS, "").spawn().unwrap();
+    while last_step(&killed).is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!last_step(&killed).unwrap().ends_with(format!("step-{STEPS:08}")), "the run stops before its end");
+    let mut kills = 0;
     while kills < 20 {
         let mut child = start(&killed);
         std::thread::sleep(Duration::from_micros(5_000 + rng.below(120_000) as u64));
@@ -97,13 +116,11 @@ fn a_killed_run_always_resumes() {
         // Whatever the moment, what stands under its name is whole.
         if let Some(checkpoint) = last_step(&killed) {
             Checkpoint::open(&checkpoint).unwrap().load_into(&mut model()).unwrap();
-            in_the_middle += usize::from(!checkpoint.ends_with(format!("step-{STEPS:08}")));
         }
         if killed.join("model.safetensors").exists() {
             Checkpoint::open(&killed).unwrap().load_into(&mut model()).unwrap();
         }
     }
-    assert!(in_the_middle > 0, "the run was over before it was killed");
     for folder in [&killed, &whole] {
         let output = start(folder).wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
