@@ -11,7 +11,6 @@ use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL};
 use crate::kernels::gemm::packing::{SLACK, Source, with_scratch};
 use crate::kernels::parallel;
-use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::Isa;
 
 /// Panels of queries of a task.
@@ -35,37 +34,12 @@ unsafe impl Sync for Args<'_> {}
 pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     let shape = args.shape;
     let blocks = shape.queries.div_ceil(PANELS * PANEL);
-    // The last queries first: with a causal mask they see the most keys.
-    let place = |task: usize| {
+    parallel::for_each(shape.batch * shape.n_heads * blocks, |task| {
+        let (batch, head) = (task / blocks / shape.n_heads, task / blocks % shape.n_heads);
+        // The last queries first: with a causal mask they see the most keys.
         let first = (blocks - 1 - task % blocks) * PANELS * PANEL;
-        (task / blocks / shape.n_heads, task / blocks % shape.n_heads, first)
-    };
-    let tasks = shape.batch * shape.n_heads * blocks;
-    parallel::for_each(tasks, |task| {
-        let (batch, head, first) = place(task);
-        if task + 1 < tasks {
-            let (next_batch, next_head, first) = place(task + 1);
-            let are_new = (next_batch, next_head / shape.group()) != (batch, head / shape.group());
-            fetch(args, next_batch, next_head, first, are_new);
-        }
         block(products, args, batch, head, first);
     });
-}
-
-/// Asks for what a task begins with: short pieces far from each other, which the processor does not find out.
-fn fetch(args: &Args<'_>, batch: usize, head: usize, first: usize, keys_too: bool) {
-    let Attention { head_dim, queries, .. } = *args.shape;
-    let rows = |(data, row): (*const f32, usize), rows: Range<usize>| {
-        rows.for_each(|i| prefetch_ahead(data.wrapping_add(i * row), head_dim));
-    };
-    rows(args.query.at(batch, head), first..queries.min(first + PANELS * PANEL));
-    let keys = Visible::new(args.shape, batch, head).range(first..queries.min(first + PANELS * PANEL));
-    if keys_too && !keys.is_empty() {
-        let start = keys.start / BLOCK * BLOCK;
-        for heads in [args.key, args.value] {
-            rows(heads.block(batch, head / args.shape.group(), start), 0..BLOCK.min(keys.end - start));
-        }
-    }
 }
 
 /// Up to `PANELS` panels of queries of one head, from `first` on.
