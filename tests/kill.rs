@@ -99,6 +99,7 @@ fn a_killed_run_always_resumes() {
     // Once between two checkpoints for certain, then at any moment.
     let mut child = program(&killed).env(WAITS, "").spawn().unwrap();
     while last_step(&killed).is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before its first checkpoint");
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
