@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::PackedB;
+use crate::kernels::simd::check_environment;
 use crate::ops::Precision;
 use crate::ops::linear::{WeightLayout, pack};
 use crate::random::Rng;
@@ -308,16 +309,19 @@ impl Parameters<'_> {
     /// The parameter `name` below this path.
     ///
     /// # Errors
-    /// As for [`ParameterSource::parameter`].
+    /// Same as [`ParameterSource::parameter`]; also if the environment variable `LOQUAT_ISA` names an instruction set that
+    /// there is not.
     pub fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        check_environment()?;
         self.source.parameter(&join(&self.path, name), shape, init)
     }
 
     /// As [`Parameters::get`], for a parameter that is only used through [`Parameter::weight`]: it may come in half precision.
     ///
     /// # Errors
-    /// As for [`ParameterSource::weight`].
+    /// Same as [`ParameterSource::weight`] and [`Parameters::get`].
     pub fn get_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        check_environment()?;
         self.source.weight(&join(&self.path, name), shape, init)
     }
 }

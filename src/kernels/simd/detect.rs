@@ -97,27 +97,60 @@ impl Setting {
     }
 }
 
-/// What the machine has and `LOQUAT_ISA` leaves.
-fn detected() -> Setting {
-    static DETECTED: OnceLock<Setting> = OnceLock::new();
-    *DETECTED.get_or_init(|| {
-        let wanted = std::env::var("LOQUAT_ISA").unwrap_or_default();
-        let (ceiling, amx) = match wanted.as_str() {
-            "" | "amx" => (Level::Avx512, true),
-            "avx512" => (Level::Avx512, false),
-            "avx2" => (Level::Avx2, false),
-            "neon" => (Level::Neon, false),
-            "portable" => (Level::Portable, false),
-            other => panic!("LOQUAT_ISA: expected portable, avx2, avx512, amx or neon, found `{other}`"),
-        };
-        let machine = machine(amx);
-        // `neon` is below `avx2` in the order, but x86 has nothing there.
-        let level = match machine.level.min(ceiling) {
-            Level::Neon if machine.level != Level::Neon => Level::Portable,
-            level => level,
-        };
-        Setting { level, features: machine.features.at(level) }
+/// What the machine has and `LOQUAT_ISA` leaves, and what is wrong with that variable.
+struct Detected {
+    setting: Setting,
+    fault: Option<String>,
+}
+
+fn detected() -> &'static Detected {
+    static DETECTED: OnceLock<Detected> = OnceLock::new();
+    DETECTED.get_or_init(|| {
+        let wanted = std::env::var_os("LOQUAT_ISA").unwrap_or_default();
+        let wanted = wanted.to_string_lossy();
+        // The system is asked for permission to use AMX only if it may be used.
+        let machine = machine(matches!(wanted.as_ref(), "" | "amx"));
+        lowered_to(&wanted, machine).unwrap_or_else(|fault| Detected { setting: machine, fault: Some(fault) })
     })
+}
+
+/// What `LOQUAT_ISA` leaves of the machine's instructions; else what it was expected to be.
+fn lowered_to(wanted: &str, machine: Setting) -> Result<Detected, String> {
+    let has_amx = machine.features.amx_bf16 || machine.features.amx_int8;
+    let level = match wanted {
+        "" => machine.level,
+        "amx" if has_amx => machine.level,
+        "portable" => Level::Portable,
+        "neon" if machine.level == Level::Neon => Level::Neon,
+        "avx2" if machine.level >= Level::Avx2 => Level::Avx2,
+        "avx512" if machine.level >= Level::Avx512 => Level::Avx512,
+        _ => {
+            let levels = [Level::Neon, Level::Avx2, Level::Avx512].into_iter();
+            let here = levels.filter(|&l| l <= machine.level && (l == Level::Neon) == (machine.level == Level::Neon));
+            let amx = if has_amx { ", amx" } else { "" };
+            let names: String = here.map(|level| format!(", {}", level.name())).collect();
+            return Err(format!("an instruction set that this processor has: portable{names}{amx}"));
+        }
+    };
+    Ok(Detected { setting: Setting { level, features: machine.features.at(level) }, fault: None })
+}
+
+/// Checks the environment variable `LOQUAT_ISA`; layers, models and training of word vectors ask this when they are made.
+///
+/// Until then, and after this error, everything runs as if the variable were not set.
+///
+/// # Errors
+///
+/// If the variable names no instruction set, or one that this processor (or the operating system) does not have.
+pub fn check_environment() -> crate::Result<()> {
+    match &detected().fault {
+        None => Ok(()),
+        Some(expected) => Err(crate::Error::Argument {
+            name: "environment variable LOQUAT_ISA".to_string(),
+            expected: expected.clone(),
+            found: format!("`{}`", std::env::var_os("LOQUAT_ISA").unwrap_or_default().to_string_lossy()),
+        }),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -212,7 +245,7 @@ thread_local! {
 
 /// What this thread may use, as `parallel` hands it to the threads that help.
 pub(crate) fn setting() -> Setting {
-    LOWERED.get().unwrap_or_else(detected)
+    LOWERED.get().unwrap_or_else(|| detected().setting)
 }
 
 /// Runs `f` with at most `wanted`.
@@ -242,7 +275,7 @@ pub fn features() -> Features {
 /// The best instruction set that the machine and `LOQUAT_ISA` allow, whatever this thread was lowered to.
 #[inline]
 pub(super) fn ceiling() -> Level {
-    detected().level
+    detected().setting.level
 }
 
 /// Runs `f` with the instruction set lowered to `level`, on this thread and on those that help it.
@@ -264,8 +297,8 @@ pub fn with_features<R>(kept: Features, f: impl FnOnce() -> R) -> R {
 ///
 /// # Panics
 ///
-/// If `LOQUAT_EXPECT_ISA` (names separated by commas) lists one that was skipped: continuous integration sets it where
-/// it knows the machine.
+/// If `LOQUAT_EXPECT_ISA` (names of levels, or `amx`, separated by commas) lists one that was skipped: continuous
+/// integration sets it where it knows the machine.
 pub fn for_each_level(mut f: impl FnMut(Level)) {
     let best = level();
     let ladder: &[Level] = match best {
@@ -275,12 +308,42 @@ pub fn for_each_level(mut f: impl FnMut(Level)) {
     let run: Vec<Level> = ladder.iter().copied().filter(|&level| level <= best).collect();
     if let Ok(expected) = std::env::var("LOQUAT_EXPECT_ISA") {
         for name in expected.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            assert!(run.iter().any(|level| level.name() == name), "`{name}` was expected but this machine lacks it");
+            let has = match name {
+                "amx" => features().amx_bf16 && features().amx_int8,
+                _ => run.iter().any(|level| level.name() == name),
+            };
+            assert!(has, "`{name}` was expected but this machine lacks it");
         }
     }
     for level in run {
         with_level(level, || f(level));
     }
+}
+
+/// Runs `f` at each level ([`for_each_level`]), there with all of the level's further instructions, without each of them,
+/// and with none, so that no kernel stands behind a better one: the loop of the tests of products.
+#[cfg(test)]
+pub(crate) fn for_each_kernel(f: impl Fn()) {
+    for_each_level(|_| {
+        f();
+        let all = features();
+        let without: [fn(&mut Features); 5] = [
+            |f| f.avx512_vnni = false,
+            |f| f.avx512_bf16 = false,
+            |f| f.amx_bf16 = false,
+            |f| f.amx_int8 = false,
+            |f| *f = Features::default(),
+        ];
+        let mut seen = vec![all];
+        for remove in without {
+            let mut kept = all;
+            remove(&mut kept);
+            if !seen.contains(&kept) {
+                seen.push(kept);
+                with_features(kept, &f);
+            }
+        }
+    });
 }
 
 #[cfg(test)]
@@ -312,6 +375,24 @@ mod tests {
             let other = std::thread::spawn(level).join().expect("the thread only reads");
             assert_eq!(other, best);
         });
+    }
+
+    #[test]
+    fn a_variable_that_names_nothing_here_is_a_fault() {
+        let plain = Setting { level: Level::Avx2, features: Features::default() };
+        let tiles = Setting { level: Level::Avx512, features: Features { amx_bf16: true, ..Features::default() } };
+        let neon = Setting { level: Level::Neon, features: Features::default() };
+        let level = |wanted, machine| lowered_to(wanted, machine).map(|found| found.setting.level);
+        assert_eq!(level("", plain), Ok(Level::Avx2));
+        assert_eq!(level("amx", tiles), Ok(Level::Avx512));
+        assert_eq!(level("avx2", tiles), Ok(Level::Avx2));
+        assert_eq!(level("portable", neon), Ok(Level::Portable));
+        let set = "an instruction set that this processor has: portable";
+        assert_eq!(level("amx", plain), Err(format!("{set}, avx2")));
+        assert_eq!(level("avx521", tiles), Err(format!("{set}, avx2, avx512, amx")));
+        assert_eq!(level("avx512", plain), Err(format!("{set}, avx2")));
+        assert_eq!(level("neon", plain), Err(format!("{set}, avx2")));
+        assert_eq!(level("avx2", neon), Err(format!("{set}, neon")));
     }
 
     #[test]
