@@ -151,9 +151,18 @@ pub(in crate::kernels) fn even(total: usize, most: usize, unit: usize) -> usize 
 }
 
 /// How many tasks are worth it for work that takes `ns` on one thread.
-pub(super) fn tasks(ns: f32) -> usize {
+fn tasks(ns: f32) -> usize {
     const PARTS: usize = 1 << 10;
     PARTS.div_ceil(parallel::chunk_len(PARTS, 1, ns / PARTS as f32))
+}
+
+/// Nanoseconds to read a group of B from memory.
+const READ_NS: f32 = 0.2;
+
+/// How many tasks are worth it for `batch` products whose time is that of their arithmetic, `ns` for a group of one row of A, or
+/// that of reading B, whichever is longer.
+pub(super) fn tasks_of(ns: f32, (m, k, n): (usize, usize, usize), batch: usize) -> usize {
+    tasks((ns * m as f32).max(READ_NS) * k as f32 * n as f32 * batch as f32)
 }
 
 /// How a product is cut.
@@ -178,7 +187,7 @@ struct Plan {
 
 impl Plan {
     fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool) -> Plan {
-        let wanted = tasks(K::NS * m as f32 * n as f32 * k as f32 * batch as f32).div_ceil(batch);
+        let wanted = tasks_of(K::NS, (m, k, n), batch).div_ceil(batch);
         let (mut down, mut tile_n) = (1, n);
         let (rows, most) = if k * n < LARGE { (DOWN, wanted) } else { (DOWN_LARGE, parallel::threads()) };
         if wanted > 1 && !packs_b && m >= 2 * rows {
@@ -428,7 +437,11 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
                             prefetch_ahead(c.wrapping_add(row * ldc + K::NR), K::NR);
                         }
                         // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
-                        unsafe { tile(kernel, own.len(), groups.len(), a, b, c, ldc, load, K::NR.min(nc - j)) };
+                        unsafe {
+                            within(own.len(), c, ldc, load, (K::NR.min(nc - j), K::NR), |c, ldc| {
+                                kernel.tile(own.len(), groups.len(), a, b, c, ldc, load)
+                            })
+                        };
                     }
                     if block + 1 == blocks {
                         for i in own {
@@ -443,37 +456,70 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
     });
 }
 
-/// [`TileKernel::tile`] for a tile of which only `cols` columns are in C.
+/// Calls `tile` with a tile of C, of whose columns, `PANEL` at most, only `cols` are in C: where it is if these are all that the
+/// tile has, else a copy that is written back.
 ///
 /// # Safety
 ///
-/// As there, C restricted to `cols` columns.
+/// * `1 <= rows <= MAX_MR`, `1 <= cols <= PANEL`; `c` may be read and written for `cols` elements at each `i · ldc`, `i < rows`;
+/// * `tile` touches no more than these rows of the `c` and `ldc` that it is given, and `PANEL` columns of the copy.
 #[inline]
-pub(super) unsafe fn tile<K: TileKernel>(
-    kernel: K,
+pub(super) unsafe fn within<S: Copy + Default>(
     rows: usize,
-    groups: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut K::Sum,
+    c: *mut S,
     ldc: usize,
     load: bool,
-    cols: usize,
+    (cols, width): (usize, usize),
+    tile: impl FnOnce(*mut S, usize),
 ) {
+    if cols == width {
+        return tile(c, ldc);
+    }
+    let mut copy = [S::default(); MAX_MR * PANEL];
     // SAFETY: the caller's promises; the copy has room for `MAX_MR` rows of a panel.
     unsafe {
-        if cols == K::NR {
-            return kernel.tile(rows, groups, a, b, c, ldc, load);
-        }
-        let mut copy = [K::Sum::default(); MAX_MR * PANEL];
         if load {
             for i in 0..rows {
                 std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), cols);
             }
         }
-        kernel.tile(rows, groups, a, b, copy.as_mut_ptr(), PANEL, load);
+        tile(copy.as_mut_ptr(), PANEL);
         for i in 0..rows {
             std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), cols);
+        }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::kernels::gemm::micro::amx::{AmxBf16, AmxI8};
+    use crate::kernels::gemm::micro::avx512_bf16::Avx512Bf16;
+    use crate::kernels::gemm::micro::int8_x86::Avx2Int8;
+
+    fn tasks<K: TileKernel>(m: usize, k: usize, n: usize, packs_b: bool) -> usize {
+        let plan = Plan::new::<K>((m, k, n), 1, packs_b);
+        plan.down * n.div_ceil(plan.tile_n)
+    }
+
+    /// However fast its arithmetic is: the work of few rows is reading B.
+    #[test]
+    fn few_rows_get_every_thread_whatever_the_instruction() {
+        for threads in [2, 8, 56] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            pool.install(|| {
+                for (m, packs_b) in [1, 4, 16].into_iter().flat_map(|m| [(m, false), (m, true)]) {
+                    let found = [
+                        tasks::<AmxBf16>(m, 2048, 4096, packs_b),
+                        tasks::<AmxI8>(m, 2048, 4096, packs_b),
+                        tasks::<Avx512Bf16>(m, 2048, 4096, packs_b),
+                        tasks::<Avx2Int8>(m, 2048, 4096, packs_b),
+                    ];
+                    assert!(found.iter().all(|&n| n >= threads), "{m} rows, {threads} threads: {found:?} tasks");
+                }
+                // What is no work for two threads stays on one.
+                assert_eq!(tasks::<AmxBf16>(1, 32, 64, true), 1);
+            });
         }
     }
 }

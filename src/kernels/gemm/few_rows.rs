@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use super::Beta;
-use super::driver::{even, tasks};
+use super::driver::{even, tasks_of};
 use super::f32::{Product, finish};
 use super::micro::{MicroKernel, PANEL, tile};
 use super::operand::{Element, Group, Operand, Panels};
@@ -43,8 +43,8 @@ const LARGE: usize = 1 << 25;
 const LONG: usize = 2048;
 /// Depth of a transposed panel.
 const DEPTH: usize = 64;
-/// Nanoseconds to read an element of B.
-const NS: f32 = 0.2;
+/// Nanoseconds of a product with a number of B.
+const NS: f32 = 0.05;
 
 /// All of a product, or `batch` of them; `strides` lead from one to the next in A and B.
 pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usize, strides: [usize; 2]) {
@@ -90,7 +90,7 @@ pub(super) fn share_columns(products: &[Product<'_>], width: usize, block: impl 
 
 /// The columns of a task.
 pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
-    let wanted = tasks(NS * batch as f32 * n as f32 * (k * m.div_ceil(4)) as f32).div_ceil(batch);
+    let wanted = tasks_of(NS, (m, k, n), batch).div_ceil(batch);
     n.max(1).div_ceil(wanted).next_multiple_of(PANEL)
 }
 

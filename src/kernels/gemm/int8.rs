@@ -7,7 +7,15 @@
 use std::ops::Range;
 
 use super::driver::{self, Factors, Part, TileKernel};
+#[cfg(target_arch = "x86_64")]
+use super::f32::FEW_ROWS;
+#[cfg(target_arch = "x86_64")]
+use super::few_rows::share;
+#[cfg(target_arch = "x86_64")]
+use super::micro::ColumnsKernel;
 use super::micro::{KernelOp, MicroKernel, PANEL, int8_portable, with_kernel};
+#[cfg(target_arch = "x86_64")]
+use super::packing::{SLACK, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd;
 
@@ -87,13 +95,13 @@ impl<A: Int8> KernelOp for Run<'_, A> {
             use super::micro::amx::{AmxI8, AmxU8};
             use super::micro::int8_x86::{Avx2Int8, Avx512Vnni, AvxVnni};
             if let Some(kernel) = AmxI8::new().filter(|_| A::SIGNED) {
-                return run(kernel, Groups::Four { unsigned: false }, pack, self);
+                return fours(kernel, false, pack, self);
             }
             if let Some(kernel) = AmxU8::new() {
-                return run(kernel, Groups::Four { unsigned: true }, pack, self);
+                return fours(kernel, true, pack, self);
             }
             if let Some(kernel) = Avx512Vnni::new() {
-                return run(kernel, Groups::Four { unsigned: true }, pack, self);
+                return fours(kernel, true, pack, self);
             }
             if let Some(kernel) = AvxVnni::new() {
                 return run(kernel, Groups::Four { unsigned: true }, pack, self);
@@ -128,9 +136,22 @@ impl Groups {
     }
 }
 
-fn run<D: TileKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Groups, pack: K, product: Run<'_, A>) {
-    let Run { a, b, c, shape: (m, k, n) } = product;
-    // What is added to A to get the sign that the instruction wants.
+/// With a kernel that reads B where it lies if the rows are few.
+#[cfg(target_arch = "x86_64")]
+fn fours<D, K: MicroKernel, A: Int8>(kernel: D, unsigned: bool, pack: K, product: Run<'_, A>)
+where
+    D: TileKernel<Sum = i32> + ColumnsKernel<Sum = i32>,
+{
+    let groups = Groups::Four { unsigned };
+    let (m, k, _) = product.shape;
+    match (1..=FEW_ROWS).contains(&m) && k.is_multiple_of(4) {
+        true => few_rows(kernel, groups, pack, product),
+        false => run(kernel, groups, pack, product),
+    }
+}
+
+/// What is added to A to get the sign that the instruction wants, and what that adds to each column of C.
+fn offset<A: Int8>(groups: Groups, b: &[i8], k: usize, n: usize) -> (i32, Vec<i32>) {
     let offset: i32 = match groups {
         Groups::Four { unsigned: true } if A::SIGNED => 128,
         Groups::Four { unsigned: false } if !A::SIGNED => -128,
@@ -143,17 +164,92 @@ fn run<D: TileKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Gro
             *sum = offset.wrapping_mul(row.iter().map(|&x| i32::from(x)).fold(0, i32::wrapping_add));
         }
     });
+    (offset, sums)
+}
+
+fn run<D: TileKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Groups, pack: K, product: Run<'_, A>) {
+    let Run { a, b, c, shape: (m, k, n) } = product;
+    let (offset, sums) = offset::<A>(groups, b, k, n);
     let factors = Bytes { pack, a: bytes(a), b: bytes(b), k, groups, signed: A::SIGNED, flip: offset != 0 };
-    let finish = |_: usize, col: usize, row: &mut [i32]| {
-        if offset != 0 {
-            for (c, sum) in row.iter_mut().zip(&sums[col..]) {
-                *c = c.wrapping_sub(*sum);
-            }
-        }
-    };
+    let finish = |_: usize, col: usize, row: &mut [i32]| take_off(row, sums.get(col..).unwrap_or_default());
     let part = Part { n, factors, c: c.as_mut_ptr(), load: false, finish };
     // SAFETY: the lengths were checked; C is borrowed mutably.
     unsafe { driver::each(kernel, (m, k.div_ceil(groups.numbers())), 1, std::iter::once(part)) };
+}
+
+/// Takes the sums, if there are any, off a row of C.
+fn take_off(row: &mut [i32], sums: &[i32]) {
+    for (c, sum) in row.iter_mut().zip(sums) {
+        *c = c.wrapping_sub(*sum);
+    }
+}
+
+/// A product with few rows of A, whose numbers come in whole groups.
+#[cfg(target_arch = "x86_64")]
+fn few_rows<D, K: MicroKernel, A: Int8>(kernel: D, groups: Groups, pack: K, product: Run<'_, A>)
+where
+    D: ColumnsKernel<Sum = i32>,
+{
+    let Run { a, b, c, shape: (m, k, n) } = product;
+    let (offset, sums) = offset::<A>(groups, b, k, n);
+    let len = k / groups.numbers();
+    let factors = Bytes { pack, a: bytes(a), b: bytes(b), k, groups, signed: A::SIGNED, flip: offset != 0 };
+    let (padded, mr) = (len.next_multiple_of(D::STEP), driver::even(m, D::ROWS, 1));
+    let width = share(m, len, n, 1);
+    let a_len = (m * padded + SLACK).next_multiple_of(16);
+    let c = &Shared(c.as_mut_ptr());
+    parallel::for_each(n.div_ceil(width), |task| {
+        let cols = task * width..n.min((task + 1) * width);
+        with_scratch(a_len + PANEL * len, |scratch| {
+            let (packed, copy) = scratch.split_at_mut(a_len);
+            let packed: *mut u32 = packed.as_mut_ptr().cast();
+            for i in (0..m).step_by(mr) {
+                // SAFETY: the rows are in A; the panels before and this one have `m · padded` elements, the slack follows.
+                unsafe { factors.pack_a(i..m.min(i + mr), 0..padded, None, packed.add(i * padded)) };
+            }
+            let _begun = kernel.begin(mr);
+            for j in cols.clone().step_by(PANEL) {
+                let used = PANEL.min(cols.end - j);
+                let rows = &bytes(b)[j * k..][..used * k];
+                let mut source = rows.as_ptr();
+                if used < PANEL {
+                    // Tiles are as wide as a panel.
+                    let copy: &mut [u8] = bytemuck::cast_slice_mut(copy);
+                    copy[..rows.len()].copy_from_slice(rows);
+                    source = copy.as_ptr();
+                }
+                for i in (0..m).step_by(mr) {
+                    let (rows, a, c) = (mr.min(m - i), packed.wrapping_add(i * padded), c.at(i * n + j));
+                    // SAFETY: A is packed for these rows, B has `PANEL` columns, and this tile of C is ours.
+                    unsafe {
+                        driver::within(rows, c, n, false, (used, PANEL), |c, ldc| {
+                            kernel.columns(rows, len, a, source.cast(), len, c, ldc, false)
+                        })
+                    };
+                }
+            }
+            for i in 0..m {
+                // SAFETY: this part of a row is ours.
+                let row = unsafe { std::slice::from_raw_parts_mut(c.at(i * n + cols.start), cols.len()) };
+                take_off(row, sums.get(cols.clone()).unwrap_or_default());
+            }
+        });
+    });
+}
+
+/// C, of which each task has columns of its own.
+#[cfg(target_arch = "x86_64")]
+struct Shared(*mut i32);
+
+// SAFETY: it comes from a slice that outlives the product, each element of which belongs to one task.
+#[cfg(target_arch = "x86_64")]
+unsafe impl Sync for Shared {}
+
+#[cfg(target_arch = "x86_64")]
+impl Shared {
+    fn at(&self, i: usize) -> *mut i32 {
+        self.0.wrapping_add(i)
+    }
 }
 
 /// The numbers as bytes.
@@ -277,7 +373,7 @@ impl<K: MicroKernel> Factors for Bytes<'_, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::simd::{Features, features, for_each_level, with_features};
+    use crate::kernels::simd::{features, for_each_kernel};
 
     fn naive<A: Int8>(a: &[A], b: &[i8], (m, k, n): (usize, usize, usize)) -> Vec<i32> {
         let dot = |i: usize| (0..k).map(|p| a[i / n * k + p].into() * i32::from(b[i % n * k + p])).sum();
@@ -295,22 +391,6 @@ mod tests {
             .collect()
     }
 
-    /// Every kernel that the machine has: each level, with and without its further instructions.
-    fn for_each_kernel(f: impl Fn()) {
-        for_each_level(|_| {
-            f();
-            let all = features();
-            let without = |remove: fn(&mut Features)| {
-                let mut kept = all;
-                remove(&mut kept);
-                kept
-            };
-            for kept in [without(|f| f.avx512_vnni = false), without(|f| f.amx_int8 = false), Features::default()] {
-                with_features(kept, &f);
-            }
-        });
-    }
-
     #[test]
     fn products_are_exact() {
         for_each_kernel(|| {
@@ -320,6 +400,10 @@ mod tests {
                 (1, 1, 1),
                 (3, 5, 7),
                 (1, 64, 33),
+                (1, 132, 70),
+                (5, 68, 95),
+                (16, 60, 64),
+                (11, 1028, 97),
                 (6, 63, 16),
                 (14, 65, 32),
                 (15, 130, 31),

@@ -1,8 +1,10 @@
 //! Products of bf16 where the processor has an instruction for them.
 //!
 //! Factors are rounded to bf16 (to nearest even) while they are packed, two to a 32-bit group. An element of C is then
-//! one chain over the pairs in ascending order, as the instruction rounds it: its bits do not depend on the other rows,
-//! the tile or the threads, but they do on the instruction.
+//! one chain over the pairs in ascending order, as the instruction rounds it. For `vdpbf16ps` of AVX-512 that is a chain
+//! over pairs; for `tdpbf16ps` of AMX a chain over steps of 32 numbers, each the sum of an even and an odd chain of 16
+//! (`micro/amx.rs`). So an element's bits do not depend on the other rows, the tile or the threads, but they differ
+//! between a processor with AMX and one with AVX-512 alone.
 
 use std::ops::Range;
 
@@ -13,7 +15,7 @@ use super::few_rows::{share, share_columns};
 use super::micro::amx::AmxBf16;
 use super::micro::avx512;
 use super::micro::avx512_bf16::{Avx512Bf16, round_panel, round_run};
-use super::micro::{MicroKernel, PANEL};
+use super::micro::{ColumnsKernel, MicroKernel, PANEL, PanelsKernel};
 use super::operand::{Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::simd::Avx512;
@@ -23,18 +25,19 @@ pub(super) fn each(products: &[Product<'_>]) -> bool {
     // The packing rounds with AVX512-BF16, which every processor with AMX has.
     let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
     let pack = avx512::Tile(isa);
-    // The instruction of few rows is that of many here; a tile of AMX rounds otherwise.
     let is_read_in_place = |product: &Product<'_>| product.m <= FEW_ROWS && Pairs::of(product.b, product.k).is_some();
-    match AmxBf16::new() {
-        Some(kernel) => run(kernel, pack, products),
-        None if products.iter().all(is_read_in_place) => few_rows(kernel, pack, products),
-        None => run(kernel, pack, products),
+    // Few rows take the instruction of many: the tiles of AMX round otherwise than vectors.
+    match (AmxBf16::new(), products.iter().all(is_read_in_place)) {
+        (Some(kernel), true) => few_rows(kernel, pack, products),
+        (Some(kernel), false) => run(kernel, pack, products),
+        (None, true) => few_rows(kernel, pack, products),
+        (None, false) => run(kernel, pack, products),
     }
     true
 }
 
 /// Products with few rows of a B in bf16 that is stored transposed or packed: read where it lies, as in `few_rows`.
-fn few_rows(kernel: Avx512Bf16, pack: avx512::Tile, products: &[Product<'_>]) {
+fn few_rows<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products: &[Product<'_>]) {
     let Some(&Product { m, k, .. }) = products.first().filter(|first| first.m > 0) else { return };
     let width = share(m, k, products.iter().map(|product| product.n).sum(), 1);
     share_columns(products, width, |product, cols| {
@@ -48,42 +51,66 @@ fn few_rows(kernel: Avx512Bf16, pack: avx512::Tile, products: &[Product<'_>]) {
 /// # Safety
 ///
 /// * `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there; B is one of [`Pairs`].
-unsafe fn block(kernel: Avx512Bf16, pack: avx512::Tile, product: &Product<'_>, cols: Range<usize>) {
+unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n, k, a, b, c, beta, epilogue } = *product;
     let pairs = Pairs::of(b, k).expect("the caller has looked");
     let (groups, load) = (k.div_ceil(2), beta == Beta::One);
+    let padded = groups.next_multiple_of(D::STEP);
     let factors = Rounded { pack, a, b, k };
-    let a_len = (m * groups + SLACK).next_multiple_of(16);
-    let mr = driver::even(m, Avx512Bf16::COLUMNS_MR, 1);
+    let mr = driver::even(m, D::ROWS, 1);
+    // A last panel of columns that is not whole is packed.
+    let in_place = match pairs {
+        Pairs::Columns(_) => cols.start + cols.len() / PANEL * PANEL,
+        Pairs::Panels(_) => cols.start,
+    };
+    let a_len = (m * padded + SLACK).next_multiple_of(16);
     with_scratch(a_len + PANEL * groups + SLACK, |scratch| {
         let (a_packed, panel) = scratch.split_at_mut(a_len);
-        let a_packed: *mut u32 = a_packed.as_mut_ptr().cast();
-        for i in (0..m).step_by(mr) {
-            // SAFETY: the rows are in A; the panels before and this one have `m · groups` elements, the slack follows.
-            unsafe { factors.pack_a(i..m.min(i + mr), 0..groups, None, a_packed.add(i * groups)) };
-        }
-        for j in cols.clone().step_by(PANEL) {
-            let used = PANEL.min(cols.end - j);
+        let (a_packed, panel): (*mut u32, *mut f32) = (a_packed.as_mut_ptr().cast(), panel.as_mut_ptr());
+        let pack_a = |as_rows: bool| {
             for i in (0..m).step_by(mr) {
-                let (rows, c) = (mr.min(m - i), c.wrapping_add(i * n + j));
-                // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours; a panel has room for
-                // all pairs and the slack.
+                let rows = i..m.min(i + mr);
+                // SAFETY: the rows are in A; the panels before and this one have `m · padded` elements, the slack follows.
                 unsafe {
-                    let a = a_packed.add(i * groups);
-                    match pairs {
-                        Pairs::Columns(pairs) if used == PANEL => {
-                            let source = pairs.at(0, j);
-                            kernel.columns(rows, groups, a, source.data.cast(), source.along, c, n, load);
-                        }
-                        Pairs::Columns(pairs) => {
-                            let panel = panel.as_mut_ptr();
-                            pack_panel(pack, pairs.at(0, j), used, PANEL, groups, panel);
-                            driver::tile(kernel, rows, groups, a, panel.cast(), c, n, load, used);
-                        }
-                        Pairs::Panels(panels) => {
-                            driver::tile(kernel, rows, groups, a, panels.at(0, j), c, n, load, used);
-                        }
+                    factors.pack_a(rows.clone(), 0..padded, as_rows.then_some(rows.len()), a_packed.add(i * padded))
+                };
+            }
+        };
+        if let Pairs::Columns(pairs) = pairs
+            && in_place > cols.start
+        {
+            pack_a(false);
+            let _begun = ColumnsKernel::begin(kernel, mr);
+            for j in (cols.start..in_place).step_by(PANEL) {
+                let source = pairs.at(0, j);
+                for i in (0..m).step_by(mr) {
+                    let (rows, a, c) = (mr.min(m - i), a_packed.wrapping_add(i * padded), c.wrapping_add(i * n + j));
+                    // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours.
+                    unsafe { kernel.columns(rows, groups, a, source.data.cast(), source.along, c, n, load) };
+                }
+            }
+        }
+        if in_place < cols.end {
+            pack_a(D::ROWS_OF_A);
+            let _begun = PanelsKernel::begin(kernel, mr);
+            for j in (in_place..cols.end).step_by(PANEL) {
+                let used = PANEL.min(cols.end - j);
+                let panel = match pairs {
+                    Pairs::Panels(panels) => panels.at(0, j),
+                    Pairs::Columns(pairs) => {
+                        // SAFETY: the columns are in B; the panel has room for all pairs and the slack.
+                        unsafe { pack_panel(pack, pairs.at(0, j), used, PANEL, groups, panel) };
+                        panel.cast_const().cast()
                     }
+                };
+                for i in (0..m).step_by(mr) {
+                    let (rows, a, c) = (mr.min(m - i), a_packed.wrapping_add(i * padded), c.wrapping_add(i * n + j));
+                    // SAFETY: A is packed for these rows, and this tile of C is ours.
+                    unsafe {
+                        driver::within(rows, c, n, load, (used, PANEL), |c, ldc| {
+                            kernel.panel(rows, groups, a, panel, c, ldc, load)
+                        })
+                    };
                 }
             }
         }
@@ -291,6 +318,50 @@ mod tests {
                         half(x).mul_add(half(y), sum)
                     });
                     assert_eq!(c[i * n + j], expected, "{i} {j} of {m} × {k} × {n}, {turned_a} {turned_b}");
+                }
+            }
+        }
+    }
+
+    /// An element as `tdpbf16ps` makes it: of each 32 numbers a chain of the even ones and one of the odd ones.
+    fn element_of_tiles(c: f32, a: &[f32], b: &[f32]) -> f32 {
+        let half = |x: f32| bf16::from_f32(x).to_f32();
+        a.chunks(32).zip(b.chunks(32)).fold(c, |c, (a, b)| {
+            let chain = |first: usize| {
+                let pairs = a.iter().zip(b).skip(first).step_by(2);
+                pairs.fold(0.0f32, |sum, (&x, &y)| half(x).mul_add(half(y), sum))
+            };
+            c + (chain(0) + chain(1))
+        })
+    }
+
+    #[test]
+    fn tiles_of_amx_round_as_their_documentation_says() {
+        if AmxBf16::new().is_none() {
+            eprintln!("SKIPPED: this processor has no AMX");
+            return;
+        }
+        for (m, k, n) in [(1, 1, 1), (1, 96, 64), (3, 65, 45), (16, 34, 40), (17, 130, 33), (40, 900, 70)] {
+            let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+            let (a, b, start) = (wave(m * k, 0.731), wave(n * k, 0.0917), wave(m * n, 1.3));
+            let halves: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+            let packed = crate::kernels::gemm::PackedB::new(Mat::transposed(&halves, k, n));
+            let factors: [crate::kernels::gemm::Factor<'_>; 3] =
+                [Mat::transposed(&b, k, n).into(), Mat::transposed(&halves, k, n).into(), (&packed).into()];
+            for factor in factors {
+                let mut c = start.clone();
+                let precision = crate::kernels::gemm::Precision::Bf16;
+                crate::kernels::gemm::gemm_in(
+                    precision,
+                    Mat::new(&a, m, k),
+                    factor,
+                    &mut c,
+                    Beta::One,
+                    Epilogue::default(),
+                );
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let expected = element_of_tiles(start[i * n + j], &a[i * k..][..k], &b[j * k..][..k]);
+                    assert_eq!(c[i * n + j].to_bits(), expected.to_bits(), "{i} {j} of {m} × {k} × {n}");
                 }
             }
         }

@@ -1,7 +1,7 @@
 use half::{bf16, f16};
 
 use super::*;
-use crate::kernels::simd::{Level, for_each_level, level, with_level};
+use crate::kernels::simd::{Level, features, for_each_kernel, for_each_level, level, with_features, with_level};
 use crate::kernels::vecmath;
 
 /// Numbers in (-1, 1) that differ from call to call only by `seed`.
@@ -245,7 +245,8 @@ fn a_slice_that_is_too_short_is_refused() {
 
 #[test]
 fn rounded_products_are_close_and_the_same_alone_packed_or_shared() {
-    for_each_level(|level| {
+    for_each_kernel(|| {
+        let (level, kept) = (level(), features());
         for shape @ (m, k, n) in SHAPES {
             let (a, b, start) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
             let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
@@ -257,38 +258,38 @@ fn rounded_products_are_close_and_the_same_alone_packed_or_shared() {
                     let terms = (0..k).map(|p| a[i * k + p] as f64 * b[p * n + j] as f64);
                     let (sum, size) = terms.fold((start[i * n + j] as f64, 1.0), |(s, t), x| (s + x, t + x.abs()));
                     let error = (expected[i * n + j] as f64 - sum).abs();
-                    assert!(error <= size / 128.0, "{shape:?} {level:?} [{i}, {j}]: error {error} of {size}");
+                    assert!(error <= size / 128.0, "{shape:?} {kept:?} [{i}, {j}]: error {error} of {size}");
                 }
             }
             for (name, a, b) in layouts(&a, &at, &b, &bt, shape) {
                 let mut c = start.clone();
                 product(a, b, &mut c);
-                assert_same_bits(&c, &expected, &format!("{name} {shape:?} {level:?}"));
+                assert_same_bits(&c, &expected, &format!("{name} {shape:?} {kept:?}"));
             }
             for i in [0, m / 2].into_iter().filter(|&i| i < m) {
                 let mut row = start[i * n..(i + 1) * n].to_vec();
                 product(Mat::new(&a[i * k..(i + 1) * k], 1, k), Mat::new(&b, k, n), &mut row);
-                assert_same_bits(&row, &expected[i * n..(i + 1) * n], &format!("row {i} of {shape:?} {level:?}"));
+                assert_same_bits(&row, &expected[i * n..(i + 1) * n], &format!("row {i} of {shape:?} {kept:?}"));
             }
             for threads in 1..=4 {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a few threads");
                 let mut c = start.clone();
                 let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
-                pool.install(|| with_level(level, || product(a, b, &mut c)));
-                assert_same_bits(&c, &expected, &format!("{threads} threads {shape:?} {level:?}"));
+                pool.install(|| with_level(level, || with_features(kept, || product(a, b, &mut c))));
+                assert_same_bits(&c, &expected, &format!("{threads} threads {shape:?} {kept:?}"));
             }
-            if crate::kernels::simd::features().avx512_bf16 {
+            if kept.avx512_bf16 {
                 let half: Vec<bf16> = b.iter().map(|&x| bf16::from_f32(x)).collect();
                 let half_t: Vec<bf16> = bt.iter().map(|&x| bf16::from_f32(x)).collect();
                 for (name, half) in [("N", Mat::new(&half, k, n)), ("T", Mat::transposed(&half_t, k, n))] {
                     let (mut c, a) = (start.clone(), Mat::new(&a, m, k));
                     gemm_in(Precision::Bf16, a, half, &mut c, Beta::One, Epilogue::default());
-                    assert_same_bits(&c, &expected, &format!("halves {name} {shape:?} {level:?}"));
+                    assert_same_bits(&c, &expected, &format!("halves {name} {shape:?} {kept:?}"));
                 }
                 for packed in [PackedB::new(Mat::new(&half, k, n)), PackedB::new(Mat::new(&b, k, n))] {
                     let mut c = start.clone();
                     gemm_in(Precision::Bf16, Mat::new(&a, m, k), &packed, &mut c, Beta::One, Epilogue::default());
-                    assert_same_bits(&c, &expected, &format!("{packed:?} {m} {level:?}"));
+                    assert_same_bits(&c, &expected, &format!("{packed:?} {m} {kept:?}"));
                 }
             }
         }
@@ -300,7 +301,7 @@ fn products_with_one_left_factor_have_the_bits_of_each_alone() {
     let k = 70;
     let w: Vec<f32> = random(k * 500, 2);
     let half: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
-    for_each_level(|level| {
+    for_each_kernel(|| {
         for m in [0, 1, 5, 16, 40] {
             let (a, bias, residual) = (random(m * k, 1), random(500, 3), random(m * 500, 4));
             let a = Mat::new(&a, m, k);
@@ -321,7 +322,7 @@ fn products_with_one_left_factor_have_the_bits_of_each_alone() {
                 for i in 0..3 {
                     let mut alone = vec![9.0; each[i].len()];
                     gemm_in(precision, a, factors[i], &mut alone, Beta::Zero, epilogues[i]);
-                    assert_same_bits(&each[i], &alone, &format!("{m} rows, {i}, {precision:?}, {level:?}"));
+                    assert_same_bits(&each[i], &alone, &format!("{m} rows, {i}, {precision:?}, {:?}", features()));
                 }
             }
         }
@@ -335,7 +336,7 @@ fn packed_right_factors_side_by_side_have_the_bits_of_each_alone() {
     let half: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
     let packed = widths.map(|n| PackedB::new(Mat::new(&w[..k * n], k, n)));
     let packed_half = widths.map(|n| PackedB::new(Mat::new(&half[..k * n], k, n)));
-    for_each_level(|level| {
+    for_each_kernel(|| {
         for (m, (precision, packed)) in [17, 129, 600]
             .into_iter()
             .flat_map(|m| [(m, (Precision::F32, &packed)), (m, (Precision::Bf16, &packed_half))])
@@ -350,7 +351,7 @@ fn packed_right_factors_side_by_side_have_the_bits_of_each_alone() {
             for (b, c) in packed.iter().zip(&each) {
                 let mut alone = vec![9.0; c.len()];
                 gemm_in(precision, a, b, &mut alone, Beta::Zero, epilogue(b.cols()));
-                assert_same_bits(c, &alone, &format!("{m} rows, {b:?}, {precision:?}, {level:?}"));
+                assert_same_bits(c, &alone, &format!("{m} rows, {b:?}, {precision:?}, {:?}", features()));
             }
         }
     });

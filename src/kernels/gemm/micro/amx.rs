@@ -5,14 +5,23 @@
 //! row. Each thread configures the tiles before its work and releases them after, so that no other code pays for saving
 //! them. Instructions are spelled out, because the compiler's names for them are not stable yet.
 //!
-//! No machine that had AMX has run this code yet: the tests put the packed factors through a model of the instructions.
+//! A few rows are multiplied with a B that is read where it lies, by tiles of as many rows: panels of packed weights are right
+//! factors as they are, and weights that are stored transposed are left ones, row by row, of the transposed product. An
+//! instruction takes sixteen cycles for a kilobyte of B however few the rows are, three times the rate of a second-level
+//! cache and more than ten times that of memory.
+//!
+//! # Rounding
+//!
+//! `tdpbf16ps` adds up the products of a step's sixteen even numbers and of its sixteen odd ones, each in a chain of
+//! multiply–adds from zero, adds the two sums, and then adds that to the element of C. Numbers below 2⁻¹²⁶ count as zero.
+//! So the bits differ from those of `vdpbf16ps`, which has one chain over all pairs.
 //!
 //! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`, `TILELOADD`, `TDPBF16PS`.
 
 use std::arch::asm;
 
 use crate::kernels::gemm::driver::TileKernel;
-use crate::kernels::gemm::micro::PANEL;
+use crate::kernels::gemm::micro::{ColumnsKernel, PANEL, PanelsKernel};
 use crate::kernels::simd;
 
 /// Rows (of 64 bytes) of a tile register.
@@ -36,9 +45,21 @@ impl Configured {
     ///
     /// * the processor has AMX and the system allows it.
     unsafe fn new() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with([[ROWS; 2]; 8]) }
+    }
+
+    /// Tiles of rows and groups (of four bytes) a row, 1 to 16 of each.
+    ///
+    /// # Safety
+    ///
+    /// * as [`Configured::new`].
+    unsafe fn with(tiles: [[usize; 2]; 8]) -> Self {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
-        config.bytes_per_row[..8].fill(64);
-        config.rows[..8].fill(ROWS as u8);
+        for (tile, [rows, groups]) in tiles.into_iter().enumerate() {
+            assert!((1..=ROWS).contains(&rows) && (1..=ROWS).contains(&groups), "a tile has 1 to 16 rows and groups");
+            (config.rows[tile], config.bytes_per_row[tile]) = (rows as u8, 4 * groups as u16);
+        }
         // SAFETY: the caller's promise; the configuration is a valid one and is only read.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly, preserves_flags)) };
         Configured
@@ -54,7 +75,7 @@ impl Drop for Configured {
 
 /// Declares a kernel around one instruction.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $sum:ty, $feature:ident, $instruction:literal) => {
+    ($(#[$doc:meta])* $name:ident, $sum:ty, $feature:ident, $instruction:literal, turned $turned:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(in crate::kernels::gemm) struct $name(());
@@ -167,20 +188,192 @@ macro_rules! kernel {
                 }
             }
         }
+
+        impl ColumnsKernel for $name {
+            type Sum = $sum;
+            const ROWS: usize = ROWS;
+            const STEP: usize = ROWS;
+
+            fn begin(self, rows: usize) -> impl Drop {
+                // The sums and A, sixteen groups of its rows, lie on their sides; B is in `tmm4` and `tmm5`.
+                let turned = [ROWS, rows];
+                let whole = [ROWS; 2];
+                // SAFETY: the token proves that the processor has the tiles and that the system granted them.
+                unsafe { Configured::with([turned, turned, whole, whole, whole, whole, turned, whole]) }
+            }
+
+            #[inline]
+            unsafe fn columns(
+                self,
+                rows: usize,
+                groups: usize,
+                a: *const u32,
+                b: *const u32,
+                ldb: usize,
+                c: *mut $sum,
+                ldc: usize,
+                load: bool,
+            ) {
+                let mut sums = [<$sum>::default(); PANEL * ROWS];
+                let ends = |sums: &mut [$sum; PANEL * ROWS], to_c: bool| {
+                    for (i, j) in (0..rows).flat_map(|i| (0..PANEL).map(move |j| (i, j))) {
+                        // SAFETY: the caller's promise about C; the sums have room for sixteen rows.
+                        unsafe {
+                            let (c, sum) = (c.add(i * ldc + j), &mut sums[j * rows + i]);
+                            if to_c { *c = *sum } else { *sum = *c }
+                        }
+                    }
+                };
+                if load {
+                    ends(&mut sums, false);
+                }
+                let product = |sums: &mut [$sum; PANEL * ROWS], steps: usize, a: *const u32, b: *const u32, ldb: usize| {
+                    // SAFETY: tiles are configured; B has 32 columns, A and B have sixteen groups for each step; no stack,
+                    // flags are clobbered, and the compiler keeps nothing in tile registers.
+                    unsafe {
+                        asm!(
+                            "tileloadd tmm0, [{c} + {ldc}]",
+                            "tileloadd tmm1, [{c2} + {ldc}]",
+                            "4:",
+                            "tileloadd tmm4, [{b} + {ldb}]",
+                            "tileloadd tmm5, [{b2} + {ldb}]",
+                            "tileloadd tmm6, [{a} + {ldc}]",
+                            concat!($turned, " tmm0, tmm4, tmm6"),
+                            concat!($turned, " tmm1, tmm5, tmm6"),
+                            "add {a}, {step}",
+                            "add {b}, 64",
+                            "add {b2}, 64",
+                            "dec {steps}",
+                            "jnz 4b",
+                            "tilestored [{c} + {ldc}], tmm0",
+                            "tilestored [{c2} + {ldc}], tmm1",
+                            c = in(reg) sums.as_mut_ptr(),
+                            c2 = in(reg) sums.as_mut_ptr().wrapping_add(ROWS * rows),
+                            ldc = in(reg) 4 * rows,
+                            a = inout(reg) a => _,
+                            step = in(reg) 4 * rows * ROWS,
+                            b = inout(reg) b => _,
+                            b2 = inout(reg) b.wrapping_add(ROWS * ldb) => _,
+                            ldb = in(reg) 4 * ldb,
+                            steps = inout(reg) steps => _,
+                            out("tmm0") _,
+                            out("tmm1") _,
+                            out("tmm4") _,
+                            out("tmm5") _,
+                            out("tmm6") _,
+                            options(nostack),
+                        );
+                    }
+                };
+                let whole = groups / ROWS * ROWS;
+                if whole > 0 {
+                    product(&mut sums, whole / ROWS, a, b, ldb);
+                }
+                if whole < groups {
+                    // What lies behind the end of a column may be anything.
+                    let mut rest = [0u32; PANEL * ROWS];
+                    for j in 0..PANEL {
+                        let (from, to) = (b.wrapping_add(j * ldb + whole), rest[j * ROWS..].as_mut_ptr());
+                        // SAFETY: these groups are in B.
+                        unsafe { std::ptr::copy_nonoverlapping(from, to, groups - whole) };
+                    }
+                    product(&mut sums, 1, a.wrapping_add(whole * rows), rest.as_ptr(), ROWS);
+                }
+                ends(&mut sums, true);
+            }
+        }
     };
 }
 
 kernel! {
     /// Pairs of bf16.
-    AmxBf16, f32, amx_bf16, "tdpbf16ps"
+    AmxBf16, f32, amx_bf16, "tdpbf16ps", turned "tdpbf16ps"
 }
 kernel! {
     /// Fours of signed bytes.
-    AmxI8, i32, amx_int8, "tdpbssd"
+    AmxI8, i32, amx_int8, "tdpbssd", turned "tdpbssd"
 }
 kernel! {
     /// Fours of bytes, the left factor's unsigned.
-    AmxU8, i32, amx_int8, "tdpbusd"
+    AmxU8, i32, amx_int8, "tdpbusd", turned "tdpbsud"
+}
+
+impl PanelsKernel for AmxBf16 {
+    const ROWS_OF_A: bool = true;
+
+    fn begin(self, rows: usize) -> impl Drop {
+        let (few, whole) = ([rows, ROWS], [ROWS; 2]);
+        // SAFETY: the token proves that the processor has the tiles and that the system granted them.
+        unsafe { Configured::with([few, few, whole, whole, few, whole, whole, whole]) }
+    }
+
+    #[inline]
+    unsafe fn panel(
+        self,
+        _rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        let lda = groups.next_multiple_of(ROWS);
+        let product = |steps: usize, a: *const u32, b: *const u32, load: bool| {
+            // SAFETY: tiles are configured; A has the rows that are configured, B 32 columns, both sixteen groups for each step,
+            // C is as large as the tiles; no stack, flags are clobbered, and the compiler keeps nothing in tile registers.
+            unsafe {
+                asm!(
+                    "test {load:e}, {load:e}",
+                    "jz 2f",
+                    "tileloadd tmm0, [{c} + {ldc}]",
+                    "tileloadd tmm1, [{c} + {ldc} + 64]",
+                    "jmp 4f",
+                    "2:",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "4:",
+                    "tileloadd tmm4, [{a} + {lda}]",
+                    "tileloadd tmm6, [{b} + {ldb}]",
+                    "tileloadd tmm7, [{b} + {ldb} + 64]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "add {a}, 64",
+                    "add {b}, 2048",
+                    "dec {steps}",
+                    "jnz 4b",
+                    "tilestored [{c} + {ldc}], tmm0",
+                    "tilestored [{c} + {ldc} + 64], tmm1",
+                    load = in(reg) u32::from(load),
+                    c = in(reg) c,
+                    ldc = in(reg) 4 * ldc,
+                    a = inout(reg) a => _,
+                    lda = in(reg) 4 * lda,
+                    b = inout(reg) b => _,
+                    ldb = in(reg) 4 * PANEL,
+                    steps = inout(reg) steps => _,
+                    out("tmm0") _,
+                    out("tmm1") _,
+                    out("tmm4") _,
+                    out("tmm6") _,
+                    out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        };
+        let whole = groups / ROWS * ROWS;
+        if whole > 0 {
+            product(whole / ROWS, a, b, load);
+        }
+        if whole < groups || groups == 0 {
+            // Behind a panel's last group the next panel begins.
+            let mut rest = [0u32; ROWS * PANEL];
+            let (from, len) = (b.wrapping_add(whole * PANEL), (groups - whole) * PANEL);
+            // SAFETY: these groups are in B.
+            unsafe { std::ptr::copy_nonoverlapping(from, rest.as_mut_ptr(), len) };
+            product(1, a.wrapping_add(whole), rest.as_ptr(), load || whole > 0);
+        }
+    }
 }
 
 /// Without the hardware the instructions cannot run, but the way of the packed factors into the tiles can: the same driver around a

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::{columns_by, first, quarters, transposed};
-use super::by_rows;
+use super::{ColumnsKernel, PanelsKernel, by_rows};
 use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::gemm::packing::Source;
@@ -44,17 +44,19 @@ impl Avx512Bf16 {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
         unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (groups, a, lda, b, c, ldc, load)) }
     }
+}
 
-    /// Most rows of [`Avx512Bf16::columns`].
-    pub(in crate::kernels::gemm) const COLUMNS_MR: usize = 8;
+impl ColumnsKernel for Avx512Bf16 {
+    type Sum = f32;
+    const ROWS: usize = 8;
+    const STEP: usize = 1;
 
-    /// [`TileKernel::tile`] for `PANEL` columns of a B that is stored transposed, the groups of column `j` at `b[j·ldb]`.
-    ///
-    /// # Safety
-    ///
-    /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `groups` elements at each `j · ldb`, `j < PANEL`.
+    fn begin(self, _: usize) -> impl Drop {
+        super::Nothing
+    }
+
     #[inline]
-    pub(in crate::kernels::gemm) unsafe fn columns(
+    unsafe fn columns(
         self,
         rows: usize,
         groups: usize,
@@ -70,9 +72,32 @@ impl Avx512Bf16 {
     }
 }
 
+impl PanelsKernel for Avx512Bf16 {
+    const ROWS_OF_A: bool = false;
+
+    fn begin(self, _: usize) -> impl Drop {
+        super::Nothing
+    }
+
+    #[inline]
+    unsafe fn panel(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut f32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe { self.tile_of(rows, groups, a, rows, b, c, ldc, load) }
+    }
+}
+
 /// # Safety
 ///
-/// As [`Avx512Bf16::columns`] with `rows = R`.
+/// As [`ColumnsKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn columns<const R: usize>(
     groups: usize,

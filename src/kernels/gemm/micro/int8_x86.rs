@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::by_rows;
+use super::avx512::columns_by;
+use super::{ColumnsKernel, by_rows};
 use crate::kernels::gemm::driver::TileKernel;
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{self, Avx2, Avx512, Level};
@@ -148,6 +149,54 @@ unsafe fn avx512_vnni<const R: usize>(
             _mm512_storeu_si512(low, acc[0]);
             _mm512_storeu_si512(high, acc[1]);
         }
+    }
+}
+
+impl ColumnsKernel for Avx512Vnni {
+    type Sum = i32;
+    const ROWS: usize = 8;
+    const STEP: usize = 1;
+
+    fn begin(self, _: usize) -> impl Drop {
+        super::Nothing
+    }
+
+    #[inline]
+    unsafe fn columns(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        ldb: usize,
+        c: *mut i32,
+        ldc: usize,
+        load: bool,
+    ) {
+        // SAFETY: the token proves the instructions; the rest is this method's own contract.
+        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns, (groups, a, b, ldb, c, ldc, load)) }
+    }
+}
+
+/// # Safety
+///
+/// As [`ColumnsKernel::columns`] with `rows = R`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn columns<const R: usize>(
+    groups: usize,
+    a: *const u32,
+    b: *const u32,
+    ldb: usize,
+    c: *mut i32,
+    ldc: usize,
+    load: bool,
+) {
+    // SAFETY: the caller's promises; vectors of numbers in f32 only carry the bits.
+    unsafe {
+        columns_by::<R, f32, u32>(groups, a, b.cast(), ldb, c.cast(), ldc, load, |sum, x, v| {
+            let (sum, v) = (_mm512_castps_si512(sum), _mm512_castps_si512(v));
+            _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, _mm512_set1_epi32(x as i32), v))
+        });
     }
 }
 

@@ -30,6 +30,64 @@ pub(in crate::kernels) const MAX_NC: usize = 512;
 /// The most rows that any micro-kernel takes.
 pub(in crate::kernels) const MAX_MR: usize = 16;
 
+/// A tile of a few rows and `PANEL` columns of a B of groups that is stored transposed, read where it lies.
+pub(super) trait ColumnsKernel: Copy + Send + Sync {
+    /// What sums are kept in: 32 bits.
+    type Sum: Copy + Default + Send;
+    /// Most rows of a tile.
+    const ROWS: usize;
+    /// Groups of a step: a packed A is filled up with zeros to a multiple of it.
+    const STEP: usize;
+
+    /// Called by each thread before its first tile of `rows` rows; what it returns is dropped after the last.
+    fn begin(self, rows: usize) -> impl Drop;
+
+    /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])`, ascending in `p`.
+    ///
+    /// # Safety
+    ///
+    /// * between `begin` with these rows and the drop of its result; `1 <= rows <= ROWS`;
+    /// * group `p` of row `i` of A is at `a[p · rows + i]`, zeros past `groups` up to whole steps;
+    /// * `b` may be read for `groups` elements at each `j · ldb`, `j < PANEL`;
+    /// * `c` may be read and written for `PANEL` elements at each `i · ldc`, `i < rows`.
+    unsafe fn columns(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        ldb: usize,
+        c: *mut Self::Sum,
+        ldc: usize,
+        load: bool,
+    );
+}
+
+/// A tile of a few rows and a packed panel of groups, read where it lies.
+pub(super) trait PanelsKernel: ColumnsKernel {
+    /// Whether group `p` of row `i` of A is wanted at `a[i · groups + p]`, `groups` filled up to whole steps.
+    const ROWS_OF_A: bool;
+
+    /// As [`ColumnsKernel::begin`].
+    fn begin(self, rows: usize) -> impl Drop;
+
+    /// [`ColumnsKernel::columns`] for a panel `[groups, PANEL]`.
+    ///
+    /// # Safety
+    ///
+    /// * as there, after this trait's `begin`; A as [`PanelsKernel::ROWS_OF_A`] says.
+    unsafe fn panel(
+        self,
+        rows: usize,
+        groups: usize,
+        a: *const u32,
+        b: *const u32,
+        c: *mut Self::Sum,
+        ldc: usize,
+        load: bool,
+    );
+}
+
 /// The tile of C that fits the vector registers, and how to update it.
 pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// The instruction set, for what goes with a product.
