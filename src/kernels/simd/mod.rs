@@ -57,9 +57,9 @@ mod neon;
 #[cfg(test)]
 mod tests;
 
-pub use detect::{Features, Level, check_environment, features, for_each_level, level, with_features, with_level};
 #[cfg(test)]
 pub(crate) use detect::for_each_kernel;
+pub use detect::{Features, Level, check_environment, features, for_each_level, level, with_features, with_level};
 pub(crate) use detect::{Setting, setting, with_setting};
 pub use isa::{Isa, MAX_LANES, SimdOp};
 pub use portable::Portable;
