@@ -14,6 +14,7 @@ use super::simd::{Isa, SimdOp, dispatch};
 
 /// Numbers of a row for vectors of `dim`.
 pub const fn row_len(dim: usize) -> usize {
+    assert!(dim < usize::MAX / 2, "a number of elements that fits a machine word");
     2 * (dim + 1)
 }
 

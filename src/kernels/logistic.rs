@@ -24,11 +24,12 @@
 //! to a vector's worth of products are folded together: halving steps that each take two vectors and leave one, until
 //! lane `l` holds the sum of vector `l`.
 
+use super::extent::size;
 use super::simd::{Isa, MAX_LANES, SimdOp, dispatch};
 
 /// Numbers that a row takes in the buffers of [`logistic`]: `dim`, rounded up to the widest vector. The rest is zero.
 pub const fn padded(dim: usize) -> usize {
-    dim.next_multiple_of(MAX_LANES)
+    dim.checked_next_multiple_of(MAX_LANES).expect("a number of elements that fits a machine word")
 }
 
 /// The most input rows of one step: so many have no more products with each other than a vector has numbers.
@@ -54,8 +55,8 @@ pub fn logistic(
 ) -> f64 {
     assert!(width > 0 && width.is_multiple_of(MAX_LANES), "logistic: width is no multiple of the vector");
     let (m, n) = (x.len() / width, labels.len());
-    assert!(x.len() == m * width && dx.len() == x.len(), "logistic: x or dx is not [m, width]");
-    assert!(y.len() == n * width && dy.len() == y.len(), "logistic: y or dy is not [n, width]");
+    assert!(Some(x.len()) == size([m, width]) && dx.len() == x.len(), "logistic: x or dx is not [m, width]");
+    assert!(Some(y.len()) == size([n, width]) && dy.len() == y.len(), "logistic: y or dy is not [n, width]");
     assert!(m <= MAX_INPUTS, "logistic: too many inputs");
     let stride = n.next_multiple_of(MAX_LANES);
     errors.resize(m * stride, 0.0);

@@ -21,6 +21,7 @@
 //! | [`blocks`] | numbers of a few bits in blocks, and their way to `f32` |
 //! | [`gemm`] | matrix products |
 //! | [`adagrad`] | the inner step of GloVe |
+//! | `extent` | sizes of shapes and strides, without wrapping |
 //! | [`logistic`](mod@logistic) | the inner step of word2vec |
 //! | `pages` | memory that is quick to read from end to end |
 //! | [`prefetch`](mod@prefetch) | asking the memory for data in advance |
@@ -34,6 +35,7 @@
 pub mod adagrad;
 pub mod attention;
 pub mod blocks;
+pub(crate) mod extent;
 pub mod gemm;
 pub mod logistic;
 pub(crate) mod pages;

@@ -108,13 +108,13 @@ pub fn chunk_len(len: usize, unit: usize, ns_per_unit: f32) -> usize {
         _ => WORTH_A_WAKE,
     };
     let units = len.div_ceil(unit.max(1));
-    let least = (worth.as_nanos() as f32 / ns_per_unit.max(1e-3)) as usize + 1;
+    let least = ((worth.as_nanos() as f32 / ns_per_unit.max(1e-3)) as usize).saturating_add(1);
     let threads = if units <= least { 1 } else { threads() };
     if threads == 1 {
         return len.max(1);
     }
     // Four chunks a thread even out threads of unequal speed.
-    units.div_ceil(4 * threads).max(least) * unit.max(1)
+    units.div_ceil(4 * threads).max(least).saturating_mul(unit.max(1))
 }
 
 /// A task shorter than this is not worth a sleeping thread.
@@ -159,8 +159,8 @@ impl<'a, T> Parts<'a, T> {
 
     /// Where chunk `i` lies in the slice.
     pub fn range(&self, i: usize) -> Range<usize> {
-        let start = (i * self.chunk).min(self.len);
-        start..(start + self.chunk).min(self.len)
+        let start = i.saturating_mul(self.chunk).min(self.len);
+        start..start.saturating_add(self.chunk).min(self.len)
     }
 
     /// Chunk `i`; empty past the end.

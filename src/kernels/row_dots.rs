@@ -7,6 +7,7 @@
 
 use half::f16;
 
+use super::extent::size;
 use super::simd::{Isa, SimdOp, dispatch};
 
 /// A number that rows may consist of.
@@ -52,7 +53,7 @@ impl Element for i8 {
 /// # Panics
 /// If `rows.len() != x.len() * out.len()`.
 pub fn row_dots<T: Element>(x: &[f32], rows: &[T], out: &mut [f32]) {
-    assert_eq!(rows.len(), x.len() * out.len(), "row_dots: rows are not out.len() times x.len()");
+    assert_eq!(Some(rows.len()), size([x.len(), out.len()]), "row_dots: rows are not out.len() times x.len()");
     dispatch(RowDots { x, rows, out });
 }
 

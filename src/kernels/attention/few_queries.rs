@@ -87,7 +87,7 @@ impl Rows<'_> {
             for r in (0..self.count()).step_by(mr) {
                 let rows = mr.min(self.count() - r);
                 for i in (0..used).step_by(P::NR) {
-                    let (a, b) = (packed[r * k..].as_ptr(), panel[i..].as_ptr());
+                    let (a, b) = (packed[r * k..].as_ptr(), panel.as_ptr().wrapping_add(i));
                     let c = scores[r * BLOCK + j + i..].as_mut_ptr();
                     // SAFETY: both panels are `dim` deep; the scores have room for a whole block, whatever the panel has past `used`.
                     unsafe { products.tile(rows, k, a, rows, b, PANEL, c, BLOCK, false) };

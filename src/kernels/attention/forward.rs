@@ -207,7 +207,7 @@ pub(super) unsafe fn product<P: Products>(products: P, n: usize, dim: usize, a: 
         let mr = even(used, P::MR, 1);
         for j in (0..used).step_by(mr) {
             for i in (0..PANEL).step_by(P::NR) {
-                let (b, c) = (b[i..].as_ptr(), c[(first + j) * PANEL + i..].as_mut_ptr());
+                let (b, c) = (b.as_ptr().wrapping_add(i), c[(first + j) * PANEL + i..].as_mut_ptr());
                 // SAFETY: the caller's promises and the assertion.
                 unsafe {
                     let a = a.as_ptr().add(first * k + j);

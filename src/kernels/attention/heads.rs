@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use super::softmax::BLOCK;
+use crate::kernels::extent::{extent, size};
 
 /// Positions of a page of [`Heads::paged`]: the kernels' block of keys.
 pub const PAGE: usize = BLOCK;
@@ -32,19 +33,34 @@ pub(super) struct Strides {
     head: usize,
 }
 
+/// The distance over elements of a shape; one that does not fit a machine word is as far as any, past the end of all data.
+fn distance<const N: usize>(shape: [usize; N]) -> usize {
+    size(shape).unwrap_or(usize::MAX)
+}
+
 impl Strides {
     /// `[batch, length, heads · head_dim]`
     fn rows(length: usize, n_heads: usize, head_dim: usize) -> Self {
-        Strides { batch: length * n_heads * head_dim, row: n_heads * head_dim, head: head_dim }
+        let (batch, row) = (distance([length, n_heads, head_dim]), distance([n_heads, head_dim]));
+        Strides { batch, row, head: head_dim }
     }
 
-    fn check(&self, name: &str, len: usize, shape: [usize; 4]) {
+    /// Makes sure that elements of this shape are among `len`. What comes back leads to them alone: a distance to a second sequence,
+    /// position or head that is not there may have been anything.
+    fn checked(self, name: &str, len: usize, shape: [usize; 4]) -> Self {
         let [batch, length, n_heads, head_dim] = shape;
-        if shape.contains(&0) {
-            return;
+        let needed = extent([(batch, self.batch), (length, self.row), (n_heads, self.head), (head_dim, 1)]);
+        assert!(
+            needed.is_some_and(|needed| needed <= len),
+            "{name}: expected {} elements for {shape:?}, found {len}",
+            needed.map_or("more than there can be".into(), |needed| needed.to_string())
+        );
+        let several = |n: usize| n > 1 && !shape.contains(&0);
+        Strides {
+            batch: if several(batch) { self.batch } else { 0 },
+            row: if several(length) { self.row } else { head_dim },
+            head: if several(n_heads) { self.head } else { 0 },
         }
-        let needed = (batch - 1) * self.batch + (length - 1) * self.row + (n_heads - 1) * self.head + head_dim;
-        assert!(len >= needed, "{name}: expected {needed} elements for {shape:?}, found {len}");
     }
 }
 
@@ -60,13 +76,14 @@ impl<'a> Heads<'a> {
     ///
     /// If `first` is past the end of the data.
     pub fn columns(data: &'a [f32], length: usize, width: usize, first: usize, head_dim: usize) -> Self {
-        let strides = Strides { batch: length * width, row: width, head: head_dim };
+        let strides = Strides { batch: distance([length, width]), row: width, head: head_dim };
         Heads { data: &data[first..], strides, pages: None }
     }
 
     /// `[batch, heads, capacity, head_dim]`: a cache, of which the first positions are in use.
     pub fn cache(data: &'a [f32], n_heads: usize, capacity: usize, head_dim: usize) -> Self {
-        let strides = Strides { batch: n_heads * capacity * head_dim, row: head_dim, head: capacity * head_dim };
+        let (batch, head) = (distance([n_heads, capacity, head_dim]), distance([capacity, head_dim]));
+        let strides = Strides { batch, row: head_dim, head };
         Heads { data, strides, pages: None }
     }
 
@@ -83,7 +100,7 @@ impl<'a> Heads<'a> {
     /// If `first` does not ascend to the number of pages.
     pub fn paged(pages: &'a [&'a [f32]], first: &'a [usize], n_heads: usize, head_dim: usize) -> Self {
         assert!(first.is_sorted() && first.last() == Some(&pages.len()), "attention: pages belong to sequences");
-        let strides = Strides { batch: 0, row: n_heads * head_dim, head: head_dim };
+        let strides = Strides { batch: 0, row: distance([n_heads, head_dim]), head: head_dim };
         Heads { data: &[], strides, pages: Some(Pages { pages, first }) }
     }
 
@@ -92,28 +109,32 @@ impl<'a> Heads<'a> {
         self.pages.is_some()
     }
 
-    /// `lengths`: the positions that are read of each sequence, if not `length`.
-    pub(super) fn check(
-        &self,
+    /// The view, if it has numbers of this shape. `lengths`: the positions that are read of each sequence, if not `length`.
+    pub(super) fn checked(
+        self,
         name: &str,
         batch: usize,
         length: usize,
         lengths: Option<&[usize]>,
         n_heads: usize,
         head_dim: usize,
-    ) {
+    ) -> Self {
         let Some(Pages { pages, first }) = self.pages else {
-            return self.strides.check(name, self.data.len(), [batch, length, n_heads, head_dim]);
+            let strides = self.strides.checked(name, self.data.len(), [batch, length, n_heads, head_dim]);
+            return Heads { strides, ..self };
         };
-        assert_eq!(first.len(), batch + 1, "{name}: pages of {batch} sequences");
+        assert_eq!(first.len() - 1, batch, "{name}: pages of {batch} sequences");
+        let mut strides = Strides { batch: 0, row: head_dim, head: 0 };
         for sequence in 0..batch {
             let length = lengths.map_or(length, |lengths| lengths[sequence]);
             let pages = &pages[first[sequence]..first[sequence + 1]];
             assert!(pages.len() >= length.div_ceil(PAGE), "{name}: pages for {length} positions");
             for (page, from) in pages.iter().zip((0..length).step_by(PAGE)) {
-                self.strides.check(name, page.len(), [1, PAGE.min(length - from), n_heads, head_dim]);
+                let found = self.strides.checked(name, page.len(), [1, PAGE.min(length - from), n_heads, head_dim]);
+                strides = Strides { batch: 0, row: strides.row.max(found.row), head: strides.head.max(found.head) };
             }
         }
+        Heads { strides, ..self }
     }
 
     /// Where position `position` of the head is, and the distance to the next; `position` begins a block, through which the
@@ -159,7 +180,7 @@ impl<'a> HeadsMut<'a> {
     /// `[batch, length, heads · head_dim]`
     pub fn rows(data: &'a mut [f32], length: usize, n_heads: usize, head_dim: usize) -> Self {
         let strides = Strides::rows(length, n_heads, head_dim);
-        let width = n_heads * head_dim;
+        let width = distance([n_heads, head_dim]);
         HeadsMut { len: data.len(), data: data.as_mut_ptr(), strides, length, width, _slice: PhantomData }
     }
 
@@ -167,15 +188,16 @@ impl<'a> HeadsMut<'a> {
     ///
     /// # Panics
     ///
-    /// If a width is not a multiple of `head_dim`.
+    /// If a width is not a multiple of `head_dim`, or their sum does not fit a machine word.
     pub fn split_columns<const N: usize>(
         data: &'a mut [f32],
         length: usize,
         widths: [usize; N],
         head_dim: usize,
     ) -> [HeadsMut<'a>; N] {
-        let width: usize = widths.iter().sum();
-        let strides = Strides { batch: length * width, row: width, head: head_dim };
+        let width = widths.iter().try_fold(0usize, |sum, &own| sum.checked_add(own));
+        let width = width.expect("widths that fit a machine word in all");
+        let strides = Strides { batch: distance([length, width]), row: width, head: head_dim };
         let (len, data) = (data.len(), data.as_mut_ptr());
         let mut first = 0;
         widths.map(|own| {
@@ -190,15 +212,19 @@ impl<'a> HeadsMut<'a> {
         })
     }
 
-    pub(super) fn check(&self, name: &str, batch: usize, length: usize, n_heads: usize, head_dim: usize) {
-        self.strides.check(name, self.len, [batch, length, n_heads, head_dim]);
+    /// The view, if it has places for numbers of this shape, none of them twice.
+    pub(super) fn checked(self, name: &str, batch: usize, length: usize, n_heads: usize, head_dim: usize) -> Self {
+        let shape = [batch, length, n_heads, head_dim];
+        let strides = self.strides.checked(name, self.len, shape);
+        let fits = size([n_heads, head_dim]).is_some_and(|columns| columns <= self.width) && length <= self.length;
         assert!(
-            head_dim == self.strides.head && n_heads * head_dim <= self.width && length <= self.length,
+            shape.contains(&0) || head_dim == self.strides.head && fits,
             "{name}: expected {length} rows of {n_heads} heads of {head_dim}, found {} of {} columns, heads of {}",
             self.length,
             self.width,
             self.strides.head
         );
+        HeadsMut { strides, ..self }
     }
 
     /// Where the head's first position is, and the distance to the next.

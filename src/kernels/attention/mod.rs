@@ -64,6 +64,7 @@ mod tests;
 pub use heads::{Heads, HeadsMut, PAGE};
 pub use visible::Mask;
 
+use super::extent::size;
 use super::gemm::Precision;
 use super::gemm::micro::{KernelOp, MicroKernel, with_kernel};
 use products::{Products, ProductsOp, with_products};
@@ -160,10 +161,17 @@ impl<'a> Attention<'a> {
         );
         assert!(self.positions.is_none_or(|p| p.len() == batch), "attention: one position a sequence");
         assert!(
+            self.positions.is_none_or(|p| p.iter().all(|p| p.checked_add(queries).is_some())),
+            "attention: the positions of {queries} queries do not fit a machine word"
+        );
+        assert!(
             self.key_lengths.is_none_or(|l| l.len() == batch && l.iter().all(|&l| l <= keys)),
             "attention: one key length a sequence, at most {keys}"
         );
-        assert!(self.key_mask.is_none_or(|m| m.len() == batch * keys), "attention: the key mask is {batch} × {keys}");
+        assert!(
+            self.key_mask.is_none_or(|m| Some(m.len()) == size([batch, keys])),
+            "attention: the key mask is {batch} × {keys}"
+        );
         assert!(self.dropout.is_none_or(|d| d.p > 0.0 && d.p <= 1.0), "attention: a probability of dropout in (0, 1]");
         self.mask.check(self);
     }
@@ -177,7 +185,7 @@ impl<'a> Attention<'a> {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or the slices.
+/// If the shapes do not fit each other or the slices; so for the others.
 pub fn attention(
     shape: &Attention<'_>,
     query: Heads<'_>,
@@ -189,14 +197,15 @@ pub fn attention(
     shape.check();
     let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
     assert!(!query.is_paged(), "attention: pages are for keys and values");
-    query.check("attention: query", batch, queries, None, n_heads, head_dim);
-    key.check("attention: key", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
-    value.check("attention: value", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
-    out.check("attention: out", batch, queries, n_heads, head_dim);
+    let query = query.checked("attention: query", batch, queries, None, n_heads, head_dim);
+    let key = key.checked("attention: key", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
+    let value = value.checked("attention: value", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
+    let out = out.checked("attention: out", batch, queries, n_heads, head_dim);
+    let rows = size([batch, n_heads, queries]);
     if let Some(lse) = &lse {
-        assert_eq!(lse.len(), batch * n_heads * queries, "attention: lse is {batch} × {n_heads} × {queries}");
+        assert_eq!(Some(lse.len()), rows, "attention: lse is {batch} × {n_heads} × {queries}");
     }
-    if batch * n_heads * queries == 0 {
+    if rows == Some(0) || head_dim == 0 && lse.is_none() {
         return;
     }
     let lse = lse.map_or(std::ptr::null_mut(), |lse| lse.as_mut_ptr());
@@ -241,15 +250,19 @@ pub fn attention_backward(
     shape.check();
     let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
     assert!(![dout, query, key, value, out].iter().any(Heads::is_paged), "attention_backward: no pages");
-    dout.check("attention_backward: dout", batch, queries, None, n_heads, head_dim);
-    query.check("attention_backward: query", batch, queries, None, n_heads, head_dim);
-    key.check("attention_backward: key", batch, keys, None, n_kv_heads, head_dim);
-    value.check("attention_backward: value", batch, keys, None, n_kv_heads, head_dim);
-    out.check("attention_backward: out", batch, queries, None, n_heads, head_dim);
-    dquery.check("attention_backward: dquery", batch, queries, n_heads, head_dim);
-    dkey.check("attention_backward: dkey", batch, keys, n_kv_heads, head_dim);
-    dvalue.check("attention_backward: dvalue", batch, keys, n_kv_heads, head_dim);
-    assert_eq!(lse.len(), batch * n_heads * queries, "attention_backward: lse is {batch} × {n_heads} × {queries}");
+    let dout = dout.checked("attention_backward: dout", batch, queries, None, n_heads, head_dim);
+    let query = query.checked("attention_backward: query", batch, queries, None, n_heads, head_dim);
+    let key = key.checked("attention_backward: key", batch, keys, None, n_kv_heads, head_dim);
+    let value = value.checked("attention_backward: value", batch, keys, None, n_kv_heads, head_dim);
+    let out = out.checked("attention_backward: out", batch, queries, None, n_heads, head_dim);
+    let dquery = dquery.checked("attention_backward: dquery", batch, queries, n_heads, head_dim);
+    let dkey = dkey.checked("attention_backward: dkey", batch, keys, n_kv_heads, head_dim);
+    let dvalue = dvalue.checked("attention_backward: dvalue", batch, keys, n_kv_heads, head_dim);
+    let rows = size([batch, n_heads, queries]);
+    assert_eq!(Some(lse.len()), rows, "attention_backward: lse is {batch} × {n_heads} × {queries}");
+    if head_dim == 0 || rows == Some(0) && size([batch, n_kv_heads, keys]) == Some(0) {
+        return;
+    }
     with_kernel(Backward(backward::Args { shape, dout, query, key, value, out, lse, dquery, dkey, dvalue }));
 }
 
@@ -275,11 +288,11 @@ pub fn attention_probs(shape: &Attention<'_>, query: Heads<'_>, key: Heads<'_>, 
     shape.check();
     let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
     assert!(!query.is_paged() && !key.is_paged(), "attention_probs: no pages");
-    query.check("attention_probs: query", batch, queries, None, n_heads, head_dim);
-    key.check("attention_probs: key", batch, keys, None, n_kv_heads, head_dim);
+    let query = query.checked("attention_probs: query", batch, queries, None, n_heads, head_dim);
+    let key = key.checked("attention_probs: key", batch, keys, None, n_kv_heads, head_dim);
     assert_eq!(
-        probs.len(),
-        batch * n_heads * queries * keys,
+        Some(probs.len()),
+        size([batch, n_heads, queries, keys]),
         "attention_probs: probs are {batch} × {n_heads} × {queries} × {keys}"
     );
     with_kernel(Probs { shape, query, key, probs });

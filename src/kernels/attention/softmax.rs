@@ -71,8 +71,9 @@ impl Dropped {
     /// Dropout of the block that begins at a query and key of the `matrix`-th matrix, if there is any.
     pub(super) fn new(shape: &Attention<'_>, matrix: usize, query: usize, key: usize) -> Option<Dropped> {
         let Dropout { p, seed, offset } = shape.dropout?;
-        let place = ((matrix * shape.queries + query) * shape.keys + key) as u64;
-        let place = place.wrapping_add(offset);
+        // Places count on modulo 2⁶⁴, as those of `offset` do.
+        let row = (matrix as u64).wrapping_mul(shape.queries as u64).wrapping_add(query as u64);
+        let place = row.wrapping_mul(shape.keys as u64).wrapping_add(key as u64).wrapping_add(offset);
         let keep = Keep::new(p, seed, place >> 32);
         let [place, step] = [place as u32, shape.keys as u32].map(|x| x.wrapping_mul(GOLDEN));
         Some(Dropped { keep, place, step })

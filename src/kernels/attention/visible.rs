@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Attention;
+use crate::kernels::extent::extent;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL};
 use crate::kernels::gemm::packing::{Source, pack_panel};
 
@@ -43,11 +44,12 @@ impl Mask<'_> {
             Mask::Keep { data, batch_stride, head_stride } => (data.len(), batch_stride, head_stride),
         };
         let Attention { batch, n_heads, queries, keys, .. } = *shape;
-        if batch * n_heads * queries * keys == 0 {
-            return;
-        }
-        let needed = (batch - 1) * batch_stride + (n_heads - 1) * head_stride + queries * keys;
-        assert!(len >= needed, "attention: the mask needs {needed} elements, has {len}");
+        let needed = extent([(batch, batch_stride), (n_heads, head_stride), (queries, keys), (keys, 1)]);
+        assert!(
+            needed.is_some_and(|needed| needed <= len),
+            "attention: the mask needs {} elements, has {len}",
+            needed.map_or("more than there can be".into(), |needed| needed.to_string())
+        );
     }
 }
 
@@ -70,6 +72,8 @@ impl<'a> Visible<'a> {
     pub(super) fn new(shape: &Attention<'a>, batch: usize, head: usize) -> Self {
         let first = shape.causal.then(|| shape.positions.map_or_else(|| shape.keys - shape.queries, |p| p[batch]));
         let mask_at = match shape.mask {
+            // Without keys there is no mask, and the strides may be anything.
+            _ if shape.keys == 0 => 0,
             Mask::None => 0,
             Mask::Add { batch_stride, head_stride, .. } | Mask::Keep { batch_stride, head_stride, .. } => {
                 batch * batch_stride + head * head_stride

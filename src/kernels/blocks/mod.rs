@@ -34,6 +34,7 @@ use std::marker::PhantomData;
 
 pub use q8::quantize_q8_0;
 
+use crate::kernels::extent::size;
 use crate::kernels::parallel;
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -112,10 +113,10 @@ impl BlockFormat {
     /// Bytes of `len` numbers, which must fill whole blocks.
     ///
     /// # Panics
-    /// If they do not.
+    /// If they do not, or there cannot be so many bytes.
     pub const fn bytes_for(self, len: usize) -> usize {
         assert!(len.is_multiple_of(self.block_len()), "blocks: the numbers must fill whole blocks");
-        len / self.block_len() * self.block_bytes()
+        size([len / self.block_len(), self.block_bytes()]).expect("blocks: a number of bytes that fits a machine word")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::arithmetic::Add;
 use super::rows::{chunk_rows, update_row2};
+use crate::kernels::extent::size;
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -15,10 +16,11 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 ///
 /// If an id is not below the number of rows.
 pub fn gather(table: &[f32], dim: usize, ids: &[u32], out: &mut [f32]) {
-    assert_eq!(out.len(), ids.len() * dim, "gather: a row of {dim} for each id");
+    assert_eq!(Some(out.len()), size([ids.len(), dim]), "gather: a row of {dim} for each id");
     if out.is_empty() {
         return;
     }
+    check("gather", ids, table.len() / dim);
     let chunk = chunk_rows(ids.len(), dim, 3.0);
     parallel::chunks_mut(out, chunk * dim, |i, out| {
         for (row, &id) in out.chunks_exact_mut(dim).zip(&ids[i * chunk..]) {
@@ -39,14 +41,11 @@ pub fn gather(table: &[f32], dim: usize, ids: &[u32], out: &mut [f32]) {
 ///
 /// If an id is not below m.
 pub fn scatter_add(rows: &[f32], dim: usize, ids: &[u32], table: &mut [f32]) {
-    assert_eq!(rows.len(), ids.len() * dim, "scatter_add: a row of {dim} for each id");
+    assert_eq!(Some(rows.len()), size([ids.len(), dim]), "scatter_add: a row of {dim} for each id");
     if rows.is_empty() {
         return;
     }
-    let n = table.len() / dim;
-    for &id in ids {
-        assert!((id as usize) < n, "scatter_add: id {id} of {n} rows");
-    }
+    check("scatter_add", ids, table.len() / dim);
     // Bands of whole cache lines, if there is enough in all to share.
     let band = parallel::chunk_len(dim, 16, 3.0 * ids.len() as f32);
     let table = Parts::new(table, 1);
@@ -54,6 +53,14 @@ pub fn scatter_add(rows: &[f32], dim: usize, ids: &[u32], table: &mut [f32]) {
         let columns = i * band..dim.min((i + 1) * band);
         dispatch(ScatterAdd { rows, dim, ids, columns, table: &table });
     });
+}
+
+/// Makes sure that each id is that of one of `n` rows.
+#[track_caller]
+fn check(name: &str, ids: &[u32], n: usize) {
+    for &id in ids {
+        assert!((id as usize) < n, "{name}: id {id} of {n} rows");
+    }
 }
 
 struct ScatterAdd<'a> {

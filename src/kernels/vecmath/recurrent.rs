@@ -17,6 +17,7 @@
 //! left: gates after their functions.
 
 use super::tanh::{sigmoid_lanes, tanh_lanes};
+use crate::kernels::extent::size;
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -37,11 +38,12 @@ fn step<const N: usize, const M: usize, C: Cell<N, M>>(
     inputs: [(&[f32], usize); N],
     outputs: [(&mut [f32], usize); M],
 ) {
-    let rows = outputs[0].0.len().checked_div(outputs[0].1 * hidden).unwrap_or(0);
+    let rows = size([outputs[0].1, hidden]).and_then(|cols| outputs[0].0.len().checked_div(cols)).unwrap_or(0);
     let lengths =
         inputs.iter().map(|(x, gates)| (x.len(), gates)).chain(outputs.iter().map(|(y, gates)| (y.len(), gates)));
     for (len, gates) in lengths {
-        assert_eq!(len, rows * gates * hidden, "recurrent cell: {rows} rows of {gates} · {hidden} elements");
+        let expected = size([rows, *gates, hidden]);
+        assert_eq!(Some(len), expected, "recurrent cell: {rows} rows of {gates} · {hidden} elements");
     }
     if rows == 0 {
         return;

@@ -11,6 +11,7 @@
 //! The backward pass is the rotation by -θ.
 
 use super::rows::{chunk_rows, count_rows};
+use crate::kernels::extent::size;
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
@@ -22,7 +23,7 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 ///
 /// # Panics
 ///
-/// If `rot_dim` is odd or larger than `head_dim`, or a position is not in the tables.
+/// If `rot_dim` is odd or larger than `head_dim`, a position is not in the tables, or the lengths do not fit.
 ///
 /// # Examples
 ///
@@ -44,13 +45,18 @@ pub fn rope(
     interleaved: bool,
     inverse: bool,
 ) {
-    let cols = n_heads * head_dim;
+    let cols = size([n_heads, head_dim]);
+    let cols = cols.unwrap_or_else(|| panic!("rope: {n_heads} heads of {head_dim} do not fit a machine word"));
     let rows = count_rows(x.len(), cols);
     assert_eq!(positions.len(), rows, "rope: one position for each row");
     assert!(rot_dim.is_multiple_of(2) && rot_dim <= head_dim, "rope: {rot_dim} of {head_dim} features");
     assert_eq!(cos.len(), sin.len(), "rope: tables of the same length");
     if rows == 0 || rot_dim == 0 {
         return;
+    }
+    let n_positions = cos.len() / (rot_dim / 2);
+    for &position in positions {
+        assert!((position as usize) < n_positions, "rope: position {position} of {n_positions} in the tables");
     }
     let chunk = chunk_rows(rows, cols, 3.0);
     let x = Parts::new(x, chunk * cols);
