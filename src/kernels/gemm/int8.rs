@@ -16,6 +16,7 @@ use super::micro::ColumnsKernel;
 use super::micro::{KernelOp, MicroKernel, PANEL, int8_portable, with_kernel};
 #[cfg(target_arch = "x86_64")]
 use super::packing::{SLACK, with_scratch};
+use crate::kernels::extent::size;
 use crate::kernels::parallel;
 use crate::kernels::simd;
 
@@ -54,10 +55,12 @@ mod sealed {
 /// assert_eq!(c, [-128 * 255 + 2, 258]);
 /// ```
 pub fn gemm_int8<A: Int8>(a: &[A], b: &[i8], c: &mut [i32], (m, k, n): (usize, usize, usize)) {
-    assert_eq!(a.len(), m * k, "gemm_int8: A is {m} × {k}");
-    assert_eq!(b.len(), n * k, "gemm_int8: B is {n} × {k}");
-    assert_eq!(c.len(), m * n, "gemm_int8: C is {m} × {n}");
-    with_kernel(Run { a, b, c, shape: (m, k, n) });
+    assert_eq!(Some(a.len()), size([m, k]), "gemm_int8: A is {m} × {k}");
+    assert_eq!(Some(b.len()), size([n, k]), "gemm_int8: B is {n} × {k}");
+    assert_eq!(Some(c.len()), size([m, n]), "gemm_int8: C is {m} × {n}");
+    if !c.is_empty() {
+        with_kernel(Run { a, b, c, shape: (m, k, n) });
+    }
 }
 
 /// `Σₚ a[p] · b[p]`, exact as long as the sum fits into 32 bits.

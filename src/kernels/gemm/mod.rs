@@ -66,6 +66,7 @@ pub use int8::{Int8, dot_int8, gemm_int8};
 pub use operand::{Element, Factor};
 pub use packed::{PackedB, PackedElement, with_packed};
 
+use super::extent::{extent, size};
 use super::vecmath::Activation;
 use operand::Operand;
 
@@ -92,9 +93,15 @@ impl<'a, T> Mat<'a, T> {
         Mat { data, rows, cols, transposed: true, ld: rows }
     }
 
-    /// The same with `ld` elements from each stored row to the next.
+    /// The same with `ld` elements from each stored row to the next; nothing else if there are no two rows.
     pub fn with_ld(self, ld: usize) -> Self {
-        Mat { ld, ..self }
+        let (rows, cols) = self.stored();
+        if rows > 1 && cols > 0 { Mat { ld, ..self } } else { self }
+    }
+
+    /// Rows and columns as they are stored.
+    fn stored(&self) -> (usize, usize) {
+        if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) }
     }
 
     /// The transpose, a view of the same data.
@@ -121,14 +128,15 @@ impl<'a, T> Mat<'a, T> {
         T::strided(packing::Source { data: self.data.as_ptr(), along, deep })
     }
 
-    /// Elements that the data must have, `extra` of them before the first.
-    fn check(&self, name: &str, extra: usize) {
-        let (rows, cols) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+    /// Makes sure that the data has a matrix at each of `batch.0` places, `batch.1` elements apart.
+    fn check(&self, name: &str, batch: (usize, usize)) {
+        let (rows, cols) = self.stored();
         assert!(self.ld >= cols || rows <= 1, "{name}: rows of {cols} elements overlap at a distance of {}", self.ld);
-        let needed = if rows == 0 || cols == 0 { 0 } else { extra + (rows - 1) * self.ld + cols };
+        let needed = extent([batch, (rows, self.ld), (cols, 1)]);
         assert!(
-            self.data.len() >= needed,
-            "{name}: expected {needed} elements for {} × {}, found {}",
+            needed.is_some_and(|needed| needed <= self.data.len()),
+            "{name}: expected {} elements for {} × {}, found {}",
+            needed.map_or("more than there can be".into(), |needed| needed.to_string()),
             self.rows,
             self.cols,
             self.data.len()
@@ -163,7 +171,7 @@ impl Epilogue<'_> {
             assert_eq!(bias.len(), n, "gemm: the bias has one value per column");
         }
         if let Some(residual) = self.residual {
-            assert_eq!(residual.len(), m * n, "gemm: the residual is as large as C");
+            assert_eq!(Some(residual.len()), size([m, n]), "gemm: the residual is as large as C");
         }
     }
 }
@@ -196,7 +204,7 @@ pub fn gemm_in<'b>(
     beta: Beta,
     epilogue: Epilogue<'_>,
 ) {
-    bf16::each(precision, &[checked(a, b.into(), c, beta, epilogue)]);
+    bf16::each(precision, checked(a, b.into(), c, beta, epilogue).as_slice());
 }
 
 /// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes it, as one piece of work for the threads
@@ -211,18 +219,24 @@ pub fn gemm_in<'b>(
 /// As there.
 pub fn gemm_each(precision: Precision, a: Mat<'_>, products: Vec<(Factor<'_>, &mut [f32], Epilogue<'_>)>) {
     let checked = |(b, c, epilogue)| checked(a, b, c, Beta::Zero, epilogue);
-    let products: Vec<_> = products.into_iter().map(checked).collect();
+    let products: Vec<_> = products.into_iter().filter_map(checked).collect();
     bf16::each(precision, &products);
 }
 
-/// A product whose shapes fit.
-fn checked<'a>(a: Mat<'a>, b: Factor<'a>, c: &'a mut [f32], beta: Beta, epilogue: Epilogue<'a>) -> f32::Product<'a> {
+/// A product whose shapes fit; none if its result has no elements.
+fn checked<'a>(
+    a: Mat<'a>,
+    b: Factor<'a>,
+    c: &'a mut [f32],
+    beta: Beta,
+    epilogue: Epilogue<'a>,
+) -> Option<f32::Product<'a>> {
     let (m, k, n) = (a.rows, a.cols, b.n);
     assert_eq!(k, b.k, "gemm: A is {m} × {k}, B is {} × {n}", b.k);
-    assert_eq!(c.len(), m * n, "gemm: C is {m} × {n}");
-    a.check("gemm: A", 0);
+    assert_eq!(Some(c.len()), size([m, n]), "gemm: C is {m} × {n}");
+    a.check("gemm: A", (1, 0));
     epilogue.check(m, n);
-    f32::Product::new(a, b.operand, n, c, beta, epilogue)
+    (!c.is_empty()).then(|| f32::Product::new(a, b.operand, n, c, beta, epilogue))
 }
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
@@ -240,9 +254,13 @@ fn checked<'a>(a: Mat<'a>, b: Factor<'a>, c: &'a mut [f32], beta: Beta, epilogue
 pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_b: usize, c: &mut [f32], beta: Beta) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(k, b.rows, "gemm_batch: A is {m} × {k}, B is {} × {n}", b.rows);
-    assert_eq!(c.len(), batch * m * n, "gemm_batch: C is {batch} × {m} × {n}");
-    let Some(last) = batch.checked_sub(1) else { return };
-    a.check("gemm_batch: A", last * stride_a);
-    b.check("gemm_batch: B", last * stride_b);
-    f32::product(f32::Product::new(a, b.operand(), n, c, beta, Epilogue::default()), batch, [stride_a, stride_b]);
+    assert_eq!(Some(c.len()), size([batch, m, n]), "gemm_batch: C is {batch} × {m} × {n}");
+    a.check("gemm_batch: A", (batch, stride_a));
+    b.check("gemm_batch: B", (batch, stride_b));
+    if c.is_empty() {
+        return;
+    }
+    // Strides that lead nowhere, from one matrix alone or without elements, are not multiplied.
+    let strides = if batch == 1 || k == 0 { [0; 2] } else { [stride_a, stride_b] };
+    f32::product(f32::Product::new(a, b.operand(), n, c, beta, Epilogue::default()), batch, strides);
 }

@@ -82,7 +82,7 @@ impl<'a, T: Element> From<Mat<'a, T>> for Factor<'a> {
     ///
     /// If the matrix' data is too short for its shape.
     fn from(b: Mat<'a, T>) -> Self {
-        b.check("gemm: B", 0);
+        b.check("gemm: B", (1, 0));
         Self::new(b.operand(), b.rows(), b.cols())
     }
 }

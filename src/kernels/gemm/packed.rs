@@ -126,7 +126,7 @@ fn fill<T: Element, G: Zeroable + Copy + Send>(
 ///
 /// If the matrix' data is too short for its shape.
 pub fn with_packed<R>(b: Mat<'_>, f: impl FnOnce(Factor<'_>) -> R) -> R {
-    b.check("with_packed", 0);
+    b.check("with_packed", (1, 0));
     with_scratch(b.cols.div_ceil(PANEL) * b.rows * PANEL, |scratch| {
         let panels: &mut [Row<f32>] = bytemuck::cast_slice_mut(scratch);
         fill(b, 1, |x, _, group| *group = x, panels);
@@ -200,7 +200,7 @@ impl PackedB {
     ///
     /// If the matrix' data is too short for its shape.
     pub fn new<T: PackedElement>(b: Mat<'_, T>) -> PackedB {
-        b.check("PackedB", 0);
+        b.check("PackedB", (1, 0));
         T::pack(b)
     }
 
