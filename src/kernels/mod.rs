@@ -35,6 +35,8 @@
 pub mod adagrad;
 pub mod attention;
 pub mod blocks;
+#[cfg(test)]
+mod bounds;
 pub(crate) mod extent;
 pub mod gemm;
 pub mod logistic;
