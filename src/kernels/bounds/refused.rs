@@ -256,11 +256,11 @@ fn rows_of_extreme_shapes() {
     refused("logistic", || {
         logistic::logistic(width, &[], &[], &[0.0; 16], 0.1, &mut Vec::new(), &mut [], &mut []);
     });
-    refused("machine word", || drop(logistic::padded(MAX)));
-    refused("machine word", || drop(adagrad::row_len(HALF)));
-    refused("machine word", || drop(adagrad::adagrad_pair(MAX, &mut [], &mut [], 0.0, 0.0, 0.0)));
+    refused("machine word", || _ = logistic::padded(MAX));
+    refused("machine word", || _ = adagrad::row_len(HALF));
+    refused("machine word", || _ = adagrad::adagrad_pair(MAX, &mut [], &mut [], 0.0, 0.0, 0.0));
     refused("row_dots", || row_dots::row_dots(&[0.0; 3], &[0.0f32; 5], &mut [0.0; 2]));
-    refused("blocks", || drop(BlockFormat::Q8_0.bytes_for(MAX - 31)));
+    refused("blocks", || _ = BlockFormat::Q8_0.bytes_for(MAX - 31));
     refused("blocks", || blocks::widen(BlockFormat::Q6K, &[], &mut [0.0; 256]));
 }
 

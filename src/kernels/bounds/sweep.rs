@@ -372,7 +372,7 @@ fn rows_and_elements() {
                 let sgd = vecmath::Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.1, nesterov: true };
                 vecmath::sgd_step(&sgd, 1.0, y, x, &mut momentum);
                 let adam = vecmath::Adam { lr: 0.1, betas: (0.9, 0.99), eps: 1e-8, weight_decay: 0.1, decoupled: true };
-                vecmath::adam_step(&adam, 1, 1.0, y, x, &mut vec![0.0; len], &mut momentum);
+                vecmath::adam_step(&adam, 1, 1.0, y, x, &mut momentum, &mut vec![0.0; len]);
             });
             for interleaved in [false, true] {
                 each(&mut |y| {
