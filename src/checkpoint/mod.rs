@@ -9,6 +9,8 @@
 //! | [`loader`] | [`Loader`]: gives the layers of a model their parameters, strictly |
 //! | [`pretrained`] | [`save_pretrained`]: a model as a folder that `transformers` opens |
 //! | [`atomic`] | files and folders that appear whole or not at all |
+//! | `config_keys` | which keys of a `config.json` change nothing |
+//! | `rope_keys` | rotary positions in a `config.json` |
 //!
 //! ```
 //! use loquat::checkpoint::{Checkpoint, save_module};
@@ -36,9 +38,11 @@
 //! This floor must not know models.
 
 pub mod atomic;
+pub(crate) mod config_keys;
 pub mod gguf;
 pub mod loader;
 pub mod pretrained;
+pub(crate) mod rope_keys;
 pub mod safetensors;
 pub mod view;
 

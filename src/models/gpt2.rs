@@ -10,9 +10,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Pretrained;
+use crate::checkpoint::config_keys::check_other;
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState, LogitLens, check_batch, last_of_each, positions_and_mask};
-use crate::models::options::check_other;
 use crate::nn::{Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, LayerNorm, Linear, Parameters};
 use crate::ops::linear::WeightLayout;
 use crate::ops::{Activation, Attention, AttentionMask, inspect};
@@ -163,8 +163,7 @@ impl Gpt2Config {
                 return Err(config_error(key, "a probability in [0, 1)", p));
             }
         }
-        // In 32 bits the order of scaling and the upcast of the scores change nothing.
-        check_other(&self.other, &[("reorder_and_upcast_attn", true.into())])?;
+        check_other(&self.other)?;
         self.activation().map(drop)
     }
 }

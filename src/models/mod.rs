@@ -8,7 +8,6 @@
 //! | [`gpt2`] | GPT-2 |
 //! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
 //! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their heads |
-//! | `options` | which keys of a `config.json` change nothing |
 //! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
 //! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
 //!
@@ -21,7 +20,6 @@ pub mod estimate;
 pub mod gpt2;
 pub mod llama;
 pub mod mlp;
-mod options;
 pub mod rnn;
 
 pub use auto::LanguageModel;

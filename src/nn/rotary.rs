@@ -7,6 +7,7 @@
 //! | dynamic (emozilla 2023, "NTK-aware") | a larger `θ` once the text is longer than `max_positions` |
 //! | yarn (Peng et al. 2023, "YaRN") | slow pairs as linear, fast pairs unchanged, a ramp between; turned vectors are scaled |
 //! | llama3 (Dubey et al. 2024, "The Llama 3 herd of models") | long waves as linear, short ones unchanged, smooth between |
+//! | longrope (Ding et al. 2024, "LongRoPE") | each pair divided by a number of its own |
 //!
 //! Formulas and rounding are those of `transformers`' `modeling_rope_utils.py`.
 
@@ -62,6 +63,13 @@ pub enum RopeScaling {
         /// The longest text of the training.
         original_max_positions: usize,
     },
+    /// LongRoPE, of one list of divisors for texts of every length.
+    LongRope {
+        /// What each pair's frequency is divided by.
+        divisors: Vec<f32>,
+        /// What turned vectors are multiplied by.
+        attention_factor: f64,
+    },
 }
 
 /// Rotary positions without a table of all of them: a call asks for the [`Rotation`] of its own positions, once for all layers.
@@ -96,12 +104,19 @@ impl RotaryPositions {
         }
         check(&scaling)?;
         let plain = Rope::frequencies(rot_dim, theta)?;
-        let (frequencies, scale) = match scaling {
+        let (frequencies, scale) = match &scaling {
             RopeScaling::Default | RopeScaling::Dynamic { .. } => (plain, 1.0),
-            RopeScaling::Linear { factor } => (plain.iter().map(|f| f / factor as f32).collect(), 1.0),
+            RopeScaling::Linear { factor } => (plain.iter().map(|f| f / *factor as f32).collect(), 1.0),
             RopeScaling::Yarn { .. } => yarn(&scaling, &plain, theta),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
                 (llama3(&plain, factor, low_freq_factor, high_freq_factor, original_max_positions), 1.0)
+            }
+            RopeScaling::LongRope { divisors, attention_factor } => {
+                if divisors.len() != plain.len() {
+                    let expected = format!("one for each of {} pairs of columns", plain.len());
+                    return Err(Error::argument("rope scaling's divisors", expected, divisors.len()));
+                }
+                (plain.iter().zip(divisors).map(|(f, divisor)| f / divisor).collect(), *attention_factor as f32)
             }
         };
         Ok(Self { rot_dim, theta, scaling, frequencies, scale })
@@ -111,6 +126,12 @@ impl RotaryPositions {
     /// parts differ.
     pub(crate) fn is_dynamic(&self) -> bool {
         matches!(self.scaling, RopeScaling::Dynamic { .. })
+    }
+
+    /// The angle of each pair from one position to the next, and what turned vectors are multiplied by; of texts that no scaling by
+    /// length lengthens.
+    pub(crate) fn frequencies(&self) -> (&[f32], f32) {
+        (&self.frequencies, self.scale)
     }
 
     /// The turn of each position.
@@ -165,6 +186,10 @@ fn check(scaling: &RopeScaling) -> Result<()> {
     };
     let positions = |value: usize| above("positions", value as f64, 1.0);
     match *scaling {
+        RopeScaling::LongRope { ref divisors, attention_factor } => {
+            above("attention_factor", attention_factor, 0.0)?;
+            divisors.iter().try_for_each(|&divisor| above("divisors", divisor.into(), f64::from(f32::MIN_POSITIVE)))
+        }
         RopeScaling::Default => Ok(()),
         RopeScaling::Linear { factor } => above("factor", factor, f64::MIN_POSITIVE),
         RopeScaling::Dynamic { factor, max_positions } => {

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::bert::BertConfig;
 use super::distilbert::DistilBertConfig;
+use crate::checkpoint::config_keys::check_other;
 use crate::error::{Error, Result};
-use crate::models::options::check_other;
 use crate::ops::Activation;
 
 /// The sizes and options of a [`TextEncoder`](super::TextEncoder).
@@ -281,5 +281,5 @@ impl Architecture {
 
 /// Every key that may change what a model computes is an error.
 pub(super) fn refuse(other: &Map<String, Value>) -> Result<()> {
-    check_other(other, &[("position_embedding_type", "absolute".into())])
+    check_other(other)
 }

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::checkpoint::config_keys::check_other;
+use crate::checkpoint::rope_keys::{ORIGINAL_POSITIONS, RopeKeys};
 use crate::error::{Error, Result};
-use crate::models::options::check_other;
-use crate::nn::rotary::yarn_attention_factor;
 use crate::nn::{RopeScaling, RotaryPositions};
 use crate::ops::Activation;
 
@@ -277,13 +277,14 @@ impl LlamaConfig {
 
     /// `theta` and the scaling, from whichever key has them.
     fn rope(&self) -> Result<(f64, RopeScaling)> {
-        let none = Map::new();
-        let (key, dict) = match (&self.rope_scaling, &self.rope_parameters) {
-            (Some(dict), _) if !dict.is_empty() => ("rope_scaling", dict),
-            (_, Some(dict)) => ("rope_parameters", dict),
-            (_, None) => ("rope_scaling", &none),
+        let keys = RopeKeys {
+            theta: self.rope_theta,
+            scaling: self.rope_scaling.as_ref(),
+            parameters: self.rope_parameters.as_ref(),
+            max_positions: self.max_position_embeddings,
+            original_max_positions: self.other.get(ORIGINAL_POSITIONS).and_then(Value::as_f64),
         };
-        RopeKeys { key, dict }.read(self)
+        keys.read()
     }
 
     /// Makes sure that a model of these sizes and options can exist.
@@ -339,7 +340,7 @@ impl LlamaConfig {
             return Err(error("sliding_window", "null, as llama has it", window));
         }
         self.check_layer_types()?;
-        self.check_other()?;
+        check_other(self.other.iter().filter(|(key, _)| *key != ORIGINAL_POSITIONS))?; // which `rope` reads
         self.activation()?;
         self.rotary().map(drop)
     }
@@ -357,118 +358,13 @@ impl LlamaConfig {
             Some(other) => Err(error("layer_types", &format!("{FULL}, as {} has it", self.model_type), other)),
         }
     }
-
-    /// Keys of relatives of these architectures, with the values that change nothing.
-    fn check_other(&self) -> Result<()> {
-        let ones =
-            ["residual_multiplier", "embedding_multiplier", "logits_scaling", "logit_scale", "partial_rotary_factor"];
-        let zeros = ["num_experts", "num_local_experts"];
-        let ones = ones.iter().map(|&key| (key, 1.into()));
-        let neutral: Vec<(&str, Value)> = ones.chain(zeros.iter().map(|&key| (key, 0.into()))).collect();
-        let mut other = self.other.clone();
-        other.remove(ORIGINAL_POSITIONS); // which `rope` reads
-        check_other(&other, &neutral)
-    }
 }
-
-/// The context before the rotary frequencies were stretched, in either of two places.
-const ORIGINAL_POSITIONS: &str = "original_max_position_embeddings";
 
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 
 /// More positions or columns are a mistake in a file.
 const MAX_POSITIONS: usize = 1 << 28;
-
-/// The object of `rope_scaling` or `rope_parameters`.
-struct RopeKeys<'c> {
-    key: &'static str,
-    dict: &'c Map<String, Value>,
-}
-
-impl RopeKeys<'_> {
-    fn read(&self, config: &LlamaConfig) -> Result<(f64, RopeScaling)> {
-        let theta = self.number("rope_theta")?.or(config.rope_theta).unwrap_or(10_000.0);
-        let named = |key| self.dict.get(key).filter(|v| !v.is_null());
-        let rope_type = named("rope_type").or_else(|| named("type"));
-        let rope_type = rope_type.map_or(Some("default"), Value::as_str).unwrap_or("no text");
-        let mut known = vec!["rope_type", "type", "rope_theta", "partial_rotary_factor"];
-        if self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err(self.error("partial_rotary_factor", "1", &self.dict["partial_rotary_factor"]));
-        }
-        let max_positions = config.max_position_embeddings;
-        let original = || {
-            let beside = config.other.get(ORIGINAL_POSITIONS).and_then(Value::as_f64);
-            let inside = self.number(ORIGINAL_POSITIONS)?;
-            Ok(beside.or(inside).map_or(max_positions, |positions| positions as usize))
-        };
-        let scaling = match rope_type {
-            "default" => RopeScaling::Default,
-            "linear" => {
-                known.push("factor");
-                RopeScaling::Linear { factor: self.needed("factor")? }
-            }
-            "dynamic" => {
-                known.extend(["factor", ORIGINAL_POSITIONS]);
-                RopeScaling::Dynamic { factor: self.needed("factor")?, max_positions }
-            }
-            "yarn" => {
-                known.extend(["factor", ORIGINAL_POSITIONS, "attention_factor", "beta_fast"]);
-                known.extend(["beta_slow", "mscale", "mscale_all_dim", "truncate", "finetuned"]);
-                let original_max_positions = original()?;
-                let stretched = max_positions as f64 / original_max_positions.max(1) as f64;
-                let factor = self.number("factor")?.unwrap_or(stretched);
-                let of = |mscale| yarn_attention_factor(factor, mscale);
-                let attention_factor = match (self.positive("mscale")?, self.positive("mscale_all_dim")?) {
-                    (Some(mscale), Some(all)) => Some(of(mscale) / of(all)),
-                    _ => None,
-                };
-                RopeScaling::Yarn {
-                    factor,
-                    original_max_positions,
-                    attention_factor: self.number("attention_factor")?.or(attention_factor),
-                    beta_fast: self.positive("beta_fast")?.unwrap_or(32.0),
-                    beta_slow: self.positive("beta_slow")?.unwrap_or(1.0),
-                    truncate: self.dict.get("truncate").and_then(Value::as_bool).unwrap_or(true),
-                }
-            }
-            "llama3" => {
-                known.extend(["factor", "low_freq_factor", "high_freq_factor", ORIGINAL_POSITIONS]);
-                RopeScaling::Llama3 {
-                    factor: self.needed("factor")?,
-                    low_freq_factor: self.needed("low_freq_factor")?,
-                    high_freq_factor: self.needed("high_freq_factor")?,
-                    original_max_positions: original()?,
-                }
-            }
-            other => return Err(self.error("rope_type", "default, linear, dynamic, yarn or llama3", other)),
-        };
-        match self.dict.keys().find(|key| !known.contains(&key.as_str())) {
-            Some(key) => Err(self.error(key, &format!("none: {rope_type} does not have it"), &self.dict[key])),
-            None => Ok((theta, scaling)),
-        }
-    }
-
-    fn number(&self, key: &str) -> Result<Option<f64>> {
-        match self.dict.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => value.as_f64().map(Some).ok_or_else(|| self.error(key, "a number", value)),
-        }
-    }
-
-    /// A number that counts only if it is not zero.
-    fn positive(&self, key: &str) -> Result<Option<f64>> {
-        Ok(self.number(key)?.filter(|&number| number != 0.0))
-    }
-
-    fn needed(&self, key: &str) -> Result<f64> {
-        self.number(key)?.ok_or_else(|| self.error(key, "a number", "none"))
-    }
-
-    fn error(&self, key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-        error(&format!("{}.{key}", self.key), expected, found)
-    }
-}
 
 fn error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
     Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }

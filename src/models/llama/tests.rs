@@ -94,6 +94,32 @@ fn every_parameter_gets_a_gradient() {
 }
 
 #[test]
+fn rope_keys_that_say_the_default_change_nothing() {
+    let model_of = |key: &str, dict: serde_json::Value| {
+        let mut json = config("llama").to_json();
+        json[key] = dict;
+        model(&LlamaConfig::from_json(&json).unwrap())
+    };
+    let ids = IdTensor::sequence(&[3, 1, 4, 1, 5]);
+    let logits = |model: Llama| no_grad(|| model.forward(&ids)).unwrap().to_vec();
+    let plain = logits(model(&config("llama")));
+    for dict in [
+        json!({"rope_type": "default", "factor": 1.0}),
+        json!({"rope_type": "default", "attention_factor": null, "rope_theta": 10000.0, "factor": 1}),
+        json!({"type": "default", "original_max_position_embeddings": 16, "attention_factor": 1.0, "beta_fast": null}),
+        json!({"rope_type": "linear", "factor": 1.0, "attention_factor": null, "finetuned": true}),
+        json!({"rope_type": "longrope", "short_factor": [1, 1, 1], "long_factor": [1.0, 1.0, 1.0], "factor": 1.0}),
+    ] {
+        for key in ["rope_scaling", "rope_parameters"] {
+            assert_eq!(logits(model_of(key, dict.clone())), plain, "{dict}");
+        }
+    }
+    let divided = json!({"rope_type": "longrope", "short_factor": [2, 2, 2], "long_factor": [2, 2, 2], "factor": 1.0});
+    let linear = json!({"rope_type": "linear", "factor": 2.0});
+    assert_eq!(logits(model_of("rope_scaling", divided)), logits(model_of("rope_scaling", linear)));
+}
+
+#[test]
 fn a_window_hides_what_lies_before_it() {
     let model = model(&LlamaConfig { sliding_window: Some(4), num_hidden_layers: 1, ..config("mistral") });
     let last = |first| {
@@ -149,7 +175,15 @@ fn what_cannot_be_is_an_error() {
         harmless[key] = value;
     }
     assert!(LlamaConfig::from_json(&harmless).is_ok());
-    assert!(open("rope_scaling", json!({"rope_type": "longrope"})).contains("rope_scaling.rope_type"));
+    assert!(open("rope_scaling", json!({"rope_type": "su"})).contains("rope_scaling.rope_type"));
+    assert!(open("rope_scaling", json!({"rope_type": "longrope"})).contains("rope_scaling.short_factor"));
+    let lists = json!({"rope_type": "longrope", "factor": 2, "short_factor": [1, 1, 1], "long_factor": [1, 2, 3]});
+    assert!(open("rope_scaling", lists).contains("rope_scaling.long_factor"));
+    assert!(open("rope_scaling", json!({"factor": 2.0})).contains("factor"));
+    assert!(
+        open("rope_scaling", json!({"rope_type": "yarn", "factor": 2, "truncate": "no"}))
+            .contains("rope_scaling.truncate")
+    );
     assert!(open("rope_scaling", json!({"rope_type": "linear"})).contains("rope_scaling.factor"));
     assert!(open("rope_parameters", json!({"rope_type": "linear", "factor": 2, "beta": 1})).contains("beta"));
     assert!(open("rope_parameters", json!({"partial_rotary_factor": 0.5})).contains("partial_rotary_factor"));

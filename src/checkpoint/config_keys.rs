@@ -1,6 +1,6 @@
 //! Which keys of a `config.json` change nothing, so that every other is an error instead of being ignored.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -112,12 +112,52 @@ const HARMLESS: &[&str] = &[
     "unsloth_version",
 ];
 
-/// Makes sure that keys beyond those of a configuration change nothing: they are harmless, `null`, `false` or empty, or have the value that
-/// `neutral` has for them.
+/// Keys of relatives of the architectures, with the values that change nothing.
+const NEUTRAL: [(&str, Neutral); 9] = [
+    ("embedding_multiplier", Neutral::Number(1.0)),
+    ("logit_scale", Neutral::Number(1.0)),
+    ("logits_scaling", Neutral::Number(1.0)),
+    ("num_experts", Neutral::Number(0.0)),
+    ("num_local_experts", Neutral::Number(0.0)),
+    ("partial_rotary_factor", Neutral::Number(1.0)),
+    ("position_embedding_type", Neutral::Text("absolute")),
+    // In 32 bits the order of scaling and the upcast of the scores change nothing.
+    ("reorder_and_upcast_attn", Neutral::Truth(true)),
+    ("residual_multiplier", Neutral::Number(1.0)),
+];
+
+enum Neutral {
+    Number(f64),
+    Truth(bool),
+    Text(&'static str),
+}
+
+impl Neutral {
+    fn is(&self, value: &Value) -> bool {
+        match *self {
+            Self::Number(number) => value.as_f64() == Some(number),
+            Self::Truth(truth) => value.as_bool() == Some(truth),
+            Self::Text(text) => value.as_str() == Some(text),
+        }
+    }
+}
+
+impl std::fmt::Display for Neutral {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Truth(truth) => truth.fmt(f),
+            Self::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// Makes sure that keys beyond those of a configuration change nothing: they are harmless, `null`, `false` or empty, or have a value
+/// that is known to.
 ///
 /// # Errors
 /// [`Error::Config`] with the first that may change something.
-pub(super) fn check_other(other: &Map<String, Value>, neutral: &[(&str, Value)]) -> Result<()> {
+pub(crate) fn check_other<'v>(other: impl IntoIterator<Item = (&'v String, &'v Value)>) -> Result<()> {
     let nothing = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),
@@ -125,10 +165,12 @@ pub(super) fn check_other(other: &Map<String, Value>, neutral: &[(&str, Value)])
         Value::Object(values) => values.is_empty(),
         _ => false,
     };
-    for (key, value) in other.iter().filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && !nothing(value)) {
-        let expected = match neutral.iter().find(|(name, _)| name == key) {
-            Some((_, neutral)) if neutral == value => continue,
-            Some((_, neutral)) if neutral.is_number() && neutral.as_f64() == value.as_f64() => continue,
+    for (key, value) in other {
+        if HARMLESS.contains(&key.as_str()) || nothing(value) {
+            continue;
+        }
+        let expected = match NEUTRAL.iter().find(|(name, _)| name == key) {
+            Some((_, neutral)) if neutral.is(value) => continue,
             Some((_, neutral)) => format!("{neutral}: nothing else is supported"),
             None => "none: it is not known, and may change the result".into(),
         };
