@@ -11,6 +11,7 @@
 //! | [`atomic`] | files and folders that appear whole or not at all |
 //! | `config_keys` | which keys of a `config.json` change nothing |
 //! | `rope_keys` | rotary positions in a `config.json` |
+//! | `recognise` | what a file or folder is that was taken for a model |
 //!
 //! ```
 //! use loquat::checkpoint::{Checkpoint, save_module};
@@ -42,6 +43,7 @@ pub(crate) mod config_keys;
 pub mod gguf;
 pub mod loader;
 pub mod pretrained;
+pub(crate) mod recognise;
 pub(crate) mod rope_keys;
 pub mod safetensors;
 pub mod view;
@@ -158,7 +160,7 @@ impl Checkpoint {
         } else if index.exists() {
             Self::open_shards(&index, load)
         } else {
-            Err(Error::format(path, format!("expected `{WEIGHTS}` or `{INDEX}` in the folder, found neither")))
+            Err(recognise::no_weights(path))
         }
     }
 
@@ -291,8 +293,12 @@ pub fn is_gguf(path: impl AsRef<Path>) -> bool {
 /// From each tensor's name to its shard.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Index {
         weight_map: BTreeMap<String, String>,
+        /// Sizes, for information.
+        #[serde(default, rename = "metadata")]
+        _metadata: serde::de::IgnoredAny,
     }
     let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let index: Index =

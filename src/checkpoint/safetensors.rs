@@ -16,6 +16,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::atomic;
 use super::gguf::names::Arrangement;
+use super::recognise;
 use super::view::{DType, TensorView};
 use crate::error::{Error, Result};
 use crate::mapped::{Load, MappedFile};
@@ -49,7 +50,11 @@ impl SafetensorsFile {
     /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format, or contradicts itself.
     pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path, load)?);
-        let (start, header) = read_header(&file).map_err(|reason| Error::format(file.path(), reason))?;
+        let wrong = |reason: String| match recognise::content(&file) {
+            Some(what) => format!("expected a safetensors file, found {what}"),
+            None => reason,
+        };
+        let (start, header) = read_header(&file).map_err(|reason| Error::format(file.path(), wrong(reason)))?;
         let place = |(name, info): (String, &TensorInfo)| {
             let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
             let dtype = match info.dtype {

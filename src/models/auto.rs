@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::checkpoint::gguf::{self, GgufFile};
 use crate::checkpoint::pretrained::CONFIG;
+use crate::checkpoint::recognise;
 use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained, is_gguf};
 use crate::error::{Error, Result};
 use crate::mapped::Load;
@@ -55,12 +56,16 @@ pub enum LanguageModelState {
 /// The content of a folder's `config.json`, or what a `.gguf` file says in its stead.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object.
+/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object, or if there is something else than a model, with
+/// what it is and what to do.
 pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
     if is_gguf(&folder) {
         return gguf::config::config_json(&GgufFile::open(folder, Load::Mmap)?);
     }
     let path = folder.as_ref().join(CONFIG);
+    if !path.is_file() {
+        return Err(recognise::no_config(folder.as_ref())?);
+    }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
     if !config.is_object() {
