@@ -143,7 +143,8 @@ fn run(args: &Args) -> Result<()> {
     }
     let checkpoint = Checkpoint::open_with(&args.path, Load::Mmap)?;
     if let Some(gguf) = checkpoint.gguf() {
-        say!("file          GGUF version {}, {}", gguf.version(), size(gguf.bytes()));
+        let parts = if gguf.file_count() > 1 { format!(" in {} parts", gguf.file_count()) } else { String::new() };
+        say!("file          GGUF version {}, {}{parts}", gguf.version(), size(gguf.bytes()));
         for (key, value) in gguf.metadata().filter(|(key, _)| key.starts_with("general.")) {
             say!("  {key:32} {value}");
         }

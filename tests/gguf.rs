@@ -374,3 +374,466 @@ mod round_trip {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
+
+/// Options of configurations through a file and back, and files of other programs.
+mod options {
+    use loquat::checkpoint::Pretrained;
+    use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value, save_gguf};
+    use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
+    use loquat::nn::Module;
+    use loquat::{IdTensor, Result, Rng};
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn base(model_type: &str) -> Json {
+        match model_type {
+            "gpt2" => json!({
+                "model_type": "gpt2", "vocab_size": 13, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4,
+            }),
+            _ => json!({
+                "model_type": model_type, "vocab_size": 13, "hidden_size": 32, "intermediate_size": 40,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+                "max_position_embeddings": 64, "initializer_range": 0.3, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+                "sliding_window": null, "rope_theta": 10000.0, "tie_word_embeddings": false,
+            }),
+        }
+    }
+
+    /// A model of a configuration, its norms and biases anything but neutral.
+    fn model(config: &Json) -> LanguageModel {
+        let mut rng = Rng::seed(1);
+        let mut model = match config["model_type"].as_str() {
+            Some("gpt2") => {
+                let config: Gpt2Config = serde_json::from_value(config.clone()).unwrap();
+                config.check().unwrap();
+                LanguageModel::Gpt2(Box::new(Gpt2::init(&config, &mut rng).unwrap()))
+            }
+            _ => {
+                let config = LlamaConfig::from_json(config).unwrap();
+                LanguageModel::Llama(Box::new(Llama::init(&config, &mut rng).unwrap()))
+            }
+        };
+        model.visit_mut("", &mut |_, p| {
+            if p.shape().len() == 1 {
+                p.data_mut().iter_mut().for_each(|x| *x += 0.1 * rng.normal());
+            }
+        });
+        model
+    }
+
+    fn logits(model: &LanguageModel) -> Vec<f32> {
+        let ids: Vec<u32> = (0..24).map(|i| i * 5 % 12).collect();
+        model.forward(&IdTensor::sequence(&ids)).unwrap().to_vec()
+    }
+
+    fn there_and_back(model: &LanguageModel) -> Result<LanguageModel> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        save_gguf(&path, model, None, GgufFormat::F32)?;
+        Ok(LanguageModel::open(&path).unwrap())
+    }
+
+    /// Options with the key that an error names, if GGUF cannot say them.
+    fn options(model_type: &str) -> Vec<(Json, Option<&'static str>)> {
+        let written = |json: Json| (json, None);
+        if model_type == "gpt2" {
+            return vec![
+                written(json!({ "vocab_size": 17, "n_positions": 50, "n_embd": 24, "n_layer": 3, "n_head": 3 })),
+                written(json!({ "n_inner": 20, "layer_norm_epsilon": 0.1 })),
+                written(json!({ "tie_word_embeddings": false })),
+                written(json!({ "activation_function": "gelu_pytorch_tanh", "reorder_and_upcast_attn": true })),
+                (json!({ "activation_function": "gelu" }), Some("activation_function")),
+                (json!({ "activation_function": "relu" }), Some("activation_function")),
+                (json!({ "scale_attn_weights": false }), Some("scale_attn_weights")),
+                (json!({ "scale_attn_by_inverse_layer_idx": true }), Some("scale_attn_by_inverse_layer_idx")),
+                // Of training alone.
+                written(json!({ "attn_pdrop": 0.5, "embd_pdrop": 0.5, "resid_pdrop": 0.5, "initializer_range": 0.3 })),
+            ];
+        }
+        let rope = |scaling: Json| json!({ "rope_scaling": scaling });
+        let yarn = |more: Json| {
+            let mut dict = json!({ "rope_type": "yarn", "factor": 3.3, "original_max_position_embeddings": 16 });
+            dict.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            rope(dict)
+        };
+        let llama3 = |original: usize, high: f64| {
+            rope(json!({
+                "rope_type": "llama3", "factor": 7.7, "low_freq_factor": 1.1, "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            }))
+        };
+        let longrope = |attention_factor: Json| {
+            rope(json!({
+                "rope_type": "longrope", "short_factor": [1.0, 1.3, 2.7, 9.1], "long_factor": [1.0, 1.3, 2.7, 9.1],
+                "factor": 2.0, "attention_factor": attention_factor,
+            }))
+        };
+        let mut all = vec![
+            written(json!({ "vocab_size": 17, "hidden_size": 48, "intermediate_size": 24, "num_hidden_layers": 3 })),
+            written(json!({ "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 6 })),
+            written(json!({ "num_key_value_heads": null, "head_dim": null })),
+            written(json!({ "max_position_embeddings": 100, "rms_norm_eps": 0.1, "tie_word_embeddings": true })),
+            written(json!({ "hidden_act": "swish", "residual_multiplier": 1.0, "partial_rotary_factor": 1 })),
+            (json!({ "hidden_act": "gelu" }), Some("hidden_act")),
+            written(json!({ "attention_dropout": 0.5, "use_cache": true, "torch_dtype": "bfloat16" })),
+            written(json!({ "rope_theta": 123_456.789_012_345 })),
+            written(json!({ "rope_theta": null, "rope_parameters": { "rope_type": "default", "rope_theta": 77.7 } })),
+            written(json!({
+                "rope_theta": 500.0, "rope_scaling": { "type": "linear", "factor": 3.3 },
+                "rope_parameters": { "rope_type": "yarn", "factor": 9.0, "rope_theta": 77.7 },
+            })),
+            (rope(json!({ "rope_type": "dynamic", "factor": 2.0 })), Some("rope_scaling.rope_type")),
+            written(yarn(json!({}))),
+            written(yarn(json!({ "attention_factor": 1.0 }))),
+            written(yarn(json!({ "attention_factor": 1.512_345_678_9 }))),
+            written(yarn(json!({ "attention_factor": 0.1 }))),
+            written(yarn(json!({ "mscale": 0.707, "mscale_all_dim": 1.3 }))),
+            written(yarn(json!({ "beta_fast": 17.3, "beta_slow": 2.7, "rope_theta": 333.3 }))),
+            written(yarn(json!({ "original_max_position_embeddings": null, "factor": 2.0 }))),
+            written(json!({
+                "rope_scaling": { "rope_type": "yarn" }, "original_max_position_embeddings": 48,
+            })),
+            (yarn(json!({ "truncate": false })), Some("rope_scaling.truncate")),
+            written(llama3(8192, 4.0)),
+            written(llama3(64, 4.0)),
+            written(llama3(16, 2.3)),
+            written(longrope(json!(1.0))),
+            (longrope(json!(1.2)), Some("rope_scaling.attention_factor")),
+        ];
+        match model_type {
+            "llama" => all.extend([
+                written(json!({ "attention_bias": true })),
+                written(json!({ "attention_bias": true, "mlp_bias": true })),
+            ]),
+            "mistral" => {
+                all.extend([written(json!({ "sliding_window": 5 })), written(json!({ "sliding_window": 4096 }))])
+            }
+            _ => {
+                let slides = |layers: Json, types: Json| {
+                    json!({
+                        "sliding_window": 5, "use_sliding_window": true, "num_hidden_layers": 3,
+                        "max_window_layers": layers, "layer_types": types,
+                    })
+                };
+                let (full, window) = ("full_attention", "sliding_attention");
+                all.extend([
+                    written(json!({ "sliding_window": 5, "use_sliding_window": false, "max_window_layers": 0 })),
+                    written(slides(json!(0), Json::Null)),
+                    written(slides(json!(1), Json::Null)),
+                    written(slides(json!(3), Json::Null)),
+                    written(slides(json!(28), Json::Null)),
+                    written(slides(json!(0), json!([window, full, window]))),
+                    written(slides(json!(2), json!([full, full, full]))),
+                    written(slides(json!(2), json!([window, window, window]))),
+                ]);
+                if model_type == "qwen3" {
+                    all.push(written(json!({ "attention_bias": true })));
+                }
+            }
+        }
+        all
+    }
+
+    /// Keys of configurations that are no options of a model's logits; those of tokens are tested by themselves.
+    const NO_OPTIONS: [&str; 5] = ["architectures", "model_type", "bos_token_id", "eos_token_id", "initializer_range"];
+
+    #[test]
+    fn every_option_comes_back_to_the_same_logits_or_is_refused_by_name() {
+        for model_type in ["gpt2", "llama", "mistral", "qwen2", "qwen3"] {
+            let mut seen: Vec<String> = NO_OPTIONS.map(String::from).into();
+            for (option, refused) in options(model_type) {
+                let mut config = base(model_type);
+                for (key, value) in option.as_object().unwrap() {
+                    config[key] = value.clone();
+                    seen.push(key.clone());
+                }
+                let model = model(&config);
+                match (there_and_back(&model), refused) {
+                    (Ok(again), None) => {
+                        assert!(logits(&again) == logits(&model), "{model_type} {option}: other logits");
+                        assert!(logits(&there_and_back(&again).unwrap()) == logits(&model), "{model_type} {option}");
+                    }
+                    (Err(error), Some(key)) => {
+                        assert!(error.to_string().contains(&format!("`{key}`")), "{model_type} {option}: {error}");
+                    }
+                    (Ok(_), Some(key)) => panic!("{model_type} {option}: expected a refusal of {key}"),
+                    (Err(error), None) => panic!("{model_type} {option}: {error}"),
+                }
+            }
+            let all = model(&base(model_type)).config_json();
+            let untried: Vec<_> = all.as_object().unwrap().keys().filter(|key| !seen.contains(key)).collect();
+            assert_eq!(untried, Vec::<&String>::new(), "keys of {model_type} that no option tries");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_refused() {
+        struct Another(LanguageModel, Json);
+        impl Module for Another {
+            fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m loquat::nn::Parameter)) {
+                self.0.visit(path, f);
+            }
+            fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut loquat::nn::Parameter)) {
+                self.0.visit_mut(path, f);
+            }
+        }
+        impl Pretrained for Another {
+            fn config_json(&self) -> Json {
+                self.1.clone()
+            }
+        }
+        for (model_type, key, value) in [
+            ("gpt2", "a_key_of_tomorrow", json!("on")),
+            ("llama", "final_logit_softcapping", json!(30.0)),
+            ("llama", "sliding_window", json!(4)),
+            ("qwen2", "residual_multiplier", json!(0.5)),
+        ] {
+            let model = model(&base(model_type));
+            let mut config = model.config_json();
+            config[key] = value;
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.gguf");
+            let error = save_gguf(path, &Another(model, config), None, GgufFormat::F32).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_end_a_text_come_back() {
+        let vocabulary = |roles: &[(&str, u32)]| GgmlVocabulary {
+            model: "gpt2".into(),
+            pre: Some("default".into()),
+            tokens: (0..13).map(|i| format!("t{i}")).collect(),
+            roles: roles.iter().map(|&(role, id)| (role.to_string(), id)).collect(),
+            add_bos: Some(false),
+            ..GgmlVocabulary::default()
+        };
+        let (none, own, two) = (vocabulary(&[]), vocabulary(&[("eos", 5)]), vocabulary(&[("eos", 5), ("eot", 6)]));
+        let cases: [(&str, Json, Option<&GgmlVocabulary>, Json); 14] = [
+            ("llama", json!(7), None, json!(7)),
+            ("llama", json!([7, 8, 9]), None, json!([7, 8, 9])),
+            ("llama", json!([7, 7]), None, json!(7)),
+            ("llama", json!(7), Some(&none), json!(7)),
+            ("llama", json!(5), Some(&own), json!(5)),
+            ("llama", json!([8, 5]), Some(&own), json!([5, 8])),
+            ("llama", json!(7), Some(&own), json!([5, 7])),
+            ("llama", json!([6, 7]), Some(&two), json!([5, 6, 7])),
+            ("llama", json!(null), Some(&own), json!(5)),
+            ("llama", json!(13), None, json!(2)),
+            ("qwen2", json!([0, 12]), None, json!([0, 12])),
+            ("qwen2", json!(null), None, json!(null)),
+            ("gpt2", json!(11), None, json!(11)),
+            ("gpt2", json!(11), Some(&none), json!(11)),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        for (model_type, ends, vocabulary, expected) in cases {
+            let mut config = base(model_type);
+            config["eos_token_id"] = ends.clone();
+            save_gguf(&path, &model(&config), vocabulary, GgufFormat::F32).unwrap();
+            let found = LanguageModel::open(&path).unwrap().config_json()["eos_token_id"].clone();
+            assert_eq!(found, expected, "{model_type} {ends}");
+        }
+        let mut config = base("llama");
+        config["eos_token_id"] = json!([1, 2, 3]);
+        config["bos_token_id"] = json!(4);
+        let error = save_gguf(&path, &model(&config), Some(&own), GgufFormat::F32).unwrap_err().to_string();
+        assert!(error.contains("eos_token_id"), "{error}");
+        save_gguf(&path, &model(&config), None, GgufFormat::F32).unwrap();
+        assert_eq!(LanguageModel::open(&path).unwrap().config_json()["bos_token_id"], 4);
+    }
+
+    /// The file again with other metadata: `change` gets each key and its value, and returns what is to be there; then `more`.
+    fn rewritten(
+        from: &Path,
+        to: &Path,
+        change: impl for<'v> Fn(&str, Value<'v>) -> Option<Value<'v>>,
+        more: &[(&str, Value<'_>)],
+    ) {
+        let file = GgufFile::open(from, Load::Read).unwrap();
+        let mut writer = GgufWriter::new();
+        for (key, value) in file.metadata() {
+            if let Some(value) = change(key, value) {
+                writer.set(key, value).unwrap();
+            }
+        }
+        more.iter().for_each(|(key, value)| writer.set(key, value.clone()).unwrap());
+        for tensor in file.tensors() {
+            let bytes = tensor.bytes();
+            writer.tensor(tensor.name(), tensor.tensor_type(), tensor.shape(), move || bytes.to_vec()).unwrap();
+        }
+        writer.save(to).unwrap();
+    }
+
+    const EXACT: &str = "loquat.rope_scaling";
+
+    #[test]
+    fn files_of_other_programs_are_read_by_their_divisors_and_factors() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours.gguf"), folder.path().join("theirs.gguf"));
+        for scaling in [
+            json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192 }),
+            json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64 }),
+            json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "attention_factor": 0.8 }),
+        ] {
+            let mut config = base("llama");
+            config["rope_scaling"] = scaling.clone();
+            let model = model(&config);
+            save_gguf(&ours, &model, None, GgufFormat::F32).unwrap();
+            rewritten(&ours, &theirs, |key, value| (key != EXACT).then_some(value), &[]);
+            let again = LanguageModel::open(&theirs).unwrap();
+            let worst = logits(&again).iter().zip(logits(&model)).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(worst < 1e-3, "{scaling}: {worst}");
+            // What was read so can be written again, and saved as a folder.
+            assert!(logits(&there_and_back(&again).unwrap()) == logits(&again));
+            let saved = folder.path().join("saved");
+            loquat::checkpoint::save_pretrained(&saved, &again).unwrap();
+            assert!(logits(&LanguageModel::open(&saved).unwrap()) == logits(&again));
+            // Our key does not count against the others.
+            let other = r#"{"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}"#;
+            let lie = |key: &str, value| if key == EXACT { Some(Value::String(other)) } else { Some(value) };
+            rewritten(&ours, &theirs, lie, &[]);
+            let error = LanguageModel::open(&theirs).unwrap_err().to_string();
+            assert!(error.contains(EXACT), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_of_other_programs_are_read_or_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours.gguf"), folder.path().join("theirs.gguf"));
+        let mut config = base("qwen2");
+        (config["sliding_window"], config["use_sliding_window"]) = (5.into(), true.into());
+        (config["max_window_layers"], config["num_hidden_layers"]) = (0.into(), 4.into());
+        save_gguf(&ours, &model(&config), None, GgufFormat::F32).unwrap();
+        // Every second layer sees all.
+        config["layer_types"] = ["sliding_attention", "full_attention"].repeat(2).into();
+        rewritten(&ours, &theirs, |_, value| Some(value), &[("qwen2.attention.sliding_window_pattern", Value::U32(2))]);
+        assert!(logits(&LanguageModel::open(&theirs).unwrap()) == logits(&model(&config)));
+        let cases = [
+            ("qwen2.attention.scale", Value::F32(0.5), true),
+            ("qwen2.logit_scale", Value::F32(0.5), true),
+            ("qwen2.rope.scaling.attn_factor", Value::F32(1.5), true),
+            ("qwen2.rope.scaling.yarn_attn_factor", Value::F32(1.5), true),
+            ("qwen2.attention.causal", Value::Bool(false), true),
+            ("qwen2.attention.sliding_window_pattern", Value::String("x"), true),
+            ("qwen2.expert_used_count", Value::U32(0), false),
+            ("qwen2.attention.causal", Value::Bool(true), false),
+            ("qwen2.rope.scaling.yarn_attn_factor", Value::F32(1.0), false),
+            ("qwen2.use_parallel_residual", Value::Bool(false), false),
+            ("general.anything", Value::U32(9), false),
+        ];
+        for (key, value, is_refused) in cases {
+            rewritten(&ours, &theirs, |_, value| Some(value), &[(key, value)]);
+            match LanguageModel::open(&theirs) {
+                Err(error) => assert!(is_refused && error.to_string().contains(key), "{key}: {error}"),
+                Ok(_) => assert!(!is_refused, "{key}"),
+            }
+        }
+    }
+
+    /// Splits a file as `gguf-split` does.
+    fn split(from: &Path, to: &Path, stem: &str, count: u16) -> Vec<PathBuf> {
+        let file = GgufFile::open(from, Load::Read).unwrap();
+        let part = |i: u16| {
+            let mut writer = GgufWriter::new();
+            if i == 0 {
+                file.metadata().for_each(|(key, value)| writer.set(key, value).unwrap());
+            }
+            writer.set("split.no", Value::U16(i)).unwrap();
+            writer.set("split.count", Value::U16(count)).unwrap();
+            writer.set("split.tensors.count", Value::I32(file.tensor_count() as i32)).unwrap();
+            for tensor in
+                file.tensors().enumerate().filter(|(n, _)| n % usize::from(count) == usize::from(i)).map(|(_, t)| t)
+            {
+                let bytes = tensor.bytes();
+                writer.tensor(tensor.name(), tensor.tensor_type(), tensor.shape(), move || bytes.to_vec()).unwrap();
+            }
+            let path = to.join(format!("{stem}-{:05}-of-{count:05}.gguf", i + 1));
+            writer.save(&path).unwrap();
+            path
+        };
+        (0..count).map(part).collect()
+    }
+
+    #[test]
+    fn a_model_in_parts_opens_by_any_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("whole.gguf");
+        let mut config = base("llama");
+        config["rope_scaling"] = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32 });
+        let model = model(&config);
+        save_gguf(&whole, &model, None, GgufFormat::F32).unwrap();
+        let parts = split(&whole, folder.path(), "model", 3);
+        for load in [Load::Mmap, Load::Read] {
+            for path in &parts {
+                let options = loquat::checkpoint::OpenOptions::default().load(load);
+                let again = LanguageModel::open_with(path, &options).unwrap();
+                assert!(logits(&again) == logits(&model));
+            }
+        }
+        let file = GgufFile::open(&parts[1], Load::Mmap).unwrap();
+        assert_eq!((file.file_count(), file.path()), (3, parts[0].as_path()));
+        assert_eq!(file.tensor_count(), GgufFile::open(&whole, Load::Mmap).unwrap().tensor_count());
+        let sizes = parts.iter().map(|path| std::fs::metadata(path).unwrap().len() as usize);
+        assert_eq!(file.bytes(), sizes.sum::<usize>());
+
+        let refused = |path: &Path, expected: &[&str]| {
+            let error = LanguageModel::open(path).unwrap_err().to_string();
+            assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+        };
+        let away = folder.path().join("away");
+        std::fs::rename(&parts[1], &away).unwrap();
+        refused(&parts[0], &["part 1 of 3", "missing `model-00002-of-00003.gguf`"]);
+        refused(&parts[2], &["part 3 of 3", "missing `model-00002-of-00003.gguf`"]);
+        // Another part by that name.
+        std::fs::copy(&parts[0], &parts[1]).unwrap();
+        refused(&parts[0], &["model-00002-of-00003.gguf", "expected part 2 of 3, found part 1 of 3"]);
+        std::fs::copy(&whole, &parts[1]).unwrap();
+        refused(&parts[0], &["expected part 2 of 3, found a file that is whole"]);
+        std::fs::write(&parts[1], b"GGUF").unwrap();
+        refused(&parts[0], &["model-00002-of-00003.gguf", "version"]);
+        // A name that does not lead to the others.
+        let alone = folder.path().join("alone.gguf");
+        std::fs::copy(&parts[0], &alone).unwrap();
+        refused(&alone, &["part 1 of 3", "ends in `-00001-of-00003.gguf`, found `alone.gguf`"]);
+    }
+
+    #[test]
+    fn parts_that_lie_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("whole.gguf");
+        save_gguf(&whole, &model(&base("gpt2")), None, GgufFormat::F32).unwrap();
+        let parts = split(&whole, folder.path(), "model", 2);
+        let change = |name: &str, change: &dyn for<'v> Fn(&str, Value<'v>) -> Option<Value<'v>>| {
+            // Parts are opened as they are only while they say that they are whole.
+            let bytes = std::fs::read(&parts[0]).unwrap();
+            let place = folder.path().join(name);
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::copy(&parts[1], place.join(parts[1].file_name().unwrap())).unwrap();
+            let mut writer = GgufWriter::new();
+            std::fs::write(place.join("one"), bytes).unwrap();
+            let file = GgufFile::open(&parts[0], Load::Read).unwrap();
+            for (key, value) in file.metadata() {
+                if let Some(value) = change(key, value) {
+                    writer.set(key, value).unwrap();
+                }
+            }
+            let path = place.join(parts[0].file_name().unwrap());
+            writer.save(&path).unwrap();
+            GgufFile::open(&path, Load::Read).unwrap_err().to_string()
+        };
+        let count = change("count", &|key, value| Some(if key == "split.count" { Value::U16(3) } else { value }));
+        assert!(count.contains("ends in `-00001-of-00003.gguf`"), "{count}");
+        let number = change("number", &|key, value| Some(if key == "split.no" { Value::U16(2) } else { value }));
+        assert!(number.contains("`split.no`: expected a part below 2, found 2"), "{number}");
+        let tensors = change("tensors", &|_, value| Some(value));
+        assert!(tensors.contains("tensors in 2 parts, found"), "{tensors}");
+        let large = change("large", &|key, value| Some(if key == "split.count" { Value::U32(70_000) } else { value }));
+        assert!(large.contains("`split.count`: expected a whole number below 2^16"), "{large}");
+    }
+}

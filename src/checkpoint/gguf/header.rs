@@ -45,6 +45,8 @@ pub(super) struct Entry {
 pub(super) struct Place {
     pub(super) name: Text,
     pub(super) tensor_type: TensorType,
+    /// Which of the files it is in; 0 as a header is read.
+    pub(super) part: u16,
     axes: u8,
     lengths: [usize; MAX_AXES],
     pub(super) bytes: Range<usize>,
@@ -215,7 +217,8 @@ fn read_tensors(cursor: &mut Cursor<'_>, n: usize, alignment: usize) -> Wrong<Ve
         if !start.is_multiple_of(alignment) {
             return wrong(&format!("an offset that is a multiple of {alignment}"), start.to_string());
         }
-        tensors.push(Place { name: text, tensor_type, axes: axes as u8, lengths, bytes: start..start + len });
+        let bytes = start..start + len;
+        tensors.push(Place { name: text, tensor_type, part: 0, axes: axes as u8, lengths, bytes });
     }
     // Offsets count from the first multiple of the alignment behind the header.
     let data = cursor.at.next_multiple_of(alignment);

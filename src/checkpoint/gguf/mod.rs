@@ -1,14 +1,16 @@
-//! The GGUF format, versions 2 and 3: one file with a model's tensors, its configuration and its tokenizer
+//! The GGUF format, versions 2 and 3: a model's tensors, its configuration and its tokenizer in one file, or in several parts
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
 //! | file | what |
 //! |---|---|
 //! | [`mod@self`] | [`GgufFile`]: the file, open and checked |
 //! | `header` | reading the header, field by field |
+//! | `parts` | the other files of a model that is split over several |
 //! | [`value`] | [`Value`]: what the file says about itself |
 //! | [`tensor_type`] | [`TensorType`]: how a tensor's numbers are written |
 //! | [`names`] | tensors under the names that `transformers` gives them, per architecture |
 //! | [`config`] | the metadata as the keys of a `config.json` |
+//! | `write_config`, `rope` | the way back; rotary positions in both directions |
 //! | [`vocabulary`] | the tokenizer in a file, as it stands there |
 //! | [`write`](mod@write) | writing files, and whole models |
 //!
@@ -24,6 +26,9 @@ pub mod vocabulary;
 pub mod write;
 
 mod header;
+mod parts;
+mod rope;
+mod write_config;
 
 use std::ops::Range;
 use std::path::Path;
@@ -35,6 +40,7 @@ pub use value::{Array, Value, ValueType};
 pub use vocabulary::GgmlVocabulary;
 pub use write::{GgufFormat, GgufWriter, save_gguf};
 
+use super::recognise;
 use crate::error::{Error, Result};
 use crate::mapped::{Load, MappedFile};
 
@@ -43,7 +49,7 @@ pub const MAGIC: [u8; 4] = *b"GGUF";
 /// The key that names the architecture.
 pub const ARCHITECTURE: &str = "general.architecture";
 
-/// A GGUF file, open.
+/// A GGUF file, open; if it is one part of several (`model-00001-of-00003.gguf`), all of them as one, with the metadata of the first.
 ///
 /// ```
 /// use loquat::Load;
@@ -63,32 +69,49 @@ pub const ARCHITECTURE: &str = "general.architecture";
 /// ```
 #[derive(Debug)]
 pub struct GgufFile {
-    pub(super) file: Arc<MappedFile>,
+    /// The parts, in their order.
+    files: Vec<Arc<MappedFile>>,
+    /// Of the first part, with the tensors of all.
     header: Header,
 }
 
 /// A tensor of a [`GgufFile`], under the name that the file has for it.
 #[derive(Clone, Debug)]
 pub struct GgufTensor<'a> {
-    file: &'a Arc<MappedFile>,
+    pub(super) file: &'a Arc<MappedFile>,
     place: &'a Place,
 }
 
 impl GgufFile {
-    /// Opens a file and checks its header.
+    /// Opens a file and checks its header; the other parts too if it is one of several, whichever of them is given.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format or of another version, or
-    /// contradicts itself.
+    /// contradicts itself; also with the names of parts that are missing, or if parts do not belong to each other.
     pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
-        let file = Arc::new(MappedFile::open(path, load)?);
-        let header = header::read(&file).map_err(|reason| Error::format(file.path(), reason))?;
-        Ok(Self { file, header })
+        let file = Self::open_one(path.as_ref(), load)?;
+        parts::with_others(file, load)
     }
 
-    /// The file's path, as it was given.
+    /// Opens a file by itself.
+    fn open_one(path: &Path, load: Load) -> Result<Self> {
+        let file = Arc::new(MappedFile::open(path, load)?);
+        let wrong = |reason: String| match recognise::content(&file) {
+            Some(what) => format!("expected a GGUF file, found {what}"),
+            None => reason,
+        };
+        let header = header::read(&file).map_err(|reason| Error::format(file.path(), wrong(reason)))?;
+        Ok(Self { files: vec![file], header })
+    }
+
+    /// The file's path, as it was given; of several parts that of the first.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.files[0].path()
+    }
+
+    /// How many files there are: 1, or the number of parts.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
     }
 
     /// The version of the format: 2 or 3.
@@ -101,9 +124,9 @@ impl GgufFile {
         self.get(ARCHITECTURE)?.as_str()
     }
 
-    /// The size of the file, in bytes.
+    /// The size of the file, or of all parts, in bytes.
     pub fn bytes(&self) -> usize {
-        self.file.len()
+        self.files.iter().map(|file| file.len()).sum()
     }
 
     /// The metadata: keys and values, by key.
@@ -125,14 +148,18 @@ impl GgufFile {
 
     /// The tensors, by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
-        self.header.tensors.iter().map(|place| GgufTensor { file: &self.file, place })
+        self.header.tensors.iter().map(|place| self.at(place))
     }
 
     /// A tensor by the name that the file has for it.
     pub fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
         let tensors = &self.header.tensors;
-        let i = tensors.binary_search_by(|place| self.text(&place.name).cmp(name)).ok()?;
-        Some(GgufTensor { file: &self.file, place: &tensors[i] })
+        let i = tensors.binary_search_by(|place| self.at(place).name().cmp(name)).ok()?;
+        Some(self.at(&tensors[i]))
+    }
+
+    fn at<'a>(&'a self, place: &'a Place) -> GgufTensor<'a> {
+        GgufTensor { file: &self.files[usize::from(place.part)], place }
     }
 
     /// The value of a key, which must be there and of a kind that `read` takes.
@@ -162,11 +189,11 @@ impl GgufFile {
     }
 
     fn value(&self, entry: &Entry) -> Value<'_> {
-        value::read(&self.file, entry.kind, entry.value as usize).expect("checked when the file was opened")
+        value::read(&self.files[0], entry.kind, entry.value as usize).expect("checked when the file was opened")
     }
 
     fn text(&self, range: &header::Text) -> &str {
-        std::str::from_utf8(&self.file[range.range()]).expect("checked when the file was opened")
+        std::str::from_utf8(&self.files[0][range.range()]).expect("checked when the file was opened")
     }
 }
 
@@ -191,7 +218,7 @@ impl<'a> GgufTensor<'a> {
         &self.file[self.range()]
     }
 
-    /// Where in the file the numbers are.
+    /// Where in their file the numbers are.
     pub fn range(&self) -> Range<usize> {
         self.place.bytes.clone()
     }

@@ -9,11 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::config::ROPE_FREQS;
+use super::rope::ROPE_FREQS;
 use super::{GgufFile, Value};
 use crate::checkpoint::{DType, TensorView};
 use crate::error::{Error, Result};
+use crate::mapped::MappedFile;
 
 /// How a tensor of a file lies, against how `transformers` has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,6 +170,7 @@ pub struct GgufTensors {
 
 #[derive(Debug)]
 struct Place {
+    file: Arc<MappedFile>,
     bytes: Range<usize>,
     dtype: DType,
     shape: Vec<usize>,
@@ -200,7 +203,8 @@ impl GgufTensors {
                 }
                 _ => {}
             }
-            let place = Place { bytes: tensor.range(), dtype: tensor.tensor_type().dtype(), shape, arrangement };
+            let (file_of, dtype) = (tensor.file.clone(), tensor.tensor_type().dtype());
+            let place = Place { file: file_of, bytes: tensor.range(), dtype, shape, arrangement };
             if tensors.insert(name.clone(), place).is_some() {
                 return wrong(format!("expected one tensor for `{name}`, found two"));
             }
@@ -220,9 +224,9 @@ impl GgufTensors {
 
     /// A tensor by name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let (name, Place { bytes, dtype, shape, arrangement }) = self.tensors.get_key_value(name)?;
+        let (name, Place { file, bytes, dtype, shape, arrangement }) = self.tensors.get_key_value(name)?;
         let (bytes, arrangement) = (bytes.clone(), *arrangement);
-        Some(TensorView { name, dtype, shape, file: &self.file.file, bytes, arrangement })
+        Some(TensorView { name, dtype, shape, file, bytes, arrangement })
     }
 }
 

@@ -49,7 +49,7 @@ pub enum TokenType {
 }
 
 /// The roles, as GGUF spells them.
-const ROLES: [&str; 7] = ["bos", "eos", "unknown", "seperator", "padding", "cls", "mask"];
+const ROLES: [&str; 9] = ["bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask"];
 
 impl GgmlVocabulary {
     /// The tokenizer of a file; none if it has no tokens.

@@ -1,0 +1,192 @@
+//! Rotary positions in the metadata.
+//!
+//! llama.cpp has keys for linear scaling and YaRN, and a tensor of divisors for whatever else divides each frequency by a number. These
+//! keep less than a `config.json` says: numbers in 32 bits, divisors without what they were computed from. So a file that is written here
+//! has that as well, under a key of ours that other programs pass over; it counts if it says the same as the rest.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::config::{Keys, config_error};
+use super::{GgufFile, GgufWriter, TensorType, Value};
+use crate::checkpoint::rope_keys::{self, RopeKeys};
+use crate::error::{Error, Result};
+use crate::nn::rotary::yarn_attention_factor;
+use crate::nn::{RopeScaling, RotaryPositions};
+
+/// The rotary frequencies' divisors, one for each pair of columns: how Llama 3.1 and later are scaled.
+pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+/// What `rope_scaling` of a `config.json` says, with `rope_theta`, as JSON.
+const EXACT: &str = "loquat.rope_scaling";
+/// How far frequencies may be apart that are meant to be the same.
+const TOLERANCE: f32 = 1e-4;
+
+/// `rope_scaling` for a `config.json` that has the other keys already.
+///
+/// # Errors
+/// [`Error::Config`] for a scaling that is not known; [`Error::Format`] if what is ours contradicts the rest.
+pub(super) fn read(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>> {
+    let standard = standard(keys, config)?;
+    let Some(text) = keys.file.optional(EXACT, "a string", |v| v.as_str())? else { return Ok(standard) };
+    let wrong =
+        |expected: &str| Error::format(keys.file.path(), format!("`{EXACT}`: expected {expected}, found {text}"));
+    let Ok(Json::Object(exact)) = serde_json::from_str(text) else { return Err(wrong("a JSON object")) };
+    let width = config["head_dim"].as_u64().unwrap_or(0) as usize;
+    let turns = |scaling: Option<&Map<String, Json>>| {
+        let (theta, scaling) = RopeKeys { scaling, ..RopeKeys::of(config) }.read()?;
+        RotaryPositions::new(width, theta, scaling)
+    };
+    let (ours, theirs) = (turns(Some(&exact))?, turns(standard.as_ref())?);
+    let ((ours, our_scale), (theirs, their_scale)) = (ours.frequencies(), theirs.frequencies());
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * b.abs();
+    if ours.iter().zip(theirs).all(near) && near((&our_scale, &their_scale)) {
+        Ok(Some(exact))
+    } else {
+        Err(wrong("what the other keys say of rotary positions"))
+    }
+}
+
+/// What llama.cpp's keys say.
+fn standard(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>> {
+    let object = |json: Json| match json {
+        Json::Object(object) => Some(object),
+        _ => None,
+    };
+    let type_key = keys.key("rope.scaling.type");
+    let kind = keys.file.optional(&type_key, "a string", |v| v.as_str())?;
+    let attn_factor = keys.optional_number("rope.scaling.attn_factor")?.filter(|&factor| factor != 1.0);
+    if let Some(found) = attn_factor.filter(|_| kind != Some("yarn")) {
+        return Err(config_error(&keys.key("rope.scaling.attn_factor"), "1, without YaRN", found));
+    }
+    if let Some(divisors) = divisors(keys.file)? {
+        if let Some(other) = kind.filter(|&kind| kind != "none") {
+            return Err(config_error(&type_key, &format!("none beside the tensor `{ROPE_FREQS}`"), other));
+        }
+        return from_divisors(&divisors, config).map(object);
+    }
+    let factor = match keys.optional_number("rope.scaling.factor")? {
+        Some(factor) => Some(factor),
+        None => keys.optional_number("rope.scale_linear")?,
+    };
+    let need =
+        |what: Option<f64>| what.ok_or_else(|| config_error(&keys.key("rope.scaling.factor"), "a number", "none"));
+    match kind {
+        None if factor.is_none_or(|factor| factor == 1.0) => Ok(None),
+        Some("none") => Ok(None),
+        None | Some("linear") => Ok(object(json!({ "rope_type": "linear", "factor": need(factor)? }))),
+        Some("yarn") => {
+            let factor = need(factor)?;
+            let mut scaling = json!({ "rope_type": "yarn", "factor": factor });
+            if let Some(original) = keys.optional_size("rope.scaling.original_context_length")? {
+                scaling["original_max_position_embeddings"] = original.into();
+            }
+            for (name, key) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
+                if let Some(beta) = keys.optional_number(&format!("rope.scaling.{name}"))? {
+                    scaling[key] = beta.into();
+                }
+            }
+            // There it comes on top of what the stretching asks for.
+            if let Some(times) = attn_factor {
+                scaling["attention_factor"] = (times * yarn_attention_factor(factor, 1.0)).into();
+            }
+            Ok(object(scaling))
+        }
+        Some(other) => Err(config_error(&type_key, "none, linear or yarn", other)),
+    }
+}
+
+fn divisors(file: &GgufFile) -> Result<Option<Vec<f32>>> {
+    let Some(tensor) = file.tensor(ROPE_FREQS) else { return Ok(None) };
+    if tensor.tensor_type() != TensorType::F32 {
+        return Err(config_error(ROPE_FREQS, "F32 numbers", tensor.tensor_type()));
+    }
+    Ok(Some(tensor.bytes().as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()))
+}
+
+/// Published models of Llama differ in `factor` alone; other divisors stay what they are.
+fn from_divisors(divisors: &[f32], config: &Json) -> Result<Json> {
+    if config["head_dim"] != 2 * divisors.len() {
+        return Err(config_error(ROPE_FREQS, "one divisor for two columns of a head", divisors.len()));
+    }
+    let theta = config["rope_theta"].as_f64().unwrap_or(10_000.0);
+    let published = RopeScaling::Llama3 {
+        factor: divisors.iter().fold(0f32, |max, &x| max.max(x)).into(),
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_positions: 8192,
+    };
+    let expected = divisors_of(theta, 2 * divisors.len(), &published);
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * b;
+    let scaling = match expected {
+        Ok(expected) if divisors.iter().zip(&expected).all(near) => published,
+        _ => RopeScaling::LongRope { divisors: divisors.into(), attention_factor: 1.0 },
+    };
+    let mut json = rope_keys::to_json(theta, &scaling);
+    json.remove("rope_theta");
+    Ok(Json::Object(json))
+}
+
+/// By what a scaling divides the frequencies.
+fn divisors_of(theta: f64, width: usize, scaling: &RopeScaling) -> Result<Vec<f32>> {
+    let plain = RotaryPositions::new(width, theta, RopeScaling::Default)?;
+    let scaled = RotaryPositions::new(width, theta, scaling.clone())?;
+    Ok(plain.frequencies().0.iter().zip(scaled.frequencies().0).map(|(plain, scaled)| plain / scaled).collect())
+}
+
+/// Writes what a `config.json` says of rotary positions; `width` is that of a head.
+///
+/// # Errors
+/// [`Error::Config`] naming what GGUF cannot say.
+pub(super) fn write(config: &Json, width: usize, architecture: &str, writer: &mut GgufWriter<'_>) -> Result<()> {
+    let (theta, scaling) = RopeKeys::of(config).read()?;
+    let key = |name: &str| format!("{architecture}.rope.{name}");
+    let number = |writer: &mut GgufWriter<'_>, name: &str, x: f64| writer.set(&key(name), Value::F32(x as f32));
+    number(writer, "freq_base", theta)?;
+    match &scaling {
+        RopeScaling::Default => {}
+        RopeScaling::Linear { factor } => {
+            writer.set(&key("scaling.type"), Value::String("linear"))?;
+            number(writer, "scaling.factor", *factor)?;
+        }
+        &RopeScaling::Yarn { factor, original_max_positions, attention_factor, beta_fast, beta_slow, truncate } => {
+            if !truncate {
+                return Err(config_error("rope_scaling.truncate", "true: GGUF has no word for another", truncate));
+            }
+            let Ok(original) = u32::try_from(original_max_positions) else {
+                let expected = "a whole number below 2^32";
+                return Err(config_error(
+                    &format!("rope_scaling.{}", rope_keys::ORIGINAL_POSITIONS),
+                    expected,
+                    original_max_positions,
+                ));
+            };
+            writer.set(&key("scaling.type"), Value::String("yarn"))?;
+            number(writer, "scaling.factor", factor)?;
+            writer.set(&key("scaling.original_context_length"), Value::U32(original))?;
+            number(writer, "scaling.yarn_beta_fast", beta_fast)?;
+            number(writer, "scaling.yarn_beta_slow", beta_slow)?;
+            if let Some(attention_factor) = attention_factor {
+                number(writer, "scaling.attn_factor", attention_factor / yarn_attention_factor(factor, 1.0))?;
+            }
+        }
+        RopeScaling::LongRope { attention_factor, .. } if *attention_factor != 1.0 => {
+            let expected = "1: GGUF has no word for another without YaRN";
+            return Err(config_error("rope_scaling.attention_factor", expected, attention_factor));
+        }
+        RopeScaling::Llama3 { .. } | RopeScaling::LongRope { .. } => {
+            let divisors = match &scaling {
+                RopeScaling::LongRope { divisors, .. } => divisors.clone(),
+                _ => divisors_of(theta, width, &scaling)?,
+            };
+            writer.tensor_f32(ROPE_FREQS, &[divisors.len()], divisors)?;
+        }
+        RopeScaling::Dynamic { .. } => {
+            let expected = "default, linear, yarn, llama3 or longrope: GGUF has no word for another";
+            return Err(config_error("rope_scaling.rope_type", expected, "dynamic"));
+        }
+    }
+    if scaling != RopeScaling::Default || Value::F32(theta as f32).as_f64() != Some(theta) {
+        let exact = Json::Object(rope_keys::to_json(theta, &scaling)).to_string();
+        writer.set(EXACT, Value::String(&exact))?;
+    }
+    Ok(())
+}
