@@ -9,7 +9,9 @@ use loquat::models::{LanguageModel, TextEncoder};
 
 fn message(path: &Path) -> String {
     let error = LanguageModel::open(path).unwrap_err().to_string();
-    assert_eq!(TextEncoder::open(path).unwrap_err().to_string(), error);
+    if error.contains("expected a folder with") {
+        assert_eq!(TextEncoder::open(path).unwrap_err().to_string(), error);
+    }
     error
 }
 
