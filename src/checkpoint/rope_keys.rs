@@ -1,5 +1,5 @@
-//! Rotary positions in a `config.json`: `rope_theta` with `rope_scaling`, as `transformers` 4 writes them, or `rope_parameters`, as
-//! 5 does.
+//! Rotary positions in a `config.json`: `rope_theta` with `rope_scaling`, as `transformers` 4
+//! writes them, or `rope_parameters`, as 5 does.
 
 use serde_json::{Map, Value, json};
 
@@ -43,7 +43,8 @@ impl<'c> RopeKeys<'c> {
     /// `theta` (10 000 if nothing is said) and the scaling.
     ///
     /// # Errors
-    /// [`Error::Config`] for a scaling or key that is not known, and for a number that is missing or none.
+    /// [`Error::Config`] for a scaling or key that is not known, and for a number that is missing
+    /// or none.
     pub(crate) fn read(&self) -> Result<(f64, RopeScaling)> {
         let none = Map::new();
         let (key, dict) = match (self.scaling, self.parameters) {
@@ -55,7 +56,8 @@ impl<'c> RopeKeys<'c> {
     }
 }
 
-/// What `rope_scaling` says of these, with `rope_theta` beside the scaling: [`RopeKeys::read`] gives them back.
+/// What `rope_scaling` says of these, with `rope_theta` beside the scaling: [`RopeKeys::read`]
+/// gives them back.
 pub(crate) fn to_json(theta: f64, scaling: &RopeScaling) -> Map<String, Value> {
     let mut json = match scaling {
         RopeScaling::Default => json!({ "rope_type": "default" }),

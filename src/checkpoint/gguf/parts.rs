@@ -1,5 +1,6 @@
-//! A model that is split over several files, as llama.cpp's `gguf-split` writes it: `name-00001-of-00003.gguf` and so on, of which each
-//! has some of the tensors, and the first all the metadata.
+//! A model that is split over several files, as llama.cpp's `gguf-split` writes it:
+//! `name-00001-of-00003.gguf` and so on, of which each has some of the tensors, and the first all
+//! the metadata.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,10 @@
 //! Rotary positions in the metadata.
 //!
-//! llama.cpp has keys for linear scaling and YaRN, and a tensor of divisors for whatever else divides each frequency by a number. These
-//! keep less than a `config.json` says: numbers in 32 bits, divisors without what they were computed from. So a file that is written here
-//! has that as well, under a key of ours that other programs pass over; it counts if it says the same as the rest.
+//! llama.cpp has keys for linear scaling and YaRN, and a tensor of divisors for whatever else
+//! divides each frequency by a number. These keep less than a `config.json` says: numbers in 32
+//! bits, divisors without what they were computed from. So a file that is written here has that as
+//! well, under a key of ours that other programs pass over; it counts if it says the same as the
+//! rest.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -13,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::nn::rotary::yarn_attention_factor;
 use crate::nn::{RopeScaling, RotaryPositions};
 
-/// The rotary frequencies' divisors, one for each pair of columns: how Llama 3.1 and later are scaled.
+/// The rotary frequencies' divisors, one for each pair of columns: how Llama 3.1 and later are
+/// scaled.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 /// What `rope_scaling` of a `config.json` says, with `rope_theta`, as JSON.
 const EXACT: &str = "loquat.rope_scaling";
@@ -23,7 +26,8 @@ const TOLERANCE: f32 = 1e-4;
 /// `rope_scaling` for a `config.json` that has the other keys already.
 ///
 /// # Errors
-/// [`Error::Config`] for a scaling that is not known; [`Error::Format`] if what is ours contradicts the rest.
+/// [`Error::Config`] for a scaling that is not known; [`Error::Format`] if what is ours contradicts
+/// the rest.
 pub(super) fn read(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>> {
     let standard = standard(keys, config)?;
     let Some(text) = keys.file.optional(EXACT, "a string", |v| v.as_str())? else { return Ok(standard) };

@@ -1,5 +1,6 @@
-//! A `config.json` as metadata: every key of it is written, or has the value that a reader takes for granted, or is an error. What only
-//! training looks at (dropout, the spread of fresh weights) is left out.
+//! A `config.json` as metadata: every key of it is written, or has the value that a reader takes
+//! for granted, or is an error. What only training looks at (dropout, the spread of fresh weights)
+//! is left out.
 
 use serde_json::{Value as Json, json};
 
@@ -57,7 +58,8 @@ const LLAMA: &[&str] = &[
 /// The architecture in GGUF of a `config.json`, whose keys are written as metadata.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) for an architecture or option that GGUF cannot say, by name.
+/// [`Error::Config`](crate::Error::Config) for an architecture or option that GGUF cannot say, by
+/// name.
 pub(super) fn write(config: &Json, writer: &mut GgufWriter<'_>) -> Result<&'static Architecture> {
     let model_type = config["model_type"].as_str().unwrap_or("none");
     let name = if model_type == "mistral" { "llama" } else { model_type };
@@ -187,8 +189,8 @@ impl Keys<'_> {
     }
 }
 
-/// What a vocabulary leaves unsaid of the tokens that begin, end and fill texts, from the configuration. Up to three tokens may end a
-/// text: those of the roles `eos`, `eot` and `eom`.
+/// What a vocabulary leaves unsaid of the tokens that begin, end and fill texts, from the
+/// configuration. Up to three tokens may end a text: those of the roles `eos`, `eot` and `eom`.
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) if more do.

@@ -1,5 +1,6 @@
-//! Lengths and strides at the end of a machine word. These tests are compiled with checks of overflow, so arithmetic that would wrap in
-//! a release shows as a panic of its own, which is not taken for a refusal.
+//! Lengths and strides at the end of a machine word. These tests are compiled with checks of
+//! overflow, so arithmetic that would wrap in a release shows as a panic of its own, which is not
+//! taken for a refusal.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

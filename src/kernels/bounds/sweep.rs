@@ -1,7 +1,9 @@
-//! Sizes 0 to 69, odd strides, every instruction set, in memory of exactly the length that is needed and in the middle of larger one.
+//! Sizes 0 to 69, odd strides, every instruction set, in memory of exactly the length that is
+//! needed and in the middle of larger one.
 //!
-//! In exact memory a sanitizer of addresses sees what reaches outside; without one, the numbers around the slices tell: they are NaN, so
-//! that a result made of them is no number, and must be the same afterwards.
+//! In exact memory a sanitizer of addresses sees what reaches outside; without one, the numbers
+//! around the slices tell: they are NaN, so that a result made of them is no number, and must be
+//! the same afterwards.
 
 use half::{bf16, f16};
 
@@ -73,8 +75,8 @@ impl Place {
     }
 }
 
-/// Runs a case in both kinds of memory at every instruction set, with and without its further instructions; results are numbers, and
-/// the same bits in both.
+/// Runs a case in both kinds of memory at every instruction set, with and without its further
+/// instructions; results are numbers, and the same bits in both.
 fn everywhere(what: &str, f: impl Fn(&mut Place) -> Vec<Memory<f32>>) {
     for_each_level(|level| {
         for kept in [features(), Features::default()] {
