@@ -50,7 +50,7 @@ pub use batch::{Batch, Generated, generate_batch};
 pub use beam::{BeamSearch, Hypothesis, beam_search};
 pub use config::{EarlyStopping, GenerationConfig, Mirostat, Overflow};
 #[cfg(feature = "constraints")]
-pub use constraint::{Grammar, Vocabulary};
+pub use constraint::{Grammar, GrammarLimits, Vocabulary};
 pub use constraint::{TokenMask, TokenSet};
 pub use logprobs::TokenLogprob;
 pub use processor::LogitsProcessor;

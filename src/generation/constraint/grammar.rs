@@ -19,33 +19,46 @@
 
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokRxInfo, TokTrie};
+use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::generation::constraint::{TokenMask, TokenSet};
+use crate::generation::constraint::{GrammarLimits, TokenMask, TokenSet, check, lark, pattern, schema};
 use crate::text::Tokenizer;
 
-/// What may stand between the parts of JSON.
-const WHITE_SPACE: &str = r" |\n {0,32}";
+/// The stack that the engine gets for a level of its recursion, without optimisations too.
+const STACK_PER_LEVEL: usize = 256 << 10;
+
+/// The states that a lexer may come to have over a text, at one or two kB each.
+const MAX_LEXER_STATES: usize = 50_000;
 
 /// What the tokens of a vocabulary stand for, made ready for constraints: build it once per tokenizer.
 #[derive(Clone)]
 pub struct Vocabulary {
     factory: Arc<ParserFactory>,
+    limits: GrammarLimits,
 }
 
 /// Text of a given form: see [`Vocabulary`].
 pub struct Grammar {
     matcher: Matcher,
+    written: Option<Written>,
+}
+
+/// What was written of JSON, and the schema that it is held against when it is whole.
+#[derive(Clone)]
+struct Written {
+    factory: Arc<ParserFactory>,
+    schema: Arc<Value>,
+    text: Vec<u8>,
 }
 
 impl Clone for Grammar {
     /// With caches of its own: threads do not wait for one another.
     fn clone(&self) -> Self {
-        Self { matcher: self.matcher.deep_clone() }
+        Self { matcher: self.matcher.deep_clone(), written: self.written.clone() }
     }
 }
 
@@ -74,45 +87,79 @@ impl Vocabulary {
         let mut factory = ParserFactory::new_simple(&(Arc::new(ApproximateTokEnv::new(trie)) as _))
             .map_err(|e| Error::Tokenizer(e.to_string()))?;
         factory.quiet();
-        Ok(Self { factory: Arc::new(factory) })
+        Ok(Self { factory: Arc::new(factory), limits: GrammarLimits::default() })
+    }
+
+    /// The same vocabulary with other bounds of what a constraint may cost.
+    pub fn with_limits(mut self, limits: GrammarLimits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Text that a regular expression (of the `regex-syntax` crate, without look-around) matches from beginning to end.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an expression that cannot be read.
-    pub fn regex(&self, pattern: &str) -> Result<Grammar> {
-        self.build("regex", TopLevelGrammar::from_regex(pattern))
+    /// [`Error::Argument`] for an expression that cannot be read, or above one of the [`GrammarLimits`].
+    pub fn regex(&self, expression: &str) -> Result<Grammar> {
+        if expression.len() > self.limits.max_bytes {
+            let expected = format!("at most {} bytes", self.limits.max_bytes);
+            return Err(Error::argument("regex", expected, expression.len()));
+        }
+        let whole = pattern::whole(expression).map_err(|why| Error::argument("regex", "one that can be read", why))?;
+        self.build("regex", TopLevelGrammar::from_regex(&whole))
     }
 
     /// JSON that a schema describes. Between its parts there may be a space, or a new line and an indentation: without that bound, models
     /// with little to say write white space for ever. `llguidance`'s own key `x-guidance` in the schema says otherwise.
     ///
-    /// # Errors
-    /// [`Error::Argument`] for a schema that cannot be read or asks for what is not supported.
-    pub fn json_schema(&self, schema: &Value) -> Result<Grammar> {
-        let mut schema = schema.clone();
-        if let Value::Object(keys) = &mut schema {
-            keys.entry("x-guidance").or_insert_with(|| serde_json::json!({ "whitespace_pattern": WHITE_SPACE }));
-        }
-        self.build("json schema", TopLevelGrammar::from_json_schema(schema))
-    }
-
-    /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`.
+    /// Each character of a string is written as itself, or with one of the short escapes `\" \\ \b \f \n \r \t` if JSON demands one; other
+    /// control characters are not written. A `pattern` is read as `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The
+    /// finished value is held against the schema once more.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a grammar that cannot be read.
+    /// [`Error::Argument`] for a schema that cannot be read, asks for what is not supported, or is above one of the [`GrammarLimits`].
+    pub fn json_schema(&self, schema: &Value) -> Result<Grammar> {
+        let prepared = schema::prepared(schema, &self.limits)?;
+        let mut grammar = self.build("json schema", TopLevelGrammar::from_json_schema(prepared))?;
+        let (factory, schema) = (Arc::clone(&self.factory), Arc::new(schema.clone()));
+        grammar.written = Some(Written { factory, schema, text: Vec::new() });
+        Ok(grammar)
+    }
+
+    /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After `%json` there may be a schema, for
+    /// which [`Vocabulary::json_schema`] says what holds.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a grammar that cannot be read, or above one of the [`GrammarLimits`].
     pub fn grammar(&self, lark: &str) -> Result<Grammar> {
-        self.build("grammar", TopLevelGrammar::from_lark(lark.to_string()))
+        self.build("grammar", TopLevelGrammar::from_lark(lark::prepared(lark, &self.limits)?))
     }
 
     fn build(&self, name: &str, grammar: TopLevelGrammar) -> Result<Grammar> {
-        let mut matcher = Matcher::new(self.factory.create_parser(grammar));
-        // What is wrong with the grammar shows when it is asked for the first time.
-        match matcher.compute_mask() {
-            Ok(_) => Ok(Grammar { matcher }),
+        let limits = ParserLimits {
+            max_grammar_size: self.limits.max_symbols,
+            max_lexer_states: MAX_LEXER_STATES,
+            verbose_errors: false,
+            ..ParserLimits::default()
+        };
+        let (init, caps) = (GrammarInit::Serialized(grammar), InferenceCapabilities::default());
+        let compile = || {
+            let parser = self.factory.create_parser_from_init_ext(init, Logger::new(0, 0), caps, limits);
+            let mut matcher = Matcher::new(parser);
+            // What is wrong with the grammar shows when it is asked for the first time.
+            let first = matcher.compute_mask().map(drop);
+            first.map(|()| matcher).map_err(|error| error.to_string())
+        };
+        // The engine compiles by recursion: the caller's stack may be small.
+        let stack = STACK_PER_LEVEL.saturating_mul(self.limits.max_depth.clamp(64, 1 << 16));
+        let compiled = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, compile);
+            thread.map_err(|error| error.to_string())?.join().unwrap_or_else(|_| Err("the engine gave up".into()))
+        });
+        match compiled {
+            Ok(matcher) => Ok(Grammar { matcher, written: None }),
             Err(error) => {
-                let words: Vec<String> = error.to_string().split_whitespace().map(str::to_string).collect();
+                let words: Vec<&str> = error.split_whitespace().collect();
                 Err(Error::argument(name, "one that can be read", words.join(" ")))
             }
         }
@@ -134,7 +181,16 @@ impl TokenMask for Grammar {
     }
 
     fn accept(&mut self, id: u32) -> Result<()> {
-        self.matcher.consume_token(id).map_err(failed)
+        self.matcher.consume_token(id).map_err(failed)?;
+        if let Some(written) = &mut self.written {
+            written.text.extend_from_slice(written.factory.tok_env().tok_trie().token(id));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let fault = self.written.as_ref().and_then(|written| check::fault(&written.text, &written.schema));
+        fault.map_or(Ok(()), |fault| Err(Error::argument("json schema", "a text that it describes", fault)))
     }
 }
 
@@ -192,6 +248,101 @@ mod tests {
         assert!(accepts(&grammar, "{\n  \"n\": 12\n}") && !accepts(&grammar, "{  \"n\":1}"));
         assert!(accepts(&grammar, r#"{"n": 12}"#) && accepts(&grammar, r#"{"n": -1, "ok": true}"#));
         assert!(!accepts(&grammar, r#"{"n": "x"}"#) && !accepts(&grammar, r#"{"ok": true}"#));
+    }
+
+    #[test]
+    fn strings_hold_nothing_that_their_pattern_excludes() {
+        let vocabulary = vocabulary();
+        for (pattern, good, bad) in [
+            (r#"^[^"]*$"#, vec!["\"ab\"", "\"a\\\\b\""], vec!["\"a\\\"b\"", "\"a\\u0022b\""]),
+            (r"^[^\\]*$", vec!["\"ab\"", "\"a\\\"b\""], vec!["\"a\\\\b\"", "\"a\\u005cb\""]),
+            (r#"^[^<>&"']{1,20}$"#, vec!["\"ab\"", "\"a\\tb\""], vec!["\"a\\\"b\"", "\"\"", "\"<\"", "\"\\u003c\""]),
+            (r#"^[^\n"]+$"#, vec!["\"ab\"", "\"\\t\""], vec!["\"a\\nb\"", "\"a\\\"b\""]),
+            (r#"^([^"]|\x00)$"#, vec!["\"a\""], vec!["\"\\\"\""]),
+            (r"^[^x]$", vec!["\"\\\"\"", "\"\\\\\"", "\"\\n\""], vec!["\"x\"", "\"\\u0078\""]),
+            (r"^(?<stop>a)b$", vec!["\"ab\""], vec!["\"a\""]),
+        ] {
+            let schemas = [
+                json!({"type": "string", "pattern": pattern}),
+                json!({"allOf": [{"pattern": pattern}, {"type": "string", "maxLength": 20}]}),
+            ];
+            for grammar in schemas.map(|schema| vocabulary.json_schema(&schema).unwrap()) {
+                good.iter().for_each(|text| assert!(accepts(&grammar, text), "{pattern} refuses {text}"));
+                bad.iter().for_each(|text| assert!(!accepts(&grammar, text), "{pattern} accepts {text}"));
+            }
+            // In a grammar too, and as the names of properties.
+            let lark = format!("start: %json {}", json!({"type": "string", "pattern": pattern}));
+            let grammar = vocabulary.grammar(&lark).unwrap();
+            bad.iter().for_each(|text| assert!(!accepts(&grammar, text), "{pattern} accepts {text} in a grammar"));
+            let names = json!({"type": "object", "patternProperties": {pattern: {"const": 1}}, "additionalProperties": {"const": 2}});
+            let grammar = vocabulary.json_schema(&names).unwrap();
+            for (texts, value) in [(&good, 1), (&bad, 2)] {
+                for name in texts.iter().filter(|name| !name.contains("\\u")) {
+                    assert!(accepts(&grammar, &format!("{{{name}: {value}}}")), "{pattern}: {name} is {value}");
+                    assert!(
+                        !accepts(&grammar, &format!("{{{name}: {}}}", 3 - value)),
+                        "{pattern}: {name} is not {}",
+                        3 - value
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}});
+        let grammar = vocabulary().json_schema(&schema).unwrap();
+        assert!(accepts(&grammar, r#"{"a": 1, "b": "x"}"#) && !accepts(&grammar, r#"{"\u0061": "x"}"#));
+    }
+
+    #[test]
+    fn a_finished_value_is_checked() {
+        let vocabulary = vocabulary();
+        let mut grammar = vocabulary.json_schema(&json!({"type": "integer"})).unwrap();
+        grammar.accept(u32::from(b'7')).unwrap();
+        assert!(grammar.finish().is_ok());
+        let written = grammar.written.as_mut().unwrap();
+        written.schema = Arc::new(json!({"maximum": 5}));
+        assert!(grammar.finish().unwrap_err().to_string().contains("7 against `maximum`"));
+        assert!(vocabulary.regex("a").unwrap().finish().is_ok());
+    }
+
+    /// A chain of `levels` definitions or rules, made by `link`.
+    fn chain(levels: usize, link: impl Fn(usize) -> String) -> String {
+        (0..levels).map(link).collect()
+    }
+
+    #[test]
+    fn hostile_schemas_and_grammars_are_errors_on_a_small_stack() {
+        let run = || {
+            let vocabulary = vocabulary();
+            let schema = |text: String| vocabulary.json_schema(&serde_json::from_str(&text).unwrap()).err();
+            let nested = |i: usize| {
+                format!(r##""d{i}": {{"type": "object", "properties": {{"a": {{"$ref": "#/$defs/d{}"}}}}}}, "##, i + 1)
+            };
+            let flat = |i: usize| format!(r##""d{i}": {{"$ref": "#/$defs/d{}"}}, "##, i + 1);
+            for (levels, link) in [(300, &nested as &dyn Fn(usize) -> String), (1000, &flat)] {
+                let of = |levels| {
+                    format!(r##"{{"$ref": "#/$defs/d0", "$defs": {{{}"d{levels}": {{}}}}}}"##, chain(levels, link))
+                };
+                assert!(schema(of(levels)).unwrap().to_string().contains("deep"));
+                assert!(schema(of(50)).is_none(), "what is not deep is compiled");
+            }
+            let rule = |i: usize| format!("r{i}: \"a\" r{}\n", i + 1);
+            let token = |i: usize| format!("T{i}: \"a\" T{}\n", i + 1);
+            for (first, link) in [("r", &rule as &dyn Fn(usize) -> String), ("T", &token)] {
+                let of = |levels| format!("start: {first}0\n{}{first}{levels}: \"x\"\n", chain(levels, link));
+                assert!(vocabulary.grammar(&of(1000)).err().unwrap().to_string().contains("deep"));
+                assert!(vocabulary.grammar(&of(50)).is_ok());
+            }
+            let properties = chain(5000, |i| format!(r#""p{i}": {{"type": "integer"}}, "#));
+            let wide = schema(format!(r#"{{"type": "object", "properties": {{{properties}"last": {{}}}}}}"#));
+            assert!(wide.unwrap().to_string().contains("at most 1000 properties"));
+            assert!(vocabulary.regex(&"(".repeat(1000)).is_err() && vocabulary.regex(&"a".repeat(1 << 20)).is_err());
+            assert!(schema(r#"{"multipleOf": 4000000007}"#.into()).is_some());
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
     }
 
     #[test]

@@ -4,11 +4,23 @@
 //! of regular expressions, JSON schemas and grammars.
 
 #[cfg(feature = "constraints")]
+mod check;
+#[cfg(feature = "constraints")]
 mod grammar;
+#[cfg(feature = "constraints")]
+mod lark;
+#[cfg(feature = "constraints")]
+mod limits;
+#[cfg(feature = "constraints")]
+mod pattern;
+#[cfg(feature = "constraints")]
+mod schema;
 mod token_set;
 
 #[cfg(feature = "constraints")]
 pub use grammar::{Grammar, Vocabulary};
+#[cfg(feature = "constraints")]
+pub use limits::GrammarLimits;
 pub use token_set::TokenSet;
 
 use crate::error::Result;
@@ -32,6 +44,14 @@ pub trait TokenMask: BoxedMask + Send + Sync {
     /// # Errors
     /// A token that was not allowed.
     fn accept(&mut self, id: u32) -> Result<()>;
+
+    /// Holds the finished text against the constraint: called once, where the text ends because it is whole. Default: nothing to say.
+    ///
+    /// # Errors
+    /// A text that is not what the constraint describes.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A copy behind a box: every text that is written has a mask of its own. Given to whatever is [`Clone`].

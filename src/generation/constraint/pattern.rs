@@ -1,0 +1,112 @@
+//! Regular expressions made ready for the engine: what would mean something else there is rewritten or refused.
+
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Repetition};
+
+/// What the engine has for the pattern of a whole text. Groups lose their names: to the engine `stop` is a look-ahead.
+///
+/// # Errors
+/// Why the expression cannot be read.
+pub(super) fn whole(pattern: &str) -> Result<String, String> {
+    Ok(written(without_groups(parsed(pattern, false)?, &|class| class)))
+}
+
+/// What the engine has for a pattern inside JSON strings, where it lets in every short escape (`\"`, `\\`, …) as soon as a class holds
+/// all control characters, or all but the new line. So a class that lacks the quote or the backslash loses U+0000, which strings under a
+/// constraint never hold anyway. As in ECMA 262, `\d` and `\w` are ASCII's, and `.` is no line terminator.
+///
+/// # Errors
+/// Why the expression cannot be read.
+pub(super) fn in_strings(pattern: &str) -> Result<String, String> {
+    let hir = parsed(&llguidance::regex_to_lark(pattern, "dw"), true)?;
+    Ok(written(without_groups(hir, &|class| {
+        let mut kept = class;
+        if kept == all_but(&['\n', '\r']) {
+            kept = all_but(&['\n', '\r', '\u{2028}', '\u{2029}']);
+        }
+        if !(holds(&kept, '"') && holds(&kept, '\\')) {
+            kept.difference(&ClassUnicode::new([ClassUnicodeRange::new('\0', '\0')]));
+        }
+        kept
+    })))
+}
+
+fn parsed(pattern: &str, crlf: bool) -> Result<Hir, String> {
+    let parsed = ParserBuilder::new().crlf(crlf).build().parse(pattern);
+    // The parser draws a picture of several lines; the last says what is wrong.
+    parsed.map_err(|error| error.to_string().lines().last().unwrap_or("cannot be read").trim().to_string())
+}
+
+fn written(hir: Hir) -> String {
+    hir.to_string()
+}
+
+fn all_but(chars: &[char]) -> ClassUnicode {
+    let mut class = ClassUnicode::new(chars.iter().map(|&c| ClassUnicodeRange::new(c, c)));
+    class.negate();
+    class
+}
+
+fn holds(class: &ClassUnicode, c: char) -> bool {
+    class.iter().any(|range| (range.start()..=range.end()).contains(&c))
+}
+
+/// The expression without groups, its classes changed; as deep as the parser's own limit lets it be.
+fn without_groups(hir: Hir, change: &dyn Fn(ClassUnicode) -> ClassUnicode) -> Hir {
+    let inner = |hir: Hir| without_groups(hir, change);
+    match hir.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) => {
+            // A character is a class of one: U+0000 must not come back by a union with another.
+            let single = |c: char| change(ClassUnicode::new([ClassUnicodeRange::new(c, c)]));
+            match std::str::from_utf8(&literal.0) {
+                Ok(text) if text.chars().any(|c| single(c).ranges().is_empty()) => Hir::fail(),
+                _ => Hir::literal(literal.0),
+            }
+        }
+        HirKind::Class(Class::Unicode(class)) => Hir::class(Class::Unicode(change(class))),
+        HirKind::Class(Class::Bytes(class)) => match class.to_unicode_class() {
+            Some(class) => Hir::class(Class::Unicode(change(class))),
+            None => Hir::class(Class::Bytes(class)),
+        },
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Repetition(repeated) => {
+            let sub = Box::new(inner(*repeated.sub));
+            Hir::repetition(Repetition { sub, ..repeated })
+        }
+        HirKind::Capture(group) => inner(*group.sub),
+        HirKind::Concat(parts) => Hir::concat(parts.into_iter().map(inner).collect()),
+        HirKind::Alternation(parts) => Hir::alternation(parts.into_iter().map(inner).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for pattern in
+            ["", "a/b\\/c", "(?<stop>a|b)+c{2,5}?", "[^\"]\\.\\\\[\\d\\-]\u{e9}|^x$", "(?i)stra\u{df}e", "\n\t "]
+        {
+            let text = whole(pattern).unwrap();
+            assert_eq!(whole(&text).unwrap(), text, "{pattern}");
+            assert!(!text.contains("stop") && in_strings(pattern).is_ok());
+        }
+        assert!(whole("(").unwrap_err().contains("unclosed group"));
+        assert!(whole("(?=a)").is_err() && in_strings("(?!a)").is_err());
+    }
+
+    #[test]
+    fn classes_that_lack_the_quote_or_the_backslash_lose_nul() {
+        let class = |pattern: &str| match parsed(&in_strings(pattern).unwrap(), false).unwrap().into_kind() {
+            HirKind::Class(Class::Unicode(class)) => class,
+            other => panic!("{other:?}"),
+        };
+        assert!(!holds(&class("[^\"]"), '\0') && holds(&class("[^\"]"), '\u{1}'));
+        assert!(!holds(&class("[^\\\\]"), '\0') && holds(&class("[^x]"), '\0'));
+        assert!(!holds(&class("[^\"]|\\x00"), '\0'), "no union brings it back");
+        assert!(!holds(&class("."), '\u{2028}') && !holds(&class("."), '\r') && holds(&class("(?s:.)"), '\n'));
+        assert!(!holds(&class("\\d"), '\u{664}') && !holds(&class("\\w"), '\u{e9}'));
+    }
+}

@@ -1,0 +1,434 @@
+//! JSON schemas made ready for the engine: measured, checked for what it would stumble over, their patterns rewritten.
+//!
+//! The engine compiles a schema by recursion: into what is nested, and into what a `$ref` names when it is met for the first time. The
+//! same walk is done here, with an eye on its depth.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::generation::constraint::limits::GrammarLimits;
+use crate::generation::constraint::pattern;
+
+/// What may stand between the parts of JSON.
+const WHITE_SPACE: &str = r" |\n {0,32}";
+
+/// The escapes that strings may hold. Without `\u`, each text has one spelling, so that a name can be compared with others; control
+/// characters that have no short escape are not written.
+const ESCAPES: &str = "nrbtf\\\"";
+
+/// The engine's own key, for its settings.
+const SETTINGS: &str = "x-guidance";
+
+/// The largest multiple: the engine counts remainders.
+const MAX_MULTIPLE: u64 = 10_000;
+
+/// All multiples together.
+const MAX_MULTIPLES: u64 = 40_000;
+
+/// What schemas hold schemas under.
+const ONE: [&str; 4] = ["items", "additionalItems", "additionalProperties", "not"];
+const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
+const MAP: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+
+/// A schema as the engine shall have it.
+///
+/// # Errors
+/// [`Error::Argument`] for what is not a schema, or above a limit.
+pub(super) fn prepared(schema: &Value, limits: &GrammarLimits) -> Result<Value> {
+    check_size(schema, limits)?;
+    if !schema.is_object() {
+        return Ok(schema.clone());
+    }
+    let mut walk = Walk { root: schema, limits, seen: HashMap::new(), multiples: Vec::new() };
+    walk.schema(schema, 1)?;
+    walk.check_multiples()?;
+    let mut prepared = schema.clone();
+    rewrite_patterns(&mut prepared)?;
+    if let Value::Object(keys) = &mut prepared {
+        let settings = keys.entry(SETTINGS).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(settings) = settings {
+            if !settings.contains_key("whitespace_flexible") {
+                settings.entry("whitespace_pattern").or_insert_with(|| WHITE_SPACE.into());
+            }
+            settings.entry("json_allowed_escapes").or_insert_with(|| ESCAPES.into());
+        }
+    }
+    Ok(prepared)
+}
+
+/// What a `$ref` names: a pointer into the same document, its parts as they are.
+pub(super) fn target<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
+    parts(reference)?.iter().try_fold(root, |value, part| match value {
+        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        other => other.get(part),
+    })
+}
+
+fn parts(reference: &str) -> Option<Vec<&str>> {
+    match reference {
+        "#" | "#/" => Some(Vec::new()),
+        other => Some(other.strip_prefix("#/")?.split('/').collect()),
+    }
+}
+
+fn wrong(expected: impl Into<String>, found: impl std::fmt::Display) -> Error {
+    Error::argument("json schema", expected, found)
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() > 80 { text.chars().take(80).chain(['…']).collect() } else { text }
+}
+
+/// Counts values and their depth, without recursion.
+fn check_size(schema: &Value, limits: &GrammarLimits) -> Result<()> {
+    let mut left = vec![(schema, 1)];
+    let mut count = 0;
+    // A schema in a schema is some values deep: a map of properties in between.
+    let max_depth = limits.max_depth.saturating_mul(3);
+    while let Some((value, depth)) = left.pop() {
+        count += 1;
+        if count > limits.max_values {
+            return Err(wrong(format!("at most {} values", limits.max_values), "more"));
+        }
+        if depth > max_depth {
+            return Err(wrong(format!("values nested at most {max_depth} deep"), "deeper ones"));
+        }
+        match value {
+            Value::Array(items) => left.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(keys) => left.extend(keys.values().map(|value| (value, depth + 1))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The engine's walk through a schema.
+struct Walk<'s> {
+    root: &'s Value,
+    limits: &'s GrammarLimits,
+    /// How many members the named schemas have, once they are known.
+    seen: HashMap<&'s str, usize>,
+    /// Of each `multipleOf`, its digits and how many of them are decimals.
+    multiples: Vec<(u64, u32)>,
+}
+
+impl<'s> Walk<'s> {
+    /// Measures a schema, and gives the number of its members.
+    fn schema(&mut self, schema: &'s Value, depth: usize) -> Result<usize> {
+        if depth > self.limits.max_depth {
+            return Err(wrong(
+                format!("schemas nested at most {} deep, `$ref`s counted", self.limits.max_depth),
+                "deeper ones",
+            ));
+        }
+        let keys = match schema {
+            Value::Bool(_) => return Ok(0),
+            Value::Object(keys) => keys,
+            other => return Err(wrong("an object, true or false as a schema", shown(other))),
+        };
+        check_kinds(keys)?;
+        let types: Vec<&str> = match keys.get("type") {
+            Some(Value::String(name)) => vec![name],
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+            _ => vec!["number", "string", "array", "object"],
+        };
+        let is = |name: &str| types.contains(&name);
+        let mut members = 0;
+        // Keys are compiled in their order; those of arrays and objects together, before the next of the others.
+        let mut group: Vec<(&'s str, &'s Value)> = Vec::new();
+        for (key, value) in keys {
+            match (key.as_str(), value) {
+                ("allOf", Value::Array(parts)) => {
+                    members += self.group(&mut group, &is, depth)?;
+                    for part in parts {
+                        members += self.schema(part, depth + 1)?;
+                    }
+                }
+                ("anyOf" | "oneOf", Value::Array(options)) => {
+                    members += self.group(&mut group, &is, depth)?;
+                    let mut most = options.len();
+                    for option in options {
+                        most = most.max(self.schema(option, depth + 1)?);
+                    }
+                    members += most;
+                }
+                ("$ref", Value::String(reference)) => {
+                    members += self.group(&mut group, &is, depth)?;
+                    members += self.reference(reference, depth)?;
+                }
+                ("const", value) => check_literal(value)?,
+                ("enum", Value::Array(values)) => values.iter().try_for_each(check_literal)?,
+                ("multipleOf", Value::Number(number)) if is("number") || is("integer") => {
+                    self.multiples.push(multiple(number.as_f64().unwrap_or(0.0))?);
+                }
+                _ => group.push((key, value)),
+            }
+        }
+        members += self.group(&mut group, &is, depth)?;
+        if members > self.limits.max_members {
+            let expected = format!("at most {} properties, items or options in one place", self.limits.max_members);
+            return Err(wrong(expected, members));
+        }
+        Ok(members)
+    }
+
+    /// The keys of arrays, then those of objects.
+    fn group(
+        &mut self,
+        group: &mut Vec<(&'s str, &'s Value)>,
+        is: &dyn Fn(&str) -> bool,
+        depth: usize,
+    ) -> Result<usize> {
+        let group = std::mem::take(group);
+        let of =
+            |names: &'static [&'static str]| names.iter().filter_map(|name| group.iter().find(|(key, _)| key == name));
+        let mut members = 0;
+        for (_, value) in of(&["prefixItems", "items", "additionalItems"]).filter(|_| is("array")) {
+            match value {
+                Value::Array(items) => {
+                    members += items.len();
+                    for item in items {
+                        self.schema(item, depth + 1)?;
+                    }
+                }
+                one => drop(self.schema(one, depth + 1)?),
+            }
+        }
+        for (key, value) in of(&["properties", "patternProperties", "additionalProperties"]).filter(|_| is("object")) {
+            match value {
+                Value::Object(map) if *key != "additionalProperties" => {
+                    members += map.len();
+                    for schema in map.values() {
+                        self.schema(schema, depth + 1)?;
+                    }
+                }
+                one => drop(self.schema(one, depth + 1)?),
+            }
+        }
+        if let Some((_, Value::Array(names))) = of(&["required"]).next() {
+            let listed = of(&["properties"]).next().map(|(_, map)| map);
+            let known =
+                |name: &Value| name.as_str().is_some_and(|name| listed.is_some_and(|map| map.get(name).is_some()));
+            members += names.iter().filter(|name| !known(name)).count();
+        }
+        Ok(members)
+    }
+
+    fn reference(&mut self, reference: &'s str, depth: usize) -> Result<usize> {
+        if let Some(&members) = self.seen.get(reference) {
+            return Ok(members);
+        }
+        let expected = "`$ref`s of the form #/… that name a part of the schema";
+        let named = target(self.root, reference).ok_or_else(|| wrong(expected, reference))?;
+        self.seen.insert(reference, 0);
+        let members = self.schema(named, depth + 1)?;
+        self.seen.insert(reference, members);
+        Ok(members)
+    }
+
+    /// Makes sure that remainders can be counted, those of two multiples at once too.
+    fn check_multiples(&self) -> Result<()> {
+        let decimals = self.multiples.iter().map(|&(_, decimals)| decimals).max().unwrap_or(0);
+        let mut together = 1u64;
+        for &(digits, own) in &self.multiples {
+            let digits = digits.saturating_mul(10u64.saturating_pow(decimals - own));
+            together = (together / gcd(together, digits)).saturating_mul(digits);
+        }
+        let sum: u64 = self.multiples.iter().map(|&(digits, _)| digits).sum();
+        let distinct: HashSet<_> = self.multiples.iter().collect();
+        if sum > MAX_MULTIPLES || (distinct.len() > 1 && together > MAX_MULTIPLE) {
+            let expected =
+                format!("`multipleOf`s with a common multiple of at most {MAX_MULTIPLE} units of the last decimal");
+            return Err(wrong(expected, if sum > MAX_MULTIPLES { sum } else { together }));
+        }
+        Ok(())
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// A multiple as a whole number, and how many of its digits are decimals.
+fn multiple(number: f64) -> Result<(u64, u32)> {
+    let expected = || format!("a `multipleOf` above 0 of at most {MAX_MULTIPLE} units of its last decimal");
+    let (mut value, mut decimals) = (number.abs(), 0);
+    while value.fract() != 0.0 && decimals < 9 {
+        value *= 10.0;
+        decimals += 1;
+    }
+    if value.fract() == 0.0 && value > 0.0 && value <= MAX_MULTIPLE as f64 {
+        Ok((value as u64, decimals))
+    } else {
+        Err(wrong(expected(), number))
+    }
+}
+
+/// Makes sure that keys have values of their kind.
+fn check_kinds(keys: &Map<String, Value>) -> Result<()> {
+    let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+    for (key, value) in keys {
+        let (fits, expected) = match key.as_str() {
+            "$ref" | "pattern" | "format" | "$schema" => (value.is_string(), "a text"),
+            "minimum" | "maximum" | "multipleOf" => (value.is_number(), "a number"),
+            "exclusiveMinimum" | "exclusiveMaximum" => (value.is_number() || value.is_boolean(), "a number"),
+            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => {
+                (value.as_u64().is_some_and(|n| n <= u64::from(u32::MAX) / 2), "a whole number below 2147483648")
+            }
+            "required" => (texts(value), "a list of texts"),
+            "type" => (value.is_string() || texts(value), "the name of a type or a list of them"),
+            "allOf" | "anyOf" | "oneOf" | "prefixItems" | "enum" => (value.is_array(), "a list"),
+            "properties" | "patternProperties" => (value.is_object(), "an object"),
+            _ => continue,
+        };
+        if !fits {
+            return Err(wrong(format!("`{key}` with {expected}"), shown(value)));
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the strings of a literal can be written, and that numbers fit.
+fn check_literal(value: &Value) -> Result<()> {
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::String(text) => {
+                let unwritten = |c: char| (c < ' ' || c == '\u{7f}') && !"\n\r\u{8}\t\u{c}".contains(c);
+                if let Some(c) = text.chars().find(|&c| unwritten(c)) {
+                    let expected = "texts without control characters that have no short escape in `const` and `enum`";
+                    return Err(wrong(expected, format!("U+{:04X}", c as u32)));
+                }
+            }
+            Value::Array(items) => left.extend(items),
+            Value::Object(keys) => left.extend(keys.values()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites the patterns of all schemas in a document: those that are nested and those that a `$ref` names.
+fn rewrite_patterns(root: &mut Value) -> Result<()> {
+    let mut seen: HashSet<Vec<String>> = HashSet::new();
+    let mut left: Vec<Vec<String>> = vec![Vec::new()];
+    while let Some(path) = left.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let Some(Value::Object(keys)) = path.iter().try_fold(&mut *root, |value, part| match value {
+            Value::Array(items) => items.get_mut(part.parse::<usize>().ok()?),
+            other => other.get_mut(part),
+        }) else {
+            continue;
+        };
+        let below = |parts: &[&str]| path.iter().cloned().chain(parts.iter().map(|part| part.to_string())).collect();
+        if let Some(Value::String(reference)) = keys.get("$ref") {
+            left.extend(parts(reference).map(|parts| parts.into_iter().map(str::to_string).collect::<Vec<_>>()));
+        }
+        if let Some(Value::String(text)) = keys.get_mut("pattern") {
+            *text = rewritten(text)?;
+        }
+        if let Some(Value::Object(map)) = keys.get_mut("patternProperties") {
+            let old = std::mem::take(map);
+            for (text, schema) in old {
+                map.insert(rewritten(&text)?, schema);
+            }
+        }
+        for key in ONE {
+            if keys.get(key).is_some_and(Value::is_object) {
+                left.push(below(&[key]));
+            }
+        }
+        for key in LIST {
+            let count = keys.get(key).and_then(Value::as_array).map_or(0, Vec::len);
+            left.extend((0..count).map(|i| below(&[key, &i.to_string()])));
+        }
+        for key in MAP {
+            if let Some(Value::Object(map)) = keys.get(key) {
+                left.extend(map.keys().map(|name| below(&[key, name])));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rewritten(text: &str) -> Result<String> {
+    pattern::in_strings(text).map_err(|why| wrong("a `pattern` that can be read", format!("{text:?}: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refused(schema: &Value) -> String {
+        prepared(schema, &GrammarLimits::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn patterns_are_rewritten_where_they_are_patterns() {
+        let schema = json!({
+            "properties": {"pattern": {"type": "string", "pattern": "^[^\"]$"}, "b": {"const": {"pattern": "^[^\"]$"}}},
+            "patternProperties": {"^[^\\\\]$": {"$ref": "#/components/a"}},
+            "components": {"a": {"pattern": "^.$"}},
+        });
+        let prepared = prepared(&schema, &GrammarLimits::default()).unwrap();
+        assert_ne!(prepared["properties"]["pattern"]["pattern"], "^[^\"]$");
+        assert_eq!(prepared["properties"]["b"], schema["properties"]["b"]);
+        assert_ne!(prepared["components"]["a"]["pattern"], "^.$");
+        assert!(prepared["patternProperties"].get("^[^\\\\]$").is_none());
+        assert_eq!(prepared[SETTINGS]["json_allowed_escapes"], ESCAPES);
+        assert_eq!(self::prepared(&json!(true), &GrammarLimits::default()).unwrap(), json!(true));
+    }
+
+    #[test]
+    fn what_is_too_deep_too_wide_or_too_large_is_refused() {
+        let chain = |levels: usize| {
+            let refs = (0..levels).map(|i| (format!("d{i}"), json!({"$ref": format!("#/$defs/d{}", i + 1)})));
+            let last = std::iter::once((format!("d{levels}"), json!({"type": "null"})));
+            json!({"$ref": "#/$defs/d0", "$defs": refs.chain(last).collect::<Map<_, _>>()})
+        };
+        assert!(prepared(&chain(100), &GrammarLimits::default()).is_ok());
+        assert!(refused(&chain(1000)).contains("at most 128 deep"));
+        let mut nested = json!({});
+        for _ in 0..200 {
+            nested = json!({ "items": nested });
+        }
+        assert!(refused(&nested).contains("at most 128 deep"));
+        let wide: Map<String, Value> = (0..2000).map(|i| (format!("p{i}"), json!({}))).collect();
+        assert!(refused(&json!({ "properties": wide })).contains("at most 1000 properties"));
+        let part = |from: usize| -> Value {
+            json!({"properties": (from..from + 600).map(|i| (format!("p{i}"), json!({}))).collect::<Map<_, _>>()})
+        };
+        assert!(refused(&json!({"allOf": [part(0), part(600)]})).contains("at most 1000 properties"));
+        assert!(refused(&json!({ "enum": vec![0; 30_000] })).contains("at most 20000 values"));
+        let wider = GrammarLimits { max_members: 4000, ..GrammarLimits::default() };
+        assert!(prepared(&json!({ "properties": wide }), &wider).is_ok());
+    }
+
+    #[test]
+    fn what_the_engine_would_stumble_over_is_named() {
+        for (schema, word) in [
+            (json!({"minimum": "é".repeat(200)}), "minimum"),
+            (json!({"multipleOf": 0}), "multipleOf"),
+            (json!({"multipleOf": 4_000_000_007u64}), "multipleOf"),
+            (json!({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}), "multipleOf"),
+            (json!({"maxLength": -1}), "maxLength"),
+            (json!({"const": "\u{1}"}), "U+0001"),
+            (json!({"$ref": "other.json"}), "other.json"),
+            (json!({"pattern": "("}), "unclosed group"),
+            (json!([]), "schema"),
+        ] {
+            let error = match prepared(&schema, &GrammarLimits::default()) {
+                Err(error) => error.to_string(),
+                Ok(_) => continue,
+            };
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(multiple(0.05).unwrap(), (5, 2));
+    }
+}
