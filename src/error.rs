@@ -95,6 +95,14 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// One of several prompts could not be continued.
+    #[error("prompt {index} (counted from 0): {source}")]
+    Prompt {
+        /// The prompt's place.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// A number that must be finite is not, for example a training loss.
     #[error("{what}: expected a finite number, found {found}")]
     NotFinite {
@@ -173,6 +181,11 @@ impl Error {
         found: impl std::fmt::Display,
     ) -> Self {
         Error::Argument { name: name.into(), expected: expected.into(), found: found.to_string() }
+    }
+
+    /// The error of one of several prompts.
+    pub(crate) fn prompt(index: usize) -> impl FnOnce(Self) -> Self {
+        move |source| Error::Prompt { index, source: Box::new(source) }
     }
 
     /// An [`Error::Format`] about a file.

@@ -63,15 +63,15 @@ pub struct Generated {
 /// Continues several prompts at once, each as [`generate`](crate::generation::generate()) alone would: the same tokens.
 ///
 /// # Errors
-/// As there; the first error of any text.
+/// [`Error::Prompt`] with the first error of any text; an error of the model as it is.
 pub fn generate_batch<P, I>(model: P, prompts: &[I], config: &GenerationConfig) -> Result<Vec<Generated>>
 where
     P: Deref<Target: CausalLm>,
     I: AsRef<[u32]>,
 {
     let mut batch = Batch::new(model);
-    for prompt in prompts {
-        batch.push(prompt.as_ref(), config)?;
+    for (index, prompt) in prompts.iter().enumerate() {
+        batch.push(prompt.as_ref(), config).map_err(Error::prompt(index))?;
     }
     batch.by_ref().try_for_each(|written| written.map(drop))?;
     let text = |text: Text<_>| Generated {
@@ -198,7 +198,7 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
                 Ok(None) => {}
                 Err(error) => {
                     sequence.stop(StopReason::Error);
-                    self.written.push_back(Err(error));
+                    self.written.push_back(Err(Error::prompt(place)(error)));
                 }
             }
         }
@@ -209,7 +209,7 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
 impl<P: Deref<Target: CausalLm>> Iterator for Batch<P> {
     type Item = Result<(usize, u32)>;
 
-    /// The next token of any text. An error of one text's processors ends that text, an error of the model all.
+    /// The next token of any text. An error of one text's processors ends that text ([`Error::Prompt`]), an error of the model all.
     fn next(&mut self) -> Option<Self::Item> {
         while self.written.is_empty() {
             match self.step() {
@@ -243,8 +243,9 @@ mod tests {
 
     fn check(model: &impl CausalLm) {
         let prompts: Vec<Vec<u32>> = vec![vec![1, 2, 3, 4, 5], vec![9], vec![7, 7, 0], vec![3, 1]];
-        let config = GenerationConfig::default().temperature(1.3).max_new_tokens(9).eos_token_id(5).logprobs(2);
-        for config in [config.clone().seed(3), config.clone().seed(4).repetition_penalty(1.3), config.greedy()] {
+        let config = GenerationConfig::default().max_new_tokens(9).eos_token_id(5).logprobs(2);
+        let drawn = config.clone().temperature(1.3);
+        for config in [drawn.clone().seed(3), drawn.seed(4).repetition_penalty(1.3), config.greedy()] {
             let together = generate_batch(model, &prompts, &config).unwrap();
             for (prompt, text) in prompts.iter().zip(together) {
                 let mut alone = generate(model, prompt, &config).unwrap();
@@ -292,7 +293,8 @@ mod tests {
         batch.push(&[1, 2, 3], &config.clone().processor(broken)).unwrap();
         batch.push(&[1, 2, 3], &config.clone().deadline(std::time::Instant::now())).unwrap();
         let first: Vec<_> = batch.by_ref().take(3).collect();
-        assert!(first[0].is_ok() && first[1].is_ok() && first[2].is_err());
+        assert!(first[0].is_ok() && first[1].is_ok());
+        assert!(first[2].as_ref().unwrap_err().to_string().starts_with("prompt 2 (counted from 0): test"));
         cancel.cancel();
         assert!(batch.by_ref().all(|written| written.unwrap().0 == 0));
         let reasons: Vec<_> = (0..4).map(|text| batch.stop_reason(text).unwrap()).collect();
@@ -301,5 +303,7 @@ mod tests {
         assert_eq!((batch.new_ids(0).len(), batch.new_ids(1).len()), (8, 1));
         assert!(batch.push(&[1], &config.clone().num_beams(2)).is_err());
         assert!(batch.push(&[11], &config).is_err() && batch.len() == 4);
+        let error = generate_batch(&model, &[vec![1], vec![]], &config).unwrap_err().to_string();
+        assert!(error.starts_with("prompt 1 (counted from 0): prompt: expected at least one token"), "{error}");
     }
 }
