@@ -257,8 +257,10 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
     /// The best continuations of a group's beams; `taken` are the tokens that earlier groups took.
     fn continue_group(&mut self, i: usize, taken: &[u32]) -> Result<()> {
         let (size, config) = (self.config.beams() / self.groups.len(), self.config.clone());
-        let kept = 2.max(1 + config.eos_token_ids.len()) * size;
         let group = &mut self.groups[i];
+        // No more than there are: a file may name any number of end tokens.
+        let all = group.running.len() * group.running.first().map_or(0, |beam| beam.logits.len());
+        let kept = (2.max(1 + config.eos_token_ids.len()) * size).min(all);
         let power = config.length_penalty.unwrap_or(1.0);
         let len = group.running.first().map_or(0, |beam| beam.text.new_ids().len()) + 1;
         let normed = |score: f32, len: usize| score / (len as f32).powf(power);

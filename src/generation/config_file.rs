@@ -27,12 +27,17 @@ const NOT_BUILT: &[(&str, f64)] = &[
 ];
 
 impl GenerationConfig {
-    /// What a folder's `generation_config.json` says; without that file, the end tokens of its `config.json`.
+    /// What a folder's `generation_config.json` says; without that file, the end tokens of its `config.json`. Of a `.gguf` file, its end tokens:
+    /// it says no more of generation.
     ///
     /// # Errors
     /// As for [`GenerationConfig::from_json`]; [`Error::Io`] and [`Error::Format`] for files that cannot be read.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let folder = path.as_ref();
+        if folder.is_file() {
+            let eos_token_ids = Keys(&crate::models::auto::read_config(folder)?).ids("eos_token_id")?;
+            return Ok(Self { eos_token_ids, of_file: true, ..Self::default() });
+        }
         let read = |name: &str| -> Result<Option<Value>> {
             let path = folder.join(name);
             match std::fs::read_to_string(&path) {
@@ -47,13 +52,6 @@ impl GenerationConfig {
             config.eos_token_ids = Keys(&model).ids("eos_token_id")?;
         }
         Ok(config)
-    }
-
-    /// The end tokens of a `.gguf` file, which says no more of generation.
-    #[cfg(feature = "tokenizers")]
-    pub(crate) fn of_gguf(path: &Path) -> Result<Self> {
-        let eos_token_ids = Keys(&crate::models::auto::read_config(path)?).ids("eos_token_id")?;
-        Ok(Self { eos_token_ids, ..Self::default() })
     }
 
     /// What the content of a `generation_config.json` says. Keys of other programs are passed over.
@@ -136,9 +134,10 @@ impl GenerationConfig {
                 Ok(time) => time,
                 Err(_) => return Err(wrong("max_time", "a number of seconds", keys.get("max_time"))),
             },
+            of_file: true,
             ..Self::default()
         };
-        config.check().map_err(|error| match error {
+        config.check_ranges().map_err(|error| match error {
             Error::Argument { name, expected, found } => Error::Config { key: name, expected, found },
             other => other,
         })?;

@@ -66,7 +66,8 @@ impl TextGenerator {
     /// As there.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let config = if path.is_dir() { GenerationConfig::open(path)? } else { GenerationConfig::of_gguf(path)? };
+        // The smallest first: what is wrong with it shows before weights are read.
+        let config = GenerationConfig::open(path)?;
         Self::new(LanguageModel::open_with(path, options)?, Tokenizer::open(path)?, config)
     }
 
@@ -80,7 +81,7 @@ impl TextGenerator {
             let expected = format!("at most {} tokens, the model's", model.vocab_size());
             return Err(Error::argument("tokenizer", expected, tokenizer.vocab_size()));
         }
-        config.check()?;
+        config.check_ranges()?;
         if config.eos_token_ids.is_empty() {
             config.eos_token_ids.extend(tokenizer.eos_token_id());
         }
@@ -159,10 +160,11 @@ impl TextGenerator {
     /// # Errors
     /// As for [`generation::generate()`].
     pub fn stream_ids(&self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
-        let settings = self.settings(config);
+        let settings = self.settings(config)?;
+        let of_ids = settings.of_ids();
         let tokens = match self.drafting(&settings) {
-            Some(draft) => generate_with_draft(&*self.model, &**draft, prompt_ids, &settings)?,
-            None => generation::generate(&*self.model, prompt_ids, &settings)?,
+            Some(draft) => generate_with_draft(&*self.model, &**draft, prompt_ids, &of_ids)?,
+            None => generation::generate(&*self.model, prompt_ids, &of_ids)?,
         };
         Ok(TextStream::new(tokens, &*self.tokenizer, &settings))
     }
@@ -170,14 +172,15 @@ impl TextGenerator {
     /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::Batch`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`generation::generate_batch`]; [`Error::Prompt`] for a prompt that the tokenizer cannot encode.
     pub fn generate_batch(&self, prompts: &[impl AsRef<str>], config: &GenerationConfig) -> Result<Vec<String>> {
-        let settings = self.settings(config);
+        let settings = self.settings(config)?;
+        let of_ids = settings.of_ids();
         let mut batch = generation::Batch::new(&*self.model);
         let mut texts = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            let ids = self.encode(prompt.as_ref())?;
-            batch.push(&ids, &settings)?;
+        for (index, prompt) in prompts.iter().enumerate() {
+            let ids = self.encode(prompt.as_ref()).map_err(Error::prompt(index))?;
+            batch.push(&ids, &of_ids).map_err(Error::prompt(index))?;
             texts.push(WholeText::new(&*self.tokenizer, &ids, &settings));
         }
         while let Some(written) = batch.next() {
@@ -194,10 +197,11 @@ impl TextGenerator {
     /// # Errors
     /// As for [`TextGenerator::stream`].
     pub fn owned_stream(&self, prompt: &str, config: &GenerationConfig) -> Result<OwnedStream> {
-        let (ids, settings, model) = (self.encode(prompt)?, self.settings(config), Arc::clone(&self.model));
+        let (ids, settings, model) = (self.encode(prompt)?, self.settings(config)?, Arc::clone(&self.model));
+        let of_ids = settings.of_ids();
         let tokens = match self.drafting(&settings) {
-            Some(draft) => generate_with_draft(model, Arc::clone(draft), &ids, &settings)?,
-            None => generation::generate(model, &ids, &settings)?,
+            Some(draft) => generate_with_draft(model, Arc::clone(draft), &ids, &of_ids)?,
+            None => generation::generate(model, &ids, &of_ids)?,
         };
         Ok(TextStream::new(tokens, Arc::clone(&self.tokenizer), &settings))
     }
@@ -274,6 +278,19 @@ impl TextGenerator {
         generation::perplexity(&*self.model, &self.encode(text)?, context, stride)
     }
 
+    /// The text of ids that continue a prompt, until a stop string: of each of a search's
+    /// [`hypotheses`](crate::generation::BeamSearch::hypotheses), say.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the file's decoder fails.
+    pub fn text_after(&self, prompt_ids: &[u32], ids: &[u32], config: &GenerationConfig) -> Result<String> {
+        let mut text = WholeText::new(&*self.tokenizer, prompt_ids, &self.settings(config)?);
+        for &id in ids {
+            text.push(id)?;
+        }
+        text.finish()
+    }
+
     /// The tokens as constraints see them, made ready at the first call: for [`GenerationConfig::constraint`].
     ///
     /// # Errors
@@ -292,8 +309,16 @@ impl TextGenerator {
         self.draft.as_ref().filter(|_| settings.beams() == 1)
     }
 
-    fn settings(&self, config: &GenerationConfig) -> GenerationConfig {
-        config.clone().with_defaults(&self.config)
+    /// What the caller says, over what the folder says.
+    fn settings(&self, config: &GenerationConfig) -> Result<GenerationConfig> {
+        if let (Some(count), None) = (config.num_assistant_tokens, &self.draft) {
+            return Err(Error::argument(
+                "num_assistant_tokens",
+                "nothing without a smaller model (`with_draft`)",
+                count,
+            ));
+        }
+        Ok(config.clone().with_defaults(&self.config))
     }
 }
 
@@ -367,6 +392,38 @@ mod tests {
             let alone: Vec<String> = prompts.iter().map(|prompt| lm.generate(prompt, &config).unwrap()).collect();
             assert_eq!(lm.generate_batch(&prompts, &config).unwrap(), alone);
         }
+    }
+
+    #[test]
+    fn a_batch_s_error_names_the_prompt() {
+        let lm = generator(GenerationConfig::default());
+        let broken = |ids: &[u32], _: &mut [f32]| match ids.len() {
+            1 => Err(Error::argument("test", "a longer prompt", ids.len())),
+            _ => Ok(()),
+        };
+        let config = GenerationConfig::default().max_new_tokens(3).processor(broken);
+        let error = lm.generate_batch(&["the cat", ""], &config).unwrap_err().to_string();
+        assert!(error.starts_with("prompt 1 (counted from 0): test: expected a longer prompt"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_says_greedy_does_not_silence_its_caller() {
+        let folder = serde_json::json!({"do_sample": false, "temperature": 0.6, "max_new_tokens": 30});
+        let lm = generator(GenerationConfig::from_json(&folder).unwrap());
+        let write = |config: GenerationConfig| lm.generate("the", &config).unwrap();
+        let greedy = write(GenerationConfig::default());
+        assert_eq!(greedy, write(GenerationConfig::default().temperature(0.0).seed(5)));
+        for drawn in [
+            GenerationConfig::default().temperature(1.0),
+            GenerationConfig::default().top_p(0.9),
+            GenerationConfig::default().sample(),
+        ] {
+            assert_ne!(write(drawn.clone().seed(1)), greedy, "{drawn:?}");
+            assert_ne!(write(drawn.clone().seed(1)), write(drawn.clone().seed(2)), "{drawn:?}");
+        }
+        assert!(lm.generate("the", &GenerationConfig::default().num_assistant_tokens(3)).is_err(), "without a draft");
+        let contradiction = GenerationConfig::default().greedy().temperature(0.8);
+        assert!(lm.generate("the", &contradiction).unwrap_err().to_string().starts_with("temperature"));
     }
 
     #[test]
