@@ -46,6 +46,10 @@ impl Sequence {
     /// [`Error::Argument`] for a setting out of range or an empty prompt, [`Error::Id`] for a token outside the vocabulary.
     pub(crate) fn new(prompt_ids: &[u32], config: Arc<GenerationConfig>, vocab_size: usize) -> Result<Self> {
         config.check()?;
+        if let Some(stop) = config.stop_strings.first() {
+            let expected = "none where ids are written: a stream of text searches for them";
+            return Err(Error::argument("stop_strings", expected, format!("{stop:?}")));
+        }
         if prompt_ids.is_empty() {
             return Err(Error::argument("prompt", "at least one token", "none"));
         }
@@ -161,6 +165,7 @@ impl Sequence {
         if let Some(constraint) = &mut self.constraint
             && !constraint.process(&self.config.eos_token_ids, logits)?
         {
+            constraint.mask.finish()?;
             self.stopped = Some(StopReason::Complete);
             return Ok(false);
         }
@@ -174,6 +179,9 @@ impl Sequence {
     /// A token that the constraint does not allow.
     pub(crate) fn take(&mut self, id: u32, logits: &[f32]) -> Result<Option<u32>> {
         if self.config.eos_token_ids.contains(&id) {
+            if let Some(constraint) = &mut self.constraint {
+                constraint.mask.finish()?;
+            }
             self.stopped = Some(StopReason::EosToken);
             return Ok(None);
         }
@@ -184,19 +192,30 @@ impl Sequence {
             self.logprobs.push(TokenLogprob::of(id, logits, top));
         }
         self.ids.push(id);
+        if let (0, Some(constraint)) = (self.left(), &mut self.constraint)
+            && constraint.is_done(&self.config.eos_token_ids)?
+        {
+            // Whole with the last token that there was room for.
+            constraint.mask.finish()?;
+            self.stopped = Some(StopReason::Complete);
+        }
         Ok(Some(id))
     }
 }
 
 impl Constraint {
-    /// Forbids what the mask does not allow. False if nothing is allowed and the text may end.
-    fn process(&mut self, eos: &[u32], logits: &mut [f32]) -> Result<bool> {
+    /// Whether the text may end, and no token but an end token may come.
+    fn is_done(&mut self, eos: &[u32]) -> Result<bool> {
         self.allowed.clear();
         self.mask.allow(&mut self.allowed)?;
-        let may_end = self.mask.may_end();
         eos.iter().for_each(|&id| self.allowed.remove(id));
-        let done = may_end && self.allowed.is_empty();
-        if may_end {
+        Ok(self.allowed.is_empty() && self.mask.may_end())
+    }
+
+    /// Forbids what the mask does not allow. False if nothing is allowed and the text may end.
+    fn process(&mut self, eos: &[u32], logits: &mut [f32]) -> Result<bool> {
+        let done = self.is_done(eos)?;
+        if done || self.mask.may_end() {
             self.allowed.extend(eos.iter().copied());
         }
         let mut some = false;

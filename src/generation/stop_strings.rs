@@ -1,10 +1,26 @@
-//! Stop strings, found also where they begin in one token and end in another.
+//! Stop strings, found also where they begin in one token and end in another, or are spelled like a special token.
+//!
+//! Special tokens are not given out, yet a stop string may name them: each is searched for in the text as it is given out, and in the text
+//! with special tokens written out, of which a match takes all or nothing.
+
+use std::collections::HashMap;
+
+use crate::text::Tokenizer;
 
 /// Holds back text that may be the beginning of a stop string.
 #[derive(Clone, Debug)]
 pub(crate) struct StopStrings {
     stops: Vec<String>,
-    held: String,
+    /// The special tokens that occur in stop strings.
+    special: HashMap<u32, String>,
+    held: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Char(char),
+    /// A special token, which is not given out.
+    Special(String),
 }
 
 /// What may be given out.
@@ -14,35 +30,88 @@ pub(crate) enum Released {
     Text(String),
     /// This text, then a stop string began.
     Stopped(String),
+    /// As `Stopped`, at the special token that was taken in: what a decoder has kept back stands before it.
+    StoppedAtToken(String),
+}
+
+/// How far a stop string is found from a place on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    No,
+    Begun,
+    Whole,
 }
 
 impl StopStrings {
-    pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self { stops, held: String::new() }
+    pub(crate) fn new(stops: &[String], tokenizer: &Tokenizer) -> Self {
+        let ids = if stops.is_empty() { Vec::new() } else { tokenizer.special_ids() };
+        let spelled = ids.into_iter().filter_map(|id| Some((id, tokenizer.id_to_token(id)?)));
+        Self::with_special(stops, spelled)
     }
 
-    /// Takes a piece of text in, and lets out what cannot be part of a stop string any more.
-    pub(crate) fn push(&mut self, piece: &str) -> Released {
-        self.held.push_str(piece);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
-        if let Some(at) = found {
-            self.held.truncate(at);
-            return Released::Stopped(std::mem::take(&mut self.held));
+    fn with_special(stops: &[String], special: impl Iterator<Item = (u32, String)>) -> Self {
+        let named =
+            special.filter(|(_, token)| !token.is_empty() && stops.iter().any(|stop| stop.contains(token.as_str())));
+        Self { stops: stops.to_vec(), special: named.collect(), held: Vec::new() }
+    }
+
+    /// Takes a token and the piece of text that a decoder made of it, and lets out what cannot be part of a stop string any more.
+    pub(crate) fn push(&mut self, id: u32, piece: &str) -> Released {
+        if self.stops.is_empty() {
+            return Released::Text(piece.to_string());
         }
-        let keep = self.stops.iter().map(|stop| self.begun(stop)).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - keep);
-        Released::Text(std::mem::replace(&mut self.held, rest))
+        self.held.extend(piece.chars().map(Part::Char));
+        let token = self.special.get(&id).map(|token| Part::Special(token.clone()));
+        let special = token.is_some();
+        self.held.extend(token);
+        self.release(special)
+    }
+
+    /// Takes the last piece of text.
+    pub(crate) fn push_last(&mut self, piece: &str) -> Released {
+        self.held.extend(piece.chars().map(Part::Char));
+        self.release(false)
+    }
+
+    fn release(&mut self, special: bool) -> Released {
+        let found = |at: usize| self.stops.iter().map(|stop| found(&self.held[at..], stop, true)).max();
+        let places: Vec<Found> = (0..self.held.len()).map(|at| found(at).unwrap_or(Found::No)).collect();
+        if let Some(at) = places.iter().position(|&found| found == Found::Whole) {
+            let last = at + 1 == self.held.len();
+            self.held.truncate(at);
+            let text = self.finish();
+            return if special && last { Released::StoppedAtToken(text) } else { Released::Stopped(text) };
+        }
+        let keep = places.iter().position(|&found| found == Found::Begun).unwrap_or(self.held.len());
+        let rest = self.held.split_off(keep);
+        let text = self.finish();
+        self.held = rest;
+        Released::Text(text)
     }
 
     /// The text that is still held when there is no more to come.
     pub(crate) fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        let text = |part| match part {
+            Part::Char(c) => Some(c),
+            Part::Special(_) => None,
+        };
+        self.held.drain(..).filter_map(text).collect()
     }
+}
 
-    /// The length of the longest end of the held text with which `stop` begins.
-    fn begun(&self, stop: &str) -> usize {
-        let ends = self.held.char_indices().map(|(at, _)| &self.held[at..]);
-        ends.filter(|end| end.len() < stop.len() && stop.starts_with(end)).map(str::len).max().unwrap_or(0)
+/// How far `stop` is found at the beginning of `parts`; special tokens count as they are written, or not at all.
+fn found(parts: &[Part], stop: &str, first: bool) -> Found {
+    let Some((part, rest)) = parts.split_first() else {
+        return if stop.is_empty() { Found::Whole } else { Found::Begun };
+    };
+    match part {
+        _ if stop.is_empty() => Found::Whole,
+        Part::Char(c) => stop.strip_prefix(*c).map_or(Found::No, |stop| found(rest, stop, false)),
+        Part::Special(token) => {
+            let written = stop.strip_prefix(token.as_str()).map_or(Found::No, |stop| found(rest, stop, false));
+            // Nothing begins with a token that does not count.
+            if first { written } else { written.max(found(rest, stop, false)) }
+        }
     }
 }
 
@@ -50,13 +119,16 @@ impl StopStrings {
 mod tests {
     use super::*;
 
+    /// Pieces in angle brackets are special tokens.
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
-        let mut filter = StopStrings::new(stops.iter().map(|s| s.to_string()).collect());
+        let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
+        let special = pieces.iter().zip(0..).filter(|(piece, _)| piece.starts_with('<'));
+        let mut filter = StopStrings::with_special(&stops, special.map(|(piece, id)| (id, piece.to_string())));
         let mut out = Vec::new();
-        for piece in pieces {
-            match filter.push(piece) {
+        for (piece, id) in pieces.iter().zip(0..) {
+            match filter.push(id, if piece.starts_with('<') { "" } else { piece }) {
                 Released::Text(text) => out.push(text),
-                Released::Stopped(text) => {
+                Released::Stopped(text) | Released::StoppedAtToken(text) => {
                     out.push(text);
                     return (out, true);
                 }
@@ -86,5 +158,19 @@ mod tests {
     fn the_earliest_of_several_wins_and_characters_stay_whole() {
         assert_eq!(run(&["b", "ab"], &["xab"]), (vec!["x".into()], true));
         assert_eq!(run(&["äö"], &["xä", "ü"]).0, ["x", "äü", ""]);
+    }
+
+    #[test]
+    fn special_tokens_are_found_by_their_spelling() {
+        let stopped = |stops: &[&str], pieces: &[&str]| {
+            let (out, stopped) = run(stops, pieces);
+            (out.concat(), stopped)
+        };
+        assert_eq!(stopped(&["<s>"], &["a", "<s>", "b"]), ("a".into(), true));
+        assert_eq!(stopped(&["\n<s>x"], &["a\n", "<s>", "xy"]), ("a".into(), true));
+        assert_eq!(stopped(&["\n<s>x"], &["a\n", "<s>", "y"]), ("a\ny".into(), false));
+        assert_eq!(stopped(&["<s><t>"], &["a", "<s>", "<t>"]), ("a".into(), true));
+        assert_eq!(stopped(&["s>", "<"], &["a", "<s>", "b"]), ("ab".into(), false), "all of a token or nothing");
+        assert_eq!(stopped(&["ab", "<s>z"], &["xa", "<s>", "b"]), ("x".into(), true), "as it is given out");
     }
 }

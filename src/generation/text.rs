@@ -49,13 +49,13 @@ where
     P: Deref<Target: CausalLm>,
     T: Deref<Target = Tokenizer>,
 {
-    Ok(TextStream::new(generate(model, prompt_ids, config)?, tokenizer, config))
+    Ok(TextStream::new(generate(model, prompt_ids, &config.of_ids())?, tokenizer, config))
 }
 
 impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> {
     /// The text of these tokens.
     pub(crate) fn new(tokens: Tokens<P>, tokenizer: T, config: &GenerationConfig) -> Self {
-        let stops = StopStrings::new(config.stop_strings.clone());
+        let stops = StopStrings::new(&config.stop_strings, &tokenizer);
         let decoder = DecodeStream::new(tokenizer).after(tokens.ids());
         Self { tokens, decoder: Some(decoder), stops }
     }
@@ -96,15 +96,16 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> 
         self.tokens.hypotheses()
     }
 
-    fn release(&mut self, piece: &str) -> String {
-        match self.stops.push(piece) {
-            Released::Text(text) => text,
-            Released::Stopped(text) => {
-                self.tokens.stop(StopReason::StopString);
-                self.decoder = None;
-                text
-            }
-        }
+    /// What may be given out, and ends the text if a stop string began.
+    fn release(&mut self, released: Released) -> Result<String> {
+        let (text, decoder) = match released {
+            Released::Text(text) => return Ok(text),
+            Released::Stopped(text) => (text, None),
+            Released::StoppedAtToken(text) => (text, self.decoder.take()),
+        };
+        self.tokens.stop(StopReason::StopString);
+        self.decoder = None;
+        Ok(text + &decoder.map(DecodeStream::finish).transpose()?.unwrap_or_default())
     }
 }
 
@@ -114,16 +115,19 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> Iterator for Text
     fn next(&mut self) -> Option<Result<String>> {
         let decoder = self.decoder.as_mut()?;
         match self.tokens.next() {
-            Some(Ok(id)) => Some(decoder.step(id).map(|piece| self.release(&piece))),
+            Some(Ok(id)) => Some(decoder.step(id).and_then(|piece| {
+                let released = self.stops.push(id, &piece);
+                self.release(released)
+            })),
             Some(Err(error)) => {
                 self.decoder = None;
                 Some(Err(error))
             }
             None => {
                 let decoder = self.decoder.take()?;
-                Some(decoder.finish().map(|piece| {
-                    let text = self.release(&piece);
-                    text + &self.stops.finish()
+                Some(decoder.finish().and_then(|piece| {
+                    let released = self.stops.push_last(&piece);
+                    Ok(self.release(released)? + &self.stops.finish())
                 }))
             }
         }
@@ -132,39 +136,43 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> Iterator for Text
 
 /// One text of many, put together until a stop string.
 pub(crate) struct WholeText<T: Deref<Target = Tokenizer>> {
-    decoder: DecodeStream<T>,
+    /// Until the text has ended.
+    decoder: Option<DecodeStream<T>>,
     stops: StopStrings,
     text: String,
-    stopped: bool,
 }
 
 impl<T: Deref<Target = Tokenizer>> WholeText<T> {
     pub(crate) fn new(tokenizer: T, prompt_ids: &[u32], config: &GenerationConfig) -> Self {
-        let stops = StopStrings::new(config.stop_strings.clone());
-        let decoder = DecodeStream::new(tokenizer).after(prompt_ids);
-        Self { decoder, stops, text: String::new(), stopped: false }
+        let stops = StopStrings::new(&config.stop_strings, &tokenizer);
+        let decoder = Some(DecodeStream::new(tokenizer).after(prompt_ids));
+        Self { decoder, stops, text: String::new() }
     }
 
     /// Takes a token in. True if the text has ended: what comes later is passed over.
     pub(crate) fn push(&mut self, id: u32) -> Result<bool> {
-        if !self.stopped {
-            match self.stops.push(&self.decoder.step(id)?) {
-                Released::Text(piece) => self.text += &piece,
-                Released::Stopped(piece) => {
-                    self.text += &piece;
-                    self.stopped = true;
-                }
+        let Some(decoder) = &mut self.decoder else { return Ok(true) };
+        let (text, kept) = match self.stops.push(id, &decoder.step(id)?) {
+            Released::Text(text) => (text, None),
+            Released::Stopped(text) => {
+                self.decoder = None;
+                (text, None)
             }
+            Released::StoppedAtToken(text) => (text, self.decoder.take()),
+        };
+        self.text += &text;
+        if let Some(decoder) = kept {
+            self.text += &decoder.finish()?;
         }
-        Ok(self.stopped)
+        Ok(self.decoder.is_none())
     }
 
     pub(crate) fn finish(self) -> Result<String> {
-        let Self { decoder, mut stops, mut text, stopped } = self;
-        if !stopped {
-            match stops.push(&decoder.finish()?) {
+        let Self { decoder, mut stops, mut text } = self;
+        if let Some(decoder) = decoder {
+            match stops.push_last(&decoder.finish()?) {
                 Released::Text(piece) => text = text + &piece + &stops.finish(),
-                Released::Stopped(piece) => text += &piece,
+                Released::Stopped(piece) | Released::StoppedAtToken(piece) => text += &piece,
             }
         }
         Ok(text)
@@ -209,6 +217,45 @@ mod tests {
         assert_eq!(all, tokenizer.decode(&[1, 2, 3, 4, 5, 6]).unwrap());
         let stop: String = all.chars().skip(2).take(2).collect();
         let before: String = all.chars().take(2).collect();
-        assert_eq!(pieces(&config.stop(stop)).concat(), before);
+        assert_eq!(pieces(&config.clone().stop(stop)).concat(), before);
+        let error = generate(&model, &[1], &config.stop("a")).err().unwrap();
+        assert!(error.to_string().starts_with("stop_strings"), "{error}");
+    }
+
+    #[test]
+    fn a_stop_string_may_be_spelled_like_a_special_token() {
+        // Of ten ids, 4 is special; the model counts.
+        let mut tokenizer = TokenizerTrainer::chars().train(["abcd"]).unwrap();
+        let special = "<|im_end|>";
+        tokenizer.add_special_tokens([special]).unwrap();
+        let at = tokenizer.token_to_id(special).unwrap();
+        assert!((2..9).contains(&at), "among the ids that are written");
+        let model = Counting { max_seq_len: None };
+        let write = |config: &GenerationConfig| {
+            let mut text = stream_ids(&model, &tokenizer, &[0], config).unwrap();
+            let pieces: String = text.by_ref().map(|piece| piece.unwrap()).collect();
+            (pieces, text.stop_reason())
+        };
+        let config = GenerationConfig::default().greedy().max_new_tokens(at as usize + 1);
+        let before = tokenizer.decode(&(1..at).collect::<Vec<_>>()).unwrap();
+        assert_eq!(write(&config.clone().stop(special)), (before.clone(), Some(StopReason::StopString)));
+        assert_eq!(write(&config.clone().stop("<|im_end|>x")).1, Some(StopReason::MaxNewTokens));
+        let beams = config.clone().num_beams(2).stop(special);
+        assert_eq!(write(&beams), (before.clone(), Some(StopReason::StopString)));
+        let mut whole = WholeText::new(&tokenizer, &[0], &config.stop(special));
+        assert!((1..at).all(|id| !whole.push(id).unwrap()) && whole.push(at).unwrap());
+        assert_eq!(whole.finish().unwrap(), before);
+    }
+
+    #[test]
+    fn what_a_decoder_keeps_back_stands_before_a_special_stop() {
+        // Half a character, then the special token.
+        let mut tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(257).train(["\u{e4}"]).unwrap();
+        tokenizer.add_special_tokens(["<s>"]).unwrap();
+        let ids = tokenizer.encode_without_special("a\u{e4}").unwrap();
+        let mut whole = WholeText::new(&tokenizer, &[], &GenerationConfig::default().stop("<s>"));
+        assert!(ids[..2].iter().all(|&id| !whole.push(id).unwrap()));
+        assert!(whole.push(tokenizer.token_to_id("<s>").unwrap()).unwrap());
+        assert_eq!(whole.finish().unwrap(), "a\u{FFFD}");
     }
 }
