@@ -168,6 +168,41 @@ fn prompts_stand_before_the_text() {
 }
 
 #[test]
+fn prompts_may_be_left_out_of_the_vector() {
+    let key = |name: &str, included: bool| json!({name: true, "include_prompt": included});
+    let prompts = json!({"prompts": {"query": "the "}});
+    for (name, formula) in [
+        (
+            "pooling_mode_mean_tokens",
+            (|x, i| x[2..].iter().map(|row| row[i]).sum::<f32>() / (x.len() - 2) as f32)
+                as fn(&[Vec<f32>], usize) -> f32,
+        ),
+        ("pooling_mode_weightedmean_tokens", |x, i| {
+            (2..x.len()).map(|t| (t + 1) as f32 * x[t][i]).sum::<f32>() / (3..=x.len()).sum::<usize>() as f32
+        }),
+        ("pooling_mode_max_tokens", |x, i| x[2..].iter().map(|row| row[i]).fold(f32::MIN, f32::max)),
+        ("pooling_mode_cls_token", |x, i| x[0][i]),
+    ] {
+        let folder = folder(&key(name, false), &[]);
+        write(folder.path(), "config_sentence_transformers.json", &prompts);
+        let encoder = SentenceEncoder::open(folder.path()).unwrap();
+        // The token that begins a text and the prompt's one do not count.
+        let x = hidden(folder.path(), "the cat");
+        assert_eq!(x.len(), 4);
+        let vector = encoder.encode_with_prompt("query", &["cat"]).unwrap();
+        for (i, y) in vector.iter().enumerate() {
+            assert!((y - formula(&x, i)).abs() < 1e-5, "{name}");
+        }
+        let saved = tempfile::tempdir().unwrap();
+        encoder.save(saved.path()).unwrap();
+        assert_eq!(SentenceEncoder::open(saved.path()).unwrap().encode_with_prompt("query", &["cat"]).unwrap(), vector);
+        assert!(encoder.max_seq_len(3).encode_with_prompt("query", &["cat"]).is_ok(), "as much as fits");
+    }
+    let odd = folder(&json!({"pooling_mode_mean_tokens": true, "include_prompt": 3}), &[]);
+    assert!(SentenceEncoder::open(odd.path()).unwrap_err().to_string().contains("include_prompt"));
+}
+
+#[test]
 fn folders_that_ask_for_what_is_not_known_are_errors() {
     let mean = json!({"pooling_mode_mean_tokens": true});
     let open = |pooling: &Value, rest: &[Value]| {

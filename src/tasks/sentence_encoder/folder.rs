@@ -22,7 +22,7 @@ impl SentenceEncoder {
         let modules = read_modules(folder)?;
         let mut body = folder.to_path_buf();
         let (mut pooling, mut steps, mut width) = (Vec::new(), Vec::new(), 0);
-        let mut encoder = None;
+        let (mut encoder, mut include_prompt) = (None, true);
         for (i, (kind, path)) in modules.iter().enumerate() {
             let expected = match (i, &pooling[..]) {
                 (0, _) => kind == "Transformer",
@@ -41,7 +41,7 @@ impl SentenceEncoder {
                     encoder = Some(model);
                 }
                 "Pooling" => {
-                    pooling = read_pooling(path, width)?;
+                    (pooling, include_prompt) = read_pooling(path, width)?;
                     width *= pooling.len();
                 }
                 "Dense" => {
@@ -75,6 +75,7 @@ impl SentenceEncoder {
             encoder,
             tokenizer,
             pooling,
+            include_prompt,
             steps,
             prompts,
             default_prompt,
@@ -109,6 +110,7 @@ impl SentenceEncoder {
 
         let mut modules = vec![("Transformer", String::new())];
         let mut pooling = json!({ "word_embedding_dimension": self.encoder.config.hidden_size() });
+        pooling["include_prompt"] = self.include_prompt.into();
         // The keys of old have an order of their own; what stands otherwise needs the names.
         if self.pooling.is_sorted_by_key(|way| Pooling::NAMES.iter().position(|(.., known)| known == way)) {
             for (key, _, way) in Pooling::NAMES {
@@ -188,21 +190,26 @@ fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     list.iter().map(module).collect()
 }
 
-fn read_pooling(folder: &Path, width: usize) -> Result<Vec<Pooling>> {
-    let Some(config) = read_json(&folder.join("config.json"))? else { return Ok(vec![Pooling::Mean]) };
+/// The ways of pooling, and whether the prompt's tokens count.
+fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
+    let Some(config) = read_json(&folder.join("config.json"))? else { return Ok((vec![Pooling::Mean], true)) };
     for key in ["word_embedding_dimension", "embedding_dimension"] {
         if let Some(found) = config.get(key).filter(|found| found.as_u64() != Some(width as u64)) {
             return Err(config_error(key, &width.to_string(), found));
         }
     }
-    refuse(&config, "include_prompt", &true.into())?;
+    let include_prompt = match config.get("include_prompt") {
+        None | Some(Value::Null) => true,
+        Some(Value::Bool(included)) => *included,
+        Some(found) => return Err(config_error("include_prompt", "true or false", found)),
+    };
     let known = "a way of pooling that is known";
     if let Some(mode) = config.get("pooling_mode") {
         let modes = mode.as_array().map_or(std::slice::from_ref(mode), Vec::as_slice);
         let named = |mode: &Value| Pooling::NAMES.iter().find(|(_, name, _)| mode == name).map(|&(.., way)| way);
         let chosen: Option<Vec<Pooling>> = modes.iter().map(named).collect();
         let chosen = chosen.filter(|chosen| !chosen.is_empty());
-        return chosen.ok_or_else(|| config_error("pooling_mode", known, mode));
+        return chosen.map(|chosen| (chosen, include_prompt)).ok_or_else(|| config_error("pooling_mode", known, mode));
     }
     for (key, value) in config.as_object().into_iter().flatten() {
         let is_known = Pooling::NAMES.iter().any(|(known, ..)| known == key);
@@ -215,7 +222,7 @@ fn read_pooling(folder: &Path, width: usize) -> Result<Vec<Pooling>> {
     if chosen.is_empty() {
         return Err(config_error("pooling_mode", "at least one way of pooling", "none"));
     }
-    Ok(chosen)
+    Ok((chosen, include_prompt))
 }
 
 /// An option that may only have the value that changes nothing.

@@ -45,14 +45,16 @@ impl Pooling {
         ("pooling_mode_lasttoken", "lasttoken", Pooling::Last),
     ];
 
-    /// `tokens: [tokens, width]`, at least one → `[width]`.
-    fn pool(self, tokens: &[f32], out: &mut [f32]) {
+    /// `tokens: [tokens, width]`, more than `skip` → `[width]`. The first `skip` do not count, but for [`Pooling::Cls`]; weights are those of
+    /// all places, as `sentence-transformers` has it.
+    fn pool(self, tokens: &[f32], skip: usize, out: &mut [f32]) {
         let width = out.len();
-        let rows = || tokens.chunks_exact(width);
-        let count = rows().len() as f32;
+        let rows = || tokens.chunks_exact(width).enumerate().skip(skip);
+        let (n, skipped) = ((tokens.len() / width) as f32, skip as f32);
+        let count = n - skipped;
         let mut sum = |weight: &dyn Fn(usize) -> f32, divisor: f32| {
             out.fill(0.0);
-            for (i, row) in rows().enumerate() {
+            for (i, row) in rows() {
                 let weight = weight(i);
                 out.iter_mut().zip(row).for_each(|(y, x)| *y += weight * x);
             }
@@ -61,12 +63,12 @@ impl Pooling {
         match self {
             Pooling::Mean => sum(&|_| 1.0, count),
             Pooling::MeanSqrtLen => sum(&|_| 1.0, count.sqrt()),
-            Pooling::WeightedMean => sum(&|i| (i + 1) as f32, count * (count + 1.0) / 2.0),
+            Pooling::WeightedMean => sum(&|i| (i + 1) as f32, (n * (n + 1.0) - skipped * (skipped + 1.0)) / 2.0),
             Pooling::Cls => out.copy_from_slice(&tokens[..width]),
             Pooling::Last => out.copy_from_slice(&tokens[tokens.len() - width..]),
             Pooling::Max => {
                 out.fill(f32::NEG_INFINITY);
-                rows().for_each(|row| out.iter_mut().zip(row).for_each(|(y, x)| *y = y.max(*x)));
+                rows().for_each(|(_, row)| out.iter_mut().zip(row).for_each(|(y, x)| *y = y.max(*x)));
             }
         }
     }
@@ -94,6 +96,7 @@ pub struct SentenceEncoder {
     encoder: TextEncoder,
     tokenizer: Tokenizer,
     pooling: Vec<Pooling>,
+    include_prompt: bool,
     steps: Vec<Step>,
     prompts: Vec<(String, String)>,
     default_prompt: Option<String>,
@@ -173,6 +176,16 @@ impl SentenceEncoder {
         }
     }
 
+    /// How many tokens of a text are the prompt's and do not count: those of the prompt alone but its last, which ends it, as
+    /// `sentence-transformers` has it.
+    fn prompt_tokens(&self, prompt: &str, options: &EncodeOptions) -> Result<usize> {
+        if self.include_prompt || prompt.is_empty() {
+            return Ok(0);
+        }
+        let prompt = if self.lower_case { prompt.to_lowercase() } else { prompt.to_string() };
+        Ok(self.tokenizer.encode_with(prompt.as_str(), options)?.input_ids.len().saturating_sub(1))
+    }
+
     fn encode_behind<T: AsRef<str>>(&self, prompt: &str, texts: &[T]) -> Result<Array2<f32>> {
         let read = |text: &T| {
             let text = format!("{prompt}{}", text.as_ref());
@@ -182,6 +195,11 @@ impl SentenceEncoder {
         let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
         let options = EncodeOptions::default().truncation(Truncation::new(self.max_seq_len));
         let encodings = self.tokenizer.encode_batch_with(&inputs, &options)?;
+        let skip = self.prompt_tokens(prompt, &options)?;
+        if let Some(encoding) = encodings.iter().find(|encoding| encoding.input_ids.len() <= skip) {
+            let expected = format!("more tokens than the {skip} of the prompt, which is left out of the vector");
+            return Err(Error::argument("max_seq_len", expected, encoding.input_ids.len()));
+        }
         let width = self.encoder.config.hidden_size();
         let mut pooled = Tensor::zeros(&[texts.len(), width * self.pooling.len()]);
         with_precision(self.precision, || {
@@ -189,7 +207,7 @@ impl SentenceEncoder {
             ragged::hidden_states(&self.encoder, &encodings, |i, hidden| {
                 let row = &mut rows[i * width * self.pooling.len()..][..width * self.pooling.len()];
                 for (pooling, out) in self.pooling.iter().zip(row.chunks_exact_mut(width)) {
-                    pooling.pool(hidden.data(), out);
+                    pooling.pool(hidden.data(), skip, out);
                 }
                 Ok(())
             })
