@@ -6,7 +6,8 @@
 //!
 //! Needs a folder with `config.json`, weights, `tokenizer.json` and a chat template, or a `.gguf` file. Each line is a message; the answer
 //! streams below it. Ctrl-C stops an answer, the end of the input (Ctrl-D) ends the conversation. When the context is full, the oldest
-//! messages are forgotten. What no flag says, the folder's `generation_config.json` says.
+//! messages are forgotten. What no flag says, the folder's `generation_config.json` says; `--sample`, a temperature above 0, `--top-k` and
+//! `--top-p` draw tokens whatever it says, `--greedy` and `--temperature 0` take the likeliest.
 
 #[path = "cli/exit.rs"]
 mod exit;
@@ -39,13 +40,16 @@ struct Args {
     /// The largest number of tokens of an answer.
     #[arg(long, default_value_t = 512)]
     max_new_tokens: usize,
-    /// Divides the logits; below 1 sharpens the distribution.
+    /// Draw tokens. Default: as the folder says, else yes.
+    #[arg(long, conflicts_with = "greedy")]
+    sample: bool,
+    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`. Default: the folder's, else 1.
     #[arg(long)]
     temperature: Option<f32>,
-    /// Draw only from this many likeliest tokens; 0 means all.
+    /// Draw from this many likeliest tokens; 0 means all. Default: the folder's, else 0.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Draw only from the likeliest tokens that together have this probability.
+    /// Draw from the likeliest tokens that together have this probability. Default: the folder's, else 1.
     #[arg(long)]
     top_p: Option<f32>,
     /// Keys the random numbers.
@@ -67,7 +71,8 @@ fn config(args: &Args) -> GenerationConfig {
     config.temperature = args.temperature;
     config.top_k = args.top_k;
     config.top_p = args.top_p;
-    if args.greedy { config.greedy() } else { config }
+    config.do_sample = args.sample.then_some(true).or(args.greedy.then_some(false));
+    config
 }
 
 fn open(args: &Args) -> Result<TextGenerator> {
@@ -96,6 +101,7 @@ fn prompt(lm: &TextGenerator, messages: &mut Vec<ChatMessage>, room: usize) -> R
 }
 
 fn converse(args: &Args, running: &Running) -> Result<()> {
+    config(args).check()?;
     let lm = open(args)?;
     lm.chat_template()?;
     let mut messages: Vec<ChatMessage> = args.system.iter().map(|text| ChatMessage::system(text.as_str())).collect();

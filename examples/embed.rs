@@ -20,7 +20,7 @@ use std::time::Instant;
 use clap::Parser;
 use loquat::embeddings::format::save_npy;
 use loquat::ops::Precision;
-use loquat::{Result, SentenceEncoder};
+use loquat::{Error, Result, SentenceEncoder};
 
 mod lines;
 
@@ -36,10 +36,10 @@ struct Args {
     /// The array to write.
     #[arg(long)]
     output: PathBuf,
-    /// Keep only this many columns.
+    /// Keep only this many columns, at most as many as there are. Default: all.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
-    /// The name of a prompt of the folder, put before each line.
+    /// The name of a prompt of the folder, put before each line. Default: the folder's default prompt, if it has one.
     #[arg(long)]
     prompt: Option<String>,
     /// Multiply in bf16: faster where the processor can, less exact.
@@ -51,6 +51,10 @@ fn run(args: &Args) -> Result<()> {
     let lines = lines::read(&args.input)?;
     let mut encoder = SentenceEncoder::open(&args.model)?;
     if let Some(dimensions) = args.dimensions {
+        if dimensions as usize > encoder.dimensions() {
+            let expected = format!("at most {}, the encoder's own", encoder.dimensions());
+            return Err(Error::Argument { name: "--dimensions".into(), expected, found: dimensions.to_string() });
+        }
         encoder = encoder.truncate_dimensions(dimensions as usize);
     }
     if args.bf16 {

@@ -1,0 +1,149 @@
+//! The example programs, run as a user runs them: flags that win over a folder, doors that stay open without a tokenizer, exit codes.
+
+#![allow(clippy::unwrap_used)]
+#![cfg(all(feature = "tokenizers", feature = "constraints"))]
+
+use std::path::Path;
+use std::process::Command;
+
+use loquat::Rng;
+use loquat::checkpoint::save_pretrained;
+use loquat::models::encoder::{BertConfig, EncoderConfig, TextEncoder};
+use loquat::models::{Gpt2, Gpt2Config};
+use loquat::text::TokenizerTrainer;
+use serde_json::Value;
+
+/// Runs an example; `None`, loudly, if it was not built: `cargo test` builds all, `cargo test --test` none.
+fn program(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
+    let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if !path.exists() {
+        eprintln!("SKIPPED: no {}; build it with cargo build --examples", path.display());
+        return None;
+    }
+    let output = Command::new(path).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Some((output.status.success(), text(output.stdout), text(output.stderr)))
+}
+
+/// A small decoder whose folder says that the likeliest token is taken.
+fn decoder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(260).train(["a b"]).unwrap();
+    tokenizer.save_folder(folder.path()).unwrap();
+    let model = Gpt2::init(&Gpt2Config::new(tokenizer.vocab_size(), 64, 8, 1, 2), &mut Rng::seed(1)).unwrap();
+    save_pretrained(folder.path(), &model).unwrap();
+    let settings = r#"{"do_sample": false, "temperature": 0.9, "max_new_tokens": 12}"#;
+    std::fs::write(folder.path().join("generation_config.json"), settings).unwrap();
+    folder
+}
+
+fn generate(folder: &Path, args: &[&str]) -> Option<(bool, String, String)> {
+    program("generate", &[&["--model", folder.to_str().unwrap()], args].concat())
+}
+
+#[test]
+fn flags_of_drawing_win_over_the_folder() {
+    let folder = decoder();
+    let ids = |args: &[&str]| -> Option<Vec<u64>> {
+        let (done, out, error) = generate(folder.path(), &[args, &["--prompt", "a b", "--json"]].concat())?;
+        assert!(done, "{error}");
+        let object: Value = serde_json::from_str(&out).unwrap();
+        Some(object["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect())
+    };
+    let Some(greedy) = ids(&[]) else { return };
+    assert_eq!(greedy.len(), 12, "the folder's length");
+    assert_eq!(ids(&["--greedy"]).unwrap(), greedy);
+    assert_eq!(ids(&["--temperature", "0", "--seed", "3"]).unwrap(), greedy);
+    for flags in
+        [&["--temperature", "1.0"][..], &["--top-p", "0.9"], &["--top-k", "50"], &["--typical-p", "0.9"], &["--sample"]]
+    {
+        let [one, two] = ["1", "2"].map(|seed| ids(&[flags, &["--seed", seed]].concat()).unwrap());
+        assert!(one != greedy && one != two, "{flags:?}");
+    }
+    for (flags, word) in [
+        (&["--greedy", "--temperature", "0.5"][..], "temperature"),
+        (&["--greedy", "--sample"], "--sample"),
+        (&["--temperature", "0", "--top-k", "3"], "top_k"),
+        (&["--beams", "2", "--speculate", "3"], "--speculate"),
+    ] {
+        let (done, _, error) = generate(folder.path(), &[flags, &["--prompt", "a"]].concat()).unwrap();
+        assert!(!done && error.contains(word), "{flags:?}: {error}");
+    }
+    let (_, help, _) = generate(folder.path(), &["--help"]).unwrap();
+    assert!(help.contains("Default: as the folder says, else yes, but with `--beams` no"), "{help}");
+}
+
+#[test]
+fn ids_need_no_tokenizer() {
+    let folder = decoder();
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"] {
+        let _ = std::fs::remove_file(folder.path().join(name));
+    }
+    let Some((done, out, error)) = generate(folder.path(), &["--prompt-ids", "1,2,3", "--json", "--logprobs", "1"])
+    else {
+        return;
+    };
+    assert!(done, "{error}");
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((object["ids"].as_array().unwrap().len(), &object["text"]), (12, &Value::Null));
+    assert_eq!(object["logprobs"].as_array().unwrap().len(), 12);
+    let (done, out, _) = generate(folder.path(), &["--prompt-ids", "1,2,3"]).unwrap();
+    assert!(done && out.trim().split(',').all(|id| id.parse::<u32>().is_ok()), "{out}");
+    assert!(!generate(folder.path(), &["--prompt", "a"]).unwrap().0);
+    let (done, _, error) = generate(folder.path(), &["--prompt-ids", "1", "--regex", "a"]).unwrap();
+    assert!(!done && error.contains("--regex"), "{error}");
+    let (done, _, error) = generate(folder.path(), &["--prompt-ids", "1", "--stop", "a"]).unwrap();
+    assert!(!done && error.contains("stop_strings"), "{error}");
+}
+
+#[test]
+fn json_that_is_cut_says_so_and_fails() {
+    let folder = decoder();
+    let schema = folder.path().join("schema.json");
+    std::fs::write(&schema, r#"{"enum": ["a long text that does not fit"]}"#).unwrap();
+    let with = |limit: &str| {
+        let schema = schema.to_str().unwrap();
+        generate(folder.path(), &["--prompt", "a", "--json-schema", schema, "--max-new-tokens", limit, "--json"])
+    };
+    let Some((done, out, error)) = with("5") else { return };
+    assert!(!done && error.contains("--json-schema") && error.contains("--max-new-tokens"), "{error}");
+    assert!(serde_json::from_str::<Value>(&out).is_ok(), "what there is is printed");
+    let (done, out, error) = with("40").unwrap();
+    assert!(done, "{error}");
+    // Whole with the last token that there is room for.
+    let object: Value = serde_json::from_str(&out).unwrap();
+    let count = object["ids"].as_array().unwrap().len().to_string();
+    assert!(with(&count).unwrap().0);
+}
+
+#[test]
+fn log_probabilities_are_lines_of_json() {
+    let folder = decoder();
+    let Some((done, out, error)) = generate(folder.path(), &["--prompt", "a b", "--logprobs", "2"]) else { return };
+    assert!(done, "{error}");
+    assert_eq!(out.lines().count(), 12);
+    for line in out.lines() {
+        let token: Value = serde_json::from_str(line).unwrap();
+        assert!(token["logprob"].is_number() && token["top"].as_array().unwrap().len() == 2);
+    }
+}
+
+#[test]
+fn more_dimensions_than_there_are_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = TokenizerTrainer::word_piece().vocab_size(20).train(["a b"]).unwrap();
+    tokenizer.save_folder(folder.path()).unwrap();
+    let config = EncoderConfig::from(BertConfig::new(tokenizer.vocab_size(), 4, 1, 1, 4));
+    save_pretrained(folder.path(), &TextEncoder::init(&config, false, &mut Rng::seed(1)).unwrap()).unwrap();
+    let lines = folder.path().join("lines.txt");
+    std::fs::write(&lines, "a\nb\n").unwrap();
+    let (model, output) = (folder.path().to_str().unwrap(), folder.path().join("out.npy"));
+    let embed = |dimensions: &str| {
+        let [input, output] = [&lines, &output].map(|path| path.to_str().unwrap());
+        program("embed", &["--model", model, "--input", input, "--output", output, "--dimensions", dimensions])
+    };
+    let Some((done, _, error)) = embed("10000") else { return };
+    assert!(!done && error.contains("--dimensions: expected at most 4"), "{error}");
+    assert!(embed("3").unwrap().0);
+}
