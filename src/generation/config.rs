@@ -428,6 +428,10 @@ impl GenerationConfig {
             ($($name:ident)*) => {$( if self.$name.is_empty() { self.$name.clone_from(&defaults.$name); } )*};
         }
         self.do_sample = self.says_to_sample().or(defaults.says_to_sample());
+        // How many groups and texts there are goes with the number of beams.
+        if self.num_beams.is_none() && defaults.beams() > 1 {
+            options! { num_beam_groups num_return_sequences }
+        }
         options! { num_beams max_beams }
         if self.samples() && self.temperature != Some(0.0) {
             let temperature = defaults.temperature.filter(|&temperature| temperature != 0.0);
@@ -435,7 +439,7 @@ impl GenerationConfig {
             options! { top_k top_p min_p typical_p epsilon_cutoff eta_cutoff mirostat }
         }
         if self.beams() > 1 {
-            options! { num_beam_groups length_penalty early_stopping num_return_sequences }
+            options! { length_penalty early_stopping }
             if self.beam_groups() > 1 {
                 options! { diversity_penalty }
             }
@@ -614,5 +618,9 @@ mod tests {
         assert!(GenerationConfig::default().num_beams(2).with_defaults(&folder).check().is_ok());
         assert!(GenerationConfig::default().max_beams(65535).with_defaults(&folder).check().is_ok());
         assert!(GenerationConfig::default().num_beams(200).max_beams(200).check().is_ok());
+        let groups = file(serde_json::json!({"num_beams": 6, "num_beam_groups": 3, "num_return_sequences": 5}));
+        let fewer = GenerationConfig::default().num_beams(2).with_defaults(&groups);
+        assert!(fewer.check().is_ok() && fewer.num_return_sequences.is_none());
+        assert_eq!(GenerationConfig::default().with_defaults(&groups).num_return_sequences, Some(5));
     }
 }

@@ -114,7 +114,7 @@ impl Vocabulary {
     ///
     /// Each character of a string is written as itself, or with one of the short escapes `\" \\ \b \f \n \r \t` if JSON demands one; other
     /// control characters are not written. A `pattern` is read as `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The
-    /// finished value is held against the schema once more.
+    /// finished value is held against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1) become that.
     ///
     /// # Errors
     /// [`Error::Argument`] for a schema that cannot be read, asks for what is not supported, or is above one of the [`GrammarLimits`].

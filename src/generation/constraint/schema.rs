@@ -27,6 +27,9 @@ const MAX_MULTIPLE: u64 = 10_000;
 /// All multiples together.
 const MAX_MULTIPLES: u64 = 40_000;
 
+/// The whole numbers up to which the engine's arithmetic, and that of readers, is exact.
+const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
+
 /// What schemas hold schemas under.
 const ONE: [&str; 4] = ["items", "additionalItems", "additionalProperties", "not"];
 const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
@@ -45,7 +48,7 @@ pub(super) fn prepared(schema: &Value, limits: &GrammarLimits) -> Result<Value> 
     walk.schema(schema, 1)?;
     walk.check_multiples()?;
     let mut prepared = schema.clone();
-    rewrite_patterns(&mut prepared)?;
+    rewrite(&mut prepared)?;
     if let Value::Object(keys) = &mut prepared {
         let settings = keys.entry(SETTINGS).or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(settings) = settings {
@@ -303,6 +306,9 @@ fn check_literal(value: &Value) -> Result<()> {
                     return Err(wrong(expected, format!("U+{:04X}", c as u32)));
                 }
             }
+            Value::Number(number) if !number.is_f64() && number.as_f64().is_none_or(|x| x.abs() > MAX_EXACT) => {
+                return Err(wrong(format!("whole numbers within ±{MAX_EXACT} in `const` and `enum`"), number));
+            }
             Value::Array(items) => left.extend(items),
             Value::Object(keys) => left.extend(keys.values()),
             _ => {}
@@ -311,8 +317,8 @@ fn check_literal(value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites the patterns of all schemas in a document: those that are nested and those that a `$ref` names.
-fn rewrite_patterns(root: &mut Value) -> Result<()> {
+/// Rewrites the patterns and bounds of all schemas in a document: those that are nested and those that a `$ref` names.
+fn rewrite(root: &mut Value) -> Result<()> {
     let mut seen: HashSet<Vec<String>> = HashSet::new();
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
     while let Some(path) = left.pop() {
@@ -338,6 +344,11 @@ fn rewrite_patterns(root: &mut Value) -> Result<()> {
                 map.insert(rewritten(&text)?, schema);
             }
         }
+        for (key, far) in BOUNDS {
+            if let Some(bound) = keys.get_mut(key).filter(|bound| bound.is_number()) {
+                *bound = exact(key, bound, far)?;
+            }
+        }
         for key in ONE {
             if keys.get(key).is_some_and(Value::is_object) {
                 left.push(below(&[key]));
@@ -354,6 +365,22 @@ fn rewrite_patterns(root: &mut Value) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bounds of numbers, and the direction in which one has no effect if it is far.
+const BOUNDS: [(&str, f64); 4] =
+    [("minimum", -1.0), ("exclusiveMinimum", -1.0), ("maximum", 1.0), ("exclusiveMaximum", 1.0)];
+
+/// A bound within what is exact: one that is farther out becomes the last that is, and less is let through.
+fn exact(key: &str, bound: &Value, far: f64) -> Result<Value> {
+    let x = bound.as_f64().unwrap_or(f64::NAN);
+    if x.abs() <= MAX_EXACT {
+        return Ok(bound.clone());
+    }
+    if x * far > 0.0 {
+        return Ok(Value::from((far * MAX_EXACT) as i64));
+    }
+    Err(wrong(format!("`{key}` within ±{MAX_EXACT}"), bound))
 }
 
 fn rewritten(text: &str) -> Result<String> {
@@ -419,6 +446,8 @@ mod tests {
             (json!({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}), "multipleOf"),
             (json!({"maxLength": -1}), "maxLength"),
             (json!({"const": "\u{1}"}), "U+0001"),
+            (json!({"enum": [1, i64::MIN]}), "-9223372036854775808"),
+            (json!({"minimum": u64::MAX}), "minimum"),
             (json!({"$ref": "other.json"}), "other.json"),
             (json!({"pattern": "("}), "unclosed group"),
             (json!([]), "schema"),
@@ -430,5 +459,8 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         assert_eq!(multiple(0.05).unwrap(), (5, 2));
+        let wide = json!({"minimum": i64::MIN, "maximum": i64::MAX, "exclusiveMaximum": 5});
+        let wide = prepared(&wide, &GrammarLimits::default()).unwrap();
+        assert_eq!((&wide["minimum"], &wide["maximum"]), (&json!(-9007199254740991i64), &json!(9007199254740991i64)));
     }
 }
