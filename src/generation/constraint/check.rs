@@ -20,8 +20,12 @@ const FUEL: u64 = 1_000_000;
 pub(super) fn fault(text: &[u8], schema: &Value) -> Option<String> {
     let value = match serde_json::from_slice(text) {
         Ok(value) => value,
-        // The parser's own bound is no fault of the text.
-        Err(error) if error.to_string().starts_with("recursion limit") => return None,
+        // The parser's own bounds, of depth and of numbers, are no fault of the text.
+        Err(error)
+            if ["recursion limit", "number out of range"].iter().any(|own| error.to_string().starts_with(own)) =>
+        {
+            return None;
+        }
         Err(error) => return Some(error.to_string()),
     };
     let settings = schema.get("x-guidance");
@@ -248,6 +252,7 @@ mod tests {
                 "[1]",
             ),
             (json!(true), "1", "{"),
+            (json!({"type": "number"}), "1e999", "1e"),
         ] {
             assert_eq!(fault(good.as_bytes(), &schema), None, "{schema}");
             assert!(fault(bad.as_bytes(), &schema).is_some(), "{schema} lets {bad} through");
