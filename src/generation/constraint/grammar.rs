@@ -158,10 +158,7 @@ impl Vocabulary {
         });
         match compiled {
             Ok(matcher) => Ok(Grammar { matcher, written: None }),
-            Err(error) => {
-                let words: Vec<&str> = error.split_whitespace().collect();
-                Err(Error::argument(name, "one that can be read", words.join(" ")))
-            }
+            Err(error) => Err(Error::argument(name, "one that can be read", words(&error))),
         }
     }
 }
@@ -189,13 +186,22 @@ impl TokenMask for Grammar {
     }
 
     fn finish(&mut self) -> Result<()> {
+        if !self.may_end() {
+            return Err(failed("the text ended before it was whole"));
+        }
         let fault = self.written.as_ref().and_then(|written| check::fault(&written.text, &written.schema));
         fault.map_or(Ok(()), |fault| Err(Error::argument("json schema", "a text that it describes", fault)))
     }
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::argument("constraint", "a text that it can follow", error)
+    Error::argument("constraint", "a text that it can follow", words(&error.to_string()))
+}
+
+/// What the engine says, in a line: without the trace that it adds to what it did not expect.
+fn words(error: &str) -> String {
+    let error = error.split("<backtrace>").next().unwrap_or_default();
+    error.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -305,7 +311,8 @@ mod tests {
         let written = grammar.written.as_mut().unwrap();
         written.schema = Arc::new(json!({"maximum": 5}));
         assert!(grammar.finish().unwrap_err().to_string().contains("7 against `maximum`"));
-        assert!(vocabulary.regex("a").unwrap().finish().is_ok());
+        let mut expression = vocabulary.regex("ab").unwrap();
+        assert!(expression.finish().is_err() && expression.accept(130).is_ok() && expression.finish().is_ok());
     }
 
     /// A chain of `levels` definitions or rules, made by `link`.

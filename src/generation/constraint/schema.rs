@@ -306,8 +306,8 @@ fn check_literal(value: &Value) -> Result<()> {
                     return Err(wrong(expected, format!("U+{:04X}", c as u32)));
                 }
             }
-            Value::Number(number) if !number.is_f64() && number.as_f64().is_none_or(|x| x.abs() > MAX_EXACT) => {
-                return Err(wrong(format!("whole numbers within ±{MAX_EXACT} in `const` and `enum`"), number));
+            Value::Number(number) if number.as_f64().is_none_or(|x| x.abs() > MAX_EXACT) => {
+                return Err(wrong(format!("numbers within ±{MAX_EXACT} in `const` and `enum`"), number));
             }
             Value::Array(items) => left.extend(items),
             Value::Object(keys) => left.extend(keys.values()),
@@ -447,6 +447,7 @@ mod tests {
             (json!({"maxLength": -1}), "maxLength"),
             (json!({"const": "\u{1}"}), "U+0001"),
             (json!({"enum": [1, i64::MIN]}), "-9223372036854775808"),
+            (json!({"type": "integer", "const": 1e308}), "1e+308"),
             (json!({"minimum": u64::MAX}), "minimum"),
             (json!({"$ref": "other.json"}), "other.json"),
             (json!({"pattern": "("}), "unclosed group"),
