@@ -4,10 +4,12 @@
 //! cargo run --release --example chat -- --model models/SmolLM2-135M-Instruct --system "Be brief."
 //! ```
 //!
-//! Needs a folder with `config.json`, weights, `tokenizer.json` and a chat template, or a `.gguf` file. Each line is a message; the answer
-//! streams below it. Ctrl-C stops an answer, the end of the input (Ctrl-D) ends the conversation. When the context is full, the oldest
-//! messages are forgotten. What no flag says, the folder's `generation_config.json` says; `--sample`, a temperature above 0, `--top-k` and
-//! `--top-p` draw tokens whatever it says, `--greedy` and `--temperature 0` take the likeliest.
+//! Needs a folder with `config.json`, weights, `tokenizer.json` and a chat template, or a `.gguf`
+//! file. Each line is a message; the answer streams below it. Ctrl-C stops an answer, the end of
+//! the input (Ctrl-D) ends the conversation. When the context is full, the oldest messages are
+//! forgotten. What no flag says, the folder's `generation_config.json` says; `--sample`, a
+//! temperature above 0, `--top-k` and `--top-p` draw tokens whatever it says, `--greedy` and
+//! `--temperature 0` take the likeliest.
 
 #[path = "cli/exit.rs"]
 mod exit;
@@ -43,13 +45,15 @@ struct Args {
     /// Draw tokens. Default: as the folder says, else yes.
     #[arg(long, conflicts_with = "greedy")]
     sample: bool,
-    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`. Default: the folder's, else 1.
+    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`.
+    /// Default: the folder's, else 1.
     #[arg(long)]
     temperature: Option<f32>,
     /// Draw from this many likeliest tokens; 0 means all. Default: the folder's, else 0.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability. Default: the folder's, else 1.
+    /// Draw from the likeliest tokens that together have this probability. Default: the folder's,
+    /// else 1.
     #[arg(long)]
     top_p: Option<f32>,
     /// Keys the random numbers.

@@ -39,7 +39,8 @@ struct Args {
     /// Keep only this many columns, at most as many as there are. Default: all.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     dimensions: Option<u32>,
-    /// The name of a prompt of the folder, put before each line. Default: the folder's default prompt, if it has one.
+    /// The name of a prompt of the folder, put before each line. Default: the folder's default
+    /// prompt, if it has one.
     #[arg(long)]
     prompt: Option<String>,
     /// Multiply in bf16: faster where the processor can, less exact.

@@ -4,18 +4,22 @@
 //! cargo run --release --example generate -- --model DIR --prompt "Once upon a time" --max-new-tokens 200 --top-p 0.9
 //! ```
 //!
-//! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as Hugging Face has and `train_gpt` or `quickstart`
-//! write, or a `.gguf` file. Prints the prompt and its continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
-//! `tokens_per_second` and, if asked for, `logprobs` and `beams` (the n best texts with their scores); with `--logprobs` alone a line of JSON
-//! for each token and nothing else. `--prompt-ids` works without a tokenizer too: then `text` is null, and without `--json` ids are printed.
+//! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as Hugging
+//! Face has and `train_gpt` or `quickstart` write, or a `.gguf` file. Prints the prompt and its
+//! continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
+//! `tokens_per_second` and, if asked for, `logprobs` and `beams` (the n best texts with their
+//! scores); with `--logprobs` alone a line of JSON for each token and nothing else. `--prompt-ids`
+//! works without a tokenizer too: then `text` is null, and without `--json` ids are printed.
 //!
-//! What no flag says, the folder's `generation_config.json` says. `--sample`, a temperature above 0 and each of `--top-k`, `--top-p`, `--min-p`
-//! and `--typical-p` draw tokens whatever the folder says; `--greedy` and `--temperature 0` take the likeliest. If neither flags nor folder
-//! say anything, tokens are drawn; with beams the likeliest text is searched for.
+//! What no flag says, the folder's `generation_config.json` says. `--sample`, a temperature above 0
+//! and each of `--top-k`, `--top-p`, `--min-p` and `--typical-p` draw tokens whatever the folder
+//! says; `--greedy` and `--temperature 0` take the likeliest. If neither flags nor folder say
+//! anything, tokens are drawn; with beams the likeliest text is searched for.
 //!
-//! `--regex` and `--json-schema` hold the text to a form; if it is not whole when it ends, the program says so and fails. `--precision` says in
-//! what format the weights are held, and `bf16` also that products are computed in it; unless given, weights are held as the files have them
-//! and products computed in f32.
+//! `--regex` and `--json-schema` hold the text to a form; if it is not whole when it ends, the
+//! program says so and fails. `--precision` says in what format the weights are held, and `bf16`
+//! also that products are computed in it; unless given, weights are held as the files have them and
+//! products computed in f32.
 
 #[path = "cli/exit.rs"]
 mod exit;
@@ -62,31 +66,38 @@ struct Args {
     /// Take the likeliest token instead of drawing.
     #[arg(long)]
     greedy: bool,
-    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`. Default: the folder's, else 1.
+    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`.
+    /// Default: the folder's, else 1.
     #[arg(long)]
     temperature: Option<f32>,
     /// Draw from this many likeliest tokens; 0 means all. Default: the folder's, else 0.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability. Default: the folder's, else 1.
+    /// Draw from the likeliest tokens that together have this probability. Default: the folder's,
+    /// else 1.
     #[arg(long)]
     top_p: Option<f32>,
-    /// Draw from the tokens at least this times as likely as the likeliest. Default: the folder's, else 0.
+    /// Draw from the tokens at least this times as likely as the likeliest. Default: the folder's,
+    /// else 0.
     #[arg(long)]
     min_p: Option<f32>,
-    /// Draw from the most typical tokens that together have this probability. Default: the folder's, else 1.
+    /// Draw from the most typical tokens that together have this probability. Default: the
+    /// folder's, else 1.
     #[arg(long)]
     typical_p: Option<f32>,
-    /// Divides the logits of tokens in prompt and text; above 1 discourages repetition. Default: the folder's, else 1.
+    /// Divides the logits of tokens in prompt and text; above 1 discourages repetition. Default:
+    /// the folder's, else 1.
     #[arg(long)]
     repetition_penalty: Option<f32>,
     /// Keys the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A text that ends the continuation, also one spelled like a special token; may be given more than once.
+    /// A text that ends the continuation, also one spelled like a special token; may be given more
+    /// than once.
     #[arg(long)]
     stop: Vec<String>,
-    /// Search for the likeliest text with so many beams; with a setting of drawing, draw them. Default: the folder's, else 1.
+    /// Search for the likeliest text with so many beams; with a setting of drawing, draw them.
+    /// Default: the folder's, else 1.
     #[arg(long)]
     beams: Option<usize>,
     /// Guess so many next tokens and read them at once: the same text, sooner if the guesses are right. From the text itself, or by `--draft`.
@@ -101,7 +112,8 @@ struct Args {
     /// Write only JSON that the schema in this file describes.
     #[arg(long)]
     json_schema: Option<PathBuf>,
-    /// Give each token's log-probability and that of so many likeliest alternatives, a line of JSON a token.
+    /// Give each token's log-probability and that of so many likeliest alternatives, a line of JSON
+    /// a token.
     #[arg(long)]
     logprobs: Option<usize>,
     /// The number of threads; all processors unless given.

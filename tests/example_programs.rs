@@ -1,4 +1,5 @@
-//! The example programs, run as a user runs them: flags that win over a folder, doors that stay open without a tokenizer, exit codes.
+//! The example programs, run as a user runs them: flags that win over a folder, doors that stay
+//! open without a tokenizer, exit codes.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "tokenizers", feature = "constraints"))]
@@ -13,7 +14,8 @@ use loquat::models::{Gpt2, Gpt2Config};
 use loquat::text::TokenizerTrainer;
 use serde_json::Value;
 
-/// Runs an example; `None`, loudly, if it was not built: `cargo test` builds all, `cargo test --test` none.
+/// Runs an example; `None`, loudly, if it was not built: `cargo test` builds all, `cargo test
+/// --test` none.
 fn program(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
     let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));

@@ -1,6 +1,7 @@
-//! Hostile schemas, grammars and regular expressions: nested, chained, wide and confused ones are made ready and followed for some tokens,
-//! each on a thread with a stack of 2 MB. None may abort, end the thread, take a second of the processor's time or 256 MB; and what a schema lets
-//! through is what it describes. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each of the three.
+//! Hostile schemas, grammars and regular expressions: nested, chained, wide and confused ones are
+//! made ready and followed for some tokens, each on a thread with a stack of 2 MB. None may abort,
+//! end the thread, take a second of the processor's time or 256 MB; and what a schema lets through
+//! is what it describes. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each of the three.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "constraints")]
@@ -52,7 +53,8 @@ const TICKS: u64 = 100;
 /// Inputs of each kind if no time is given.
 const INPUTS: u64 = 150;
 
-/// The processor's time that the process has taken, in hundredths of a second; 0 where the system does not say.
+/// The processor's time that the process has taken, in hundredths of a second; 0 where the system
+/// does not say.
 fn ticks() -> u64 {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return 0 };
     let behind = stat.rsplit(')').next().unwrap_or_default();
@@ -385,7 +387,8 @@ fn hostile_constraints_stay_within_their_budgets() {
     let seconds: Option<u64> = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
     let only = std::env::var("LOQUAT_FUZZ_TARGET").ok();
     let first = std::env::var("LOQUAT_FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    // The engine sets a hook of its own when it runs for the first time; what it catches shall be told of.
+    // The engine sets a hook of its own when it runs for the first time; what it catches shall be
+    // told of.
     vocabulary.regex("a").unwrap();
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = Some(panic.to_string())));

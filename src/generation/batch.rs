@@ -209,7 +209,8 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
 impl<P: Deref<Target: CausalLm>> Iterator for Batch<P> {
     type Item = Result<(usize, u32)>;
 
-    /// The next token of any text. An error of one text's processors ends that text ([`Error::Prompt`]), an error of the model all.
+    /// The next token of any text. An error of one text's processors ends that text
+    /// ([`Error::Prompt`]), an error of the model all.
     fn next(&mut self) -> Option<Self::Item> {
         while self.written.is_empty() {
             match self.step() {

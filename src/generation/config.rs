@@ -16,10 +16,11 @@ const MAX_BEAMS: usize = 128;
 /// ([`with_defaults`](GenerationConfig::with_defaults)), and if that says nothing either, the default in each field's words.
 ///
 /// *Whether tokens are drawn.* [`greedy`](Self::greedy()) and a temperature of 0 take the likeliest token, [`sample`](Self::sample()) draws;
-/// a temperature above 0, `top_k`, `top_p`, `min_p`, `typical_p`, a cut-off or Mirostat draws too, whatever the folder says. If nothing of
-/// this is said, the folder's `do_sample` holds; without it tokens are drawn, but with beams the likeliest text is searched for. To say both
-/// in one configuration is an error, as is a setting of a search without beams. Only in a file may they stand together: there `do_sample`
-/// decides.
+/// a temperature above 0, `top_k`, `top_p`, `min_p`, `typical_p`, a cut-off or Mirostat draws too,
+/// whatever the folder says. If nothing of this is said, the folder's `do_sample` holds; without it
+/// tokens are drawn, but with beams the likeliest text is searched for. To say both in one
+/// configuration is an error, as is a setting of a search without beams. Only in a file may they
+/// stand together: there `do_sample` decides.
 ///
 /// ```
 /// let config = loquat::GenerationConfig::default().max_new_tokens(64).temperature(0.8).top_p(0.9).seed(7);
@@ -37,10 +38,11 @@ pub struct GenerationConfig {
     pub min_new_tokens: Option<usize>,
     /// No end token before there are so many, the prompt's included; 0.
     pub min_length: Option<usize>,
-    /// Whether to draw from the distribution; otherwise the likeliest token is taken. Default: as the other settings imply (above), and if
-    /// they imply nothing, true without beams.
+    /// Whether to draw from the distribution; otherwise the likeliest token is taken. Default: as
+    /// the other settings imply (above), and if they imply nothing, true without beams.
     pub do_sample: Option<bool>,
-    /// Logits are divided by it; below 1 sharpens the distribution. From 0 on; 0 takes the likeliest token. Default: 1.
+    /// Logits are divided by it; below 1 sharpens the distribution. From 0 on; 0 takes the
+    /// likeliest token. Default: 1.
     pub temperature: Option<f32>,
     /// Only this many likeliest tokens may be drawn; 0 means all.
     pub top_k: Option<usize>,
@@ -86,8 +88,8 @@ pub struct GenerationConfig {
     pub seed: u64,
     /// Tokens that end the text; they are not given out.
     pub eos_token_ids: Vec<u32>,
-    /// Texts that end the text; neither they nor what follows is given out. Special tokens count as they are spelled, too. An error where ids
-    /// are written, not text.
+    /// Texts that end the text; neither they nor what follows is given out. Special tokens count as
+    /// they are spelled, too. An error where ids are written, not text.
     pub stop_strings: Vec<String>,
     /// The text ends when so much time has gone by since the start.
     pub max_time: Option<Duration>,
@@ -99,10 +101,11 @@ pub struct GenerationConfig {
     pub overflow: Overflow,
     /// Keep the log-probability of each token, and so many likeliest alternatives.
     pub logprobs: Option<usize>,
-    /// How many texts a search continues at once; 1 is no search. See [`beam`](crate::generation::beam). Default: 1.
+    /// How many texts a search continues at once; 1 is no search. See
+    /// [`beam`](crate::generation::beam). Default: 1.
     pub num_beams: Option<usize>,
-    /// The largest [`num_beams`](Self::num_beams) that is an answer and no error: each beam costs a row of logits and a share of the model's
-    /// memory. A file does not set it. Default: 128.
+    /// The largest [`num_beams`](Self::num_beams) that is an answer and no error: each beam costs a
+    /// row of logits and a share of the model's memory. A file does not set it. Default: 128.
     pub max_beams: Option<usize>,
     /// How many groups the beams form, a divisor of `num_beams`; 1.
     pub num_beam_groups: Option<usize>,
@@ -123,7 +126,8 @@ pub struct GenerationConfig {
     pub processors: Vec<Box<dyn LogitsProcessor>>,
     /// Says which tokens may come next.
     pub constraint: Option<Box<dyn TokenMask>>,
-    /// Whether a file says this: there settings may stand beside others that leave them without effect.
+    /// Whether a file says this: there settings may stand beside others that leave them without
+    /// effect.
     pub(crate) of_file: bool,
 }
 
@@ -229,11 +233,13 @@ impl GenerationConfig {
         top_p: f32;
         /// Draws from the tokens at least `min_p` times as likely as the likeliest; in `[0, 1]`.
         min_p: f32;
-        /// Draws from the most typical tokens that together have probability `typical_p`, in `(0, 1]`.
+        /// Draws from the most typical tokens that together have probability `typical_p`, in
+        /// `(0, 1]`.
         typical_p: f32;
         /// Draws from the tokens of at least this probability; in `[0, 1)`.
         epsilon_cutoff: f32;
-        /// As [`epsilon_cutoff`](Self::epsilon_cutoff), lower where the distribution is flat; in `[0, 1)`.
+        /// As [`epsilon_cutoff`](Self::epsilon_cutoff), lower where the distribution is flat; in
+        /// `[0, 1)`.
         eta_cutoff: f32;
     }
 
@@ -413,8 +419,9 @@ impl GenerationConfig {
         self.max_new_tokens.or_else(by_length).unwrap_or(128)
     }
 
-    /// What is not said here, as `defaults` says it: what a model's folder prescribes, under what a caller asks for. Settings of drawing
-    /// are filled in if tokens are drawn, those of a search if there are beams.
+    /// What is not said here, as `defaults` says it: what a model's folder prescribes, under what a
+    /// caller asks for. Settings of drawing are filled in if tokens are drawn, those of a search if
+    /// there are beams.
     ///
     /// Seed, overflow, log-probabilities, time limits and whatever is no setting of a file stay.
     pub fn with_defaults(mut self, defaults: &Self) -> Self {
@@ -458,7 +465,8 @@ impl GenerationConfig {
     /// Makes sure that every setting is within its range and has an effect.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the first that is out of range, or that another leaves without effect.
+    /// [`Error::Argument`] with the first that is out of range, or that another leaves without
+    /// effect.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
         let (beams, limit) = (self.beams(), self.max_beams.unwrap_or(MAX_BEAMS));

@@ -27,8 +27,8 @@ const NOT_BUILT: &[(&str, f64)] = &[
 ];
 
 impl GenerationConfig {
-    /// What a folder's `generation_config.json` says; without that file, the end tokens of its `config.json`. Of a `.gguf` file, its end tokens:
-    /// it says no more of generation.
+    /// What a folder's `generation_config.json` says; without that file, the end tokens of its
+    /// `config.json`. Of a `.gguf` file, its end tokens: it says no more of generation.
     ///
     /// # Errors
     /// As for [`GenerationConfig::from_json`]; [`Error::Io`] and [`Error::Format`] for files that cannot be read.

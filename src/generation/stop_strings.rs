@@ -1,7 +1,9 @@
-//! Stop strings, found also where they begin in one token and end in another, or are spelled like a special token.
+//! Stop strings, found also where they begin in one token and end in another, or are spelled like a
+//! special token.
 //!
-//! Special tokens are not given out, yet a stop string may name them: each is searched for in the text as it is given out, and in the text
-//! with special tokens written out, of which a match takes all or nothing.
+//! Special tokens are not given out, yet a stop string may name them: each is searched for in the
+//! text as it is given out, and in the text with special tokens written out, of which a match takes
+//! all or nothing.
 
 use std::collections::HashMap;
 
@@ -30,7 +32,8 @@ pub(crate) enum Released {
     Text(String),
     /// This text, then a stop string began.
     Stopped(String),
-    /// As `Stopped`, at the special token that was taken in: what a decoder has kept back stands before it.
+    /// As `Stopped`, at the special token that was taken in: what a decoder has kept back stands
+    /// before it.
     StoppedAtToken(String),
 }
 
@@ -55,7 +58,8 @@ impl StopStrings {
         Self { stops: stops.to_vec(), special: named.collect(), held: Vec::new() }
     }
 
-    /// Takes a token and the piece of text that a decoder made of it, and lets out what cannot be part of a stop string any more.
+    /// Takes a token and the piece of text that a decoder made of it, and lets out what cannot be
+    /// part of a stop string any more.
     pub(crate) fn push(&mut self, id: u32, piece: &str) -> Released {
         if self.stops.is_empty() {
             return Released::Text(piece.to_string());
@@ -99,7 +103,8 @@ impl StopStrings {
     }
 }
 
-/// How far `stop` is found at the beginning of `parts`; special tokens count as they are written, or not at all.
+/// How far `stop` is found at the beginning of `parts`; special tokens count as they are written,
+/// or not at all.
 fn found(parts: &[Part], stop: &str, first: bool) -> Found {
     let Some((part, rest)) = parts.split_first() else {
         return if stop.is_empty() { Found::Whole } else { Found::Begun };

@@ -172,7 +172,8 @@ impl TextGenerator {
     /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::Batch`].
     ///
     /// # Errors
-    /// As for [`generation::generate_batch`]; [`Error::Prompt`] for a prompt that the tokenizer cannot encode.
+    /// As for [`generation::generate_batch`]; [`Error::Prompt`] for a prompt that the tokenizer
+    /// cannot encode.
     pub fn generate_batch(&self, prompts: &[impl AsRef<str>], config: &GenerationConfig) -> Result<Vec<String>> {
         let settings = self.settings(config)?;
         let of_ids = settings.of_ids();

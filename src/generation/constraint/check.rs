@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::generation::constraint::schema::target;
 
-/// How deep a value and the schemas that it is held against may nest; what is deeper is taken on trust.
+/// How deep a value and the schemas that it is held against may nest; what is deeper is taken on
+/// trust.
 const MAX_DEPTH: usize = 256;
 
 /// What an expression may cost; one that costs more is taken on trust.

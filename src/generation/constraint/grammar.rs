@@ -99,7 +99,8 @@ impl Vocabulary {
     /// Text that a regular expression (of the `regex-syntax` crate, without look-around) matches from beginning to end.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an expression that cannot be read, or above one of the [`GrammarLimits`].
+    /// [`Error::Argument`] for an expression that cannot be read, or above one of the
+    /// [`GrammarLimits`].
     pub fn regex(&self, expression: &str) -> Result<Grammar> {
         if expression.len() > self.limits.max_bytes {
             let expected = format!("at most {} bytes", self.limits.max_bytes);
@@ -112,12 +113,14 @@ impl Vocabulary {
     /// JSON that a schema describes. Between its parts there may be a space, or a new line and an indentation: without that bound, models
     /// with little to say write white space for ever. `llguidance`'s own key `x-guidance` in the schema says otherwise.
     ///
-    /// Each character of a string is written as itself, or with one of the short escapes `\" \\ \b \f \n \r \t` if JSON demands one; other
-    /// control characters are not written. A `pattern` is read as `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The
-    /// finished value is held against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1) become that.
+    /// Each character of a string is written as itself, or if JSON demands an escape, with a short
+    /// one: `\" \\ \b \f \n \r \t`. Other control characters are not written. A `pattern` is read as
+    /// `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The finished value is held
+    /// against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1) become that.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a schema that cannot be read, asks for what is not supported, or is above one of the [`GrammarLimits`].
+    /// [`Error::Argument`] for a schema that cannot be read, asks for what is not supported, or is
+    /// above one of the [`GrammarLimits`].
     pub fn json_schema(&self, schema: &Value) -> Result<Grammar> {
         let prepared = schema::prepared(schema, &self.limits)?;
         let mut grammar = self.build("json schema", TopLevelGrammar::from_json_schema(prepared))?;
@@ -126,11 +129,12 @@ impl Vocabulary {
         Ok(grammar)
     }
 
-    /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After `%json` there may be a schema, for
-    /// which [`Vocabulary::json_schema`] says what holds.
+    /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After
+    /// `%json` there may be a schema, for which [`Vocabulary::json_schema`] says what holds.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a grammar that cannot be read, or above one of the [`GrammarLimits`].
+    /// [`Error::Argument`] for a grammar that cannot be read, or above one of the
+    /// [`GrammarLimits`].
     pub fn grammar(&self, lark: &str) -> Result<Grammar> {
         self.build("grammar", TopLevelGrammar::from_lark(lark::prepared(lark, &self.limits)?))
     }

@@ -1,7 +1,9 @@
-//! Grammars in the notation of Lark made ready for the engine: measured, and the JSON schemas in them prepared.
+//! Grammars in the notation of Lark made ready for the engine: measured, and the JSON schemas in
+//! them prepared.
 //!
-//! The engine compiles a rule by recursion into the rules and tokens that it names, each when it is met for the first time; so the same
-//! walk is done here. It needs no more of the notation than where names, definitions and schemas are.
+//! The engine compiles a rule by recursion into the rules and tokens that it names, each when it is
+//! met for the first time; so the same walk is done here. It needs no more of the notation than
+//! where names, definitions and schemas are.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,10 @@
 //! What a schema or a grammar may cost.
 
-/// Bounds of what a regular expression, schema or grammar from anybody may cost to make ready: what is above one of them is an error.
+/// Bounds of what a regular expression, schema or grammar from anybody may cost to make ready: what
+/// is above one of them is an error.
 ///
-/// With the defaults, nothing takes a second or 256 MB, and the stack of the calling thread does not matter.
+/// With the defaults, nothing takes a second or 256 MB, and the stack of the calling thread does
+/// not matter.
 ///
 /// ```
 /// use loquat::generation::{GrammarLimits, Vocabulary};
@@ -16,12 +18,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrammarLimits {
-    /// How deep schemas may nest, and rules refer to rules; each `$ref` counts as a level. Default: 128.
+    /// How deep schemas may nest, and rules refer to rules; each `$ref` counts as a level. Default:
+    /// 128.
     pub max_depth: usize,
     /// The number of JSON values in a schema, keys not counted. Default: 20 000.
     pub max_values: usize,
-    /// The properties of an object, the items of a tuple, the options of an `anyOf` or `oneOf`, each with what `allOf` and `$ref` add.
-    /// The time grows with its square. Default: 1000.
+    /// The properties of an object, the items of a tuple, the options of an `anyOf` or `oneOf`,
+    /// each with what `allOf` and `$ref` add. The time grows with its square. Default: 1000.
     pub max_members: usize,
     /// The symbols of the grammar that comes of it. Default: 100 000.
     pub max_symbols: usize,

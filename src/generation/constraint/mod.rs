@@ -45,7 +45,8 @@ pub trait TokenMask: BoxedMask + Send + Sync {
     /// A token that was not allowed.
     fn accept(&mut self, id: u32) -> Result<()>;
 
-    /// Holds the finished text against the constraint: called once, where the text ends because it is whole. Default: nothing to say.
+    /// Holds the finished text against the constraint: called once, where the text ends because it
+    /// is whole. Default: nothing to say.
     ///
     /// # Errors
     /// A text that is not what the constraint describes.

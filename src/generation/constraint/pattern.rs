@@ -1,9 +1,11 @@
-//! Regular expressions made ready for the engine: what would mean something else there is rewritten or refused.
+//! Regular expressions made ready for the engine: what would mean something else there is rewritten
+//! or refused.
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Repetition};
 
-/// What the engine has for the pattern of a whole text. Groups lose their names: to the engine `stop` is a look-ahead.
+/// What the engine has for the pattern of a whole text. Groups lose their names: to the engine
+/// `stop` is a look-ahead.
 ///
 /// # Errors
 /// Why the expression cannot be read.
@@ -11,9 +13,10 @@ pub(super) fn whole(pattern: &str) -> Result<String, String> {
     Ok(written(without_groups(parsed(pattern, false)?, &|class| class)))
 }
 
-/// What the engine has for a pattern inside JSON strings, where it lets in every short escape (`\"`, `\\`, …) as soon as a class holds
-/// all control characters, or all but the new line. So a class that lacks the quote or the backslash loses U+0000, which strings under a
-/// constraint never hold anyway. As in ECMA 262, `\d` and `\w` are ASCII's, and `.` is no line terminator.
+/// What the engine has for a pattern inside JSON strings, where it lets in every short escape
+/// (`\"`, `\\`, …) as soon as a class holds all control characters, or all but the new line. So a
+/// class that lacks the quote or the backslash loses U+0000, which strings under a constraint never
+/// hold anyway. As in ECMA 262, `\d` and `\w` are ASCII's, and `.` is no line terminator.
 ///
 /// # Errors
 /// Why the expression cannot be read.
@@ -51,7 +54,8 @@ fn holds(class: &ClassUnicode, c: char) -> bool {
     class.iter().any(|range| (range.start()..=range.end()).contains(&c))
 }
 
-/// The expression without groups, its classes changed; as deep as the parser's own limit lets it be.
+/// The expression without groups, its classes changed; as deep as the parser's own limit lets it
+/// be.
 fn without_groups(hir: Hir, change: &dyn Fn(ClassUnicode) -> ClassUnicode) -> Hir {
     let inner = |hir: Hir| without_groups(hir, change);
     match hir.into_kind() {

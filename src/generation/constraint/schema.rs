@@ -1,7 +1,8 @@
-//! JSON schemas made ready for the engine: measured, checked for what it would stumble over, their patterns rewritten.
+//! JSON schemas made ready for the engine: measured, checked for what it would stumble over, their
+//! patterns rewritten.
 //!
-//! The engine compiles a schema by recursion: into what is nested, and into what a `$ref` names when it is met for the first time. The
-//! same walk is done here, with an eye on its depth.
+//! The engine compiles a schema by recursion: into what is nested, and into what a `$ref` names
+//! when it is met for the first time. The same walk is done here, with an eye on its depth.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,8 +15,8 @@ use crate::generation::constraint::pattern;
 /// What may stand between the parts of JSON.
 const WHITE_SPACE: &str = r" |\n {0,32}";
 
-/// The escapes that strings may hold. Without `\u`, each text has one spelling, so that a name can be compared with others; control
-/// characters that have no short escape are not written.
+/// The escapes that strings may hold. Without `\u`, each text has one spelling, so that a name can
+/// be compared with others; control characters that have no short escape are not written.
 const ESCAPES: &str = "nrbtf\\\"";
 
 /// The engine's own key, for its settings.
@@ -140,7 +141,8 @@ impl<'s> Walk<'s> {
         };
         let is = |name: &str| types.contains(&name);
         let mut members = 0;
-        // Keys are compiled in their order; those of arrays and objects together, before the next of the others.
+        // Keys are compiled in their order; those of arrays and objects together, before the next
+        // of the others.
         let mut group: Vec<(&'s str, &'s Value)> = Vec::new();
         for (key, value) in keys {
             match (key.as_str(), value) {
@@ -317,7 +319,8 @@ fn check_literal(value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites the patterns and bounds of all schemas in a document: those that are nested and those that a `$ref` names.
+/// Rewrites the patterns and bounds of all schemas in a document: those that are nested and those
+/// that a `$ref` names.
 fn rewrite(root: &mut Value) -> Result<()> {
     let mut seen: HashSet<Vec<String>> = HashSet::new();
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
@@ -371,7 +374,8 @@ fn rewrite(root: &mut Value) -> Result<()> {
 const BOUNDS: [(&str, f64); 4] =
     [("minimum", -1.0), ("exclusiveMinimum", -1.0), ("maximum", 1.0), ("exclusiveMaximum", 1.0)];
 
-/// A bound within what is exact: one that is farther out becomes the last that is, and less is let through.
+/// A bound within what is exact: one that is farther out becomes the last that is, and less is let
+/// through.
 fn exact(key: &str, bound: &Value, far: f64) -> Result<Value> {
     let x = bound.as_f64().unwrap_or(f64::NAN);
     if x.abs() <= MAX_EXACT {

@@ -45,8 +45,8 @@ impl Pooling {
         ("pooling_mode_lasttoken", "lasttoken", Pooling::Last),
     ];
 
-    /// `tokens: [tokens, width]`, more than `skip` → `[width]`. The first `skip` do not count, but for [`Pooling::Cls`]; weights are those of
-    /// all places, as `sentence-transformers` has it.
+    /// `tokens: [tokens, width]`, more than `skip` → `[width]`. The first `skip` do not count, but
+    /// for [`Pooling::Cls`]; weights are those of all places, as `sentence-transformers` has it.
     fn pool(self, tokens: &[f32], skip: usize, out: &mut [f32]) {
         let width = out.len();
         let rows = || tokens.chunks_exact(width).enumerate().skip(skip);
@@ -176,8 +176,8 @@ impl SentenceEncoder {
         }
     }
 
-    /// How many tokens of a text are the prompt's and do not count: those of the prompt alone but its last, which ends it, as
-    /// `sentence-transformers` has it.
+    /// How many tokens of a text are the prompt's and do not count: those of the prompt alone but
+    /// its last, which ends it, as `sentence-transformers` has it.
     fn prompt_tokens(&self, prompt: &str, options: &EncodeOptions) -> Result<usize> {
         if self.include_prompt || prompt.is_empty() {
             return Ok(0);
