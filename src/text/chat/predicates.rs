@@ -1,0 +1,149 @@
+//! The tests of Jinja: `x is defined`.
+
+use super::limits::{Result, fail};
+use super::parser::Comparison;
+use super::render::{Args, Renderer, compare};
+use super::value::{Kind, Object, Value, short};
+use super::{filters, methods};
+
+/// Whether a test holds.
+pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Result<bool> {
+    let comparison = match name {
+        "eq" | "equalto" | "==" => Some(Comparison::Equal),
+        "ne" | "!=" => Some(Comparison::NotEqual),
+        "lt" | "lessthan" | "<" => Some(Comparison::Less),
+        "le" | "<=" => Some(Comparison::LessEqual),
+        "gt" | "greaterthan" | ">" => Some(Comparison::Greater),
+        "ge" | ">=" => Some(Comparison::GreaterEqual),
+        "in" => Some(Comparison::In),
+        _ => None,
+    };
+    if let Some(comparison) = comparison {
+        let [other] = args.bind(name, ["other"], 1)?.map(|other| other.unwrap_or(Value::None));
+        return compare(renderer.budget, comparison, value, &other);
+    }
+    match name {
+        "divisibleby" => {
+            let [number] = args.bind(name, ["num"], 1)?;
+            let number = number.as_ref().and_then(Value::as_int);
+            match (value.as_int(), number) {
+                (Some(value), Some(number)) if number != 0 => Ok(value.checked_rem(number).unwrap_or(0) == 0),
+                _ => fail("divisibleby: expected integers, the second not 0"),
+            }
+        }
+        "sameas" => {
+            let [other] = args.bind(name, ["other"], 1)?.map(|other| other.unwrap_or(Value::None));
+            Ok(same(value, &other))
+        }
+        _ => {
+            args.bind(name, [], 0)?;
+            simple(renderer, name, value)
+        }
+    }
+}
+
+/// Whether two are the same value; of texts and numbers, whether they are equal.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        (Value::Int(a), Value::Int(b)) => a == b,
+        (Value::Str(a), Value::Str(b)) => std::sync::Arc::ptr_eq(a, b) || a.len() <= 1 && a == b,
+        (Value::Seq(a), Value::Seq(b)) => std::rc::Rc::ptr_eq(a, b),
+        (Value::Dict(a), Value::Dict(b)) => std::rc::Rc::ptr_eq(a, b),
+        (Value::Object(a), Value::Object(b)) => std::rc::Rc::ptr_eq(a, b),
+        _ => false,
+    }
+}
+
+fn simple(renderer: &Renderer<'_>, name: &str, value: &Value) -> Result<bool> {
+    let parity = |odd: i128| {
+        value.defined()?;
+        match (value, value.as_int()) {
+            (_, Some(number)) => Ok(number & 1 == odd),
+            (Value::Float(number), _) => Ok(number.rem_euclid(2.0) == odd as f64),
+            _ => fail(format!("{name}: expected a number, found `{}`", value.type_name())),
+        }
+    };
+    let case = |accepted: fn(&str) -> bool| {
+        let text = value.to_text(renderer.budget)?;
+        renderer.budget.read(text.len() * 2)?;
+        Ok(accepted(&text))
+    };
+    match name {
+        "defined" => Ok(!matches!(value, Value::Undefined(_))),
+        "undefined" => Ok(matches!(value, Value::Undefined(_))),
+        "none" => Ok(matches!(value, Value::None)),
+        "boolean" => Ok(matches!(value, Value::Bool(_))),
+        "true" => Ok(matches!(value, Value::Bool(true))),
+        "false" => Ok(matches!(value, Value::Bool(false))),
+        "integer" => Ok(matches!(value, Value::Int(_))),
+        "float" => Ok(matches!(value, Value::Float(_))),
+        "number" => Ok(matches!(value, Value::Bool(_) | Value::Int(_) | Value::Float(_))),
+        "string" => Ok(matches!(value, Value::Str(_))),
+        "mapping" => Ok(matches!(value, Value::Dict(_))),
+        "iterable" => Ok(value.is_iterable()),
+        // What has a length and items: texts and dictionaries too, and what is undefined.
+        "sequence" => Ok(match value {
+            Value::Seq(seq) => matches!(seq.kind, Kind::List | Kind::Tuple | Kind::Group | Kind::Range),
+            Value::Undefined(_) | Value::Str(_) | Value::Dict(_) => true,
+            _ => false,
+        }),
+        "callable" => {
+            Ok(matches!(value, Value::Object(object) if !matches!(**object, Object::Namespace(_) | Object::Cycler(..))))
+        }
+        "escaped" => Ok(false),
+        "even" => parity(0),
+        "odd" => parity(1),
+        "lower" => case(methods::is_lower),
+        "upper" => case(methods::is_upper),
+        "filter" => Ok(value.as_str().is_some_and(filters::is_known)),
+        "test" => Ok(value.as_str().is_some_and(is_known)),
+        _ => fail(format!("no test named `{}`", short(name))),
+    }
+}
+
+fn is_known(name: &str) -> bool {
+    const NAMES: [&str; 39] = [
+        "!=",
+        "<",
+        "<=",
+        "==",
+        ">",
+        ">=",
+        "boolean",
+        "callable",
+        "defined",
+        "divisibleby",
+        "eq",
+        "equalto",
+        "escaped",
+        "even",
+        "false",
+        "filter",
+        "float",
+        "ge",
+        "greaterthan",
+        "gt",
+        "in",
+        "integer",
+        "iterable",
+        "le",
+        "lessthan",
+        "lower",
+        "lt",
+        "mapping",
+        "ne",
+        "none",
+        "number",
+        "odd",
+        "sameas",
+        "sequence",
+        "string",
+        "test",
+        "true",
+        "undefined",
+        "upper",
+    ];
+    NAMES.contains(&name)
+}

@@ -1,0 +1,634 @@
+//! Renders a template's tree.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::limits::{Budget, Failure, Result, Text, fail};
+use super::parser::{Argument, Comparison, Expr, For, Macro, Postfix, Stmt, StmtKind, Target};
+use super::value::{Kind, Loop, Object, Seq, Value, short};
+use super::{arithmetic, filters, functions, methods, predicates};
+
+/// The names of a block: a loop's turn, a macro's call, a `with`.
+pub(super) struct Scope {
+    names: RefCell<Vec<(Arc<str>, Value)>>,
+    parent: Option<Rc<Scope>>,
+}
+
+impl Scope {
+    fn inside(parent: &Rc<Scope>) -> Rc<Self> {
+        Rc::new(Self { names: RefCell::new(Vec::new()), parent: Some(Rc::clone(parent)) })
+    }
+}
+
+/// What a function, filter, test or method is called with.
+pub(super) struct Args {
+    pub(super) positional: Vec<Value>,
+    pub(super) named: Vec<(Arc<str>, Value)>,
+}
+
+impl Args {
+    /// The arguments by name, in order; the first `required` must be there.
+    pub(super) fn bind<const N: usize>(
+        self,
+        callee: &str,
+        names: [&str; N],
+        required: usize,
+    ) -> Result<[Option<Value>; N]> {
+        let mut bound = [const { None }; N];
+        if self.positional.len() > N {
+            return fail(format!("{}: expected at most {N} arguments, found {}", short(callee), self.positional.len()));
+        }
+        for (slot, value) in bound.iter_mut().zip(self.positional) {
+            *slot = Some(value);
+        }
+        for (name, value) in self.named {
+            let Some(at) = names.iter().position(|known| **known == *name) else {
+                return fail(format!("{}: unexpected argument `{}`", short(callee), short(&name)));
+            };
+            if bound[at].replace(value).is_some() {
+                return fail(format!("{}: argument `{name}` is given twice", short(callee)));
+            }
+        }
+        match bound[..required].iter().position(Option::is_none) {
+            Some(at) => fail(format!("{}: expected an argument `{}`", short(callee), names[at])),
+            None => Ok(bound),
+        }
+    }
+}
+
+/// What follows a statement.
+#[derive(PartialEq)]
+enum Flow {
+    Next,
+    Break,
+    Continue,
+}
+
+/// A rendering.
+pub(super) struct Renderer<'a> {
+    pub(super) budget: &'a Budget,
+    /// Scopes that macros hold, and namespaces: what could hold itself. They are emptied at the end.
+    scopes: RefCell<Vec<Rc<Scope>>>,
+    namespaces: RefCell<Vec<Rc<Object>>>,
+}
+
+impl Drop for Renderer<'_> {
+    fn drop(&mut self) {
+        for scope in self.scopes.take() {
+            drop(scope.names.take());
+        }
+        // All are held until the last is empty: dropping one's content drops no other's.
+        let namespaces = self.namespaces.take();
+        for namespace in &namespaces {
+            if let Object::Namespace(names) = &**namespace {
+                drop(names.take());
+            }
+        }
+    }
+}
+
+/// The text of a template.
+pub(super) fn render(template: &[Stmt], context: Vec<(Arc<str>, Value)>, budget: &Budget) -> Result<String> {
+    let renderer = Renderer { budget, scopes: RefCell::default(), namespaces: RefCell::default() };
+    let context = Rc::new(Scope { names: RefCell::new(context), parent: None });
+    let mut out = Text::output(budget);
+    renderer.statements(template, &Scope::inside(&context), &mut out)?;
+    Ok(out.into_string())
+}
+
+impl Renderer<'_> {
+    fn statements(&self, all: &[Stmt], scope: &Rc<Scope>, out: &mut Text<'_>) -> Result<Flow> {
+        self.budget.frame(|| {
+            for stmt in all {
+                self.budget.step()?;
+                let flow = self.statement(stmt, scope, out);
+                let line = |failure: Failure| Failure { line: failure.line.or(Some(stmt.line)), ..failure };
+                match flow.map_err(line)? {
+                    Flow::Next => {}
+                    other => return Ok(other),
+                }
+            }
+            Ok(Flow::Next)
+        })
+    }
+
+    /// A body that neither breaks nor continues a loop outside of it.
+    fn body(&self, all: &[Stmt], scope: &Rc<Scope>, out: &mut Text<'_>) -> Result<()> {
+        self.statements(all, scope, out).map(drop)
+    }
+
+    fn captured(&self, all: &[Stmt], scope: &Rc<Scope>) -> Result<Value> {
+        let mut out = Text::new(self.budget);
+        self.body(all, scope, &mut out)?;
+        Value::text(self.budget, &out.into_string())
+    }
+
+    fn statement(&self, stmt: &Stmt, scope: &Rc<Scope>, out: &mut Text<'_>) -> Result<Flow> {
+        match &stmt.kind {
+            StmtKind::Data(text) => out.push(text)?,
+            StmtKind::Output(all) => {
+                for expr in all {
+                    self.eval(expr, scope)?.write(out)?;
+                }
+            }
+            StmtKind::If(arms, otherwise) => {
+                for (test, body) in arms {
+                    if self.eval(test, scope)?.is_true() {
+                        return self.statements(body, scope, out);
+                    }
+                }
+                return self.statements(otherwise, scope, out);
+            }
+            StmtKind::For(of) => {
+                let iter = self.eval(&of.iter, scope)?;
+                self.for_loop(of, &iter, scope, 0, out)?;
+            }
+            StmtKind::Set(target, expr) => {
+                let value = self.eval(expr, scope)?;
+                self.assign(target, value, scope)?;
+            }
+            StmtKind::SetBlock(target, chain, body) => {
+                let text = self.captured(body, &Scope::inside(scope))?;
+                let text = self.chain(text, chain, scope)?;
+                self.assign(target, text, scope)?;
+            }
+            StmtKind::With(assignments, body) => {
+                let inner = Scope::inside(scope);
+                for (target, expr) in assignments {
+                    let value = self.eval(expr, scope)?;
+                    self.assign(target, value, &inner)?;
+                }
+                return self.statements(body, &inner, out);
+            }
+            StmtKind::Macro(of) => {
+                let value = self.closure(of, scope)?;
+                self.name(&of.name, value, scope)?;
+            }
+            StmtKind::Call(callee, arguments, caller) => {
+                let callee = self.eval(callee, scope)?;
+                let mut args = self.arguments(arguments, scope)?;
+                args.named.push(("caller".into(), self.closure(caller, scope)?));
+                self.call(&callee, args)?.write(out)?;
+            }
+            StmtKind::FilterBlock(chain, body) => {
+                let text = self.captured(body, &Scope::inside(scope))?;
+                self.chain(text, chain, scope)?.write(out)?;
+            }
+            StmtKind::Generation(body) => self.body(body, &Scope::inside(scope), out)?,
+            StmtKind::Break => return Ok(Flow::Break),
+            StmtKind::Continue => return Ok(Flow::Continue),
+        }
+        Ok(Flow::Next)
+    }
+
+    /// A macro with the names that it sees.
+    fn closure(&self, of: &Arc<Macro>, scope: &Rc<Scope>) -> Result<Value> {
+        let held = self.scopes.borrow().last().is_some_and(|last| Rc::ptr_eq(last, scope));
+        if !held {
+            self.budget.make(64)?;
+            self.scopes.borrow_mut().push(Rc::clone(scope));
+        }
+        Value::object(self.budget, Object::Macro(Arc::clone(of), Rc::clone(scope)))
+    }
+
+    pub(super) fn namespace(&self, names: Vec<(Arc<str>, Value)>) -> Result<Value> {
+        self.budget.make(names.len() * 64 + 128)?;
+        let object = Rc::new(Object::Namespace(RefCell::new(names)));
+        self.namespaces.borrow_mut().push(Rc::clone(&object));
+        Ok(Value::Object(object))
+    }
+
+    fn for_loop(
+        &self,
+        of: &Arc<For>,
+        iter: &Value,
+        scope: &Rc<Scope>,
+        nested: usize,
+        out: &mut Text<'_>,
+    ) -> Result<()> {
+        iter_defined(iter)?;
+        let mut items = iter.items(self.budget)?;
+        if let Some(filter) = &of.filter {
+            let mut kept = Vec::new();
+            for item in items {
+                let inner = Scope::inside(scope);
+                self.assign(&of.target, item.clone(), &inner)?;
+                if self.eval(filter, &inner)?.is_true() {
+                    kept.push(item);
+                }
+            }
+            items = kept;
+        }
+        if items.is_empty() {
+            return self.body(&of.otherwise, &Scope::inside(scope), out);
+        }
+        let Value::Seq(items) = Value::list(self.budget, items)? else { return fail("a loop without a list") };
+        let recursive = of.recursive.then(|| (Arc::clone(of), Rc::clone(scope)));
+        let state =
+            Loop { items: Rc::clone(&items), index: Cell::new(0), nested, changed: RefCell::default(), recursive };
+        let state = Rc::new(Object::Loop(state));
+        let Object::Loop(turns) = &*state else { return Ok(()) };
+        let name: Arc<str> = "loop".into();
+        let mut inner = Scope::inside(scope);
+        for (i, item) in items.items.iter().enumerate() {
+            turns.index.set(i);
+            // A turn has names of its own; nobody else holds those of the last one, unless a macro does.
+            match Rc::get_mut(&mut inner) {
+                Some(inner) => inner.names.get_mut().clear(),
+                None => inner = Scope::inside(scope),
+            }
+            self.name(&name, Value::Object(Rc::clone(&state)), &inner)?;
+            self.assign(&of.target, item.clone(), &inner)?;
+            if self.statements(&of.body, &inner, out)? == Flow::Break {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, name: &Arc<str>, value: Value, scope: &Scope) -> Result<()> {
+        let mut names = scope.names.borrow_mut();
+        self.budget.items(names.len() / 4)?;
+        match names.iter_mut().find(|(known, _)| known == name) {
+            Some((_, slot)) => *slot = value,
+            None => {
+                self.budget.make(48)?;
+                names.push((Arc::clone(name), value));
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&self, target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
+        match target {
+            Target::Name(name) => self.name(name, value, scope),
+            Target::Attribute(name, attribute) => {
+                let found = self.lookup(name, scope)?;
+                found.defined()?;
+                let Value::Object(object) = &found else {
+                    return fail(format!("cannot assign an attribute of `{}`: it is no namespace", short(name)));
+                };
+                let Object::Namespace(names) = &**object else {
+                    return fail(format!("cannot assign an attribute of `{}`: it is no namespace", short(name)));
+                };
+                if attribute.starts_with("__") {
+                    return fail(format!("cannot assign the attribute `{}`", short(attribute)));
+                }
+                let mut names = names.borrow_mut();
+                self.budget.items(names.len() / 4)?;
+                match names.iter_mut().find(|(known, _)| known == attribute) {
+                    Some((_, slot)) => {
+                        let before = std::mem::replace(slot, value);
+                        drop(names);
+                        drop(before);
+                    }
+                    None => {
+                        self.budget.make(48)?;
+                        names.push((Arc::clone(attribute), value));
+                    }
+                }
+                Ok(())
+            }
+            Target::Tuple(targets) => {
+                iter_defined(&value)?;
+                let items = value.items(self.budget)?;
+                if items.len() != targets.len() {
+                    return fail(format!("expected {} values to unpack, found {}", targets.len(), items.len()));
+                }
+                targets.iter().zip(items).try_for_each(|(target, item)| self.assign(target, item, scope))
+            }
+        }
+    }
+
+    fn lookup(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Result<Value> {
+        let mut at = Some(scope);
+        while let Some(scope) = at {
+            let names = scope.names.borrow();
+            let found = names.iter().rfind(|(known, _)| known == name);
+            self.budget.items(1 + names.len() / 4)?;
+            if let Some((_, value)) = found {
+                return Ok(value.clone());
+            }
+            at = scope.parent.as_ref();
+        }
+        Ok(match functions::named(name) {
+            Some(function) => Value::Object(Rc::new(Object::Function(function))),
+            None => Value::Undefined(Some(Arc::clone(name))),
+        })
+    }
+
+    fn eval(&self, expr: &Expr, scope: &Rc<Scope>) -> Result<Value> {
+        self.budget.step()?;
+        match expr {
+            Expr::Literal(literal) => Ok(Value::from_literal(literal)),
+            Expr::Name(name) => self.lookup(name, scope),
+            _ => self.budget.frame(|| self.compound(expr, scope)),
+        }
+    }
+
+    fn all(&self, all: &[Expr], scope: &Rc<Scope>) -> Result<Vec<Value>> {
+        self.budget.make(size_of_val(all))?;
+        all.iter().map(|expr| self.eval(expr, scope)).collect()
+    }
+
+    fn compound(&self, expr: &Expr, scope: &Rc<Scope>) -> Result<Value> {
+        match expr {
+            Expr::Literal(_) | Expr::Name(_) => self.eval(expr, scope),
+            Expr::List(all) => Value::list(self.budget, self.all(all, scope)?),
+            Expr::Tuple(all) => Value::seq(self.budget, Kind::Tuple, self.all(all, scope)?),
+            Expr::Dict(all) => {
+                let mut entries = Vec::new();
+                for (key, value) in all {
+                    self.budget.make(64)?;
+                    entries.push((self.eval(key, scope)?, self.eval(value, scope)?));
+                }
+                Value::dict(self.budget, entries)
+            }
+            Expr::Not(inner) => Ok(Value::Bool(!self.eval(inner, scope)?.is_true())),
+            Expr::Negative(inner) => arithmetic::negative(&self.eval(inner, scope)?),
+            Expr::Positive(inner) => arithmetic::positive(&self.eval(inner, scope)?),
+            Expr::And(all) => self.first(all, scope, false),
+            Expr::Or(all) => self.first(all, scope, true),
+            Expr::Compare(first, chain) => {
+                let mut left = self.eval(first, scope)?;
+                for (comparison, right) in chain {
+                    let right = self.eval(right, scope)?;
+                    if !compare(self.budget, *comparison, &left, &right)? {
+                        return Ok(Value::Bool(false));
+                    }
+                    left = right;
+                }
+                Ok(Value::Bool(true))
+            }
+            Expr::Arithmetic(first, chain) => {
+                let mut left = self.eval(first, scope)?;
+                for (operator, right) in chain {
+                    let right = self.eval(right, scope)?;
+                    left = arithmetic::apply(self, *operator, &left, &right)?;
+                }
+                Ok(left)
+            }
+            Expr::Concat(all) => {
+                let mut out = Text::new(self.budget);
+                for expr in all {
+                    self.eval(expr, scope)?.write(&mut out)?;
+                }
+                Value::text(self.budget, &out.into_string())
+            }
+            Expr::Postfix(value, chain) => {
+                let value = self.eval(value, scope)?;
+                self.chain(value, chain, scope)
+            }
+            Expr::If(arms, otherwise) => {
+                for (test, value) in arms {
+                    if self.eval(test, scope)?.is_true() {
+                        return self.eval(value, scope);
+                    }
+                }
+                otherwise.as_ref().map_or(Ok(Value::Undefined(None)), |value| self.eval(value, scope))
+            }
+        }
+    }
+
+    /// The first operand of that truth, or the last.
+    fn first(&self, all: &[Expr], scope: &Rc<Scope>, truth: bool) -> Result<Value> {
+        let mut value = Value::None;
+        for expr in all {
+            value = self.eval(expr, scope)?;
+            if value.is_true() == truth {
+                break;
+            }
+        }
+        Ok(value)
+    }
+
+    /// A value with what follows it.
+    fn chain(&self, mut value: Value, chain: &[Postfix], scope: &Rc<Scope>) -> Result<Value> {
+        for postfix in chain {
+            self.budget.step()?;
+            value = match postfix {
+                Postfix::Attribute(name) => self.attribute(&value, name)?,
+                Postfix::Item(key) => {
+                    let key = self.eval(key, scope)?;
+                    self.item(&value, &key)?
+                }
+                Postfix::Slice(parts) => {
+                    let mut bounds = [Value::None, Value::None, Value::None];
+                    for (bound, part) in bounds.iter_mut().zip(parts.iter()) {
+                        if let Some(part) = part {
+                            *bound = self.eval(part, scope)?;
+                        }
+                    }
+                    arithmetic::slice(self.budget, &value, &bounds)?
+                }
+                Postfix::Call(arguments) => {
+                    let args = self.arguments(arguments, scope)?;
+                    self.call(&value, args)?
+                }
+                Postfix::Filter(name, arguments) => {
+                    let args = self.arguments(arguments, scope)?;
+                    filters::apply(self, name, &value, args)?
+                }
+                Postfix::Test { name, arguments, negated } => {
+                    let args = self.arguments(arguments, scope)?;
+                    Value::Bool(predicates::apply(self, name, &value, args)? != *negated)
+                }
+            };
+        }
+        Ok(value)
+    }
+
+    fn arguments(&self, all: &[Argument], scope: &Rc<Scope>) -> Result<Args> {
+        let mut args = Args { positional: Vec::new(), named: Vec::new() };
+        self.budget.make(all.len() * 64)?;
+        for argument in all {
+            match argument {
+                Argument::Positional(expr) => args.positional.push(self.eval(expr, scope)?),
+                Argument::Named(name, expr) => args.named.push((Arc::clone(name), self.eval(expr, scope)?)),
+                Argument::Positionals(expr) => args.positional.extend(self.eval(expr, scope)?.items(self.budget)?),
+                Argument::AllNamed(expr) => {
+                    let Value::Dict(dict) = self.eval(expr, scope)? else { return fail("expected a dict after `**`") };
+                    self.budget.make(dict.entries.len() * 64)?;
+                    for (key, value) in &dict.entries {
+                        let Value::Str(key) = key else { return fail("expected names as keys of a dict after `**`") };
+                        args.named.push((Arc::clone(key), value.clone()));
+                    }
+                }
+            }
+        }
+        Ok(args)
+    }
+
+    /// `value.name`: a method before an item.
+    pub(super) fn attribute(&self, value: &Value, name: &Arc<str>) -> Result<Value> {
+        value.defined()?;
+        if let Some(found) = self.own_attribute(value, name)? {
+            return Ok(found);
+        }
+        if let Value::Dict(dict) = value {
+            if let Some(found) = dict.get_str(self.budget, name)? {
+                return Ok(found.clone());
+            }
+        }
+        Ok(Value::Undefined(Some(Arc::clone(name))))
+    }
+
+    /// `value[key]`: an item before a method.
+    pub(super) fn item(&self, value: &Value, key: &Value) -> Result<Value> {
+        value.defined()?;
+        let found = match (value, key) {
+            (Value::Dict(dict), Value::Str(key)) => dict.get_str(self.budget, key)?.cloned(),
+            (Value::Dict(dict), key) => dict.get(self.budget, key)?.cloned(),
+            (Value::Seq(_) | Value::Str(_), key) => match key.as_int() {
+                Some(index) => arithmetic::index(self.budget, value, index)?,
+                None => None,
+            },
+            _ => None,
+        };
+        match (found, key) {
+            (Some(found), _) => Ok(found),
+            (None, Value::Str(name)) => {
+                Ok(self.own_attribute(value, name)?.unwrap_or_else(|| Value::Undefined(Some(Arc::clone(name)))))
+            }
+            (None, _) => Ok(Value::Undefined(None)),
+        }
+    }
+
+    /// A method, or an attribute of what has some.
+    fn own_attribute(&self, value: &Value, name: &Arc<str>) -> Result<Option<Value>> {
+        if methods::has(value, name) {
+            let method = Object::Method(value.clone(), Arc::clone(name));
+            return Value::object(self.budget, method).map(Some);
+        }
+        let index = |of: &Seq, at: usize| Some(of.items.get(at).cloned().unwrap_or(Value::Undefined(None)));
+        match value {
+            Value::Seq(group) if group.kind == Kind::Group => Ok(match &**name {
+                "grouper" => index(group, 0),
+                "list" => index(group, 1),
+                _ => None,
+            }),
+            Value::Object(object) => match &**object {
+                Object::Namespace(names) => {
+                    let names = names.borrow();
+                    self.budget.items(names.len() / 4)?;
+                    Ok(names.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+                }
+                Object::Loop(of) => Ok(loop_attribute(of, name)),
+                Object::Cycler(items, at) if &**name == "current" => Ok(items.get(at.get()).cloned()),
+                Object::Macro(of, _) if &**name == "name" => Ok(Some(Value::Str(Arc::clone(&of.name)))),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn call(&self, callee: &Value, args: Args) -> Result<Value> {
+        callee.defined()?;
+        let Value::Object(object) = callee else { return fail(format!("`{}` cannot be called", callee.type_name())) };
+        self.budget.step()?;
+        match &**object {
+            Object::Macro(of, scope) => self.budget.frame(|| self.call_macro(of, scope, args)),
+            Object::Function(name) => functions::call(self, name, args),
+            Object::Method(value, name) => methods::call(self, value, name, args),
+            Object::Loop(Loop { recursive: Some((of, scope)), nested, .. }) => {
+                let [items] = args.bind("loop", ["iterable"], 1)?.map(|value| value.unwrap_or(Value::None));
+                let mut out = Text::new(self.budget);
+                self.budget.frame(|| self.for_loop(of, &items, scope, nested + 1, &mut out))?;
+                Value::text(self.budget, &out.into_string())
+            }
+            Object::Loop(_) => fail("a loop without `recursive` cannot be called"),
+            Object::Joiner(separator, used) => {
+                args.bind("joiner", [], 0)?;
+                if used.replace(true) { Ok(separator.clone()) } else { Value::text(self.budget, "") }
+            }
+            Object::Namespace(_) | Object::Cycler(..) => fail(format!("`{}` cannot be called", callee.type_name())),
+        }
+    }
+
+    fn call_macro(&self, of: &Arc<Macro>, scope: &Rc<Scope>, args: Args) -> Result<Value> {
+        let inner = Scope::inside(scope);
+        let expected = of.parameters.len();
+        let mut positional = args.positional.into_iter();
+        let mut values: Vec<Option<Value>> = of.parameters.iter().map(|_| positional.next()).collect();
+        let further: Vec<Value> = positional.collect();
+        let [varargs, kwargs] = of.takes;
+        if !varargs && !further.is_empty() {
+            return fail(format!(
+                "macro `{}`: expected at most {expected} arguments, found {}",
+                short(&of.name),
+                expected + further.len()
+            ));
+        }
+        let mut others = Vec::new();
+        for (name, value) in args.named {
+            match of.parameters.iter().position(|known| *known == name) {
+                Some(at) if values[at].is_some() => {
+                    return fail(format!("macro `{}`: argument `{name}` is given twice", short(&of.name)));
+                }
+                Some(at) => values[at] = Some(value),
+                None if &*name == "caller" => self.name(&name, value, &inner)?,
+                None if kwargs => others.push((Value::Str(name), value)),
+                None => {
+                    let (of, name) = (short(&of.name), short(&name));
+                    return fail(format!("macro `{of}`: unexpected argument `{name}`"));
+                }
+            }
+        }
+        if varargs {
+            self.name(&"varargs".into(), Value::seq(self.budget, Kind::Tuple, further)?, &inner)?;
+        }
+        if kwargs {
+            self.name(&"kwargs".into(), Value::dict(self.budget, others)?, &inner)?;
+        }
+        let first_default = expected - of.defaults.len();
+        for (i, (name, value)) in of.parameters.iter().zip(values).enumerate() {
+            let value = match value {
+                Some(value) => value,
+                None if i >= first_default => self.eval(&of.defaults[i - first_default], &inner)?,
+                None => Value::Undefined(Some(Arc::clone(name))),
+            };
+            self.name(name, value, &inner)?;
+        }
+        self.captured(&of.body, &inner)
+    }
+}
+
+/// Undefined is an empty list, but not if it is not iterable for another reason.
+fn iter_defined(value: &Value) -> Result<()> {
+    if value.is_iterable() { Ok(()) } else { fail(format!("`{}` is not iterable", value.type_name())) }
+}
+
+fn loop_attribute(of: &Loop, name: &str) -> Option<Value> {
+    let (index, len) = (of.index.get(), of.items.items.len());
+    let number = |number: usize| Some(Value::Int(number as i128));
+    let item =
+        |at: Option<usize>| Some(at.and_then(|at| of.items.items.get(at)).cloned().unwrap_or(Value::Undefined(None)));
+    match name {
+        "index" => number(index + 1),
+        "index0" => number(index),
+        "revindex" => number(len - index),
+        "revindex0" => number(len - index - 1),
+        "first" => Some(Value::Bool(index == 0)),
+        "last" => Some(Value::Bool(index + 1 == len)),
+        "length" => number(len),
+        "depth" => number(of.nested + 1),
+        "depth0" => number(of.nested),
+        "previtem" => item(index.checked_sub(1)),
+        "nextitem" => item(Some(index + 1)),
+        _ => None,
+    }
+}
+
+pub(super) fn compare(budget: &Budget, comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {
+    Ok(match comparison {
+        Comparison::Equal => left.equals(budget, right)?,
+        Comparison::NotEqual => !left.equals(budget, right)?,
+        Comparison::In => right.contains(budget, left)?,
+        Comparison::NotIn => !right.contains(budget, left)?,
+        Comparison::Less => left.compare(budget, right)?.is_some_and(|order| order.is_lt()),
+        Comparison::LessEqual => left.compare(budget, right)?.is_some_and(|order| order.is_le()),
+        Comparison::Greater => left.compare(budget, right)?.is_some_and(|order| order.is_gt()),
+        Comparison::GreaterEqual => left.compare(budget, right)?.is_some_and(|order| order.is_ge()),
+    })
+}
