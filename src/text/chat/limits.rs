@@ -16,9 +16,11 @@ pub(super) const MAX_TOKENS: usize = 200_000;
 pub(super) const MAX_NESTING: usize = 80;
 /// Lists within lists.
 pub(super) const MAX_DEPTH: u16 = 128;
-/// Expressions, statements and calls that are being evaluated within each other. A frame takes
-/// less than 3 KB of the stack.
+/// Expressions, statements and calls that are being evaluated within each other.
 const MAX_FRAMES: usize = 320;
+/// Bytes of the stack that they take. An optimised build needs half of it for so many frames; a
+/// build without optimisation stops here, earlier.
+const MAX_STACK: usize = 700 << 10;
 /// Time of a rendering, and per byte of the conversation.
 const FUEL: u64 = 250_000_000;
 const FUEL_PER_BYTE: u64 = 200;
@@ -47,11 +49,20 @@ pub(super) fn fail<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure { line: None, reason: reason.into() })
 }
 
+/// About where the stack ends.
+#[inline(never)]
+fn stack_address() -> usize {
+    let local = 0u8;
+    std::ptr::from_ref(std::hint::black_box(&local)).addr()
+}
+
 /// What a rendering may still use.
 pub(super) struct Budget {
     fuel: Cell<u64>,
     made: Cell<usize>,
     frames: Cell<usize>,
+    /// Where the stack was when the rendering began.
+    stack: usize,
     max_value: usize,
 }
 
@@ -62,6 +73,7 @@ impl Budget {
             fuel: Cell::new(FUEL.saturating_add((bytes as u64).saturating_mul(FUEL_PER_BYTE))),
             made: Cell::new(MAX_MADE.saturating_add(bytes.saturating_mul(MADE_PER_BYTE))),
             frames: Cell::new(0),
+            stack: stack_address(),
             max_value: MAX_VALUE.saturating_add(bytes.saturating_mul(VALUE_PER_BYTE)),
         }
     }
@@ -114,7 +126,7 @@ impl Budget {
     /// Runs `f` one frame deeper.
     pub(super) fn frame<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         let frames = self.frames.get();
-        if frames >= MAX_FRAMES {
+        if frames >= MAX_FRAMES || stack_address().abs_diff(self.stack) > MAX_STACK {
             return fail("the template is too deep: it calls itself without end, or nests too much");
         }
         self.frames.set(frames + 1);
