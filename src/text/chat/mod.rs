@@ -66,7 +66,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::value::Value as JinjaValue;
@@ -85,10 +85,9 @@ const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 pub struct ChatMessage {
     /// `"system"`, `"user"`, `"assistant"`, `"tool"` or what else the template knows.
     pub role: String,
-    /// The text, or parts of it as objects; `null` or not there next to `tool_calls`, as clients
-    /// send them: a template can tell these apart.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub content: Option<Value>,
+    /// The text, or parts of it as objects; `null` or left out next to `tool_calls`.
+    #[serde(default)]
+    pub content: Value,
     /// Whatever else the template knows: `tool_calls`, `name`, `reasoning_content`.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -97,7 +96,7 @@ pub struct ChatMessage {
 impl ChatMessage {
     /// A message of any role.
     pub fn new(role: impl Into<String>, content: impl Into<Value>) -> Self {
-        Self { role: role.into(), content: Some(content.into()), other: Map::new() }
+        Self { role: role.into(), content: content.into(), other: Map::new() }
     }
 
     /// What the model shall be.
@@ -120,11 +119,6 @@ impl ChatMessage {
         self.other.insert(key.into(), value.into());
         self
     }
-}
-
-/// A key that is there, if only with `null`.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
 }
 
 /// What a rendering needs beside the messages.
@@ -305,11 +299,23 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
+/// Names of a message's reasoning; templates read the first, and some the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// A message as `transformers` gives it to a template: without keys whose value is `null`, with
+/// its reasoning under the names that templates know.
 fn message_json(message: &ChatMessage) -> Value {
     let mut json = Map::new();
-    json.insert("role".into(), message.role.clone().into());
-    json.extend(message.content.clone().map(|content| ("content".into(), content)));
-    json.extend(message.other.clone());
+    let own = [("role", Value::from(message.role.as_str())), ("content", message.content.clone())];
+    let other = message.other.iter().map(|(key, value)| (key.as_str(), value.clone()));
+    for (key, value) in own.into_iter().chain(other).filter(|(_, value)| !value.is_null()) {
+        json.insert(key.into(), value);
+    }
+    if let Some(reasoning) = REASONING.iter().find_map(|key| json.get(*key)).cloned() {
+        let thinking = json.get(REASONING[1]).unwrap_or(&reasoning).clone();
+        json.insert(REASONING[0].into(), reasoning);
+        json.shift_insert(0, REASONING[1].into(), thinking);
+    }
     Value::Object(json)
 }
 

@@ -220,9 +220,6 @@ impl Renderer<'_> {
             }
             items = kept;
         }
-        if items.is_empty() {
-            return self.body(&of.otherwise, &Scope::inside(scope), out);
-        }
         let Value::Seq(items) = Value::list(self.budget, items)? else { return fail("a loop without a list") };
         let recursive = of.recursive.then(|| (Arc::clone(of), Rc::clone(scope)));
         let state =
@@ -231,6 +228,8 @@ impl Renderer<'_> {
         let Object::Loop(turns) = &*state else { return Ok(()) };
         let name: Arc<str> = "loop".into();
         let mut inner = Scope::inside(scope);
+        // Jinja's `else` follows a loop none of whose turns came to its end.
+        let mut ended = false;
         for (i, item) in items.items.iter().enumerate() {
             turns.index.set(i);
             // A turn has names of its own; nobody else holds those of the last one, unless a macro does.
@@ -240,11 +239,13 @@ impl Renderer<'_> {
             }
             self.name(&name, Value::Object(Rc::clone(&state)), &inner)?;
             self.assign(&of.target, item.clone(), &inner)?;
-            if self.statements(&of.body, &inner, out)? == Flow::Break {
-                break;
+            match self.statements(&of.body, &inner, out)? {
+                Flow::Next => ended = true,
+                Flow::Continue => {}
+                Flow::Break => break,
             }
         }
-        Ok(())
+        if ended { Ok(()) } else { self.body(&of.otherwise, &Scope::inside(scope), out) }
     }
 
     fn name(&self, name: &Arc<str>, value: Value, scope: &Scope) -> Result<()> {
