@@ -8,6 +8,8 @@
 
 #[path = "fuzz/targets.rs"]
 mod targets;
+#[path = "fuzz/templates.rs"]
+mod templates;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use loquat::Rng;
+use templates::below;
 
 struct Watched;
 
@@ -24,16 +27,22 @@ static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// The largest block that was asked for.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
+/// What is allocated, and the most that was.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
         // SAFETY: the caller's contract is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the block came from `alloc`, that is, from the system.
         unsafe { System.dealloc(block, layout) }
     }
@@ -44,6 +53,19 @@ static WATCHED: Watched = Watched;
 
 /// What may be allocated whatever the file says: tables of the tokenizer library, messages, stacks of threads.
 const ALWAYS: usize = 4 << 20;
+
+/// Targets that may use what their own limits allow, on a stack of 2 MB: so many bytes together, and
+/// so much time of a processor (which is asked for only if the fuzzing takes time of its own).
+const BUDGETED: [&str; 1] = ["chat"];
+const STACK: usize = 2 << 20;
+const MEMORY: usize = 256 << 20;
+const TIME: Duration = Duration::from_secs(1);
+
+/// The time that this thread ran, where the system tells.
+fn ran() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+}
 
 /// Changes of a target's files, if no time is given.
 const CHANGES: u64 = 10_000;
@@ -56,8 +78,14 @@ fn replay(name: &str) {
     files.sort();
     let corpus: Vec<Vec<u8>> = files.iter().map(|path| std::fs::read(path).unwrap()).collect();
     assert!(!corpus.is_empty());
-    let run = |data: &[u8]| {
+    let seconds: Option<u64> = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+    let budgeted = BUDGETED.contains(&name);
+    let mut slowest = Duration::ZERO;
+    let mut largest_use = 0;
+    let mut run = |data: &[u8]| {
         LARGEST.store(0, Ordering::Relaxed);
+        let before = LIVE.load(Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
         // A failing input is kept until it is known not to fail.
         let failing = targets::scratch().join(format!("failing-{name}"));
         std::fs::write(&failing, data).unwrap();
@@ -65,14 +93,25 @@ fn replay(name: &str) {
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = Some(panic.to_string())));
         // On a thread of its own: what a library keeps for a thread, of every file that it has read there, ends with it.
-        let ran = std::thread::scope(|scope| scope.spawn(|| target(data)).join());
+        let timed = || {
+            target(data);
+            ran().unwrap_or_default()
+        };
+        let time = std::thread::scope(|scope| {
+            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, timed).unwrap().join()
+        });
         std::panic::set_hook(told);
         let panic = PANIC.lock().unwrap().take();
-        assert!(ran.is_ok() && panic.is_none(), "{name}: {} over {}", panic.unwrap_or_default(), failing.display());
+        let Ok(time) = time else { panic!("{name}: {} over {}", panic.unwrap_or_default(), failing.display()) };
+        assert!(panic.is_none(), "{name}: {} over {}", panic.unwrap_or_default(), failing.display());
+        slowest = slowest.max(time);
+        let used = PEAK.load(Ordering::Relaxed) - before;
+        largest_use = largest_use.max(used);
+        assert!(!budgeted || used <= MEMORY, "{name}: {used} bytes together for {}", failing.display());
+        assert!(!budgeted || seconds.is_none() || time <= TIME, "{name}: {time:?} for {}", failing.display());
         let largest = LARGEST.load(Ordering::Relaxed);
-        // A template may fill what its own limits allow.
         assert!(
-            name == "chat" || largest <= ALWAYS + 2 * data.len(),
+            budgeted || largest <= ALWAYS + 2 * data.len(),
             "{name}: {largest} bytes for {} of {}",
             failing.display(),
             data.len()
@@ -80,19 +119,27 @@ fn replay(name: &str) {
         std::fs::remove_file(failing).unwrap();
     };
     corpus.iter().for_each(|data| run(data));
-    let seconds: Option<u64> = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut rng = Rng::seed(seconds.unwrap_or(1));
     let mut runs = 0u64;
     while until.map_or(runs < CHANGES, |until| Instant::now() < until) {
-        run(&changed(&corpus, &mut rng));
+        let data = if name == "chat" { of_grammar(&corpus, &mut rng) } else { changed(&corpus, &mut rng) };
+        run(&data);
         runs += 1;
     }
-    eprintln!("{name}: {} files, {runs} changes of them", corpus.len());
+    eprintln!(
+        "{name}: {} files, {runs} changes of them; at most {slowest:?} and {largest_use} bytes together",
+        corpus.len()
+    );
 }
 
-fn below(rng: &mut Rng, n: usize) -> usize {
-    ((f64::from(rng.uniform()) * n as f64) as usize).min(n.saturating_sub(1))
+/// A template of the grammar, as it is or changed, or a changed one of the corpus.
+fn of_grammar(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+    match below(rng, 4) {
+        0 => templates::template(rng).into_bytes(),
+        1 => changed(&[templates::template(rng).into_bytes()], rng),
+        _ => changed(corpus, rng),
+    }
 }
 
 /// A file of the corpus with a few changes: bytes, numbers, digits, parts cut, doubled, or taken from another.

@@ -34,6 +34,7 @@ const VALUE_PER_BYTE: usize = 4;
 const STEP: u64 = 120;
 const ITEM: u64 = 25;
 const READ: u64 = 2;
+const PUSH: u64 = 8;
 
 /// Why a template cannot be compiled or rendered.
 #[derive(Debug)]
@@ -158,6 +159,7 @@ impl<'b> Text<'b> {
         if piece.len() > self.max - self.text.len() {
             return fail("the template makes too much: its text is too long");
         }
+        self.budget.burn(1, PUSH)?;
         self.budget.grow(piece.len())?;
         self.text.push_str(piece);
         Ok(())

@@ -144,7 +144,7 @@ impl Value {
         for (key, value) in all {
             key.hashable()?;
             depth = depth.max(value.depth()).max(key.depth());
-            budget.items(entries.len())?;
+            budget.items(entries.len() / 4)?;
             let mut found = None;
             for (at, (other, _)) in entries.iter().enumerate() {
                 if other.equals(budget, &key)? {
