@@ -36,7 +36,7 @@ struct Args {
     /// What the model shall be.
     #[arg(long)]
     system: Option<String>,
-    /// A file with another chat template.
+    /// A file with a chat template, for a model without one or in place of its own.
     #[arg(long)]
     template: Option<PathBuf>,
     /// The largest number of tokens of an answer.
@@ -104,10 +104,19 @@ fn prompt(lm: &TextGenerator, messages: &mut Vec<ChatMessage>, room: usize) -> R
     }
 }
 
-fn converse(args: &Args, running: &Running) -> Result<()> {
+/// What is chatted with, and how to leave.
+fn greet(args: &Args, lm: &TextGenerator) {
+    let name = args.model.file_name().unwrap_or(args.model.as_os_str()).to_string_lossy();
+    let context = lm.model().max_seq_len().map_or(String::new(), |limit| format!(", with a context of {limit} tokens"));
+    eprintln!("This is {name}{context}. Each line is a message.");
+    eprintln!("Ctrl-C stops an answer, Ctrl-D ends the conversation.");
+}
+
+fn converse(args: &Args, running: &Running) -> std::result::Result<(), Box<dyn std::error::Error>> {
     config(args).check()?;
     let lm = open(args)?;
-    lm.chat_template()?;
+    lm.chat_template().map_err(|error| format!("{error}; give a template with --template FILE"))?;
+    greet(args, &lm);
     let mut messages: Vec<ChatMessage> = args.system.iter().map(|text| ChatMessage::system(text.as_str())).collect();
     let mut cache: Option<PromptCache<_>> = None;
     let terminal = std::io::stdin().is_terminal();

@@ -67,7 +67,7 @@ fn ran() -> Option<Duration> {
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Changes of a target's files, if no time is given.
+/// Changes of a target's files, if no time is given; a tenth for those that may use their time.
 const CHANGES: u64 = 10_000;
 
 /// Replays one target's corpus, then changes of it.
@@ -121,8 +121,9 @@ fn replay(name: &str) {
     corpus.iter().for_each(|data| run(data));
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut rng = Rng::seed(seconds.unwrap_or(1));
+    let changes = if budgeted { CHANGES / 10 } else { CHANGES };
     let mut runs = 0u64;
-    while until.map_or(runs < CHANGES, |until| Instant::now() < until) {
+    while until.map_or(runs < changes, |until| Instant::now() < until) {
         let data = if name == "chat" { of_grammar(&corpus, &mut rng) } else { changed(&corpus, &mut rng) };
         run(&data);
         runs += 1;

@@ -245,7 +245,7 @@ impl TextGenerator {
     /// The template of the model's conversations.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the model came without one; as for [`ChatTemplate::of`].
+    /// [`Error::Template`] if the model came without one; as for [`ChatTemplate::of`].
     #[cfg(feature = "chat")]
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
         if let Some(template) = self.chat_template.get() {
@@ -253,7 +253,12 @@ impl TextGenerator {
         }
         match ChatTemplate::of(&self.tokenizer)? {
             Some(template) => Ok(self.chat_template.get_or_init(|| template)),
-            None => Err(Error::argument("chat template", "one beside the model", "none")),
+            None => Err(Error::Template {
+                name: "default".into(),
+                reason: "the model has none (looked for `chat_template.jinja`, `tokenizer_config.json`, and the \
+                         metadata of a `.gguf` file)"
+                    .into(),
+            }),
         }
     }
 
@@ -446,7 +451,7 @@ mod tests {
     fn a_conversation_is_answered() {
         let lm = generator(GenerationConfig::default());
         let (messages, options) = ([ChatMessage::user("the cat")], ChatOptions::default());
-        assert!(lm.chat_ids(&messages, &options).unwrap_err().to_string().contains("chat template"));
+        assert!(lm.chat_ids(&messages, &options).unwrap_err().to_string().contains("chat_template.jinja"));
         let none: [(&str, &str); 0] = [];
         let template = ChatTemplate::new("{{ messages[0].content }} sat", none).unwrap();
         let lm = lm.with_chat_template(template);

@@ -79,7 +79,8 @@ pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The special tokens in a model folder.
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
-/// One message of a conversation.
+/// One message of a conversation. A template sees its keys in the order of the fields, without those
+/// whose value is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatMessage {

@@ -507,9 +507,9 @@ impl Value {
                 Kind::Generator => out.push("<generator object>"),
                 Kind::Range => {
                     let at = |i: usize| seq.items.get(i).and_then(Value::as_int);
-                    let step = at(0).zip(at(1)).map_or(1, |(a, b)| b - a);
+                    let step = at(0).zip(at(1)).map_or(1, |(a, b)| b.saturating_sub(a));
                     let start = at(0).unwrap_or(0);
-                    let stop = start + step * seq.items.len() as i128;
+                    let stop = step.saturating_mul(seq.items.len() as i128).saturating_add(start);
                     out.push(&format!("range({start}, {stop}"))?;
                     out.push(&if step == 1 { ")".into() } else { format!(", {step})") })
                 }
