@@ -134,7 +134,7 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
         }
         "trim" => {
             let [chars] = args.bind(name, ["chars"], 0)?;
-            methods::stripped(budget, &*text()?, chars, true, true)
+            methods::stripped(budget, &text()?, chars, true, true)
         }
         "upper" | "lower" | "capitalize" | "title" | "striptags" | "urlencode" => {
             args.bind(name, [], 0)?;
@@ -166,15 +166,15 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
         "replace" => {
             let [from, to, count] = args.bind(name, ["old", "new", "count"], 2)?;
             let (from, to) = (from.unwrap_or(Value::None).to_text(budget)?, to.unwrap_or(Value::None).to_text(budget)?);
-            methods::replaced(budget, &*text()?, &from, &to, int(name, count, -1)?)
+            methods::replaced(budget, &text()?, &from, &to, int(name, count, -1)?)
         }
         "center" => {
             let [width] = args.bind(name, ["width"], 0)?;
-            methods::padded(budget, &*text()?, int(name, width, 80)?, ' ', '^')
+            methods::padded(budget, &text()?, int(name, width, 80)?, ' ', '^')
         }
         "indent" => {
             let [width, first, blank] = args.bind(name, ["width", "first", "blank"], 0)?;
-            indent(renderer, &*text()?, width, truth(&first), truth(&blank))
+            indent(renderer, &text()?, width, truth(&first), truth(&blank))
         }
         "wordcount" => {
             args.bind(name, [], 0)?;
@@ -186,7 +186,7 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
             let [length, kill, end, leeway] = args.bind(name, ["length", "killwords", "end", "leeway"], 0)?;
             let end = end.map_or_else(|| Ok("...".into()), |end| end.to_text(budget))?;
             let (length, leeway) = (int(name, length, 255)?, int(name, leeway, 5)?);
-            truncate(renderer, &*text()?, length, truth(&kill), &end, leeway)
+            truncate(renderer, &text()?, length, truth(&kill), &end, leeway)
         }
         "int" | "float" => number(renderer, name, value, args),
         "abs" => {

@@ -215,7 +215,7 @@ pub(super) fn capitalized(text: &str) -> String {
 }
 
 /// The part of a text between two places in characters, as Python's optional arguments name it.
-fn part<'t>(text: &'t str, start: i128, end: i128) -> Option<(usize, &'t str)> {
+fn part(text: &str, start: i128, end: i128) -> Option<(usize, &str)> {
     if start == 0 && end == i128::MAX {
         return Some((0, text));
     }
@@ -544,7 +544,7 @@ fn of_text(renderer: &Renderer<'_>, text: &Arc<str>, name: &str, args: Args) -> 
                 "isalnum" => all(char::is_alphanumeric),
                 "isalpha" => all(char::is_alphabetic),
                 "isascii" => Ok(Value::Bool(text.is_ascii())),
-                "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit() || c.is_numeric() && c.to_digit(10).is_some()),
+                "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit()),
                 "isnumeric" => all(char::is_numeric),
                 "isspace" => all(is_space),
                 "isprintable" => Ok(Value::Bool(text.chars().all(is_printable))),

@@ -136,16 +136,17 @@ pub(super) struct Macro {
     /// Of the last parameters.
     pub(super) defaults: Vec<Expr>,
     pub(super) body: Vec<Stmt>,
-    /// Whether the body names `varargs` and `kwargs`, that is, takes further arguments.
-    pub(super) takes: [bool; 2],
+    /// Whether the body names each of [`FURTHER`], that is, takes such arguments.
+    pub(super) takes: [bool; 3],
 }
 
-const FURTHER: [&str; 2] = ["varargs", "kwargs"];
+/// Arguments that a macro takes if its body names them.
+const FURTHER: [&str; 3] = ["varargs", "kwargs", "caller"];
 
 /// The statements of a template.
 pub(super) fn parse(source: &str) -> Result<Vec<Stmt>> {
     let tokens = lexer::tokens(source)?;
-    let mut parser = Parser { tokens, at: 0, nesting: 0, loops: 0, further: [0; 2] };
+    let mut parser = Parser { tokens, at: 0, nesting: 0, loops: 0, further: [0; 3] };
     let parsed = parser.statements(&[]);
     parsed.map_err(|failure| Failure { line: failure.line.or(Some(parser.line())), ..failure })
 }
@@ -157,7 +158,7 @@ struct Parser {
     /// Loops around the place, within the same macro.
     loops: usize,
     /// How often each of [`FURTHER`] was named.
-    further: [usize; 2],
+    further: [usize; 3],
 }
 
 impl Parser {
@@ -461,7 +462,7 @@ impl Parser {
         let before = self.further;
         let body = self.body(end)?;
         self.loops = loops;
-        let takes = [0, 1].map(|i| self.further[i] > before[i]);
+        let takes = [0, 1, 2].map(|i| self.further[i] > before[i]);
         Ok(Arc::new(Macro { name, parameters, defaults, body, takes }))
     }
 

@@ -467,10 +467,10 @@ impl Renderer<'_> {
         if let Some(found) = self.own_attribute(value, name)? {
             return Ok(found);
         }
-        if let Value::Dict(dict) = value {
-            if let Some(found) = dict.get_str(self.budget, name)? {
-                return Ok(found.clone());
-            }
+        if let Value::Dict(dict) = value
+            && let Some(found) = dict.get_str(self.budget, name)?
+        {
+            return Ok(found.clone());
         }
         Ok(Value::Undefined(Some(Arc::clone(name))))
     }
@@ -553,7 +553,7 @@ impl Renderer<'_> {
         let mut positional = args.positional.into_iter();
         let mut values: Vec<Option<Value>> = of.parameters.iter().map(|_| positional.next()).collect();
         let further: Vec<Value> = positional.collect();
-        let [varargs, kwargs] = of.takes;
+        let [varargs, kwargs, caller] = of.takes;
         if !varargs && !further.is_empty() {
             return fail(format!(
                 "macro `{}`: expected at most {expected} arguments, found {}",
@@ -568,7 +568,7 @@ impl Renderer<'_> {
                     return fail(format!("macro `{}`: argument `{name}` is given twice", short(&of.name)));
                 }
                 Some(at) => values[at] = Some(value),
-                None if &*name == "caller" => self.name(&name, value, &inner)?,
+                None if caller && &*name == "caller" => self.name(&name, value, &inner)?,
                 None if kwargs => others.push((Value::Str(name), value)),
                 None => {
                     let (of, name) = (short(&of.name), short(&name));

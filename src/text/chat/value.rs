@@ -471,6 +471,7 @@ impl Value {
     pub(super) fn write(&self, out: &mut Text<'_>) -> Result<()> {
         match self {
             Value::Str(text) => out.push(text),
+            Value::Undefined(_) => Ok(()),
             _ => self.write_repr(out),
         }
     }
@@ -491,7 +492,7 @@ impl Value {
     pub(super) fn write_repr(&self, out: &mut Text<'_>) -> Result<()> {
         out.budget.items(1)?;
         match self {
-            Value::Undefined(_) => Ok(()),
+            Value::Undefined(_) => out.push("Undefined"),
             Value::None => out.push("None"),
             Value::Bool(value) => out.push(if *value { "True" } else { "False" }),
             Value::Int(number) => out.push(&number.to_string()),
