@@ -8,14 +8,19 @@
 //! ```
 //!
 //! is a small automaton over four classes of characters, which come from the tables of the `regex` crate, and the model
-//! is asked once for each different word. The ids are the library's; the tests compare.
+//! is asked once for each different word. Later models split by other expressions: those take the same way, with the
+//! pattern's own engine. The ids are the library's; the tests compare.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use regex_syntax::hir::{Class, HirKind};
-use tokenizers::{Model, ModelWrapper, PreTokenizerWrapper};
+use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+use unicode_normalization::{IsNormalized, is_nfc_quick};
 
+use super::pattern::{Budget, Pattern};
+use super::pipeline::{Pipeline, PreTokenizer};
+use super::words::KnownWords;
 use super::{guard, stream};
 use crate::Result;
 
@@ -115,40 +120,87 @@ pub(super) fn push_spelled(word: &str, spelled: &mut String) {
     spelled.extend(word.bytes().map(stream::char_of));
 }
 
+/// One way in which words are cut out of a text.
+#[derive(Debug, Clone)]
+enum Split {
+    /// As GPT-2 does.
+    Gpt2,
+    /// The matches of a pattern, and what is between them.
+    Pattern(Arc<Pattern>),
+    /// Every digit by itself.
+    Digits,
+}
+
 /// What the short cut must know of a tokenizer that it may be taken for.
 #[derive(Debug, Clone)]
 pub(super) struct ByteLevelWords {
     prefix_space: bool,
-    /// Tokens that are looked for in the text before it is split.
+    /// Whether texts are brought into Unicode's composed form; those that are not in it already take the long way.
+    composed: bool,
+    /// One after the other: each within the words of the one before.
+    splits: Vec<Split>,
+    /// With one of these in it, a text may hold a token that is looked for before it is split.
     added: Vec<String>,
 }
 
 impl ByteLevelWords {
-    /// For tokenizers that split a text as GPT-2 does and do nothing else to it.
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
-        /// With more it is quicker to let the library look for all of them at once.
-        const MOST_ADDED: usize = 8;
+    /// For tokenizers that split a text and do nothing else to it.
+    pub(super) fn of(tokenizer: &tokenizers::Tokenizer, pipeline: &Pipeline) -> Option<Self> {
         let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return None };
-        let PreTokenizerWrapper::ByteLevel(split) = tokenizer.get_pre_tokenizer()? else { return None };
-        let added = tokenizer.get_added_vocabulary().get_vocab();
-        if bpe.dropout.is_some_and(|dropout| dropout > 0.0)
-            || !split.use_regex
-            || tokenizer.get_normalizer().is_some()
-            || added.len() > MOST_ADDED
-        {
+        if bpe.dropout.is_some_and(|dropout| dropout > 0.0) {
             return None;
         }
-        Some(ByteLevelWords { prefix_space: split.add_prefix_space, added: added.keys().cloned().collect() })
+        let composed = match tokenizer.get_normalizer() {
+            None => false,
+            Some(NormalizerWrapper::NFC(_)) => true,
+            Some(_) => return None,
+        };
+        let parts = match pipeline.pre_tokenizer.as_ref()? {
+            PreTokenizer::Sequence(parts) => parts.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let (last, before) = parts.split_last()?;
+        let (prefix_space, gpt2) = match last {
+            PreTokenizer::Gpt2 { prefix_space } => (*prefix_space, Some(Split::Gpt2)),
+            PreTokenizer::Library(PreTokenizerWrapper::ByteLevel(last)) => (last.add_prefix_space, None),
+            _ => return None,
+        };
+        if prefix_space && !before.is_empty() {
+            return None; // a space before every word of those
+        }
+        let split = |part: &PreTokenizer| match part {
+            PreTokenizer::Split { pattern, behavior: SplitDelimiterBehavior::Isolated, .. } => {
+                Some(Split::Pattern(pattern.clone()))
+            }
+            PreTokenizer::Library(PreTokenizerWrapper::Digits(digits)) => {
+                digits.individual_digits.then_some(Split::Digits)
+            }
+            _ => None,
+        };
+        let mut splits = before.iter().map(split).collect::<Option<Vec<_>>>()?;
+        splits.extend(gpt2);
+        let added = to_look_for(tokenizer.get_added_vocabulary().get_vocab().keys().map(String::as_str))?;
+        if composed && !added.iter().all(|text| text.is_ascii()) {
+            return None;
+        }
+        Some(ByteLevelWords { prefix_space, composed, splits, added })
     }
 
     /// Whether the short cut may be taken: no added token is in the text.
     pub(super) fn covers(&self, text: &str) -> bool {
         !self.added.iter().any(|token| text.contains(token.as_str()))
+            && (!self.composed || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes)
     }
 
     /// # Errors
-    /// Those of the model.
-    pub(super) fn encode(&self, model: &ModelWrapper, text: &str) -> Result<Vec<u32>> {
+    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not suffice.
+    pub(super) fn encode(
+        &self,
+        model: &ModelWrapper,
+        known: &KnownWords,
+        text: &str,
+        budget: &Budget,
+    ) -> Result<Vec<u32>> {
         let prefixed;
         let text = if self.prefix_space && !text.is_empty() && !text.starts_with(' ') {
             prefixed = format!(" {text}");
@@ -160,19 +212,67 @@ impl ByteLevelWords {
         let mut seen: HashMap<&str, (usize, usize)> = HashMap::new();
         let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 3);
         let mut spelled = String::new();
-        for word in words(text) {
+        let mut add = |word| {
             if let Some(&(start, end)) = seen.get(word) {
                 ids.extend_from_within(start..end);
-                continue;
+                return Ok(());
             }
             spelled.clear();
             push_spelled(word, &mut spelled);
             let start = ids.len();
-            ids.extend(guard("encoding", || model.tokenize(&spelled))?.iter().map(|token| token.id));
+            guard("encoding", || known.tokens(model, &spelled, budget, |id, _, _| ids.push(id)))?;
             seen.insert(word, (start, ids.len()));
-        }
+            Ok(())
+        };
+        split(&self.splits, text, budget, &mut add)?;
         Ok(ids)
     }
+}
+
+/// Calls `each` for every word of a text.
+fn split<'a>(
+    splits: &[Split],
+    text: &'a str,
+    budget: &Budget,
+    each: &mut impl FnMut(&'a str) -> Result<()>,
+) -> Result<()> {
+    let Some((first, rest)) = splits.split_first() else {
+        return if text.is_empty() { Ok(()) } else { each(text) };
+    };
+    match first {
+        Split::Gpt2 => words(text).try_for_each(|word| split(rest, word, budget, each)),
+        Split::Pattern(pattern) => {
+            pattern.parts(text, budget, |(start, end), _| split(rest, &text[start..end], budget, each))
+        }
+        Split::Digits => {
+            let mut words = text.split_inclusive(char::is_numeric).flat_map(|word| match word.chars().next_back() {
+                Some(c) if c.is_numeric() => {
+                    let (before, digit) = word.split_at(word.len() - c.len_utf8());
+                    [before, digit]
+                }
+                _ => [word, ""],
+            });
+            words.try_for_each(|word| if word.is_empty() { Ok(()) } else { split(rest, word, budget, each) })
+        }
+    }
+}
+
+/// Texts of which one is in every text that holds one of some tokens: the tokens, or where they are many what those with the
+/// same first character begin with. None if that is many too: then it is quicker to let the library look for all of them at
+/// once.
+fn to_look_for<'a>(tokens: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
+    const MOST: usize = 8;
+    let mut tokens: Vec<&str> = tokens.collect();
+    if tokens.len() > MOST {
+        tokens.sort_unstable();
+        tokens.dedup_by(|token, kept| {
+            let mut chars = kept.char_indices().zip(token.chars());
+            let end = chars.find(|&((_, a), b)| a != b).map_or(kept.len().min(token.len()), |((i, _), _)| i);
+            *kept = &kept[..if end > 0 { end } else { kept.len() }];
+            end > 0
+        });
+    }
+    (tokens.len() <= MOST).then(|| tokens.into_iter().map(String::from).collect())
 }
 
 #[cfg(test)]
@@ -214,6 +314,18 @@ mod tests {
         ] {
             assert_eq!(ours(text), library(text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_looked_for_is_in_every_added_token() {
+        let of = |tokens: &[&str]| to_look_for(tokens.iter().copied());
+        assert_eq!(of(&["b", "<s>"]), Some(vec!["b".into(), "<s>".into()]));
+        let many: Vec<String> = (0..300).map(|i| format!("<|reserved_{i}|>")).chain(["<|end|>".into(), "<".into()]).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(of(&many), Some(vec!["<".into()]));
+        assert_eq!(of(&many[..301]), Some(vec!["<|".into()]));
+        assert_eq!(of(&["é1", "é2", "ê", "a", "b", "c", "d", "e", "f", "g"]), None);
+        assert_eq!(of(&["a1", "a2", "a", "b", "c", "d", "e", "f", "g", "ab"]).map(|all| all.len()), Some(7));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Encoding: inputs, options, results.
 
 use rayon::prelude::*;
-use tokenizers::{InputSequence, PostProcessor, TruncationDirection, TruncationParams, truncate_encodings};
+use tokenizers::{
+    Model, OffsetType, PostProcessor, Token, TruncationDirection, TruncationParams, truncate_encodings,
+};
 
+use super::pattern::Budget;
 use super::{Tokenizer, guard};
 use crate::{Error, Result};
 
@@ -344,12 +347,13 @@ impl Tokenizer {
         {
             return chars.encode(text);
         }
+        let budget = Budget::of(text.len());
         if let Some(words) = &self.byte_level
             && words.covers(text)
         {
-            return words.encode(self.inner.get_model(), text);
+            return words.encode(self.inner.get_model(), &self.known, text, &budget);
         }
-        let encoding = guard("encoding", || self.inner.encode_fast(text, false));
+        let encoding = self.encode_text(text, None, &budget, OffsetType::None);
         Ok(encoding.map_err(|e| self.explain(text, e))?.get_ids().to_vec())
     }
 
@@ -360,13 +364,27 @@ impl Tokenizer {
     }
 
     fn encode_one(&self, input: Input<'_>, options: &EncodeOptions) -> Result<Encoding> {
-        let (first, second): (InputSequence<'_>, Option<InputSequence<'_>>) = match input {
-            Input::Text(text) => (text.into(), None),
-            Input::Pair(a, b) => (a.into(), Some(b.into())),
-            Input::Words(words) => (words.into(), None),
-            Input::WordsPair(a, b) => (a.into(), Some(b.into())),
+        enum Sequence<'a> {
+            Text(&'a str),
+            Words(&'a [&'a str]),
+        }
+        let (first, second) = match input {
+            Input::Text(text) => (Sequence::Text(text), None),
+            Input::Pair(a, b) => (Sequence::Text(a), Some(Sequence::Text(b))),
+            Input::Words(words) => (Sequence::Words(words), None),
+            Input::WordsPair(a, b) => (Sequence::Words(a), Some(Sequence::Words(b))),
         };
-        let encode = |sequence| guard("encoding", || self.inner.encode(sequence, false));
+        let encode = |sequence| match sequence {
+            Sequence::Text(text) => self.encode_text(text, None, &Budget::of(text.len()), OffsetType::Byte),
+            Sequence::Words(words) => {
+                let budget = Budget::of(words.iter().map(|word| word.len()).sum());
+                let encode = |(i, word): (usize, &&str)| {
+                    let i = u32::try_from(i).map_err(|_| Error::argument("words", "fewer than 2^32", words.len()))?;
+                    self.encode_text(word, Some(i), &budget, OffsetType::Byte)
+                };
+                words.iter().enumerate().map(encode).collect()
+            }
+        };
         let explain = |e| match input {
             Input::Text(text) => self.explain(text, e),
             Input::Pair(a, b) => self.explain(&format!("{a}{b}"), e),
@@ -385,6 +403,30 @@ impl Tokenizer {
                 .process(first, second, false),
         })?;
         Ok(Encoding::from_library(whole))
+    }
+
+    /// A text's tokens without anything around them; all of one word, if that is given.
+    fn encode_text(
+        &self,
+        text: &str,
+        word: Option<u32>,
+        budget: &Budget,
+        offsets: OffsetType,
+    ) -> Result<tokenizers::Encoding> {
+        let model = self.inner.get_model();
+        guard("encoding", || {
+            let mut parts = self.pipeline.split(self.inner.get_added_vocabulary(), text, budget)?;
+            parts.tokenize(|part| {
+                let mut tokens = Vec::new();
+                self.known.tokens(model, part.get(), budget, |id, start, end| {
+                    // Its spelling serves post-processors, which trim offsets by it.
+                    let value = if offsets == OffsetType::None { None } else { model.id_to_token(id) };
+                    tokens.push(Token::new(id, value.unwrap_or_default(), (start, end)));
+                })?;
+                Ok(tokens)
+            })?;
+            parts.into_encoding(word, 0, offsets)
+        })
     }
 
     fn truncate(

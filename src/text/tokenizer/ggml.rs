@@ -14,7 +14,6 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -23,7 +22,7 @@ use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, decoders,
 };
 
-use super::{Special, Tokenizer, guard};
+use super::{Special, Tokenizer, guard, words};
 use crate::checkpoint::gguf::vocabulary::TokenType;
 use crate::checkpoint::gguf::{GgmlVocabulary, GgufFile};
 use crate::mapped::Load;
@@ -280,7 +279,7 @@ fn sentence_piece(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     }
     let merges = merges_by_score(vocabulary);
     let reading = "tokenizer of a GGUF file";
-    let mut bpe = guard(reading, || Ok(BPE::new(ids_by_token(vocabulary).into_iter().collect(), merges)))?;
+    let mut bpe = words::bpe(ids_by_token(vocabulary), merges)?;
     bpe.unk_token = vocabulary.role("unknown").and_then(|id| vocabulary.tokens.get(id as usize).cloned());
     bpe.fuse_unk = true;
     bpe.byte_fallback = (0..vocabulary.tokens.len()).any(|id| vocabulary.is(id, TokenType::Byte));
@@ -369,7 +368,7 @@ fn byte_level(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
         merges.push((a.to_string(), b.to_string()));
     }
     let reading = "tokenizer of a GGUF file";
-    let mut bpe = guard(reading, || Ok(BPE::new(ids.into_iter().collect(), merges)))?;
+    let mut bpe = words::bpe(ids, merges)?;
     bpe.ignore_merges = split.is(LLAMA_3);
     let mut inner = tokenizers::Tokenizer::new(ModelWrapper::BPE(bpe));
     if split.is(QWEN_2) {
@@ -405,8 +404,7 @@ fn word_piece(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     // The file does not say; a vocabulary with capital letters is one for texts that have them.
     let cased = tokens.iter().any(|token| !bracketed(token) && token.bytes().any(|b| b.is_ascii_uppercase()));
     let reading = "tokenizer of a GGUF file";
-    // The library's hash map cannot be named from here, but a model without merges takes any.
-    let mut model = WordPiece::from_bpe(&BPE::new(tokens.iter().cloned().zip(0..).collect(), Vec::new()));
+    let mut model = WordPiece::from_bpe(&words::bpe(tokens.iter().cloned().zip(0..), Vec::new())?);
     model.unk_token = unk.0;
     let mut inner = tokenizers::Tokenizer::new(model);
     let normalizer = BertNormalizer::new(true, true, None, !cased);

@@ -1,6 +1,7 @@
 //! Reading `tokenizer.json`, and the files beside it that say which token plays which part.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -10,6 +11,8 @@ use tokenizers::{
 
 use super::byte_level::ByteLevelWords;
 use super::chars::CharTable;
+use super::pipeline::Pipeline;
+use super::words::{self, KnownWords};
 use super::{Special, Tokenizer, guard, stream, vetting};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
@@ -61,17 +64,21 @@ impl Tokenizer {
                 e.valid_up_to()
             )));
         }
-        vetting::vet(bytes)?;
+        let merges = vetting::vet(bytes)?;
         match guard("reading tokenizer.json", || tokenizers::Tokenizer::from_bytes(bytes)) {
-            Ok(inner) => Self::from_inner(inner),
+            Ok(mut inner) => {
+                words::forget_words(&mut inner, &merges)?;
+                Self::from_inner(inner)
+            }
             Err(error) => {
                 let json: Value =
                     serde_json::from_slice(bytes).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
                 if let Some(json) = with_merges_apart(&json)
                     && let json = json.to_string()
-                    && vetting::vet(json.as_bytes()).is_ok()
-                    && let Ok(inner) = guard("", || tokenizers::Tokenizer::from_bytes(json))
+                    && let Ok(merges) = vetting::vet(json.as_bytes())
+                    && let Ok(mut inner) = guard("", || tokenizers::Tokenizer::from_bytes(json))
                 {
+                    words::forget_words(&mut inner, &merges)?;
                     return Self::from_inner(inner);
                 }
                 Err(diagnose(&json).map_or(error, Error::Tokenizer))
@@ -94,9 +101,12 @@ impl Tokenizer {
             roles: [None; 7],
             vocab_size: 0,
             decoding: stream::Decoding::Tokens,
+            pipeline: Arc::default(),
+            known: Arc::default(),
             chars: None,
             byte_level: None,
         };
+        tokenizer.pipeline = Arc::new(Pipeline::of(&tokenizer.inner)?);
         tokenizer.refresh()?;
         tokenizer.guess_roles();
         Ok(tokenizer)
@@ -109,7 +119,8 @@ impl Tokenizer {
         self.vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         self.decoding = stream::Decoding::of(self.inner.get_decoder());
         self.chars = CharTable::of(&self.inner, &vocab);
-        self.byte_level = ByteLevelWords::of(&self.inner);
+        self.known = Arc::new(KnownWords::new(vocab.keys().map(String::len).max().unwrap_or(0)));
+        self.byte_level = ByteLevelWords::of(&self.inner, &self.pipeline).map(Arc::new);
         Ok(())
     }
 

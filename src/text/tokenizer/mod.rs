@@ -22,20 +22,24 @@ mod chars;
 mod encode;
 mod ggml;
 mod load;
+mod pattern;
+mod pipeline;
 mod special;
 mod stream;
 mod train;
 mod vetting;
 mod vocab_files;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
-use tokenizers::{AddedToken, PaddingParams, PostProcessorWrapper, TruncationParams};
+use tokenizers::{AddedToken, Model, PaddingParams, PostProcessorWrapper, TruncationParams};
 
 pub use encode::{EncodeOptions, Encoding, Input, Padding, Side, Truncation, TruncationStrategy};
 pub use special::Special;
@@ -61,10 +65,14 @@ pub struct Tokenizer {
     roles: [Option<u32>; 7],
     vocab_size: usize,
     decoding: stream::Decoding,
+    /// What is done around the model.
+    pipeline: Arc<pipeline::Pipeline>,
+    /// What the model made of words so far.
+    known: Arc<words::KnownWords>,
     /// For tokenizers that do nothing but look characters up, the characters.
     chars: Option<chars::CharTable>,
-    /// For tokenizers that split as GPT-2 does, what the short cut needs.
-    byte_level: Option<byte_level::ByteLevelWords>,
+    /// For byte-level tokenizers that do nothing but split a text, what the short cut needs.
+    byte_level: Option<Arc<byte_level::ByteLevelWords>>,
 }
 
 impl Tokenizer {
@@ -171,6 +179,7 @@ impl Tokenizer {
 
     fn add(&mut self, tokens: Vec<AddedToken>) -> Result<usize> {
         let before = self.vocab_size;
+        vetting::vet_new(&tokens, self.pipeline.normalizer.as_ref())?;
         guard("adding tokens", || self.inner.add_tokens(tokens))?;
         self.refresh()?;
         Ok(self.vocab_size - before)
@@ -216,9 +225,16 @@ impl Tokenizer {
         if skip_special && ids.iter().any(|&id| self.is_special(id)) {
             // By id: the library goes by text, and misses special tokens that a normalizer changes, as Llama-2's `<s>`.
             let ordinary: Vec<u32> = ids.iter().copied().filter(|&id| !self.is_special(id)).collect();
-            return guard("decoding", || self.inner.decode(&ordinary, false));
+            return self.decode_all(&ordinary);
         }
-        guard("decoding", || self.inner.decode(ids, false))
+        self.decode_all(ids)
+    }
+
+    /// The text of ids, special or not.
+    fn decode_all(&self, ids: &[u32]) -> Result<String> {
+        let added = self.inner.get_added_vocabulary();
+        let token = |&id: &u32| added.simple_id_to_token(id).or_else(|| self.inner.get_model().id_to_token(id));
+        guard("decoding", || self.pipeline.decode(ids.iter().filter_map(token).collect()))
     }
 
     /// Writes `tokenizer.json`. The same tokenizer gives the same bytes each time. The file is replaced as a whole: a
@@ -313,7 +329,10 @@ fn guard<T>(what: &str, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T
     // Unwind safety: the library keeps only caches behind locks; those poison and are then passed over.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(Error::Tokenizer(format!("{what}: {e}"))),
+        Ok(Err(e)) => Err(match e.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(e) => Error::Tokenizer(format!("{what}: {e}")),
+        }),
         Err(panic) => {
             let reason = panic.downcast_ref::<String>().map(String::as_str);
             let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 use tokenizers::{DecoderWrapper, Model};
 
-use super::{Tokenizer, guard};
+use super::Tokenizer;
 use crate::Result;
 
 /// Turns ids into text one at a time: see [`Tokenizer::decode_stream`].
@@ -78,7 +78,7 @@ impl Tokenizer {
             }
             _ => {
                 // What it adds to a text: decoders treat a text's first token apart.
-                let decode = |ids: &[u32]| guard("decoding", || self.inner.decode(ids, false)).unwrap_or_default();
+                let decode = |ids: &[u32]| self.decode_all(ids).unwrap_or_default();
                 let (one, two) = (decode(&[id]), decode(&[id, id]));
                 two.strip_prefix(one.as_str()).unwrap_or(&one).as_bytes().to_vec()
             }
@@ -111,7 +111,7 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
     pub fn after(mut self, prompt_ids: &[u32]) -> Self {
         let last = prompt_ids.iter().rev().find(|&&id| self.tokenizer.decodable(id, self.skip_special).is_some());
         if let (State::Window { ids, context, text }, Some(&last)) = (&mut self.state, last) {
-            let alone = guard("decoding", || self.tokenizer.inner.decode(&[last], false)).unwrap_or_default();
+            let alone = self.tokenizer.decode_all(&[last]).unwrap_or_default();
             if !alone.is_empty() && !alone.ends_with('\u{FFFD}') {
                 (*ids, *context, *text) = (vec![last], 1, alone);
             }
@@ -143,7 +143,7 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
                 if self.tokenizer.decoding == Decoding::ByteRuns && is_byte_token(&token) {
                     return Ok(String::new());
                 }
-                let decode = |ids: &[u32]| guard("decoding", || self.tokenizer.inner.decode(ids, false));
+                let decode = |ids: &[u32]| self.tokenizer.decode_all(ids);
                 let whole = decode(ids)?;
                 if whole.ends_with('\u{FFFD}') {
                     return Ok(String::new()); // perhaps half a character
@@ -175,7 +175,7 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
         match self.state {
             State::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
             State::Window { ids, text, .. } => {
-                let whole = guard("decoding", || self.tokenizer.inner.decode(&ids, false))?;
+                let whole = self.tokenizer.decode_all(&ids)?;
                 Ok(whole.strip_prefix(text.as_str()).unwrap_or_default().to_string())
             }
         }

@@ -7,18 +7,36 @@
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::normalizers::Precompiled;
-use tokenizers::{AddedToken, AddedVocabulary};
+use tokenizers::{AddedToken, AddedVocabulary, NormalizedString, NormalizerWrapper};
 
+use super::guard;
+use super::pattern::{Budget, Pattern};
+use super::pipeline::Normalizer;
 use crate::{Error, Result};
 
 /// Ids are numbers of rows somewhere, and the library counts through them: a small file must not ask for many.
 const MAX_ID: u64 = 1 << 20;
 
-/// Looks through the content of a `tokenizer.json`.
+/// The most bytes of a token that is found in text before anything else: the search goes back by so many.
+const LONGEST_ADDED: usize = 1024;
+
+/// The most bytes of a token of a unigram model, which looks so far ahead from every place.
+const LONGEST_PIECE: usize = 512;
+
+/// The most bytes that SentencePiece's table may put in a character's place; Unicode's own tables have up to 33.
+const LONGEST_REPLACEMENT: usize = 256;
+
+/// The most ranges of characters in all patterns of a file, with repetitions written out.
+const MOST_RANGES: usize = 1 << 18;
+
+/// How often a template may repeat a text.
+const MOST_COPIES: usize = 4;
+
+/// Looks through the content of a `tokenizer.json`, and returns the merges of its model.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over.
-pub(super) fn vet(json: &[u8]) -> Result<()> {
+/// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over, or take too long over.
+pub(super) fn vet(json: &[u8]) -> Result<Value> {
     let file: File = serde_json::from_slice(json).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
     let part = |name: &str, reason: String| Error::Tokenizer(format!("`{name}`: {reason}"));
     vet_model(&file.model, MAX_ID.max(json.len() as u64)).map_err(|reason| part("model", reason))?;
@@ -28,8 +46,45 @@ pub(super) fn vet(json: &[u8]) -> Result<()> {
         ("post_processor", &file.post_processor),
         ("decoder", &file.decoder),
     ] {
-        let mut templates = 0;
-        vet_part(value, &mut templates).map_err(|reason| part(name, reason))?;
+        let mut found = Found::default();
+        vet_part(value, &mut found).map_err(|reason| part(name, reason))?;
+    }
+    if let Value::Array(tokens) = &file.added_tokens {
+        let token = |value: &Value| Some(AddedToken::from(value["content"].as_str()?, value["special"] == true).normalized(value["normalized"] == true));
+        let tokens: Vec<AddedToken> = tokens.iter().filter_map(token).collect();
+        // Through text, as the library reads it; what it does not read is left to it.
+        let normalizer = serde_json::from_str::<NormalizerWrapper>(&file.normalizer.to_string()).ok();
+        vet_new(&tokens, normalizer.as_ref().map(Normalizer::of).transpose()?.as_ref())?;
+    }
+    let mut model = file.model;
+    Ok(model.get_mut("merges").map(Value::take).unwrap_or_default())
+}
+
+/// What was found in a part of a file so far.
+#[derive(Default)]
+struct Found {
+    templates: usize,
+    ranges: usize,
+}
+
+/// Looks through tokens before the library adds them, which changes their texts as all texts.
+///
+/// # Errors
+/// [`Error::Tokenizer`] for one that is too long, or becomes so.
+pub(super) fn vet_new(tokens: &[AddedToken], normalizer: Option<&Normalizer>) -> Result<()> {
+    let budget = Budget::of(tokens.iter().map(|token| token.content.len()).sum());
+    for token in tokens {
+        let mut text = NormalizedString::from(token.content.as_str());
+        if let (Some(normalizer), true) = (normalizer, token.normalized) {
+            guard("adding tokens", || normalizer.run(&mut text, &budget))?;
+        }
+        for len in [token.content.len(), text.get().len()] {
+            if len > LONGEST_ADDED {
+                let start: String = token.content.chars().take(20).collect();
+                let expected = format!("expected an added token of at most {LONGEST_ADDED} bytes");
+                return Err(Error::Tokenizer(format!("{expected}, found {start:?}… of {len}")));
+            }
+        }
     }
     Ok(())
 }
@@ -68,10 +123,12 @@ struct File {
     decoder: Value,
     #[serde(default)]
     model: Value,
+    #[serde(default)]
+    added_tokens: Value,
 }
 
 /// The components inside a part, however deep. By their keys too: the library passes over some types that are spelled wrong.
-fn vet_part(value: &Value, templates: &mut usize) -> std::result::Result<(), String> {
+fn vet_part(value: &Value, found: &mut Found) -> std::result::Result<(), String> {
     let number = |key: &str| value.get(key).and_then(Value::as_u64);
     if value.get("precompiled_charsmap").is_some() || value.get("type").is_some_and(|kind| kind == "Precompiled") {
         vet_charsmap(value)?;
@@ -83,17 +140,38 @@ fn vet_part(value: &Value, templates: &mut usize) -> std::result::Result<(), Str
         return Err(format!("expected `stop` 0, found {stop}")); // fails over tokens that are shorter
     }
     if value.get("single").is_some() {
-        *templates += 1;
-        if *templates > 1 {
+        found.templates += 1;
+        if found.templates > 1 {
             return Err("expected one TemplateProcessing, found two".into());
         }
         vet_template(value)?;
     }
+    if let Some(pattern) = value.get("pattern") {
+        vet_pattern(pattern, found)?;
+    }
     match value {
-        Value::Array(values) => values.iter().try_for_each(|value| vet_part(value, templates)),
-        Value::Object(values) => values.values().try_for_each(|value| vet_part(value, templates)),
+        Value::Array(values) => values.iter().try_for_each(|value| vet_part(value, found)),
+        Value::Object(values) => values.values().try_for_each(|value| vet_part(value, found)),
         _ => Ok(()),
     }
+}
+
+/// A pattern must be one that can be run, and all together small enough for the library to compile.
+fn vet_pattern(pattern: &Value, found: &mut Found) -> std::result::Result<(), String> {
+    let pattern = match (&pattern["Regex"], &pattern["String"]) {
+        (Value::String(expression), _) => Pattern::regex(expression),
+        (_, Value::String(text)) => Pattern::literal(text),
+        _ => return Ok(()), // the library says what is wrong
+    };
+    let pattern = pattern.map_err(|e| match e {
+        Error::Tokenizer(reason) => reason,
+        other => other.to_string(),
+    })?;
+    found.ranges = found.ranges.saturating_add(pattern.size().max(1));
+    if found.ranges > MOST_RANGES {
+        return Err("its patterns are too large together".into());
+    }
+    Ok(())
 }
 
 /// The pieces of a template must be texts that are there, and tokens that it describes.
@@ -101,6 +179,12 @@ fn vet_template(template: &Value) -> std::result::Result<(), String> {
     let pieces = |key: &str| template.get(key).and_then(Value::as_array).into_iter().flatten();
     if pieces("single").any(|piece| piece["Sequence"]["id"] == "B") {
         return Err("expected `single` without a second text, found B".into());
+    }
+    for key in ["single", "pair"] {
+        let copies = pieces(key).filter(|piece| piece.get("Sequence").is_some()).count();
+        if copies > MOST_COPIES {
+            return Err(format!("`{key}`: expected a text at most {MOST_COPIES} times, found {copies}"));
+        }
     }
     for name in pieces("single").chain(pieces("pair")).filter_map(|piece| piece["SpecialToken"]["id"].as_str()) {
         let token = &template["special_tokens"][name];
@@ -134,6 +218,11 @@ fn vet_charsmap(normalizer: &Value) -> std::result::Result<(), String> {
     if !sound || units.is_empty() {
         return Err("expected `precompiled_charsmap` that points at itself only".into());
     }
+    let longest = texts.split('\0').map(str::len).max().unwrap_or(0);
+    if longest > LONGEST_REPLACEMENT {
+        let expected = format!("expected `precompiled_charsmap` with texts of at most {LONGEST_REPLACEMENT} bytes");
+        return Err(format!("{expected}, found one of {longest}"));
+    }
     // What else the library wants of it, now that its size is known to be true.
     serde_json::from_str::<Precompiled>(&normalizer.to_string()).map(drop).map_err(|e| e.to_string())
 }
@@ -163,6 +252,12 @@ fn vet_model(model: &Value, max_id: u64) -> std::result::Result<(), String> {
     let largest_id = vocab().filter_map(|(_, id)| id.as_u64()).max().unwrap_or(0);
     if largest_id >= max_id {
         return Err(format!("`vocab`: expected ids below {max_id}, found {largest_id}"));
+    }
+    if let Some(Value::Array(pieces)) = model.get("vocab") {
+        let longest = pieces.iter().filter_map(|piece| piece[0].as_str()).map(str::len).max().unwrap_or(0);
+        if longest > LONGEST_PIECE {
+            return Err(format!("`vocab`: expected tokens of at most {LONGEST_PIECE} bytes, found one of {longest}"));
+        }
     }
     let longest = vocab().map(|(token, _)| token.len()).max().unwrap_or(0);
     // The second token of a pair loses this.

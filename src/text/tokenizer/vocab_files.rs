@@ -14,7 +14,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Model, ModelWrapper, decoders};
 
-use super::{Tokenizer, guard};
+use super::{Tokenizer, guard, words};
 use crate::text::Corpus;
 use crate::{Error, Result};
 
@@ -80,9 +80,7 @@ fn word_piece(path: &Path, config: &Value) -> Result<Tokenizer> {
     };
     let (unk, cls, sep) = (need("[UNK]")?, need("[CLS]")?, need("[SEP]")?);
     let flag = |key: &str| config.get(key).and_then(Value::as_bool);
-    // The library's hash map cannot be named from here, but a model without merges takes any.
-    let vocab = BPE::new(vocab.into_iter().collect(), Vec::new());
-    let mut model = WordPiece::from_bpe(&vocab);
+    let mut model = WordPiece::from_bpe(&words::bpe(vocab, Vec::new())?);
     model.unk_token = unk.0;
     let special = special(&model, &["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
     let mut inner = tokenizers::Tokenizer::new(model);
@@ -113,7 +111,7 @@ fn byte_level(vocab_path: &Path, merges_path: &Path, config: &Value) -> Result<T
         merges.push((a.to_string(), b.to_string()));
     }
     let reading = "reading vocab.json and merges.txt";
-    let bpe = guard(reading, || Ok(BPE::new(vocab.into_iter().collect(), merges)))?;
+    let bpe = words::bpe(vocab, merges)?;
     let roberta = |model: &BPE| match (model.token_to_id("<s>"), model.token_to_id("</s>")) {
         (Some(cls), Some(sep)) if model.token_to_id("<mask>").is_some() => Some((cls, sep)),
         _ => None,

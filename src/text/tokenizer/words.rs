@@ -1,0 +1,189 @@
+//! A word's tokens, as the model has them.
+//!
+//! The library keeps what it has looked up for each thread and each byte-pair model, and never frees it. So those models
+//! are built without that, and keep their words here, where they end with the tokenizer.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use serde_json::Value;
+use tokenizers::models::bpe::{BPE, BpeBuilder};
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::{Model, ModelWrapper, Token};
+
+use super::guard;
+use super::pattern::Budget;
+use crate::Result;
+
+/// As many words are kept, of less than `LONGEST` bytes.
+const MOST: usize = 10_000;
+const LONGEST: usize = 256;
+const SHARDS: usize = 16;
+
+/// A token of a word and where it ends there, in bytes. It begins where the one before ends.
+type Part = (u32, u32);
+
+/// The words that a byte-pair model has looked up.
+#[derive(Debug, Default)]
+pub(super) struct KnownWords {
+    shards: [Mutex<HashMap<Box<str>, Box<[Part]>>>; SHARDS],
+    /// The longest token of the vocabulary in bytes.
+    longest: usize,
+}
+
+impl KnownWords {
+    pub(super) fn new(longest: usize) -> Self {
+        KnownWords { longest, ..Self::default() }
+    }
+
+    /// Calls `each` for every token of a word, with where it begins and ends there.
+    ///
+    /// # Errors
+    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not suffice.
+    pub(super) fn tokens(
+        &self,
+        model: &ModelWrapper,
+        word: &str,
+        budget: &Budget,
+        mut each: impl FnMut(u32, usize, usize),
+    ) -> tokenizers::Result<()> {
+        match model {
+            ModelWrapper::WordPiece(model) => return Ok(self.pieces(model, word, budget, each)?),
+            ModelWrapper::BPE(bpe) if bpe.dropout.is_none_or(|dropout| dropout == 0.0) && word.len() < LONGEST => {}
+            model => {
+                model.tokenize(word)?.iter().for_each(|token| each(token.id, token.offsets.0, token.offsets.1));
+                return Ok(());
+            }
+        }
+        let mut parts = |parts: &[Part]| {
+            let mut start = 0;
+            for &(id, end) in parts {
+                each(id, start, end as usize);
+                start = end as usize;
+            }
+        };
+        let shard = word.bytes().fold(word.len(), |sum, byte| sum.wrapping_mul(31) ^ usize::from(byte));
+        let shard = &self.shards[shard % SHARDS];
+        // A lock that somebody panicked under still holds whole entries.
+        let lock = || shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(known) = lock().get(word) {
+            parts(known);
+            return Ok(());
+        }
+        let found: Box<[Part]> = model.tokenize(word)?.iter().map(|t: &Token| (t.id, t.offsets.1 as u32)).collect();
+        parts(&found);
+        let mut words = lock();
+        if words.len() < MOST / SHARDS {
+            words.insert(word.into(), found);
+        }
+        Ok(())
+    }
+
+    /// The longest token that the word begins with, then that of the rest with the prefix of those inside a word, and so on;
+    /// the unknown token for the whole word if there is none. As the library does it, but no longer token is looked for
+    /// than the longest that there is.
+    fn pieces(
+        &self,
+        model: &WordPiece,
+        word: &str,
+        budget: &Budget,
+        mut each: impl FnMut(u32, usize, usize),
+    ) -> Result<()> {
+        let prefix = &model.continuing_subword_prefix;
+        let mut found = Vec::new();
+        let mut start = 0;
+        let mut spelled = String::new();
+        if word.chars().count() <= model.max_input_chars_per_word {
+            while start < word.len() {
+                spelled.clear();
+                spelled.push_str(if start > 0 { prefix } else { "" });
+                let before = spelled.len();
+                let rest = &word[start..];
+                let mut most = rest.len().min(self.longest.saturating_sub(before));
+                while !rest.is_char_boundary(most) {
+                    most -= 1;
+                }
+                spelled.push_str(&rest[..most]);
+                let mut id = None;
+                while spelled.len() > before {
+                    budget.spend_steps(1 + spelled.len() as u64 / 16)?;
+                    id = model.token_to_id(&spelled);
+                    if id.is_some() {
+                        break;
+                    }
+                    spelled.pop();
+                }
+                let Some(id) = id else { break };
+                let end = start + spelled.len() - before;
+                found.push((id, start, end));
+                start = end;
+            }
+        }
+        if start == word.len() {
+            found.into_iter().for_each(|(id, start, end)| each(id, start, end));
+            return Ok(());
+        }
+        match model.token_to_id(&model.unk_token) {
+            Some(unk) => each(unk, 0, word.len()),
+            None => {
+                let reason = format!("the vocabulary lacks its unknown token {:?}", model.unk_token);
+                return Err(crate::Error::Tokenizer(reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A byte-pair model without the library's table of words.
+///
+/// # Errors
+/// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges whose tokens or joint the vocabulary lacks.
+pub(super) fn bpe(vocab: impl IntoIterator<Item = (String, u32)>, merges: Vec<(String, String)>) -> Result<BPE> {
+    build(BPE::builder(), vocab, merges)
+}
+
+fn build(
+    builder: BpeBuilder,
+    vocab: impl IntoIterator<Item = (String, u32)>,
+    merges: Vec<(String, String)>,
+) -> Result<BPE> {
+    // The library's hash map cannot be named from here, but it is what this function takes.
+    fn collected<V: FromIterator<(String, u32)>, M>(
+        _: fn(V, M) -> BPE,
+        vocab: impl IntoIterator<Item = (String, u32)>,
+    ) -> V {
+        vocab.into_iter().collect()
+    }
+    let vocab = collected(BPE::new, vocab);
+    guard("reading a byte-pair model", || builder.vocab_and_merges(vocab, merges).cache_capacity(0).build())
+}
+
+/// Puts a model without the library's table of words in the place of one that was read from JSON.
+///
+/// # Errors
+/// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges that are not pairs.
+pub(super) fn forget_words(tokenizer: &mut tokenizers::Tokenizer, merges: &Value) -> Result<()> {
+    let ModelWrapper::BPE(read) = tokenizer.get_model() else { return Ok(()) };
+    let pair = |merge: &Value| match merge {
+        Value::String(merge) => merge.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
+        pair => Some((pair[0].as_str()?.to_string(), pair[1].as_str()?.to_string())),
+    };
+    let merges = merges.as_array().into_iter().flatten().filter(|merge| {
+        !merge.as_str().is_some_and(|merge| merge.starts_with("#version")) // the library leaves it out
+    });
+    let merges: Option<Vec<(String, String)>> = merges.map(pair).collect();
+    let merges = merges.ok_or_else(|| crate::Error::Tokenizer("`merges`: expected pairs of tokens".into()))?;
+    let mut builder = BPE::builder()
+        .fuse_unk(read.fuse_unk)
+        .byte_fallback(read.byte_fallback)
+        .ignore_merges(read.ignore_merges);
+    if let Some(prefix) = &read.continuing_subword_prefix {
+        builder = builder.continuing_subword_prefix(prefix.clone());
+    }
+    let mut model = build(builder, read.get_vocab(), merges)?;
+    model.dropout = read.dropout;
+    model.unk_token.clone_from(&read.unk_token);
+    model.end_of_word_suffix.clone_from(&read.end_of_word_suffix);
+    tokenizer.with_model(model);
+    Ok(())
+}
