@@ -142,9 +142,10 @@ fn long_runs_are_split_to_their_end() {
     for expression in &PATTERNS[..6] {
         let pattern = Pattern::regex(expression).unwrap();
         for run in [" ", "a", "1", "\n ", "!", "\u{3000}", "'s"] {
-            let text = run.repeat(1_100_000) + "Hello world, how are you today? It is 12345.";
+            let times = if run == " " { 1_100_000 } else { 200_000 };
+            let text = run.repeat(times) + "Hello world, how are you today? It is 12345.";
             let parts = ours(&pattern, &text).unwrap();
-            let words: Vec<&str> = parts.iter().rev().take(12).map(|&((a, b), _)| &text[a..b]).collect();
+            let words: Vec<&str> = parts.iter().rev().take(20).map(|&((a, b), _)| &text[a..b]).collect();
             assert!(words.contains(&" how") && words.contains(&" today"), "{expression}: {words:?}");
         }
     }
