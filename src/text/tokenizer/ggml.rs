@@ -46,16 +46,21 @@ const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}
 
 impl Split {
     /// Names, the first of which is written.
-    const ALL: [(&'static [&'static str], Split); 5] = [
+    const ALL: [(&'static [&'static str], Split); 7] = [
         (&["gpt-2", "phi-2", "mpt", "olmo", "jais", "roberta-bpe"], Split::Gpt2),
         (&["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"], Split::Digits),
         (&["llama-bpe", "llama3", "llama-v3", "falcon3", "dbrx", "smaug-bpe"], Split::Expressions(&[LLAMA_3])),
         (&["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"], Split::Expressions(&[QWEN_2])),
+        (&["falcon"], Split::Expressions(&[r"[\p{P}\$\+<=>\^~\|`]+", GPT_2, r"[0-9][0-9][0-9]"])),
+        (
+            &["deepseek-coder"],
+            Split::Expressions(&[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\u{D7FF}]+", r"\p{N}"]),
+        ),
         (&["default"], Split::Expressions(&[r"[\p{P}\$\+<=>\^~\|]+", GPT_2, r"\p{N}+", r"[0-9][0-9][0-9]"])),
     ];
 
     fn find(name: &str) -> Option<&'static Split> {
-        static ALL: [(&[&str], Split); 5] = Split::ALL;
+        static ALL: [(&[&str], Split); 7] = Split::ALL;
         ALL.iter().find(|(names, _)| names.contains(&name)).map(|(_, split)| split)
     }
 
