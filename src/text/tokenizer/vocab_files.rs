@@ -1,4 +1,4 @@
-//! Tokenizers from the files that came before `tokenizer.json`: BERT's `vocab.txt`, GPT-2's `vocab.json` and
+//! Tokenizers from the files that came before `tokenizer.json`: BERT's `vocab.txt`, GPT-2's and GPT-1's `vocab.json` and
 //! `merges.txt`.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Model, ModelWrapper, decoders};
 
-use super::{Tokenizer, guard, words};
+use super::{Special, Tokenizer, guard, stream, words};
 use crate::text::Corpus;
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ impl Tokenizer {
     }
 
     /// A byte-level tokenizer from GPT-2's `vocab.json` (tokens with their ids) and `merges.txt` (two tokens a line, in
-    /// the order in which they are merged).
+    /// the order in which they are merged). Where words end with `</w>` it is GPT-1's tokenizer.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read, [`Error::Format`] naming it and what in it is wrong.
@@ -95,6 +95,34 @@ fn word_piece(path: &Path, config: &Value) -> Result<Tokenizer> {
     Tokenizer::from_inner(inner)
 }
 
+/// What ends a word's last token in GPT-1's vocabulary.
+const WORD_END: &str = "</w>";
+
+/// GPT-1's: BERT's words in lower case, the last token of each with `</w>`. As `transformers` reads it where neither `ftfy`
+/// nor `spacy` is there.
+fn gpt1(path: &Path, vocab: HashMap<String, u32>, merges: Vec<(String, String)>, config: &Value) -> Result<Tokenizer> {
+    let unk = Special::Unk.in_config(config).unwrap_or("<unk>").to_string();
+    // CLIP's and XLM's words end so too, but are others.
+    let other = ["<|startoftext|>", "<special0>", "<special1>"].into_iter().find(|token| vocab.contains_key(*token));
+    if let Some(token) = other {
+        let expected = "expected GPT-1's vocabulary, in which words end with `</w>`";
+        return Err(Error::format(path, format!("{expected}, found one with {token}: save it as `tokenizer.json`")));
+    }
+    if !vocab.contains_key(&unk) {
+        return Err(Error::format(path, format!("expected a token {unk}, found none")));
+    }
+    let mut bpe = words::bpe(vocab, merges)?;
+    bpe.unk_token = Some(unk.clone());
+    bpe.end_of_word_suffix = Some(WORD_END.into());
+    let mut inner = tokenizers::Tokenizer::new(ModelWrapper::BPE(bpe));
+    let normalizer = BertNormalizer::new(true, true, None, true);
+    guard("reading vocab.json", || inner.with_normalizer(Some(normalizer)).map(|_| ()))?;
+    inner.with_pre_tokenizer(Some(BertPreTokenizer));
+    inner.with_decoder(Some(decoders::bpe::BPEDecoder::new(WORD_END.into())));
+    guard("reading vocab.json", || inner.add_special_tokens([AddedToken::from(unk, true)]).map(|_| ()))?;
+    Tokenizer::from_inner(inner)
+}
+
 fn byte_level(vocab_path: &Path, merges_path: &Path, config: &Value) -> Result<Tokenizer> {
     let json = Corpus::open(vocab_path)?.read_to_string()?;
     let vocab: HashMap<String, u32> =
@@ -111,6 +139,15 @@ fn byte_level(vocab_path: &Path, merges_path: &Path, config: &Value) -> Result<T
         merges.push((a.to_string(), b.to_string()));
     }
     let reading = "reading vocab.json and merges.txt";
+    if merges.iter().any(|(_, b)| b.ends_with(WORD_END)) {
+        return gpt1(vocab_path, vocab, merges, config);
+    }
+    // A vocabulary that is not of bytes would lose what it lacks.
+    let absent = (0..=255).map(stream::char_of).find(|c| !vocab.contains_key(c.encode_utf8(&mut [0; 4]) as &str));
+    if let (Some(c), true) = (absent, vocab.len() > 256) {
+        let expected = "expected a byte-level vocabulary, with the 256 characters of bytes";
+        return Err(Error::format(vocab_path, format!("{expected}, found none for {c:?}: save it as `tokenizer.json`")));
+    }
     let bpe = words::bpe(vocab, merges)?;
     let roberta = |model: &BPE| match (model.token_to_id("<s>"), model.token_to_id("</s>")) {
         (Some(cls), Some(sep)) if model.token_to_id("<mask>").is_some() => Some((cls, sep)),
