@@ -13,18 +13,21 @@ use super::byte_level::ByteLevelWords;
 use super::chars::CharTable;
 use super::pipeline::Pipeline;
 use super::words::{self, KnownWords};
-use super::{Special, Tokenizer, guard, stream, vetting};
+use super::{Special, Tokenizer, guard, settings, stream, vetting};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
 impl Tokenizer {
     /// Opens a `tokenizer.json`, given itself or by the model folder that it is in. `tokenizer_config.json` and
-    /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens. A
-    /// folder without `tokenizer.json` may have `vocab.txt` (BERT) or `vocab.json` and `merges.txt` (GPT-2) instead. A
-    /// `.gguf` file has its tokenizer inside.
+    /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens, as
+    /// `added_tokens.json` does. The settings `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` (BERT) and
+    /// `add_prefix_space` (GPT-2) of `tokenizer_config.json` win over `tokenizer.json`, unless its `tokenizer_class` is
+    /// `PreTrainedTokenizerFast`. A folder without `tokenizer.json` may have `vocab.txt` (BERT) or `vocab.json` and
+    /// `merges.txt` (GPT-2, GPT-1) instead. A `.gguf` file has its tokenizer inside.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong.
+    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong; a key that is not
+    /// known is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if crate::checkpoint::is_gguf(path) {
@@ -34,6 +37,11 @@ impl Tokenizer {
         let beside = |name: &str| folder.map_or(Ok(None), |folder| read_config(&folder.join(name)));
         let mut config = beside("tokenizer_config.json")?.unwrap_or_else(|| Value::Object(Map::new()));
         let map = beside("special_tokens_map.json")?.unwrap_or_default();
+        let added = beside("added_tokens.json")?.unwrap_or_default();
+        let named = |name: &str| folder.map_or_else(|| name.into(), |folder| folder.join(name));
+        settings::check_config(&config).map_err(|reason| Error::format(named("tokenizer_config.json"), reason))?;
+        settings::check_map(&map).map_err(|reason| Error::format(named("special_tokens_map.json"), reason))?;
+        let added = added_with_ids(&added).map_err(|reason| Error::format(named("added_tokens.json"), reason))?;
         if let Some(template) = folder.map(|folder| folder.join("chat_template.jinja")).filter(|path| path.exists()) {
             let text = std::fs::read_to_string(&template).map_err(|e| Error::io(&template, e))?;
             config["chat_template"] = text.into();
@@ -43,11 +51,22 @@ impl Tokenizer {
             Self::open_older(path, &config)?
         } else {
             let bytes = MappedFile::open(&file, Load::Read)?;
-            Self::from_bytes(&bytes).map_err(|e| match e {
+            let mut tokenizer = Self::from_bytes(&bytes).map_err(|e| match e {
                 Error::Tokenizer(reason) => Error::format(&file, reason),
                 other => other,
-            })?
+            })?;
+            tokenizer.apply_settings(&config)?;
+            tokenizer
         };
+        let missing: Vec<AddedToken> = added
+            .iter()
+            .filter(|(token, _)| tokenizer.token_to_id(token).is_none())
+            .map(|(token, _)| AddedToken::from(token.as_str(), false))
+            .collect();
+        if !missing.is_empty() {
+            tokenizer.add(missing)?;
+        }
+        tokenizer.check_added(&added)?;
         tokenizer.apply(config, &map)?;
         Ok(tokenizer)
     }
@@ -106,10 +125,15 @@ impl Tokenizer {
             chars: None,
             byte_level: None,
         };
-        tokenizer.pipeline = Arc::new(Pipeline::of(&tokenizer.inner)?);
-        tokenizer.refresh()?;
+        tokenizer.rebuild()?;
         tokenizer.guess_roles();
         Ok(tokenizer)
+    }
+
+    /// Recomputes what depends on the components.
+    pub(super) fn rebuild(&mut self) -> Result<()> {
+        self.pipeline = Arc::new(Pipeline::of(&self.inner)?);
+        self.refresh()
     }
 
     /// Recomputes what depends on the vocabulary.
@@ -154,6 +178,21 @@ impl Tokenizer {
                 }
             }
         }
+        // Further special tokens: a list of them, or an object of names and tokens.
+        for list in ["additional_special_tokens", "extra_special_tokens"] {
+            for tokens in [config.get(list), map.get(list)].into_iter().flatten() {
+                let tokens: Vec<&Value> = match tokens {
+                    Value::Array(tokens) => tokens.iter().collect(),
+                    Value::Object(tokens) => tokens.values().collect(),
+                    _ => Vec::new(),
+                };
+                for token in tokens.into_iter().filter_map(|token| added_token(token, true)) {
+                    if !added.iter().any(|t| t.content == token.content) {
+                        added.push(token);
+                    }
+                }
+            }
+        }
         let known = self.inner.get_added_vocabulary().get_vocab();
         added.retain(|token| !known.contains_key(&token.content));
         if !added.is_empty() {
@@ -168,6 +207,18 @@ impl Tokenizer {
         self.config = config;
         Ok(())
     }
+}
+
+/// The tokens of `added_tokens.json` by their ids.
+fn added_with_ids(added: &Value) -> std::result::Result<Vec<(String, u32)>, String> {
+    let mut tokens = Vec::new();
+    for (token, id) in added.as_object().into_iter().flatten() {
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let number = number.ok_or_else(|| format!("{token:?}: expected an id, found {id}"))?;
+        tokens.push((token.clone(), number));
+    }
+    tokens.sort_by_key(|&(_, id)| id);
+    Ok(tokens)
 }
 
 /// A token as a configuration writes it: a string, or an object with `content` and flags.

@@ -24,6 +24,7 @@ mod ggml;
 mod load;
 mod pattern;
 mod pipeline;
+mod settings;
 mod special;
 mod stream;
 mod train;

@@ -5,7 +5,7 @@
 //! the user of it. Here such a file is an error.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::normalizers::Precompiled;
 use tokenizers::{AddedToken, AddedVocabulary, NormalizedString, NormalizerWrapper};
 
@@ -38,6 +38,21 @@ const MOST_COPIES: usize = 4;
 /// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over, or take too long over.
 pub(super) fn vet(json: &[u8]) -> Result<Value> {
     let file: File = serde_json::from_slice(json).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
+    if let Some(key) = file.others.keys().find(|key| !["version", "truncation", "padding"].contains(&key.as_str())) {
+        return Err(Error::Tokenizer(format!("`{key}` is not known")));
+    }
+    vet_keys(&file.model).map_err(|reason| Error::Tokenizer(format!("`model`: {reason}")))?;
+    for (name, object, known) in [
+        ("truncation", file.others.get("truncation"), &["direction", "max_length", "strategy", "stride"][..]),
+        (
+            "padding",
+            file.others.get("padding"),
+            &["strategy", "direction", "pad_to_multiple_of", "pad_id", "pad_type_id", "pad_token"],
+        ),
+    ] {
+        check_keys(object.unwrap_or(&Value::Null), known)
+            .map_err(|reason| Error::Tokenizer(format!("`{name}`: {reason}")))?;
+    }
     let part = |name: &str, reason: String| Error::Tokenizer(format!("`{name}`: {reason}"));
     vet_model(&file.model, MAX_ID.max(json.len() as u64)).map_err(|reason| part("model", reason))?;
     for (name, value) in [
@@ -50,6 +65,10 @@ pub(super) fn vet(json: &[u8]) -> Result<Value> {
         vet_part(value, &mut found).map_err(|reason| part(name, reason))?;
     }
     if let Value::Array(tokens) = &file.added_tokens {
+        let known = ["id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"];
+        for token in tokens {
+            check_keys(token, &known).map_err(|reason| part("added_tokens", reason))?;
+        }
         let token = |value: &Value| Some(AddedToken::from(value["content"].as_str()?, value["special"] == true).normalized(value["normalized"] == true));
         let tokens: Vec<AddedToken> = tokens.iter().filter_map(token).collect();
         // Through text, as the library reads it; what it does not read is left to it.
@@ -125,11 +144,72 @@ struct File {
     model: Value,
     #[serde(default)]
     added_tokens: Value,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// The keys of each type of component, without `type`.
+const KEYS: [(&str, &[&str]); 37] = [
+    ("BPE", &["suffix", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"]),
+    ("BPEDecoder", &["suffix"]),
+    ("BertNormalizer", &["clean_text", "handle_chinese_chars", "strip_accents", "lowercase"]),
+    ("BertPreTokenizer", &[]),
+    ("BertProcessing", &["sep", "cls"]),
+    ("ByteFallback", &[]),
+    ("ByteLevel", &["add_prefix_space", "trim_offsets", "use_regex"]),
+    ("CTC", &["pad_token", "word_delimiter_token", "cleanup"]),
+    ("CharDelimiterSplit", &["delimiter"]),
+    ("Delimiter", &["delimiter"]),
+    ("Digits", &["individual_digits"]),
+    ("FixedLength", &["length"]),
+    ("Fuse", &[]),
+    ("Lowercase", &[]),
+    ("Metaspace", &["replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"]),
+    ("NFC", &[]),
+    ("NFD", &[]),
+    ("NFKC", &[]),
+    ("NFKD", &[]),
+    ("Nmt", &[]),
+    ("Precompiled", &["precompiled_charsmap"]),
+    ("Prepend", &["prepend"]),
+    ("Punctuation", &["behavior"]),
+    ("Replace", &["pattern", "content"]),
+    ("RobertaProcessing", &["sep", "cls", "trim_offsets", "add_prefix_space"]),
+    ("Sequence", &["normalizers", "pretokenizers", "processors", "decoders"]),
+    ("Split", &["pattern", "behavior", "invert"]),
+    ("Strip", &["strip_left", "strip_right", "content", "start", "stop"]),
+    ("StripAccents", &[]),
+    ("StripNormalizer", &["strip_left", "strip_right"]),
+    ("TemplateProcessing", &["single", "pair", "special_tokens"]),
+    ("UnicodeScripts", &[]),
+    ("Unigram", &["unk_id", "vocab", "byte_fallback"]),
+    ("Whitespace", &[]),
+    ("WhitespaceSplit", &[]),
+    ("WordLevel", &["vocab", "unk_token"]),
+    ("WordPiece", &["prefix", "cleanup", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"]),
+];
+
+/// A key that a component has, and its type does not.
+fn vet_keys(component: &Value) -> std::result::Result<(), String> {
+    let kind = component.get("type").and_then(Value::as_str).unwrap_or("");
+    match KEYS.iter().find(|(name, _)| *name == kind) {
+        Some((_, keys)) => check_keys(component, keys).map_err(|reason| format!("{kind}: {reason}")),
+        None => Ok(()), // no type: the library goes by the keys, or one that it does not know
+    }
+}
+
+fn check_keys(object: &Value, known: &[&str]) -> std::result::Result<(), String> {
+    let mut keys = object.as_object().into_iter().flat_map(|object| object.keys());
+    match keys.find(|key| *key != "type" && !known.contains(&key.as_str())) {
+        Some(key) => Err(format!("`{key}` is not known")),
+        None => Ok(()),
+    }
 }
 
 /// The components inside a part, however deep. By their keys too: the library passes over some types that are spelled wrong.
 fn vet_part(value: &Value, found: &mut Found) -> std::result::Result<(), String> {
     let number = |key: &str| value.get(key).and_then(Value::as_u64);
+    vet_keys(value)?;
     if value.get("precompiled_charsmap").is_some() || value.get("type").is_some_and(|kind| kind == "Precompiled") {
         vet_charsmap(value)?;
     }

@@ -32,11 +32,11 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// For a text of so many bytes: 4 million steps and 256 for each byte; 16 MB of changed text and 64 for each byte.
+    /// For a text of so many bytes: 4 million steps and 256 for each byte; 64 KB of changed text and 64 for each byte.
     pub(super) fn of(len: usize) -> Self {
         Budget {
             steps: AtomicU64::new((1 << 22) + 256 * len as u64),
-            bytes: AtomicUsize::new(len.saturating_mul(64).saturating_add(1 << 24)),
+            bytes: AtomicUsize::new(len.saturating_mul(64).saturating_add(1 << 16)),
         }
     }
 
