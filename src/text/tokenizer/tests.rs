@@ -621,3 +621,295 @@ fn exercise(json: &str) {
         let _ = tokenizer.to_json();
     }
 }
+
+/// GPT-2's tokenizer with other components.
+fn gpt2_with(parts: &[(&str, Value)]) -> Option<Tokenizer> {
+    let mut whole = json("tokenizers/gpt2/tokenizer.json")?;
+    for (key, value) in parts {
+        whole[key] = value.clone();
+    }
+    Some(Tokenizer::from_bytes(whole.to_string()).unwrap())
+}
+
+fn splits(expressions: &[&str]) -> Value {
+    let split = |expression: &&str| {
+        serde_json::json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false})
+    };
+    let mut parts: Vec<Value> = expressions.iter().map(split).collect();
+    parts.push(serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}));
+    serde_json::json!({"type": "Sequence", "pretokenizers": parts})
+}
+
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+#[test]
+fn a_text_behind_a_million_spaces_is_split_as_any_other() {
+    let text = " ".repeat(1_100_000) + "Hello world, how are you today? It is 12345.";
+    let Some(llama) = gpt2_with(&[("pre_tokenizer", splits(&[LLAMA_3]))]) else { return };
+    let Some(gpt2) = gpt2_with(&[]) else { return };
+    for (tokenizer, end) in [(llama, &[318, 220, 10163, 2231, 13][..]), (gpt2, &[318, 17031, 2231, 13])] {
+        let ids = tokenizer.encode_without_special(&text).unwrap();
+        assert!(ids.ends_with(end), "{:?}", &ids[ids.len() - 6..]);
+        let short = tokenizer.encode_without_special("  Hello world, how are you today? It is 12345.").unwrap();
+        assert_eq!(ids[ids.len() - 14..], short[short.len() - 14..]);
+        assert_eq!(tokenizer.encode(&text).unwrap().input_ids, ids);
+    }
+}
+
+#[test]
+fn later_splits_give_the_same_ids_by_the_short_cut() {
+    let text = TEXTS.concat() + "I'LL 12345 HTTPServer\r\n\r\n e\u{301}";
+    for parts in [
+        vec![("pre_tokenizer", splits(&[LLAMA_3]))],
+        vec![("pre_tokenizer", splits(&[r"\p{N}{1,3}", r"\s?\p{L}+"])), ("normalizer", serde_json::json!({"type": "NFC"}))],
+    ] {
+        let Some(tokenizer) = gpt2_with(&parts) else { return };
+        assert!(tokenizer.byte_level.is_some());
+        for text in TEXTS.into_iter().chain([text.as_str()]) {
+            let long = tokenizer.encode(text).unwrap().input_ids;
+            assert_eq!(tokenizer.encode_without_special(text).unwrap(), long, "{text:?}");
+        }
+    }
+}
+
+/// A small byte-pair model with something hostile in it.
+fn hostile(key: &str, value: Value) -> String {
+    let mut json = serde_json::json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": null, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+    });
+    json[key] = value;
+    json.to_string()
+}
+
+#[test]
+fn a_file_that_makes_much_of_a_text_is_an_error() {
+    let regex = |expression: &str| serde_json::json!({"Regex": expression});
+    let replace = |pattern: Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
+    let split = |expression: &str| serde_json::json!({"type": "Split", "pattern": regex(expression), "behavior": "Isolated", "invert": false});
+    let all = |key: &str, parts: Vec<Value>| serde_json::json!({"type": "Sequence", key: parts});
+    let text = "a".repeat(200_000);
+    for (key, value) in [
+        ("pre_tokenizer", split(r"(?=(a+)+$)a")),
+        ("pre_tokenizer", split("(a|a)+b(?!c)")),
+        ("normalizer", replace(regex("(?=(a+)+$)a"), "b")),
+        ("normalizer", replace(regex("a"), &"b".repeat(1000))),
+        ("normalizer", all("normalizers", vec![replace(regex("."), "aa"); 40])),
+        ("normalizer", all("normalizers", vec![serde_json::json!({"type": "Prepend", "prepend": "a".repeat(100_000)}); 200])),
+        ("normalizer", all("normalizers", vec![replace(serde_json::json!({"String": "a"}), "aaa"); 40])),
+    ] {
+        let tokenizer = Tokenizer::from_bytes(hostile(key, value)).unwrap();
+        for error in [tokenizer.encode(&text).unwrap_err(), tokenizer.encode_without_special(&text).unwrap_err()] {
+            assert!(error.to_string().contains("too"), "{error}");
+        }
+        let _ = tokenizer.encode("ab");
+    }
+    let suffix = serde_json::json!({"type": "BPEDecoder", "suffix": ""});
+    for decoder in [
+        all("decoders", vec![suffix; 60]),
+        all("decoders", vec![serde_json::json!({"type": "Fuse"}), replace(regex("(?=([ab]+)+$)a"), "x")]),
+        all("decoders", vec![replace(regex("a"), "aa"); 40]),
+    ] {
+        let tokenizer = Tokenizer::from_bytes(hostile("decoder", decoder)).unwrap();
+        assert!(tokenizer.decode(&vec![0; 100_000]).unwrap_err().to_string().contains("too"));
+        assert_eq!(tokenizer.decode(&[]).unwrap(), "");
+    }
+    let token = |content: &str, normalized: bool| {
+        serde_json::json!([{"id": 9, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": normalized, "special": false}])
+    };
+    let mut grows: Value = serde_json::from_str(&hostile("added_tokens", token("aa", true))).unwrap();
+    grows["normalizer"] = all("normalizers", vec![replace(regex("a"), "aa"); 40]);
+    let template = serde_json::json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {},
+        "single": vec![serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}); 1000]});
+    let long = serde_json::json!({"type": "Unigram", "unk_id": 0, "vocab": [["a".repeat(2000), 0.0]]});
+    for (json, reason) in [
+        (hostile("pre_tokenizer", split(r"(a)\1")), "a reference to a group"),
+        (hostile("pre_tokenizer", all("pretokenizers", vec![split(r"\w{100}"); 9])), "too large together"),
+        (hostile("pre_tokenizer", split(r"(?:(?=a)b{1000}){1000}")), "repetitions"),
+        (hostile("added_tokens", token(&"a".repeat(5000), false)), "at most 1024 bytes"),
+        (grows.to_string(), "too long"),
+        (hostile("post_processor", template), "at most 4 times"),
+        (hostile("model", long), "at most 512 bytes"),
+    ] {
+        let error = Tokenizer::from_bytes(json).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_known_are_named() {
+    for (key, value) in [
+        ("post_processors", Value::Null),
+        ("normalizer", serde_json::json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": true, "uppercase": true})),
+        ("pre_tokenizer", serde_json::json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regexp": false})),
+        ("model", serde_json::json!({"type": "BPE", "vocab": {}, "merges": [], "ignore_merge": true})),
+        ("truncation", serde_json::json!({"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0, "side": 1})),
+        ("added_tokens", serde_json::json!([{"id": 9, "content": "x", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true, "strip": true}])),
+    ] {
+        let name = if key == "post_processors" { key } else { ["uppercase", "use_regexp", "ignore_merge", "side", "strip"].into_iter().find(|name| value.to_string().contains(&format!("{name:?}"))).unwrap() };
+        let error = Tokenizer::from_bytes(hostile(key, value)).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{name}` is not known")), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    small()[0].1.save(folder.path().join("tokenizer.json")).unwrap();
+    for (file, content, named) in [
+        ("tokenizer_config.json", r#"{"do_lower_cased": true}"#, "`do_lower_cased` is not known"),
+        ("tokenizer_config.json", r#"{"do_lower_case": "no"}"#, "`do_lower_case`: expected true, false or null"),
+        ("tokenizer_config.json", r#"{"split_special_tokens": true}"#, "`split_special_tokens`: expected false"),
+        ("special_tokens_map.json", r#"{"eos": "x"}"#, "`eos` is not known"),
+        ("added_tokens.json", r#"{"new": "x"}"#, "\"new\": expected an id"),
+        ("added_tokens.json", r#"{"new": 5}"#, "expected id 5 of \"new\""),
+    ] {
+        std::fs::write(folder.path().join(file), content).unwrap();
+        let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    let next = Tokenizer::open(folder.path()).unwrap().vocab_size();
+    std::fs::write(folder.path().join("added_tokens.json"), format!("{{\"new\": {next}}}")).unwrap();
+    let map = r#"{"additional_special_tokens": ["<one>", {"content": "<two>", "lstrip": true}]}"#;
+    std::fs::write(folder.path().join("special_tokens_map.json"), map).unwrap();
+    let tokenizer = Tokenizer::open(folder.path()).unwrap();
+    assert_eq!(tokenizer.encode("new").unwrap().input_ids, [next as u32]);
+    assert!(tokenizer.is_special(next as u32 + 1) && tokenizer.token_to_id("<two>") == Some(next as u32 + 2));
+}
+
+#[test]
+fn settings_beside_a_tokenizer_win_as_in_transformers() {
+    // Tokens are those of `BertTokenizer` and `GPT2Tokenizer` of transformers 5.24 over the same files.
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = |file: &str, config: &str, text: &str| {
+        std::fs::copy(data(file)?, folder.path().join("tokenizer.json")).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        let ids = tokenizer.encode_without_special(text).unwrap();
+        let options = EncodeOptions::default().special_tokens(false);
+        assert_eq!(tokenizer.encode_with(text, &options).unwrap().input_ids, ids, "{config}");
+        Some(ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect::<Vec<_>>().join(" "))
+    };
+    for (config, expected) in [
+        ("{}", "hello world 日 本"),
+        (r#"{"do_lower_case": false}"#, "[UNK] [UNK] 日 本"),
+        (r#"{"strip_accents": false}"#, "[UNK] [UNK] 日 本"),
+        (r#"{"strip_accents": true}"#, "hello world 日 本"),
+        (r#"{"do_lower_case": false, "strip_accents": true, "tokenizer_class": "BertTokenizer"}"#, "[UNK] [UNK] 日 本"),
+        (r#"{"tokenize_chinese_chars": false}"#, "hello world 日 ##本"),
+        (r#"{"do_lower_case": false, "tokenizer_class": "PreTrainedTokenizerFast"}"#, "hello world 日 本"),
+        (r#"{"do_lower_case": false, "tokenizer_class": "TokenizersBackend"}"#, "hello world 日 本"),
+    ] {
+        let Some(found) = tokens("models/all-MiniLM-L6-v2/tokenizer.json", config, "Héllo WÖRLD 日本") else { return };
+        assert_eq!(found, expected, "{config}");
+    }
+    for (config, expected) in [
+        ("{}", "hello Ġworld"),
+        (r#"{"add_prefix_space": true}"#, "Ġhello Ġworld"),
+        (r#"{"add_prefix_space": true, "tokenizer_class": "GPT2Tokenizer"}"#, "Ġhello Ġworld"),
+        (r#"{"add_prefix_space": false}"#, "hello Ġworld"),
+        (r#"{"add_prefix_space": true, "tokenizer_class": "PreTrainedTokenizerFast"}"#, "hello Ġworld"),
+        (r#"{"add_prefix_space": true, "tokenizer_class": "LlamaTokenizerFast"}"#, "hello Ġworld"),
+    ] {
+        let Some(found) = tokens("tokenizers/gpt2/tokenizer.json", config, "hello world") else { return };
+        assert_eq!(found, expected, "{config}");
+    }
+}
+
+#[test]
+fn a_gpt1_folder_is_read_as_transformers_does() {
+    // Ids are those of `OpenAIGPTTokenizer` of transformers 5.24 over the same vocabulary.
+    let folder = tempfile::tempdir().unwrap();
+    let merges = ["h e", "l l", "he ll", "hell o</w>", "o r", "w or", "l d</w>", "wor ld</w>", "h e</w>", "t he</w>"];
+    let chars = "abcdefghijklmnopqrstuvwxyz,.!'0123456789";
+    let tokens = ["<unk>".to_string()].into_iter().chain(chars.chars().map(String::from));
+    let tokens = tokens.chain(chars.chars().map(|c| format!("{c}</w>"))).chain(merges.map(|merge| merge.replace(' ', "")));
+    let mut vocab: serde_json::Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, id.into())).collect();
+    let write = |vocab: &serde_json::Map<String, Value>| {
+        std::fs::write(folder.path().join("vocab.json"), serde_json::to_string(vocab).unwrap()).unwrap();
+    };
+    std::fs::write(folder.path().join("merges.txt"), format!("#version: 0.2\n{}\n", merges.join("\n"))).unwrap();
+    write(&vocab);
+    let tokenizer = Tokenizer::open(folder.path()).unwrap();
+    for (text, ids, decoded) in [
+        ("hello world, Hello World!", vec![84, 88, 67, 84, 88, 69], "hello world , hello world !"),
+        (
+            "The cat's 42 hats — é 猫",
+            vec![90, 3, 1, 60, 70, 59, 35, 73, 8, 1, 20, 59, 0, 45, 0],
+            "the cat ' s 42 hats e ",
+        ),
+        ("", vec![], ""),
+    ] {
+        assert_eq!(tokenizer.encode(text).unwrap().input_ids, ids, "{text}");
+        assert_eq!(tokenizer.encode_without_special(text).unwrap(), ids, "{text}");
+        assert_eq!(tokenizer.decode(&ids).unwrap().trim_end(), decoded.trim_end(), "{text}");
+    }
+    let copy = tempfile::tempdir().unwrap();
+    tokenizer.save_folder(copy.path()).unwrap();
+    assert_eq!(Tokenizer::open(copy.path()).unwrap().encode("hello").unwrap().input_ids, [84]);
+    vocab.insert("<|startoftext|>".into(), 91.into());
+    write(&vocab);
+    assert!(Tokenizer::open(folder.path()).unwrap_err().to_string().contains("<|startoftext|>"));
+    // A vocabulary of words is no byte-level one.
+    let words: serde_json::Map<String, Value> = (0..300).map(|id| (format!("w{id}"), id.into())).collect();
+    write(&words);
+    std::fs::write(folder.path().join("merges.txt"), "").unwrap();
+    assert!(Tokenizer::open(folder.path()).unwrap_err().to_string().contains("expected a byte-level vocabulary"));
+}
+
+#[test]
+fn words_of_pieces_are_the_librarys() {
+    let text = "the unaffable cats are un-affable: ungecat éa catsunable cats###s a##b";
+    let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(["the cats un able affable a b c é s # :"]).unwrap();
+    let tokenizers::ModelWrapper::WordPiece(model) = tokenizer.inner.get_model() else { panic!("word pieces") };
+    let budget = pattern::Budget::of(1000);
+    for word in text.split(' ').chain(["", "猫", &"cats".repeat(30), &"a".repeat(100), &"a".repeat(101)]) {
+        let mut found = Vec::new();
+        let each = |id, start, end| found.push((id, (start, end)));
+        tokenizer.known.tokens(tokenizer.inner.get_model(), word, &budget, each).unwrap();
+        let expected: Vec<_> = model.tokenize(word).unwrap().into_iter().map(|token| (token.id, token.offsets)).collect();
+        assert_eq!(found, expected, "{word}");
+    }
+}
+
+#[test]
+fn gguf_splits_of_falcon_and_deepseek_coder() {
+    // Ids by the reference library with llama.cpp's expressions, one after the other, over GPT-2's vocabulary.
+    let Some(vocab) = json("tokenizers/gpt2/vocab.json") else { return };
+    let merges = std::fs::read_to_string(data("tokenizers/gpt2/merges.txt").unwrap()).unwrap();
+    let mut tokens: Vec<(&String, u64)> = vocab.as_object().unwrap().iter().map(|(t, id)| (t, id.as_u64().unwrap())).collect();
+    tokens.sort_by_key(|&(_, id)| id);
+    let mut vocabulary = crate::checkpoint::gguf::GgmlVocabulary {
+        model: "gpt2".into(),
+        tokens: tokens.into_iter().map(|(token, _)| token.clone()).collect(),
+        merges: merges.lines().filter(|line| !line.starts_with("#version")).map(String::from).collect(),
+        ..Default::default()
+    };
+    let text = "Hello, world! I'm 12345 years`old` == 3.1415\n\n  x = [1,  2]; 日本語 가나 é\t\"quoted\"  ";
+    for (pre, expected) in [
+        (
+            "falcon",
+            vec![
+                15496, 11, 995, 0, 314, 6, 76, 220, 10163, 2231, 812, 63, 727, 63, 220, 855, 513, 13, 23756, 20, 628, 220,
+                2124, 220, 28, 220, 58, 16, 11, 220, 362, 11208, 10545, 245, 98, 17312, 105, 45739, 252, 220, 166, 108, 222,
+                167, 224, 246, 38251, 197, 1, 421, 5191, 1, 220, 220,
+            ],
+        ),
+        (
+            "deepseek-coder",
+            vec![
+                15496, 11, 995, 0, 314, 6, 76, 220, 16, 17, 18, 19, 20, 812, 63, 727, 63, 6624, 220, 18, 13, 16, 19, 16, 20,
+                198, 198, 220, 2124, 796, 685, 16, 11, 220, 220, 17, 11208, 220, 33768, 98, 17312, 105, 45739, 252, 220, 166,
+                108, 222, 167, 224, 246, 38251, 197, 1, 421, 5191, 1, 220, 220,
+            ],
+        ),
+    ] {
+        vocabulary.pre = Some(pre.into());
+        let tokenizer = Tokenizer::from_ggml(&vocabulary).unwrap();
+        assert_eq!(tokenizer.encode_without_special(text).unwrap(), expected, "{pre}");
+        assert_eq!(tokenizer.encode(text).unwrap().input_ids, expected, "{pre}");
+        assert_eq!(tokenizer.to_ggml().unwrap().pre.as_deref(), Some(pre));
+    }
+    vocabulary.pre = Some("telepathy".into());
+    assert!(Tokenizer::from_ggml(&vocabulary).unwrap_err().to_string().contains("found telepathy"));
+}
