@@ -320,7 +320,8 @@ mod tests {
     fn what_is_looked_for_is_in_every_added_token() {
         let of = |tokens: &[&str]| to_look_for(tokens.iter().copied());
         assert_eq!(of(&["b", "<s>"]), Some(vec!["b".into(), "<s>".into()]));
-        let many: Vec<String> = (0..300).map(|i| format!("<|reserved_{i}|>")).chain(["<|end|>".into(), "<".into()]).collect();
+        let many: Vec<String> =
+            (0..300).map(|i| format!("<|reserved_{i}|>")).chain(["<|end|>".into(), "<".into()]).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(of(&many), Some(vec!["<".into()]));
         assert_eq!(of(&many[..301]), Some(vec!["<|".into()]));

@@ -1,9 +1,7 @@
 //! Encoding: inputs, options, results.
 
 use rayon::prelude::*;
-use tokenizers::{
-    Model, OffsetType, PostProcessor, Token, TruncationDirection, TruncationParams, truncate_encodings,
-};
+use tokenizers::{Model, OffsetType, PostProcessor, Token, TruncationDirection, TruncationParams, truncate_encodings};
 
 use super::pattern::Budget;
 use super::{Tokenizer, guard};

@@ -170,9 +170,8 @@ impl PreTokenizer {
                 })?;
                 ByteLevel::new(false, true, false).pre_tokenize(parts)
             }
-            PreTokenizer::Split { pattern, behavior, invert } => parts.split(|_, part| {
-                part.split(Within { pattern, budget, invert: *invert, replacement: 0 }, *behavior)
-            }),
+            PreTokenizer::Split { pattern, behavior, invert } => parts
+                .split(|_, part| part.split(Within { pattern, budget, invert: *invert, replacement: 0 }, *behavior)),
             PreTokenizer::Sequence(all) => all.iter().try_for_each(|one| one.run(parts, budget)),
         }
     }

@@ -225,9 +225,7 @@ fn set_bert(
 /// Whether that changes anything.
 fn set_prefix_space(pre_tokenizer: &mut PreTokenizerWrapper, prefix: bool) -> bool {
     match pre_tokenizer {
-        PreTokenizerWrapper::ByteLevel(split) => {
-            std::mem::replace(&mut split.add_prefix_space, prefix) != prefix
-        }
+        PreTokenizerWrapper::ByteLevel(split) => std::mem::replace(&mut split.add_prefix_space, prefix) != prefix,
         PreTokenizerWrapper::Sequence(parts) => {
             parts.as_mut().iter_mut().fold(false, |changed, part| set_prefix_space(part, prefix) || changed)
         }

@@ -632,11 +632,11 @@ fn gpt2_with(parts: &[(&str, Value)]) -> Option<Tokenizer> {
 }
 
 fn splits(expressions: &[&str]) -> Value {
-    let split = |expression: &&str| {
-        serde_json::json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false})
-    };
+    let split = |expression: &&str| serde_json::json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false});
     let mut parts: Vec<Value> = expressions.iter().map(split).collect();
-    parts.push(serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}));
+    parts.push(
+        serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}),
+    );
     serde_json::json!({"type": "Sequence", "pretokenizers": parts})
 }
 
@@ -661,7 +661,10 @@ fn later_splits_give_the_same_ids_by_the_short_cut() {
     let text = TEXTS.concat() + "I'LL 12345 HTTPServer\r\n\r\n e\u{301}";
     for parts in [
         vec![("pre_tokenizer", splits(&[LLAMA_3]))],
-        vec![("pre_tokenizer", splits(&[r"\p{N}{1,3}", r"\s?\p{L}+"])), ("normalizer", serde_json::json!({"type": "NFC"}))],
+        vec![
+            ("pre_tokenizer", splits(&[r"\p{N}{1,3}", r"\s?\p{L}+"])),
+            ("normalizer", serde_json::json!({"type": "NFC"})),
+        ],
     ] {
         let Some(tokenizer) = gpt2_with(&parts) else { return };
         assert!(tokenizer.byte_level.is_some());
@@ -685,7 +688,8 @@ fn hostile(key: &str, value: Value) -> String {
 #[test]
 fn a_file_that_makes_much_of_a_text_is_an_error() {
     let regex = |expression: &str| serde_json::json!({"Regex": expression});
-    let replace = |pattern: Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
+    let replace =
+        |pattern: Value, content: &str| serde_json::json!({"type": "Replace", "pattern": pattern, "content": content});
     let split = |expression: &str| serde_json::json!({"type": "Split", "pattern": regex(expression), "behavior": "Isolated", "invert": false});
     let all = |key: &str, parts: Vec<Value>| serde_json::json!({"type": "Sequence", key: parts});
     let text = "a".repeat(200_000);
@@ -695,7 +699,10 @@ fn a_file_that_makes_much_of_a_text_is_an_error() {
         ("normalizer", replace(regex("(?=(a+)+$)a"), "b")),
         ("normalizer", replace(regex("a"), &"b".repeat(1000))),
         ("normalizer", all("normalizers", vec![replace(regex("."), "aa"); 40])),
-        ("normalizer", all("normalizers", vec![serde_json::json!({"type": "Prepend", "prepend": "a".repeat(100_000)}); 200])),
+        (
+            "normalizer",
+            all("normalizers", vec![serde_json::json!({"type": "Prepend", "prepend": "a".repeat(100_000)}); 200]),
+        ),
         ("normalizer", all("normalizers", vec![replace(serde_json::json!({"String": "a"}), "aaa"); 40])),
     ] {
         let tokenizer = Tokenizer::from_bytes(hostile(key, value)).unwrap();
@@ -741,15 +748,34 @@ fn a_file_that_makes_much_of_a_text_is_an_error() {
 fn keys_that_are_not_known_are_named() {
     for (key, value) in [
         ("post_processors", Value::Null),
-        ("normalizer", serde_json::json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-            "strip_accents": null, "lowercase": true, "uppercase": true})),
-        ("pre_tokenizer", serde_json::json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regexp": false})),
+        (
+            "normalizer",
+            serde_json::json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": true, "uppercase": true}),
+        ),
+        (
+            "pre_tokenizer",
+            serde_json::json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regexp": false}),
+        ),
         ("model", serde_json::json!({"type": "BPE", "vocab": {}, "merges": [], "ignore_merge": true})),
-        ("truncation", serde_json::json!({"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0, "side": 1})),
-        ("added_tokens", serde_json::json!([{"id": 9, "content": "x", "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true, "strip": true}])),
+        (
+            "truncation",
+            serde_json::json!({"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0, "side": 1}),
+        ),
+        (
+            "added_tokens",
+            serde_json::json!([{"id": 9, "content": "x", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true, "strip": true}]),
+        ),
     ] {
-        let name = if key == "post_processors" { key } else { ["uppercase", "use_regexp", "ignore_merge", "side", "strip"].into_iter().find(|name| value.to_string().contains(&format!("{name:?}"))).unwrap() };
+        let name = if key == "post_processors" {
+            key
+        } else {
+            ["uppercase", "use_regexp", "ignore_merge", "side", "strip"]
+                .into_iter()
+                .find(|name| value.to_string().contains(&format!("{name:?}")))
+                .unwrap()
+        };
         let error = Tokenizer::from_bytes(hostile(key, value)).unwrap_err().to_string();
         assert!(error.contains(&format!("`{name}` is not known")), "{error}");
     }
@@ -800,7 +826,9 @@ fn settings_beside_a_tokenizer_win_as_in_transformers() {
         (r#"{"do_lower_case": false, "tokenizer_class": "PreTrainedTokenizerFast"}"#, "hello world 日 本"),
         (r#"{"do_lower_case": false, "tokenizer_class": "TokenizersBackend"}"#, "hello world 日 本"),
     ] {
-        let Some(found) = tokens("models/all-MiniLM-L6-v2/tokenizer.json", config, "Héllo WÖRLD 日本") else { return };
+        let Some(found) = tokens("models/all-MiniLM-L6-v2/tokenizer.json", config, "Héllo WÖRLD 日本") else {
+            return;
+        };
         assert_eq!(found, expected, "{config}");
     }
     for (config, expected) in [
@@ -823,7 +851,8 @@ fn a_gpt1_folder_is_read_as_transformers_does() {
     let merges = ["h e", "l l", "he ll", "hell o</w>", "o r", "w or", "l d</w>", "wor ld</w>", "h e</w>", "t he</w>"];
     let chars = "abcdefghijklmnopqrstuvwxyz,.!'0123456789";
     let tokens = ["<unk>".to_string()].into_iter().chain(chars.chars().map(String::from));
-    let tokens = tokens.chain(chars.chars().map(|c| format!("{c}</w>"))).chain(merges.map(|merge| merge.replace(' ', "")));
+    let tokens =
+        tokens.chain(chars.chars().map(|c| format!("{c}</w>"))).chain(merges.map(|merge| merge.replace(' ', "")));
     let mut vocab: serde_json::Map<String, Value> = tokens.zip(0..).map(|(token, id)| (token, id.into())).collect();
     let write = |vocab: &serde_json::Map<String, Value>| {
         std::fs::write(folder.path().join("vocab.json"), serde_json::to_string(vocab).unwrap()).unwrap();
@@ -860,14 +889,16 @@ fn a_gpt1_folder_is_read_as_transformers_does() {
 #[test]
 fn words_of_pieces_are_the_librarys() {
     let text = "the unaffable cats are un-affable: ungecat éa catsunable cats###s a##b";
-    let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(["the cats un able affable a b c é s # :"]).unwrap();
+    let tokenizer =
+        TokenizerTrainer::word_piece().vocab_size(60).train(["the cats un able affable a b c é s # :"]).unwrap();
     let tokenizers::ModelWrapper::WordPiece(model) = tokenizer.inner.get_model() else { panic!("word pieces") };
     let budget = pattern::Budget::of(1000);
     for word in text.split(' ').chain(["", "猫", &"cats".repeat(30), &"a".repeat(100), &"a".repeat(101)]) {
         let mut found = Vec::new();
         let each = |id, start, end| found.push((id, (start, end)));
         tokenizer.known.tokens(tokenizer.inner.get_model(), word, &budget, each).unwrap();
-        let expected: Vec<_> = model.tokenize(word).unwrap().into_iter().map(|token| (token.id, token.offsets)).collect();
+        let expected: Vec<_> =
+            model.tokenize(word).unwrap().into_iter().map(|token| (token.id, token.offsets)).collect();
         assert_eq!(found, expected, "{word}");
     }
 }
@@ -877,7 +908,8 @@ fn gguf_splits_of_falcon_and_deepseek_coder() {
     // Ids by the reference library with llama.cpp's expressions, one after the other, over GPT-2's vocabulary.
     let Some(vocab) = json("tokenizers/gpt2/vocab.json") else { return };
     let merges = std::fs::read_to_string(data("tokenizers/gpt2/merges.txt").unwrap()).unwrap();
-    let mut tokens: Vec<(&String, u64)> = vocab.as_object().unwrap().iter().map(|(t, id)| (t, id.as_u64().unwrap())).collect();
+    let mut tokens: Vec<(&String, u64)> =
+        vocab.as_object().unwrap().iter().map(|(t, id)| (t, id.as_u64().unwrap())).collect();
     tokens.sort_by_key(|&(_, id)| id);
     let mut vocabulary = crate::checkpoint::gguf::GgmlVocabulary {
         model: "gpt2".into(),
@@ -890,17 +922,17 @@ fn gguf_splits_of_falcon_and_deepseek_coder() {
         (
             "falcon",
             vec![
-                15496, 11, 995, 0, 314, 6, 76, 220, 10163, 2231, 812, 63, 727, 63, 220, 855, 513, 13, 23756, 20, 628, 220,
-                2124, 220, 28, 220, 58, 16, 11, 220, 362, 11208, 10545, 245, 98, 17312, 105, 45739, 252, 220, 166, 108, 222,
-                167, 224, 246, 38251, 197, 1, 421, 5191, 1, 220, 220,
+                15496, 11, 995, 0, 314, 6, 76, 220, 10163, 2231, 812, 63, 727, 63, 220, 855, 513, 13, 23756, 20, 628,
+                220, 2124, 220, 28, 220, 58, 16, 11, 220, 362, 11208, 10545, 245, 98, 17312, 105, 45739, 252, 220, 166,
+                108, 222, 167, 224, 246, 38251, 197, 1, 421, 5191, 1, 220, 220,
             ],
         ),
         (
             "deepseek-coder",
             vec![
-                15496, 11, 995, 0, 314, 6, 76, 220, 16, 17, 18, 19, 20, 812, 63, 727, 63, 6624, 220, 18, 13, 16, 19, 16, 20,
-                198, 198, 220, 2124, 796, 685, 16, 11, 220, 220, 17, 11208, 220, 33768, 98, 17312, 105, 45739, 252, 220, 166,
-                108, 222, 167, 224, 246, 38251, 197, 1, 421, 5191, 1, 220, 220,
+                15496, 11, 995, 0, 314, 6, 76, 220, 16, 17, 18, 19, 20, 812, 63, 727, 63, 6624, 220, 18, 13, 16, 19,
+                16, 20, 198, 198, 220, 2124, 796, 685, 16, 11, 220, 220, 17, 11208, 220, 33768, 98, 17312, 105, 45739,
+                252, 220, 166, 108, 222, 167, 224, 246, 38251, 197, 1, 421, 5191, 1, 220, 220,
             ],
         ),
     ] {

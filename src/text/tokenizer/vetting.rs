@@ -69,7 +69,12 @@ pub(super) fn vet(json: &[u8]) -> Result<Value> {
         for token in tokens {
             check_keys(token, &known).map_err(|reason| part("added_tokens", reason))?;
         }
-        let token = |value: &Value| Some(AddedToken::from(value["content"].as_str()?, value["special"] == true).normalized(value["normalized"] == true));
+        let token = |value: &Value| {
+            Some(
+                AddedToken::from(value["content"].as_str()?, value["special"] == true)
+                    .normalized(value["normalized"] == true),
+            )
+        };
         let tokens: Vec<AddedToken> = tokens.iter().filter_map(token).collect();
         // Through text, as the library reads it; what it does not read is left to it.
         let normalizer = serde_json::from_str::<NormalizerWrapper>(&file.normalizer.to_string()).ok();
@@ -150,7 +155,21 @@ struct File {
 
 /// The keys of each type of component, without `type`.
 const KEYS: [(&str, &[&str]); 37] = [
-    ("BPE", &["suffix", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"]),
+    (
+        "BPE",
+        &[
+            "suffix",
+            "dropout",
+            "unk_token",
+            "continuing_subword_prefix",
+            "end_of_word_suffix",
+            "fuse_unk",
+            "byte_fallback",
+            "ignore_merges",
+            "vocab",
+            "merges",
+        ],
+    ),
     ("BPEDecoder", &["suffix"]),
     ("BertNormalizer", &["clean_text", "handle_chinese_chars", "strip_accents", "lowercase"]),
     ("BertPreTokenizer", &[]),
@@ -186,7 +205,10 @@ const KEYS: [(&str, &[&str]); 37] = [
     ("Whitespace", &[]),
     ("WhitespaceSplit", &[]),
     ("WordLevel", &["vocab", "unk_token"]),
-    ("WordPiece", &["prefix", "cleanup", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"]),
+    (
+        "WordPiece",
+        &["prefix", "cleanup", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"],
+    ),
 ];
 
 /// A key that a component has, and its type does not.

@@ -146,7 +146,10 @@ fn byte_level(vocab_path: &Path, merges_path: &Path, config: &Value) -> Result<T
     let absent = (0..=255).map(stream::char_of).find(|c| !vocab.contains_key(c.encode_utf8(&mut [0; 4]) as &str));
     if let (Some(c), true) = (absent, vocab.len() > 256) {
         let expected = "expected a byte-level vocabulary, with the 256 characters of bytes";
-        return Err(Error::format(vocab_path, format!("{expected}, found none for {c:?}: save it as `tokenizer.json`")));
+        return Err(Error::format(
+            vocab_path,
+            format!("{expected}, found none for {c:?}: save it as `tokenizer.json`"),
+        ));
     }
     let bpe = words::bpe(vocab, merges)?;
     let roberta = |model: &BPE| match (model.token_to_id("<s>"), model.token_to_id("</s>")) {

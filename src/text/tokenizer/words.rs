@@ -173,10 +173,8 @@ pub(super) fn forget_words(tokenizer: &mut tokenizers::Tokenizer, merges: &Value
     });
     let merges: Option<Vec<(String, String)>> = merges.map(pair).collect();
     let merges = merges.ok_or_else(|| crate::Error::Tokenizer("`merges`: expected pairs of tokens".into()))?;
-    let mut builder = BPE::builder()
-        .fuse_unk(read.fuse_unk)
-        .byte_fallback(read.byte_fallback)
-        .ignore_merges(read.ignore_merges);
+    let mut builder =
+        BPE::builder().fuse_unk(read.fuse_unk).byte_fallback(read.byte_fallback).ignore_merges(read.ignore_merges);
     if let Some(prefix) = &read.continuing_subword_prefix {
         builder = builder.continuing_subword_prefix(prefix.clone());
     }

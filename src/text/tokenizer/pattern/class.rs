@@ -106,7 +106,16 @@ mod tests {
 
     #[test]
     fn every_character_is_in_its_classes_and_in_no_other() {
-        for expression in [r"\p{L}", r"\s", r"[^\r\n\p{L}\p{N}]", "[a-zé一-龥𝔘-𝟙]", "x", r"\w", r"\p{Greek}", "[^\u{10000}-\u{10FFFF}]"] {
+        for expression in [
+            r"\p{L}",
+            r"\s",
+            r"[^\r\n\p{L}\p{N}]",
+            "[a-zé一-龥𝔘-𝟙]",
+            "x",
+            r"\w",
+            r"\p{Greek}",
+            "[^\u{10000}-\u{10FFFF}]",
+        ] {
             let class = Class::parse(expression, false).unwrap().unwrap();
             let hir = regex_syntax::parse(expression).unwrap();
             let expected = |c: char| match hir.kind() {

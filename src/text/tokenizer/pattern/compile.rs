@@ -324,8 +324,7 @@ impl Compiler {
             let (low, high) = self.width(child);
             let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let slot = self.slot();
-            let look =
-                self.push(Op::Behind { low: number(low), high: number(high), slot, negated, end: 0 })?;
+            let look = self.push(Op::Behind { low: number(low), high: number(high), slot, negated, end: 0 })?;
             self.put(child)?;
             self.push(Op::Here(slot))?;
             look

@@ -29,11 +29,7 @@ impl First {
     pub(super) const EMPTY: First = First { ascii: 0, others: false, empty: true };
 
     pub(super) fn or(self, other: First) -> First {
-        First {
-            ascii: self.ascii | other.ascii,
-            others: self.others || other.others,
-            empty: self.empty || other.empty,
-        }
+        First { ascii: self.ascii | other.ascii, others: self.others || other.others, empty: self.empty || other.empty }
     }
 
     /// Whether the part may match at a byte of the text, or at its end.
@@ -52,36 +48,67 @@ impl First {
 pub(super) enum Assertion {
     TextStart,
     TextEnd,
-    LineStart { crlf: bool },
-    LineEnd { crlf: bool },
+    LineStart {
+        crlf: bool,
+    },
+    LineEnd {
+        crlf: bool,
+    },
     /// A boundary of words: whether it must have a word on its left and its right.
-    Word { left: Option<bool>, right: Option<bool> },
+    Word {
+        left: Option<bool>,
+        right: Option<bool>,
+    },
     /// Word on one side only (or, negated, on both or none).
-    WordBoundary { negated: bool },
+    WordBoundary {
+        negated: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Op {
     Literal(Box<str>),
     Class(u16),
-    Repeat { class: u16, low: u32, high: u32, mode: Mode },
+    Repeat {
+        class: u16,
+        low: u32,
+        high: u32,
+        mode: Mode,
+    },
     /// Goes on, and to `other` if that fails; at once where the next character rules the one out.
-    Fork { other: u32, first: First },
+    Fork {
+        other: u32,
+        first: First,
+    },
     Jump(u32),
     /// Notes where a round of a loop begins, which may be empty.
     Round(u16),
     /// Goes back to `start` unless the round was empty.
-    Again { slot: u16, start: u32 },
+    Again {
+        slot: u16,
+        start: u32,
+    },
     Assert(Assertion),
     /// The operations behind it, up to `Done`, must match here, or must not.
-    Ahead { negated: bool, end: u32 },
+    Ahead {
+        negated: bool,
+        end: u32,
+    },
     /// The operations behind it, up to `Done`, must match from some place between `low` and `high` characters before this
     /// one, which the slot is for, or must not.
-    Behind { low: u32, high: u32, slot: u16, negated: bool, end: u32 },
+    Behind {
+        low: u32,
+        high: u32,
+        slot: u16,
+        negated: bool,
+        end: u32,
+    },
     /// This is the place that the slot holds.
     Here(u16),
     /// The operations behind it, up to `Done`, match in one way only.
-    Atomic { end: u32 },
+    Atomic {
+        end: u32,
+    },
     Done,
 }
 
@@ -101,12 +128,26 @@ pub(super) struct Program {
 /// What to go back to.
 #[derive(Debug)]
 enum Frame {
-    Try { pc: u32, at: u32 },
+    Try {
+        pc: u32,
+        at: u32,
+    },
     /// Go on at `pc` with one character less, down to `low`.
-    Shrink { pc: u32, low: u32, at: u32 },
+    Shrink {
+        pc: u32,
+        low: u32,
+        at: u32,
+    },
     /// Go on at `pc` with one character more of the repeated set before it.
-    Grow { pc: u32, at: u32, left: u32 },
-    Restore { slot: u16, at: u32 },
+    Grow {
+        pc: u32,
+        at: u32,
+        left: u32,
+    },
+    Restore {
+        slot: u16,
+        at: u32,
+    },
 }
 
 /// Why a search was given up.

@@ -83,9 +83,8 @@ impl Pattern {
     /// # Errors
     /// [`Error::Tokenizer`] naming it and what is wrong with it.
     pub(super) fn regex(expression: &str) -> Result<Self> {
-        let program = compile::compile(expression).map_err(|reason| {
-            Error::Tokenizer(format!("pattern `{}`: {reason}", abbreviated(expression)))
-        })?;
+        let program = compile::compile(expression)
+            .map_err(|reason| Error::Tokenizer(format!("pattern `{}`: {reason}", abbreviated(expression))))?;
         Ok(Pattern { source: expression.into(), kind: Kind::Program(program) })
     }
 
@@ -130,7 +129,9 @@ impl Pattern {
             each((start, end), true)
         };
         match &self.kind {
-            Kind::Literal => text.match_indices(&self.source).try_for_each(|(start, m)| found((start, start + m.len())))?,
+            Kind::Literal => {
+                text.match_indices(&self.source).try_for_each(|(start, m)| found((start, start + m.len())))?
+            }
             Kind::Program(program) => {
                 let spent = |reason| self.exhausted(reason, text.len());
                 if u32::try_from(text.len()).is_err() {
@@ -167,7 +168,9 @@ impl Pattern {
             Exhausted::Memory => "memory",
         };
         let source = abbreviated(&self.source);
-        Error::Tokenizer(format!("pattern `{source}` takes too many {what} over a text of {bytes} bytes: shorten the text"))
+        Error::Tokenizer(format!(
+            "pattern `{source}` takes too many {what} over a text of {bytes} bytes: shorten the text"
+        ))
     }
 }
 

@@ -154,7 +154,9 @@ fn long_runs_are_split_to_their_end() {
 #[test]
 fn a_pattern_that_goes_back_too_often_is_an_error() {
     let long = "a".repeat(200_000);
-    for expression in [r"(?=(a+)+$)a", "(a+)+b", "(a|a)+b(?!c)", ".*b|a*c", r"(?<=a*)b|(?<=^a*)a{3}", "(?:a?){50}c(?=d)", "(a*)*b"] {
+    for expression in
+        [r"(?=(a+)+$)a", "(a+)+b", "(a|a)+b(?!c)", ".*b|a*c", r"(?<=a*)b|(?<=^a*)a{3}", "(?:a?){50}c(?=d)", "(a*)*b"]
+    {
         let error = ours(&Pattern::regex(expression).unwrap(), &long).unwrap_err().to_string();
         assert!(error.contains("takes too many") && error.contains(expression), "{expression}: {error}");
     }
