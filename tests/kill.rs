@@ -27,7 +27,7 @@ struct Bigram {
     dropout: Dropout,
     head: Linear,
 }
-loquat::module!(Bigram { embedding, head });
+loquat::module!(Bigram { embedding, dropout, head });
 
 fn loss(model: &Bigram, batch: &Batch) -> Result<Tensor> {
     let hidden = model.dropout.forward(&model.embedding.forward(&batch.input_ids)?)?;

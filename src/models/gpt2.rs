@@ -184,7 +184,7 @@ pub struct Gpt2Attention {
     resid_dropout: Dropout,
 }
 
-crate::module!(Gpt2Attention { c_attn, c_proj });
+crate::module!(Gpt2Attention { c_attn, c_proj, attn_dropout, resid_dropout; skip attention });
 
 impl Gpt2Attention {
     fn init(config: &Gpt2Config, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
@@ -239,7 +239,7 @@ pub struct Gpt2Mlp {
     dropout: Dropout,
 }
 
-crate::module!(Gpt2Mlp { c_fc, c_proj });
+crate::module!(Gpt2Mlp { c_fc, c_proj, dropout; skip activation });
 
 impl Gpt2Mlp {
     fn init(config: &Gpt2Config, mut p: Parameters<'_>) -> Result<Self> {
@@ -311,7 +311,7 @@ pub struct Gpt2Model {
     embd_dropout: Dropout,
 }
 
-crate::module!(Gpt2Model { wte, wpe, h, ln_f });
+crate::module!(Gpt2Model { wte, wpe, h, ln_f, embd_dropout });
 
 /// GPT-2 with its head. See the [module](self).
 ///
@@ -334,7 +334,7 @@ pub struct Gpt2 {
     pub lm_head: Option<Linear>,
 }
 
-crate::module!(Gpt2 { transformer, lm_head });
+crate::module!(Gpt2 { transformer, lm_head; skip config });
 
 impl Gpt2 {
     /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`, those that

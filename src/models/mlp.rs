@@ -84,7 +84,7 @@ pub struct MlpLm {
     dropout: Dropout,
 }
 
-crate::module!(MlpLm { embedding, hidden, head });
+crate::module!(MlpLm { embedding, hidden, head, dropout; skip config });
 
 impl MlpLm {
     /// A model from random numbers or from a checkpoint.

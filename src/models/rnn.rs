@@ -95,7 +95,7 @@ pub struct RnnLm {
     dropout: Dropout,
 }
 
-crate::module!(RnnLm { embedding, rnn, head });
+crate::module!(RnnLm { embedding, rnn, head, dropout; skip config });
 
 impl RnnLm {
     /// A model from random numbers or from a checkpoint.

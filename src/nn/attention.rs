@@ -123,7 +123,9 @@ crate::module!(MultiHeadAttention {
     k_proj_weight,
     v_proj_weight,
     in_proj_bias,
-    out_proj
+    out_proj,
+    dropout;
+    skip n_heads, n_kv_heads, head_dim, rope
 });
 
 impl MultiHeadAttention {

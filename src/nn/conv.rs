@@ -79,7 +79,7 @@ pub struct Conv1d {
     windows: ops::Conv1d,
 }
 
-crate::module!(Conv1d { weight, bias });
+crate::module!(Conv1d { weight, bias; skip windows });
 
 impl Conv1d {
     /// A layer with PyTorch's initial values: uniform within `1/√(kernel_size · in_channels / groups)`.

@@ -46,6 +46,8 @@ pub struct Dropout {
     pub p: f32,
 }
 
+crate::module!(Dropout {; skip p });
+
 impl Dropout {
     /// Dropout of probability `p`, in `[0, 1)`.
     pub fn new(p: f32) -> Self {

@@ -83,7 +83,7 @@ pub struct FeedForward {
     activation: Activation,
 }
 
-crate::module!(FeedForward { linear1, linear2, linear3 });
+crate::module!(FeedForward { linear1, linear2, linear3, dropout; skip activation });
 
 impl FeedForward {
     /// A layer with PyTorch's initial values.

@@ -26,7 +26,7 @@ pub struct Linear {
     pub layout: WeightLayout,
 }
 
-crate::module!(Linear { weight, bias });
+crate::module!(Linear { weight, bias; skip layout });
 
 impl Linear {
     /// A layer with PyTorch's initial values: weight and bias uniform within `1/√in_features`.

@@ -104,14 +104,15 @@ impl<M: Module> Module for Vec<M> {
     }
 }
 
-/// Implements [`Module`](crate::nn::Module) for a struct: names the fields that hold parameters or other modules.
+/// Implements [`Module`](crate::nn::Module) for a struct: names the fields that hold parameters or other modules, and behind `; skip`
+/// the fields that hold none. Every field stands in one of the two lists, so that none is forgotten.
 ///
 /// ```
 /// use loquat::nn::{Linear, Module};
 /// use loquat::Rng;
 ///
 /// struct Mlp { up: Linear, down: Linear, width: usize }
-/// loquat::module!(Mlp { up, down });
+/// loquat::module!(Mlp { up, down; skip width });
 ///
 /// let mut rng = Rng::seed(0);
 /// let mlp = Mlp { up: Linear::init(2, 8, true, &mut rng)?, down: Linear::init(8, 2, false, &mut rng)?, width: 8 };
@@ -119,19 +120,51 @@ impl<M: Module> Module for Vec<M> {
 /// assert_eq!(paths, ["up.weight", "up.bias", "down.weight"]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
+///
+/// A field's name is its segment of the path. Another is given behind `=`; an empty one adds no segment:
+///
+/// ```
+/// # use loquat::nn::{Linear, Module};
+/// # use loquat::Rng;
+/// struct Named { inner: Linear, head: Linear }
+/// loquat::module!(Named { inner = "", head = "lm_head" });
+///
+/// let mut rng = Rng::seed(0);
+/// let named = Named { inner: Linear::init(2, 2, false, &mut rng)?, head: Linear::init(2, 2, false, &mut rng)? };
+/// let paths: Vec<String> = named.parameters().into_iter().map(|(path, _)| path).collect();
+/// assert_eq!(paths, ["weight", "lm_head.weight"]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
+/// A field that is in neither list does not compile:
+///
+/// ```compile_fail,E0027
+/// # use loquat::nn::Linear;
+/// struct Mlp { up: Linear, down: Linear }
+/// loquat::module!(Mlp { up });
+/// ```
 #[macro_export]
 macro_rules! module {
-    ($type:ty { $($field:ident),* $(,)? }) => {
-        $crate::module!($type { $($field = stringify!($field)),* });
-    };
-    ($type:ty { $($field:ident = $name:expr),* $(,)? }) => {
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $name:expr) => { $name };
+    ($type:ty { $($field:ident $(= $name:expr)?),* $(,)? $(; skip $($skip:ident),+ $(,)?)? }) => {
         impl $crate::nn::Module for $type {
             fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m $crate::nn::Parameter)) {
-                $($crate::nn::Module::visit(&self.$field, &$crate::nn::module::below(path, $name), f);)*
+                let Self { $($field,)* $($($skip: _,)+)? } = self;
+                let _ = (path, &f);
+                $({
+                    let path = $crate::nn::module::below(path, $crate::module!(@name $field $($name)?));
+                    $crate::nn::Module::visit($field, &path, f);
+                })*
             }
 
             fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut $crate::nn::Parameter)) {
-                $($crate::nn::Module::visit_mut(&mut self.$field, &$crate::nn::module::below(path, $name), f);)*
+                let Self { $($field,)* $($($skip: _,)+)? } = self;
+                let _ = (path, &f);
+                $({
+                    let path = $crate::nn::module::below(path, $crate::module!(@name $field $($name)?));
+                    $crate::nn::Module::visit_mut($field, &path, f);
+                })*
             }
         }
     };
@@ -141,4 +174,26 @@ macro_rules! module {
 #[doc(hidden)]
 pub fn below(path: &str, name: &str) -> String {
     join(path, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Empty {}
+    crate::module!(Empty {});
+
+    struct Skipping {
+        f: Parameter,
+        path: usize,
+    }
+    crate::module!(Skipping { f; skip path });
+
+    #[test]
+    fn a_struct_may_be_empty_and_its_fields_may_have_any_name() {
+        assert!(Empty {}.parameters().is_empty());
+        let module = Skipping { f: Parameter::new(crate::tensor::Tensor::zeros(&[2])), path: 3 };
+        assert_eq!(module.parameters()[0].0, "f");
+        assert_eq!((module.parameter_count(), module.path), (2, 3));
+    }
 }

@@ -16,7 +16,7 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
-crate::module!(LayerNorm { weight, bias });
+crate::module!(LayerNorm { weight, bias; skip eps });
 
 impl LayerNorm {
     /// The identity but for the normalisation.
@@ -48,7 +48,7 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
-crate::module!(RmsNorm { weight });
+crate::module!(RmsNorm { weight; skip eps });
 
 impl RmsNorm {
     /// The identity but for the normalisation.

@@ -167,7 +167,7 @@ pub struct EncoderLayer {
     norm_first: bool,
 }
 
-crate::module!(EncoderLayer { self_attn = "self_attn", feed_forward = "", norm1 = "norm1", norm2 = "norm2" });
+crate::module!(EncoderLayer { self_attn, feed_forward = "", norm1, norm2, dropout; skip norm_first });
 
 impl EncoderLayer {
     /// A layer with PyTorch's initial values.
@@ -316,12 +316,14 @@ pub struct DecoderLayer {
 }
 
 crate::module!(DecoderLayer {
-    self_attn = "self_attn",
-    multihead_attn = "multihead_attn",
+    self_attn,
+    multihead_attn,
     feed_forward = "",
-    norm1 = "norm1",
-    norm2 = "norm2",
-    norm3 = "norm3",
+    norm1,
+    norm2,
+    norm3,
+    dropout;
+    skip norm_first
 });
 
 /// What a [`DecoderLayer`] keeps between steps: keys and values of the positions so far and of the memory.

@@ -56,10 +56,12 @@ pub struct EncoderEmbeddings {
 }
 
 crate::module!(EncoderEmbeddings {
-    word_embeddings = "word_embeddings",
-    position_embeddings = "position_embeddings",
-    token_type_embeddings = "token_type_embeddings",
+    word_embeddings,
+    position_embeddings,
+    token_type_embeddings,
     layer_norm = "LayerNorm",
+    dropout;
+    skip pad_position
 });
 
 impl EncoderEmbeddings {

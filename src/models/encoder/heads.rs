@@ -254,7 +254,7 @@ pub struct ClassifierHead {
     dropout: Dropout,
 }
 
-crate::module!(ClassifierHead { classifier });
+crate::module!(ClassifierHead { classifier, dropout });
 
 impl Head for ClassifierHead {
     const CLASS: &'static str = "ForTokenClassification";
@@ -288,7 +288,7 @@ pub struct SpanHead {
     dropout: Dropout,
 }
 
-crate::module!(SpanHead { qa_outputs });
+crate::module!(SpanHead { qa_outputs, dropout });
 
 impl Head for SpanHead {
     const CLASS: &'static str = "ForQuestionAnswering";

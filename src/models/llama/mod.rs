@@ -56,7 +56,7 @@ pub struct LlamaAttention {
     window: Option<usize>,
 }
 
-crate::module!(LlamaAttention { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm });
+crate::module!(LlamaAttention { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, dropout; skip attention, window });
 
 impl LlamaAttention {
     fn init(config: &LlamaConfig, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
@@ -125,7 +125,7 @@ pub struct LlamaMlp {
     activation: Activation,
 }
 
-crate::module!(LlamaMlp { gate_proj, up_proj, down_proj });
+crate::module!(LlamaMlp { gate_proj, up_proj, down_proj; skip activation });
 
 impl LlamaMlp {
     fn init(config: &LlamaConfig, mut p: Parameters<'_>) -> Result<Self> {
@@ -196,7 +196,7 @@ pub struct LlamaModel {
     rotary: RotaryPositions,
 }
 
-crate::module!(LlamaModel { embed_tokens, layers, norm });
+crate::module!(LlamaModel { embed_tokens, layers, norm; skip rotary });
 
 /// A model of the Llama family with its head. See the [module](self).
 ///
@@ -221,7 +221,7 @@ pub struct Llama {
     pub lm_head: Option<Linear>,
 }
 
-crate::module!(Llama { model, lm_head });
+crate::module!(Llama { model, lm_head; skip config });
 
 impl Llama {
     /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`.

@@ -18,7 +18,7 @@ struct Bigram {
     dropout: Dropout,
     head: Linear,
 }
-crate::module!(Bigram { embedding, head });
+crate::module!(Bigram { embedding, dropout, head });
 
 fn model() -> Bigram {
     let mut rng = Rng::seed(3);
