@@ -7,7 +7,7 @@
 //!
 //! The defaults are nanoGPT's recipe for a CPU: a character model of 4 layers, 128 wide, some minutes. Writes the model folder (which
 //! `transformers` opens, for `--arch gpt`), `history.csv` and `loss.svg` into `--out`. Ctrl-C saves and exits; `--resume` with the
-//! same settings goes on bit for bit.
+//! same settings goes on bit for bit, `--replace` begins anew.
 
 #[macro_use]
 #[path = "cli/say.rs"]
@@ -104,9 +104,12 @@ struct Args {
     /// What matrix products are rounded to; all else stays in f32.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Products,
-    /// Go on from the last checkpoint in --out.
-    #[arg(long)]
+    /// Go on from the last checkpoint in --out, which must be there.
+    #[arg(long, conflicts_with = "replace")]
     resume: bool,
+    /// Remove the run that --out holds, and begin anew.
+    #[arg(long)]
+    replace: bool,
 }
 
 /// How many tokens the feed-forward model sees.
@@ -153,7 +156,11 @@ fn model(args: &Args, vocab_size: usize) -> Result<LanguageModel> {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let existing = if args.resume { Existing::Resume } else { Existing::Refuse };
+    let existing = match (args.resume, args.replace) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Replace,
+        _ => Existing::Refuse,
+    };
     RunFolder::new(&args.out).existing(existing).check()?;
     let tokenizer = tokenizer(args)?;
     std::fs::create_dir_all(&args.out).map_err(|source| Error::Io { path: args.out.clone(), source })?;
@@ -207,7 +214,7 @@ fn run(args: &Args) -> Result<()> {
         say!("stopped after {} of {} steps; --resume goes on", report.steps, args.steps);
     }
     if let Some(best) = report.best {
-        say!("best validation loss {:.4} after {} steps", best.loss, best.step);
+        say!("best validation loss {:.4} after {} steps", best.value, best.step);
     }
     say!("model in {}", args.out.display());
     Ok(())

@@ -59,7 +59,14 @@ fn masks_are_filled_with_the_likeliest_tokens() {
     }
     assert!(found[0].windows(2).all(|pair| pair[0].score >= pair[1].score));
     assert!((found[0][0].score - probs.iter().copied().fold(0.0, f32::max)).abs() < 1e-5);
-    assert!(FillMask::open(folder.path()).unwrap().fill("no mask", 4).is_err());
+    let fill = FillMask::open(folder.path()).unwrap();
+    assert!(fill.fill("no mask", 4).is_err());
+    // The model reads 40 tokens: a mask behind them is not lost without a word.
+    let cut = format!("the {mask} sat {} {mask} {mask}", "on ".repeat(60));
+    let error = fill.fill(&cut, 4).unwrap_err().to_string();
+    assert!(error.contains("among the first 40 tokens, found 2 of 3 behind them"), "{error}");
+    let before = format!("the {mask} sat {}", "on ".repeat(60));
+    assert_eq!(fill.fill(&before, 4).unwrap().len(), 1);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn run(folder: &Path) -> Result<()> {
         .accumulate(2)
         .validate(&mut validation, 50)
         .save_every(20)
-        .folder(RunFolder::new(folder).existing(Existing::Resume).file("config.json", "{}"))
+        .folder(RunFolder::new(folder).existing(Existing::ResumeOrBegin).file("config.json", "{}"))
         .run(&mut model(), &mut optimizer, &mut train, loss)?;
     assert_eq!(report.steps, STEPS);
     Ok(())

@@ -15,7 +15,6 @@ pub(crate) struct Course {
     report: Report,
     lines_every: u64,
     interrupted: Arc<AtomicBool>,
-    lowest: f64,
 }
 
 impl Course {
@@ -25,7 +24,7 @@ impl Course {
         let flag = interrupted.clone();
         // A second handler in one program is refused; the first one then stops the run.
         let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
-        Self { report: Report::new("tokens"), lines_every: lines_every.max(1), interrupted, lowest: f64::INFINITY }
+        Self { report: Report::new("tokens"), lines_every: lines_every.max(1), interrupted }
     }
 
     /// Takes the bar away.
@@ -45,8 +44,8 @@ impl TrainObserver for Course {
                 }
             }
             TrainEvent::Validation { step, loss, best, .. } => {
-                self.lowest = self.lowest.min(*loss);
                 let mark = if *best { "  (best)" } else { "" };
+                let loss = loss.unwrap_or(f64::NAN);
                 self.report.line(&format!("step {step}  validation loss {loss:.4}{mark}"));
             }
             TrainEvent::Saved { path, .. } => self.report.line(&format!("saved {}", path.display())),

@@ -55,6 +55,21 @@ pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> 
     written.map_err(|e| Error::io(path, e))
 }
 
+/// Gives the file `from` the name `to` too, in place of what was there: no copy where the file system can have two names for a file.
+/// Nothing may write into either afterwards; replacing one by renaming leaves the other.
+///
+/// # Errors
+/// [`Error::Io`] if that cannot be done; what was at `to` before is untouched then.
+pub fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let temporary = Temporary::beside(to);
+    let linked = fs::hard_link(from, &temporary.path).or_else(|_| {
+        fs::copy(from, &temporary.path)?;
+        File::open(&temporary.path)?.sync_all()
+    });
+    linked.and_then(|()| temporary.rename(to)).map_err(|e| Error::io(to, e))
+}
+
 /// Makes the folder `path`: `fill` is given an empty folder to write into, which takes the name when all is on the disk.
 ///
 /// # Errors
@@ -228,6 +243,22 @@ mod tests {
         assert!(write_folder(&path, fills).is_err(), "a folder is never replaced");
         remove(&path).unwrap();
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn two_names_of_a_file_part_when_one_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+        for name in [&a, &b] {
+            write_file(name, |file| file.write_all(name.as_os_str().as_encoded_bytes())).unwrap();
+        }
+        let before = fs::read(&a).unwrap();
+        link(&a, &b).unwrap();
+        assert_eq!(fs::read(&b).unwrap(), before);
+        write_file(&a, |file| file.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&b).unwrap(), before);
+        assert!(link(folder.path().join("absent"), &b).is_err());
+        assert_eq!(names(folder.path()), ["a", "b"]);
     }
 
     #[test]

@@ -49,17 +49,26 @@ impl FillMask {
         Ok(Self { model: EncoderForMaskedLm::open(folder)?, tokenizer, mask })
     }
 
-    /// For each mask in the text the `k` likeliest tokens, likeliest first.
+    /// For each mask in the text the `k` likeliest tokens, likeliest first. What is longer than the model reads is cut off.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no mask, or the text is too long; what the tokenizer cannot encode.
+    /// [`Error::Argument`] if there is no mask, or one stands behind the tokens that the model reads; what the tokenizer cannot encode.
     pub fn fill(&self, text: &str, k: usize) -> Result<Vec<Vec<Filled>>> {
         let options = EncodeOptions::default().truncation(Truncation::new(self.model.config().max_seq_len()));
         let encoding = self.tokenizer.encode_with(text, &options)?;
-        let places: Vec<usize> = (0..encoding.len()).filter(|&i| encoding.input_ids[i] == self.mask).collect();
-        if places.is_empty() {
+        let masks = |ids: &[u32]| (0..ids.len()).filter(|&i| ids[i] == self.mask).collect::<Vec<usize>>();
+        let places = masks(&encoding.input_ids);
+        let cut: usize = encoding.overflowing.iter().map(|window| masks(&window.input_ids).len()).sum();
+        if places.is_empty() || cut > 0 {
             let mask = self.tokenizer.id_to_token(self.mask).unwrap_or_default();
-            return Err(Error::argument("text", format!("at least one `{mask}`"), "none"));
+            let (expected, found) = match cut {
+                0 => (format!("at least one `{mask}`"), "none".to_string()),
+                cut => {
+                    let expected = format!("every `{mask}` among the first {} tokens", encoding.len());
+                    (expected, format!("{cut} of {} behind them", places.len() + cut))
+                }
+            };
+            return Err(Error::argument("text", expected, found));
         }
         let mut found = Vec::new();
         hidden_states(&self.model.encoder, &[encoding], |_, hidden| {

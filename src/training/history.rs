@@ -95,6 +95,11 @@ impl Row {
         }
     }
 
+    /// Whether every row has a column of this name.
+    pub(crate) fn is_fixed(column: &str) -> bool {
+        column == "step" || COLUMNS.contains(&column)
+    }
+
     fn set(&mut self, column: &str, value: f64) {
         match column {
             "epoch" => self.epoch = Some(value),

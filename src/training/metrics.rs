@@ -274,17 +274,16 @@ impl ZeroDivision {
     }
 }
 
-/// The weighted mean of scores, those that are not a number left out.
+/// The weighted mean of scores, those that are not a number left out; the plain mean of what is left if that weighs nothing.
 fn mean(scores: impl Iterator<Item = (Scores, f64)> + Clone, zero: ZeroDivision) -> Scores {
     let of = |part: fn(&Scores) -> f64| {
-        let (mut sum, mut weights) = (0.0, 0.0);
-        for (value, weight) in scores.clone().map(|(scores, weight)| (part(&scores), weight)) {
-            if !value.is_nan() {
-                sum += value * weight;
-                weights += weight;
-            }
+        let values = || scores.clone().map(|(scores, weight)| (part(&scores), weight)).filter(|(value, _)| !value.is_nan());
+        let (weights, count) = values().fold((0.0, 0.0), |(weights, count), (_, weight)| (weights + weight, count + 1.0));
+        match (weights > 0.0, count > 0.0) {
+            (true, _) => values().map(|(value, weight)| value * weight).sum::<f64>() / weights,
+            (false, true) => values().map(|(value, _)| value).sum::<f64>() / count,
+            (false, false) => zero.value(),
         }
-        if weights > 0.0 { sum / weights } else { zero.value() }
     };
     Scores { precision: of(|s| s.precision), recall: of(|s| s.recall), f1: of(|s| s.f1) }
 }
@@ -348,6 +347,19 @@ mod tests {
         let empty = ConfusionMatrix::new(2).unwrap();
         assert_eq!(empty.accuracy(), None);
         assert_eq!(empty.scores(Average::Macro, ZeroDivision::One).unwrap().f1, 1.0);
+    }
+
+    /// `precision_recall_fscore_support([4, 4], [1, 2], average="weighted", zero_division=nan)` is (0, 0, 0): the only class with labels
+    /// has no precision, and those that have one have no labels.
+    #[test]
+    fn what_is_left_and_weighs_nothing_is_averaged_plainly() {
+        let mut matrix = ConfusionMatrix::new(5).unwrap();
+        matrix.add_all(&[4, 4], &[1, 2]).unwrap();
+        let zeros = Scores { precision: 0.0, recall: 0.0, f1: 0.0 };
+        assert_eq!(matrix.scores(Average::Weighted, ZeroDivision::Nan).unwrap(), zeros);
+        assert_eq!(matrix.scores(Average::Macro, ZeroDivision::Nan).unwrap(), zeros);
+        let empty = ConfusionMatrix::new(2).unwrap().scores(Average::Weighted, ZeroDivision::Nan).unwrap();
+        assert!(empty.precision.is_nan() && empty.recall.is_nan() && empty.f1.is_nan());
     }
 
     #[test]

@@ -438,17 +438,24 @@ impl Tokenizer {
             Some(post) if options.special_tokens => post.added_tokens(second.is_some()),
             _ => 0,
         };
+        let Truncation { stride, .. } = truncation;
         let max_length = truncation.max_length.saturating_sub(added);
-        // The narrowest window that the library may cut: half, where both texts of a pair give way.
-        let narrowest = match (truncation.strategy, &second) {
-            (TruncationStrategy::LongestFirst, Some(_)) => max_length / 2,
-            _ => max_length,
-        };
-        if max_length == 0 || truncation.stride >= narrowest.max(1) {
+        let lengths = [first.get_ids().len(), second.as_ref().map_or(0, |second| second.get_ids().len())];
+        if max_length > 0 && lengths[0] + lengths[1] <= max_length {
+            return Ok((first, second));
+        }
+        let left = truncated(lengths, second.is_some().then_some(truncation.strategy), max_length);
+        // A text that gives way does so in windows, each of which has more tokens than it shares with the next.
+        let narrowest = lengths.iter().zip(left).filter(|(len, left)| left < *len).map(|(_, left)| left).min();
+        if max_length == 0 || narrowest.is_some_and(|narrowest| stride >= narrowest.max(1)) {
+            let narrowest = narrowest.unwrap_or(0);
             return Err(Error::argument(
                 "truncation",
-                format!("a max_length above stride and special tokens ({} and {added})", truncation.stride),
-                truncation.max_length,
+                format!("windows longer than the stride of {stride}"),
+                format!(
+                    "{narrowest} tokens for the text that gives way, of max_length {} with {added} special tokens",
+                    truncation.max_length
+                ),
             ));
         }
         let params = TruncationParams {
@@ -462,7 +469,7 @@ impl Tokenizer {
                 TruncationStrategy::OnlyFirst => tokenizers::TruncationStrategy::OnlyFirst,
                 TruncationStrategy::OnlySecond => tokenizers::TruncationStrategy::OnlySecond,
             },
-            stride: truncation.stride,
+            stride,
         };
         guard("truncating", || truncate_encodings(first, second, &params))
     }
@@ -493,6 +500,26 @@ impl Tokenizer {
         match &self.chars {
             Some(chars) => chars.encode(text).err().unwrap_or(error),
             None => error,
+        }
+    }
+}
+
+/// How many tokens of each text are left within `max_length` for both; `strategy` is that of a pair.
+fn truncated([first, second]: [usize; 2], strategy: Option<TruncationStrategy>, max_length: usize) -> [usize; 2] {
+    let to_remove = (first + second).saturating_sub(max_length);
+    match strategy {
+        None => [first.min(max_length), second],
+        Some(TruncationStrategy::OnlyFirst) => [first.saturating_sub(to_remove), second],
+        Some(TruncationStrategy::OnlySecond) => [first, second.saturating_sub(to_remove)],
+        Some(TruncationStrategy::LongestFirst) => {
+            let half = max_length / 2;
+            match (first.min(second), first <= second) {
+                // The shorter one stays whole.
+                (shorter, true) if shorter <= half => [shorter, max_length - shorter],
+                (shorter, false) if shorter <= half => [max_length - shorter, shorter],
+                (_, true) => [half, max_length - half],
+                (_, false) => [max_length - half, half],
+            }
         }
     }
 }

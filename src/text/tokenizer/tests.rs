@@ -194,6 +194,21 @@ fn pairs_truncation_and_padding() {
     let words = tokenizer.encode(Input::Words(&["a.", "c"])).unwrap();
     assert_eq!(words.word_ids, [None, Some(0), Some(0), Some(1), None]);
 
+    // What fits is not cut, whatever the stride; the shorter text of a pair stays whole and needs no window.
+    let (first, second) = ("a b c d e f g", "h a b c d e f");
+    let wide = EncodeOptions::default().truncation(Truncation::new(19).stride(18));
+    let whole = tokenizer.encode_with((first, second), &wide).unwrap();
+    assert_eq!((whole.len(), whole.overflowing.len()), (17, 0));
+    let nine = EncodeOptions::default().truncation(Truncation::new(12).stride(4));
+    let row = tokenizer.encode_with(("a b", second), &nine).unwrap();
+    assert_eq!((row.len(), row.overflowing.len()), (12, 0));
+    let eight = EncodeOptions::default().truncation(Truncation::new(10).stride(4));
+    let row = tokenizer.encode_with(("a b", second), &eight).unwrap();
+    assert_eq!(row.input_ids, ids("[CLS] a b [SEP] h a b c d [SEP]"));
+    assert_eq!(row.overflowing.last().unwrap().input_ids, ids("[CLS] a b [SEP] b c d e f [SEP]"));
+    let error = tokenizer.encode_with((first, second), &eight).unwrap_err().to_string();
+    assert!(error.contains("windows longer than the stride of 4, found 3 tokens"), "{error}");
+
     for (max_length, stride) in [(0, 0), (2, 0), (3, 1), (3, 9)] {
         let options = EncodeOptions::default().truncation(Truncation::new(max_length).stride(stride));
         assert!(

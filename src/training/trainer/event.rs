@@ -52,14 +52,16 @@ pub enum TrainEvent<'a> {
         /// Epochs done.
         epoch: u64,
     },
-    /// The validation data were gone through.
+    /// The model was validated.
     #[non_exhaustive]
     Validation {
         /// Steps done.
         step: u64,
-        /// The mean loss, natural logarithm.
-        loss: f64,
-        /// Whether it is the lowest so far.
+        /// The mean loss over the validation data, natural logarithm, if there are such data.
+        loss: Option<f64>,
+        /// What [`Trainer::validate_by`](super::Trainer::validate_by) measured.
+        metrics: &'a [(String, f64)],
+        /// Whether it is the best so far, by the number that [`Trainer::best_by`](super::Trainer::best_by) names.
         best: bool,
     },
     /// A checkpoint was written.
@@ -86,7 +88,8 @@ pub enum TrainEvent<'a> {
 pub enum StopReason {
     /// All steps or epochs are done.
     Finished,
-    /// The validation loss did not fall any more.
+    /// The validation loss, or the number that [`Trainer::best_by`](super::Trainer::best_by) names, did not get better any more. The
+    /// model holds the best weights, unless [`Trainer::restore_best`](super::Trainer::restore_best) says no.
     EarlyStopping,
     /// The observer asked for it.
     Observer,

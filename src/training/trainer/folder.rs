@@ -3,12 +3,13 @@
 //! ```text
 //! out/
 //!   config.json, tokenizer.json, …   by the caller's hooks
-//!   model.safetensors                the best weights by validation loss; the last ones without validation
+//!   model.safetensors                the best weights by validation; the last ones without validation
 //!   history.csv
 //!   checkpoints/
 //!     step-00000500/                 the last state: a model folder too, and beside the model
+//!       best.safetensors               the best weights so far, the file above by another name
 //!       optimizer.safetensors          the moments
-//!       trainer.json                   step, place in the data, best loss, history
+//!       trainer.json                   step, place in the data, best number, history
 //! ```
 //!
 //! Both `out/` and each `step-…/` are folders that `transformers` opens.
@@ -16,14 +17,18 @@
 //! A kill at any instant loses nothing that was there before. Single files are replaced by renaming. A checkpoint is several
 //! files that belong together, so it is made under a temporary name, given to the disk, and renamed to a name that was not there
 //! before; only then are older ones removed (they lose their name first). Whoever resumes takes the `step-…` of the highest
-//! number, which is whole. The weights in `out/` may be of a later step than the last checkpoint: the resumed run comes by the
-//! same step with the same bits.
+//! number, which is whole. The weights in `out/` may be of a later step than the last checkpoint: a resumed run puts those back that
+//! were the best by then, and comes by the same step with the same bits.
+//!
+//! A second run in the folder is refused as long as the first one trains (`lock`).
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Progress;
+use super::best::Watch;
+use super::lock::Lock;
 use crate::checkpoint::{Checkpoint, Pretrained, atomic, pretrained, save_module};
 use crate::error::{Error, Result};
 use crate::nn::Module;
@@ -34,6 +39,7 @@ use crate::training::{Optimizer, Schedule};
 const CHECKPOINTS: &str = "checkpoints";
 const STEP: &str = "step-";
 const MODEL: &str = crate::checkpoint::WEIGHTS;
+const BEST: &str = "best.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "trainer.json";
 const HISTORY: &str = "history.csv";
@@ -44,8 +50,11 @@ pub enum Existing {
     /// An error, also for any other model: nothing is lost by mistake.
     #[default]
     Refuse,
-    /// Go on from its last checkpoint; begin anew if there is none.
+    /// Go on from its last checkpoint; an error if there is none.
     Resume,
+    /// Go on from its last checkpoint, or begin if there is none, over the weights that may be there: for a program that is started
+    /// again until it is done.
+    ResumeOrBegin,
     /// Remove its weights and checkpoints and begin anew.
     Replace,
 }
@@ -138,12 +147,23 @@ impl<'a> RunFolder<'a> {
     /// Makes sure that a run may begin here, before anything is written.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the folder holds a run and that is to be refused; [`Error::Io`] if it cannot be read.
+    /// [`Error::Argument`] if another process trains in the folder, if it holds a run and that is to be refused, and if it holds no
+    /// checkpoint and one is to be resumed; [`Error::Io`] if it cannot be read.
     pub fn check(&self) -> Result<()> {
-        match self.found()?.first() {
-            Some(path) if self.existing == Existing::Refuse => {
+        Lock::check(&self.path)?;
+        self.check_found()
+    }
+
+    fn check_found(&self) -> Result<()> {
+        let name = "folder of the run";
+        match (self.existing, self.found()?.first()) {
+            (Existing::Refuse, Some(path)) => {
                 let expected = "one without a model (or say resume or replace)";
-                Err(Error::argument("folder of the run", expected, path.display()))
+                Err(Error::argument(name, expected, path.display()))
+            }
+            (Existing::Resume, _) if self.last_checkpoint()?.is_none() => {
+                let found = format!("none in {}", self.path.display());
+                Err(Error::argument(name, "one with a checkpoint to resume from (or do not say resume)", found))
             }
             _ => Ok(()),
         }
@@ -155,16 +175,30 @@ impl<'a> RunFolder<'a> {
         Ok(self.checkpoints()?.into_iter().map(|(_, path)| path).chain(weights).collect())
     }
 
-    /// Makes the folder ready, and gives the checkpoint to go on from if there is one.
-    pub(super) fn open(&self) -> Result<Option<PathBuf>> {
+    /// Makes the folder ready and this run's own, and gives the checkpoint to go on from if there is one.
+    pub(super) fn open(&self) -> Result<(Lock, Option<PathBuf>)> {
+        // Nothing is made where nothing may begin.
+        self.check()?;
         let folder = self.path.join(CHECKPOINTS);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        self.check()?;
+        let lock = Lock::take(&self.path)?;
+        self.check_found()?;
         if self.existing == Existing::Replace {
             self.found()?.iter().try_for_each(atomic::remove)?;
         }
         [&folder, &self.path].into_iter().try_for_each(atomic::remove_leftovers)?;
-        self.last_checkpoint()
+        Ok((lock, self.last_checkpoint()?))
+    }
+
+    /// Puts the weights back that were the best when a checkpoint was written.
+    pub(super) fn put_best_back(&self, checkpoint: &Path) -> Result<()> {
+        let best = checkpoint.join(BEST);
+        if best.exists() { atomic::link(best, self.path.join(MODEL)) } else { Ok(()) }
+    }
+
+    /// The folder's own weights.
+    pub(super) fn load_model(&self, model: &mut impl Module) -> Result<()> {
+        Checkpoint::open(self.path.join(MODEL))?.load_into(model)
     }
 
     /// Writes what the caller adds into the folder itself. What cannot be written is better known before the first step than after
@@ -193,6 +227,9 @@ impl<'a> RunFolder<'a> {
         atomic::write_folder(&path, |folder| {
             self.hooks.iter().try_for_each(|write| write(folder))?;
             save_module(folder.join(MODEL), model)?;
+            if state.progress.best.is_some() {
+                atomic::link(self.path.join(MODEL), folder.join(BEST))?;
+            }
             optimizer.save(folder.join(OPTIMIZER))?;
             atomic::write_file(folder.join(STATE), |file| file.write_all(json.as_bytes()))
         })?;
@@ -227,6 +264,9 @@ pub(super) struct State {
     pub(super) accumulate: usize,
     /// For the reader: a run may go on with another one.
     schedule: Schedule,
+    /// What the best weights are the best by.
+    #[serde(default)]
+    pub(super) watch: Watch,
     pub(super) data: DataState,
     #[serde(flatten)]
     pub(super) progress: Progress,
@@ -240,11 +280,12 @@ impl State {
         seed: u64,
         accumulate: usize,
         schedule: Schedule,
+        watch: Watch,
         data: DataState,
         progress: Progress,
         history: &History,
     ) -> Self {
         let history = history.rows().to_vec();
-        Self { format: Self::FORMAT, seed, accumulate, schedule, data, progress, history }
+        Self { format: Self::FORMAT, seed, accumulate, schedule, watch, data, progress, history }
     }
 }

@@ -7,6 +7,9 @@
 //! moments and losses as N steps, save, load, M steps. Chance (dropout) is keyed by seed and step, data sources
 //! by their state; nothing hangs on the number of threads.
 //!
+//! After a run the model holds its **last** weights, unless it stops early: then it holds the **best** ones, as the folder does
+//! ([`Trainer::restore_best`]; [`TrainReport::held`] says which).
+//!
 //! ```
 //! use std::ops::ControlFlow;
 //! use loquat::nn::{Embedding, Linear};
@@ -43,14 +46,16 @@
 //!     })
 //!     .run(&mut model, &mut optimizer, &mut train, loss)?;
 //! assert_eq!(steps, 50);
-//! assert!(report.best.is_some_and(|best| best.loss < 0.1), "{report:?}");
+//! assert!(report.best.is_some_and(|best| best.value < 0.1), "{report:?}");
 //! assert!(folder.join("model.safetensors").exists());
 //! # std::fs::remove_dir_all(folder).ok();
 //! # Ok::<(), loquat::Error>(())
 //! ```
 
+mod best;
 mod event;
 mod folder;
+mod lock;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -59,30 +64,41 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use best::{Best, Goal};
+use best::{Kept, VAL_LOSS, Watch, check_names};
 pub use event::{StopReason, TrainEvent, TrainObserver};
 pub use folder::{Existing, RunFolder};
 use folder::{State, load_checkpoint};
+use lock::Lock;
 pub use step::{BatchSize, evaluate};
 use step::{Moved, Step};
 
 use crate::error::{Error, Result};
 use crate::nn::Module;
 use crate::ops::{Precision, with_precision};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, no_grad};
 use crate::training::data::BatchSource;
 use crate::training::history::{History, Row};
 use crate::training::{Optimizer, Schedule};
 
-/// How long a run is, and what happens on the way. `B` is the batch.
-pub struct Trainer<'a, B> {
+/// What a validation measures of a model beside the loss: numbers by name.
+type Measure<'a, M> = Box<dyn FnMut(&M) -> Result<Vec<(String, f64)>> + 'a>;
+
+/// How long a run is, and what happens on the way. `B` is the batch, `M` the model.
+pub struct Trainer<'a, B, M> {
     budget: Budget,
     seed: u64,
     precision: Precision,
     accumulate: usize,
     max_norm: Option<f64>,
     schedule: Schedule,
-    validation: Option<(&'a mut dyn BatchSource<Batch = B>, u64)>,
+    validation: Option<&'a mut dyn BatchSource<Batch = B>>,
+    measure: Option<Measure<'a, M>>,
+    /// Steps from validation to validation, as each of both said.
+    validate_every: Vec<u64>,
+    watch: Watch,
     patience: Option<u64>,
+    restore_best: Option<bool>,
     save_every: Option<u64>,
     log_every: u64,
     folder: Option<RunFolder<'a>>,
@@ -95,15 +111,6 @@ enum Budget {
     Epochs(u64),
 }
 
-/// The lowest validation loss of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
-    /// The steps done when it was found.
-    pub step: u64,
-    /// The loss, natural logarithm.
-    pub loss: f64,
-}
-
 /// What came of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -112,7 +119,9 @@ pub struct TrainReport {
     pub steps: u64,
     /// Why the run ended.
     pub stop: StopReason,
-    /// The lowest validation loss, if there was a validation.
+    /// The step whose weights the model holds: that of [`TrainReport::best`] if those were restored, else the last.
+    pub held: u64,
+    /// The best validation, if there was one.
     pub best: Option<Best>,
     /// Losses, learning rates, speed.
     pub history: History,
@@ -143,7 +152,7 @@ struct Pending {
     seconds: f64,
 }
 
-impl<'a, B> Trainer<'a, B> {
+impl<'a, B, M> Trainer<'a, B, M> {
     /// A run of so many steps, those before a resumption included.
     pub fn steps(steps: u64) -> Self {
         Self::new(Budget::Steps(steps))
@@ -163,7 +172,11 @@ impl<'a, B> Trainer<'a, B> {
             max_norm: None,
             schedule: Schedule::constant(),
             validation: None,
+            measure: None,
+            validate_every: Vec::new(),
+            watch: Watch::default(),
             patience: None,
+            restore_best: None,
             save_every: None,
             log_every: 10,
             folder: None,
@@ -197,14 +210,56 @@ impl<'a, B> Trainer<'a, B> {
         Self { schedule, ..self }
     }
 
-    /// Validates after each `every` steps and at the end, on all batches of an epoch of `source`.
-    pub fn validate(self, source: &'a mut dyn BatchSource<Batch = B>, every: u64) -> Self {
-        Self { validation: Some((source, every)), ..self }
+    /// Validates after each `every` steps and at the end, by the mean loss over all batches of an epoch of `source`.
+    pub fn validate(mut self, source: &'a mut dyn BatchSource<Batch = B>, every: u64) -> Self {
+        self.validate_every.push(every);
+        Self { validation: Some(source), ..self }
     }
 
-    /// Ends the run when so many validations in a row were not better than the best one.
+    /// Validates after each `every` steps and at the end by numbers of one's own, which go into the history and to the observer. It may
+    /// stand alone or beside [`Trainer::validate`], with the same `every`. `measure` runs without gradients and dropout.
+    ///
+    /// ```
+    /// use loquat::nn::Linear;
+    /// use loquat::training::{Goal, Trainer};
+    /// # use loquat::training::data::Batch;
+    ///
+    /// let accuracy = |_: &Linear| 0.75; // what the model does on a test set
+    /// let trainer = Trainer::epochs(10)
+    ///     .validate_by(100, |model: &Linear| Ok([("accuracy", accuracy(model))]))
+    ///     .best_by("accuracy", Goal::Highest)
+    ///     .early_stopping(3);
+    /// # let _: Trainer<'_, Batch, Linear> = trainer;
+    /// ```
+    pub fn validate_by<N: Into<String>, I: IntoIterator<Item = (N, f64)>>(
+        mut self,
+        every: u64,
+        mut measure: impl FnMut(&M) -> Result<I> + 'a,
+    ) -> Self {
+        self.validate_every.push(every);
+        let measure: Measure<'a, M> = Box::new(move |model| {
+            Ok(measure(model)?.into_iter().map(|(name, value)| (name.into(), value)).collect())
+        });
+        Self { measure: Some(measure), ..self }
+    }
+
+    /// Which number of a validation decides what is the best: for early stopping, for the weights in the folder, and for
+    /// [`Trainer::restore_best`]. `metric` is a name that [`Trainer::validate_by`] gives, or `val_loss`. Default: the lowest `val_loss`.
+    pub fn best_by(self, metric: impl Into<String>, goal: Goal) -> Self {
+        Self { watch: Watch { metric: metric.into(), goal }, ..self }
+    }
+
+    /// Ends the run when so many validations in a row were not better than the best one. The model then holds the best weights
+    /// ([`Trainer::restore_best`]).
     pub fn early_stopping(self, patience: u64) -> Self {
         Self { patience: Some(patience), ..self }
+    }
+
+    /// Whether the model holds the best weights by validation when the run has ended, for whatever reason, and not the last ones. The
+    /// folder's last checkpoint keeps the last ones all the same, to go on from. Default: true with [`Trainer::early_stopping`], else
+    /// false. Without a folder the best weights are kept in memory, beside the model's.
+    pub fn restore_best(self, restore: bool) -> Self {
+        Self { restore_best: Some(restore), ..self }
     }
 
     /// Keeps model, history and checkpoints in a folder. A checkpoint is written at the end at least.
@@ -229,9 +284,14 @@ impl<'a, B> Trainer<'a, B> {
 
     fn check(&self) -> Result<()> {
         self.schedule.check()?;
+        let length = match self.budget {
+            Budget::Steps(steps) => ("steps", Some(steps)),
+            Budget::Epochs(epochs) => ("epochs", Some(epochs)),
+        };
         let every = [
+            length,
             ("accumulate", Some(self.accumulate as u64)),
-            ("validate every", self.validation.as_ref().map(|v| v.1)),
+            ("validate every", self.validate_every.iter().copied().min()),
             ("save_every", self.save_every),
             ("log_every", Some(self.log_every)),
             ("patience", self.patience),
@@ -242,8 +302,24 @@ impl<'a, B> Trainer<'a, B> {
         if let Some(norm) = self.max_norm.filter(|norm| norm.is_nan() || *norm <= 0.0) {
             return Err(Error::argument("clip_grad_norm", "a norm above 0", norm));
         }
-        if self.patience.is_some() && self.validation.is_none() {
-            return Err(Error::argument("early_stopping", "validation data", "none"));
+        if let [first, .., last] = self.validate_every[..]
+            && first != last
+        {
+            return Err(Error::argument("validate every", format!("{first}, as said first"), last));
+        }
+        let watches = self.watch != Watch::default();
+        for (name, asked) in [
+            ("early_stopping", self.patience.is_some()),
+            ("restore_best", self.restore_best == Some(true)),
+            ("best_by", watches),
+        ] {
+            if asked && self.validate_every.is_empty() {
+                return Err(Error::argument(name, "validation data or a validation by numbers of one's own", "neither"));
+            }
+        }
+        if self.validation.is_none() && !self.validate_every.is_empty() && !watches {
+            let expected = "a number to go by, as there are no validation data";
+            return Err(Error::argument("best_by", expected, VAL_LOSS));
         }
         if self.save_every.is_some() && self.folder.is_none() {
             return Err(Error::argument("save_every", "a folder", "none"));
@@ -257,16 +333,18 @@ impl<'a, B> Trainer<'a, B> {
         }
     }
 
-    /// Trains `model` on the batches of `train`; `loss` is the mean loss of a batch.
+    /// Trains `model` on the batches of `train`; `loss` is the mean loss of a batch. Afterwards the model holds the weights of
+    /// [`TrainReport::held`].
     ///
     /// Each step runs inside [`team`](crate::kernels::parallel::team) and [`train_mode`](crate::nn::train_mode);
     /// validation without gradients and dropout.
     ///
     /// # Errors
     /// [`Error::NotFinite`] when a loss or gradient is: the step's number is named, the model is as it was before the step and
-    /// nothing is saved. [`Error::Argument`] for settings that make no sense, for data without a batch, and for a
-    /// checkpoint of a run with other settings. What `loss`, the data sources and the folder return.
-    pub fn run<M, S>(
+    /// nothing is saved. [`Error::Argument`] for settings that make no sense, for data that have an epoch without a batch (fewer
+    /// examples than a batch, say, where smaller ones are dropped), for a folder in which another process trains, and for a checkpoint
+    /// of a run with other settings. What `loss`, the validation, the data sources and the folder return.
+    pub fn run<S>(
         mut self,
         model: &mut M,
         optimizer: &mut Optimizer,
@@ -284,7 +362,8 @@ impl<'a, B> Trainer<'a, B> {
         let step = Step { seed: self.seed, precision: self.precision, max_norm: self.max_norm, loss: &loss };
         let start = TrainEvent::Start { step: course.progress.step, total_steps };
         self.tell(&mut course, start);
-        let (mut batches_seen, mut first) = (true, true);
+        // Whoever stands at the end of an epoch has seen its batches.
+        let (mut batches_seen, mut first) = (course.progress.step > 0 || train.state().position > 0, true);
         let reason = loop {
             if let Some(reason) = self.reason_to_stop(&course) {
                 break reason;
@@ -330,9 +409,9 @@ impl<'a, B> Trainer<'a, B> {
                     grad_norm: Some(grad_norm),
                     ..Row::at(step_number)
                 };
-                if self.validation.as_ref().is_some_and(|(_, every)| step_number.is_multiple_of(*every)) {
-                    let val_loss = Some(self.validate_now(model, &loss, &mut course, true)?);
-                    course.log(Row { val_loss, ..last });
+                if self.validate_every.first().is_some_and(|every| step_number.is_multiple_of(*every)) {
+                    let row = self.validate_now(model, &loss, &mut course, last, true)?;
+                    course.log(row);
                 } else if step_number.is_multiple_of(self.log_every) {
                     course.log(last);
                 } else {
@@ -353,18 +432,44 @@ impl<'a, B> Trainer<'a, B> {
             self.finish(model, &loss, &mut course)?;
         }
         self.save(model, optimizer, train, &mut course)?;
+        let held = self.hold(model, &course)?;
         let step = course.progress.step;
         self.tell(&mut course, TrainEvent::End { step, reason });
-        Ok(TrainReport { steps: step, stop: reason, best: course.progress.best, history: course.history })
+        Ok(TrainReport { steps: step, stop: reason, held, best: course.progress.best, history: course.history })
+    }
+
+    /// Whether the model is to hold the best weights at the end.
+    fn restores(&self) -> bool {
+        self.restore_best.unwrap_or(self.patience.is_some())
+    }
+
+    /// Gives the model the weights that it is to hold after the run, and their step.
+    fn hold(&self, model: &mut M, course: &Course) -> Result<u64>
+    where
+        M: Module,
+    {
+        let last = course.progress.step;
+        let Some(best) = course.progress.best.filter(|best| self.restores() && best.step != last) else {
+            return Ok(last);
+        };
+        match (&self.folder, &course.kept) {
+            (Some(folder), _) => folder.load_model(model)?,
+            (None, Some(kept)) => kept.put_back(model)?,
+            (None, None) => unreachable!("without a folder the best weights are kept"),
+        }
+        Ok(best.step)
     }
 
     /// A fresh run, or the one that the folder's last checkpoint belongs to.
     fn open<S: BatchSource<Batch = B> + ?Sized>(
         &self,
-        model: &mut impl Module,
+        model: &mut M,
         optimizer: &mut Optimizer,
         train: &mut S,
-    ) -> Result<Course> {
+    ) -> Result<Course>
+    where
+        M: Module,
+    {
         let mut course = Course {
             progress: Progress::default(),
             history: History::default(),
@@ -372,9 +477,13 @@ impl<'a, B> Trainer<'a, B> {
             saved: None,
             unlogged: None,
             asked_to_stop: false,
+            kept: None,
+            _lock: None,
         };
         let Some(folder) = &self.folder else { return Ok(course) };
-        if let Some(path) = folder.open()? {
+        let (lock, checkpoint) = folder.open()?;
+        course._lock = Some(lock);
+        if let Some(path) = checkpoint {
             let state = load_checkpoint(&path, model, optimizer)?;
             for (name, ours, theirs) in
                 [("seed", self.seed, state.seed), ("accumulate", self.accumulate as u64, state.accumulate as u64)]
@@ -383,7 +492,13 @@ impl<'a, B> Trainer<'a, B> {
                     return Err(Error::argument(name, format!("{theirs}, as in {}", path.display()), ours));
                 }
             }
+            if state.progress.best.is_some() && self.watch != state.watch {
+                let expected = format!("the {:?} `{}`, as in {}", state.watch.goal, state.watch.metric, path.display());
+                let found = format!("the {:?} `{}`", self.watch.goal, self.watch.metric);
+                return Err(Error::argument("best_by", expected, found));
+            }
             train.restore(&state.data)?;
+            folder.put_best_back(&path)?;
             state.history.into_iter().for_each(|row| course.history.push(row));
             course.saved = Some(state.progress.step);
             course.progress = state.progress;
@@ -428,54 +543,67 @@ impl<'a, B> Trainer<'a, B> {
         Ok((batches, false))
     }
 
-    /// Validates; `scheduled` validations count for early stopping.
-    fn validate_now<M: Module + Sync>(
+    /// Validates, and puts what it found into the row; `scheduled` validations count for early stopping.
+    fn validate_now(
         &mut self,
         model: &M,
         loss: &(impl Fn(&M, &B) -> Result<Tensor> + Sync),
         course: &mut Course,
+        row: Row,
         scheduled: bool,
-    ) -> Result<f64>
+    ) -> Result<Row>
     where
+        M: Module + Sync,
         B: BatchSize + Send + Sync,
     {
-        let (source, _) = self.validation.as_mut().expect("asked for only with validation data");
-        let mean = with_precision(self.precision, || evaluate(model, &mut **source, loss))?;
-        let loss = mean.mean().ok_or_else(|| Error::argument("validation data", "at least one label", "none"))?;
         let step = course.progress.step;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { what: format!("validation loss after step {step}"), found: loss });
+        let mut val_loss = None;
+        if let Some(source) = &mut self.validation {
+            let mean = with_precision(self.precision, || evaluate(model, &mut **source, loss))?;
+            let mean = mean.mean().ok_or_else(|| Error::argument("validation data", "at least one label", "none"))?;
+            if !mean.is_finite() {
+                return Err(Error::NotFinite { what: format!("validation loss after step {step}"), found: mean });
+            }
+            val_loss = Some(mean);
         }
-        let best = course.progress.best.is_none_or(|best| loss < best.loss);
+        let metrics = match &mut self.measure {
+            Some(measure) => with_precision(self.precision, || no_grad(|| measure(model)))?,
+            None => Vec::new(),
+        };
+        check_names(&metrics)?;
+        let value = self.watch.value(step, val_loss, &metrics)?;
+        let best = course.progress.best.is_none_or(|best| self.watch.is_better(value, best.value));
         if best {
-            course.progress.best = Some(Best { step, loss });
+            course.progress.best = Some(Best { step, value });
             course.progress.stale = 0;
-            if let Some(folder) = &self.folder {
-                folder.save_model(model)?;
+            match &self.folder {
+                Some(folder) => folder.save_model(model)?,
+                None => course.kept = self.restores().then(|| Kept::of(model)),
             }
         } else {
             course.progress.stale += u64::from(scheduled);
         }
-        self.tell(course, TrainEvent::Validation { step, loss, best });
-        Ok(loss)
+        self.tell(course, TrainEvent::Validation { step, loss: val_loss, metrics: &metrics, best });
+        Ok(metrics.into_iter().fold(Row { val_loss, ..row }, |row, (name, value)| row.with(name, value)))
     }
 
     /// What is due at the end of a run and was not at its last step: a validation, a row.
-    fn finish<M: Module + Sync>(
+    fn finish(
         &mut self,
         model: &M,
         loss: &(impl Fn(&M, &B) -> Result<Tensor> + Sync),
         course: &mut Course,
     ) -> Result<()>
     where
+        M: Module + Sync,
         B: BatchSize + Send + Sync,
     {
         let step = course.progress.step;
         let logged = course.history.rows().last().filter(|row| row.step == step);
         let row = course.unlogged.take().or(logged.cloned());
         let Some(mut row) = row.filter(|_| course.saved != Some(step)) else { return Ok(()) };
-        if self.validation.is_some() && row.val_loss.is_none() {
-            row.val_loss = Some(self.validate_now(model, loss, course, false)?);
+        if self.validate_every.first().is_some_and(|every| !step.is_multiple_of(*every)) {
+            row = self.validate_now(model, loss, course, row, false)?;
         }
         course.log(row);
         Ok(())
@@ -484,19 +612,24 @@ impl<'a, B> Trainer<'a, B> {
     /// Writes a checkpoint, unless this step's was.
     fn save<S: BatchSource<Batch = B> + ?Sized>(
         &mut self,
-        model: &impl Module,
+        model: &M,
         optimizer: &Optimizer,
         train: &S,
         course: &mut Course,
-    ) -> Result<()> {
+    ) -> Result<()>
+    where
+        M: Module,
+    {
         let step = course.progress.step;
         let Some(folder) = self.folder.as_ref().filter(|_| course.saved != Some(step)) else { return Ok(()) };
         let mut progress = course.progress.clone();
         progress.seconds = course.seconds();
-        let state = State::new(self.seed, self.accumulate, self.schedule, train.state(), progress, &course.history);
+        let watch = self.watch.clone();
+        let state =
+            State::new(self.seed, self.accumulate, self.schedule, watch, train.state(), progress, &course.history);
         let path = folder.save_checkpoint(model, optimizer, &state)?;
         folder.save_history(&course.history)?;
-        if self.validation.is_none() {
+        if self.validate_every.is_empty() {
             folder.save_model(model)?;
         }
         course.saved = Some(step);
@@ -516,6 +649,10 @@ struct Course {
     /// The last step's row, if it is not in the history.
     unlogged: Option<Row>,
     asked_to_stop: bool,
+    /// The best weights, if they are restored and there is no folder that has them.
+    kept: Option<Kept>,
+    /// Keeps other runs out of the folder.
+    _lock: Option<Lock>,
 }
 
 impl Course {

@@ -76,7 +76,7 @@ fn run(folder: &Path, steps: u64, source: &mut dyn BatchSource<Batch = Batch>) -
         .schedule(Schedule::cosine(30).warmup(4).min_factor(0.1))
         .validate(&mut validation, 5)
         .log_every(1)
-        .folder(RunFolder::new(folder).existing(Existing::Resume))
+        .folder(RunFolder::new(folder).existing(Existing::ResumeOrBegin))
         .run(&mut model, &mut optimizer(), source, loss)
         .unwrap();
     (model, report)
@@ -318,15 +318,166 @@ fn the_best_weights_are_the_folders_and_the_last_ones_the_checkpoints() {
     assert_eq!(report.steps, best.step + 6);
     let mut other = self::model();
     Checkpoint::open(folder.path()).unwrap().load_into(&mut other).unwrap();
-    assert_eq!(evaluate(&other, &mut validation, &loss).unwrap().mean(), Some(best.loss));
+    assert_eq!(evaluate(&other, &mut validation, &loss).unwrap().mean(), Some(best.value));
+    assert_eq!((values(&other), best.step), (values(&model), report.held));
     let checkpoint = last(folder.path());
     Checkpoint::open(&checkpoint).unwrap().load_into(&mut other).unwrap();
+    assert_ne!(values(&other), values(&model), "the last ones are kept to go on from");
+    Checkpoint::open(checkpoint.join("best.safetensors")).unwrap().load_into(&mut other).unwrap();
     assert_eq!(values(&other), values(&model));
     for path in [folder.path(), &checkpoint] {
         assert_eq!(std::fs::read_to_string(path.join("config.json")).unwrap(), "{}");
     }
     let history = History::open(folder.path().join("history.csv")).unwrap();
     assert_eq!(history, report.history);
+}
+
+#[test]
+fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise() {
+    let train = |restore: Option<bool>, patience: Option<u64>| {
+        let (mut model, mut validation) = (model(), validation());
+        let mut trainer = Trainer::steps(40).validate(&mut validation, 2);
+        if let Some(patience) = patience {
+            trainer = trainer.early_stopping(patience);
+        }
+        if let Some(restore) = restore {
+            trainer = trainer.restore_best(restore);
+        }
+        let report = trainer.run(&mut model, &mut optimizer(), &mut windows(), loss).unwrap();
+        (evaluate(&model, &mut self::validation(), &loss).unwrap().mean().unwrap(), report)
+    };
+    let (held, report) = train(None, Some(3));
+    let best = report.best.unwrap();
+    assert_eq!((held, report.held), (best.value, best.step));
+    assert!(report.held < report.steps);
+    let (held, report) = train(Some(false), Some(3));
+    assert!(held > best.value && report.held == report.steps);
+    let (held, report) = train(None, None);
+    assert!(held > best.value && report.held == report.steps, "the last weights, where nothing was said");
+    let (held, report) = train(Some(true), None);
+    assert_eq!((held, report.held), (report.best.unwrap().value, report.best.unwrap().step));
+}
+
+#[test]
+fn any_number_of_a_validation_may_decide() {
+    let (mut model, scores) = (model(), RefCell::new([0.1, 0.7, 0.4, 0.7, 0.2].into_iter()));
+    let mut told = Vec::new();
+    let report = Trainer::steps(100)
+        .validate_by(3, |_: &Bigram| Ok([("f1", scores.borrow_mut().next().unwrap()), ("other", f64::NAN)]))
+        .best_by("f1", Goal::Highest)
+        .early_stopping(3)
+        .observe(&mut |event: &TrainEvent<'_>| {
+            if let TrainEvent::Validation { step, loss: None, metrics, best } = event {
+                told.push((*step, metrics[0].1, *best));
+            }
+            ControlFlow::Continue(())
+        })
+        .run(&mut model, &mut optimizer(), &mut windows(), loss)
+        .unwrap();
+    let expected = [(3, 0.1, true), (6, 0.7, true), (9, 0.4, false), (12, 0.7, false), (15, 0.2, false)];
+    assert_eq!(told, expected);
+    assert_eq!((report.stop, report.steps, report.held), (StopReason::EarlyStopping, 15, 6));
+    assert_eq!(report.best, Some(Best { step: 6, value: 0.7 }));
+    assert_eq!(report.history.column("f1"), expected.map(|(step, f1, _)| (step, f1)));
+    // Beside validation data, at the same steps; a number to go by that is none is an error.
+    let run = |every: u64, value: f64| {
+        let mut validation = validation();
+        Trainer::steps(4)
+            .validate(&mut validation, 2)
+            .validate_by(every, |_: &Bigram| Ok([("f1", value)]))
+            .best_by("f1", Goal::Highest)
+            .run(&mut self::model(), &mut optimizer(), &mut windows(), loss)
+    };
+    let report = run(2, 0.5).unwrap();
+    assert_eq!((report.history.column("val_loss").len(), report.history.column("f1").len()), (2, 2));
+    assert!(run(3, 0.5).unwrap_err().to_string().starts_with("validate every: expected 2"));
+    assert!(matches!(run(2, f64::NAN), Err(Error::NotFinite { .. })));
+}
+
+#[test]
+fn training_on_data_without_a_batch_is_an_error() {
+    use crate::training::data::{DataLoader, Example, PadCollator};
+    let loader = |n: usize| {
+        let examples = (0..n).map(|i| Example::causal(&[i as u32 % 7, 1, 2])).collect::<Vec<_>>();
+        DataLoader::new(examples, PadCollator::new(0), 100).unwrap().drop_last()
+    };
+    let run = |trainer: Trainer<'_, Batch, Bigram>, n| trainer.run(&mut model(), &mut optimizer(), &mut loader(n), loss);
+    for trainer in [Trainer::epochs(1), Trainer::epochs(3), Trainer::steps(2)] {
+        let error = run(trainer, 3).unwrap_err().to_string();
+        assert!(error.contains("training data: expected at least one batch in an epoch, found none"), "{error}");
+    }
+    // An epoch whose batches are all in the step before has none left, and has been trained on.
+    assert_eq!(run(Trainer::epochs(2).accumulate(2), 200).unwrap().steps, 2);
+    assert_eq!(run(Trainer::epochs(2), 100).unwrap().steps, 2);
+}
+
+#[test]
+fn two_runs_in_one_folder_are_refused_and_the_error_names_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = || RunFolder::new(folder.path()).existing(Existing::Replace);
+    let mut messages = Vec::new();
+    Trainer::steps(2)
+        .folder(run_folder())
+        .save_every(1)
+        .observe(&mut |event: &TrainEvent<'_>| {
+            if let TrainEvent::Step { .. } = event {
+                let second = Trainer::steps(1).folder(run_folder());
+                let error = second.run(&mut model(), &mut optimizer(), &mut windows(), loss).unwrap_err();
+                messages.extend([error.to_string(), run_folder().check().unwrap_err().to_string()]);
+            }
+            ControlFlow::Continue(())
+        })
+        .run(&mut model(), &mut optimizer(), &mut windows(), loss)
+        .unwrap();
+    assert_eq!(messages.len(), 4);
+    for message in messages {
+        assert!(message.contains("expected one in which no other run trains"), "{message}");
+        assert!(message.contains(&format!("process {} in", std::process::id())), "{message}");
+    }
+    assert!(last(folder.path()).ends_with("step-00000002"));
+    run_folder().check().unwrap();
+}
+
+#[test]
+fn resuming_without_a_checkpoint_is_an_error_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let run = |existing| {
+        let trainer = Trainer::steps(2).folder(RunFolder::new(&path).existing(existing));
+        trainer.run(&mut model(), &mut optimizer(), &mut windows(), loss)
+    };
+    let error = run(Existing::Resume).unwrap_err().to_string();
+    assert!(error.contains("expected one with a checkpoint to resume from"), "{error}");
+    assert!(!path.exists());
+    assert_eq!(run(Existing::ResumeOrBegin).unwrap().steps, 2);
+    assert_eq!(run(Existing::Resume).unwrap().steps, 2);
+}
+
+#[test]
+fn a_resumed_run_holds_the_best_weights_of_its_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let scores = RefCell::new([0.5, 0.6, 0.1, 0.1].into_iter());
+    let run = |steps: u64| {
+        let mut model = model();
+        let report = Trainer::steps(steps)
+            .validate_by(2, |_: &Bigram| Ok([("f1", scores.borrow_mut().next().unwrap())]))
+            .best_by("f1", Goal::Highest)
+            .restore_best(true)
+            .folder(RunFolder::new(folder.path()).existing(Existing::ResumeOrBegin))
+            .run(&mut model, &mut optimizer(), &mut windows(), loss)
+            .unwrap();
+        (values(&model), report)
+    };
+    let (best, report) = run(6);
+    assert_eq!((report.held, report.steps), (4, 6));
+    // What a run that was killed after its last checkpoint left: better weights of a step that the resumed run does not reach.
+    crate::checkpoint::save_module(folder.path().join("model.safetensors"), &model()).unwrap();
+    let (resumed, report) = run(8);
+    assert_eq!((report.held, report.steps), (4, 8));
+    assert_eq!(resumed, best);
+    let other = Trainer::steps(9).folder(RunFolder::new(folder.path()).existing(Existing::Resume));
+    let error = other.run(&mut model(), &mut optimizer(), &mut windows(), loss).unwrap_err().to_string();
+    assert!(error.contains("best_by: expected the Highest `f1`"), "{error}");
 }
 
 #[test]
@@ -483,7 +634,7 @@ fn a_disk_that_fills_up_leaves_the_last_checkpoint() {
 
 #[test]
 fn settings_that_make_no_sense_are_errors() {
-    let cases: [(&str, Trainer<'_, Batch>); 8] = [
+    let cases: [(&str, Trainer<'_, Batch, Bigram>); 15] = [
         ("accumulate", Trainer::steps(1).accumulate(0)),
         ("log_every", Trainer::steps(1).log_every(0)),
         ("clip_grad_norm", Trainer::steps(1).clip_grad_norm(f64::NAN)),
@@ -492,6 +643,13 @@ fn settings_that_make_no_sense_are_errors() {
         ("save_every: expected a number", Trainer::steps(1).save_every(0)),
         ("save_every: expected a folder", Trainer::steps(1).save_every(1)),
         ("patience", Trainer::steps(1).early_stopping(0)),
+        ("steps", Trainer::steps(0)),
+        ("epochs", Trainer::epochs(0)),
+        ("restore_best", Trainer::steps(1).restore_best(true)),
+        ("best_by", Trainer::steps(1).best_by("f1", Goal::Highest)),
+        ("best_by", Trainer::steps(1).validate_by(1, |_| Ok([("f1", 0.5)]))),
+        ("best_by: expected `f2`", Trainer::steps(1).validate_by(1, |_| Ok([("f1", 0.5)])).best_by("f2", Goal::Highest)),
+        ("names of metrics", Trainer::steps(1).validate_by(1, |_| Ok([("lr", 0.5)])).best_by("lr", Goal::Highest)),
     ];
     for (word, trainer) in cases {
         let error = trainer.run(&mut model(), &mut optimizer(), &mut windows(), loss).unwrap_err().to_string();
