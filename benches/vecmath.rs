@@ -66,8 +66,8 @@ const CASES: &[Case] = &[
         let rows = s.a.len() / VOCAB;
         let (losses, lse) = s.d[..2 * rows].split_at_mut(rows);
         let labels = &s.labels[..rows];
-        vecmath::cross_entropy(&s.a, VOCAB, labels, None, 0.0, losses, lse);
-        vecmath::cross_entropy_backward(&s.a, lse, VOCAB, labels, None, 0.0, 1.0, &mut s.c);
+        vecmath::cross_entropy(&s.a, VOCAB, labels, None, 0.0, None, losses, lse);
+        vecmath::cross_entropy_backward(&s.a, lse, VOCAB, labels, None, 0.0, None, &[1.0], &mut s.c);
     }),
     ("layer_norm", 2.0, |s| {
         let rows = s.a.len() / COLS;
@@ -88,7 +88,7 @@ const CASES: &[Case] = &[
     ("dropout", 2.0, |s| vecmath::dropout(&s.a, 0.1, 7, 0, &mut s.c)),
     ("adamw", 7.0, |s| {
         let adam = Adam { lr: 1e-4, betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, decoupled: true };
-        vecmath::adam_step(&adam, 10, 1.0, &mut s.a, &s.b, &mut s.c, &mut s.d);
+        vecmath::adam_step(&adam, 10, 1.0, &mut s.a, &s.b, &mut s.c, &mut s.d, &mut []);
     }),
     ("f32_to_bf16", 1.5, |s| vecmath::f32_to_bf16(&s.a, &mut s.half)),
     ("bf16_to_f32", 1.5, |s| vecmath::bf16_to_f32(&s.half, &mut s.c)),

@@ -45,14 +45,24 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
 fn ten_steps_agree_with_pytorch() {
     let fixture = fixture();
     let momentum = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.2, ..Sgd::default() };
-    let adam = Adam { lr: 0.1, betas: (0.8, 0.99), eps: 1e-6, weight_decay: 0.2 };
+    let adam = Adam { lr: 0.1, betas: (0.8, 0.99), eps: 1e-6, weight_decay: 0.2, ..Adam::default() };
     let group = ParameterGroup::biases_and_norms().weight_decay(0.0).lr(0.02);
     let cosine = Schedule::cosine(10).min_factor(0.1).warmup(3);
-    let cases: [(&str, Rule, Option<ParameterGroup>, Schedule); 9] = [
+    let amsgrad = Adam { lr: 0.1, betas: (0.8, 0.5), amsgrad: true, ..Adam::default() };
+    let cases: [(&str, Rule, Option<ParameterGroup>, Schedule); 13] = [
         ("sgd", Sgd { lr: 0.1, ..Sgd::default() }.into(), None, Schedule::constant()),
         ("sgd_decay", Sgd { lr: 0.1, weight_decay: 0.2, ..Sgd::default() }.into(), None, Schedule::constant()),
         ("sgd_momentum", momentum.into(), None, Schedule::constant()),
         ("sgd_nesterov", Sgd { nesterov: true, ..momentum }.into(), None, Schedule::constant()),
+        ("sgd_dampening", Sgd { dampening: 0.3, ..momentum }.into(), None, Schedule::constant()),
+        ("sgd_dampening_only", Sgd { lr: 0.1, dampening: 0.3, ..Sgd::default() }.into(), None, Schedule::constant()),
+        ("adam_amsgrad", amsgrad.into(), None, Schedule::constant()),
+        (
+            "adamw_amsgrad",
+            AdamW { lr: 0.1, betas: (0.8, 0.5), weight_decay: 0.2, amsgrad: true, ..AdamW::default() }.into(),
+            None,
+            Schedule::constant(),
+        ),
         ("adam", Adam { lr: 0.1, ..Adam::default() }.into(), None, Schedule::constant()),
         ("adam_decay", adam.into(), None, Schedule::constant()),
         ("adamw", AdamW { lr: 0.1, ..AdamW::default() }.into(), None, Schedule::constant()),

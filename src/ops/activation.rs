@@ -67,7 +67,7 @@ impl Tensor {
         }))
     }
 
-    /// `x - ln Σ eˣ` along the last axis.
+    /// `x - ln Σ eˣ` along the last axis; a row of nothing but -∞ stays, as the logarithm of [`Tensor::softmax`].
     ///
     /// # Errors
     /// [`Error::Shape`] for a scalar.
@@ -113,6 +113,8 @@ mod tests {
     fn softmax_of_an_empty_or_masked_row_is_no_poison() {
         let masked = Tensor::full(&[1, 3], f32::NEG_INFINITY).softmax().unwrap();
         assert_eq!(masked.to_vec(), [0.0; 3]);
+        let log = Tensor::full(&[1, 3], f32::NEG_INFINITY).log_softmax().unwrap();
+        assert_eq!(log.to_vec(), [f32::NEG_INFINITY; 3]);
         assert_eq!(Tensor::zeros(&[2, 0]).softmax().unwrap().shape(), [2, 0]);
         assert!(Tensor::scalar(1.0).softmax().is_err());
     }

@@ -27,6 +27,12 @@ fn broadcast_shape(op: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .collect()
 }
 
+/// Whether a tensor of shape `from` can be repeated to `to`.
+pub(crate) fn broadcasts_to(from: &[usize], to: &[usize]) -> bool {
+    let fits = |(from, to): (&usize, &usize)| from == to || *from == 1;
+    from.len() <= to.len() && from.iter().zip(&to[to.len() - from.len()..]).all(fits)
+}
+
 /// How far apart in `from`'s memory the neighbours along each axis of `to` are: 0 where `from` repeats.
 fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; to.len()];

@@ -53,7 +53,9 @@ pub use dropout::dropout;
 pub use embedding::embedding;
 pub use inspect::{Inspection, See, inspect};
 pub use linear::{linear, linear_then};
-pub use loss::{CrossEntropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss};
+pub use loss::{
+    BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss, mse_loss_with,
+};
 pub use norm::{layer_norm, rms_norm};
 pub use precision::{Precision, with_precision};
 pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};

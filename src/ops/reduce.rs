@@ -16,12 +16,18 @@ impl Tensor {
         Ok(tape::record("sum", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(Tensor::full(&shape, dy.item()?))]))))
     }
 
-    /// The mean of all elements, a scalar.
+    /// The mean of all elements, a scalar, even where their sum has no room in 32 bits.
     ///
     /// # Errors
     /// None in practice; the mean of nothing is not a number.
     pub fn mean(&self) -> Result<Tensor> {
-        Ok(self.sum()?.scale(1.0 / self.len() as f32))
+        let count = self.len() as f64;
+        let y = Tensor::scalar((vecmath::sum(self.data()) / count) as f32);
+        let shape = self.shape().to_vec();
+        let backward = || -> tape::Backward {
+            Box::new(move |dy, _| Ok(vec![Some(Tensor::full(&shape, (f64::from(dy.item()?) / count) as f32))]))
+        };
+        Ok(tape::record("mean", &[self], y, backward))
     }
 
     /// The sum along `axis`, which stays with length 1.
@@ -29,12 +35,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if there is no such axis.
     pub fn sum_axis(&self, axis: isize) -> Result<Tensor> {
-        let mut shape = self.shape().to_vec();
-        shape[self.axis(axis)?] = 1;
+        let y = self.summed(axis, 1.0)?;
         let from = self.shape().to_vec();
-        Ok(tape::record("sum_axis", &[self], sum_to(self.detach(), &shape), || {
-            Box::new(move |dy, _| Ok(vec![Some(broadcast_to(&dy, &from))]))
-        }))
+        Ok(tape::record("sum_axis", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(broadcast_to(&dy, &from))]))))
     }
 
     /// The mean along `axis`, which stays with length 1.
@@ -42,7 +45,37 @@ impl Tensor {
     /// # Errors
     /// As for [`Tensor::sum_axis`].
     pub fn mean_axis(&self, axis: isize) -> Result<Tensor> {
-        Ok(self.sum_axis(axis)?.scale(1.0 / self.dim(axis)? as f32))
+        let factor = 1.0 / self.dim(axis)? as f32;
+        let y = self.summed(axis, factor)?;
+        let from = self.shape().to_vec();
+        Ok(tape::record("mean_axis", &[self], y, || {
+            Box::new(move |mut dy, _| {
+                vecmath::scale(factor, dy.make_mut());
+                Ok(vec![Some(broadcast_to(&dy, &from))])
+            })
+        }))
+    }
+
+    /// The sums along an axis, each times a factor, off the tape.
+    fn summed(&self, axis: isize, factor: f32) -> Result<Tensor> {
+        let axis = self.axis(axis)?;
+        let mut shape = self.shape().to_vec();
+        shape[axis] = 1;
+        let mut y = sum_to(self.detach(), &shape);
+        if factor != 1.0 {
+            vecmath::scale(factor, y.make_mut());
+        }
+        if y.data().iter().any(|y| !y.is_finite()) {
+            // Perhaps for want of room on the way.
+            let (width, inner) = (self.shape()[axis], self.shape()[axis + 1..].iter().product::<usize>());
+            let x = self.data();
+            for (i, y) in y.make_mut().iter_mut().enumerate().filter(|(_, y)| !y.is_finite()) {
+                let first = i / inner * width * inner + i % inner;
+                let sum: f64 = (0..width).map(|j| f64::from(x[first + j * inner])).sum();
+                *y = (sum * f64::from(factor)) as f32;
+            }
+        }
+        Ok(y)
     }
 
     /// The place of the largest element of each row along the last axis; the first of equals.
@@ -76,5 +109,22 @@ mod tests {
         assert_eq!((rows.shape(), rows.to_vec()), (&[2, 1][..], vec![6.0, 15.0]));
         assert_eq!(x.sum_axis(0).unwrap().to_vec(), [5.0, 7.0, 9.0]);
         assert_eq!(x.argmax_rows(), [2, 2]);
+    }
+
+    #[test]
+    fn means_of_numbers_whose_sums_have_no_room() {
+        let x = Tensor::from_vec(vec![1e38, -1e38, 3e38], &[3]).unwrap();
+        assert_eq!(x.mean().unwrap().item().unwrap(), 1e38);
+        assert_eq!(x.sum().unwrap().item().unwrap(), 3e38);
+        let full = Tensor::full(&[2, 5, 3], 3e38);
+        assert_eq!(full.mean().unwrap().item().unwrap(), 3e38);
+        for axis in 0..3 {
+            let mean = full.mean_axis(axis).unwrap();
+            assert!(mean.data().iter().all(|&x| (x / 3e38 - 1.0).abs() < 1e-6), "{mean:?}");
+        }
+        // In this order, and along an axis that is not the last.
+        let column = Tensor::from_vec(vec![1e38, 3e38, -1e38], &[3, 1]).unwrap();
+        assert_eq!(column.sum_axis(0).unwrap().to_vec(), [3e38]);
+        assert!(Tensor::full(&[2, 2], f32::NAN).mean_axis(0).unwrap().data()[0].is_nan());
     }
 }

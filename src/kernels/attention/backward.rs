@@ -10,7 +10,7 @@
 //! ascending order by one task: the bits do not depend on the threads.
 
 use super::Attention;
-use super::forward::{keys_len, masked, pack_keys, pack_queries, product};
+use super::forward::{is_finite, keys_len, masked, pack_keys, pack_queries, product};
 use super::heads::{Heads, HeadsMut};
 use super::products::Exact;
 use super::softmax::{BLOCK, Dropped, UpdateBackward};
@@ -152,6 +152,20 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                 pack_keys(Exact(kernel), key.wrapping_add(first_key * key_row), key_row, block, dim, keys);
                 pack_keys(Exact(kernel), value.wrapping_add(first_key * value_row), value_row, block, dim, values);
             }
+            // A key that no query sees meets zeros in dS, which take no infinite number away: it stands as zeros there.
+            let mut clean = Vec::new();
+            // SAFETY: a row of this head.
+            let row = |j: usize| unsafe { std::slice::from_raw_parts(key.wrapping_add(j * key_row), dim) };
+            if (first_key..last_key).any(|j| visible.hides(j) && !is_finite(row(j))) {
+                (first_key..last_key).for_each(|j| match visible.hides(j) {
+                    true => clean.resize(clean.len() + dim, 0.0),
+                    false => clean.extend_from_slice(row(j)),
+                });
+            }
+            let (seen_keys, seen_row) = match clean.is_empty() {
+                true => (key.wrapping_add(first_key * key_row), key_row),
+                false => (clean.as_ptr(), dim),
+            };
             for first in (0..total).step_by(WIDTH) {
                 let last = total.min(first + WIDTH);
                 let range = visible.range(first..last);
@@ -197,11 +211,11 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                     let dr = even(dim, K::MR, 1);
                     for d in (0..dim).step_by(dr) {
                         for i in (0..PANEL).step_by(K::NR) {
-                            let a = key.wrapping_add(first_key * key_row + d);
+                            let a = seen_keys.wrapping_add(d);
                             let b = ds[column + i..].as_ptr();
                             let c = dquery_panels[own + d * PANEL + i..].as_mut_ptr();
                             // SAFETY: `n` rows of K from `first_key` on and of dS; dQᵀ has rows to `dim`.
-                            unsafe { kernel.tile(dr.min(dim - d), n, a, key_row, b, WIDTH, c, PANEL, true) };
+                            unsafe { kernel.tile(dr.min(dim - d), n, a, seen_row, b, WIDTH, c, PANEL, true) };
                         }
                     }
                 }

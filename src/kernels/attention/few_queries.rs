@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::Attention;
-use super::forward::Args;
+use super::forward::{Args, is_finite};
 use super::heads::Heads;
 use super::products::{Exact, Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, UpdateRow};
@@ -154,6 +154,7 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
     let state_len = Head::len(n, dim);
     let (panel_len, value_len) = (P::groups(dim) * PANEL + SLACK, Values::<P>::len(dim));
     let (width, probs_len) = (out_width(dim), MAX_ROWS * BLOCK + SLACK);
+    let mut not_finite = Vec::new();
     with_scratch(kv_heads.len() * state_len + panel_len + value_len + n * (BLOCK + dim) + probs_len, |scratch| {
         let (states, rest) = scratch.split_at_mut(kv_heads.len() * state_len);
         let (panel, rest) = rest.split_at_mut(panel_len);
@@ -222,12 +223,72 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
                     for (dst, o) in dst.iter_mut().zip(&out[r * width..]) {
                         *dst = o * factor;
                     }
+                    if !is_finite(dst) {
+                        not_finite.push((head, i));
+                    }
                     if !args.lse.is_null() {
                         *args.lse.add((batch * shape.n_heads + head) * shape.queries + i) = max[r] + sum[r].ln();
                     }
                 }
             }
         }
+    });
+    not_finite.into_iter().for_each(|(head, i)| again(products, args, batch, head, i));
+}
+
+/// A query whose output is not finite, once more, with zeros for the values that it does not see: times a probability of zero, an
+/// infinite one was no zero. What it sees is added as before, so the bits are those that it has where the others are finite.
+pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, query: usize) {
+    let (shape, isa) = (args.shape, products.kernel().isa());
+    let (dim, kv_head) = (shape.head_dim, head / shape.group());
+    let rows = Rows { shape, batch, first_head: head, heads: 1, queries: query..query + 1 };
+    let (panel_len, value_len) = (P::groups(dim) * PANEL + SLACK, Values::<P>::len(dim));
+    let (packed_len, width, probs_len) = (dim + SLACK, out_width(dim), BLOCK + SLACK);
+    let len = packed_len + width + panel_len + value_len + BLOCK + dim + BLOCK * dim + probs_len;
+    with_scratch(len, |scratch| {
+        let (packed, rest) = scratch.split_at_mut(packed_len);
+        let (out, rest) = rest.split_at_mut(width);
+        let (panel, rest) = rest.split_at_mut(panel_len);
+        let (values, rest) = rest.split_at_mut(value_len);
+        let (scores, rest) = rest.split_at_mut(BLOCK);
+        let (scaled, rest) = rest.split_at_mut(dim);
+        let (seen, probs) = rest.split_at_mut(BLOCK * dim);
+        rows.pack(products, args.query, 1, scaled, packed);
+        out.fill(0.0);
+        let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
+        let all = Visible::new(shape, batch, head).range(query..query + 1);
+        for first in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
+            let keys = first..all.end.min(first + BLOCK);
+            let n = keys.len();
+            rows.scores(products, args.key.block(batch, kv_head, first), keys, 1, packed, panel, scores);
+            let (value, value_row) = args.value.block(batch, kv_head, first);
+            for (j, (score, seen)) in scores[..n].iter().zip(seen.chunks_exact_mut(dim)).enumerate() {
+                match *score == f32::NEG_INFINITY {
+                    true => seen.fill(0.0),
+                    // SAFETY: the value of this key, which was checked.
+                    false => seen.copy_from_slice(unsafe {
+                        std::slice::from_raw_parts(value.wrapping_add(j * value_row), dim)
+                    }),
+                }
+            }
+            let dropped = Dropped::new(shape, batch * shape.n_heads + head, query, first);
+            let factor = isa.run(UpdateRow { scores: &mut scores[..n], dropped, max: &mut max, sum: &mut sum });
+            if factor != 1.0 {
+                out[..dim].iter_mut().for_each(|o| *o *= factor);
+            }
+            let source = Source { data: scores.as_ptr(), along: BLOCK, deep: 1 };
+            // SAFETY: `seen` has rows for the keys, `values` room for a block of them, `probs` for the panel and the slack; `out` is a row.
+            unsafe {
+                let values = Values::new(products, (seen.as_ptr(), dim), n, dim, values);
+                products.pack(source, 1, 1, n, probs.as_mut_ptr());
+                values.weigh(1, n, probs.as_ptr(), 1, out.as_mut_ptr());
+            }
+        }
+        let (dst, row) = args.out.at(batch, head);
+        let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+        // SAFETY: this row of this head is this task's alone.
+        let dst = unsafe { std::slice::from_raw_parts_mut(dst.wrapping_add(query * row), dim) };
+        dst.iter_mut().zip(&*out).for_each(|(dst, o)| *dst = o * factor);
     });
 }
 

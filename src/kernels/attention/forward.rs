@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::few_queries::again;
 use super::Attention;
 use super::heads::{Heads, HeadsMut};
 use super::products::{Products, Scaled, Values, out_width};
@@ -57,6 +58,7 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
     let (width, panel_len) = (out_width(dim), P::groups(dim) * PANEL + SLACK);
     let (key_len, value_len, score_len) = (keys_len::<P>(dim), Values::<P>::len(dim), BLOCK * PANEL + SLACK);
     let len = panels * (panel_len + PANEL * width) + key_len + value_len + 2 * score_len + PANEL * dim;
+    let mut not_finite = Vec::new();
     with_scratch(len, |scratch| {
         let (query_panels, rest) = scratch.split_at_mut(panels * panel_len);
         let (out_panels, rest) = rest.split_at_mut(panels * PANEL * width);
@@ -133,6 +135,9 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
                     for (dst, o) in dst.iter_mut().zip(&out[lane * width..]) {
                         *dst = o * factor;
                     }
+                    if !is_finite(dst) {
+                        not_finite.push(i);
+                    }
                     if !args.lse.is_null() {
                         *args.lse.add((batch * shape.n_heads + head) * shape.queries + i) = max + sum.ln();
                     }
@@ -140,6 +145,14 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
             }
         }
     });
+    not_finite.into_iter().for_each(|i| again(products, args, batch, head, i));
+}
+
+/// Whether all numbers of a row are.
+pub(super) fn is_finite(row: &[f32]) -> bool {
+    // Of the bits without the sign, which vectors compare; no finite number has those of infinity or more.
+    let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()));
+    largest < f32::INFINITY.to_bits()
 }
 
 /// Packs `scale · Qᵀ`, `[dim, PANEL]`, of `n` queries in the lanes.

@@ -44,10 +44,12 @@ impl Masked<'_> {
             for i in (0..PANEL).step_by(I::LANES) {
                 let lane = isa.load_i32(&lane[i..]);
                 let mut s = isa.load(&row[i..]);
-                if let Some(added) = self.added {
-                    s = isa.add(s, isa.load(&added[j * PANEL + i..]));
-                }
                 let hidden = isa.splat(f32::NEG_INFINITY);
+                if let Some(added) = self.added {
+                    let added = isa.load(&added[j * PANEL + i..]);
+                    // Hidden, even if the score is no number.
+                    s = isa.select(isa.eq(added, hidden), hidden, isa.add(s, added));
+                }
                 s = isa.select(isa.lt_i32(lane, isa.splat_i32(end)), s, hidden);
                 s = isa.select(isa.lt_i32(lane, isa.splat_i32(first)), hidden, s);
                 isa.store(&mut row[i..], s);
@@ -229,9 +231,15 @@ impl SimdOp for UpdateBackward<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let UpdateBackward { scores, dp, masked, dropped, lse, delta, p, ds, ld } = self;
+        let some_hidden = masked.is_some();
         if let Some(masked) = masked {
             masked.apply(isa, scores);
         }
+        // dp of a hidden key may be no number.
+        let slope = |prob: I::F32, dp: I::F32, delta: I::F32| {
+            let ds = isa.mul(prob, isa.sub(dp, delta));
+            if some_hidden { isa.select(isa.eq(prob, isa.zero()), isa.zero(), ds) } else { ds }
+        };
         for i in (0..PANEL).step_by(I::LANES) {
             let (lse, delta) = (isa.load(&lse[i..]), isa.load(&delta[i..]));
             let outputs = p.chunks_mut(ld).zip(ds.chunks_mut(ld));
@@ -240,7 +248,7 @@ impl SimdOp for UpdateBackward<'_> {
                 for ((s, dp), (p, ds)) in rows {
                     let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
                     isa.store(&mut p[i..], prob);
-                    isa.store(&mut ds[i..], isa.mul(prob, isa.sub(isa.load(&dp[i..]), delta)));
+                    isa.store(&mut ds[i..], slope(prob, isa.load(&dp[i..]), delta));
                 }
                 continue;
             };
@@ -249,7 +257,7 @@ impl SimdOp for UpdateBackward<'_> {
                 let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
                 let dp = dropped.keep.lanes(isa, isa.load(&dp[i..]), place);
                 isa.store(&mut p[i..], dropped.keep.lanes(isa, prob, place));
-                isa.store(&mut ds[i..], isa.mul(prob, isa.sub(dp, delta)));
+                isa.store(&mut ds[i..], slope(prob, dp, delta));
                 place = isa.add_i32(place, step);
             }
         }

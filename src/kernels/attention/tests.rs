@@ -386,3 +386,57 @@ fn a_result_of_fewer_rows_is_refused() {
     let shape = Attention::new(2, 2, 4, 4, 4);
     attention(&shape, view(&x), view(&x), view(&x), HeadsMut::rows(&mut out, 2, 2, 4), None);
 }
+
+/// Rows of `dim` numbers that belong to a position, in every sequence and head.
+fn rows_at(x: &mut [f32], length: usize, heads: usize, dim: usize, position: usize) -> impl Iterator<Item = &mut f32> {
+    let row = heads * dim;
+    x.chunks_exact_mut(length * row).flat_map(move |x| &mut x[position * row..(position + 1) * row])
+}
+
+#[test]
+fn a_masked_key_adds_nothing_even_if_it_is_no_number() {
+    for_each_level(|level| {
+        for (queries, keys, dim) in [(1, 5, 7), (3, 200, 48), (33, 40, 20), (130, 260, 16)] {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let shape = Attention { precision, ..Attention::new(2, 2, queries, keys, dim) };
+                let hidden = keys / 2;
+                let key_mask: Vec<bool> = (0..2 * keys).map(|j| j % keys != hidden).collect();
+                let keep: Vec<bool> = (0..queries * keys).map(|at| at % keys != hidden).collect();
+                let add: Vec<f32> = keep.iter().map(|&keep| if keep { 0.25 } else { f32::NEG_INFINITY }).collect();
+                let (batch_stride, head_stride) = (0, 0);
+                let masks = [
+                    Attention { key_mask: Some(&key_mask), ..shape },
+                    Attention { mask: Mask::Keep { data: &keep, batch_stride, head_stride }, ..shape },
+                    Attention { mask: Mask::Add { data: &add, batch_stride, head_stride }, ..shape },
+                ];
+                for (m, shape) in masks.into_iter().enumerate() {
+                    let mut case = Case::new(&shape);
+                    let clean = case.run(&shape);
+                    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                        rows_at(&mut case.value, keys, 2, dim, hidden).for_each(|x| *x = bad);
+                        assert_eq!(case.run(&shape), clean, "{level:?} {m} {shape:?}");
+                    }
+                    rows_at(&mut case.key, keys, 2, dim, hidden).for_each(|x| *x = f32::NAN);
+                    let found = case.run(&shape);
+                    assert_eq!((&found.out, &found.lse), (&clean.out, &clean.lse), "{level:?} {m} {shape:?}");
+                    if m == 0 {
+                        assert_eq!(found, clean, "{level:?} {shape:?}");
+                    }
+                }
+                // The future of a causal query.
+                let shape = Attention { causal: true, ..shape };
+                let mut case = Case::new(&shape);
+                let clean = case.run(&shape);
+                rows_at(&mut case.value, keys, 2, dim, keys - 1).for_each(|x| *x = f32::NAN);
+                let found = case.run(&shape);
+                for (x, clean) in [(&found.out, &clean.out), (&found.dquery, &clean.dquery)] {
+                    for (x, clean) in x.chunks(queries * 2 * dim).zip(clean.chunks(queries * 2 * dim)) {
+                        let past = (queries - 1) * 2 * dim;
+                        assert_eq!(x[..past], clean[..past], "{level:?} {shape:?}");
+                        assert!(x[past..].iter().all(|x| x.is_nan()), "the last query sees it");
+                    }
+                }
+            }
+        }
+    });
+}

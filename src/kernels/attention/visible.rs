@@ -165,6 +165,11 @@ impl<'a> Visible<'a> {
         true
     }
 
+    /// Whether no query sees the key, whatever its place.
+    pub(super) fn hides(&self, key: usize) -> bool {
+        self.key_mask.is_some_and(|mask| !mask[key])
+    }
+
     /// Masks one query's scores, those of the keys from `first` on.
     pub(super) fn mask_row(&self, query: usize, first: usize, scores: &mut [f32]) {
         let range = self.range(query..query + 1);
@@ -173,12 +178,15 @@ impl<'a> Visible<'a> {
             Mask::None => {}
             Mask::Add { data, .. } => {
                 for (score, &added) in scores.iter_mut().zip(&data[at..]) {
-                    *score += added;
+                    // Hidden, even if the score is no number.
+                    *score = if added == f32::NEG_INFINITY { added } else { *score + added };
                 }
             }
             Mask::Keep { data, .. } => {
                 for (score, &seen) in scores.iter_mut().zip(&data[at..]) {
-                    *score += if seen { 0.0 } else { f32::NEG_INFINITY };
+                    if !seen {
+                        *score = f32::NEG_INFINITY;
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Steps of SGD, Adam and AdamW, each in one pass over memory.
 //!
-//! The semantics, and the order of operations, are those of `torch.optim` (`SGD`, `Adam`, `AdamW`; dampening 0, no
-//! AMSGrad). Adam is Kingma and Ba, 2014 (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017 (arXiv:1711.05101).
+//! The semantics, and the order of operations, are those of `torch.optim` (`SGD`, `Adam`, `AdamW`). Adam is Kingma and Ba, 2014
+//! (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017 (arXiv:1711.05101), AMSGrad Reddi, Kale and Kumar, 2018 (arXiv:1904.09237).
 //!
 //! Each step multiplies the gradient by `grad_scale` first: clipping by norm costs no pass of its own.
 
@@ -15,6 +15,8 @@ pub struct Sgd {
     pub lr: f64,
     /// How much of the last step's direction is kept, in [0, 1).
     pub momentum: f64,
+    /// What of the gradient does not go into the momentum, in [0, 1]; 0 in the first step.
+    pub dampening: f64,
     /// Added to the gradient, times the parameter.
     pub weight_decay: f64,
     /// Whether to look ahead along the momentum.
@@ -58,11 +60,12 @@ pub fn sgd_step(sgd: &Sgd, grad_scale: f32, param: &mut [f32], grad: &[f32], mom
     });
 }
 
-/// One step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero before the first step.
+/// One step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero before the first step; so is `v_max`, the largest `v`
+/// so far, which takes its place (AMSGrad) unless it is empty.
 ///
 /// # Shapes
 ///
-/// All of the same length.
+/// All of the same length; `v_max` maybe empty.
 ///
 /// # Panics
 ///
@@ -75,8 +78,10 @@ pub fn adam_step(
     grad: &[f32],
     m: &mut [f32],
     v: &mut [f32],
+    v_max: &mut [f32],
 ) {
     let len = param.len();
+    assert!(v_max.is_empty() || v_max.len() == len, "adam_step: one largest moment for each parameter, or none");
     assert!(step > 0, "adam_step: steps count from 1");
     assert!(grad.len() == len && m.len() == len && v.len() == len, "adam_step: all must have the same length");
     let power = step as f64;
@@ -94,11 +99,12 @@ pub fn adam_step(
     };
     let chunk = parallel::chunk_len(len, 16, 12.0);
     let (param, m, v) = (Parts::new(param, chunk), Parts::new(m, chunk), Parts::new(v, chunk));
+    let v_max = Parts::new(v_max, chunk);
     parallel::for_each(param.count(), |i| {
         let grad = &grad[param.range(i)];
         // SAFETY: each task takes the parts of its own number.
-        let (param, m, v) = unsafe { (param.get(i), m.get(i), v.get(i)) };
-        dispatch(AdamStep { constants, param, grad, m, v });
+        let (param, m, v, v_max) = unsafe { (param.get(i), m.get(i), v.get(i), v_max.get(i)) };
+        dispatch(AdamStep { constants, param, grad, m, v, v_max });
     });
 }
 
@@ -119,9 +125,11 @@ impl SimdOp for SgdStep<'_> {
             lr: self.sgd.lr as f32,
             decay: self.sgd.weight_decay as f32,
             momentum: self.sgd.momentum as f32,
+            kept: (1.0 - self.sgd.dampening) as f32,
             nesterov: self.sgd.nesterov,
         };
         if self.momentum.is_empty() {
+            let c = SgdConstants { kept: 1.0, ..c };
             for (p, g) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)) {
                 let (new_p, _) = c.lanes(isa, isa.load_partial(p), isa.load_partial(g), isa.zero());
                 isa.store_partial(p, new_p);
@@ -143,6 +151,8 @@ struct SgdConstants {
     lr: f32,
     decay: f32,
     momentum: f32,
+    /// 1 - dampening
+    kept: f32,
     nesterov: bool,
 }
 
@@ -151,7 +161,7 @@ impl SgdConstants {
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, p: I::F32, g: I::F32, b: I::F32) -> (I::F32, I::F32) {
         let g = isa.mul_add(isa.splat(self.decay), p, isa.mul(g, isa.splat(self.grad_scale)));
-        let b = isa.mul_add(isa.splat(self.momentum), b, g);
+        let b = isa.mul_add(isa.splat(self.momentum), b, isa.mul(g, isa.splat(self.kept)));
         let direction = if self.nesterov { isa.mul_add(isa.splat(self.momentum), b, g) } else { b };
         (isa.neg_mul_add(isa.splat(self.lr), direction, p), b)
     }
@@ -172,14 +182,19 @@ struct AdamConstants {
 }
 
 impl AdamConstants {
-    /// The new parameter and moments.
+    /// The new parameter and moments; `largest` makes of the second what is divided by.
     #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, p: I::F32, g: I::F32, m: I::F32, v: I::F32) -> (I::F32, I::F32, I::F32) {
+    fn lanes<I: Isa>(
+        self,
+        isa: I,
+        [p, g, m, v]: [I::F32; 4],
+        largest: impl FnOnce(I::F32) -> I::F32,
+    ) -> (I::F32, I::F32, I::F32) {
         let g = isa.mul_add(isa.splat(self.l2), p, isa.mul(g, isa.splat(self.grad_scale)));
         let p = isa.mul(p, isa.splat(self.decay));
         let m = isa.mul_add(isa.splat(self.one_minus_beta1), isa.sub(g, m), m);
         let v = isa.mul_add(isa.mul(g, isa.splat(self.one_minus_beta2)), g, isa.mul(v, isa.splat(self.beta2)));
-        let root = isa.add(isa.div(isa.sqrt(v), isa.splat(self.bias2_root)), isa.splat(self.eps));
+        let root = isa.add(isa.div(isa.sqrt(largest(v)), isa.splat(self.bias2_root)), isa.splat(self.eps));
         (isa.neg_mul_add(isa.splat(self.step_size), isa.div(m, root), p), m, v)
     }
 }
@@ -190,6 +205,8 @@ struct AdamStep<'a> {
     grad: &'a [f32],
     m: &'a mut [f32],
     v: &'a mut [f32],
+    /// Maybe empty.
+    v_max: &'a mut [f32],
 }
 
 impl SimdOp for AdamStep<'_> {
@@ -198,16 +215,31 @@ impl SimdOp for AdamStep<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let c = self.constants;
         let moments = self.m.chunks_mut(I::LANES).zip(self.v.chunks_mut(I::LANES));
+        if !self.v_max.is_empty() {
+            let rows = self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)).zip(moments);
+            for (((p, g), (m, v)), v_max) in rows.zip(self.v_max.chunks_mut(I::LANES)) {
+                let old = [&*p, g, m, v].map(|x| isa.load_partial(x));
+                let mut largest = isa.load_partial(v_max);
+                let (new_p, new_m, new_v) = c.lanes(isa, old, |v| {
+                    largest = isa.max(largest, v);
+                    largest
+                });
+                for (place, new) in [(p, new_p), (m, new_m), (v, new_v), (v_max, largest)] {
+                    isa.store_partial(place, new);
+                }
+            }
+            return;
+        }
         for ((p, g), (m, v)) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)).zip(moments) {
             if p.len() == I::LANES {
-                let (new_p, new_m, new_v) = c.lanes(isa, isa.load(p), isa.load(g), isa.load(m), isa.load(v));
+                let old = [isa.load(p), isa.load(g), isa.load(m), isa.load(v)];
+                let (new_p, new_m, new_v) = c.lanes(isa, old, |v| v);
                 isa.store(p, new_p);
                 isa.store(m, new_m);
                 isa.store(v, new_v);
             } else {
-                let old_m = isa.load_partial(m);
-                let (new_p, new_m, new_v) =
-                    c.lanes(isa, isa.load_partial(p), isa.load_partial(g), old_m, isa.load_partial(v));
+                let old = [isa.load_partial(p), isa.load_partial(g), isa.load_partial(m), isa.load_partial(v)];
+                let (new_p, new_m, new_v) = c.lanes(isa, old, |v| v);
                 isa.store_partial(p, new_p);
                 isa.store_partial(m, new_m);
                 isa.store_partial(v, new_v);
@@ -225,19 +257,22 @@ mod tests {
     #[test]
     fn ten_steps_of_sgd_match_the_formula() {
         for_each_level(|_| {
-            for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+            for (momentum, nesterov, dampening) in
+                [(0.0, false, 0.0), (0.9, false, 0.0), (0.9, true, 0.0), (0.9, false, 0.25), (0.0, false, 0.5)]
+            {
                 for len in LENGTHS {
-                    let sgd = Sgd { lr: 0.1, momentum, weight_decay: 0.01, nesterov };
+                    let mut sgd = Sgd { lr: 0.1, momentum, dampening: 0.0, weight_decay: 0.01, nesterov };
                     let mut p = random(len, 1);
                     let mut expected: Vec<f64> = p.iter().map(|&p| p as f64).collect();
                     let mut buffer = vec![0.0; if momentum > 0.0 { len } else { 0 }];
                     let mut b = vec![0.0; len];
                     for step in 0..10 {
                         let g = random(len, 100 + step);
+                        sgd.dampening = if step == 0 { 0.0 } else { dampening };
                         sgd_step(&sgd, 0.5, &mut p, &g, &mut buffer);
                         for i in 0..len {
                             let g = 0.5 * g[i] as f64 + 0.01 * expected[i];
-                            b[i] = momentum * b[i] + g;
+                            b[i] = momentum * b[i] + if momentum == 0.0 { g } else { (1.0 - sgd.dampening) * g };
                             expected[i] -= 0.1 * if nesterov { g + momentum * b[i] } else { b[i] };
                         }
                     }
@@ -251,16 +286,18 @@ mod tests {
     #[test]
     fn ten_steps_of_adam_match_the_formula() {
         for_each_level(|_| {
-            for decoupled in [false, true] {
+            for (decoupled, amsgrad) in [(false, false), (true, false), (false, true), (true, true)] {
                 for len in LENGTHS {
                     let adam = Adam { lr: 0.01, betas: (0.9, 0.99), eps: 1e-8, weight_decay: 0.1, decoupled };
                     let mut p = random(len, 1);
                     let mut expected: Vec<f64> = p.iter().map(|&p| p as f64).collect();
                     let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
-                    let (mut m64, mut v64) = (vec![0.0; len], vec![0.0; len]);
+                    let mut v_max = vec![0.0; if amsgrad { len } else { 0 }];
+                    let (mut m64, mut v64, mut largest) = (vec![0.0; len], vec![0.0; len], vec![0.0f64; len]);
                     for step in 1..=10 {
-                        let g = random(len, 100 + step);
-                        adam_step(&adam, step as u64, 0.5, &mut p, &g, &mut m, &mut v);
+                        // Smaller and smaller, so that the largest moment is not the last.
+                        let g: Vec<f32> = random(len, 100 + step).iter().map(|g| g / (step * step) as f32).collect();
+                        adam_step(&adam, step as u64, 0.5, &mut p, &g, &mut m, &mut v, &mut v_max);
                         for i in 0..len {
                             let mut g = 0.5 * g[i] as f64;
                             if decoupled {
@@ -271,7 +308,8 @@ mod tests {
                             m64[i] = 0.9 * m64[i] + 0.1 * g;
                             v64[i] = 0.99 * v64[i] + 0.01 * g * g;
                             let m = m64[i] / (1.0 - 0.9f64.powi(step as i32));
-                            let v = v64[i] / (1.0 - 0.99f64.powi(step as i32));
+                            largest[i] = if amsgrad { largest[i].max(v64[i]) } else { v64[i] };
+                            let v = largest[i] / (1.0 - 0.99f64.powi(step as i32));
                             expected[i] -= 0.01 * m / (v.sqrt() + 1e-8);
                         }
                     }

@@ -2,7 +2,8 @@
 //!
 //! A slice is cut into groups of 8192 elements, a matrix into groups of 64 rows, whatever the number of threads. A group
 //! is reduced in `f32` with 32 partial sums; the groups' results are added in order, those of slices in `f64`. So a sum
-//! of n numbers is off by about n/8192 roundings of `f64` and at worst 261 of `f32`.
+//! of n numbers is off by about n/8192 roundings of `f64` and at worst 261 of `f32`. A group of a slice whose partial sums leave the
+//! range of `f32` is added in `f64`.
 
 use super::arithmetic::Add;
 use super::rows::{Dot, Fold, Max, Sum, SumSquares, Wide, count_rows, fold_row, sum_row, update_row2};
@@ -18,18 +19,18 @@ const COLUMN_BAND: usize = 4096;
 
 /// Σ x
 pub fn sum(x: &[f32]) -> f64 {
-    reduce(Sum, [x])
+    reduce(Sum, [x], |[x]| x)
 }
 
 /// Σ x²
 pub fn sum_squares(x: &[f32]) -> f64 {
-    reduce(SumSquares { centre: 0.0 }, [x])
+    reduce(SumSquares { centre: 0.0 }, [x], |[x]| x * x)
 }
 
 /// Σ x·y
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "dot: both must have the same length");
-    reduce(Dot, [x, y]) as f32
+    reduce(Dot, [x, y], |[x, y]| x * y) as f32
 }
 
 /// The largest element; NaN if there is one among them, -∞ if there are none.
@@ -106,17 +107,26 @@ impl SimdOp for AddRows<'_> {
     }
 }
 
-fn reduce<const N: usize, F: Fold<N>>(f: F, x: [&[f32]; N]) -> f64 {
+/// `wide` is what `f` adds, in `f64`.
+fn reduce<const N: usize, F: Fold<N>>(f: F, x: [&[f32]; N], wide: fn([f64; N]) -> f64) -> f64 {
+    let group = |x: [&[f32]; N]| {
+        let sum = dispatch(Group { f, x });
+        if sum.is_finite() {
+            return sum as f64;
+        }
+        // Infinite or no number: an element is, or a partial sum had no room.
+        (0..x[0].len()).map(|i| wide(x.map(|x| x[i] as f64))).sum()
+    };
     let len = x[0].len();
     if len <= GROUP {
-        return dispatch(Group { f, x }) as f64;
+        return group(x);
     }
     let mut sums = vec![0.0f64; len.div_ceil(GROUP)];
     let per_task = parallel::chunk_len(sums.len(), 1, GROUP as f32 * 0.1);
     parallel::chunks_mut(&mut sums, per_task, |task, sums| {
         for (i, sum) in sums.iter_mut().enumerate() {
             let start = (task * per_task + i) * GROUP;
-            *sum = dispatch(Group { f, x: x.map(|x| &x[start..len.min(start + GROUP)]) }) as f64;
+            *sum = group(x.map(|x| &x[start..len.min(start + GROUP)]));
         }
     });
     sums.iter().sum()
@@ -178,6 +188,25 @@ mod tests {
                 assert!((sum_squares(&x) - wide(&|x, _| x * x)).abs() <= bound);
                 assert!((dot(&x, &y) as f64 - wide(&|x, y| x * y)).abs() <= bound);
             }
+        });
+    }
+
+    #[test]
+    fn partial_sums_past_the_range_of_f32_are_added_in_f64() {
+        for_each_level(|_| {
+            for len in [3, 8192, 20_000] {
+                let mut x = vec![0.0; len];
+                (x[0], x[len / 2], x[len - 1]) = (1e38, -1e38, 3e38);
+                assert_eq!(sum(&x) as f32, 3e38);
+                assert!((sum(&vec![3e38; len]) / len as f64 - f64::from(3e38f32)).abs() < 1e30);
+                let squares = sum_squares(&x);
+                assert!((squares / 1.1e77 - 1.0).abs() < 1e-6, "{squares}");
+                x[1] = f32::NAN;
+                assert!(sum(&x).is_nan() && sum_squares(&x).is_nan());
+                x[1] = f32::INFINITY;
+                assert_eq!((sum(&x), sum_squares(&x)), (f64::INFINITY, f64::INFINITY));
+            }
+            assert_eq!(dot(&[1e30, 1e30, -1e30], &[1e30, 1.0, 1e30]), 1e30);
         });
     }
 

@@ -5,8 +5,8 @@
 //! y_i = x_i - m - ln Σ_j e^(x_j - m)                     dx_i = dy_i - e^(y_i) Σ_j dy_j
 //! ```
 //!
-//! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees nothing. (PyTorch has NaN
-//! there, which the next product spreads over the batch.)
+//! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees nothing. Its logarithm is a row of
+//! -∞ then, and neither has a gradient. (PyTorch has NaN there, which the next product spreads over the batch.)
 
 use super::arithmetic::Scale;
 use super::elementwise::{Lanes, PAST_CACHES};
@@ -226,8 +226,11 @@ impl SimdOp for LogSoftmax<'_> {
     fn eval<I: Isa>(self, isa: I) {
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
             let max = row_max(isa, x);
-            let log_sum = row_sum_exp(isa, x, max).ln();
-            map_row(isa, [x], y, Below { max, log_sum });
+            // Of nothing but -∞, or of that and no numbers, which stay.
+            let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
+            let sum = row_sum_exp(isa, x, base);
+            let log_sum = if sum == 0.0 { 0.0 } else { sum.ln() };
+            map_row(isa, [x], y, Below { max: base, log_sum });
         }
     }
 }
@@ -260,6 +263,10 @@ impl SimdOp for LogSoftmaxBackward<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let inputs = self.dy.chunks_exact(self.cols).zip(self.y.chunks_exact(self.cols));
         for ((dy, y), dx) in inputs.zip(self.dx.chunks_exact_mut(self.cols)) {
+            if y[0] == f32::NEG_INFINITY && y.iter().all(|&y| y == f32::NEG_INFINITY) {
+                dx.fill(0.0);
+                continue;
+            }
             let sum = sum_row(isa, [dy], Sum);
             map_row(isa, [dy, y], dx, LogSoftmaxSlope { sum });
         }
@@ -366,6 +373,16 @@ mod tests {
             log_softmax(&[0.0, -inf], 2, &mut y[..2]);
             assert_eq!(y[..2], [0.0, -inf]);
             softmax(&[], 4, &mut []);
+            for cols in [1, 3, 16, 37] {
+                let (x, dy) = (vec![-inf; cols], vec![2.0; cols]);
+                let (mut y, mut dx) = (vec![7.0; cols], vec![7.0; cols]);
+                log_softmax(&x, cols, &mut y);
+                assert_eq!(y, x);
+                log_softmax_backward(&dy, &y, cols, &mut dx);
+                assert_eq!(dx, vec![0.0; cols]);
+            }
+            log_softmax(&[-inf, f32::NAN], 2, &mut y[..2]);
+            assert!(y[1].is_nan());
         });
     }
 }

@@ -220,6 +220,8 @@ mod tests {
         let error = Optimizer::new(Sgd::default()).unwrap().step(&mut model(), &gradients).unwrap_err();
         assert!(error.to_string().contains("gradients"), "{error}");
         assert!(Optimizer::new(Sgd { nesterov: true, ..Sgd::default() }).is_err());
+        assert!(Optimizer::new(Sgd { nesterov: true, momentum: 0.9, dampening: 0.1, ..Sgd::default() }).is_err());
+        assert!(Optimizer::new(Sgd { dampening: 1.5, ..Sgd::default() }).is_err());
         assert!(Optimizer::new(Adam { betas: (0.9, 1.0), ..Adam::default() }).is_err());
         assert!(Optimizer::new(AdamW { lr: f64::NAN, ..AdamW::default() }).is_err());
         let group = ParameterGroup::by_path(|_| true).lr(-1.0);

@@ -3,13 +3,16 @@
 //! With parameter θ, gradient g, learning rate η, weight decay λ and the count t of steps from 1:
 //!
 //! ```text
-//! SGD    g ← g + λθ                      b ← μb + g (b = g at t = 1)      θ ← θ - η b,  Nesterov: θ ← θ - η (g + μb)
+//! SGD    g ← g + λθ                      b ← μb + (1-δ)g (b = g at t = 1)     θ ← θ - η b,  Nesterov: θ ← θ - η (g + μb)
 //! Adam   g ← g + λθ                      m ← β₁m + (1-β₁)g   v ← β₂v + (1-β₂)g²
-//!        θ ← θ - η/(1-β₁ᵗ) · m / (√v / √(1-β₂ᵗ) + ε)
+//!        θ ← θ - η/(1-β₁ᵗ) · m / (√v / √(1-β₂ᵗ) + ε);  AMSGrad: the largest v so far in place of v
 //! AdamW  θ ← θ - ηλθ, then as Adam without the decay of g
 //! ```
 //!
-//! Momentum: Polyak 1964, Sutskever et al. 2013. Adam: Kingma, Ba 2015. AdamW: Loshchilov, Hutter 2019. They agree with
+//! with the dampening δ of SGD.
+//!
+//! Momentum: Polyak 1964, Sutskever et al. 2013. Adam: Kingma, Ba 2015. AdamW: Loshchilov, Hutter 2019. AMSGrad: Reddi, Kale, Kumar
+//! 2018. They agree with
 //! `torch.optim.SGD`, `Adam` and `AdamW`, also in what is done in which precision: the factors in f64, the elements in f32.
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,10 @@ pub struct Sgd {
     pub lr: f64,
     /// Share of the last direction that is kept, in `[0, 1)`; 0 for none.
     pub momentum: f64,
-    /// Whether to look ahead by one step of momentum.
+    /// Share of the gradient that does not go into the direction, in `[0, 1]`; without effect in a parameter's first step.
+    #[serde(default)]
+    pub dampening: f64,
+    /// Whether to look ahead by one step of momentum; not with dampening.
     pub nesterov: bool,
     /// Added to the gradient as `weight_decay · parameter`.
     pub weight_decay: f64,
@@ -39,7 +45,7 @@ pub struct Sgd {
 
 impl Default for Sgd {
     fn default() -> Self {
-        Self { lr: 1e-3, momentum: 0.0, nesterov: false, weight_decay: 0.0 }
+        Self { lr: 1e-3, momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0 }
     }
 }
 
@@ -54,11 +60,14 @@ pub struct Adam {
     pub eps: f64,
     /// Added to the gradient as `weight_decay · parameter`.
     pub weight_decay: f64,
+    /// Whether to divide by the largest second moment so far (AMSGrad): one moment more in memory.
+    #[serde(default)]
+    pub amsgrad: bool,
 }
 
 impl Default for Adam {
     fn default() -> Self {
-        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 }
+        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, amsgrad: false }
     }
 }
 
@@ -73,11 +82,14 @@ pub struct AdamW {
     pub eps: f64,
     /// The parameter shrinks by `lr · weight_decay` of itself each step.
     pub weight_decay: f64,
+    /// Whether to divide by the largest second moment so far (AMSGrad): one moment more in memory.
+    #[serde(default)]
+    pub amsgrad: bool,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2 }
+        Self { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2, amsgrad: false }
     }
 }
 
@@ -145,6 +157,9 @@ impl Rule {
         match self {
             Rule::Sgd(Sgd { momentum: 0.0, .. }) => &[],
             Rule::Sgd(_) => &["momentum_buffer"],
+            Rule::Adam(Adam { amsgrad: true, .. }) | Rule::AdamW(AdamW { amsgrad: true, .. }) => {
+                &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]
+            }
             Rule::Adam(_) | Rule::AdamW(_) => &["exp_avg", "exp_avg_sq"],
         }
     }
@@ -158,8 +173,14 @@ impl Rule {
         not_negative("lr", self.lr())?;
         not_negative("weight_decay", self.weight_decay())?;
         match *self {
-            Rule::Sgd(Sgd { momentum, nesterov, .. }) => {
+            Rule::Sgd(Sgd { momentum, nesterov, dampening, .. }) => {
                 share("momentum", momentum)?;
+                if !(0.0..=1.0).contains(&dampening) {
+                    return Err(("dampening", "a share in [0, 1]", dampening));
+                }
+                if nesterov && dampening != 0.0 {
+                    return Err(("dampening", "0 for Nesterov's step", dampening));
+                }
                 if nesterov && momentum == 0.0 {
                     return Err(("momentum", "a share above 0 for Nesterov's step", momentum));
                 }
@@ -185,17 +206,20 @@ impl Rule {
     ) {
         let Settings { lr, weight_decay } = own;
         match (*self, moments) {
-            (Rule::Sgd(Sgd { momentum, nesterov, .. }), moments) => {
-                let sgd = vecmath::Sgd { lr, momentum, weight_decay, nesterov };
+            (Rule::Sgd(Sgd { momentum, nesterov, dampening, .. }), moments) => {
+                let dampening = if t == 1 { 0.0 } else { dampening };
+                let sgd = vecmath::Sgd { lr, momentum, dampening, weight_decay, nesterov };
                 let buffer = moments.first_mut().map_or(&mut [][..], Tensor::make_mut);
                 vecmath::sgd_step(&sgd, scale, parameter, gradient, buffer);
             }
-            (Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }), [first, second]) => {
+            (Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }), [first, second, largest @ ..]) => {
                 let decoupled = matches!(self, Rule::AdamW(_));
                 let adam = vecmath::Adam { lr, betas, eps, weight_decay, decoupled };
-                vecmath::adam_step(&adam, t, scale, parameter, gradient, first.make_mut(), second.make_mut());
+                let largest = largest.first_mut().map_or(&mut [][..], Tensor::make_mut);
+                let (first, second) = (first.make_mut(), second.make_mut());
+                vecmath::adam_step(&adam, t, scale, parameter, gradient, first, second, largest);
             }
-            (_, moments) => unreachable!("Adam has two moments, not {}", moments.len()),
+            (_, moments) => unreachable!("Adam has two moments or three, not {}", moments.len()),
         }
     }
 }

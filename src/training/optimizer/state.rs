@@ -113,8 +113,15 @@ mod tests {
     #[test]
     fn five_and_five_steps_are_ten_to_the_bit() {
         let momentum = Sgd { momentum: 0.9, ..Sgd::default() };
-        let rules: [Rule; 4] =
-            [Sgd::default().into(), momentum.into(), Adam::default().into(), AdamW::default().into()];
+        let rules: [Rule; 7] = [
+            Sgd::default().into(),
+            momentum.into(),
+            Sgd { dampening: 0.3, ..momentum }.into(),
+            Adam::default().into(),
+            AdamW::default().into(),
+            Adam { amsgrad: true, ..Adam::default() }.into(),
+            AdamW { amsgrad: true, ..AdamW::default() }.into(),
+        ];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("optimizer.safetensors");
         for rule in rules {
@@ -140,6 +147,9 @@ mod tests {
         optimizer.save(&path).unwrap();
         let message = Optimizer::new(AdamW::default()).unwrap().load(&path, &model).unwrap_err().to_string();
         assert!(message.contains("expected the state of AdamW"), "{message}");
+        let amsgrad = Adam { amsgrad: true, ..Adam::default() };
+        let message = Optimizer::new(amsgrad).unwrap().load(&path, &model).unwrap_err().to_string();
+        assert!(message.contains("max_exp_avg_sq"), "{message}");
         let other = Linear::init(2, 2, false, &mut Rng::seed(1)).unwrap();
         match Optimizer::new(Adam::default()).unwrap().load(&path, &other).unwrap_err() {
             Error::Load(report) => {

@@ -334,9 +334,9 @@ fn the_best_weights_are_the_folders_and_the_last_ones_the_checkpoints() {
 
 #[test]
 fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise() {
-    let train = |restore: Option<bool>, patience: Option<u64>| {
+    let train = |steps: u64, restore: Option<bool>, patience: Option<u64>| {
         let (mut model, mut validation) = (model(), validation());
-        let mut trainer = Trainer::steps(40).validate(&mut validation, 2);
+        let mut trainer = Trainer::steps(steps).validate(&mut validation, 2);
         if let Some(patience) = patience {
             trainer = trainer.early_stopping(patience);
         }
@@ -346,15 +346,16 @@ fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise()
         let report = trainer.run(&mut model, &mut optimizer(), &mut windows(), loss).unwrap();
         (evaluate(&model, &mut self::validation(), &loss).unwrap().mean().unwrap(), report)
     };
-    let (held, report) = train(None, Some(3));
+    let (held, report) = train(1000, None, Some(3));
     let best = report.best.unwrap();
     assert_eq!((held, report.held), (best.value, best.step));
-    assert!(report.held < report.steps);
-    let (held, report) = train(Some(false), Some(3));
-    assert!(held > best.value && report.held == report.steps);
-    let (held, report) = train(None, None);
-    assert!(held > best.value && report.held == report.steps, "the last weights, where nothing was said");
-    let (held, report) = train(Some(true), None);
+    assert_eq!((report.stop, report.held + 6), (StopReason::EarlyStopping, report.steps));
+    let steps = report.steps;
+    let (held, report) = train(1000, Some(false), Some(3));
+    assert!(held > best.value && report.held == steps);
+    let (held, report) = train(steps, None, None);
+    assert!(held > best.value && report.held == steps, "the last weights, where nothing was said");
+    let (held, report) = train(steps, Some(true), None);
     assert_eq!((held, report.held), (report.best.unwrap().value, report.best.unwrap().step));
 }
 
