@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A tensor, slice or array has the wrong shape.
-    #[error("{what}: expected shape {expected}, found {found}")]
+    #[error("{what}: expected {}{expected}, found {}{found}", shape_before(expected), shape_before_found(expected, found))]
     Shape {
         /// The operation or tensor, by name.
         what: String,
@@ -20,6 +20,12 @@ pub enum Error {
         expected: String,
         /// The shape that was given.
         found: String,
+    },
+    /// Shapes do not go together in an operation: `cannot broadcast [2, 5] with [3, 5]`.
+    #[error("cannot {action}")]
+    Mismatch {
+        /// What was to be done with which shapes, and why that is impossible where it does not show.
+        action: String,
     },
     /// An id (of a token, a position, a class) is not below its limit.
     #[error("{what}: expected an id below {limit}, found {id}")]
@@ -113,6 +119,16 @@ pub enum Error {
     },
 }
 
+/// The word before a shape that was needed; none before a rule in words.
+fn shape_before(expected: &str) -> &'static str {
+    if expected.starts_with('[') { "shape " } else { "" }
+}
+
+/// The word before the shape that was given, if it does not stand before the other one.
+fn shape_before_found(expected: &str, found: &str) -> &'static str {
+    if expected.starts_with('[') { "" } else { shape_before(found) }
+}
+
 /// Every name of a checkpoint that did not fit the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
@@ -174,6 +190,11 @@ impl Error {
         Error::Shape { what: what.into(), expected: expected.to_string(), found: format!("{found:?}") }
     }
 
+    /// An [`Error::Mismatch`].
+    pub(crate) fn mismatch(action: impl Into<String>) -> Self {
+        Error::Mismatch { action: action.into() }
+    }
+
     /// An [`Error::Argument`] from anything that prints.
     pub(crate) fn argument(
         name: impl Into<String>,
@@ -196,5 +217,22 @@ impl Error {
     /// An [`Error::Io`] about a file.
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Error::Io { path: path.into(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_shape_are_sentences() {
+        let cases = [
+            (Error::shape("linear", "[…, 5]", [2, 3]), "linear: expected shape […, 5], found [2, 3]"),
+            (Error::shape("item", "one element", [2, 3]), "item: expected one element, found shape [2, 3]"),
+            (Error::mismatch("broadcast [2, 5] with [3, 5]"), "cannot broadcast [2, 5] with [3, 5]"),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use loquat::nn::{self, *};
 use loquat::ops::linear::WeightLayout;
-use loquat::ops::{self, Activation, Attention, Cell, CrossEntropy, concat, stack};
+use loquat::ops::{self, Activation, Attention, BinaryCrossEntropy, Cell, CrossEntropy, Reduction, concat, stack};
 use loquat::{AttentionMask, Checkpoint, IdTensor, Result, Tensor, no_grad};
 
 /// A file of cases, and which of them were run.
@@ -32,6 +32,11 @@ impl Inputs<'_> {
 
     fn optional(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
+    }
+
+    /// A number that gets no gradient.
+    fn constant(&self, name: &str) -> Tensor {
+        self.fixture.tensor(&format!("{}.ids.{name}", self.case))
     }
 
     fn ids(&self, name: &str) -> IdTensor {
@@ -184,7 +189,7 @@ fn operations() {
     }
     fixture.op("embedding", |i| ops::embedding(i.x("table"), &i.ids("ids")));
     for (name, label_smoothing) in [("plain", 0.0), ("some", 0.0), ("smooth", 0.1), ("some_smooth", 0.2)] {
-        let loss = CrossEntropy { ignore_index: Some(999), label_smoothing };
+        let loss = CrossEntropy { ignore_index: Some(999), label_smoothing, ..CrossEntropy::default() };
         fixture.op(&format!("cross_entropy_{name}"), |i| loss.loss(i.x("x"), &i.ids("labels")));
     }
     fixture.op("bce", |i| {
@@ -234,6 +239,43 @@ fn operations() {
         fixture.op(&format!("conv1d_{name}"), |i| conv.forward(i.x("x"), i.x("w"), i.optional("b")));
     }
     fixture.op("max_over_time", |i| ops::max_over_time(i.x("x"), None));
+
+    fixture.op("softplus", |i| Ok(i.x("a").softplus()));
+    fixture.op("elu", |i| Ok(i.x("a").elu(1.0)));
+    fixture.op("elu_alpha", |i| Ok(i.x("a").elu(1.5)));
+    fixture.op("leaky_relu", |i| Ok(i.x("a").leaky_relu(0.01)));
+    fixture.op("leaky_relu_slope", |i| Ok(i.x("a").leaky_relu(0.2)));
+    for (name, reduction) in [("mean", Reduction::Mean), ("sum", Reduction::Sum), ("none", Reduction::None)] {
+        for (smooth, label_smoothing) in [("", 0.0), ("_smooth", 0.2)] {
+            for weighted in ["", "_weighted"] {
+                fixture.op(&format!("cross_entropy_{name}{smooth}{weighted}"), |i| {
+                    let weight = (!weighted.is_empty()).then(|| i.constant("weight"));
+                    let loss = CrossEntropy { ignore_index: Some(999), label_smoothing, weight, reduction };
+                    loss.loss(i.x("x"), &i.ids("labels"))
+                });
+            }
+        }
+        fixture.op(&format!("bce_{name}"), |i| {
+            let loss = BinaryCrossEntropy { pos_weight: Some(i.constant("pos_weight")), reduction };
+            loss.loss(i.x("x"), &i.constant("targets"))
+        });
+        fixture.op(&format!("mse_{name}"), |i| ops::mse_loss_with(i.x("x"), i.x("target"), reduction));
+    }
+    fixture.op("embedding_padding", |i| ops::embedding_with_padding(i.x("table"), &i.ids("ids"), Some(3)));
+    for axes in ["two", "three", "all"] {
+        let layer_norm = |i: &Inputs<'_>| ops::layer_norm(i.x("x"), i.x("w"), i.optional("b"), 1e-5);
+        fixture.op(&format!("layer_norm_over_{axes}"), layer_norm);
+        fixture.op(&format!("layer_norm_over_{axes}_no_bias"), layer_norm);
+        fixture.op(&format!("rms_norm_over_{axes}"), |i| ops::rms_norm(i.x("x"), i.x("w"), 1e-6));
+    }
+    let pools = [
+        ("plain", MaxPool1d::new(2)),
+        ("stride", MaxPool1d { stride: 2, padding: 1, ..MaxPool1d::new(3) }),
+        ("dilation", MaxPool1d { stride: 1, padding: 2, dilation: 2, ..MaxPool1d::new(4) }),
+    ];
+    for (name, pool) in pools {
+        fixture.op(&format!("max_pool1d_{name}"), |i| pool.forward(i.x("x")));
+    }
     fixture.finish();
 }
 
@@ -325,5 +367,10 @@ fn layers() {
     let config = Conv1dConfig::new(5, 7, 2);
     let features = |m: &nn::Conv1d, i: &Inputs<'_>| m.max_over_time(&i.x("x").transpose(1, 2)?);
     fixture.layer("text_features", |p| nn::Conv1d::init(&config, p), features);
+
+    fixture.layer("layer_norm_no_bias", |p| LayerNorm::over(&[13], 1e-5, false, p), |m, i| m.forward(i.x("x")));
+    fixture.layer("layer_norm_over", |p| LayerNorm::over(&[3, 5], 1e-5, true, p), |m, i| m.forward(i.x("x")));
+    let padded = |p: Parameters<'_>| Embedding::init_with_padding(7, 5, 1.0, 3, p);
+    fixture.layer("embedding_padding", padded, |m, i| m.forward(&i.ids("ids")));
     fixture.finish();
 }

@@ -119,6 +119,68 @@ fn dense_layers_norms_and_cuts_follow() {
 }
 
 #[test]
+fn norms_and_dropout_follow_and_are_saved() {
+    let rest = [module("Dropout", "2_Dropout"), module("LayerNorm", "3_LayerNorm")];
+    let folder = folder(&json!({"pooling_mode_mean_tokens": true}), &rest);
+    write(folder.path(), "2_Dropout/config.json", &json!({"dropout": 0.25}));
+    let norm = folder.path().join("3_LayerNorm");
+    write(&norm, "config.json", &json!({"dimension": 12}));
+    let mut rng = Rng::seed(2);
+    let (weight, bias) = (Tensor::normal(&[12], 1.0, &mut rng), Tensor::normal(&[12], 1.0, &mut rng));
+    write_tensors(norm.join("model.safetensors"), [("norm.weight", &weight), ("norm.bias", &bias)], None).unwrap();
+    let encoder = SentenceEncoder::open(folder.path()).unwrap();
+    let vectors = encoder.encode(&TEXTS).unwrap();
+    let x = hidden(folder.path(), TEXTS[0]);
+    let pooled: Vec<f64> = (0..12).map(|i| x.iter().map(|row| f64::from(row[i])).sum::<f64>() / x.len() as f64).collect();
+    let mean = pooled.iter().sum::<f64>() / 12.0;
+    let deviation = (pooled.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 12.0 + 1e-5).sqrt();
+    for (i, found) in vectors.row(0).iter().enumerate() {
+        let expected = (pooled[i] - mean) / deviation * f64::from(weight.data()[i]) + f64::from(bias.data()[i]);
+        assert!((f64::from(*found) - expected).abs() < 1e-4, "{i}: {found}, not {expected}");
+    }
+    let ours = tempfile::tempdir().unwrap();
+    encoder.save(ours.path()).unwrap();
+    assert!(std::fs::read_to_string(ours.path().join("2_Dropout/config.json")).unwrap().contains("0.25"));
+    assert_eq!(SentenceEncoder::open(ours.path()).unwrap().encode(&TEXTS).unwrap(), vectors);
+    write(&norm, "config.json", &json!({"dimension": 13}));
+    assert!(SentenceEncoder::open(folder.path()).unwrap_err().to_string().contains("dimension"));
+}
+
+/// With `include_prompt: false` the mask that pools is 0 over the prompt and the special token before it.
+#[test]
+fn a_prompt_may_be_left_out_of_the_pooling() {
+    for (name, way) in [("mean", 0), ("weightedmean", 1), ("max", 2), ("cls", 3), ("lasttoken", 4)] {
+        let pooling = json!({"embedding_dimension": 12, "pooling_mode": name, "include_prompt": false});
+        let folder = folder(&pooling, &[]);
+        write(folder.path(), "config_sentence_transformers.json", &json!({"prompts": {"query": "the "}}));
+        let encoder = SentenceEncoder::open(folder.path()).unwrap();
+        let found = encoder.encode_with_prompt("query", &["cat"]).unwrap();
+        let x = hidden(folder.path(), "the cat"); // [CLS] the cat [SEP]
+        assert_eq!(x.len(), 4);
+        for (i, found) in found.row(0).iter().enumerate() {
+            let expected = match way {
+                0 => (x[2][i] + x[3][i]) / 2.0,
+                1 => (3.0 * x[2][i] + 4.0 * x[3][i]) / 7.0,
+                2 => x[2][i].max(x[3][i]),
+                3 => x[0][i],
+                _ => x[3][i],
+            };
+            assert!((found - expected).abs() < 1e-5, "{name} {i}: {found}, not {expected}");
+        }
+        let plain = encoder.encode(&["the cat"]).unwrap();
+        let ours = tempfile::tempdir().unwrap();
+        encoder.save(ours.path()).unwrap();
+        let again = SentenceEncoder::open(ours.path()).unwrap();
+        assert_eq!(again.encode_with_prompt("query", &["cat"]).unwrap().row(0), found.row(0));
+        assert_eq!(again.encode(&["the cat"]).unwrap(), plain);
+        let long = SentenceEncoder::open(ours.path()).unwrap().max_seq_len(2);
+        assert!(long.encode_with_prompt("query", &["cat"]).unwrap_err().to_string().contains("not pooled"));
+    }
+    let odd = folder(&json!({"pooling_mode_mean_tokens": true, "include_prompt": 3}), &[]);
+    assert!(SentenceEncoder::open(odd.path()).unwrap_err().to_string().contains("include_prompt"));
+}
+
+#[test]
 fn what_is_saved_opens_with_the_same_bits() {
     let rest = [module("Dense", "2_Dense"), module("Normalize", "3_Normalize")];
     let theirs = folder(&json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}), &rest);
@@ -165,41 +227,6 @@ fn prompts_stand_before_the_text() {
     let always = json!({"prompts": {"query": "the "}, "default_prompt_name": "query"});
     write(folder.path(), "config_sentence_transformers.json", &always);
     assert_eq!(SentenceEncoder::open(folder.path()).unwrap().encode(&["cat"]).unwrap(), plain);
-}
-
-#[test]
-fn prompts_may_be_left_out_of_the_vector() {
-    let key = |name: &str, included: bool| json!({name: true, "include_prompt": included});
-    let prompts = json!({"prompts": {"query": "the "}});
-    for (name, formula) in [
-        (
-            "pooling_mode_mean_tokens",
-            (|x, i| x[2..].iter().map(|row| row[i]).sum::<f32>() / (x.len() - 2) as f32)
-                as fn(&[Vec<f32>], usize) -> f32,
-        ),
-        ("pooling_mode_weightedmean_tokens", |x, i| {
-            (2..x.len()).map(|t| (t + 1) as f32 * x[t][i]).sum::<f32>() / (3..=x.len()).sum::<usize>() as f32
-        }),
-        ("pooling_mode_max_tokens", |x, i| x[2..].iter().map(|row| row[i]).fold(f32::MIN, f32::max)),
-        ("pooling_mode_cls_token", |x, i| x[0][i]),
-    ] {
-        let folder = folder(&key(name, false), &[]);
-        write(folder.path(), "config_sentence_transformers.json", &prompts);
-        let encoder = SentenceEncoder::open(folder.path()).unwrap();
-        // The token that begins a text and the prompt's one do not count.
-        let x = hidden(folder.path(), "the cat");
-        assert_eq!(x.len(), 4);
-        let vector = encoder.encode_with_prompt("query", &["cat"]).unwrap();
-        for (i, y) in vector.iter().enumerate() {
-            assert!((y - formula(&x, i)).abs() < 1e-5, "{name}");
-        }
-        let saved = tempfile::tempdir().unwrap();
-        encoder.save(saved.path()).unwrap();
-        assert_eq!(SentenceEncoder::open(saved.path()).unwrap().encode_with_prompt("query", &["cat"]).unwrap(), vector);
-        assert!(encoder.max_seq_len(3).encode_with_prompt("query", &["cat"]).is_ok(), "as much as fits");
-    }
-    let odd = folder(&json!({"pooling_mode_mean_tokens": true, "include_prompt": 3}), &[]);
-    assert!(SentenceEncoder::open(odd.path()).unwrap_err().to_string().contains("include_prompt"));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! What is new is written under a temporary name in the same folder, given to the disk (`fsync`), renamed, and the
 //! folder's list of names is given to the disk too. A rename within a folder is atomic: at any instant the name means the
 //! old content or the new, and after a loss of power too, because the content reaches the disk before the name does.
-//! A temporary name begins with [`TEMPORARY`]; a process that is killed leaves one behind, which
-//! [`remove_leftovers`] clears away when the folder is used next.
+//! A temporary name begins with [`TEMPORARY`] and the number of the process, which holds a lock on it. A process that is killed leaves
+//! one behind, without a lock: the next one that writes into the folder removes it.
 //!
 //! Inside a folder that has no name yet nobody looks for files, so there [`write_file`] writes them plainly, and they are given to the
 //! disk with their folder: waiting for the disk is what saving costs.
@@ -15,7 +15,9 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -39,7 +41,9 @@ pub const TEMPORARY: &str = ".tmp-";
 pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
     let create = |path: &Path| -> io::Result<File> {
-        let mut file = BufWriter::with_capacity(1 << 16, File::create(path)?);
+        let file = File::create(path)?;
+        hold(&file, path);
+        let mut file = BufWriter::with_capacity(1 << 16, file);
         write(&mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)
     };
@@ -50,7 +54,12 @@ pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> 
         let target = fs::canonicalize(path).ok().filter(|_| path.is_symlink());
         let path = target.as_deref().unwrap_or(path);
         let temporary = Temporary::beside(path);
-        create(&temporary.path).and_then(|file| file.sync_all()).and_then(|()| temporary.rename(path))
+        let create = |path: &Path| {
+            let file = create(path)?;
+            file.sync_all().map(|()| file)
+        };
+        // Open, and so locked, until it has its name.
+        create(&temporary.path).and_then(|file| temporary.rename(path).map(|()| drop(file)))
     };
     written.map_err(|e| Error::io(path, e))
 }
@@ -81,7 +90,10 @@ pub fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<(
     }
     let temporary = Temporary::beside(path);
     fs::create_dir(&temporary.path).map_err(|e| Error::io(path, e))?;
+    // Not every system opens a folder; where it does, it is locked until this returns.
+    let held = File::open(&temporary.path).inspect(|folder| hold(folder, &temporary.path));
     fill(&temporary.path)?;
+    let _held = held;
     sync_tree(&temporary.path).and_then(|()| temporary.rename(path)).map_err(|e| Error::io(path, e))
 }
 
@@ -114,6 +126,38 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
+/// Locks what bears a temporary name, so that nobody takes it for a leftover. Where the system has no locks nobody removes it either.
+fn hold(file: &File, path: &Path) {
+    if is_temporary(path) {
+        let _ = file.try_lock();
+    }
+}
+
+/// Removes what killed processes have left in a folder, once in the life of this one: what bears the number of a process that is not
+/// there, and is not locked. What cannot be removed stays: it is not this call's business.
+fn remove_stale(folder: &Path) {
+    static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf()) {
+        return;
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let process = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !is_running(process))
+            && let Ok(file) = File::open(&path)
+            && file.try_lock().is_ok()
+        {
+            let _ = remove_any(&path);
+        }
+    }
+}
+
+/// Whether a process of this number runs, as far as the system says: where it does not, only the lock tells.
+fn is_running(process: u32) -> bool {
+    process == std::process::id() || cfg!(target_os = "linux") && Path::new(&format!("/proc/{process}")).exists()
+}
+
 /// A temporary name; whatever bears it when this is dropped is removed.
 struct Temporary {
     path: PathBuf,
@@ -122,6 +166,7 @@ struct Temporary {
 impl Temporary {
     fn beside(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        remove_stale(path.parent().unwrap_or(Path::new("")));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{TEMPORARY}{}-{number}-{name}", std::process::id());
@@ -259,6 +304,26 @@ mod tests {
         assert_eq!(fs::read(&b).unwrap(), before);
         assert!(link(folder.path().join("absent"), &b).is_err());
         assert_eq!(names(folder.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_next_writer_removes_what_a_killed_one_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        // No system counts its processes that far.
+        let (killed, running) = (u32::MAX, std::process::id());
+        let file = format!(".tmp-{killed}-0-model.safetensors");
+        fs::write(folder.path().join(&file), "half").unwrap();
+        fs::create_dir_all(folder.path().join(format!(".tmp-{killed}-1-step-1/sub"))).unwrap();
+        let kept = [format!(".tmp-{killed}-2-locked"), format!(".tmp-{running}-77777-own"), ".tmp-mine".into()];
+        kept.iter().for_each(|name| fs::write(folder.path().join(name), "x").unwrap());
+        let locked = File::open(folder.path().join(&kept[0])).unwrap();
+        locked.try_lock().unwrap();
+        write_file(folder.path().join("a"), |file| file.write_all(b"x")).unwrap();
+        let mut expected = [&kept[..], &["a".into()]].concat();
+        expected.sort();
+        let found = names(folder.path());
+        assert_eq!(found, if cfg!(unix) { expected } else { found.clone() });
+        assert!(!found.contains(&file));
     }
 
     #[test]

@@ -221,6 +221,7 @@ impl WordVectors {
             }
             questions.iter().zip(best).map(|((_, [.., d]), (found, _))| found == *d).collect::<Vec<_>>()
         };
+        crate::kernels::parallel::adopt();
         questions.par_chunks(BLOCK).flat_map_iter(block).collect()
     }
 }

@@ -58,6 +58,6 @@ impl WordVectors {
         }
         let (matrix, missing) = self.embedding_matrix(&words);
         let weight = Parameter::new(Tensor::from_vec(matrix.into_raw_vec_and_offset().0, &[names.len(), self.dim()])?);
-        Ok((Embedding { weight }, missing.into_iter().map(|id| names[id].clone()).collect()))
+        Ok((Embedding { weight, padding_idx: None }, missing.into_iter().map(|id| names[id].clone()).collect()))
     }
 }

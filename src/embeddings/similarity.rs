@@ -227,6 +227,7 @@ fn search(
 ) -> Vec<(usize, f32)> {
     vectors.inverse_norms();
     let tiles = n.div_ceil(TILE);
+    crate::kernels::parallel::adopt();
     // Many parts: a thread that memory serves worse is left fewer of them.
     let parts = tiles.div_ceil(4).clamp(1, rayon::current_num_threads() * 16);
     let part = |p: usize| {

@@ -275,6 +275,7 @@ impl WordVectors {
                 if squares > 0.0 { (1.0 / squares.sqrt()) as f32 } else { 0.0 }
             };
             use rayon::prelude::*;
+            crate::kernels::parallel::adopt();
             (0..self.len()).into_par_iter().with_min_len(1024).map(inverse).collect()
         })
     }

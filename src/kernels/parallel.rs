@@ -15,6 +15,8 @@
 //! When a team ends they wait a fifth of a millisecond for the thread's next one, unless another team asks for helpers: a
 //! token follows another sooner, and on a virtual machine a thread may take half a millisecond to wake up.
 //!
+//! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there each thread works alone ([`adopt`]).
+//!
 //! Each thread starts in its own contiguous share of the tasks, the same for each call of a team, so what it wrote in
 //! one kernel is in its own cache for the next; when the share is done it helps in the others'.
 //!
@@ -47,6 +49,10 @@ use super::simd::{Setting, setting, with_setting};
 
 /// The number of threads that [`for_each`] shares the work between: 1 inside a task.
 pub fn threads() -> usize {
+    if FORKED.load(Ordering::Relaxed) {
+        adopt();
+        return 1;
+    }
     match ROLE.get() {
         Role::InTask => 1,
         _ => rayon::current_num_threads(),
@@ -191,6 +197,43 @@ impl<'a, T> Parts<'a, T> {
     }
 }
 
+/// In the child of a `fork` that had threads at work before, makes this thread a pool of its own, of one thread, so that what asks rayon
+/// for threads is done here and waits for nobody; elsewhere it does nothing. To be called before rayon is.
+pub(crate) fn adopt() {
+    thread_local! {
+        static ADOPTED: Cell<bool> = const { Cell::new(false) };
+    }
+    watch_forks();
+    if FORKED.load(Ordering::Relaxed) && !ADOPTED.replace(true) {
+        // A thread that was one of a pool is refused, and takes what it hands out itself.
+        if let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build() {
+            std::mem::forget(pool);
+        }
+    }
+}
+
+/// Whether this process is the child of a `fork` since the first call that wanted threads.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Lets the system tell a child that it is one: no question to the system is cheap enough for every call.
+fn watch_forks() {
+    #[cfg(unix)]
+    {
+        type Handler = Option<unsafe extern "C" fn()>;
+        unsafe extern "C" {
+            fn pthread_atfork(prepare: Handler, parent: Handler, child: Handler) -> std::ffi::c_int;
+        }
+        unsafe extern "C" fn child() {
+            FORKED.store(true, Ordering::Relaxed);
+        }
+        static WATCHES: std::sync::Once = std::sync::Once::new();
+        // SAFETY: the system's own function, by its declaration; the handler stores a number and nothing else.
+        WATCHES.call_once(|| unsafe {
+            pthread_atfork(None, None, Some(child));
+        });
+    }
+}
+
 // ---- how
 
 /// What this thread is doing.
@@ -282,6 +325,7 @@ const EPOCH: u64 = 1 << 32;
 
 impl Crew {
     fn new(threads: usize, stays: bool) -> Crew {
+        watch_forks();
         let share = |_| Padded(Share { next: AtomicUsize::new(0), taken: AtomicBool::new(false) });
         Crew(Arc::new(CrewState {
             state: Padded(AtomicU64::new(0)),

@@ -57,6 +57,8 @@ impl Conv1dConfig {
     }
 }
 
+crate::module!(ops::MaxPool1d {; skip kernel_size, stride, padding, dilation });
+
 /// Convolution, as `torch.nn.Conv1d`; the features of a text are [`Conv1d::max_over_time`].
 ///
 /// ```

@@ -1,6 +1,6 @@
 //! A vector for each id.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
 use crate::ops::linear::{Layer, WeightLayout, linear_of};
@@ -11,9 +11,11 @@ use crate::tensor::{IdTensor, Tensor};
 pub struct Embedding {
     /// `[vocab_size, d_model]`.
     pub weight: Parameter,
+    /// The id that fills short rows up, whose vector gets no gradient; none if absent.
+    pub padding_idx: Option<u32>,
 }
 
-crate::module!(Embedding { weight });
+crate::module!(Embedding { weight; skip padding_idx });
 
 impl Embedding {
     /// A table of normal numbers of standard deviation `std` (PyTorch's is 1).
@@ -21,7 +23,42 @@ impl Embedding {
     /// # Errors
     /// As for [`Parameters::get`].
     pub fn init<'a>(vocab_size: usize, d_model: usize, std: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
-        Ok(Self { weight: p.into().get_weight("weight", &[vocab_size, d_model], Init::Normal { std })? })
+        let weight = p.into().get_weight("weight", &[vocab_size, d_model], Init::Normal { std })?;
+        Ok(Self { weight, padding_idx: None })
+    }
+
+    /// As [`Embedding::init`], with a vector of zeros for the id that fills short rows up, as `torch.nn.Embedding(padding_idx=…)`: it gets
+    /// no gradient and so stays as it is. From a checkpoint it is what stands there.
+    ///
+    /// ```
+    /// use loquat::{IdTensor, Rng, nn::Embedding};
+    ///
+    /// let table = Embedding::init_with_padding(5, 3, 1.0, 0, &mut Rng::seed(1))?;
+    /// let y = table.forward(&IdTensor::sequence(&[4, 0]))?;
+    /// assert_eq!(y.data()[3..], [0.0; 3]);
+    /// let gradients = y.sum()?.backward()?;
+    /// let dtable = gradients.of(table.weight.tensor()).expect("it is trained");
+    /// assert_eq!((&dtable.data()[..3], &dtable.data()[12..]), (&[0.0; 3][..], &[1.0; 3][..]));
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Id`](crate::Error::Id) if the id has no row; as for [`Parameters::get`].
+    pub fn init_with_padding<'a>(
+        vocab_size: usize,
+        d_model: usize,
+        std: f32,
+        padding_idx: u32,
+        p: impl Into<Parameters<'a>>,
+    ) -> Result<Self> {
+        if padding_idx as usize >= vocab_size {
+            let id = u64::from(padding_idx);
+            return Err(Error::Id { what: "padding_idx".into(), id, limit: vocab_size });
+        }
+        let mut p = p.into();
+        let init = Init::NormalButRow { std, row: padding_idx as usize };
+        let weight = p.get_weight("weight", &[vocab_size, d_model], init)?;
+        Ok(Self { weight, padding_idx: Some(padding_idx) })
     }
 
     /// # Shapes
@@ -30,7 +67,7 @@ impl Embedding {
     /// # Errors
     /// [`Error::Id`](crate::Error::Id) if an id has no row.
     pub fn forward(&self, ids: &IdTensor) -> Result<Tensor> {
-        ops::embedding(self.weight.weight(), ids)
+        ops::embedding_with_padding(self.weight.weight(), ids, self.padding_idx)
     }
 
     /// The logits of a head that shares this table: `x · tableᵀ`.

@@ -50,4 +50,4 @@ pub use transformer::{
     EncoderLayerConfig,
 };
 
-pub use crate::ops::{AttentionMask, Rope};
+pub use crate::ops::{AttentionMask, MaxPool1d, Rope};

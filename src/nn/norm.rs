@@ -1,16 +1,26 @@
-//! Normalisation layers over the last axis.
+//! Normalisation layers over the last axis, or several.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
 use crate::tensor::Tensor;
 
-/// Layer normalisation (Ba, Kiros, Hinton 2016), as `torch.nn.LayerNorm` over the last axis.
+/// Layer normalisation (Ba, Kiros, Hinton 2016), as `torch.nn.LayerNorm`.
+///
+/// ```
+/// use loquat::{Rng, Tensor, nn::LayerNorm};
+///
+/// let x = Tensor::normal(&[4, 3, 5], 2.0, &mut Rng::seed(1));
+/// let over_two = LayerNorm::over(&[3, 5], 1e-5, false, &mut Rng::seed(1))?; // LayerNorm([3, 5], bias=False)
+/// let y = over_two.forward(&x)?;
+/// assert!(y.data()[..15].iter().sum::<f32>().abs() < 1e-4);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    /// `[d_model]`, initially one.
+    /// `[d_model]`, or the axes that are normalised over; initially one.
     pub weight: Parameter,
-    /// `[d_model]`, initially zero.
+    /// As the weight; initially zero.
     pub bias: Option<Parameter>,
     /// Added to the variance.
     pub eps: f32,
@@ -24,13 +34,24 @@ impl LayerNorm {
     /// # Errors
     /// As for [`Parameters::get`].
     pub fn init<'a>(d_model: usize, eps: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        Self::over(&[d_model], eps, true, p)
+    }
+
+    /// The same over the last axes, of the lengths `axes`, with or without a bias.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no axis; as for [`Parameters::get`].
+    pub fn over<'a>(axes: &[usize], eps: f32, bias: bool, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        if axes.is_empty() {
+            return Err(Error::argument("axes of a norm", "at least one", "none"));
+        }
         let mut p = p.into();
-        let weight = p.get("weight", &[d_model], Init::Ones)?;
-        Ok(Self { weight, bias: Some(p.get("bias", &[d_model], Init::Zeros)?), eps })
+        let weight = p.get("weight", axes, Init::Ones)?;
+        Ok(Self { weight, bias: bias.then(|| p.get("bias", axes, Init::Zeros)).transpose()?, eps })
     }
 
     /// # Shapes
-    /// `x: […, d_model]`, and so the result.
+    /// `x: […, d_model]`, or with the axes of [`LayerNorm::over`] last, and so the result.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.

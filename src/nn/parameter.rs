@@ -237,6 +237,13 @@ pub enum Init {
         /// Standard deviation.
         std: f32,
     },
+    /// Normal, mean 0, but for one row of zeros.
+    NormalButRow {
+        /// Standard deviation.
+        std: f32,
+        /// The place along the first axis of what is zero.
+        row: usize,
+    },
     /// Uniform in `[-bound, bound)`.
     Uniform {
         /// The largest magnitude.
@@ -273,6 +280,15 @@ impl ParameterSource for Rng {
             Init::Zeros => Tensor::zeros(shape),
             Init::Ones => Tensor::full(shape, 1.0),
             Init::Normal { std } => Tensor::normal(shape, std, self),
+            Init::NormalButRow { std, row } => {
+                let mut x = Tensor::normal(shape, std, self);
+                let width = x.len() / shape.first().copied().unwrap_or(1).max(1);
+                let zeros = row.saturating_mul(width)..row.saturating_add(1).saturating_mul(width);
+                if let Some(row) = x.make_mut().get_mut(zeros) {
+                    row.fill(0.0);
+                }
+                x
+            }
             Init::Uniform { bound } => Tensor::uniform(shape, -bound, bound, self),
         }))
     }

@@ -50,6 +50,37 @@ impl Tensor {
         self.activate(Activation::Tanh)
     }
 
+    /// `ln(1 + eˣ)`, a smooth [`Tensor::relu`].
+    pub fn softplus(&self) -> Tensor {
+        self.mapped("softplus", vecmath::softplus, vecmath::softplus_backward)
+    }
+
+    /// `x`, and `alpha · (eˣ - 1)` where `x ≤ 0` (Clevert, Unterthiner and Hochreiter 2015). PyTorch's default for `alpha` is 1.
+    pub fn elu(&self, alpha: f32) -> Tensor {
+        let backward = move |dy: &[f32], x: &[f32], dx: &mut [f32]| vecmath::elu_backward(alpha, dy, x, dx);
+        self.mapped("elu", |x, y| vecmath::elu(alpha, x, y), backward)
+    }
+
+    /// `x`, and `slope · x` where `x ≤ 0` (Maas, Hannun and Ng 2013). PyTorch's default for `slope` is 0.01.
+    pub fn leaky_relu(&self, slope: f32) -> Tensor {
+        let backward = move |dy: &[f32], x: &[f32], dx: &mut [f32]| vecmath::leaky_relu_backward(slope, dy, x, dx);
+        self.mapped("leaky_relu", |x, y| vecmath::leaky_relu(slope, x, y), backward)
+    }
+
+    /// A function of each element, and its gradient from `dy` and the element.
+    fn mapped(
+        &self,
+        op: &'static str,
+        f: impl FnOnce(&[f32], &mut [f32]),
+        backward: impl FnOnce(&[f32], &[f32], &mut [f32]) + Send + 'static,
+    ) -> Tensor {
+        let y = Tensor::write(self.shape(), |y| f(self.data(), y));
+        tape::record(op, &[self], y, || {
+            let x = self.detach();
+            Box::new(move |dy, _| Ok(vec![Some(Tensor::write(x.shape(), |dx| backward(dy.data(), x.data(), dx)))]))
+        })
+    }
+
     /// `eˣ / Σ eˣ` along the last axis; a row of nothing but -∞ gives zeros.
     ///
     /// # Errors
@@ -104,6 +135,9 @@ mod tests {
             for activation in [Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh] {
                 check(&format!("{activation:?}"), &[x.clone()], |x| Ok(x[0].activate(activation)));
             }
+            check("softplus", &[x.clone()], |x| Ok(x[0].softplus()));
+            check("elu", &[x.clone()], |x| Ok(x[0].elu(1.5)));
+            check("leaky_relu", &[x.clone()], |x| Ok(x[0].leaky_relu(0.1)));
             check("softmax", &[x.clone()], |x| x[0].softmax());
             check("log_softmax", &[x], |x| x[0].log_softmax());
         }

@@ -14,7 +14,7 @@ use crate::kernels::vecmath;
 use crate::tensor::{Tensor, tape};
 
 /// The shape that two shapes broadcast to.
-fn broadcast_shape(op: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
+fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
     let dim = |shape: &[usize], i: usize| if i + shape.len() < rank { 1 } else { shape[i + shape.len() - rank] };
     (0..rank)
@@ -22,7 +22,7 @@ fn broadcast_shape(op: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            _ => Err(Error::shape(op, format!("one that broadcasts with {a:?}"), b)),
+            _ => Err(Error::mismatch(format!("broadcast {a:?} with {b:?}"))),
         })
         .collect()
 }
@@ -123,7 +123,7 @@ fn product(a: &Tensor, b: &Tensor) -> Tensor {
 
 /// `kernel` on the broadcast operands, off the tape.
 fn forward(op: &'static str, a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<Tensor> {
-    let shape = broadcast_shape(op, a.shape(), b.shape())?;
+    let shape = broadcast_shape(a.shape(), b.shape())?;
     let row = b.len();
     if a.shape() == shape && row > 0 && shape.ends_with(b.shape()) && a.shape() != b.shape() {
         let by_row: Option<Kernel> = match op {
@@ -135,15 +135,19 @@ fn forward(op: &'static str, a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<T
             return Ok(Tensor::write(&shape, |y| by_row(a.data(), b.data(), y)));
         }
     }
+    // Before the operands are repeated: both may be small, and what they make together large.
+    let mut y = Tensor::try_write(&shape, |_| ())?;
     let (a, b) = (broadcast_to(a, &shape), broadcast_to(b, &shape));
-    Ok(Tensor::write(&shape, |y| kernel(a.data(), b.data(), y)))
+    kernel(a.data(), b.data(), y.make_mut());
+    Ok(y)
 }
 
 impl Tensor {
     /// `self + other`, element by element.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes do not broadcast; so for the others.
+    /// [`Error::Mismatch`] if the shapes do not broadcast, [`Error::Shape`] if the memory has no room for what they broadcast to; so for
+    /// the others.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("add", self, other, vecmath::add)?;
         let (a_shape, b_shape) = (self.shape().to_vec(), other.shape().to_vec());
@@ -276,7 +280,11 @@ mod tests {
         let b = Tensor::from_vec(vec![10.0, 20.0, 30.0], &[3]).unwrap();
         let y = a.add(&b).unwrap();
         assert_eq!((y.shape(), y.to_vec()), (&[2, 3][..], vec![11.0, 21.0, 31.0, 12.0, 22.0, 32.0]));
-        assert!(a.add(&Tensor::zeros(&[3, 3])).is_err());
+        let error = Tensor::zeros(&[2, 5]).add(&Tensor::zeros(&[3, 5])).unwrap_err().to_string();
+        assert_eq!(error, "cannot broadcast [2, 5] with [3, 5]");
+        let long = Tensor::zeros(&[1 << 22]);
+        let error = long.mul(&long.reshape(&[1 << 22, 1]).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("expected one that fits the memory, found shape [4194304, 4194304]"), "{error}");
         assert_eq!(Tensor::zeros(&[0, 3]).add(&b).unwrap().shape(), [0, 3]);
     }
 

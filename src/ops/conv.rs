@@ -59,12 +59,15 @@ impl Conv1d {
     /// `[batch, out_channels, windows]`, where `windows = (len + 2 · padding - dilation · (kernel_size - 1) - 1) / stride + 1`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit, or no window does; [`Error::Argument`] for a stride, dilation or number of groups of
+    /// [`Error::Shape`] if they do not fit, no window does, or the memory has no room for the windows; [`Error::Argument`] for a stride, dilation or number of groups of
     /// 0, and groups that do not divide the channels.
     pub fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let dims = self.dims(x, weight, bias)?;
         let out_channels = weight.shape()[0];
-        let y = Tensor::write(&[dims.batch, out_channels, dims.windows], |y| dims.forward(x, weight, bias, y));
+        // The windows of a sequence side by side are larger than what becomes of them.
+        drop(dims.room()?);
+        let shape = [dims.batch, out_channels, dims.windows];
+        let y = Tensor::try_write(&shape, |y| dims.forward(x, weight, bias, y))?;
         let inputs: Vec<&Tensor> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
         Ok(tape::record("conv1d", &inputs, y, || {
             let (x, weight) = (x.detach(), weight.detach());
@@ -105,7 +108,7 @@ impl Conv1d {
         let padded = padding.checked_mul(2).and_then(|both| len.checked_add(both));
         let reach = dilation.checked_mul(kernel_size - 1).and_then(|gaps| gaps.checked_add(1));
         let windows = match (padded, reach) {
-            (Some(padded), Some(reach)) if padded >= reach && padded <= isize::MAX as usize / 8 => {
+            (Some(padded), Some(reach)) if padded >= reach => {
                 (padded - reach) / stride + 1
             }
             _ => {
@@ -118,6 +121,11 @@ impl Conv1d {
 }
 
 impl Dims {
+    /// Room for the windows of a sequence: `[groups, taps, windows]`.
+    fn room(&self) -> Result<Tensor> {
+        Tensor::try_write(&[self.conv.groups, self.taps(), self.windows], |_| ())
+    }
+
     /// Rows of the matrix of windows: a channel and a place in the window each.
     fn taps(&self) -> usize {
         self.channels * self.kernel_size
@@ -376,7 +384,9 @@ mod tests {
         assert!(run(conv, &[1, 2, 5], &[3, 2, 0]).is_err());
         assert!(run(Conv1d { stride: 0, ..conv }, &[1, 2, 5], &[3, 2, 3]).is_err());
         assert!(run(Conv1d { groups: 2, ..conv }, &[1, 2, 5], &[3, 1, 3]).is_err());
-        assert!(run(Conv1d { padding: usize::MAX, ..conv }, &[1, 2, 5], &[3, 2, 3]).is_err());
+        for padding in [1 << 36, 1 << 45, usize::MAX / 16, usize::MAX / 2, usize::MAX] {
+            assert!(run(Conv1d { padding, ..conv }, &[1, 2, 5], &[3, 2, 3]).is_err(), "{padding}");
+        }
         assert!(run(Conv1d { dilation: usize::MAX, ..conv }, &[1, 2, 5], &[3, 2, 3]).is_err());
     }
 }

@@ -16,6 +16,18 @@ use crate::tensor::{IdTensor, Tensor, Weight, tape};
 /// # Errors
 /// [`Error::Id`] if an id has no row; [`Error::Shape`] if the table is no matrix.
 pub fn embedding<'w>(table: impl Into<Cow<'w, Weight>>, ids: &IdTensor) -> Result<Tensor> {
+    embedding_with_padding(table, ids, None)
+}
+
+/// As [`embedding`]; the row of `padding_idx` gets no gradient.
+///
+/// # Errors
+/// As there.
+pub fn embedding_with_padding<'w>(
+    table: impl Into<Cow<'w, Weight>>,
+    ids: &IdTensor,
+    padding_idx: Option<u32>,
+) -> Result<Tensor> {
     let table = &*table.into();
     let &[vocab_size, d_model] = table.shape() else {
         return Err(Error::shape("embedding table", "[vocab_size, d_model]", table.shape()));
@@ -29,12 +41,15 @@ pub fn embedding<'w>(table: impl Into<Cow<'w, Weight>>, ids: &IdTensor) -> Resul
         Weight::Bf16(half) => return Ok(Tensor::write(&shape, |y| half.gather(d_model, ids.data(), y))),
         Weight::Blocks(blocks) => return Ok(Tensor::write(&shape, |y| blocks.gather(d_model, ids.data(), y))),
     };
-    let y = Tensor::write(&shape, |y| vecmath::gather(table.data(), d_model, ids.data(), y));
+    let y = Tensor::try_write(&shape, |y| vecmath::gather(table.data(), d_model, ids.data(), y))?;
     Ok(tape::record("embedding", &[table], y, || {
         let ids = ids.clone();
         Box::new(move |dy, _| {
             let mut dtable = Tensor::zeros(&[vocab_size, d_model]);
             vecmath::scatter_add(dy.data(), d_model, ids.data(), dtable.make_mut());
+            if let Some(row) = padding_idx.filter(|&row| (row as usize) < vocab_size) {
+                dtable.make_mut()[row as usize * d_model..][..d_model].fill(0.0);
+            }
             Ok(vec![Some(dtable)])
         })
     }))

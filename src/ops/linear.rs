@@ -188,10 +188,10 @@ where
     let (left, sizes) = (Mat::new(x.data(), rows, n_in), (n_in, n_out, layout));
     if !layer.is_recording(x, residual) {
         let epilogue = layer.epilogue(residual);
-        return Ok(Tensor::write(&shape, |y| match layer.factor(features, precision, rows) {
+        return Tensor::try_write(&shape, |y| match layer.factor(features, precision, rows) {
             Some(factor) => gemm_in(precision, left, factor, y, Beta::Zero, epilogue),
             None => product(precision, left, weight, sizes, Side::Forward, y, epilogue),
-        }));
+        });
     }
     if activation.is_some() || residual.is_some() {
         let mut y = linear(x, Cow::Borrowed(weight), bias, layout)?;
@@ -199,7 +199,7 @@ where
         return residual.map_or(Ok(y.clone()), |r| r.add(&y));
     }
     let bias_only = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
-    let y = Tensor::write(&shape, |y| product(precision, left, weight, sizes, Side::Forward, y, bias_only));
+    let y = Tensor::try_write(&shape, |y| product(precision, left, weight, sizes, Side::Forward, y, bias_only))?;
     let trained = layer.trained();
     let inputs: Vec<&Tensor> = [Some(x), trained, bias].into_iter().flatten().collect();
     Ok(tape::record("linear", &inputs, y, || {

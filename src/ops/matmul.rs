@@ -14,7 +14,10 @@ enum Transposed {
 }
 
 /// A batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, off the tape; the caller has checked the shapes. `b` may be one matrix for all.
-fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed) -> Tensor {
+///
+/// # Errors
+/// [`Error::Shape`] if the memory has no room for it.
+fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed) -> Result<Tensor> {
     let matrix = |x: &Tensor| (x.shape()[x.rank() - 2], x.shape()[x.rank() - 1]);
     let ((a_rows, a_cols), (b_rows, b_cols)) = (matrix(a), matrix(b));
     let batch: usize = a.shape()[..a.rank() - 2].iter().product();
@@ -29,10 +32,45 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed)
     let mut shape = a.shape()[..a.rank() - 2].to_vec();
     shape.extend([left.rows(), right.cols()]);
     let b_stride = if b.rank() == 2 { 0 } else { b_rows * b_cols };
-    Tensor::write(&shape, |c| match batch {
+    Tensor::try_write(&shape, |c| match batch {
         1 => gemm_in(precision, left, right, c, Beta::Zero, Epilogue::default()),
         _ => gemm_batch(batch, left, a_rows * a_cols, right, b_stride, c, Beta::Zero),
     })
+}
+
+/// `probs · values`, where a probability of 0 takes away what is infinite or no number too: a masked value adds nothing.
+///
+/// # Errors
+/// As for [`Tensor::matmul`].
+pub(crate) fn weigh(probs: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let mut y = probs.detach().matmul(&values.detach())?;
+    let precision = precision();
+    if y.data().iter().any(|y| !y.is_finite()) {
+        let (keys, width) = (probs.last_dim(), values.last_dim());
+        let rows = probs.shape()[probs.rank() - 2].max(1);
+        for (i, y) in y.make_mut().chunks_exact_mut(width).enumerate().filter(|(_, y)| y.iter().any(|y| !y.is_finite())) {
+            let values = values.data()[i / rows * keys * width..].chunks_exact(width);
+            y.fill(0.0);
+            for (&p, value) in probs.data()[i * keys..][..keys].iter().zip(values).filter(|(p, _)| **p != 0.0) {
+                y.iter_mut().zip(value).for_each(|(y, v)| *y = p.mul_add(*v, *y));
+            }
+        }
+    }
+    Ok(tape::record("weigh", &[probs, values], y, || {
+        let (probs, values) = (probs.detach(), values.detach());
+        Box::new(move |dy, needs| {
+            let dprobs = needs[0].then(|| {
+                let mut dprobs = product(precision, &dy, &values, Transposed::B)?;
+                if dprobs.data().iter().any(|d| !d.is_finite()) {
+                    let seen = dprobs.make_mut().iter_mut().zip(probs.data());
+                    seen.filter(|(_, p)| **p == 0.0).for_each(|(d, _)| *d = 0.0);
+                }
+                Ok::<_, Error>(dprobs)
+            });
+            let dvalues = needs[1].then(|| product(precision, &probs, &dy, Transposed::A));
+            Ok(vec![dprobs.transpose()?, dvalues.transpose()?])
+        })
+    }))
 }
 
 impl Tensor {
@@ -41,7 +79,7 @@ impl Tensor {
     /// The leading axes are equal, or `other` is one matrix for all.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes do not fit.
+    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for the product.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
         let fits = a.len() >= 2
@@ -49,7 +87,7 @@ impl Tensor {
             && a[a.len() - 1] == b[b.len() - 2]
             && (b.len() == 2 || a[..a.len() - 2] == b[..b.len() - 2]);
         if !fits {
-            return Err(Error::shape("matmul", format!("a right factor for {a:?}"), b));
+            return Err(Error::mismatch(format!("multiply {a:?} by {b:?}")));
         }
         if other.rank() == 2 && self.rank() > 2 {
             // One tall product.
@@ -59,13 +97,13 @@ impl Tensor {
             return self.reshape(&[rows, a[a.len() - 1]])?.matmul(other)?.reshape(&shape);
         }
         let precision = precision();
-        let y = product(precision, self, other, Transposed::Neither);
+        let y = product(precision, self, other, Transposed::Neither)?;
         Ok(tape::record("matmul", &[self, other], y, || {
             let (a, b) = (self.detach(), other.detach());
             Box::new(move |dy, needs| {
                 // dA = dC·Bᵀ, dB = Aᵀ·dC
-                let da = needs[0].then(|| product(precision, &dy, &b, Transposed::B));
-                Ok(vec![da, needs[1].then(|| product(precision, &a, &dy, Transposed::A))])
+                let da = needs[0].then(|| product(precision, &dy, &b, Transposed::B)).transpose()?;
+                Ok(vec![da, needs[1].then(|| product(precision, &a, &dy, Transposed::A)).transpose()?])
             })
         }))
     }
@@ -73,21 +111,21 @@ impl Tensor {
     /// As [`Tensor::matmul`] with the last two axes of `other` exchanged: `[…, m, k] · […, n, k]ᵀ → […, m, n]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes do not fit.
+    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for the product.
     pub fn matmul_transposed(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
         let fits = a.len() >= 2 && a.len() == b.len() && a.last() == b.last() && a[..a.len() - 2] == b[..b.len() - 2];
         if !fits {
-            return Err(Error::shape("matmul_transposed", format!("a right factor for {a:?}"), b));
+            return Err(Error::mismatch(format!("multiply {a:?} by the transpose of {b:?}")));
         }
         let precision = precision();
-        let y = product(precision, self, other, Transposed::B);
+        let y = product(precision, self, other, Transposed::B)?;
         Ok(tape::record("matmul_transposed", &[self, other], y, || {
             let (a, b) = (self.detach(), other.detach());
             Box::new(move |dy, needs| {
                 // C = A·Bᵀ: dA = dC·B, dB = dCᵀ·A
-                let da = needs[0].then(|| product(precision, &dy, &b, Transposed::Neither));
-                Ok(vec![da, needs[1].then(|| product(precision, &dy, &a, Transposed::A))])
+                let da = needs[0].then(|| product(precision, &dy, &b, Transposed::Neither)).transpose()?;
+                Ok(vec![da, needs[1].then(|| product(precision, &dy, &a, Transposed::A)).transpose()?])
             })
         }))
     }
@@ -106,6 +144,7 @@ mod tests {
         let pair = [sample(&[2, 3, 4], 1), sample(&[2, 5, 4], 2)];
         check("transposed", &pair, |x| x[0].matmul_transposed(&x[1]));
         check("twice", &[sample(&[3, 3], 1)], |x| x[0].matmul(&x[0]));
+        check("weigh", &[sample(&[2, 3, 4], 1), sample(&[2, 4, 5], 2)], |x| weigh(&x[0], &x[1]));
     }
 
     #[test]
@@ -113,5 +152,11 @@ mod tests {
         let x = Tensor::zeros(&[2, 3]);
         assert!(x.matmul(&Tensor::zeros(&[2, 3])).is_err());
         assert!(x.matmul(&Tensor::zeros(&[3])).is_err());
+        let error = Tensor::zeros(&[1, 2, 5]).matmul(&Tensor::zeros(&[4, 5, 3])).unwrap_err().to_string();
+        assert_eq!(error, "cannot multiply [1, 2, 5] by [4, 5, 3]");
+        let error = x.matmul_transposed(&Tensor::zeros(&[3, 2])).unwrap_err().to_string();
+        assert_eq!(error, "cannot multiply [2, 3] by the transpose of [3, 2]");
+        let long = Tensor::zeros(&[1 << 22, 1]);
+        assert!(long.matmul_transposed(&long).unwrap_err().to_string().contains("fits the memory"));
     }
 }

@@ -8,13 +8,14 @@
 //! | [`arithmetic`] | element by element, with NumPy's broadcasting |
 //! | [`shape`] | reshape, permute, narrow, concatenate, stack |
 //! | [`reduce`] | sums and means |
-//! | [`activation`] | ReLU, GELU, SiLU, sigmoid, tanh, softmax, log-softmax |
+//! | [`activation`] | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | [`linear`](mod@linear) | products with a layer's weight |
 //! | [`matmul`] | products of matrices and batches of them |
 //! | [`precision`] | f32 or bf16 for the products |
 //! | [`attention`] | scaled dot-product attention, and what it may see |
 //! | [`rope`] | rotary positions |
 //! | [`conv`] | convolution over positions, maximum over them |
+//! | [`pool`] | maxima of windows of positions |
 //! | [`window`] | each position with those before it |
 //! | [`recurrent`] | plain RNN, LSTM, GRU over whole sequences |
 //! | [`norm`] | layer and RMS normalisation |
@@ -39,6 +40,7 @@ pub mod linear;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub mod pool;
 pub mod precision;
 pub mod recurrent;
 pub mod reduce;
@@ -50,13 +52,14 @@ pub use activation::Activation;
 pub use attention::{Attention, AttentionMask};
 pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
-pub use embedding::embedding;
+pub use embedding::{embedding, embedding_with_padding};
 pub use inspect::{Inspection, See, inspect};
 pub use linear::{linear, linear_then};
 pub use loss::{
     BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss, mse_loss_with,
 };
 pub use norm::{layer_norm, rms_norm};
+pub use pool::MaxPool1d;
 pub use precision::{Precision, with_precision};
 pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};
 pub use rope::Rope;

@@ -1,28 +1,28 @@
-//! Layer normalisation (Ba, Kiros, Hinton 2016) and RMS normalisation (Zhang, Sennrich 2019), over the last axis.
+//! Layer normalisation (Ba, Kiros, Hinton 2016) and RMS normalisation (Zhang, Sennrich 2019), over the last axis or several.
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::tensor::{Tensor, tape};
 
-/// Makes sure that a gain or shift has one value per column.
+/// Makes sure that a gain or shift has one value for each place in the last axes, and gives their number.
 fn check_columns(op: &str, x: &Tensor, columns: &Tensor) -> Result<usize> {
-    match x.shape().last() {
-        Some(&cols) if columns.shape() == [cols] => Ok(cols),
-        _ => Err(Error::shape(op, format!("the last axis of {:?}", x.shape()), columns.shape())),
+    match columns.shape() {
+        shape if !shape.is_empty() && x.shape().ends_with(shape) => Ok(columns.len()),
+        shape => Err(Error::shape(op, format!("the last axes of {:?}", x.shape()), shape)),
     }
 }
 
-/// `(x - mean) / √(variance + eps) · weight + bias`, mean and variance of each row.
+/// `(x - mean) / √(variance + eps) · weight + bias`, mean and variance over the axes that `weight` has.
 ///
 /// # Shapes
-/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`.
+/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`; or several axes in place of `d_model`, alike in all.
 ///
 /// # Errors
 /// [`Error::Shape`] if they do not fit.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
     let cols = check_columns("layer_norm weight", x, weight)?;
-    if let Some(bias) = bias {
-        check_columns("layer_norm bias", x, bias)?;
+    if let Some(bias) = bias.filter(|bias| bias.shape() != weight.shape()) {
+        return Err(Error::shape("layer_norm bias", format!("{:?}", weight.shape()), bias.shape()));
     }
     let rows = x.len() / cols.max(1);
     let mut mean = vec![0.0; rows];
@@ -35,8 +35,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) 
         let (x, weight) = (x.detach(), weight.detach());
         Box::new(move |dy, needs| {
             let mut dx = Tensor::write(x.shape(), |_| ());
-            let mut dw = needs[1].then(|| Tensor::zeros(&[cols]));
-            let mut db = (needs.get(2) == Some(&true)).then(|| Tensor::zeros(&[cols]));
+            let mut dw = needs[1].then(|| Tensor::zeros(weight.shape()));
+            let mut db = (needs.get(2) == Some(&true)).then(|| Tensor::zeros(weight.shape()));
             vecmath::layer_norm_backward(
                 dy.data(),
                 x.data(),
@@ -56,10 +56,10 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) 
     }))
 }
 
-/// `x / √(mean of x² + eps) · weight`, the mean of each row.
+/// `x / √(mean of x² + eps) · weight`, the mean over the axes that `weight` has.
 ///
 /// # Shapes
-/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`.
+/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`; or several axes in place of `d_model`, alike in both.
 ///
 /// # Errors
 /// [`Error::Shape`] if they do not fit.
@@ -71,7 +71,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
         let (x, weight) = (x.detach(), weight.detach());
         Box::new(move |dy, needs| {
             let mut dx = Tensor::write(x.shape(), |_| ());
-            let mut dw = needs[1].then(|| Tensor::zeros(&[cols]));
+            let mut dw = needs[1].then(|| Tensor::zeros(weight.shape()));
             let dw_slice = dw.as_mut().map(Tensor::make_mut);
             vecmath::rms_norm_backward(dy.data(), x.data(), weight.data(), &rstd, dx.make_mut(), dw_slice);
             Ok(vec![Some(dx), dw])
@@ -86,9 +86,9 @@ mod tests {
 
     #[test]
     fn gradients_match_central_differences() {
-        for shape in [&[3, 5][..], &[2, 2, 17], &[1, 33]] {
-            let cols = [*shape.last().unwrap()];
-            let inputs = [sample(shape, 1), sample(&cols, 2), sample(&cols, 3)];
+        for (shape, axes) in [(&[3, 5][..], 1), (&[2, 2, 17], 1), (&[1, 33], 1), (&[2, 3, 5], 2), (&[2, 3], 2)] {
+            let cols = &shape[shape.len() - axes..];
+            let inputs = [sample(shape, 1), sample(cols, 2), sample(cols, 3)];
             check("layer_norm", &inputs, |x| layer_norm(&x[0], &x[1], Some(&x[2]), 1e-5));
             check("layer_norm without bias", &inputs[..2], |x| layer_norm(&x[0], &x[1], None, 1e-5));
             check("rms_norm", &inputs[..2], |x| rms_norm(&x[0], &x[1], 1e-6));
@@ -100,6 +100,9 @@ mod tests {
         let x = Tensor::zeros(&[2, 3]);
         assert!(layer_norm(&x, &Tensor::zeros(&[2]), None, 1e-5).is_err());
         assert!(layer_norm(&x, &Tensor::zeros(&[3]), Some(&Tensor::zeros(&[1, 3])), 1e-5).is_err());
+        assert!(layer_norm(&x, &Tensor::zeros(&[3]), Some(&Tensor::zeros(&[2, 3])), 1e-5).is_err());
+        assert!(layer_norm(&x, &Tensor::scalar(1.0), None, 1e-5).is_err());
+        assert!(layer_norm(&x, &Tensor::zeros(&[2, 2, 3]), None, 1e-5).is_err());
         assert!(rms_norm(&Tensor::scalar(1.0), &Tensor::zeros(&[1]), 1e-5).is_err());
     }
 }

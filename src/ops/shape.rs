@@ -12,10 +12,11 @@ impl Tensor {
     /// The same elements in the same order under another shape; no copy.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of elements differs.
+    /// [`Error::Mismatch`] if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
         if shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)) != Some(self.len()) {
-            return Err(Error::shape("reshape", format!("{} elements", self.len()), shape));
+            let action = format!("reshape {:?}, which has {} elements, to {shape:?}", self.shape(), self.len());
+            return Err(Error::mismatch(action));
         }
         let from = self.shape().to_vec();
         Ok(tape::record("reshape", &[self], self.view(shape), || Box::new(move |dy, _| Ok(vec![Some(dy.view(&from))]))))
@@ -86,10 +87,10 @@ impl Tensor {
     /// `count` parts of equal length along `axis`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the axis does not exist or its length is no multiple of `count`.
+    /// [`Error::Argument`] if the axis does not exist or its length is no multiple of `count`; an empty axis is one part.
     pub fn split(&self, count: usize, axis: isize) -> Result<Vec<Tensor>> {
         let width = self.dim(axis)?;
-        if count == 0 || width % count != 0 {
+        if count == 0 || width % count != 0 || count > width.max(1) {
             return Err(Error::argument("split count", format!("a divisor of {width}"), count));
         }
         (0..count).map(|i| self.narrow(axis, i * (width / count), width / count)).collect()
@@ -141,7 +142,8 @@ fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
 /// Tensors joined along an axis; all other axes have equal length.
 ///
 /// # Errors
-/// [`Error::Shape`] if they do not; [`Error::Argument`] if there are no tensors or no such axis.
+/// [`Error::Mismatch`] if they do not; [`Error::Argument`] if there are no tensors or no such axis; [`Error::Shape`] if the memory has
+/// no room for all.
 pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
     let first = tensors.first().ok_or_else(|| Error::argument("concat", "at least one tensor", "none"))?;
     let axis = first.axis(axis)?;
@@ -149,20 +151,21 @@ pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
     for x in &tensors[1..] {
         let fits = x.rank() == shape.len() && (0..shape.len()).all(|i| i == axis || x.shape()[i] == shape[i]);
         if !fits {
-            return Err(Error::shape("concat", format!("as {:?} except on axis {axis}", first.shape()), x.shape()));
+            let (a, b) = (first.shape(), x.shape());
+            return Err(Error::mismatch(format!("join {a:?} and {b:?} along axis {axis}: the other axes differ")));
         }
-        shape[axis] += x.shape()[axis];
+        shape[axis] = shape[axis].saturating_add(x.shape()[axis]);
     }
     let (_, width, inner) = split_at(&shape, axis);
     let widths: Vec<usize> = tensors.iter().map(|x| x.shape()[axis]).collect();
-    let y = Tensor::write(&shape, |y| {
+    let y = Tensor::try_write(&shape, |y| {
         let mut at = 0;
         for x in tensors {
             let run = x.shape()[axis] * inner;
             copy_blocks(x.data(), run, 0, y, width * inner, at, run);
             at += run;
         }
-    });
+    })?;
     let mut part = shape.clone();
     Ok(tape::record("concat", tensors, y, || {
         Box::new(move |dy, needs| {
@@ -236,9 +239,14 @@ mod tests {
         assert!(x.narrow(1, 2, 2).is_err());
         assert!(x.narrow(1, usize::MAX, 2).is_err());
         assert!(x.narrow(2, 0, 1).is_err());
-        assert!(x.reshape(&[7]).is_err());
+        let error = x.reshape(&[7]).unwrap_err().to_string();
+        assert_eq!(error, "cannot reshape [2, 3], which has 6 elements, to [7]");
         assert!(x.split(2, 1).is_err());
-        assert!(concat(&[&x, &Tensor::zeros(&[3, 3])], 1).is_err());
+        let empty = Tensor::zeros(&[2, 0]);
+        assert!(empty.split(1 << 40, 1).is_err() && empty.split(0, 1).is_err());
+        assert_eq!(empty.split(1, 1).unwrap().len(), 1);
+        let error = concat(&[&x, &Tensor::zeros(&[3, 3])], 1).unwrap_err().to_string();
+        assert_eq!(error, "cannot join [2, 3] and [3, 3] along axis 1: the other axes differ");
         assert!(concat(&[], 0).is_err());
     }
 

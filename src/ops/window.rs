@@ -14,17 +14,17 @@ use crate::tensor::{Tensor, tape};
 /// `x: [batch, seq_len, width]` → `[batch, seq_len, window · width]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` has other axes; [`Error::Argument`] for a window of 0 or one that does not fit the memory.
+/// [`Error::Shape`] if `x` has other axes, or the memory has no room for the windows; [`Error::Argument`] for a window of 0.
 pub fn windows(x: &Tensor, window: usize) -> Result<Tensor> {
     let &[batch, seq_len, width] = x.shape() else {
         return Err(Error::shape("windows", "[batch, seq_len, width]", x.shape()));
     };
-    let wide = window.checked_mul(width).filter(|&wide| wide.checked_mul(4 * batch * seq_len).is_some());
+    let wide = window.checked_mul(width).filter(|&wide| wide.checked_mul(batch.max(1) * seq_len.max(1)).is_some());
     let Some(wide) = wide.filter(|_| window > 0) else {
         return Err(Error::argument("window", "at least 1, and what fits the memory", window));
     };
     let (sequence, of_windows) = ((seq_len * width).max(1), (seq_len * wide).max(1));
-    let y = Tensor::write(&[batch, seq_len, wide], |y| {
+    let y = Tensor::try_write(&[batch, seq_len, wide], |y| {
         parallel::chunks_mut(y, of_windows, |b, y| {
             let x = &x.data()[b * sequence..][..seq_len * width];
             for (t, y) in y.chunks_exact_mut(wide.max(1)).enumerate() {
@@ -33,7 +33,7 @@ pub fn windows(x: &Tensor, window: usize) -> Result<Tensor> {
                 seen.copy_from_slice(&x[(t + 1) * width - seen.len()..][..seen.len()]);
             }
         });
-    });
+    })?;
     Ok(tape::record("windows", &[x], y, || {
         let shape = x.shape().to_vec();
         Box::new(move |dy, _| {
@@ -77,6 +77,8 @@ mod tests {
     fn wrong_shapes_and_windows_are_errors() {
         assert!(windows(&Tensor::zeros(&[2, 3]), 2).is_err());
         assert!(windows(&Tensor::zeros(&[1, 2, 3]), 0).is_err());
-        assert!(windows(&Tensor::zeros(&[1, 2, 3]), usize::MAX / 2).is_err());
+        for huge in [1 << 38, 1 << 45, usize::MAX / 2] {
+            assert!(windows(&Tensor::zeros(&[1, 2, 3]), huge).is_err());
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Tensor {
     /// A tensor of zeros.
     ///
     /// # Panics
-    /// If the number of elements does not fit a machine word.
+    /// If the memory has no room for it.
     pub fn zeros(shape: &[usize]) -> Self {
         Self::from_buffer(Buffer::zeros(shape_len(shape)), shape)
     }
@@ -76,7 +76,7 @@ impl Tensor {
     /// A tensor whose elements are all `value`.
     ///
     /// # Panics
-    /// If the number of elements does not fit a machine word.
+    /// If the memory has no room for it.
     pub fn full(shape: &[usize], value: f32) -> Self {
         Self::write(shape, |data| data.fill(value))
     }
@@ -89,7 +89,7 @@ impl Tensor {
     /// Normally distributed numbers of mean 0 and standard deviation `std`.
     ///
     /// # Panics
-    /// If the number of elements does not fit a machine word.
+    /// If the memory has no room for it.
     pub fn normal(shape: &[usize], std: f32, rng: &mut Rng) -> Self {
         Self::write(shape, |data| data.iter_mut().for_each(|x| *x = std * rng.normal()))
     }
@@ -97,7 +97,7 @@ impl Tensor {
     /// Numbers uniform in `[low, high)`.
     ///
     /// # Panics
-    /// If the number of elements does not fit a machine word.
+    /// If the memory has no room for it.
     pub fn uniform(shape: &[usize], low: f32, high: f32, rng: &mut Rng) -> Self {
         Self::write(shape, |data| data.iter_mut().for_each(|x| *x = low + (high - low) * rng.uniform()))
     }
@@ -107,6 +107,17 @@ impl Tensor {
         let mut buffer = Buffer::scratch(shape_len(shape));
         f(buffer.as_mut_slice());
         Self::from_buffer(buffer, shape)
+    }
+
+    /// As [`Tensor::write`], for a shape that the memory may not have room for.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it has none.
+    pub(crate) fn try_write(shape: &[usize], f: impl FnOnce(&mut [f32])) -> Result<Self> {
+        let buffer = checked_len(shape).ok().and_then(Buffer::try_scratch);
+        let mut buffer = buffer.ok_or_else(|| Error::shape("tensor", "one that fits the memory", shape))?;
+        f(buffer.as_mut_slice());
+        Ok(Self::from_buffer(buffer, shape))
     }
 
     /// Little-endian numbers of 32 bits in a file: they stay there if they are aligned (and this machine is little-endian), and are

@@ -15,6 +15,10 @@ use super::weight::FileNumbers;
 
 /// Buffers below this many numbers go to the system allocator: it is quick with them.
 const POOLED_FROM: usize = 4096;
+/// Blocks from this many numbers on may be more than there is.
+const ASKED_FROM: usize = 1 << 20;
+/// Blocks from this many numbers on are compared with the machine's memory: a system may promise more than it has.
+const LARGE: usize = 1 << 28;
 
 /// A block of `f32` that returns to the pool when dropped, or a file's.
 pub(crate) struct Buffer {
@@ -38,10 +42,18 @@ struct Pool {
 static POOL: Mutex<Pool> = Mutex::new(Pool { idle: BTreeMap::new(), idle_len: 0, live_len: 0, peak_len: 0 });
 
 /// The smallest of the classes `{8, 9, … 15} · 2^k` that holds `len`: at most an eighth is wasted.
-fn size_class(len: usize) -> usize {
+/// `None` if they do not fit a machine word in bytes.
+fn size_class(len: usize) -> Option<usize> {
     let shift = (usize::BITS - 1 - len.leading_zeros()).saturating_sub(3);
-    let unit = 1usize << shift;
-    len.div_ceil(unit) * unit
+    let class = len.checked_next_multiple_of(1usize << shift)?;
+    class.checked_mul(size_of::<f32>()).filter(|&bytes| bytes <= isize::MAX as usize).map(|_| class)
+}
+
+/// Whether a block of `len` numbers can be had: the system gives it, and the machine has as much memory in all.
+fn fits(len: usize) -> bool {
+    let given = || Vec::<f32>::new().try_reserve_exact(len).is_ok();
+    let exists = || memory(&["MemTotal", "SwapTotal"]).is_none_or(|all| len <= all / size_of::<f32>());
+    len < ASKED_FROM || given() && (len < LARGE || exists())
 }
 
 impl Pool {
@@ -85,13 +97,27 @@ impl Pool {
 
 impl Buffer {
     /// `len` numbers of any value: the caller writes each one.
+    ///
+    /// # Panics
+    /// If the memory has no room for them.
     pub(crate) fn scratch(len: usize) -> Self {
+        Self::try_scratch(len).unwrap_or_else(|| panic!("the memory has no room for {len} numbers"))
+    }
+
+    /// As [`Buffer::scratch`]; `None` if the memory has no room for them.
+    pub(crate) fn try_scratch(len: usize) -> Option<Self> {
         if len < POOLED_FROM {
-            return Self::from_vec(vec![0.0; len]);
+            return Some(Self::from_vec(vec![0.0; len]));
         }
-        let class = size_class(len);
-        let reused = lock().take(class);
-        Self { data: reused.unwrap_or_else(|| vec![0.0; class]), len, pooled: true, file: None }
+        let class = size_class(len)?;
+        let reused = {
+            let mut pool = lock();
+            if !pool.idle.contains_key(&class) && !fits(class) {
+                return None;
+            }
+            pool.take(class)
+        };
+        Some(Self { data: reused.unwrap_or_else(|| vec![0.0; class]), len, pooled: true, file: None })
     }
 
     /// `len` zeros.
@@ -158,15 +184,20 @@ pub fn release_unused() {
 
 /// Whether `bytes` more would leave an eighth of the machine's memory free; true where the system does not say.
 pub(crate) fn has_room(bytes: usize) -> bool {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |key: &str| {
-        let line = info.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<usize>().ok()
-    };
-    match (kib("MemAvailable"), kib("MemTotal")) {
-        (Some(available), Some(total)) => available.saturating_sub(bytes >> 10) > total / 8,
+    match (memory(&["MemAvailable"]), memory(&["MemTotal"])) {
+        (Some(available), Some(total)) => available.saturating_sub(bytes) > total / 8,
         _ => true,
     }
+}
+
+/// The sum of some entries of the system's account of its memory, in bytes, where it gives one.
+fn memory(keys: &[&str]) -> Option<usize> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let bytes = |key: &&str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(*key))?;
+        line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1 << 10)
+    };
+    keys.iter().map(bytes).sum()
 }
 
 #[cfg(test)]
@@ -176,10 +207,20 @@ mod tests {
     #[test]
     fn size_classes_hold_their_length_and_waste_little() {
         for len in [1, 7, 8, 9, 15, 16, 17, 4096, 4097, 5000, 65_535, 65_536, 65_537, 1_000_000] {
-            let class = size_class(len);
+            let class = size_class(len).unwrap();
             assert!(class >= len && class <= len + len / 8 + 1, "{len} -> {class}");
-            assert_eq!(size_class(class), class);
+            assert_eq!(size_class(class), Some(class));
         }
+        assert_eq!((size_class(usize::MAX), size_class(usize::MAX / 4)), (None, None));
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_and_leaves_the_pool_as_it_was() {
+        for len in [1 << 45, 1 << 60, usize::MAX / 4, usize::MAX] {
+            assert!(Buffer::try_scratch(len).is_none());
+        }
+        let pool = lock();
+        assert!(pool.live_len < 1 << 40, "{}", pool.live_len);
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl WordCounts {
     ) -> Result<()> {
         /// Bytes in memory at once. Where counts are limited the result follows it, so it is a constant.
         const PIECE: usize = 8 << 20;
+        crate::kernels::parallel::adopt();
         for piece in corpus.pieces(PIECE) {
             let piece = piece?;
             let lines: Vec<&str> = piece.lines().collect();

@@ -156,6 +156,7 @@ impl State {
 
     /// Learns the pairs of some parts: as many rounds as there are groups.
     fn learn(&mut self, glove: &Glove, parts: &[Part]) {
+        crate::kernels::parallel::adopt();
         for round in 0..GROUPS {
             let block = |(group, (words, contexts)): (usize, (&mut Vec<f32>, &mut Vec<f32>))| {
                 let pairs = parts.iter().map(|part| part.block(group, (group + round) % GROUPS));
@@ -212,6 +213,7 @@ pub(super) fn fit(
             Ok(Part::new(&records, symmetric))
         };
         for batch in order[(state.position.chunks as usize).min(order.len())..].chunks(PARTS) {
+            crate::kernels::parallel::adopt();
             let parts: Vec<Part> = batch.par_iter().map(load).collect::<Result<_>>()?;
             state.learn(glove, &parts);
             state.position.chunks += parts.len() as u64;

@@ -112,6 +112,7 @@ pub(crate) fn merge<'c>(
     changes: impl Iterator<Item = &'c Changes> + Clone + Sync + Send,
 ) {
     let rows = table.len() / dim;
+    crate::kernels::parallel::adopt();
     let part = rows.div_ceil(rayon::current_num_threads()).max(1);
     table.par_chunks_mut(part * dim).enumerate().for_each(|(p, table)| {
         let first = p * part;

@@ -316,6 +316,7 @@ impl Run<'_, '_> {
                 return Ok(true);
             }
             let frozen: &Tables = tables;
+            crate::kernels::parallel::adopt();
             lanes[..used].par_iter_mut().with_max_len(1).for_each(|lane| {
                 let mut input = Overlay::new(&frozen.input, dim, std::mem::take(&mut lane.input));
                 let mut output = Overlay::new(&frozen.output, dim, std::mem::take(&mut lane.output));

@@ -194,6 +194,7 @@ impl Pass<'_, '_> {
 
 /// Runs `work` on every thread of the pool until it returns, and gives back what each returned, or the first error.
 pub(crate) fn on_all_threads<R: Send>(work: impl Fn(usize) -> Result<R> + Sync) -> Result<Vec<R>> {
+    crate::kernels::parallel::adopt();
     let n = rayon::current_num_threads();
     if n == 1 {
         return Ok(vec![work(0)?]);

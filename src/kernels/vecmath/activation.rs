@@ -8,12 +8,16 @@
 //! | SiLU | x σ(x) | σ(x) (1 + x σ(-x)) |
 //! | sigmoid | σ(x) | σ(x) σ(-x) |
 //! | tanh | tanh x | 1 - tanh² x |
+//! | softplus | ln(1 + eˣ) | σ(x) |
+//! | ELU | x, α (eˣ - 1) where x ≤ 0 | 1, α eˣ where x ≤ 0 |
+//! | leaky ReLU | x, s x where x ≤ 0 | 1, s where x ≤ 0 |
 //!
 //! GELU is Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016 (arXiv:1606.08415), with Φ and φ the normal
 //! distribution and its density. Its tanh form ½x(1 + tanh u) is written with σ, to which it is equal: ½(1 + tanh u) =
-//! σ(2u). SiLU is also known as Swish.
+//! σ(2u). SiLU is also known as Swish. ELU is Clevert, Unterthiner and Hochreiter, 2015 (arXiv:1511.07289).
 
 use super::elementwise::{Lanes, map};
+use super::exp::exp_lanes;
 use super::erf::{normal_cdf_lanes, normal_pdf_lanes};
 use super::tanh::{sigmoid_lanes, tanh_lanes};
 use crate::kernels::simd::Isa;
@@ -86,6 +90,115 @@ impl Activation {
             Activation::Sigmoid => sigmoid_lanes(isa, x),
             Activation::Tanh => tanh_lanes(isa, x),
         }
+    }
+}
+
+/// y = ln(1 + eˣ), without overflow. Within 4 ulp.
+pub fn softplus(x: &[f32], y: &mut [f32]) {
+    map(Softplus, [x], y);
+}
+
+/// dx = dy · σ(x)
+pub fn softplus_backward(dy: &[f32], x: &[f32], dx: &mut [f32]) {
+    map(SoftplusBackward, [dy, x], dx);
+}
+
+/// y = x where x > 0, else `alpha` · (eˣ - 1). Within 5 ulp.
+pub fn elu(alpha: f32, x: &[f32], y: &mut [f32]) {
+    map(Elu(alpha), [x], y);
+}
+
+/// dx = dy where x > 0, else dy · `alpha` · eˣ
+pub fn elu_backward(alpha: f32, dy: &[f32], x: &[f32], dx: &mut [f32]) {
+    map(EluBackward(alpha), [dy, x], dx);
+}
+
+/// y = x where x > 0, else `slope` · x
+pub fn leaky_relu(slope: f32, x: &[f32], y: &mut [f32]) {
+    map(LeakyRelu(slope), [x], y);
+}
+
+/// dx = dy where x > 0, else `slope` · dy
+pub fn leaky_relu_backward(slope: f32, dy: &[f32], x: &[f32], dx: &mut [f32]) {
+    map(LeakyReluBackward(slope), [dy, x], dx);
+}
+
+#[derive(Clone, Copy)]
+struct Softplus;
+
+impl Lanes<1> for Softplus {
+    const NS: f32 = 10.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        // max(x, 0) + ln(1 + u), u = e^-|x| in [0, 1]; ln(1 + u) = 2 artanh(s), s = u / (2 + u) in [0, 1/3].
+        let largest = isa.max(isa.zero(), x);
+        let u = exp_lanes(isa, isa.sub(isa.sub(x, largest), largest));
+        let s = isa.div(u, isa.add(isa.splat(2.0), u));
+        let z = isa.mul(s, s);
+        // 1 + z/3 + z²/5 + …: what is left out is below 2e-9 of it.
+        let series = [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0f32];
+        let sum = series.iter().fold(isa.zero(), |sum, &n| isa.mul_add(sum, z, isa.splat(1.0 / n)));
+        let twice = isa.add(s, s);
+        isa.mul_add(twice, sum, largest)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SoftplusBackward;
+
+impl Lanes<2> for SoftplusBackward {
+    const NS: f32 = 8.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        isa.mul(dy, sigmoid_lanes(isa, x))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Elu(f32);
+
+impl Lanes<1> for Elu {
+    const NS: f32 = 9.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        // eˣ - 1 = 2 t / (1 - t), t = tanh(x/2), which keeps the digits near zero.
+        let t = tanh_lanes(isa, isa.mul(isa.splat(0.5), x));
+        let below = isa.div(isa.add(t, t), isa.sub(isa.splat(1.0), t));
+        isa.select(isa.lt(isa.zero(), x), x, isa.mul(isa.splat(self.0), below))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct EluBackward(f32);
+
+impl Lanes<2> for EluBackward {
+    const NS: f32 = 9.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        let below = isa.mul(isa.mul(dy, isa.splat(self.0)), exp_lanes(isa, x));
+        isa.select(isa.lt(isa.zero(), x), dy, below)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LeakyRelu(f32);
+
+impl Lanes<1> for LeakyRelu {
+    const NS: f32 = 2.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
+        isa.select(isa.lt(isa.zero(), x), x, isa.mul(isa.splat(self.0), x))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LeakyReluBackward(f32);
+
+impl Lanes<2> for LeakyReluBackward {
+    const NS: f32 = 3.0;
+    #[inline(always)]
+    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
+        isa.select(isa.lt(isa.zero(), x), dy, isa.mul(isa.splat(self.0), dy))
     }
 }
 
@@ -297,6 +410,41 @@ mod tests {
             let ends = [(0.0, 0.0), (inf, inf), (f32::NAN, f32::NAN), (30.0, 30.0), (1e10, 1e10), (-1e3, -0.0)];
             let ends: Vec<_> = ends.into_iter().filter(|&(x, _)| act != Activation::Relu || x != -1e3).collect();
             check_values(|x, y| activation(act, x, y), &ends);
+        }
+    }
+
+    #[test]
+    fn softplus_elu_and_leaky_relu_are_within_their_bounds() {
+        let softplus_f64 = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+        check_ulp(softplus, softplus_f64, 0.0..40.0, 4.0);
+        check_ulp(softplus, softplus_f64, -80.0..0.0, 6.0);
+        check_ulp(|x, y| elu(1.5, x, y), |x| if x > 0.0 { x } else { 1.5 * x.exp_m1() }, -20.0..5.0, 5.0);
+        check_ulp(|x, y| leaky_relu(0.25, x, y), |x| if x > 0.0 { x } else { 0.25 * x }, -20.0..5.0, 0.5);
+        let inf = f32::INFINITY;
+        check_values(softplus, &[(inf, inf), (-inf, 0.0), (f32::NAN, f32::NAN), (1e30, 1e30), (-1e30, 0.0)]);
+        check_values(|x, y| elu(2.0, x, y), &[(inf, inf), (-inf, -2.0), (f32::NAN, f32::NAN), (0.0, 0.0), (-1e30, -2.0)]);
+        check_values(|x, y| leaky_relu(0.5, x, y), &[(inf, inf), (-inf, -inf), (f32::NAN, f32::NAN), (-3.0, -1.5)]);
+    }
+
+    #[test]
+    fn their_backward_is_the_derivative() {
+        type Backward = fn(&[f32], &[f32], &mut [f32]);
+        let cases: [(&str, Backward, fn(f64) -> f64); 3] = [
+            ("softplus", softplus_backward, |x| 1.0 / (1.0 + (-x).exp())),
+            ("elu", |dy, x, dx| elu_backward(1.5, dy, x, dx), |x| if x > 0.0 { 1.0 } else { 1.5 * x.exp() }),
+            ("leaky", |dy, x, dx| leaky_relu_backward(0.25, dy, x, dx), |x| if x > 0.0 { 1.0 } else { 0.25 }),
+        ];
+        for (name, backward, slope) in cases {
+            for_each_level(|level| {
+                let x: Vec<f32> = (0..4001).map(|i| (i - 2000) as f32 * 4.9e-3 + 1e-4).collect();
+                let dy: Vec<f32> = (0..4001).map(|i| 1.0 + (i % 7) as f32).collect();
+                let mut dx = vec![0.0; x.len()];
+                backward(&dy, &x, &mut dx);
+                for i in 0..x.len() {
+                    let error = (dx[i] as f64 / dy[i] as f64 - slope(x[i] as f64)).abs();
+                    assert!(error < 2e-6, "{name} {level:?} at {}: {error:e}", x[i]);
+                }
+            });
         }
     }
 }

@@ -54,7 +54,10 @@ mod tanh;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use activation::{Activation, activation, activation_backward};
+pub use activation::{
+    Activation, activation, activation_backward, elu, elu_backward, leaky_relu, leaky_relu_backward, softplus,
+    softplus_backward,
+};
 pub use arithmetic::{
     add, add_assign, add_row, axpy, div, mul, mul_add_assign, mul_assign, mul_row, scale, scale_into, shift, sqrt, sub,
     sub_assign,

@@ -5,6 +5,7 @@ use super::Dims;
 use super::mask::Resolved;
 use crate::error::Result;
 use crate::ops::dropout::dropout_with_key;
+use crate::ops::matmul::weigh;
 use crate::tensor::Tensor;
 
 /// [B, S, H·D] → [B, H, S, D]
@@ -43,8 +44,8 @@ pub(super) fn attention(
     };
     let v = heads(value, batch, keys, n_kv_heads, value_dim)?;
     let output = dropped
-        .reshape(&[batch, n_kv_heads, n_heads / n_kv_heads * queries, keys])?
-        .matmul(&v)?
+        .reshape(&[batch, n_kv_heads, n_heads / n_kv_heads * queries, keys])?;
+    let output = weigh(&output, &v)?
         .reshape(&[batch, n_heads, queries, value_dim])?
         .permute(&[0, 2, 1, 3])?
         .reshape(&[batch, queries, n_heads * value_dim])?;

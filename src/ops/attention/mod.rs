@@ -146,7 +146,8 @@ impl Attention {
     /// # Errors
     /// As for [`Attention::forward`].
     pub fn forward_packed(&self, qkv: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        let heads = self.n_heads + 2 * self.n_kv_heads;
+        let heads = self.n_kv_heads.checked_mul(2).and_then(|both| both.checked_add(self.n_heads));
+        let heads = heads.ok_or_else(|| Error::argument("attention heads", "as many as a width has", self.n_heads))?;
         let &[batch, len, width] = qkv.shape() else {
             return Err(Error::shape("attention", "[batch, seq_len, width]", qkv.shape()));
         };
@@ -277,6 +278,10 @@ impl Attention {
         }
         if n_heads == 0 || q % n_heads != 0 {
             return Err(Error::argument("attention heads", format!("a divisor of the width {q}"), n_heads));
+        }
+        if n_heads > q.max(1) {
+            let expected = format!("at most {}, as the width is {q}", q.max(1));
+            return Err(Error::argument("attention heads", expected, n_heads));
         }
         let head_dim = q / n_heads;
         if k != n_kv_heads * head_dim {

@@ -228,3 +228,62 @@ fn a_look_changes_nothing_and_sees_the_probabilities() {
     let (_, seen) = inspect(See::Attention, || attention.forward_packed(&qkv, &AttentionMask::causal()).unwrap());
     assert_eq!((seen.attention[0].1.shape(), seen.attention[0].1.requires_grad()), (&[2, 2, 3, 3][..], false));
 }
+
+#[test]
+fn more_heads_than_a_width_has_are_errors() {
+    let mask = AttentionMask::none();
+    for width in [0, 1, 12] {
+        let x = Tensor::zeros(&[1, 2, width]);
+        for n in [13, 1 << 40, usize::MAX / 2, usize::MAX / 3 + 1, usize::MAX] {
+            let attention = Attention::new(n);
+            assert!(attention.forward(&x, &x, &x, &mask).is_err());
+            assert!(attention.forward_packed(&x, &mask).is_err());
+            assert!(attention.with_probs(&x, &x, &x, &mask).is_err());
+            assert!(attention.forward_cached(&x, &x, &x, 2, &mask).is_err());
+            let rows = Tensor::zeros(&[2, width]);
+            let span = Span { sequences: 1, len: 2, mask: mask.clone() };
+            assert!(attention.forward_spans(&rows, &rows, &rows, &[span]).is_err());
+            assert!(Attention { n_kv_heads: n, ..Attention::new(1) }.forward(&x, &x, &x, &mask).is_err());
+        }
+    }
+}
+
+/// Every query of a sequence sees the same keys.
+fn allowed(seen: &IdTensor) -> IdTensor {
+    let (batch, keys) = seen.batch_and_len().unwrap();
+    let rows = seen.data().chunks(keys).flat_map(|row| row.repeat(keys)).collect::<Vec<_>>();
+    IdTensor::new(rows, &[batch, keys, keys]).unwrap()
+}
+
+#[test]
+fn a_masked_value_that_is_no_number_adds_nothing() {
+    let seen = IdTensor::batch(&[[1, 1, 1, 0], [1, 1, 1, 1]]).unwrap();
+    for value_dim in [3, 5] {
+        let (q, k) = (sample(&[2, 4, 6], 1), sample(&[2, 4, 6], 2));
+        let mut v = sample(&[2, 4, 2 * value_dim], 3);
+        let run = |v: &Tensor, mask: &AttentionMask| {
+            let (q, k) = (q.watch(), k.watch());
+            let fused = Attention::new(2).forward(&q, &k, v, mask).unwrap();
+            let (composed, _) = Attention::new(2).with_probs(&q, &k, v, mask).unwrap();
+            [fused, composed].map(|y| {
+                let rows = y.narrow(0, 0, 1).unwrap().narrow(1, 0, 3).unwrap();
+                let gradients = rows.sum().unwrap().backward().unwrap();
+                let dq = gradients.of(&q).unwrap().data()[..3 * 6].to_vec();
+                // The fourth query sees its own key, if that is the future of the others.
+                let dk = gradients.of(&k).unwrap().data()[..if mask.is_causal() { 0 } else { 3 * 6 }].to_vec();
+                [rows.to_vec(), dq, dk]
+            })
+        };
+        let middle = IdTensor::batch(&[[1, 1, 1, 0], [1, 0, 1, 1]]).unwrap();
+        let masks = [AttentionMask::padding(&seen), AttentionMask::allowed(&allowed(&middle)), AttentionMask::causal()];
+        let clean = masks.each_ref().map(|mask| run(&v, mask));
+        // The last key of the first sequence: padding, or the future of its first three queries.
+        v.make_mut()[3 * 2 * value_dim..4 * 2 * value_dim].fill(f32::NAN);
+        for (mask, clean) in masks.iter().zip(&clean) {
+            for (found, clean) in run(&v, mask).iter().zip(clean) {
+                assert!(found.iter().flatten().all(|x| x.is_finite()), "{value_dim}");
+                assert!(found.iter().flatten().zip(clean.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-5));
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::{Pooling, SentenceEncoder, Step};
 use crate::checkpoint::{Checkpoint, WEIGHTS, save_pretrained, write_json, write_tensors};
 use crate::error::{Error, Result};
 use crate::models::encoder::TextEncoder;
-use crate::nn::Linear;
+use crate::nn::{Dropout, LayerNorm, Linear};
 use crate::ops::{Activation, Precision};
 use crate::text::Tokenizer;
 
@@ -27,10 +27,10 @@ impl SentenceEncoder {
             let expected = match (i, &pooling[..]) {
                 (0, _) => kind == "Transformer",
                 (1, _) => kind == "Pooling",
-                _ => kind == "Dense" || kind == "Normalize",
+                _ => ["Dense", "Normalize", "LayerNorm", "Dropout"].contains(&kind.as_str()),
             };
             if !expected {
-                let order = "Transformer, then Pooling, then Dense and Normalize";
+                let order = "Transformer, then Pooling, then Dense, LayerNorm, Dropout and Normalize";
                 return Err(config_error("modules.json", order, format_args!("{kind} in place {i}")));
             }
             match kind.as_str() {
@@ -48,6 +48,12 @@ impl SentenceEncoder {
                     let (dense, activation) = read_dense(path, width)?;
                     width = dense.weight.shape()[0];
                     steps.push(Step::Dense(Box::new(dense), activation));
+                }
+                "LayerNorm" => steps.push(Step::Norm(Box::new(read_norm(path, width)?))),
+                "Dropout" => {
+                    let config = read_json(&path.join("config.json"))?.unwrap_or_default();
+                    let p = config.get("dropout").and_then(Value::as_f64).unwrap_or(0.2);
+                    steps.push(Step::Dropout(Dropout::new(p as f32)));
                 }
                 _ => {
                     let config = read_json(&path.join("config.json"))?.unwrap_or_default();
@@ -131,6 +137,10 @@ impl SentenceEncoder {
         for step in &self.steps {
             match step {
                 Step::Dense(dense, activation) => save_dense(&module("Dense")?, dense, *activation)?,
+                Step::Norm(norm) => save_norm(&module("LayerNorm")?, norm)?,
+                Step::Dropout(dropout) => {
+                    write_json(module("Dropout")?.join("config.json"), &json!({ "dropout": dropout.p }))?;
+                }
                 Step::Normalize => drop(module("Normalize")?),
             }
         }
@@ -148,7 +158,7 @@ impl SentenceEncoder {
     fn width(&self) -> usize {
         let dense = self.steps.iter().rev().find_map(|step| match step {
             Step::Dense(dense, _) => Some(dense.weight.shape()[0]),
-            Step::Normalize => None,
+            _ => None,
         });
         dense.unwrap_or(self.encoder.config.hidden_size() * self.pooling.len())
     }
@@ -223,6 +233,26 @@ fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
         return Err(config_error("pooling_mode", "at least one way of pooling", "none"));
     }
     Ok((chosen, include_prompt))
+}
+
+/// A norm of the vectors: PyTorch's, under `norm`.
+fn read_norm(folder: &Path, width: usize) -> Result<LayerNorm> {
+    let path = folder.join("config.json");
+    let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a norm"))?;
+    if let Some(found) = config.get("dimension").filter(|found| found.as_u64() != Some(width as u64)) {
+        return Err(config_error("dimension", &width.to_string(), found));
+    }
+    Checkpoint::open(folder)?.loader().load(|mut p| LayerNorm::init(width, NORM_EPS, p.at("norm")))
+}
+
+/// What PyTorch adds to the variance if nothing is said, and a folder says nothing.
+const NORM_EPS: f32 = 1e-5;
+
+fn save_norm(folder: &Path, norm: &LayerNorm) -> Result<()> {
+    write_json(folder.join("config.json"), &json!({ "dimension": norm.weight.shape()[0] }))?;
+    let bias = norm.bias.as_ref().map(|bias| ("norm.bias", bias.tensor()));
+    let tensors = [("norm.weight", norm.weight.tensor())].into_iter().chain(bias);
+    write_tensors(folder.join(WEIGHTS), tensors, None)
 }
 
 /// An option that may only have the value that changes nothing.

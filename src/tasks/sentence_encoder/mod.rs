@@ -1,6 +1,6 @@
 //! A vector for a text: folders of `sentence-transformers`.
 //!
-//! `modules.json` lists what happens: an encoder, pooling of its hidden states, perhaps dense layers, perhaps normalisation
+//! `modules.json` lists what happens: an encoder, pooling of its hidden states, perhaps dense layers, norms, dropout, normalisation
 //! (Reimers and Gurevych, "Sentence-BERT", 2019, <https://arxiv.org/abs/1908.10084>). A folder without that file is an encoder whose
 //! hidden states are averaged.
 
@@ -11,7 +11,7 @@ use ndarray::Array2;
 use super::ragged;
 use crate::error::{Error, Result};
 use crate::models::encoder::TextEncoder;
-use crate::nn::Linear;
+use crate::nn::{Dropout, LayerNorm, Linear};
 use crate::ops::{Activation, Precision, with_precision};
 use crate::tensor::{Tensor, no_grad};
 use crate::text::{EncodeOptions, Tokenizer, Truncation};
@@ -78,6 +78,9 @@ impl Pooling {
 #[derive(Clone, Debug)]
 enum Step {
     Dense(Box<Linear>, Option<Activation>),
+    Norm(Box<LayerNorm>),
+    /// Nothing, outside of training; kept for the folder.
+    Dropout(Dropout),
     Normalize,
 }
 
@@ -176,16 +179,6 @@ impl SentenceEncoder {
         }
     }
 
-    /// How many tokens of a text are the prompt's and do not count: those of the prompt alone but
-    /// its last, which ends it, as `sentence-transformers` has it.
-    fn prompt_tokens(&self, prompt: &str, options: &EncodeOptions) -> Result<usize> {
-        if self.include_prompt || prompt.is_empty() {
-            return Ok(0);
-        }
-        let prompt = if self.lower_case { prompt.to_lowercase() } else { prompt.to_string() };
-        Ok(self.tokenizer.encode_with(prompt.as_str(), options)?.input_ids.len().saturating_sub(1))
-    }
-
     fn encode_behind<T: AsRef<str>>(&self, prompt: &str, texts: &[T]) -> Result<Array2<f32>> {
         let read = |text: &T| {
             let text = format!("{prompt}{}", text.as_ref());
@@ -195,10 +188,10 @@ impl SentenceEncoder {
         let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
         let options = EncodeOptions::default().truncation(Truncation::new(self.max_seq_len));
         let encodings = self.tokenizer.encode_batch_with(&inputs, &options)?;
-        let skip = self.prompt_tokens(prompt, &options)?;
-        if let Some(encoding) = encodings.iter().find(|encoding| encoding.input_ids.len() <= skip) {
-            let expected = format!("more tokens than the {skip} of the prompt, which is left out of the vector");
-            return Err(Error::argument("max_seq_len", expected, encoding.input_ids.len()));
+        let skip = self.tokens_of_prompt(prompt)?;
+        if let Some(cut) = encodings.iter().find(|encoding| encoding.len() <= skip) {
+            let expected = format!("more than the {skip} tokens of the prompt, which are not pooled");
+            return Err(Error::argument("tokens of a text with its prompt", expected, cut.len()));
         }
         let width = self.encoder.config.hidden_size();
         let mut pooled = Tensor::zeros(&[texts.len(), width * self.pooling.len()]);
@@ -219,6 +212,8 @@ impl SentenceEncoder {
                     y = no_grad(|| dense.forward(&y))?;
                     y = activation.map_or(y.clone(), |f| y.activate(f));
                 }
+                Step::Norm(norm) => y = no_grad(|| norm.forward(&y))?,
+                Step::Dropout(_) => {}
                 Step::Normalize => {
                     let width = y.shape()[1];
                     y.make_mut().chunks_exact_mut(width).for_each(to_unit);
@@ -237,6 +232,18 @@ impl SentenceEncoder {
             });
         }
         Ok(vectors)
+    }
+
+    /// The tokens at the beginning of a text that stand for a prompt which is not pooled: the prompt's, with the special ones before but
+    /// without one behind it.
+    fn tokens_of_prompt(&self, prompt: &str) -> Result<usize> {
+        if self.include_prompt || prompt.is_empty() {
+            return Ok(0);
+        }
+        let prompt = if self.lower_case { prompt.to_lowercase() } else { prompt.to_string() };
+        let encoding = self.tokenizer.encode(&prompt)?;
+        let closed = encoding.special_tokens_mask.last() == Some(&1);
+        Ok(encoding.len() - usize::from(closed))
     }
 }
 

@@ -329,6 +329,7 @@ impl Tokenizer {
         &'a I: Into<Input<'a>>,
         I: Sync,
     {
+        crate::kernels::parallel::adopt();
         let mut encodings: Vec<Encoding> =
             inputs.par_iter().map(|input| self.encode_one(input.into(), options)).collect::<Result<_>>()?;
         self.pad_all(&mut encodings, options)?;

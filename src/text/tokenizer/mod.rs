@@ -219,6 +219,7 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] when the file's decoder fails.
     pub fn decode_batch<I: AsRef<[u32]> + Sync>(&self, batch: &[I]) -> Result<Vec<String>> {
         use rayon::prelude::*;
+        crate::kernels::parallel::adopt();
         batch.par_iter().map(|ids| self.decode(ids.as_ref())).collect()
     }
 

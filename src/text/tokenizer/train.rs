@@ -273,6 +273,7 @@ impl TokenizerTrainer {
             }
             Ok(counts)
         };
+        crate::kernels::parallel::adopt();
         let share = texts.len().div_ceil(4 * rayon::current_num_threads()).max(1);
         for part in texts.par_chunks(share).map(count).collect::<Result<Vec<_>>>()? {
             for (word, n) in part {

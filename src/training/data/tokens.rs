@@ -343,6 +343,7 @@ mod tokenize {
             blocks.push(&text[start..end]);
             start = end;
         }
+        crate::kernels::parallel::adopt();
         let ids: Vec<Vec<u32>> =
             blocks.par_iter().map(|block| tokenizer.encode_without_special(block)).collect::<Result<_>>()?;
         ids.iter().try_for_each(|ids| put(ids))?;
