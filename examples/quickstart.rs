@@ -34,9 +34,10 @@ use loquat::{GenerationConfig, Result, Rng};
 
 /// The whole way in a minute, without any file: text, tokenizer, model, training, generation.
 ///
-/// Trains a byte-level BPE tokenizer and a small GPT on stories whose grammar is known, prints the validation loss and how many of 200
-/// generated sentences obey that grammar, and leaves the model folder, the history and a picture of the loss in target/quickstart/. It
-/// takes no arguments; train_gpt trains on a text of your own.
+/// Trains a byte-level BPE tokenizer and a small GPT on stories whose grammar is known, prints the
+/// validation loss and how many of 200 generated sentences obey that grammar, and leaves the model
+/// folder, the history and a picture of the loss in target/quickstart/. It takes no arguments;
+/// train_gpt trains on a text of your own.
 #[derive(Parser)]
 struct Args {}
 

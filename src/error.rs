@@ -12,7 +12,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A tensor, slice or array has the wrong shape.
-    #[error("{what}: expected {}{expected}, found {}{found}", shape_before(expected), shape_before_found(expected, found))]
+    #[error(
+        "{what}: expected {}{expected}, found {}{found}",
+        shape_before(expected),
+        shape_before_found(expected, found)
+    )]
     Shape {
         /// The operation or tensor, by name.
         what: String,
@@ -24,7 +28,8 @@ pub enum Error {
     /// Shapes do not go together in an operation: `cannot broadcast [2, 5] with [3, 5]`.
     #[error("cannot {action}")]
     Mismatch {
-        /// What was to be done with which shapes, and why that is impossible where it does not show.
+        /// What was to be done with which shapes, and why that is impossible where it does not
+        /// show.
         action: String,
     },
     /// An id (of a token, a position, a class) is not below its limit.

@@ -1,4 +1,5 @@
-//! The child of a `fork` has none of its parent's threads. It does not wait for them: it works alone, and has the parent's bits.
+//! The child of a `fork` has none of its parent's threads. It does not wait for them: it works
+//! alone, and has the parent's bits.
 
 #![cfg(unix)]
 #![allow(unsafe_code, clippy::unwrap_used)]

@@ -131,7 +131,8 @@ fn norms_and_dropout_follow_and_are_saved() {
     let encoder = SentenceEncoder::open(folder.path()).unwrap();
     let vectors = encoder.encode(&TEXTS).unwrap();
     let x = hidden(folder.path(), TEXTS[0]);
-    let pooled: Vec<f64> = (0..12).map(|i| x.iter().map(|row| f64::from(row[i])).sum::<f64>() / x.len() as f64).collect();
+    let pooled: Vec<f64> =
+        (0..12).map(|i| x.iter().map(|row| f64::from(row[i])).sum::<f64>() / x.len() as f64).collect();
     let mean = pooled.iter().sum::<f64>() / 12.0;
     let deviation = (pooled.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 12.0 + 1e-5).sqrt();
     for (i, found) in vectors.row(0).iter().enumerate() {
@@ -146,7 +147,8 @@ fn norms_and_dropout_follow_and_are_saved() {
     assert!(SentenceEncoder::open(folder.path()).unwrap_err().to_string().contains("dimension"));
 }
 
-/// With `include_prompt: false` the mask that pools is 0 over the prompt and the special token before it.
+/// With `include_prompt: false` the mask that pools is 0 over the prompt and the special token
+/// before it.
 #[test]
 fn a_prompt_may_be_left_out_of_the_pooling() {
     for (name, way) in [("mean", 0), ("weightedmean", 1), ("max", 2), ("cls", 3), ("lasttoken", 4)] {

@@ -1,10 +1,11 @@
 //! Files and folders that appear whole or not at all, whenever the process or the machine stops.
 //!
-//! What is new is written under a temporary name in the same folder, given to the disk (`fsync`), renamed, and the
-//! folder's list of names is given to the disk too. A rename within a folder is atomic: at any instant the name means the
-//! old content or the new, and after a loss of power too, because the content reaches the disk before the name does.
-//! A temporary name begins with [`TEMPORARY`] and the number of the process, which holds a lock on it. A process that is killed leaves
-//! one behind, without a lock: the next one that writes into the folder removes it.
+//! What is new is written under a temporary name in the same folder, given to the disk (`fsync`),
+//! renamed, and the folder's list of names is given to the disk too. A rename within a folder is
+//! atomic: at any instant the name means the old content or the new, and after a loss of power too,
+//! because the content reaches the disk before the name does. A temporary name begins with
+//! [`TEMPORARY`] and the number of the process, which holds a lock on it. A process that is killed
+//! leaves one behind, without a lock: the next one that writes into the folder removes it.
 //!
 //! Inside a folder that has no name yet nobody looks for files, so there [`write_file`] writes them plainly, and they are given to the
 //! disk with their folder: waiting for the disk is what saving costs.
@@ -12,10 +13,10 @@
 //! A folder cannot replace another one atomically, so [`write_folder`] never replaces: whoever keeps several states of
 //! something gives each its own name, and reads the newest.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,8 +65,9 @@ pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> 
     written.map_err(|e| Error::io(path, e))
 }
 
-/// Gives the file `from` the name `to` too, in place of what was there: no copy where the file system can have two names for a file.
-/// Nothing may write into either afterwards; replacing one by renaming leaves the other.
+/// Gives the file `from` the name `to` too, in place of what was there: no copy where the file
+/// system can have two names for a file. Nothing may write into either afterwards; replacing one by
+/// renaming leaves the other.
 ///
 /// # Errors
 /// [`Error::Io`] if that cannot be done; what was at `to` before is untouched then.
@@ -126,15 +128,17 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// Locks what bears a temporary name, so that nobody takes it for a leftover. Where the system has no locks nobody removes it either.
+/// Locks what bears a temporary name, so that nobody takes it for a leftover. Where the system has
+/// no locks nobody removes it either.
 fn hold(file: &File, path: &Path) {
     if is_temporary(path) {
         let _ = file.try_lock();
     }
 }
 
-/// Removes what killed processes have left in a folder, once in the life of this one: what bears the number of a process that is not
-/// there, and is not locked. What cannot be removed stays: it is not this call's business.
+/// Removes what killed processes have left in a folder, once in the life of this one: what bears
+/// the number of a process that is not there, and is not locked. What cannot be removed stays: it
+/// is not this call's business.
 fn remove_stale(folder: &Path) {
     static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf()) {
@@ -153,7 +157,8 @@ fn remove_stale(folder: &Path) {
     }
 }
 
-/// Whether a process of this number runs, as far as the system says: where it does not, only the lock tells.
+/// Whether a process of this number runs, as far as the system says: where it does not, only the
+/// lock tells.
 fn is_running(process: u32) -> bool {
     process == std::process::id() || cfg!(target_os = "linux") && Path::new(&format!("/proc/{process}")).exists()
 }

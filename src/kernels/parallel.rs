@@ -15,7 +15,8 @@
 //! When a team ends they wait a fifth of a millisecond for the thread's next one, unless another team asks for helpers: a
 //! token follows another sooner, and on a virtual machine a thread may take half a millisecond to wake up.
 //!
-//! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there each thread works alone ([`adopt`]).
+//! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there
+//! each thread works alone ([`adopt`]).
 //!
 //! Each thread starts in its own contiguous share of the tasks, the same for each call of a team, so what it wrote in
 //! one kernel is in its own cache for the next; when the share is done it helps in the others'.
@@ -197,8 +198,9 @@ impl<'a, T> Parts<'a, T> {
     }
 }
 
-/// In the child of a `fork` that had threads at work before, makes this thread a pool of its own, of one thread, so that what asks rayon
-/// for threads is done here and waits for nobody; elsewhere it does nothing. To be called before rayon is.
+/// In the child of a `fork` that had threads at work before, makes this thread a pool of its own,
+/// of one thread, so that what asks rayon for threads is done here and waits for nobody; elsewhere
+/// it does nothing. To be called before rayon is.
 pub(crate) fn adopt() {
     thread_local! {
         static ADOPTED: Cell<bool> = const { Cell::new(false) };
@@ -215,7 +217,8 @@ pub(crate) fn adopt() {
 /// Whether this process is the child of a `fork` since the first call that wanted threads.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Lets the system tell a child that it is one: no question to the system is cheap enough for every call.
+/// Lets the system tell a child that it is one: no question to the system is cheap enough for every
+/// call.
 fn watch_forks() {
     #[cfg(unix)]
     {

@@ -27,8 +27,9 @@ impl Embedding {
         Ok(Self { weight, padding_idx: None })
     }
 
-    /// As [`Embedding::init`], with a vector of zeros for the id that fills short rows up, as `torch.nn.Embedding(padding_idx=…)`: it gets
-    /// no gradient and so stays as it is. From a checkpoint it is what stands there.
+    /// As [`Embedding::init`], with a vector of zeros for the id that fills short rows up, as
+    /// `torch.nn.Embedding(padding_idx=…)`: it gets no gradient and so stays as it is. From a
+    /// checkpoint it is what stands there.
     ///
     /// ```
     /// use loquat::{IdTensor, Rng, nn::Embedding};

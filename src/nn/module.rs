@@ -104,8 +104,9 @@ impl<M: Module> Module for Vec<M> {
     }
 }
 
-/// Implements [`Module`](crate::nn::Module) for a struct: names the fields that hold parameters or other modules, and behind `; skip`
-/// the fields that hold none. Every field stands in one of the two lists, so that none is forgotten.
+/// Implements [`Module`](crate::nn::Module) for a struct: names the fields that hold parameters or
+/// other modules, and behind `; skip` the fields that hold none. Every field stands in one of the
+/// two lists, so that none is forgotten.
 ///
 /// ```
 /// use loquat::nn::{Linear, Module};
@@ -121,7 +122,8 @@ impl<M: Module> Module for Vec<M> {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// A field's name is its segment of the path. Another is given behind `=`; an empty one adds no segment:
+/// A field's name is its segment of the path. Another is given behind `=`; an empty one adds no
+/// segment:
 ///
 /// ```
 /// # use loquat::nn::{Linear, Module};

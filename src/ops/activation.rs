@@ -55,13 +55,15 @@ impl Tensor {
         self.mapped("softplus", vecmath::softplus, vecmath::softplus_backward)
     }
 
-    /// `x`, and `alpha · (eˣ - 1)` where `x ≤ 0` (Clevert, Unterthiner and Hochreiter 2015). PyTorch's default for `alpha` is 1.
+    /// `x`, and `alpha · (eˣ - 1)` where `x ≤ 0` (Clevert, Unterthiner and Hochreiter 2015).
+    /// PyTorch's default for `alpha` is 1.
     pub fn elu(&self, alpha: f32) -> Tensor {
         let backward = move |dy: &[f32], x: &[f32], dx: &mut [f32]| vecmath::elu_backward(alpha, dy, x, dx);
         self.mapped("elu", |x, y| vecmath::elu(alpha, x, y), backward)
     }
 
-    /// `x`, and `slope · x` where `x ≤ 0` (Maas, Hannun and Ng 2013). PyTorch's default for `slope` is 0.01.
+    /// `x`, and `slope · x` where `x ≤ 0` (Maas, Hannun and Ng 2013). PyTorch's default for `slope`
+    /// is 0.01.
     pub fn leaky_relu(&self, slope: f32) -> Tensor {
         let backward = move |dy: &[f32], x: &[f32], dx: &mut [f32]| vecmath::leaky_relu_backward(slope, dy, x, dx);
         self.mapped("leaky_relu", |x, y| vecmath::leaky_relu(slope, x, y), backward)
@@ -98,7 +100,8 @@ impl Tensor {
         }))
     }
 
-    /// `x - ln Σ eˣ` along the last axis; a row of nothing but -∞ stays, as the logarithm of [`Tensor::softmax`].
+    /// `x - ln Σ eˣ` along the last axis; a row of nothing but -∞ stays, as the logarithm of
+    /// [`Tensor::softmax`].
     ///
     /// # Errors
     /// [`Error::Shape`] for a scalar.

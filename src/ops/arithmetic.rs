@@ -146,8 +146,8 @@ impl Tensor {
     /// `self + other`, element by element.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not broadcast, [`Error::Shape`] if the memory has no room for what they broadcast to; so for
-    /// the others.
+    /// [`Error::Mismatch`] if the shapes do not broadcast, [`Error::Shape`] if the memory has no
+    /// room for what they broadcast to; so for the others.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("add", self, other, vecmath::add)?;
         let (a_shape, b_shape) = (self.shape().to_vec(), other.shape().to_vec());

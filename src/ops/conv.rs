@@ -59,8 +59,9 @@ impl Conv1d {
     /// `[batch, out_channels, windows]`, where `windows = (len + 2 · padding - dilation · (kernel_size - 1) - 1) / stride + 1`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit, no window does, or the memory has no room for the windows; [`Error::Argument`] for a stride, dilation or number of groups of
-    /// 0, and groups that do not divide the channels.
+    /// [`Error::Shape`] if they do not fit, no window does, or the memory has no room for the
+    /// windows; [`Error::Argument`] for a stride, dilation or number of groups of 0, and groups
+    /// that do not divide the channels.
     pub fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let dims = self.dims(x, weight, bias)?;
         let out_channels = weight.shape()[0];
@@ -108,9 +109,7 @@ impl Conv1d {
         let padded = padding.checked_mul(2).and_then(|both| len.checked_add(both));
         let reach = dilation.checked_mul(kernel_size - 1).and_then(|gaps| gaps.checked_add(1));
         let windows = match (padded, reach) {
-            (Some(padded), Some(reach)) if padded >= reach => {
-                (padded - reach) / stride + 1
-            }
+            (Some(padded), Some(reach)) if padded >= reach => (padded - reach) / stride + 1,
             _ => {
                 let expected = format!("room for {kernel_size} positions {dilation} apart, padding {padding}");
                 return Err(Error::shape("conv1d", expected, x.shape()));

@@ -1,5 +1,5 @@
-//! Losses: cross-entropy, binary cross-entropy, mean squared error. Each is the mean over what it counts, a scalar, unless a
-//! [`Reduction`] says otherwise.
+//! Losses: cross-entropy, binary cross-entropy, mean squared error. Each is the mean over what it
+//! counts, a scalar, unless a [`Reduction`] says otherwise.
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
@@ -65,9 +65,11 @@ impl Reduction {
 pub struct CrossEntropy {
     /// Rows with this label count nothing. Default: [`CrossEntropy::IGNORED`].
     pub ignore_index: Option<u32>,
-    /// In `[0, 1)`: this share of the target is spread evenly over all classes (Szegedy et al. 2016). Default: 0.
+    /// In `[0, 1)`: this share of the target is spread evenly over all classes (Szegedy et al.
+    /// 2016). Default: 0.
     pub label_smoothing: f32,
-    /// What each class counts, `[n_classes]`, without a gradient; all alike if absent. The mean is over the weights of the labels.
+    /// What each class counts, `[n_classes]`, without a gradient; all alike if absent. The mean is
+    /// over the weights of the labels.
     pub weight: Option<Tensor>,
     /// What becomes of the rows' losses. Default: their mean.
     pub reduction: Reduction,
@@ -83,15 +85,16 @@ impl CrossEntropy {
     /// The label of rows that count nothing (PyTorch's -100 has no place among unsigned ids).
     pub const IGNORED: u32 = u32::MAX;
 
-    /// `-ln softmax(logits)[label]` of each row that counts, 0 of the others, reduced; the mean is 0 if none counts. A row of nothing
-    /// but -∞ has an infinite loss, as its label has no probability.
+    /// `-ln softmax(logits)[label]` of each row that counts, 0 of the others, reduced; the mean is
+    /// 0 if none counts. A row of nothing but -∞ has an infinite loss, as its label has no
+    /// probability.
     ///
     /// # Shapes
     /// `logits: […, n_classes]`, `labels: […]` → a scalar, or `[…]` without reduction.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit or there is no class; [`Error::Id`] if a label has no class; [`Error::NoGradient`] if the
-    /// weights of classes need one.
+    /// [`Error::Shape`] if they do not fit or there is no class; [`Error::Id`] if a label has no
+    /// class; [`Error::NoGradient`] if the weights of classes need one.
     pub fn loss(&self, logits: &Tensor, labels: &IdTensor) -> Result<Tensor> {
         let Some((&n_classes, rows)) = logits.shape().split_last().filter(|(_, rows)| *rows == labels.shape()) else {
             let expected = format!("{:?} and an axis of classes", labels.shape());
@@ -170,22 +173,25 @@ pub fn cross_entropy(logits: &Tensor, labels: &IdTensor) -> Result<Tensor> {
 /// Settings of [`BinaryCrossEntropy::loss`].
 #[derive(Clone, Debug, Default)]
 pub struct BinaryCrossEntropy {
-    /// What a positive target counts, of a shape that broadcasts to that of the logits (`[n_classes]`, usually), without a gradient; 1 if
-    /// absent.
+    /// What a positive target counts, of a shape that broadcasts to that of the logits
+    /// (`[n_classes]`, usually), without a gradient; 1 if absent.
     pub pos_weight: Option<Tensor>,
     /// What becomes of the elements' losses. Default: their mean.
     pub reduction: Reduction,
 }
 
 impl BinaryCrossEntropy {
-    /// `-(w t ln σ(x) + (1 - t) ln(1 - σ(x)))` of each logit `x` and target `t`, with `w` its [`BinaryCrossEntropy::pos_weight`], reduced;
-    /// without overflow for any `x`. An infinite logit that is right has a loss of 0.
+    /// `-(w t ln σ(x) + (1 - t) ln(1 - σ(x)))` of each logit `x` and target `t`, with `w` its
+    /// [`BinaryCrossEntropy::pos_weight`], reduced; without overflow for any `x`. An infinite logit
+    /// that is right has a loss of 0.
     ///
     /// # Shapes
-    /// `logits` and `targets` alike → a scalar, or as they are without reduction; targets in `[0, 1]`, without a gradient.
+    /// `logits` and `targets` alike → a scalar, or as they are without reduction; targets in `[0,
+    /// 1]`, without a gradient.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit; [`Error::NoGradient`] if the targets or weights need one.
+    /// [`Error::Shape`] if they do not fit; [`Error::NoGradient`] if the targets or weights need
+    /// one.
     pub fn loss(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         const NAME: &str = "binary_cross_entropy_with_logits";
         same_shape(NAME, logits, targets)?;
@@ -337,7 +343,8 @@ mod tests {
 
     #[test]
     fn logits_without_a_class_and_weights_that_do_not_fit_are_errors() {
-        let ignored = |shape: &[usize]| IdTensor::new(vec![CrossEntropy::IGNORED; shape.iter().product()], shape).unwrap();
+        let ignored =
+            |shape: &[usize]| IdTensor::new(vec![CrossEntropy::IGNORED; shape.iter().product()], shape).unwrap();
         for shape in [&[0][..], &[2, 0], &[0, 0]] {
             let error = cross_entropy(&Tensor::zeros(shape), &ignored(&shape[..shape.len() - 1])).unwrap_err();
             assert!(error.to_string().contains("expected at least one class"), "{error}");
@@ -345,7 +352,10 @@ mod tests {
         let weight = Some(Tensor::zeros(&[2]));
         let settings = CrossEntropy { weight, ..CrossEntropy::default() };
         assert!(settings.loss(&Tensor::zeros(&[1, 3]), &ignored(&[1])).is_err());
-        assert_eq!(settings.loss(&Tensor::zeros(&[1, 2]), &IdTensor::new(vec![0], &[1]).unwrap()).unwrap().item().unwrap(), 0.0);
+        assert_eq!(
+            settings.loss(&Tensor::zeros(&[1, 2]), &IdTensor::new(vec![0], &[1]).unwrap()).unwrap().item().unwrap(),
+            0.0
+        );
         let settings = BinaryCrossEntropy { pos_weight: Some(Tensor::zeros(&[2])), ..BinaryCrossEntropy::default() };
         assert!(settings.loss(&Tensor::zeros(&[1, 3]), &Tensor::zeros(&[1, 3])).is_err());
     }

@@ -38,7 +38,8 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed)
     })
 }
 
-/// `probs · values`, where a probability of 0 takes away what is infinite or no number too: a masked value adds nothing.
+/// `probs · values`, where a probability of 0 takes away what is infinite or no number too: a
+/// masked value adds nothing.
 ///
 /// # Errors
 /// As for [`Tensor::matmul`].
@@ -48,7 +49,8 @@ pub(crate) fn weigh(probs: &Tensor, values: &Tensor) -> Result<Tensor> {
     if y.data().iter().any(|y| !y.is_finite()) {
         let (keys, width) = (probs.last_dim(), values.last_dim());
         let rows = probs.shape()[probs.rank() - 2].max(1);
-        for (i, y) in y.make_mut().chunks_exact_mut(width).enumerate().filter(|(_, y)| y.iter().any(|y| !y.is_finite())) {
+        for (i, y) in y.make_mut().chunks_exact_mut(width).enumerate().filter(|(_, y)| y.iter().any(|y| !y.is_finite()))
+        {
             let values = values.data()[i / rows * keys * width..].chunks_exact(width);
             y.fill(0.0);
             for (&p, value) in probs.data()[i * keys..][..keys].iter().zip(values).filter(|(p, _)| **p != 0.0) {
@@ -79,7 +81,8 @@ impl Tensor {
     /// The leading axes are equal, or `other` is one matrix for all.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for the product.
+    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for
+    /// the product.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
         let fits = a.len() >= 2
@@ -111,7 +114,8 @@ impl Tensor {
     /// As [`Tensor::matmul`] with the last two axes of `other` exchanged: `[…, m, k] · […, n, k]ᵀ → […, m, n]`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for the product.
+    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for
+    /// the product.
     pub fn matmul_transposed(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
         let fits = a.len() >= 2 && a.len() == b.len() && a.last() == b.last() && a[..a.len() - 2] == b[..b.len() - 2];

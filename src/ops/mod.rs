@@ -56,7 +56,8 @@ pub use embedding::{embedding, embedding_with_padding};
 pub use inspect::{Inspection, See, inspect};
 pub use linear::{linear, linear_then};
 pub use loss::{
-    BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss, mse_loss_with,
+    BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss,
+    mse_loss_with,
 };
 pub use norm::{layer_norm, rms_norm};
 pub use pool::MaxPool1d;

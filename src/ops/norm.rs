@@ -1,10 +1,12 @@
-//! Layer normalisation (Ba, Kiros, Hinton 2016) and RMS normalisation (Zhang, Sennrich 2019), over the last axis or several.
+//! Layer normalisation (Ba, Kiros, Hinton 2016) and RMS normalisation (Zhang, Sennrich 2019), over
+//! the last axis or several.
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::tensor::{Tensor, tape};
 
-/// Makes sure that a gain or shift has one value for each place in the last axes, and gives their number.
+/// Makes sure that a gain or shift has one value for each place in the last axes, and gives their
+/// number.
 fn check_columns(op: &str, x: &Tensor, columns: &Tensor) -> Result<usize> {
     match columns.shape() {
         shape if !shape.is_empty() && x.shape().ends_with(shape) => Ok(columns.len()),
@@ -12,10 +14,12 @@ fn check_columns(op: &str, x: &Tensor, columns: &Tensor) -> Result<usize> {
     }
 }
 
-/// `(x - mean) / √(variance + eps) · weight + bias`, mean and variance over the axes that `weight` has.
+/// `(x - mean) / √(variance + eps) · weight + bias`, mean and variance over the axes that `weight`
+/// has.
 ///
 /// # Shapes
-/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`; or several axes in place of `d_model`, alike in all.
+/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`; or several axes in
+/// place of `d_model`, alike in all.
 ///
 /// # Errors
 /// [`Error::Shape`] if they do not fit.
@@ -59,7 +63,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) 
 /// `x / √(mean of x² + eps) · weight`, the mean over the axes that `weight` has.
 ///
 /// # Shapes
-/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`; or several axes in place of `d_model`, alike in both.
+/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`; or several axes in place of `d_model`,
+/// alike in both.
 ///
 /// # Errors
 /// [`Error::Shape`] if they do not fit.

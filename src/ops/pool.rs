@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::kernels::parallel;
 use crate::tensor::{Tensor, tape};
 
-/// The largest element of each window, as `torch.nn.MaxPool1d`. The gradient goes to the first of equal maxima.
+/// The largest element of each window, as `torch.nn.MaxPool1d`. The gradient goes to the first of
+/// equal maxima.
 ///
 /// ```
 /// use loquat::{Tensor, ops::MaxPool1d};
@@ -20,7 +21,8 @@ pub struct MaxPool1d {
     pub kernel_size: usize,
     /// Positions from a window to the next.
     pub stride: usize,
-    /// Positions before and after the input that windows may begin and end at, half a window at most; nothing there is the largest.
+    /// Positions before and after the input that windows may begin and end at, half a window at
+    /// most; nothing there is the largest.
     pub padding: usize,
     /// Positions from an element of a window to the next.
     pub dilation: usize,
@@ -37,8 +39,8 @@ impl MaxPool1d {
     /// `windows = (len + 2 · padding - dilation · (kernel_size - 1) - 1) / stride + 1`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has other axes or no window fits; [`Error::Argument`] for a size, stride or dilation of 0, and a padding
-    /// of more than half a window.
+    /// [`Error::Shape`] if `x` has other axes or no window fits; [`Error::Argument`] for a size,
+    /// stride or dilation of 0, and a padding of more than half a window.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let &Self { kernel_size, stride, padding, dilation } = self;
         for (name, value) in [("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)] {
@@ -136,7 +138,8 @@ mod tests {
                 let inside = (0..pool.kernel_size)
                     .filter_map(|i| (at % windows * pool.stride + i * pool.dilation).checked_sub(pool.padding))
                     .filter(|&place| place < 11);
-                let expected = inside.map(|place| x.data()[at / windows * 11 + place]).fold(f32::NEG_INFINITY, f32::max);
+                let expected =
+                    inside.map(|place| x.data()[at / windows * 11 + place]).fold(f32::NEG_INFINITY, f32::max);
                 assert_eq!(y, expected, "{pool:?} {at}");
             }
         }

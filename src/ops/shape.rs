@@ -87,7 +87,8 @@ impl Tensor {
     /// `count` parts of equal length along `axis`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the axis does not exist or its length is no multiple of `count`; an empty axis is one part.
+    /// [`Error::Argument`] if the axis does not exist or its length is no multiple of `count`; an
+    /// empty axis is one part.
     pub fn split(&self, count: usize, axis: isize) -> Result<Vec<Tensor>> {
         let width = self.dim(axis)?;
         if count == 0 || width % count != 0 || count > width.max(1) {
@@ -142,8 +143,8 @@ fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
 /// Tensors joined along an axis; all other axes have equal length.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if they do not; [`Error::Argument`] if there are no tensors or no such axis; [`Error::Shape`] if the memory has
-/// no room for all.
+/// [`Error::Mismatch`] if they do not; [`Error::Argument`] if there are no tensors or no such axis;
+/// [`Error::Shape`] if the memory has no room for all.
 pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
     let first = tensors.first().ok_or_else(|| Error::argument("concat", "at least one tensor", "none"))?;
     let axis = first.axis(axis)?;

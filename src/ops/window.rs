@@ -14,7 +14,8 @@ use crate::tensor::{Tensor, tape};
 /// `x: [batch, seq_len, width]` → `[batch, seq_len, window · width]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` has other axes, or the memory has no room for the windows; [`Error::Argument`] for a window of 0.
+/// [`Error::Shape`] if `x` has other axes, or the memory has no room for the windows;
+/// [`Error::Argument`] for a window of 0.
 pub fn windows(x: &Tensor, window: usize) -> Result<Tensor> {
     let &[batch, seq_len, width] = x.shape() else {
         return Err(Error::shape("windows", "[batch, seq_len, width]", x.shape()));

@@ -49,10 +49,12 @@ impl FillMask {
         Ok(Self { model: EncoderForMaskedLm::open(folder)?, tokenizer, mask })
     }
 
-    /// For each mask in the text the `k` likeliest tokens, likeliest first. What is longer than the model reads is cut off.
+    /// For each mask in the text the `k` likeliest tokens, likeliest first. What is longer than the
+    /// model reads is cut off.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no mask, or one stands behind the tokens that the model reads; what the tokenizer cannot encode.
+    /// [`Error::Argument`] if there is no mask, or one stands behind the tokens that the model
+    /// reads; what the tokenizer cannot encode.
     pub fn fill(&self, text: &str, k: usize) -> Result<Vec<Vec<Filled>>> {
         let options = EncodeOptions::default().truncation(Truncation::new(self.model.config().max_seq_len()));
         let encoding = self.tokenizer.encode_with(text, &options)?;

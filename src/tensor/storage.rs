@@ -17,7 +17,8 @@ use super::weight::FileNumbers;
 const POOLED_FROM: usize = 4096;
 /// Blocks from this many numbers on may be more than there is.
 const ASKED_FROM: usize = 1 << 20;
-/// Blocks from this many numbers on are compared with the machine's memory: a system may promise more than it has.
+/// Blocks from this many numbers on are compared with the machine's memory: a system may promise
+/// more than it has.
 const LARGE: usize = 1 << 28;
 
 /// A block of `f32` that returns to the pool when dropped, or a file's.
@@ -49,7 +50,8 @@ fn size_class(len: usize) -> Option<usize> {
     class.checked_mul(size_of::<f32>()).filter(|&bytes| bytes <= isize::MAX as usize).map(|_| class)
 }
 
-/// Whether a block of `len` numbers can be had: the system gives it, and the machine has as much memory in all.
+/// Whether a block of `len` numbers can be had: the system gives it, and the machine has as much
+/// memory in all.
 fn fits(len: usize) -> bool {
     let given = || Vec::<f32>::new().try_reserve_exact(len).is_ok();
     let exists = || memory(&["MemTotal", "SwapTotal"]).is_none_or(|all| len <= all / size_of::<f32>());

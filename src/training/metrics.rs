@@ -274,11 +274,14 @@ impl ZeroDivision {
     }
 }
 
-/// The weighted mean of scores, those that are not a number left out; the plain mean of what is left if that weighs nothing.
+/// The weighted mean of scores, those that are not a number left out; the plain mean of what is
+/// left if that weighs nothing.
 fn mean(scores: impl Iterator<Item = (Scores, f64)> + Clone, zero: ZeroDivision) -> Scores {
     let of = |part: fn(&Scores) -> f64| {
-        let values = || scores.clone().map(|(scores, weight)| (part(&scores), weight)).filter(|(value, _)| !value.is_nan());
-        let (weights, count) = values().fold((0.0, 0.0), |(weights, count), (_, weight)| (weights + weight, count + 1.0));
+        let values =
+            || scores.clone().map(|(scores, weight)| (part(&scores), weight)).filter(|(value, _)| !value.is_nan());
+        let (weights, count) =
+            values().fold((0.0, 0.0), |(weights, count), (_, weight)| (weights + weight, count + 1.0));
         match (weights > 0.0, count > 0.0) {
             (true, _) => values().map(|(value, weight)| value * weight).sum::<f64>() / weights,
             (false, true) => values().map(|(value, _)| value).sum::<f64>() / count,
@@ -349,8 +352,9 @@ mod tests {
         assert_eq!(empty.scores(Average::Macro, ZeroDivision::One).unwrap().f1, 1.0);
     }
 
-    /// `precision_recall_fscore_support([4, 4], [1, 2], average="weighted", zero_division=nan)` is (0, 0, 0): the only class with labels
-    /// has no precision, and those that have one have no labels.
+    /// `precision_recall_fscore_support([4, 4], [1, 2], average="weighted", zero_division=nan)` is
+    /// (0, 0, 0): the only class with labels has no precision, and those that have one have no
+    /// labels.
     #[test]
     fn what_is_left_and_weighs_nothing_is_averaged_plainly() {
         let mut matrix = ConfusionMatrix::new(5).unwrap();

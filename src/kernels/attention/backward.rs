@@ -152,7 +152,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                 pack_keys(Exact(kernel), key.wrapping_add(first_key * key_row), key_row, block, dim, keys);
                 pack_keys(Exact(kernel), value.wrapping_add(first_key * value_row), value_row, block, dim, values);
             }
-            // A key that no query sees meets zeros in dS, which take no infinite number away: it stands as zeros there.
+            // A key that no query sees meets zeros in dS, which take no infinite number away: it
+            // stands as zeros there.
             let mut clean = Vec::new();
             // SAFETY: a row of this head.
             let row = |j: usize| unsafe { std::slice::from_raw_parts(key.wrapping_add(j * key_row), dim) };

@@ -236,8 +236,9 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
     not_finite.into_iter().for_each(|(head, i)| again(products, args, batch, head, i));
 }
 
-/// A query whose output is not finite, once more, with zeros for the values that it does not see: times a probability of zero, an
-/// infinite one was no zero. What it sees is added as before, so the bits are those that it has where the others are finite.
+/// A query whose output is not finite, once more, with zeros for the values that it does not see:
+/// times a probability of zero, an infinite one was no zero. What it sees is added as before, so
+/// the bits are those that it has where the others are finite.
 pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, query: usize) {
     let (shape, isa) = (args.shape, products.kernel().isa());
     let (dim, kv_head) = (shape.head_dim, head / shape.group());
@@ -266,9 +267,8 @@ pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, hea
                 match *score == f32::NEG_INFINITY {
                     true => seen.fill(0.0),
                     // SAFETY: the value of this key, which was checked.
-                    false => seen.copy_from_slice(unsafe {
-                        std::slice::from_raw_parts(value.wrapping_add(j * value_row), dim)
-                    }),
+                    false => seen
+                        .copy_from_slice(unsafe { std::slice::from_raw_parts(value.wrapping_add(j * value_row), dim) }),
                 }
             }
             let dropped = Dropped::new(shape, batch * shape.n_heads + head, query, first);

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::few_queries::again;
 use super::Attention;
+use super::few_queries::again;
 use super::heads::{Heads, HeadsMut};
 use super::products::{Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, Masked, Running, Update};
@@ -150,7 +150,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
 
 /// Whether all numbers of a row are.
 pub(super) fn is_finite(row: &[f32]) -> bool {
-    // Of the bits without the sign, which vectors compare; no finite number has those of infinity or more.
+    // Of the bits without the sign, which vectors compare; no finite number has those of infinity
+    // or more.
     let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()));
     largest < f32::INFINITY.to_bits()
 }

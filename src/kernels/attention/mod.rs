@@ -16,10 +16,12 @@
 //! Memory is linear in the length: the forward keeps one number a query (`lse`), from which the backward computes the
 //! probabilities again, block by block.
 //!
-//! Blocks begin at multiples of 128 keys whatever the query, sums run in ascending order, and a masked key adds
-//! exactly nothing: one query over a cache gives the same bits as the same row of the full product, on any number of
-//! threads. A query that sees no key gets zeros, and so do its gradients. A masked key's value may be infinite or no number: times a
-//! probability of zero that is no zero, so a row that is not finite is computed again with zeros for the values that it does not see.
+//! Blocks begin at multiples of 128 keys whatever the query, sums run in ascending order, and a
+//! masked key adds exactly nothing: one query over a cache gives the same bits as the same row of
+//! the full product, on any number of threads. A query that sees no key gets zeros, and so do its
+//! gradients. A masked key's value may be infinite or no number: times a probability of zero that
+//! is no zero, so a row that is not finite is computed again with zeros for the values that it does
+//! not see.
 //!
 //! Queries lie side by side in the vectors' lanes: the scores are computed transposed, so that maximum and sum run down
 //! the lanes, and are a packed factor of the second product as they are, whose other one, V, is read where it lies. When

@@ -12,13 +12,14 @@
 //! | ELU | x, α (eˣ - 1) where x ≤ 0 | 1, α eˣ where x ≤ 0 |
 //! | leaky ReLU | x, s x where x ≤ 0 | 1, s where x ≤ 0 |
 //!
-//! GELU is Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016 (arXiv:1606.08415), with Φ and φ the normal
-//! distribution and its density. Its tanh form ½x(1 + tanh u) is written with σ, to which it is equal: ½(1 + tanh u) =
-//! σ(2u). SiLU is also known as Swish. ELU is Clevert, Unterthiner and Hochreiter, 2015 (arXiv:1511.07289).
+//! GELU is Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016 (arXiv:1606.08415), with Φ and
+//! φ the normal distribution and its density. Its tanh form ½x(1 + tanh u) is written with σ, to
+//! which it is equal: ½(1 + tanh u) = σ(2u). SiLU is also known as Swish. ELU is Clevert,
+//! Unterthiner and Hochreiter, 2015 (arXiv:1511.07289).
 
 use super::elementwise::{Lanes, map};
-use super::exp::exp_lanes;
 use super::erf::{normal_cdf_lanes, normal_pdf_lanes};
+use super::exp::exp_lanes;
 use super::tanh::{sigmoid_lanes, tanh_lanes};
 use crate::kernels::simd::Isa;
 
@@ -130,7 +131,8 @@ impl Lanes<1> for Softplus {
     const NS: f32 = 10.0;
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        // max(x, 0) + ln(1 + u), u = e^-|x| in [0, 1]; ln(1 + u) = 2 artanh(s), s = u / (2 + u) in [0, 1/3].
+        // max(x, 0) + ln(1 + u), u = e^-|x| in [0, 1]; ln(1 + u) = 2 artanh(s), s = u / (2 + u) in
+        // [0, 1/3].
         let largest = isa.max(isa.zero(), x);
         let u = exp_lanes(isa, isa.sub(isa.sub(x, largest), largest));
         let s = isa.div(u, isa.add(isa.splat(2.0), u));
@@ -422,7 +424,10 @@ mod tests {
         check_ulp(|x, y| leaky_relu(0.25, x, y), |x| if x > 0.0 { x } else { 0.25 * x }, -20.0..5.0, 0.5);
         let inf = f32::INFINITY;
         check_values(softplus, &[(inf, inf), (-inf, 0.0), (f32::NAN, f32::NAN), (1e30, 1e30), (-1e30, 0.0)]);
-        check_values(|x, y| elu(2.0, x, y), &[(inf, inf), (-inf, -2.0), (f32::NAN, f32::NAN), (0.0, 0.0), (-1e30, -2.0)]);
+        check_values(
+            |x, y| elu(2.0, x, y),
+            &[(inf, inf), (-inf, -2.0), (f32::NAN, f32::NAN), (0.0, 0.0), (-1e30, -2.0)],
+        );
         check_values(|x, y| leaky_relu(0.5, x, y), &[(inf, inf), (-inf, -inf), (f32::NAN, f32::NAN), (-3.0, -1.5)]);
     }
 

@@ -26,7 +26,8 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
 /// The loss of each row, zero where its label is `ignore_index`, infinite where all logits are -∞.
 ///
-/// `weight` is that of each class, one if absent. `lse` receives the logarithm of each row's sum of exponentials, for [`cross_entropy_backward`].
+/// `weight` is that of each class, one if absent. `lse` receives the logarithm of each row's sum of
+/// exponentials, for [`cross_entropy_backward`].
 ///
 /// # Shapes
 ///
@@ -74,11 +75,13 @@ pub fn cross_entropy(
 
 /// dlogits = `scale` · ∂loss/∂logits; zero in rows whose label is `ignore_index`.
 ///
-/// `scale` carries the incoming gradient, and for a mean 1 / (number of labels that count): one for all rows, or one for each.
+/// `scale` carries the incoming gradient, and for a mean 1 / (number of labels that count): one for
+/// all rows, or one for each.
 ///
 /// # Shapes
 ///
-/// `logits` and `dlogits` `[rows, vocab]`; `weight` `[vocab]`; `lse` and `labels` `[rows]`; `scale` `[1]` or `[rows]`.
+/// `logits` and `dlogits` `[rows, vocab]`; `weight` `[vocab]`; `lse` and `labels` `[rows]`; `scale`
+/// `[1]` or `[rows]`.
 ///
 /// # Panics
 ///

@@ -1,7 +1,8 @@
 //! Steps of SGD, Adam and AdamW, each in one pass over memory.
 //!
-//! The semantics, and the order of operations, are those of `torch.optim` (`SGD`, `Adam`, `AdamW`). Adam is Kingma and Ba, 2014
-//! (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017 (arXiv:1711.05101), AMSGrad Reddi, Kale and Kumar, 2018 (arXiv:1904.09237).
+//! The semantics, and the order of operations, are those of `torch.optim` (`SGD`, `Adam`, `AdamW`).
+//! Adam is Kingma and Ba, 2014 (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017
+//! (arXiv:1711.05101), AMSGrad Reddi, Kale and Kumar, 2018 (arXiv:1904.09237).
 //!
 //! Each step multiplies the gradient by `grad_scale` first: clipping by norm costs no pass of its own.
 
@@ -60,8 +61,9 @@ pub fn sgd_step(sgd: &Sgd, grad_scale: f32, param: &mut [f32], grad: &[f32], mom
     });
 }
 
-/// One step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero before the first step; so is `v_max`, the largest `v`
-/// so far, which takes its place (AMSGrad) unless it is empty.
+/// One step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero before the
+/// first step; so is `v_max`, the largest `v` so far, which takes its place (AMSGrad) unless it is
+/// empty.
 ///
 /// # Shapes
 ///

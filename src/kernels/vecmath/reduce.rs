@@ -1,9 +1,10 @@
 //! Reductions of whole slices, and of columns.
 //!
-//! A slice is cut into groups of 8192 elements, a matrix into groups of 64 rows, whatever the number of threads. A group
-//! is reduced in `f32` with 32 partial sums; the groups' results are added in order, those of slices in `f64`. So a sum
-//! of n numbers is off by about n/8192 roundings of `f64` and at worst 261 of `f32`. A group of a slice whose partial sums leave the
-//! range of `f32` is added in `f64`.
+//! A slice is cut into groups of 8192 elements, a matrix into groups of 64 rows, whatever the
+//! number of threads. A group is reduced in `f32` with 32 partial sums; the groups' results are
+//! added in order, those of slices in `f64`. So a sum of n numbers is off by about n/8192 roundings
+//! of `f64` and at worst 261 of `f32`. A group of a slice whose partial sums leave the range of
+//! `f32` is added in `f64`.
 
 use super::arithmetic::Add;
 use super::rows::{Dot, Fold, Max, Sum, SumSquares, Wide, count_rows, fold_row, sum_row, update_row2};

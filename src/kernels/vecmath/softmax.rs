@@ -5,8 +5,9 @@
 //! y_i = x_i - m - ln Σ_j e^(x_j - m)                     dx_i = dy_i - e^(y_i) Σ_j dy_j
 //! ```
 //!
-//! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees nothing. Its logarithm is a row of
-//! -∞ then, and neither has a gradient. (PyTorch has NaN there, which the next product spreads over the batch.)
+//! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees
+//! nothing. Its logarithm is a row of -∞ then, and neither has a gradient. (PyTorch has NaN there,
+//! which the next product spreads over the batch.)
 
 use super::arithmetic::Scale;
 use super::elementwise::{Lanes, PAST_CACHES};

@@ -43,8 +43,7 @@ pub(super) fn attention(
         None => probs.clone(),
     };
     let v = heads(value, batch, keys, n_kv_heads, value_dim)?;
-    let output = dropped
-        .reshape(&[batch, n_kv_heads, n_heads / n_kv_heads * queries, keys])?;
+    let output = dropped.reshape(&[batch, n_kv_heads, n_heads / n_kv_heads * queries, keys])?;
     let output = weigh(&output, &v)?
         .reshape(&[batch, n_heads, queries, value_dim])?
         .permute(&[0, 2, 1, 3])?

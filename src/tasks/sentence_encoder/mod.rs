@@ -234,8 +234,8 @@ impl SentenceEncoder {
         Ok(vectors)
     }
 
-    /// The tokens at the beginning of a text that stand for a prompt which is not pooled: the prompt's, with the special ones before but
-    /// without one behind it.
+    /// The number of tokens at the beginning of a text that belong to a prompt which is not pooled: the prompt's, with
+    /// the special ones before it but without one behind it.
     fn tokens_of_prompt(&self, prompt: &str) -> Result<usize> {
         if self.include_prompt || prompt.is_empty() {
             return Ok(0);

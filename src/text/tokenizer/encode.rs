@@ -446,7 +446,8 @@ impl Tokenizer {
             return Ok((first, second));
         }
         let left = truncated(lengths, second.is_some().then_some(truncation.strategy), max_length);
-        // A text that gives way does so in windows, each of which has more tokens than it shares with the next.
+        // A text that gives way does so in windows, each of which has more tokens than it shares
+        // with the next.
         let narrowest = lengths.iter().zip(left).filter(|(len, left)| left < *len).map(|(_, left)| left).min();
         if max_length == 0 || narrowest.is_some_and(|narrowest| stride >= narrowest.max(1)) {
             let narrowest = narrowest.unwrap_or(0);
@@ -505,7 +506,8 @@ impl Tokenizer {
     }
 }
 
-/// How many tokens of each text are left within `max_length` for both; `strategy` is that of a pair.
+/// How many tokens of each text are left within `max_length` for both; `strategy` is that of a
+/// pair.
 fn truncated([first, second]: [usize; 2], strategy: Option<TruncationStrategy>, max_length: usize) -> [usize; 2] {
     let to_remove = (first + second).saturating_sub(max_length);
     match strategy {

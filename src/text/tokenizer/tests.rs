@@ -194,7 +194,8 @@ fn pairs_truncation_and_padding() {
     let words = tokenizer.encode(Input::Words(&["a.", "c"])).unwrap();
     assert_eq!(words.word_ids, [None, Some(0), Some(0), Some(1), None]);
 
-    // What fits is not cut, whatever the stride; the shorter text of a pair stays whole and needs no window.
+    // What fits is not cut, whatever the stride; the shorter text of a pair stays whole and needs
+    // no window.
     let (first, second) = ("a b c d e f g", "h a b c d e f");
     let wide = EncodeOptions::default().truncation(Truncation::new(19).stride(18));
     let whole = tokenizer.encode_with((first, second), &wide).unwrap();

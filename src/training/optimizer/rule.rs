@@ -11,7 +11,8 @@
 //!
 //! with the dampening δ of SGD.
 //!
-//! Momentum: Polyak 1964, Sutskever et al. 2013. Adam: Kingma, Ba 2015. AdamW: Loshchilov, Hutter 2019. AMSGrad: Reddi, Kale, Kumar
+//! Momentum: Polyak 1964, Sutskever et al. 2013. Adam: Kingma, Ba 2015. AdamW: Loshchilov, Hutter
+//! 2019. AMSGrad: Reddi, Kale, Kumar
 //! 2018. They agree with
 //! `torch.optim.SGD`, `Adam` and `AdamW`, also in what is done in which precision: the factors in f64, the elements in f32.
 
@@ -34,7 +35,8 @@ pub struct Sgd {
     pub lr: f64,
     /// Share of the last direction that is kept, in `[0, 1)`; 0 for none.
     pub momentum: f64,
-    /// Share of the gradient that does not go into the direction, in `[0, 1]`; without effect in a parameter's first step.
+    /// Share of the gradient that does not go into the direction, in `[0, 1]`; without effect in a
+    /// parameter's first step.
     #[serde(default)]
     pub dampening: f64,
     /// Whether to look ahead by one step of momentum; not with dampening.
@@ -212,7 +214,10 @@ impl Rule {
                 let buffer = moments.first_mut().map_or(&mut [][..], Tensor::make_mut);
                 vecmath::sgd_step(&sgd, scale, parameter, gradient, buffer);
             }
-            (Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }), [first, second, largest @ ..]) => {
+            (
+                Rule::Adam(Adam { betas, eps, .. }) | Rule::AdamW(AdamW { betas, eps, .. }),
+                [first, second, largest @ ..],
+            ) => {
                 let decoupled = matches!(self, Rule::AdamW(_));
                 let adam = vecmath::Adam { lr, betas, eps, weight_decay, decoupled };
                 let largest = largest.first_mut().map_or(&mut [][..], Tensor::make_mut);

@@ -25,7 +25,8 @@ pub enum Goal {
 pub struct Best {
     /// The steps done when it was found.
     pub step: u64,
-    /// The validation loss, natural logarithm, or the number that [`Trainer::best_by`](super::Trainer::best_by) names.
+    /// The validation loss, natural logarithm, or the number that
+    /// [`Trainer::best_by`](super::Trainer::best_by) names.
     #[serde(alias = "loss")]
     pub value: f64,
 }

@@ -61,7 +61,8 @@ pub enum TrainEvent<'a> {
         loss: Option<f64>,
         /// What [`Trainer::validate_by`](super::Trainer::validate_by) measured.
         metrics: &'a [(String, f64)],
-        /// Whether it is the best so far, by the number that [`Trainer::best_by`](super::Trainer::best_by) names.
+        /// Whether it is the best so far, by the number that
+        /// [`Trainer::best_by`](super::Trainer::best_by) names.
         best: bool,
     },
     /// A checkpoint was written.
@@ -88,8 +89,9 @@ pub enum TrainEvent<'a> {
 pub enum StopReason {
     /// All steps or epochs are done.
     Finished,
-    /// The validation loss, or the number that [`Trainer::best_by`](super::Trainer::best_by) names, did not get better any more. The
-    /// model holds the best weights, unless [`Trainer::restore_best`](super::Trainer::restore_best) says no.
+    /// The validation loss, or the number that [`Trainer::best_by`](super::Trainer::best_by) names,
+    /// did not get better any more. The model holds the best weights, unless
+    /// [`Trainer::restore_best`](super::Trainer::restore_best) says no.
     EarlyStopping,
     /// The observer asked for it.
     Observer,

@@ -14,11 +14,13 @@
 //!
 //! Both `out/` and each `step-…/` are folders that `transformers` opens.
 //!
-//! A kill at any instant loses nothing that was there before. Single files are replaced by renaming. A checkpoint is several
-//! files that belong together, so it is made under a temporary name, given to the disk, and renamed to a name that was not there
-//! before; only then are older ones removed (they lose their name first). Whoever resumes takes the `step-…` of the highest
-//! number, which is whole. The weights in `out/` may be of a later step than the last checkpoint: a resumed run puts those back that
-//! were the best by then, and comes by the same step with the same bits.
+//! A kill at any instant loses nothing that was there before. Single files are replaced by
+//! renaming. A checkpoint is several files that belong together, so it is made under a temporary
+//! name, given to the disk, and renamed to a name that was not there before; only then are older
+//! ones removed (they lose their name first). Whoever resumes takes the `step-…` of the highest
+//! number, which is whole. The weights in `out/` may be of a later step than the last checkpoint: a
+//! resumed run puts those back that were the best by then, and comes by the same step with the same
+//! bits.
 //!
 //! A second run in the folder is refused as long as the first one trains (`lock`).
 
@@ -52,8 +54,8 @@ pub enum Existing {
     Refuse,
     /// Go on from its last checkpoint; an error if there is none.
     Resume,
-    /// Go on from its last checkpoint, or begin if there is none, over the weights that may be there: for a program that is started
-    /// again until it is done.
+    /// Go on from its last checkpoint, or begin if there is none, over the weights that may be
+    /// there: for a program that is started again until it is done.
     ResumeOrBegin,
     /// Remove its weights and checkpoints and begin anew.
     Replace,
@@ -147,8 +149,9 @@ impl<'a> RunFolder<'a> {
     /// Makes sure that a run may begin here, before anything is written.
     ///
     /// # Errors
-    /// [`Error::Argument`] if another process trains in the folder, if it holds a run and that is to be refused, and if it holds no
-    /// checkpoint and one is to be resumed; [`Error::Io`] if it cannot be read.
+    /// [`Error::Argument`] if another process trains in the folder, if it holds a run and that is
+    /// to be refused, and if it holds no checkpoint and one is to be resumed; [`Error::Io`] if it
+    /// cannot be read.
     pub fn check(&self) -> Result<()> {
         Lock::check(&self.path)?;
         self.check_found()
@@ -175,7 +178,8 @@ impl<'a> RunFolder<'a> {
         Ok(self.checkpoints()?.into_iter().map(|(_, path)| path).chain(weights).collect())
     }
 
-    /// Makes the folder ready and this run's own, and gives the checkpoint to go on from if there is one.
+    /// Makes the folder ready and this run's own, and gives the checkpoint to go on from if there
+    /// is one.
     pub(super) fn open(&self) -> Result<(Lock, Option<PathBuf>)> {
         // Nothing is made where nothing may begin.
         self.check()?;

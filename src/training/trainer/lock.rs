@@ -1,7 +1,8 @@
 //! One run in a folder at a time.
 //!
-//! The file `.run.lock` holds the number of the process that trains, and is locked as long as it does: the system lets go of a lock with
-//! the process, however that ends, so that nothing a killed run leaves behind keeps the next one out.
+//! The file `.run.lock` holds the number of the process that trains, and is locked as long as it
+//! does: the system lets go of a lock with the process, however that ends, so that nothing a killed
+//! run leaves behind keeps the next one out.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 const NAME: &str = ".run.lock";
-/// Attempts before another process counts as a run, and the time between them: who only looks lets go at once.
+/// Attempts before another process counts as a run, and the time between them: who only looks lets
+/// go at once.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -27,7 +29,8 @@ impl Lock {
     /// Takes the folder, which exists. Where the file system knows no locks, nobody is kept out.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming the process that trains there; [`Error::Io`] if the file cannot be written.
+    /// [`Error::Argument`] naming the process that trains there; [`Error::Io`] if the file cannot
+    /// be written.
     pub(super) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
         for _ in 0..ATTEMPTS {
@@ -90,7 +93,11 @@ fn taken(folder: &Path, path: &Path) -> Error {
     let mut number = String::new();
     let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut number));
     let process = if number.trim().is_empty() { "another".into() } else { format!("process {}", number.trim()) };
-    Error::argument("folder of the run", "one in which no other run trains", format!("{process} in {}", folder.display()))
+    Error::argument(
+        "folder of the run",
+        "one in which no other run trains",
+        format!("{process} in {}", folder.display()),
+    )
 }
 
 #[cfg(test)]

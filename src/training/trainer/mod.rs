@@ -7,8 +7,8 @@
 //! moments and losses as N steps, save, load, M steps. Chance (dropout) is keyed by seed and step, data sources
 //! by their state; nothing hangs on the number of threads.
 //!
-//! After a run the model holds its **last** weights, unless it stops early: then it holds the **best** ones, as the folder does
-//! ([`Trainer::restore_best`]; [`TrainReport::held`] says which).
+//! After a run the model holds its **last** weights, unless it stops early: then it holds the
+//! **best** ones, as the folder does ([`Trainer::restore_best`]; [`TrainReport::held`] says which).
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -119,7 +119,8 @@ pub struct TrainReport {
     pub steps: u64,
     /// Why the run ended.
     pub stop: StopReason,
-    /// The step whose weights the model holds: that of [`TrainReport::best`] if those were restored, else the last.
+    /// The step whose weights the model holds: that of [`TrainReport::best`] if those were
+    /// restored, else the last.
     pub held: u64,
     /// The best validation, if there was one.
     pub best: Option<Best>,
@@ -210,14 +211,16 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Self { schedule, ..self }
     }
 
-    /// Validates after each `every` steps and at the end, by the mean loss over all batches of an epoch of `source`.
+    /// Validates after each `every` steps and at the end, by the mean loss over all batches of an
+    /// epoch of `source`.
     pub fn validate(mut self, source: &'a mut dyn BatchSource<Batch = B>, every: u64) -> Self {
         self.validate_every.push(every);
         Self { validation: Some(source), ..self }
     }
 
-    /// Validates after each `every` steps and at the end by numbers of one's own, which go into the history and to the observer. It may
-    /// stand alone or beside [`Trainer::validate`], with the same `every`. `measure` runs without gradients and dropout.
+    /// Validates after each `every` steps and at the end by numbers of one's own, which go into the
+    /// history and to the observer. It may stand alone or beside [`Trainer::validate`], with the
+    /// same `every`. `measure` runs without gradients and dropout.
     ///
     /// ```
     /// use loquat::nn::Linear;
@@ -237,27 +240,28 @@ impl<'a, B, M> Trainer<'a, B, M> {
         mut measure: impl FnMut(&M) -> Result<I> + 'a,
     ) -> Self {
         self.validate_every.push(every);
-        let measure: Measure<'a, M> = Box::new(move |model| {
-            Ok(measure(model)?.into_iter().map(|(name, value)| (name.into(), value)).collect())
-        });
+        let measure: Measure<'a, M> =
+            Box::new(move |model| Ok(measure(model)?.into_iter().map(|(name, value)| (name.into(), value)).collect()));
         Self { measure: Some(measure), ..self }
     }
 
-    /// Which number of a validation decides what is the best: for early stopping, for the weights in the folder, and for
-    /// [`Trainer::restore_best`]. `metric` is a name that [`Trainer::validate_by`] gives, or `val_loss`. Default: the lowest `val_loss`.
+    /// Which number of a validation decides what is the best: for early stopping, for the weights
+    /// in the folder, and for [`Trainer::restore_best`]. `metric` is a name that
+    /// [`Trainer::validate_by`] gives, or `val_loss`. Default: the lowest `val_loss`.
     pub fn best_by(self, metric: impl Into<String>, goal: Goal) -> Self {
         Self { watch: Watch { metric: metric.into(), goal }, ..self }
     }
 
-    /// Ends the run when so many validations in a row were not better than the best one. The model then holds the best weights
-    /// ([`Trainer::restore_best`]).
+    /// Ends the run when so many validations in a row were not better than the best one. The model
+    /// then holds the best weights ([`Trainer::restore_best`]).
     pub fn early_stopping(self, patience: u64) -> Self {
         Self { patience: Some(patience), ..self }
     }
 
-    /// Whether the model holds the best weights by validation when the run has ended, for whatever reason, and not the last ones. The
-    /// folder's last checkpoint keeps the last ones all the same, to go on from. Default: true with [`Trainer::early_stopping`], else
-    /// false. Without a folder the best weights are kept in memory, beside the model's.
+    /// Whether the model holds the best weights by validation when the run has ended, for whatever
+    /// reason, and not the last ones. The folder's last checkpoint keeps the last ones all the
+    /// same, to go on from. Default: true with [`Trainer::early_stopping`], else false. Without a
+    /// folder the best weights are kept in memory, beside the model's.
     pub fn restore_best(self, restore: bool) -> Self {
         Self { restore_best: Some(restore), ..self }
     }
@@ -314,7 +318,11 @@ impl<'a, B, M> Trainer<'a, B, M> {
             ("best_by", watches),
         ] {
             if asked && self.validate_every.is_empty() {
-                return Err(Error::argument(name, "validation data or a validation by numbers of one's own", "neither"));
+                return Err(Error::argument(
+                    name,
+                    "validation data or a validation by numbers of one's own",
+                    "neither",
+                ));
             }
         }
         if self.validation.is_none() && !self.validate_every.is_empty() && !watches {
@@ -333,17 +341,19 @@ impl<'a, B, M> Trainer<'a, B, M> {
         }
     }
 
-    /// Trains `model` on the batches of `train`; `loss` is the mean loss of a batch. Afterwards the model holds the weights of
-    /// [`TrainReport::held`].
+    /// Trains `model` on the batches of `train`; `loss` is the mean loss of a batch. Afterwards the
+    /// model holds the weights of [`TrainReport::held`].
     ///
     /// Each step runs inside [`team`](crate::kernels::parallel::team) and [`train_mode`](crate::nn::train_mode);
     /// validation without gradients and dropout.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when a loss or gradient is: the step's number is named, the model is as it was before the step and
-    /// nothing is saved. [`Error::Argument`] for settings that make no sense, for data that have an epoch without a batch (fewer
-    /// examples than a batch, say, where smaller ones are dropped), for a folder in which another process trains, and for a checkpoint
-    /// of a run with other settings. What `loss`, the validation, the data sources and the folder return.
+    /// [`Error::NotFinite`] when a loss or gradient is: the step's number is named, the model is as
+    /// it was before the step and nothing is saved. [`Error::Argument`] for settings that make no
+    /// sense, for data that have an epoch without a batch (fewer examples than a batch, say, where
+    /// smaller ones are dropped), for a folder in which another process trains, and for a
+    /// checkpoint of a run with other settings. What `loss`, the validation, the data sources and
+    /// the folder return.
     pub fn run<S>(
         mut self,
         model: &mut M,
@@ -543,7 +553,8 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Ok((batches, false))
     }
 
-    /// Validates, and puts what it found into the row; `scheduled` validations count for early stopping.
+    /// Validates, and puts what it found into the row; `scheduled` validations count for early
+    /// stopping.
     fn validate_now(
         &mut self,
         model: &M,

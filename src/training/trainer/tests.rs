@@ -402,7 +402,8 @@ fn training_on_data_without_a_batch_is_an_error() {
         let examples = (0..n).map(|i| Example::causal(&[i as u32 % 7, 1, 2])).collect::<Vec<_>>();
         DataLoader::new(examples, PadCollator::new(0), 100).unwrap().drop_last()
     };
-    let run = |trainer: Trainer<'_, Batch, Bigram>, n| trainer.run(&mut model(), &mut optimizer(), &mut loader(n), loss);
+    let run =
+        |trainer: Trainer<'_, Batch, Bigram>, n| trainer.run(&mut model(), &mut optimizer(), &mut loader(n), loss);
     for trainer in [Trainer::epochs(1), Trainer::epochs(3), Trainer::steps(2)] {
         let error = run(trainer, 3).unwrap_err().to_string();
         assert!(error.contains("training data: expected at least one batch in an epoch, found none"), "{error}");
@@ -471,7 +472,8 @@ fn a_resumed_run_holds_the_best_weights_of_its_checkpoint() {
     };
     let (best, report) = run(6);
     assert_eq!((report.held, report.steps), (4, 6));
-    // What a run that was killed after its last checkpoint left: better weights of a step that the resumed run does not reach.
+    // What a run that was killed after its last checkpoint left: better weights of a step that the
+    // resumed run does not reach.
     crate::checkpoint::save_module(folder.path().join("model.safetensors"), &model()).unwrap();
     let (resumed, report) = run(8);
     assert_eq!((report.held, report.steps), (4, 8));
@@ -649,7 +651,10 @@ fn settings_that_make_no_sense_are_errors() {
         ("restore_best", Trainer::steps(1).restore_best(true)),
         ("best_by", Trainer::steps(1).best_by("f1", Goal::Highest)),
         ("best_by", Trainer::steps(1).validate_by(1, |_| Ok([("f1", 0.5)]))),
-        ("best_by: expected `f2`", Trainer::steps(1).validate_by(1, |_| Ok([("f1", 0.5)])).best_by("f2", Goal::Highest)),
+        (
+            "best_by: expected `f2`",
+            Trainer::steps(1).validate_by(1, |_| Ok([("f1", 0.5)])).best_by("f2", Goal::Highest),
+        ),
         ("names of metrics", Trainer::steps(1).validate_by(1, |_| Ok([("lr", 0.5)])).best_by("lr", Goal::Highest)),
     ];
     for (word, trainer) in cases {
