@@ -235,11 +235,6 @@ impl SimdOp for UpdateBackward<'_> {
         if let Some(masked) = masked {
             masked.apply(isa, scores);
         }
-        // dp of a hidden key may be no number.
-        let slope = |prob: I::F32, dp: I::F32, delta: I::F32| {
-            let ds = isa.mul(prob, isa.sub(dp, delta));
-            if some_hidden { isa.select(isa.eq(prob, isa.zero()), isa.zero(), ds) } else { ds }
-        };
         for i in (0..PANEL).step_by(I::LANES) {
             let (lse, delta) = (isa.load(&lse[i..]), isa.load(&delta[i..]));
             let outputs = p.chunks_mut(ld).zip(ds.chunks_mut(ld));
@@ -248,7 +243,7 @@ impl SimdOp for UpdateBackward<'_> {
                 for ((s, dp), (p, ds)) in rows {
                     let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
                     isa.store(&mut p[i..], prob);
-                    isa.store(&mut ds[i..], slope(prob, isa.load(&dp[i..]), delta));
+                    isa.store(&mut ds[i..], slope(isa, some_hidden, prob, isa.load(&dp[i..]), delta));
                 }
                 continue;
             };
@@ -257,9 +252,16 @@ impl SimdOp for UpdateBackward<'_> {
                 let prob = exp(isa, isa.sub(isa.load(&s[i..]), lse));
                 let dp = dropped.keep.lanes(isa, isa.load(&dp[i..]), place);
                 isa.store(&mut p[i..], dropped.keep.lanes(isa, prob, place));
-                isa.store(&mut ds[i..], slope(prob, dp, delta));
+                isa.store(&mut ds[i..], slope(isa, some_hidden, prob, dp, delta));
                 place = isa.add_i32(place, step);
             }
         }
     }
+}
+
+/// p (dp - delta); 0 for a hidden key, whose dp may be no number.
+#[inline(always)]
+fn slope<I: Isa>(isa: I, some_hidden: bool, p: I::F32, dp: I::F32, delta: I::F32) -> I::F32 {
+    let ds = isa.mul(p, isa.sub(dp, delta));
+    if some_hidden { isa.select(isa.eq(p, isa.zero()), isa.zero(), ds) } else { ds }
 }

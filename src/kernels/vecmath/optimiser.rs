@@ -184,20 +184,19 @@ struct AdamConstants {
 }
 
 impl AdamConstants {
-    /// The new parameter and moments; `largest` makes of the second what is divided by.
+    /// The new parameter and moments, and the largest second moment so far, which is divided by if there was one.
     #[inline(always)]
-    fn lanes<I: Isa>(
-        self,
-        isa: I,
-        [p, g, m, v]: [I::F32; 4],
-        largest: impl FnOnce(I::F32) -> I::F32,
-    ) -> (I::F32, I::F32, I::F32) {
+    fn lanes<I: Isa>(self, isa: I, [p, g, m, v]: [I::F32; 4], v_max: Option<I::F32>) -> [I::F32; 4] {
         let g = isa.mul_add(isa.splat(self.l2), p, isa.mul(g, isa.splat(self.grad_scale)));
         let p = isa.mul(p, isa.splat(self.decay));
         let m = isa.mul_add(isa.splat(self.one_minus_beta1), isa.sub(g, m), m);
         let v = isa.mul_add(isa.mul(g, isa.splat(self.one_minus_beta2)), g, isa.mul(v, isa.splat(self.beta2)));
-        let root = isa.add(isa.div(isa.sqrt(largest(v)), isa.splat(self.bias2_root)), isa.splat(self.eps));
-        (isa.neg_mul_add(isa.splat(self.step_size), isa.div(m, root), p), m, v)
+        let largest = match v_max {
+            Some(v_max) => isa.max(v_max, v),
+            None => v,
+        };
+        let root = isa.add(isa.div(isa.sqrt(largest), isa.splat(self.bias2_root)), isa.splat(self.eps));
+        [isa.neg_mul_add(isa.splat(self.step_size), isa.div(m, root), p), m, v, largest]
     }
 }
 
@@ -220,28 +219,25 @@ impl SimdOp for AdamStep<'_> {
         if !self.v_max.is_empty() {
             let rows = self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)).zip(moments);
             for (((p, g), (m, v)), v_max) in rows.zip(self.v_max.chunks_mut(I::LANES)) {
-                let old = [&*p, g, m, v].map(|x| isa.load_partial(x));
-                let mut largest = isa.load_partial(v_max);
-                let (new_p, new_m, new_v) = c.lanes(isa, old, |v| {
-                    largest = isa.max(largest, v);
-                    largest
-                });
-                for (place, new) in [(p, new_p), (m, new_m), (v, new_v), (v_max, largest)] {
-                    isa.store_partial(place, new);
-                }
+                let old = [isa.load_partial(p), isa.load_partial(g), isa.load_partial(m), isa.load_partial(v)];
+                let [new_p, new_m, new_v, largest] = c.lanes(isa, old, Some(isa.load_partial(v_max)));
+                isa.store_partial(p, new_p);
+                isa.store_partial(m, new_m);
+                isa.store_partial(v, new_v);
+                isa.store_partial(v_max, largest);
             }
             return;
         }
         for ((p, g), (m, v)) in self.param.chunks_mut(I::LANES).zip(self.grad.chunks(I::LANES)).zip(moments) {
             if p.len() == I::LANES {
                 let old = [isa.load(p), isa.load(g), isa.load(m), isa.load(v)];
-                let (new_p, new_m, new_v) = c.lanes(isa, old, |v| v);
+                let [new_p, new_m, new_v, _] = c.lanes(isa, old, None);
                 isa.store(p, new_p);
                 isa.store(m, new_m);
                 isa.store(v, new_v);
             } else {
                 let old = [isa.load_partial(p), isa.load_partial(g), isa.load_partial(m), isa.load_partial(v)];
-                let (new_p, new_m, new_v) = c.lanes(isa, old, |v| v);
+                let [new_p, new_m, new_v, _] = c.lanes(isa, old, None);
                 isa.store_partial(p, new_p);
                 isa.store_partial(m, new_m);
                 isa.store_partial(v, new_v);
