@@ -16,7 +16,7 @@
 //! token follows another sooner, and on a virtual machine a thread may take half a millisecond to wake up.
 //!
 //! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there
-//! each thread works alone ([`adopt`]).
+//! each thread works alone.
 //!
 //! Each thread starts in its own contiguous share of the tasks, the same for each call of a team, so what it wrote in
 //! one kernel is in its own cache for the next; when the share is done it helps in the others'.

@@ -134,7 +134,7 @@ impl Lanes<1> for Softplus {
         // max(x, 0) + ln(1 + u), u = e^-|x| in [0, 1]; ln(1 + u) = 2 artanh(s), s = u / (2 + u) in
         // [0, 1/3].
         let largest = isa.max(isa.zero(), x);
-        let u = exp_lanes(isa, isa.sub(isa.sub(x, largest), largest));
+        let u = exp_lanes(isa, isa.neg(isa.abs(x)));
         let s = isa.div(u, isa.add(isa.splat(2.0), u));
         let z = isa.mul(s, s);
         // 1 + z/3 + z²/5 + …: what is left out is below 2e-9 of it.
