@@ -4,7 +4,7 @@
 //! sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
 //! (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
 //! up to three words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
-//! the quality beside gensim's).
+//! the quality beside gensim's), and vectors start twice as wide, as gensim's do.
 //!
 //! ```
 //! use loquat::embeddings::{TrainingText, Word2Vec};
@@ -238,7 +238,9 @@ impl Word2Vec {
     ///
     /// # Errors
     /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`] from reading the text,
-    /// which must hold words that stand often enough; [`Error::Io`] from writing a checkpoint.
+    /// which must hold words that stand often enough, and in each epoch two of them beside each other; [`Error::NotFinite`]
+    /// naming the epoch when training diverges, because the learning rate is too high; [`Error::Io`] from writing a
+    /// checkpoint. After an error a checkpoint's file is the last that was written, never one of a diverged run.
     pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
         self.check()?;
         in_pool(self.threads, || {
@@ -371,7 +373,8 @@ impl Word2VecModel {
         &self.config
     }
 
-    /// The mean loss of a trained pair in each whole epoch, in natural logarithms.
+    /// The mean loss of a trained pair in each whole epoch, in natural logarithms: finite numbers, since an epoch without a
+    /// pair and one that diverges are errors.
     pub fn losses(&self) -> &[f64] {
         &self.position.losses
     }
@@ -395,6 +398,8 @@ impl Word2VecModel {
     /// Trains on more text, for `epochs` epochs from the first learning rate again. Words of the new text that stand
     /// there often enough are added, behind those that there are.
     ///
+    /// The model that there is stays in memory beside the one that is trained, and stays what it is after an error.
+    ///
     /// # Errors
     /// As for [`Word2Vec::train_model`]; [`Error::Argument`] for hierarchical softmax, whose tree cannot grow.
     pub fn train_more(&mut self, text: &TrainingText<'_>, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
@@ -406,28 +411,31 @@ impl Word2VecModel {
         config.check()?;
         in_pool(config.threads, || {
             let new = Vocabulary::of(text, Keep { min_count: 1, limit: None, counted: self.config.max_counted })?;
-            let before = self.vocabulary.len();
+            let mut vocabulary = self.vocabulary.clone();
             for (i, word) in new.words.iter().enumerate() {
-                match self.vocabulary.words.index_of(word) {
-                    Some(old) => self.vocabulary.counts[old] += new.counts[i],
+                match vocabulary.words.index_of(word) {
+                    Some(old) => vocabulary.counts[old] += new.counts[i],
                     None if new.counts[i] >= config.min_count => {
-                        self.vocabulary.words.insert(word);
-                        self.vocabulary.counts.push(new.counts[i]);
+                        vocabulary.words.insert(word);
+                        vocabulary.counts.push(new.counts[i]);
                     }
                     None => {}
                 }
             }
-            (self.vocabulary.text_words, self.vocabulary.text_bytes) = (new.text_words, new.text_bytes);
-            let (dim, added) = (config.dim, self.vocabulary.len() - before);
-            let mut rows = vec![0.0; added * dim];
+            (vocabulary.text_words, vocabulary.text_bytes) = (new.text_words, new.text_bytes);
+            let (dim, before) = (config.dim, self.vocabulary.len());
+            let mut rows = vec![0.0; (vocabulary.len() - before) * dim];
             randomise(&mut rows, &config, before as u64);
-            self.tables.input.splice(before * dim..before * dim, rows);
-            self.tables.output.resize(self.vocabulary.len() * dim, 0.0);
+            let (words, buckets) = self.tables.input.split_at(before * dim);
+            let input = [words, &rows, buckets].concat();
+            rows.fill(0.0);
+            let tables = Tables { input, output: [&self.tables.output[..], &rows].concat() };
             // Other random numbers than the first time.
             config.seed = config.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            self.config = config;
-            self.position = Position::default();
-            self.run(text, observer)
+            let mut more = Word2VecModel { config, vocabulary, tables, position: Position::default() };
+            more.run(text, observer)?;
+            *self = more;
+            Ok(())
         })
     }
 
@@ -435,7 +443,8 @@ impl Word2VecModel {
     /// one that was never interrupted. `threads` and the checkpoint file are those of this call.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, and those of [`Word2Vec::train_model`].
+    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, and those of [`Word2Vec::train_model`]; the checkpoint's
+    /// file is then the last that was written before.
     pub fn resume(
         checkpoint: impl AsRef<Path>,
         text: &TrainingText<'_>,
@@ -457,10 +466,11 @@ impl Word2VecModel {
     }
 }
 
-/// The original's start: each number uniform within ±1/2 by the dimension; with subwords ±1 by it, as fastText does.
+/// Each number uniform within ±1 by the dimension, as fastText and gensim start. The original starts within half of that,
+/// from where vectors take longer to grow: short runs learn less.
 fn randomise(rows: &mut [f32], config: &Word2Vec, item: u64) {
     let mut rng = FastRng::new(config.seed, u64::MAX, item);
-    let width = if config.ngrams.is_some() { 2.0 } else { 1.0 } / config.dim as f32;
+    let width = 2.0 / config.dim as f32;
     for x in rows {
         *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) * width;
     }

@@ -35,7 +35,8 @@ pub const fn padded(dim: usize) -> usize {
 /// The most input rows of one step: so many have no more products with each other than a vector has numbers.
 pub const MAX_INPUTS: usize = 6;
 
-/// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs.
+/// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs. Products beyond ±30 count
+/// as ±30; if a product is no finite number, the loss is NaN.
 ///
 /// # Shapes
 /// `x`, `dx`: `[m, width]`; `y`, `dy`: `[n, width]`; `labels`: `[n]`, 0 or 1; `errors`: scratch, resized as needed.
@@ -207,14 +208,16 @@ impl Logistic<'_> {
                     product = isa.mul_add(isa.splat(gram[below(i) + k]), before[k], product);
                 }
                 let signed = isa.mul(product, sign);
-                let signed = isa.max(isa.splat(-30.0), isa.min(signed, isa.splat(30.0)));
+                // In this order of operands a NaN stays one.
+                let signed = isa.max(isa.splat(-30.0), isa.min(isa.splat(30.0), signed));
                 let e = exp(isa, isa.neg(signed));
                 let wrong = isa.div(e, isa.add(one, e)); // 1 − P
                 let error = isa.mul(isa.mul(wrong, sign), isa.splat(self.alpha));
                 before[i] = isa.select(inside, error, isa.zero());
                 isa.store(row, before[i]);
-                // −ln P = ln(1 + e)
-                nats = isa.add(nats, isa.select(inside, ln(isa, isa.add(one, e)), isa.zero()));
+                // −ln P = ln(1 + e). `ln` reads bits, so what is not finite is brought in beside it.
+                let lost = isa.mul_add(product, isa.zero(), ln(isa, isa.add(one, e)));
+                nats = isa.add(nats, isa.select(inside, lost, isa.zero()));
             }
         }
         f64::from(isa.reduce_sum(nats))
@@ -387,5 +390,26 @@ mod tests {
             assert!((loss - wanted).abs() < 1e-4, "{v} {label}: {loss}");
             assert!(dx[0].is_finite() && dy[0].is_finite());
         }
+    }
+
+    #[test]
+    fn products_that_are_not_finite_make_the_loss_nan() {
+        for_each_level(|level| {
+            let w = padded(20);
+            for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
+                // In the first input or the last, at an output of the first vector or the one behind it.
+                for (i, j) in [(0, 0), (2, 1), (1, 16), (2, 18)] {
+                    let (mut x, mut y) = (vec![0.1; 3 * w], vec![0.1; 19 * w]);
+                    (x[i * w + 3], y[j * w + 3]) = (wrong, 2.0);
+                    let labels: Vec<f32> = (0..19).map(|j| (j % 2) as f32).collect();
+                    let (mut dx, mut dy) = (vec![0.0; 3 * w], vec![0.0; 19 * w]);
+                    let loss = logistic(w, &x, &y, &labels, 0.1, &mut Vec::new(), &mut dx, &mut dy);
+                    assert!(loss.is_nan(), "{level:?} {wrong} at {i}, {j}: {loss}");
+                }
+            }
+            let (mut dx, mut dy, mut errors) = (vec![0.0; w], vec![0.0; w], Vec::new());
+            logistic(w, &vec![f32::NAN; w], &vec![1.0; w], &[0.0], 0.1, &mut errors, &mut dx, &mut dy);
+            assert!(errors[0].is_nan(), "{level:?}: a NaN is no certainty, found an error of {}", errors[0]);
+        });
     }
 }

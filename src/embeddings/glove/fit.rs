@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::records::{PART, Record, Shuffled};
 use super::{Cooccurrences, Glove, GloveModel, checkpoint};
-use crate::embeddings::training::run::{Observer, Position, Progress};
+use crate::embeddings::training::run::{Observer, Position, Progress, diverged, endless};
 use crate::embeddings::training::sampling::FastRng;
 use crate::kernels::adagrad::{adagrad_pair, row_len};
 use crate::kernels::prefetch::prefetch;
@@ -154,6 +154,25 @@ impl State {
         self.words[group][start..start + dim].iter().zip(&self.contexts[group][start..]).map(|(w, c)| w + c)
     }
 
+    /// Says that training has diverged, if the loss of this epoch so far is no finite number.
+    fn check_loss(&self, glove: &Glove) -> Result<()> {
+        let Position { epoch, loss, .. } = self.position;
+        if loss.is_finite() { Ok(()) } else { Err(diverged("GloVe's loss", epoch, glove.epochs, glove.lr, loss)) }
+    }
+
+    /// Says that training has diverged, if the length of a vector is no finite number.
+    fn check_rows(&self, glove: &Glove) -> Result<()> {
+        let groups = self.words.par_iter().chain(&self.contexts);
+        let wrong = |rows: &Vec<f32>| rows.chunks_exact(row_len(glove.dim)).find_map(|row| endless(&row[..=glove.dim]));
+        match groups.find_map_first(wrong) {
+            Some(length) => {
+                let what = "the length of GloVe's vectors";
+                Err(diverged(what, self.position.epoch, glove.epochs, glove.lr, length))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Learns the pairs of some parts: as many rounds as there are groups.
     fn learn(&mut self, glove: &Glove, parts: &[Part]) {
         crate::kernels::parallel::adopt();
@@ -217,18 +236,19 @@ pub(super) fn fit(
             let parts: Vec<Part> = batch.par_iter().map(load).collect::<Result<_>>()?;
             state.learn(glove, &parts);
             state.position.chunks += parts.len() as u64;
+            state.check_loss(glove)?;
             if tell(&state.position, false).is_break() {
+                state.check_rows(glove)?;
                 break 'run;
             }
             if glove.checkpoint.as_ref().is_some_and(|(_, every)| saved.elapsed() >= *every) {
+                state.check_rows(glove)?;
                 checkpoint::save(glove, counts, &state)?;
                 saved = Instant::now();
             }
         }
+        state.check_rows(glove)?;
         let loss = state.position.loss / state.position.pairs as f64;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { what: "GloVe's loss (try a smaller lr)".into(), found: loss });
-        }
         let going_on = tell(&state.position, true);
         state.position.losses.push(loss);
         let losses = std::mem::take(&mut state.position.losses);

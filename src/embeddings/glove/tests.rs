@@ -244,3 +244,18 @@ fn wrong_settings_and_texts_are_clear_errors() {
     let alone = TrainingText::sentences(|| (0..18).map(|i| vec![["a", "b"][i % 2].to_string()]));
     assert!(small().train(&alone).unwrap_err().to_string().contains("expected words near each other"));
 }
+
+#[test]
+fn fitting_that_diverges_is_an_error_and_leaves_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let counts = small().count(&stories(), &mut quiet).unwrap();
+    let fit = |glove: &Glove| glove.fit(&counts, &mut quiet).map(drop);
+    for lr in [1e18, 1e30, f32::MAX] {
+        let e = fit(&small().lr(lr).checkpoint(&path, Duration::ZERO)).unwrap_err();
+        assert!(matches!(e, Error::NotFinite { .. }), "{lr}: {e}");
+        let e = e.to_string();
+        assert!(e.contains(" in epoch 1 of 15, at a learning rate of") && e.contains("take a smaller lr"), "{lr}: {e}");
+        assert!(!path.exists(), "{lr}: a checkpoint of what is no number");
+    }
+}

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::overlay::{Changes, Overlay, merge};
 use super::sampling::FastRng;
 use super::shared_table::SharedTable;
-use super::text::{Chunk, Pass, TrainingText, on_all_threads};
+use super::text::{Chunk, Pass, TrainingText, empty, on_all_threads};
 use super::vocabulary::Vocabulary;
 use super::window::{Tally, Task, Worker};
 use super::{Rows, lock};
+use crate::kernels::vecmath::sum_squares;
 use crate::{Error, Result};
 
 /// Chunks that a deterministic round trains at once, so the most threads that it can use.
@@ -38,7 +39,8 @@ pub struct Progress {
     pub total_words: u64,
     /// Words per second since the run began or was resumed.
     pub words_per_second: f64,
-    /// The mean loss of a trained pair in this epoch so far, in natural logarithms; NaN before the first pair.
+    /// The mean loss of a trained pair in this epoch so far, in natural logarithms. NaN before the first pair, so never at
+    /// the end of an epoch.
     pub loss: f64,
     /// The learning rate.
     pub lr: f32,
@@ -115,6 +117,18 @@ pub(crate) struct Schedule {
     pub(crate) epochs: usize,
 }
 
+/// The length of a row whose square is no finite `f32`: such a row has no cosine with another.
+pub(crate) fn endless(row: &[f32]) -> Option<f64> {
+    let square = sum_squares(row) as f32;
+    (!square.is_finite()).then_some(f64::from(square.sqrt()))
+}
+
+/// What is said when numbers have grown without end; `epoch` from 0.
+pub(crate) fn diverged(what: &str, epoch: usize, epochs: usize, lr: f32, found: f64) -> Error {
+    let place = format!("epoch {} of {epochs}, at a learning rate of {lr}", epoch + 1);
+    Error::NotFinite { what: format!("{what} in {place} (training diverged: take a smaller lr)"), found }
+}
+
 /// A run: the text, what is learnt, and from where.
 pub(crate) struct Run<'r, 'a> {
     pub(crate) text: &'r TrainingText<'a>,
@@ -173,6 +187,7 @@ impl Run<'_, '_> {
             pause: &pause,
         };
         while position.epoch < self.schedule.epochs && !stop.load(Relaxed) {
+            let epoch = position.epoch;
             let pass = self.text.pass(chunk);
             let mut trained = Chunk::default();
             for _ in 0..position.chunks {
@@ -191,6 +206,8 @@ impl Run<'_, '_> {
                     self.hogwild(&pass, tables, &shared)?
                 };
                 *position = lock(&shared.state).0.clone();
+                // Before anything is saved or given back: what there was stays.
+                self.check(tables, position)?;
                 if ended || stop.load(Relaxed) {
                     break;
                 }
@@ -199,6 +216,14 @@ impl Run<'_, '_> {
             }
             if stop.load(Relaxed) {
                 break;
+            }
+            if position.pairs == 0 {
+                let reason = format!(
+                    "expected in epoch {} two words of the vocabulary beside each other, found none (subsample(0) skips no \
+                     word, a lower min_count keeps more)",
+                    epoch + 1
+                );
+                return Err(empty(self.text, reason));
             }
             position.losses.push(position.loss / position.pairs as f64);
             shared.tell(self, position, true);
@@ -219,6 +244,21 @@ impl Run<'_, '_> {
     /// Where in the whole run a byte of the current epoch is, in [0, 1].
     fn progress(&self, epoch: usize, byte: f64) -> f64 {
         ((epoch as f64 + byte / self.vocabulary.text_bytes.max(1) as f64) / self.schedule.epochs as f64).min(1.0)
+    }
+
+    /// Says that training has diverged, if the loss of this epoch so far or the length of a row is no finite number.
+    fn check(&self, tables: &Tables, position: &Position) -> Result<()> {
+        let dim = self.task.dim;
+        let Schedule { lr, epochs, .. } = self.schedule;
+        if !position.loss.is_finite() {
+            return Err(diverged("word2vec's loss", position.epoch, epochs, lr, position.loss));
+        }
+        for rows in [&tables.input, &tables.output] {
+            if let Some(length) = rows.par_chunks_exact(dim).find_map_first(endless) {
+                return Err(diverged("the length of word2vec's vectors", position.epoch, epochs, lr, length));
+            }
+        }
+        Ok(())
     }
 
     fn lr(&self, progress: f64) -> f32 {
@@ -344,6 +384,11 @@ impl Shared<'_, '_> {
         state.0.words += words;
         state.0.pairs += tally.pairs;
         state.0.loss += tally.loss;
+        if !state.0.loss.is_finite() {
+            // `Run::check` says so when all threads have ended.
+            self.stop.store(true, Relaxed);
+            return;
+        }
         if run.save_every.is_some_and(|every| state.1.elapsed() >= every) {
             self.pause.store(true, Relaxed);
         }

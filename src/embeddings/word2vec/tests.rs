@@ -169,3 +169,99 @@ fn files_and_sentences_teach_the_same() {
     let other = config.train(&sentences).unwrap();
     assert!(file.words().eq(other.words()));
 }
+
+/// Eight words that always stand together: a large learning rate makes their rows grow without end.
+fn alphabet(sentences: usize) -> TrainingText<'static> {
+    TrainingText::sentences(move || (0..sentences).map(|_| "abcdefgh".chars().map(String::from).collect()))
+}
+
+fn quiet(_: &Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn assert_diverged(result: Result<()>, what: &str) {
+    match result {
+        Err(e @ Error::NotFinite { .. }) => {
+            let said = e.to_string();
+            assert!(said.contains(" in epoch ") && said.contains("take a smaller lr"), "{what}: {said}");
+        }
+        other => panic!("{what}: expected that training diverges, found {other:?}"),
+    }
+}
+
+#[test]
+fn training_that_diverges_is_an_error() {
+    let ngrams = Ngrams { min_n: 1, max_n: 2, buckets: 50 };
+    for (name, config) in [
+        ("skip-gram", Word2Vec::skip_gram()),
+        ("skip-gram, hierarchical", Word2Vec::skip_gram().hierarchical_softmax()),
+        ("cbow", Word2Vec::cbow()),
+        ("cbow, sum", Word2Vec::cbow().sum()),
+        ("cbow, hierarchical", Word2Vec::cbow().hierarchical_softmax()),
+        ("skip-gram, subwords", Word2Vec::skip_gram().subwords(ngrams)),
+        ("skip-gram, subwords, hierarchical", Word2Vec::skip_gram().subwords(ngrams).hierarchical_softmax()),
+        ("cbow, subwords", Word2Vec::cbow().subwords(ngrams)),
+    ] {
+        let config = config.dim(20).min_count(1).epochs(5);
+        // What can be told apart for good saturates rather than diverges, at a rate that is merely too high.
+        let lr = if name == "skip-gram" { 5.0 } else { 1e30 };
+        for (deterministic, threads) in [(false, 1), (false, 2), (true, 2)] {
+            let config = config.clone().deterministic(deterministic).threads(threads).lr(lr);
+            let what = format!("{name}, deterministic {deterministic}, {threads} threads");
+            assert_diverged(config.train(&alphabet(3000)).map(drop), &what);
+            // Nor is a run that ends early a way around it, or its observer told a loss that is none.
+            let mut told = Vec::new();
+            let stopped = config.lr(1e30).train_model(&alphabet(3000), &mut |p: &Progress| {
+                told.push(p.loss);
+                ControlFlow::Break(())
+            });
+            assert_diverged(stopped.map(drop), &what);
+            assert!(told.iter().all(|loss| loss.is_finite()), "{what}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_there_was_before_a_run_diverged_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let text = alphabet(200);
+    // With words that are new.
+    let more = TrainingText::sentences(|| (0..3000).map(|_| ["a", "b", "x", "y"].map(String::from).to_vec()));
+    for deterministic in [false, true] {
+        let config = Word2Vec::skip_gram().dim(20).min_count(1).epochs(3).deterministic(deterministic);
+        let mut model = config.train_model(&text, &mut quiet).unwrap();
+        let (vectors, losses) = (model.vectors(), model.losses().to_vec());
+        model.config = model.config.lr(1e30).checkpoint(&path, Duration::ZERO);
+        assert_diverged(model.train_more(&more, 5, &mut quiet), "train_more");
+        assert!(model.vectors().words().eq(vectors.words()));
+        assert_eq!(model.vectors().to_array(), vectors.to_array());
+        assert_eq!((model.losses(), model.is_finished()), (&losses[..], true));
+        assert!(!path.exists(), "a checkpoint of what is no number");
+        // A checkpoint of a run whose learning rate is too high, which must stay what it is.
+        let mut broken = config.train_model(&text, &mut |_: &Progress| ControlFlow::Break(())).unwrap();
+        assert!(!broken.is_finished());
+        broken.config = broken.config.lr(1e30);
+        broken.save(&path).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert_diverged(Word2VecModel::resume(&path, &text, Duration::ZERO, &mut quiet).map(drop), "resume");
+        assert_diverged(config.lr(1e30).checkpoint(&path, Duration::ZERO).train(&text).map(drop), "train");
+        assert!(std::fs::read(&path).unwrap() == before);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn an_epoch_without_a_pair_is_an_error() {
+    // One word a line; and words so frequent that none is left beside another.
+    let alone = TrainingText::sentences(|| (0..100).map(|i| vec![["a", "b"][i % 2].to_string()]));
+    for (text, config) in
+        [(alone, Word2Vec::skip_gram()), (alphabet(3), Word2Vec::cbow().subsample(1e-9).negative_samples(2))]
+    {
+        let config = config.dim(4).negative_samples(1).min_count(1);
+        for config in [config.clone(), config.hierarchical_softmax().deterministic(true)] {
+            let e = config.train(&text).unwrap_err().to_string();
+            assert!(e.contains("expected in epoch 1 two words of the vocabulary beside each other"), "{e}");
+        }
+    }
+}
