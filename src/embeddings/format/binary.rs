@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Builder, Malformed, ReadOptions, WordVectors, header, write_whole};
+use super::{Builder, Malformed, ReadOptions, WordVectors, header, kind, write_whole};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -45,15 +45,20 @@ impl WordVectors {
 fn read(path: &Path, options: &ReadOptions) -> Result<WordVectors> {
     let file = MappedFile::open(path, Load::Mmap)?;
     let wrong = |byte: usize, reason: String| Error::format(path, format!("byte {byte}: {reason}"));
+    kind::check(path, &file)?;
     let line_end = file.iter().take(64).position(|&b| b == b'\n');
     let (n, dim) = line_end
         .and_then(|end| header(&file[..end]))
         .ok_or_else(|| wrong(0, "expected a header `words dimensions`, found something else".into()))?;
+    let mut at = line_end.map_or(0, |end| end + 1);
+    // Whoever takes what can be taken would take letters for numbers.
+    if kind::starts_as_text(&file[at..], dim) {
+        return Err(wrong(at, "expected a row of word2vec's binary format, found text".into()));
+    }
     let row_bytes = dim.checked_mul(4).filter(|&b| b > 0 && b <= file.len());
     let row_bytes = row_bytes
         .ok_or_else(|| wrong(0, format!("expected vectors of 1 to {} numbers, found {dim}", file.len() / 4)))?;
     let mut builder = Builder::new(path, options, dim);
-    let mut at = line_end.map_or(0, |end| end + 1);
     for row in 0..n {
         if builder.is_full() {
             return builder.finish();

@@ -8,12 +8,16 @@
 //! | fastText `.bin` | [`fasttext`] | [`WordVectors::read_fasttext`] | – |
 //! | NumPy `.npy` with the words beside | [`numpy`] | [`WordVectors::open_numpy`] (mapped) | [`WordVectors::save_numpy`] |
 //!
+//! Text may start with a byte-order mark of UTF-8, which is passed over. A packed file (gzip, zip, …) and text in UTF-16 are
+//! refused by name.
+//!
 //! Readers are strict unless [`ReadOptions`] says otherwise: whatever is not as the format prescribes is an error with
 //! its line or byte. Nothing is allocated from a length that a header merely claims. Writers write beside the target
 //! and rename, so a file is either the old one or the whole new one.
 
 pub mod binary;
 pub mod fasttext;
+mod kind;
 pub mod numpy;
 pub mod text;
 
@@ -21,6 +25,8 @@ pub use numpy::save_npy;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
+
+use kind::Kind;
 
 use super::WordVectors;
 use super::words::Words;
@@ -93,11 +99,12 @@ impl ReadOptions {
 
 impl WordVectors {
     /// Reads a file of word vectors, strictly, in the format that its name and its first bytes tell: NumPy (`.npy`,
-    /// mapped), fastText (its magic number), word2vec binary (a header and bytes that are no text), word2vec text and
-    /// fastText `.vec` (a header), else GloVe.
+    /// mapped), fastText (its magic number), word2vec text and fastText `.vec` (a header, and behind it a word and its
+    /// numbers, or at least text), word2vec binary (a header, and behind it anything else), else GloVe.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the line or byte of what is wrong.
+    /// [`Error::Io`], or [`Error::Format`] with the line or byte of what is wrong, or with what the file is when it holds
+    /// no vectors as it is, for example a packed one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }
@@ -112,22 +119,12 @@ impl WordVectors {
             return Self::open_numpy(path);
         }
         let file = MappedFile::open(path, Load::Mmap)?;
-        let head = &file[..file.len().min(4096)];
-        if fasttext::looks_like(head) {
-            return Self::read_fasttext(path, options);
-        }
-        let line_end = head.iter().position(|&b| b == b'\n').unwrap_or(head.len());
-        match header(&head[..line_end]) {
-            Some((_, dim)) => {
-                let after = &head[(line_end + 1).min(head.len())..];
-                // Behind the first word's space, text has digits, signs, points, exponents and spaces only.
-                let numbers = after.iter().position(|&b| b == b' ').map_or(&after[..0], |i| &after[i..]);
-                let numbers = &numbers[..numbers.len().min(dim.saturating_mul(4))];
-                let text = numbers.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace() || *b >= 0x80)
-                    && std::str::from_utf8(&numbers[..numbers.len().min(16)]).is_ok();
-                if text { Self::read_word2vec_text(path, options) } else { Self::read_word2vec_binary(path, options) }
-            }
-            None => Self::read_glove(path, options),
+        kind::check(path, &file)?;
+        match kind::of(&file) {
+            Kind::FastText => Self::read_fasttext(path, options),
+            Kind::Word2VecText => Self::read_word2vec_text(path, options),
+            Kind::Word2VecBinary => Self::read_word2vec_binary(path, options),
+            Kind::Glove => Self::read_glove(path, options),
         }
     }
 }

@@ -54,7 +54,7 @@ impl WordVectors {
         let text = String::from_utf8(text).map_err(|e| {
             Error::format(&words_path, format!("byte {}: expected UTF-8", e.utf8_error().valid_up_to()))
         })?;
-        let words: Words = text.lines().collect();
+        let words: Words = text.trim_start_matches('\u{FEFF}').lines().collect();
         if words.len() != n {
             let reason =
                 format!("expected a word for each of the {n} rows of {}, found {}", path.display(), words.len());

@@ -204,3 +204,56 @@ fn files_of_other_tools_are_opened() {
         assert_equal(&b, &c);
     }
 }
+
+#[test]
+fn the_format_of_a_file_is_not_guessed_wrongly() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("v"), folder.path().join("copy"));
+    let strict = ReadOptions::default();
+    let wanted = WordVectors::new(["a", "été"], array![[1.0, 2.0, 33.0], [4.0, 5.0, 6.0]]).unwrap();
+    for text in
+        ["2 3\na 1 2 33\nété 4 5 6\n", "\u{FEFF}2 3\r\na 1 2 33\r\nété 4 5 6\r\n", "\u{FEFF}a 1 2 33\nété 4 5 6"]
+    {
+        std::fs::write(&path, text).unwrap();
+        for options in [strict, ReadOptions::lenient()] {
+            let opened = WordVectors::open_with(&path, &options).unwrap();
+            assert_equal(&opened, &wanted);
+            opened.save_word2vec_binary(&copy).unwrap();
+            assert_equal(&WordVectors::open_with(&copy, &options).unwrap(), &wanted);
+        }
+    }
+    std::fs::write(&path, "2 3\na 1 2 33\nété 4 5 6\n").unwrap();
+    for options in [strict, ReadOptions::lenient()] {
+        let e = WordVectors::read_word2vec_binary(&path, &options).unwrap_err().to_string();
+        assert!(e.contains("byte 4: expected a row of word2vec's binary format, found text"), "{e}");
+    }
+    wanted.save_numpy(folder.path().join("v.npy")).unwrap();
+    std::fs::write(folder.path().join("v.words.txt"), "\u{FEFF}a\nété\n").unwrap();
+    assert_equal(&WordVectors::open(folder.path().join("v.npy")).unwrap(), &wanted);
+}
+
+#[test]
+fn what_holds_no_vectors_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("v.txt");
+    for (bytes, wanted) in [
+        (&b"\x1F\x8B\x08\0\0\0\0\0\0\x03line\nline"[..], "found a file packed by gzip (unpack it first)"),
+        (b"PK\x03\x04\x14\0glove.6B.50d.txt", "found a zip archive (unpack it first)"),
+        (b"\xFF\xFEa\0 \x001\0", "found text in UTF-16 (write it in UTF-8)"),
+        (b"\x93NUMPY\x01\0", "found a NumPy array (let its name end in .npy, and have its words beside it)"),
+        (b"2 3\nno row\nat all\n", "expected "),
+        (b"1\n2\n3\n", "expected "),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        for options in [ReadOptions::default(), ReadOptions::lenient()] {
+            for result in [WordVectors::open_with(&path, &options), WordVectors::read_glove(&path, &options)] {
+                let e = result.unwrap_err().to_string();
+                assert!(e.contains(wanted), "{e}");
+            }
+        }
+    }
+    if let Some(path) = data("glove/glove.6B.100d.sample.txt.gz") {
+        let e = WordVectors::open_with(path, &ReadOptions::lenient()).unwrap_err().to_string();
+        assert!(e.contains("found a file packed by gzip"), "{e}");
+    }
+}

@@ -9,7 +9,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Builder, Malformed, ReadOptions, WordVectors, header, write_whole};
+use super::{Builder, Malformed, ReadOptions, WordVectors, header, kind, write_whole};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -48,8 +48,10 @@ impl WordVectors {
 }
 
 fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVectors> {
-    let file = MappedFile::open(path, Load::Mmap)?;
-    let mut lines = file.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).enumerate();
+    let mapped = MappedFile::open(path, Load::Mmap)?;
+    kind::check(path, &mapped)?;
+    let file = kind::without_mark(&mapped);
+    let mut lines = file.split(|&b| b == b'\n').enumerate();
     let end = if file.last() == Some(&b'\n') { 1 } else { 0 };
     let n_lines = lines.clone().count() - end;
     let first = file.split(|&b| b == b'\n').next().unwrap_or_default();
@@ -75,13 +77,7 @@ fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVe
         n_rows += 1;
         let place = || format!("line {}", i + 1);
         let before = builder.rows.len();
-        let parsed = split(line, dim).and_then(|(word, numbers)| {
-            for field in numbers {
-                builder.rows.push(field.parse().map_err(|_| format!("expected a number, found `{field}`"))?);
-            }
-            Ok(word)
-        });
-        let wanted = match parsed {
+        let wanted = match row(line, dim, &mut builder.rows) {
             Ok(word) => builder.word(word, place)?,
             Err(reason) if options.malformed == Malformed::Reject => {
                 return Err(Error::format(path, format!("{}: {reason}", place())));
@@ -91,6 +87,10 @@ fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVe
         if !wanted {
             builder.rows.truncate(before);
         }
+    }
+    if builder.words.len() == 0 && n_rows > 0 {
+        let reason = format!("expected rows of a word and {dim} numbers, found none in {n_rows} lines");
+        return Err(Error::format(path, reason));
     }
     match claimed {
         Some(n) if n != n_rows && options.malformed == Malformed::Reject => {
@@ -103,6 +103,15 @@ fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVe
 /// The fields between blanks.
 fn fields(line: &[u8]) -> Vec<&[u8]> {
     line.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty()).collect()
+}
+
+/// The word of a line, whose `dim` numbers are added to `rows`; some of them may be after an error too.
+pub(super) fn row<'l>(line: &'l [u8], dim: usize, rows: &mut Vec<f32>) -> std::result::Result<&'l [u8], String> {
+    let (word, numbers) = split(line.strip_suffix(b"\r").unwrap_or(line), dim)?;
+    for field in numbers {
+        rows.push(field.parse().map_err(|_| format!("expected a number, found `{field}`"))?);
+    }
+    Ok(word)
 }
 
 /// A line as its word and the fields of its `dim` numbers.
