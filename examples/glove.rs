@@ -1,6 +1,6 @@
 //! Trains GloVe vectors and writes them as text.
 //!
-//!     cargo run --release --example glove -- --text corpus.txt --out vectors.txt --x-max 10 --epochs 15
+//!     cargo run --release --example glove -- --text book.txt --lowercase --tokenize words --out vectors.txt --x-max 10
 //!
 //! Counting takes no more memory than `--memory-mb`; what does not fit goes to temporary files.
 
@@ -16,13 +16,15 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use loquat::embeddings::{Glove, Progress, TrainingText};
+use loquat::embeddings::{Glove, Progress};
 use loquat::text::Corpus;
 
 #[path = "embeddings/folder.rs"]
 mod folder;
 #[path = "embeddings/report.rs"]
 mod report;
+#[path = "embeddings/words.rs"]
+mod words;
 
 #[derive(Parser)]
 #[command(about = "Train GloVe word vectors")]
@@ -30,6 +32,8 @@ struct Args {
     /// Text files, a paragraph or a document a line: windows end there
     #[arg(long, num_args = 1.., required = true)]
     text: Vec<PathBuf>,
+    #[command(flatten)]
+    words: words::Words,
     /// The file to write
     #[arg(long)]
     out: PathBuf,
@@ -77,7 +81,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let began = Instant::now();
 
     let mut report = report::Report::new("words");
-    let counts = glove.count(&TrainingText::corpus(&corpus), &mut |p: &Progress| {
+    let counts = glove.count(&args.words.text(&corpus), &mut |p: &Progress| {
         report.show(p.words, p.total_words, p.words_per_second, "counting");
         ControlFlow::Continue(())
     })?;

@@ -10,6 +10,8 @@
 #[macro_use]
 #[path = "cli/say.rs"]
 mod say;
+#[path = "embeddings/dash.rs"]
+mod dash;
 #[path = "cli/exit.rs"]
 mod exit;
 
@@ -17,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use dash::number;
 use loquat::WordVectors;
-use loquat::embeddings::EvaluationOptions;
+use loquat::embeddings::{Evaluation, EvaluationOptions};
 use plotters::prelude::*;
 
 #[derive(Parser)]
@@ -75,21 +78,21 @@ fn show(found: &[(&str, f32)]) {
     }
 }
 
-/// Analogy files have sections, `: name`, or four words a line.
 fn evaluate(vectors: &WordVectors, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let options = EvaluationOptions::default();
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let evaluation = vectors.evaluate(file, &EvaluationOptions::default())?;
     say!("\n{}", file.display());
-    if first.starts_with(':') || first.split_whitespace().count() == 4 {
-        say!("  {:<32} {:>8} {:>8} {:>8} {:>8}", "section", "right", "asked", "missing", "accuracy");
-        for s in vectors.evaluate_analogies(file, &options)? {
-            let accuracy = s.accuracy() * 100.0;
-            say!("  {:<32} {:>8} {:>8} {:>8} {accuracy:>7.2}%", s.section, s.correct, s.questions, s.missing);
+    match evaluation {
+        Evaluation::Analogies(sections) => {
+            say!("  {:<32} {:>8} {:>8} {:>8} {:>8}", "section", "right", "asked", "missing", "accuracy");
+            for s in sections {
+                let accuracy = number(s.accuracy() * 100.0, 2);
+                say!("  {:<32} {:>8} {:>8} {:>8} {accuracy:>7}%", s.section, s.correct, s.questions, s.missing);
+            }
         }
-    } else {
-        let s = vectors.evaluate_similarity(file, &options)?;
-        say!("  Spearman {:.4}  Pearson {:.4}  {} pairs, {} missing", s.spearman, s.pearson, s.pairs, s.missing);
+        Evaluation::Similarity(s) => {
+            let (spearman, pearson) = (number(s.spearman, 4), number(s.pearson, 4));
+            say!("  Spearman {spearman}  Pearson {pearson}  {} pairs, {} missing", s.pairs, s.missing);
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Trains word vectors with word2vec, or fastText's subwords, and writes them.
 //!
-//!     cargo run --release --example word2vec -- --text corpus.txt --out vectors.bin --format binary
+//!     cargo run --release --example word2vec -- --text book.txt --lowercase --tokenize words --out vectors.txt
+//!     cargo run --release --example word2vec -- --text words.txt --out vectors.bin --format binary
 //!     cargo run --release --example word2vec -- --out vectors.txt            # on an embedded corpus of small stories
 //!
 //! Then ask them: `cargo run --release --example nearest -- --vectors vectors.bin king`.
@@ -20,12 +21,18 @@ use clap::{Parser, ValueEnum};
 use loquat::embeddings::{Ngrams, Phrases, TrainingText, Word2Vec};
 use loquat::text::Corpus;
 
+#[path = "embeddings/dash.rs"]
+mod dash;
 #[path = "embeddings/folder.rs"]
 mod folder;
 #[path = "embeddings/report.rs"]
 mod report;
 #[allow(dead_code)]
 mod stories;
+#[path = "embeddings/words.rs"]
+mod words;
+
+use dash::number;
 
 #[derive(Parser)]
 #[command(about = "Train word vectors (word2vec, fastText)")]
@@ -33,6 +40,8 @@ struct Args {
     /// Text files, one sentence a line; without any, an embedded corpus of small stories
     #[arg(long, num_args = 1..)]
     text: Vec<PathBuf>,
+    #[command(flatten)]
+    words: words::Words,
     /// The file to write
     #[arg(long)]
     out: PathBuf,
@@ -101,11 +110,15 @@ enum Loss {
     Hierarchical,
 }
 
-/// The embedded corpus: the sentences of 5000 small stories, the same each time.
-fn embedded() -> impl Iterator<Item = Vec<String>> + Send {
+/// The embedded corpus: the sentences of 5000 small stories in lower case, the same each time.
+fn embedded(split: words::Words) -> impl Iterator<Item = Vec<String>> + Send {
     let stories = stories::corpus(5000, 1);
     let sentences = stories::sentences(&stories);
-    let words = |s: &&str| s.to_lowercase().split_whitespace().map(String::from).collect::<Vec<_>>();
+    let words = |s: &&str| {
+        let mut words = Vec::new();
+        split.split(&s.to_lowercase(), &mut |word| words.push(word.into()));
+        words
+    };
     sentences.iter().map(words).collect::<Vec<_>>().into_iter()
 }
 
@@ -134,8 +147,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 
     let corpus = if args.text.is_empty() { None } else { Some(Corpus::open_all(&args.text)?) };
     let text = match &corpus {
-        Some(corpus) => TrainingText::corpus(corpus),
-        None => TrainingText::sentences(embedded),
+        Some(corpus) => args.words.text(corpus),
+        None => TrainingText::sentences(move || embedded(args.words)),
     };
     let began = Instant::now();
     let mut joined = Vec::new();
@@ -152,7 +165,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             p.words,
             p.total_words,
             p.words_per_second,
-            &format!("epoch {}/{}  loss {:.4}", p.epoch, p.epochs, p.loss),
+            &format!("epoch {}/{}  loss {}", p.epoch, p.epochs, number(p.loss, 4)),
         );
         if p.epoch_end {
             report.line(&format!(

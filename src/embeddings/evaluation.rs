@@ -40,9 +40,9 @@ impl Default for EvaluationOptions {
 /// The result of a word-similarity set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SimilarityScore {
-    /// Spearman's rank correlation, in [-1, 1]; NaN below two pairs.
+    /// Spearman's rank correlation, in [-1, 1]; NaN below two pairs, and where all scores or all cosines are equal.
     pub spearman: f64,
-    /// Pearson's correlation, in [-1, 1]; NaN below two pairs.
+    /// Pearson's correlation, in [-1, 1]; NaN as [`SimilarityScore::spearman`].
     pub pearson: f64,
     /// Pairs that were counted.
     pub pairs: usize,
@@ -68,6 +68,15 @@ impl AnalogyScore {
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.questions as f64
     }
+}
+
+/// What a file of either kind gave: see [`WordVectors::evaluate`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Evaluation {
+    /// Of a word-similarity set.
+    Similarity(SimilarityScore),
+    /// Of each section of an analogy file, then of all.
+    Analogies(Vec<AnalogyScore>),
 }
 
 /// The words by which questions are looked up.
@@ -99,29 +108,49 @@ impl<'a> Lookup<'a> {
 }
 
 impl WordVectors {
-    /// Scores the vectors on a word-similarity file: two words and a number a line, between blanks, commas or tabs;
-    /// lines that start with `#` are comments.
+    /// Scores the vectors on a file of either kind. It has analogies, for [`WordVectors::evaluate_analogies`], if it starts
+    /// with a section, or with four words while none of its first two lines has a number behind two words; else it has
+    /// similarities, for [`WordVectors::evaluate_similarity`].
+    ///
+    /// # Errors
+    /// As for these.
+    pub fn evaluate(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<Evaluation> {
+        let path = path.as_ref();
+        if has_analogies(&read_text(path)?) {
+            self.evaluate_analogies(path, options).map(Evaluation::Analogies)
+        } else {
+            self.evaluate_similarity(path, options).map(Evaluation::Similarity)
+        }
+    }
+
+    /// Scores the vectors on a word-similarity file: two words and a number a line; lines that start with `#` are comments.
+    /// Between them stand tabs, commas or blanks; where tabs or commas do, words may hold blanks (`ice cream`). The first
+    /// line may have titles.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming a line that is something else.
     pub fn evaluate_similarity(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<SimilarityScore> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = read_text(path)?;
         let lookup = Lookup::new(self, options);
         let (mut human, mut ours, mut missing) = (Vec::new(), Vec::new(), 0);
         for (i, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let mut fields = line.split([' ', '\t', ',']).filter(|f| !f.is_empty());
-            let (Some(a), Some(b), Some(score)) = (fields.next(), fields.next(), fields.next()) else {
+            let fields = fields(line);
+            let [a, b, score, ..] = fields[..] else {
                 return Err(Error::format(path, format!("line {}: expected two words and a number", i + 1)));
             };
-            let Ok(score) = score.trim().parse::<f64>() else {
-                if i == 0 {
+            let Ok(score) = score.parse::<f64>() else {
+                if i == 0 && fields.iter().all(|field| field.parse::<f64>().is_err()) {
                     continue; // a line of titles
                 }
-                return Err(Error::format(path, format!("line {}: expected a number, found `{score}`", i + 1)));
+                let hint = "words that hold blanks want tabs between them";
+                return Err(Error::format(
+                    path,
+                    format!("line {}: expected a number, found `{score}` ({hint})", i + 1),
+                ));
             };
             match (lookup.index(a), lookup.index(b)) {
                 (Some(a), Some(b)) => {
@@ -141,7 +170,7 @@ impl WordVectors {
     /// [`Error::Io`], or [`Error::Format`] naming a line that is neither a section nor four words.
     pub fn evaluate_analogies(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<Vec<AnalogyScore>> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let text = read_text(path)?;
         let lookup = Lookup::new(self, options);
         let mut scores: Vec<AnalogyScore> = Vec::new();
         let mut questions = Vec::new();
@@ -226,6 +255,30 @@ impl WordVectors {
     }
 }
 
+/// Whether the lines of a file are analogies rather than similarities.
+fn has_analogies(text: &str) -> bool {
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let mut lines = lines.take(2).map(|line| (line, fields(line)));
+    let Some((first, words)) = lines.next() else { return false };
+    let has_score = |fields: &[&str]| fields.iter().skip(2).any(|field| field.parse::<f64>().is_ok());
+    let scores = has_score(&words) || lines.next().is_some_and(|(_, second)| has_score(&second));
+    first.starts_with(':') || words.len() == 4 && !scores
+}
+
+/// The fields of a line: between tabs if that makes three or more, else between commas if that does, else between tabs,
+/// commas and blanks.
+fn fields(line: &str) -> Vec<&str> {
+    let split = |at: &[char]| line.split(at).map(str::trim).filter(|field| !field.is_empty()).collect::<Vec<_>>();
+    let coarse = [['\t'], [',']].iter().map(|at| split(at)).find(|fields| fields.len() > 2);
+    coarse.unwrap_or_else(|| split(&[' ', '\t', ',']))
+}
+
+/// A text file, without its byte-order mark.
+fn read_text(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    Ok(text.strip_prefix('\u{FEFF}').map(String::from).unwrap_or(text))
+}
+
 /// Pearson's correlation.
 fn pearson(x: &[f64], y: &[f64]) -> f64 {
     let n = x.len() as f64;
@@ -304,5 +357,47 @@ mod tests {
         assert!((score.spearman - 0.5).abs() < 1e-12 || score.spearman == 1.0, "{score:?}");
         std::fs::write(&path, "a b 1\nman king\n").unwrap();
         assert!(vectors().evaluate_similarity(&path, &EvaluationOptions::default()).is_err());
+    }
+
+    #[test]
+    fn the_kind_of_a_file_is_known_by_its_numbers() {
+        for (text, analogies) in [
+            (": capitals\nAthens Greece Oslo Norway\n", true),
+            ("# a comment\n\nman king woman queen\n", true),
+            ("man\tking\twoman\tqueen\n", true),
+            ("man king 9.5\n", false),
+            ("ice cream\tcold\t7.5\n", false),
+            ("ice cream,hot dog,7.5\n", false),
+            ("tiger cat\t7.35\n", false),
+            ("word1\tword2\tPOS\tscore\nold\tnew\tA\t1.58\n", false),
+            ("first word second word\nold new 1.58\n", false),
+            ("ice cream cold 7.5\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_analogies(text), analogies, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_a_pair_may_hold_blanks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs");
+        let matrix = array![[1.0, 0.0], [1.0, 0.5], [0.0, 1.0]];
+        let vectors = WordVectors::new(["ice cream", "cold", "fire"], matrix).unwrap();
+        for text in [
+            "ice cream\tcold\t7.5\nice cream\tfire\t1\ncold\tfire\t2\n",
+            "\u{FEFF}word 1,word 2,score\nice cream, cold, 7.5\nice cream, fire, 1\ncold, fire, 2\n",
+            "word 1\tword 2\tscore\r\nice cream\tcold\t7.5\r\nice cream\tfire\t1\r\ncold\tfire\t2\r\n",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let score = vectors.evaluate_similarity(&path, &EvaluationOptions::default()).unwrap();
+            assert_eq!((score.pairs, score.missing, score.spearman), (3, 0, 1.0), "{text:?}");
+            let either = vectors.evaluate(&path, &EvaluationOptions::default()).unwrap();
+            assert_eq!(either, Evaluation::Similarity(score), "{text:?}");
+        }
+        // Not a line of titles: it has a number, behind too many words.
+        std::fs::write(&path, "ice cream cold 7.5\ncold fire 2\n").unwrap();
+        let e = vectors.evaluate_similarity(&path, &EvaluationOptions::default()).unwrap_err().to_string();
+        assert!(e.contains("line 1: expected a number, found `cold` (words that hold blanks want tabs"), "{e}");
     }
 }

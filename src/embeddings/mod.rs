@@ -32,7 +32,7 @@ pub mod word2vec;
 mod word_vectors;
 mod words;
 
-pub use evaluation::{AnalogyScore, EvaluationOptions, SimilarityScore};
+pub use evaluation::{AnalogyScore, Evaluation, EvaluationOptions, SimilarityScore};
 pub use format::{Duplicates, InvalidUtf8, Malformed, ReadOptions};
 pub use glove::{Cooccurrences, Glove, GloveModel};
 pub use phrases::{PhraseSettings, Phrases};

@@ -169,6 +169,8 @@ impl Pass<'_, '_> {
 
     fn plain_words(&self, chunk: &Chunk, mut each: impl FnMut(Option<&str>)) {
         for line in chunk.lines.lines() {
+            // Each file may start with a byte-order mark, which is no letter of its first word.
+            let line = line.strip_prefix('\u{FEFF}').unwrap_or(line);
             match &self.text.split {
                 Some(split) => split(line, &mut |word| each(Some(word))),
                 None => line.split_whitespace().for_each(|word| each(Some(word))),
