@@ -91,6 +91,11 @@ fn wrong_text_is_refused_with_its_line_or_taken_leniently() {
         std::fs::write(&path, content).unwrap();
         assert!(WordVectors::read_word2vec_text(&path, &ReadOptions::default()).is_err(), "{content:?}");
     }
+    std::fs::write(&path, "2 9999999999999\na 1 2\nb 3 4\n").unwrap();
+    for options in [ReadOptions::default(), ReadOptions::lenient()] {
+        let e = WordVectors::open_with(&path, &options).unwrap_err().to_string();
+        assert!(e.contains("expected"), "{e}");
+    }
     std::fs::write(&path, b". . . 1 2\nthe 3 4\n").unwrap();
     let spaced = WordVectors::read_glove(&path, &ReadOptions::default());
     // Without a header the first line decides how many numbers there are, so a spaced word must not come first.

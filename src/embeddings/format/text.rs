@@ -116,7 +116,8 @@ pub(super) fn row<'l>(line: &'l [u8], dim: usize, rows: &mut Vec<f32>) -> std::r
 
 /// A line as its word and the fields of its `dim` numbers.
 fn split(line: &[u8], dim: usize) -> std::result::Result<(&[u8], Vec<&str>), String> {
-    let mut numbers = Vec::with_capacity(dim);
+    // A header may claim any `dim`; a line has no more fields than bytes.
+    let mut numbers = Vec::with_capacity(dim.min(line.len()));
     let mut rest = line;
     while numbers.len() < dim {
         rest = rest.trim_ascii_end();
