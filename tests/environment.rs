@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use loquat::Rng;
-use loquat::nn::{Linear, Parameters};
+use loquat::nn::Linear;
 
 /// Runs one test of this file, which is ignored otherwise, with `LOQUAT_ISA` set.
 fn run(test: &str, isa: &str) -> bool {
@@ -25,7 +25,7 @@ fn an_instruction_set_that_is_not_there_is_an_error_and_no_panic() {
 #[test]
 #[ignore = "run by the test above with a variable set"]
 fn a_layer_is_refused() {
-    let error = Linear::init(3, 2, true, &mut Parameters::from(&mut Rng::seed(1))).unwrap_err().to_string();
+    let error = Linear::init(3, 2, true, &mut Rng::seed(1)).unwrap_err().to_string();
     let variable = std::env::var("LOQUAT_ISA").unwrap();
     assert!(error.contains("LOQUAT_ISA") && error.contains("portable") && error.contains(&variable), "{error}");
 }
@@ -33,5 +33,5 @@ fn a_layer_is_refused() {
 #[test]
 #[ignore = "run by the test above with a variable set"]
 fn a_layer_is_made() {
-    Linear::init(3, 2, true, &mut Parameters::from(&mut Rng::seed(1))).unwrap();
+    Linear::init(3, 2, true, &mut Rng::seed(1)).unwrap();
 }

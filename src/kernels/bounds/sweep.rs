@@ -356,8 +356,8 @@ fn rows_and_elements() {
                 assert!(x.is_empty() || vecmath::max(x) == x[vecmath::argmax(x).unwrap()]);
                 if cols > 0 {
                     let (labels, mut losses, mut lse) = (vec![0; rows], vec![0.0; rows], vec![0.0; rows]);
-                    vecmath::cross_entropy(x, cols, &labels, None, 0.1, &mut losses, &mut lse);
-                    vecmath::cross_entropy_backward(x, &lse, cols, &labels, None, 0.1, 1.0, y);
+                    vecmath::cross_entropy(x, cols, &labels, None, 0.1, None, &mut losses, &mut lse);
+                    vecmath::cross_entropy_backward(x, &lse, cols, &labels, None, 0.1, None, &[1.0], y);
                 }
             });
             each(&mut |y| {
@@ -371,10 +371,10 @@ fn rows_and_elements() {
             });
             each(&mut |y| {
                 let mut momentum = vec![0.0; len];
-                let sgd = vecmath::Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.1, nesterov: true };
+                let sgd = vecmath::Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.1, nesterov: true, dampening: 0.0 };
                 vecmath::sgd_step(&sgd, 1.0, y, x, &mut momentum);
                 let adam = vecmath::Adam { lr: 0.1, betas: (0.9, 0.99), eps: 1e-8, weight_decay: 0.1, decoupled: true };
-                vecmath::adam_step(&adam, 1, 1.0, y, x, &mut momentum, &mut vec![0.0; len]);
+                vecmath::adam_step(&adam, 1, 1.0, y, x, &mut momentum, &mut vec![0.0; len], &mut vec![0.0; len]);
             });
             for interleaved in [false, true] {
                 each(&mut |y| {
