@@ -36,6 +36,7 @@ use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, Vocabulary};
 use super::training::window::{NgramRows, Task};
 use super::word_vectors::Rows;
+use crate::kernels::simd::check_environment;
 use crate::text::Corpus;
 use crate::{Error, Result};
 
@@ -254,6 +255,7 @@ impl Word2Vec {
 
     /// Checks the settings that do not depend on the text.
     fn check(&self) -> Result<()> {
+        check_environment()?;
         let above_zero = [
             ("dim", self.dim),
             ("window", self.window),

@@ -43,6 +43,7 @@ use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, Vocabulary};
 use super::training::{in_pool, lock};
 use super::word_vectors::Rows;
+use crate::kernels::simd::check_environment;
 use crate::text::Corpus;
 use crate::{Error, Result};
 use cooccurrence::Counting;
@@ -262,6 +263,7 @@ impl Glove {
     }
 
     fn check(&self) -> Result<()> {
+        check_environment()?;
         let above_zero = [
             ("dim", self.dim),
             ("window", self.window),
