@@ -10,7 +10,7 @@ use super::{Special, Tokenizer, guard};
 use crate::{Error, Result};
 
 /// Keys of `tokenizer_config.json` that change no ids, or are obeyed.
-const KNOWN: [&str; 75] = [
+const KNOWN: &[&str] = &[
     "add_bos_token",
     "add_eos_token",
     "add_prefix_space",
@@ -35,8 +35,8 @@ const KNOWN: [&str; 75] = [
     "fix_mistral_regex",
     "from_slow",
     "full_tokenizer_file",
-    "image_size",
     "image_seq_length",
+    "image_size",
     "init_inputs",
     "is_fast",
     "is_local",
@@ -86,10 +86,6 @@ const KNOWN: [&str; 75] = [
     "tokenizer_class",
     "tokenizer_file",
     "tokenizer_type",
-];
-
-/// More of them.
-const KNOWN_TOO: [&str; 16] = [
     "tokenizer_version",
     "transformers_version",
     "trim_offsets",
@@ -116,7 +112,7 @@ pub(super) fn check_config(config: &Value) -> std::result::Result<(), String> {
     for (key, value) in config.as_object().into_iter().flatten() {
         // Attributes that name tokens, whatever for, and comments.
         let named = ["_token", "_token_id", "_tokens", "_token_ids"].iter().any(|end| key.ends_with(end));
-        if !named && !key.starts_with('_') && !KNOWN.contains(&key.as_str()) && !KNOWN_TOO.contains(&key.as_str()) {
+        if !named && !key.starts_with('_') && !KNOWN.contains(&key.as_str()) {
             return Err(format!("`{key}` is not known: remove it if it changes no ids"));
         }
         let expected: &[Value] = match key.as_str() {
@@ -214,10 +210,13 @@ fn set_bert(
             }
             before != (bert.lowercase, bert.handle_chinese_chars, bert.strip_accents)
         }
-        NormalizerWrapper::Sequence(parts) => parts
-            .as_mut()
-            .iter_mut()
-            .fold(false, |changed, part| set_bert(part, lowercase, strip_accents, chinese) || changed),
+        NormalizerWrapper::Sequence(parts) => {
+            let mut changed = false;
+            for part in parts.as_mut() {
+                changed |= set_bert(part, lowercase, strip_accents, chinese);
+            }
+            changed
+        }
         _ => false,
     }
 }
@@ -227,7 +226,11 @@ fn set_prefix_space(pre_tokenizer: &mut PreTokenizerWrapper, prefix: bool) -> bo
     match pre_tokenizer {
         PreTokenizerWrapper::ByteLevel(split) => std::mem::replace(&mut split.add_prefix_space, prefix) != prefix,
         PreTokenizerWrapper::Sequence(parts) => {
-            parts.as_mut().iter_mut().fold(false, |changed, part| set_prefix_space(part, prefix) || changed)
+            let mut changed = false;
+            for part in parts.as_mut() {
+                changed |= set_prefix_space(part, prefix);
+            }
+            changed
         }
         _ => false,
     }

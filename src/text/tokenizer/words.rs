@@ -23,10 +23,13 @@ const SHARDS: usize = 16;
 /// A token of a word and where it ends there, in bytes. It begins where the one before ends.
 type Part = (u32, u32);
 
+/// Words with their parts.
+type Words = HashMap<Box<str>, Box<[Part]>>;
+
 /// The words that a byte-pair model has looked up.
 #[derive(Debug, Default)]
 pub(super) struct KnownWords {
-    shards: [Mutex<HashMap<Box<str>, Box<[Part]>>>; SHARDS],
+    shards: [Mutex<Words>; SHARDS],
     /// The longest token of the vocabulary in bytes.
     longest: usize,
 }
