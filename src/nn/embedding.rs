@@ -44,7 +44,7 @@ impl Embedding {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Id`](crate::Error::Id) if the id has no row; as for [`Parameters::get`].
+    /// [`Error::Id`] if the id has no row; as for [`Parameters::get`].
     pub fn init_with_padding<'a>(
         vocab_size: usize,
         d_model: usize,
@@ -66,7 +66,7 @@ impl Embedding {
     /// `ids: […]` → `[…, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Id`](crate::Error::Id) if an id has no row.
+    /// [`Error::Id`] if an id has no row.
     pub fn forward(&self, ids: &IdTensor) -> Result<Tensor> {
         ops::embedding_with_padding(self.weight.weight(), ids, self.padding_idx)
     }
@@ -77,7 +77,7 @@ impl Embedding {
     /// `x: […, d_model]` → `[…, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
+    /// [`Error::Shape`] if `x` does not fit.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
         let packed = |layout, precision, rows| self.weight.packed(layout, precision, rows);
         let weight = self.weight.weight();

@@ -54,7 +54,7 @@ impl LayerNorm {
     /// `x: […, d_model]`, or with the axes of [`LayerNorm::over`] last, and so the result.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
+    /// [`Error::Shape`] if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor), self.eps)
     }
@@ -84,7 +84,7 @@ impl RmsNorm {
     /// `x: […, d_model]`, and so the result.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
+    /// [`Error::Shape`] if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::rms_norm(x, self.weight.tensor(), self.eps)
     }
