@@ -154,7 +154,8 @@ fn a_prompt_may_be_left_out_of_the_pooling() {
     for (name, way) in [("mean", 0), ("weightedmean", 1), ("max", 2), ("cls", 3), ("lasttoken", 4)] {
         let pooling = json!({"embedding_dimension": 12, "pooling_mode": name, "include_prompt": false});
         let folder = folder(&pooling, &[]);
-        write(folder.path(), "config_sentence_transformers.json", &json!({"prompts": {"query": "the "}}));
+        let prompts = json!({"prompts": {"query": "the ", "long": "the cat sat "}});
+        write(folder.path(), "config_sentence_transformers.json", &prompts);
         let encoder = SentenceEncoder::open(folder.path()).unwrap();
         let found = encoder.encode_with_prompt("query", &["cat"]).unwrap();
         let x = hidden(folder.path(), "the cat"); // [CLS] the cat [SEP]
@@ -175,8 +176,8 @@ fn a_prompt_may_be_left_out_of_the_pooling() {
         let again = SentenceEncoder::open(ours.path()).unwrap();
         assert_eq!(again.encode_with_prompt("query", &["cat"]).unwrap().row(0), found.row(0));
         assert_eq!(again.encode(&["the cat"]).unwrap(), plain);
-        let long = SentenceEncoder::open(ours.path()).unwrap().max_seq_len(2);
-        assert!(long.encode_with_prompt("query", &["cat"]).unwrap_err().to_string().contains("not pooled"));
+        let short = SentenceEncoder::open(ours.path()).unwrap().max_seq_len(4);
+        assert!(short.encode_with_prompt("long", &["cat"]).unwrap_err().to_string().contains("not pooled"));
     }
     let odd = folder(&json!({"pooling_mode_mean_tokens": true, "include_prompt": 3}), &[]);
     assert!(SentenceEncoder::open(odd.path()).unwrap_err().to_string().contains("include_prompt"));

@@ -436,8 +436,8 @@ mod tests {
 
     #[test]
     fn their_backward_is_the_derivative() {
-        type Backward = fn(&[f32], &[f32], &mut [f32]);
-        let cases: [(&str, Backward, fn(f64) -> f64); 3] = [
+        type Case = (&'static str, fn(&[f32], &[f32], &mut [f32]), fn(f64) -> f64);
+        let cases: [Case; 3] = [
             ("softplus", softplus_backward, |x| 1.0 / (1.0 + (-x).exp())),
             ("elu", |dy, x, dx| elu_backward(1.5, dy, x, dx), |x| if x > 0.0 { 1.0 } else { 1.5 * x.exp() }),
             ("leaky", |dy, x, dx| leaky_relu_backward(0.25, dy, x, dx), |x| if x > 0.0 { 1.0 } else { 0.25 }),
