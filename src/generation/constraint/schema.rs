@@ -31,6 +31,9 @@ const MAX_MULTIPLES: u64 = 40_000;
 /// The whole numbers up to which the engine's arithmetic, and that of readers, is exact.
 const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 
+/// The longest text that is counted beside a pattern: the engine builds a state for each length.
+const MAX_COUNTED: u64 = 10_000;
+
 /// What schemas hold schemas under.
 const ONE: [&str; 4] = ["items", "additionalItems", "additionalProperties", "not"];
 const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
@@ -45,11 +48,11 @@ pub(super) fn prepared(schema: &Value, limits: &GrammarLimits) -> Result<Value> 
     if !schema.is_object() {
         return Ok(schema.clone());
     }
-    let mut walk = Walk { root: schema, limits, seen: HashMap::new(), multiples: Vec::new() };
+    let mut walk = Walk { root: schema, limits, seen: HashMap::new(), multiples: Vec::new(), patterned: false };
     walk.schema(schema, 1)?;
     walk.check_multiples()?;
     let mut prepared = schema.clone();
-    rewrite(&mut prepared)?;
+    rewrite(&mut prepared, walk.patterned)?;
     if let Value::Object(keys) = &mut prepared {
         let settings = keys.entry(SETTINGS).or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(settings) = settings {
@@ -117,6 +120,8 @@ struct Walk<'s> {
     seen: HashMap<&'s str, usize>,
     /// Of each `multipleOf`, its digits and how many of them are decimals.
     multiples: Vec<(u64, u32)>,
+    /// Whether any text has a form besides its length.
+    patterned: bool,
 }
 
 impl<'s> Walk<'s> {
@@ -134,6 +139,7 @@ impl<'s> Walk<'s> {
             other => return Err(wrong("an object, true or false as a schema", shown(other))),
         };
         check_kinds(keys)?;
+        self.patterned |= ["pattern", "format", "const", "enum"].iter().any(|key| keys.contains_key(*key));
         let types: Vec<&str> = match keys.get("type") {
             Some(Value::String(name)) => vec![name],
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
@@ -321,7 +327,7 @@ fn check_literal(value: &Value) -> Result<()> {
 
 /// Rewrites the patterns and bounds of all schemas in a document: those that are nested and those
 /// that a `$ref` names.
-fn rewrite(root: &mut Value) -> Result<()> {
+fn rewrite(root: &mut Value, patterned: bool) -> Result<()> {
     let mut seen: HashSet<Vec<String>> = HashSet::new();
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
     while let Some(path) = left.pop() {
@@ -346,6 +352,15 @@ fn rewrite(root: &mut Value) -> Result<()> {
             for (text, schema) in old {
                 map.insert(rewritten(&text)?, schema);
             }
+        }
+        if patterned && keys.get("minLength").and_then(Value::as_u64).is_some_and(|n| n > MAX_COUNTED) {
+            return Err(wrong(
+                format!("a `minLength` of at most {MAX_COUNTED} in a schema with patterns"),
+                &keys["minLength"],
+            ));
+        }
+        if let Some(most) = keys.get_mut("maxLength").filter(|n| patterned && n.as_u64() > Some(MAX_COUNTED)) {
+            *most = MAX_COUNTED.into();
         }
         for (key, far) in BOUNDS {
             if let Some(bound) = keys.get_mut(key).filter(|bound| bound.is_number()) {
@@ -464,6 +479,9 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         assert_eq!(multiple(0.05).unwrap(), (5, 2));
+        let long = prepared(&json!({"maxLength": 5804846, "pattern": "a"}), &GrammarLimits::default());
+        assert_eq!(long.unwrap()["maxLength"], 10_000);
+        assert!(refused(&json!({"minLength": 5804846, "pattern": "a"})).contains("minLength"));
         let wide = json!({"minimum": i64::MIN, "maximum": i64::MAX, "exclusiveMaximum": 5});
         let wide = prepared(&wide, &GrammarLimits::default()).unwrap();
         assert_eq!((&wide["minimum"], &wide["maximum"]), (&json!(-9007199254740991i64), &json!(9007199254740991i64)));
