@@ -57,7 +57,7 @@ fn what_is_no_model_says_what_it_is_and_what_to_do() {
         (folder("packed"), &["`model.safetensors.gz`: unpack it first"]),
         (folder("bare"), &["the configuration alone"]),
         (folder("unsaid"), &["weights without `config.json`"]),
-        (folder("empty"), &["0 other files"]),
+        (folder("empty"), &["an empty folder"]),
         (folder("bare/config.json"), &["give the path of its folder", "bare"]),
         (folder("named/weights.safetensors"), &["a file of weights alone: give the path of its folder", "named"]),
         (folder("unsaid/model.safetensors"), &["put it into a folder as `model.safetensors`"]),

@@ -79,7 +79,8 @@ fn folder(path: &Path) -> String {
     match has(WEIGHTS) || has(INDEX) {
         true => format!("weights without `{CONFIG}`: copy it from where the model comes from"),
         false if has(CONFIG) => "the configuration alone: copy the weights from where the model comes from".into(),
-        false => format!("{} other files", names.len()),
+        false if names.is_empty() => "an empty folder".into(),
+        false => format!("neither among its {} files", names.len()),
     }
 }
 

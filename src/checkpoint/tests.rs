@@ -291,8 +291,7 @@ fn an_empty_folder_says_what_it_lacks() {
     let folder = tempfile::tempdir().unwrap();
     let message = Checkpoint::open(folder.path()).unwrap_err().to_string();
     assert!(
-        message
-            .ends_with("expected `model.safetensors` or `model.safetensors.index.json` in the folder, found neither")
+        message.ends_with("`model.safetensors` or `model.safetensors.index.json` in the folder, found an empty folder")
     );
     assert!(matches!(Checkpoint::open(folder.path().join("absent")), Err(Error::Io { .. })));
 }
