@@ -56,7 +56,7 @@ const ALWAYS: usize = 4 << 20;
 
 /// Targets that may use what their own limits allow, on a stack of 2 MB: so many bytes together, and
 /// so much time of a processor (which is asked for only if the fuzzing takes time of its own).
-const BUDGETED: [&str; 1] = ["chat"];
+const BUDGETED: [&str; 2] = ["chat", "tokenizer"];
 const STACK: usize = 2 << 20;
 const MEMORY: usize = 256 << 20;
 const TIME: Duration = Duration::from_secs(1);
