@@ -20,7 +20,7 @@ use std::time::Instant;
 use clap::Parser;
 use loquat::embeddings::format::save_npy;
 use loquat::ops::Precision;
-use loquat::{Error, Result, SentenceEncoder};
+use loquat::{Result, SentenceEncoder};
 
 mod lines;
 
@@ -52,11 +52,7 @@ fn run(args: &Args) -> Result<()> {
     let lines = lines::read(&args.input)?;
     let mut encoder = SentenceEncoder::open(&args.model)?;
     if let Some(dimensions) = args.dimensions {
-        if dimensions as usize > encoder.dimensions() {
-            let expected = format!("at most {}, the encoder's own", encoder.dimensions());
-            return Err(Error::Argument { name: "--dimensions".into(), expected, found: dimensions.to_string() });
-        }
-        encoder = encoder.truncate_dimensions(dimensions as usize);
+        encoder = encoder.truncate_dimensions(dimensions as usize)?;
     }
     if args.bf16 {
         encoder = encoder.precision(Precision::Bf16);

@@ -146,6 +146,6 @@ fn more_dimensions_than_there_are_is_an_error() {
         program("embed", &["--model", model, "--input", input, "--output", output, "--dimensions", dimensions])
     };
     let Some((done, _, error)) = embed("10000") else { return };
-    assert!(!done && error.contains("--dimensions: expected at most 4"), "{error}");
+    assert!(!done && error.contains("dimensions: expected a number from 1 to 4"), "{error}");
     assert!(embed("3").unwrap().0);
 }

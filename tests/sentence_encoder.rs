@@ -112,9 +112,14 @@ fn dense_layers_norms_and_cuts_follow() {
     y.iter_mut().for_each(|y| *y = y.tanh());
     let norm = y.iter().map(|y| y * y).sum::<f32>().sqrt();
     assert!(vectors.row(0).iter().zip(&y).all(|(a, b)| (a - b / norm).abs() < 1e-5));
-    let cut = encoder.clone().truncate_dimensions(3).encode(&TEXTS).unwrap();
+    for without_effect in [0, 8] {
+        let error = encoder.clone().truncate_dimensions(without_effect).unwrap_err().to_string();
+        assert!(error.starts_with("dimensions: expected a number from 1 to 7"), "{error}");
+    }
+    assert!(encoder.clone().truncate_dimensions(7).is_ok());
+    let cut = encoder.clone().truncate_dimensions(3).unwrap().encode(&TEXTS).unwrap();
     assert_eq!(cut.row(1).to_vec(), vectors.row(1).to_vec()[..3]);
-    let cut = encoder.truncate_dimensions(3).normalize(true).encode(&TEXTS).unwrap();
+    let cut = encoder.truncate_dimensions(3).unwrap().normalize(true).encode(&TEXTS).unwrap();
     assert!(cut.rows().into_iter().all(|row| (row.dot(&row) - 1.0).abs() < 1e-5));
 }
 
@@ -200,7 +205,7 @@ fn what_is_saved_opens_with_the_same_bits() {
     let again = SentenceEncoder::open(ours.path()).unwrap();
     assert_eq!(again.encode(&TEXTS).unwrap(), encoder.encode(&TEXTS).unwrap());
     assert_eq!(again.encode_with_prompt("none", &TEXTS).unwrap(), encoder.encode_with_prompt("none", &TEXTS).unwrap());
-    assert!(encoder.clone().truncate_dimensions(3).save(ours.path()).is_err());
+    assert!(encoder.clone().truncate_dimensions(3).unwrap().save(ours.path()).is_err());
     encoder.clone().normalize(true).save(ours.path()).unwrap();
     assert!(!ours.path().join("4_Normalize").exists(), "once is enough");
 }

@@ -112,10 +112,16 @@ pub struct SentenceEncoder {
 
 impl SentenceEncoder {
     /// Cuts vectors to their first `dimensions`, for models that are trained for it (Kusupati et al. 2022, "Matryoshka").
-    #[must_use]
-    pub fn truncate_dimensions(mut self, dimensions: usize) -> Self {
-        self.dimensions = self.dimensions.min(dimensions);
-        self
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for 0, and for more than there are.
+    pub fn truncate_dimensions(mut self, dimensions: usize) -> Result<Self> {
+        if !(1..=self.dimensions).contains(&dimensions) {
+            let expected = format!("a number from 1 to {}, what vectors have", self.dimensions);
+            return Err(Error::argument("dimensions", expected, dimensions));
+        }
+        self.dimensions = dimensions;
+        Ok(self)
     }
 
     /// Scales vectors to length 1, cut ones too, whether the folder says so or not.
@@ -125,7 +131,7 @@ impl SentenceEncoder {
         self
     }
 
-    /// Reads at most this many tokens of a text, special tokens included.
+    /// Reads at most this many tokens of a text, special tokens included; never more than the encoder can.
     #[must_use]
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = tokens.min(self.encoder.config.max_seq_len());
