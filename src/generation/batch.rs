@@ -148,9 +148,9 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
         self.texts[text].sequence.stop_reason()
     }
 
-    /// Ends a text, which then leaves.
-    pub fn stop(&mut self, text: usize) {
-        self.texts[text].sequence.stop(StopReason::Cancelled);
+    /// Ends a text, which then leaves, for a reason of the caller's; one that has ended keeps its own.
+    pub fn stop(&mut self, text: usize, reason: StopReason) {
+        self.texts[text].sequence.stop(reason);
     }
 
     /// Lets the model read what is unread, and each text that was read whole take a token. False if no text goes on.
@@ -302,8 +302,13 @@ mod tests {
         let expected = [StopReason::ContextFull, StopReason::Cancelled, StopReason::Error, StopReason::Deadline];
         assert_eq!(reasons, expected);
         assert_eq!((batch.new_ids(0).len(), batch.new_ids(1).len()), (8, 1));
+        batch.stop(1, StopReason::StopString);
+        assert_eq!(batch.stop_reason(1), Some(StopReason::Cancelled), "what ended first");
+        let stopped = batch.push(&[1], &config).unwrap();
+        batch.stop(stopped, StopReason::StopString);
+        assert_eq!((batch.next().is_none(), batch.stop_reason(stopped)), (true, Some(StopReason::StopString)));
         assert!(batch.push(&[1], &config.clone().num_beams(2)).is_err());
-        assert!(batch.push(&[11], &config).is_err() && batch.len() == 4);
+        assert!(batch.push(&[11], &config).is_err() && batch.len() == 5);
         let error = generate_batch(&model, &[vec![1], vec![]], &config).unwrap_err().to_string();
         assert!(error.starts_with("prompt 1 (counted from 0): prompt: expected at least one token"), "{error}");
     }

@@ -9,7 +9,7 @@ use crate::checkpoint::OpenOptions;
 use crate::error::{Error, Result};
 use crate::generation::text::{TextStream, WholeText};
 use crate::generation::tokens::generate_with_draft;
-use crate::generation::{self, GenerationConfig, Perplexity, TokenLogprob};
+use crate::generation::{self, GenerationConfig, Perplexity, StopReason, TokenLogprob};
 use crate::models::LanguageModel;
 use crate::text::Tokenizer;
 #[cfg(feature = "chat")]
@@ -187,7 +187,7 @@ impl TextGenerator {
         while let Some(written) = batch.next() {
             let (text, id) = written?;
             if texts[text].push(id)? {
-                batch.stop(text);
+                batch.stop(text, StopReason::StopString);
             }
         }
         texts.into_iter().map(WholeText::finish).collect()
@@ -337,7 +337,7 @@ impl std::fmt::Debug for TextGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generation::{Cancel, StopReason};
+    use crate::generation::Cancel;
     use crate::models::{CausalLm, MlpConfig, MlpLm};
     use crate::random::Rng;
     use crate::text::TokenizerTrainer;
