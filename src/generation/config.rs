@@ -129,6 +129,15 @@ pub struct GenerationConfig {
     /// Whether a file says this: there settings may stand beside others that leave them without
     /// effect.
     pub(crate) of_file: bool,
+    /// Whether [`greedy`](Self::greedy()) and [`sample`](Self::sample()) were asked for.
+    pub(crate) said: Said,
+}
+
+/// What a caller said of drawing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    greedy: bool,
+    sample: bool,
 }
 
 /// What to do when the model cannot read more tokens.
@@ -246,12 +255,14 @@ impl GenerationConfig {
     /// Takes the likeliest token instead of drawing, whatever the model's folder says.
     pub fn greedy(mut self) -> Self {
         self.do_sample = Some(false);
+        self.said.greedy = true;
         self
     }
 
     /// Draws from the distribution, whatever the model's folder says.
     pub fn sample(mut self) -> Self {
         self.do_sample = Some(true);
+        self.said.sample = true;
         self
     }
 
@@ -474,6 +485,9 @@ impl GenerationConfig {
             let expected = format!("at most {limit} (raise `max_beams` if the memory is there)");
             return Err(Error::argument("num_beams", expected, beams));
         }
+        if self.said.greedy && self.said.sample {
+            return Err(Error::argument("do_sample", "`greedy()` or `sample()`", "both"));
+        }
         if self.of_file {
             return Ok(());
         }
@@ -603,6 +617,10 @@ mod tests {
             (said().temperature(0.0).top_k(4), "top_k"),
             (said().temperature(0.0).sample(), "temperature"),
             (said().greedy().mirostat(5.0, 0.1), "mirostat"),
+            (said().greedy().sample(), "do_sample"),
+            (said().sample().greedy().seed(3), "do_sample"),
+            (said().sample().greedy().with_defaults(&file(serde_json::json!({"do_sample": true}))), "do_sample"),
+            (file(serde_json::json!({"do_sample": true})).greedy().sample(), "do_sample"),
             (said().length_penalty(2.0), "length_penalty"),
             (said().early_stopping(EarlyStopping::True), "early_stopping"),
             (said().diversity_penalty(1.0), "diversity_penalty"),

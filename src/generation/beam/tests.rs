@@ -9,7 +9,11 @@ fn model() -> Gpt2 {
 }
 
 fn config() -> GenerationConfig {
-    GenerationConfig::default().greedy().num_beams(4).num_return_sequences(4).max_new_tokens(5)
+    of_beams().greedy()
+}
+
+fn of_beams() -> GenerationConfig {
+    GenerationConfig::default().num_beams(4).num_return_sequences(4).max_new_tokens(5)
 }
 
 fn found(model: &Gpt2, config: &GenerationConfig) -> (Vec<u32>, Vec<Hypothesis>) {
@@ -104,7 +108,7 @@ fn drawn_continuations_have_their_probabilities() {
 #[test]
 fn a_seed_gives_the_same_beams_each_time() {
     let model = model();
-    let config = config().sample().temperature(1.5).max_new_tokens(8);
+    let config = of_beams().sample().temperature(1.5).max_new_tokens(8);
     let of = |seed| found(&model, &config.clone().seed(seed)).0;
     assert_eq!(of(1), of(1));
     assert!((2..6).any(|seed| of(seed) != of(1)));
@@ -133,6 +137,6 @@ fn settings_that_cannot_be_are_errors() {
     let model = model();
     let err = |config: GenerationConfig| beam_search(&model, &[1], &config).is_err();
     assert!(err(config().num_beams(0)) && err(config().num_beam_groups(3)) && err(config().num_return_sequences(5)));
-    assert!(err(config().sample().num_beam_groups(2)) && err(config().length_penalty(f32::NAN)));
+    assert!(err(of_beams().sample().num_beam_groups(2)) && err(config().length_penalty(f32::NAN)));
     assert!(err(config().diversity_penalty(-1.0)));
 }
