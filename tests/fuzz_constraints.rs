@@ -1,7 +1,8 @@
 //! Hostile schemas, grammars and regular expressions: nested, chained, wide and confused ones are
 //! made ready and followed for some tokens, each on a thread with a stack of 2 MB. None may abort,
 //! end the thread, take a second of the processor's time or 256 MB; and what a schema lets through
-//! is what it describes. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each of the three.
+//! is what it describes. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each of the three;
+//! `LOQUAT_FUZZ_INPUT` names a file with the one input to run, of the kind `LOQUAT_FUZZ_TARGET`.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "constraints")]
@@ -42,6 +43,9 @@ unsafe impl GlobalAlloc for Watched {
 
 #[global_allocator]
 static WATCHED: Watched = Watched;
+
+/// The most hundredths of a second, and the most bytes, that an input took.
+static MOST: Mutex<(u64, usize)> = Mutex::new((0, 0));
 
 /// What the last panic said.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
@@ -115,6 +119,9 @@ fn run(name: &str, input: &str, work: impl FnOnce() + Send) {
         std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).unwrap().join()
     });
     let (bytes, ticks) = (PEAK.load(Ordering::Relaxed) - live, ticks() - before);
+    let mut most = MOST.lock().unwrap();
+    *most = (most.0.max(ticks), most.1.max(bytes));
+    drop(most);
     let panic = PANIC.lock().unwrap().take();
     if let (Ok(()), Some(panic)) = (&ran, &panic) {
         // The engine's own, which it has caught: an error of the constraint.
@@ -384,6 +391,12 @@ fn whole_expression(rng: &mut Rng) -> String {
 #[test]
 fn hostile_constraints_stay_within_their_budgets() {
     let vocabulary = vocabulary();
+    let input = std::env::var("LOQUAT_FUZZ_INPUT").ok().map(|path| std::fs::read_to_string(path).unwrap());
+    let followed = |made: loquat::Result<Grammar>, rng: &mut Rng| match made {
+        Ok(grammar) => follow(grammar, rng),
+        Err(error) if input.is_some() => eprintln!("refused: {error}"),
+        Err(_) => {}
+    };
     let seconds: Option<u64> = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
     let only = std::env::var("LOQUAT_FUZZ_TARGET").ok();
     let first = std::env::var("LOQUAT_FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
@@ -398,35 +411,32 @@ fn hostile_constraints_stay_within_their_budgets() {
         }
         let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let mut runs = 0;
-        while until.map_or(runs < INPUTS, |until| Instant::now() < until) {
+        *MOST.lock().unwrap() = (0, 0);
+        while until.map_or(runs < if input.is_some() { 1 } else { INPUTS }, |until| Instant::now() < until) {
             each(&mut Rng::stream(first, runs));
             runs += 1;
         }
-        eprintln!("{name}: {runs} inputs");
+        let (ticks, bytes) = *MOST.lock().unwrap();
+        eprintln!("{name}: {runs} inputs, at most {ticks}/100 s and {} MB", bytes >> 20);
     };
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         fuzz("schema", &|rng| {
-            let schema = whole_schema(rng);
+            let schema =
+                input.as_ref().map_or_else(|| whole_schema(rng), |text| serde_json::from_str(text).unwrap());
             run("schema", &schema.to_string(), || {
-                if let Ok(grammar) = vocabulary.json_schema(&schema) {
-                    follow(grammar, rng);
-                }
+                followed(vocabulary.json_schema(&schema), rng);
             });
         });
         fuzz("grammar", &|rng| {
-            let text = whole_grammar(rng);
+            let text = input.clone().unwrap_or_else(|| whole_grammar(rng));
             run("grammar", &text.clone(), || {
-                if let Ok(grammar) = vocabulary.grammar(&text) {
-                    follow(grammar, rng);
-                }
+                followed(vocabulary.grammar(&text), rng);
             });
         });
         fuzz("regex", &|rng| {
-            let text = whole_expression(rng);
+            let text = input.clone().unwrap_or_else(|| whole_expression(rng));
             run("regex", &text.clone(), || {
-                if let Ok(grammar) = vocabulary.regex(&text) {
-                    follow(grammar, rng);
-                }
+                followed(vocabulary.regex(&text), rng);
             });
         });
     }));

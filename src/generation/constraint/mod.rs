@@ -15,6 +15,8 @@ mod limits;
 mod pattern;
 #[cfg(feature = "constraints")]
 mod schema;
+#[cfg(feature = "constraints")]
+mod shape;
 mod token_set;
 
 #[cfg(feature = "constraints")]

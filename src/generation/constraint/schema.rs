@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::generation::constraint::limits::GrammarLimits;
 use crate::generation::constraint::pattern;
+use crate::generation::constraint::shape::{Merge, Object, Shape};
 
 /// What may stand between the parts of JSON.
 const WHITE_SPACE: &str = r" |\n {0,32}";
@@ -34,6 +35,16 @@ const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 /// The longest text that is counted beside a pattern: the engine builds a state for each length.
 const MAX_COUNTED: u64 = 10_000;
 
+/// The types that there are, if none is named.
+const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
+
+/// What says anything of a value besides its type, without those that name other schemas.
+const DESCRIBING: [&str; 21] = [
+    "type", "items", "additionalItems", "prefixItems", "minItems", "maxItems", "properties", "additionalProperties",
+    "patternProperties", "required", "minProperties", "maxProperties", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern", "format",
+];
+
 /// What schemas hold schemas under.
 const ONE: [&str; 4] = ["items", "additionalItems", "additionalProperties", "not"];
 const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
@@ -48,8 +59,10 @@ pub(super) fn prepared(schema: &Value, limits: &GrammarLimits) -> Result<Value> 
     if !schema.is_object() {
         return Ok(schema.clone());
     }
-    let mut walk = Walk { root: schema, limits, seen: HashMap::new(), multiples: Vec::new(), patterned: false };
-    walk.schema(schema, 1)?;
+    let merge = Merge::new(limits.max_symbols, limits.max_members);
+    let mut walk = Walk { root: schema, limits, seen: HashMap::new(), merge, multiples: Vec::new(), patterned: false };
+    let (_, shape) = walk.schema(schema, 1)?;
+    walk.merge.check(&shape)?;
     walk.check_multiples()?;
     let mut prepared = schema.clone();
     rewrite(&mut prepared, walk.patterned)?;
@@ -118,6 +131,7 @@ struct Walk<'s> {
     limits: &'s GrammarLimits,
     /// How many members the named schemas have, once they are known.
     seen: HashMap<&'s str, usize>,
+    merge: Merge<'s>,
     /// Of each `multipleOf`, its digits and how many of them are decimals.
     multiples: Vec<(u64, u32)>,
     /// Whether any text has a form besides its length.
@@ -125,8 +139,8 @@ struct Walk<'s> {
 }
 
 impl<'s> Walk<'s> {
-    /// Measures a schema, and gives the number of its members.
-    fn schema(&mut self, schema: &'s Value, depth: usize) -> Result<usize> {
+    /// Measures a schema, and gives the number of its members and its shape.
+    fn schema(&mut self, schema: &'s Value, depth: usize) -> Result<(usize, Shape<'s>)> {
         if depth > self.limits.max_depth {
             return Err(wrong(
                 format!("schemas nested at most {} deep, `$ref`s counted", self.limits.max_depth),
@@ -134,7 +148,7 @@ impl<'s> Walk<'s> {
             ));
         }
         let keys = match schema {
-            Value::Bool(_) => return Ok(0),
+            Value::Bool(any) => return Ok((0, if *any { Shape::Any } else { Shape::Never })),
             Value::Object(keys) => keys,
             other => return Err(wrong("an object, true or false as a schema", shown(other))),
         };
@@ -143,57 +157,82 @@ impl<'s> Walk<'s> {
         let types: Vec<&str> = match keys.get("type") {
             Some(Value::String(name)) => vec![name],
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
-            _ => vec!["number", "string", "array", "object"],
+            _ => TYPES.to_vec(),
         };
         let is = |name: &str| types.contains(&name);
         let mut members = 0;
+        let mut whole = Shape::Any;
         // Keys are compiled in their order; those of arrays and objects together, before the next
         // of the others.
         let mut group: Vec<(&'s str, &'s Value)> = Vec::new();
         for (key, value) in keys {
+            let in_place = ["const", "enum", "allOf", "anyOf", "oneOf", "$ref"].contains(&key.as_str());
+            if in_place {
+                let (count, shape) = self.group(&mut group, &types, depth)?;
+                members += count;
+                whole = self.merge.both(whole, shape)?;
+            }
             match (key.as_str(), value) {
                 ("allOf", Value::Array(parts)) => {
-                    members += self.group(&mut group, &is, depth)?;
                     for part in parts {
-                        members += self.schema(part, depth + 1)?;
+                        let (count, shape) = self.schema(part, depth + 1)?;
+                        members += count;
+                        whole = self.merge.both(whole, shape)?;
                     }
                 }
                 ("anyOf" | "oneOf", Value::Array(options)) => {
-                    members += self.group(&mut group, &is, depth)?;
                     let mut most = options.len();
+                    let mut shapes = Vec::with_capacity(options.len());
                     for option in options {
-                        most = most.max(self.schema(option, depth + 1)?);
+                        let (count, shape) = self.schema(option, depth + 1)?;
+                        most = most.max(count);
+                        shapes.push(shape);
                     }
                     members += most;
+                    whole = self.merge.both(whole, Shape::options(key == "oneOf", shapes))?;
                 }
                 ("$ref", Value::String(reference)) => {
-                    members += self.group(&mut group, &is, depth)?;
                     members += self.reference(reference, depth)?;
+                    whole = self.merge.both(whole, Shape::Ref(reference))?;
                 }
-                ("const", value) => check_literal(value)?,
-                ("enum", Value::Array(values)) => values.iter().try_for_each(check_literal)?,
+                ("const", value) => {
+                    check_literal(value)?;
+                    whole = self.merge.both(whole, Shape::literal(value))?;
+                }
+                ("enum", Value::Array(values)) => {
+                    values.iter().try_for_each(check_literal)?;
+                    let options = Shape::options(false, values.iter().map(Shape::literal).collect());
+                    whole = self.merge.both(whole, options)?;
+                }
                 ("multipleOf", Value::Number(number)) if is("number") || is("integer") => {
                     self.multiples.push(multiple(number.as_f64().unwrap_or(0.0))?);
                 }
-                _ => group.push((key, value)),
+                _ => {}
+            }
+            if !in_place {
+                group.push((key, value));
             }
         }
-        members += self.group(&mut group, &is, depth)?;
+        let (count, shape) = self.group(&mut group, &types, depth)?;
+        members += count;
+        whole = self.merge.both(whole, shape)?;
         if members > self.limits.max_members {
             let expected = format!("at most {} properties, items or options in one place", self.limits.max_members);
             return Err(wrong(expected, members));
         }
-        Ok(members)
+        Ok((members, whole))
     }
 
     /// The keys of arrays, then those of objects.
     fn group(
         &mut self,
         group: &mut Vec<(&'s str, &'s Value)>,
-        is: &dyn Fn(&str) -> bool,
+        types: &[&str],
         depth: usize,
-    ) -> Result<usize> {
+    ) -> Result<(usize, Shape<'s>)> {
         let group = std::mem::take(group);
+        let is = |name: &str| types.contains(&name);
+        let (mut first, mut rest, mut object) = (Vec::new(), None, Object::default());
         let of =
             |names: &'static [&'static str]| names.iter().filter_map(|name| group.iter().find(|(key, _)| key == name));
         let mut members = 0;
@@ -202,21 +241,22 @@ impl<'s> Walk<'s> {
                 Value::Array(items) => {
                     members += items.len();
                     for item in items {
-                        self.schema(item, depth + 1)?;
+                        first.push(self.schema(item, depth + 1)?.1);
                     }
                 }
-                one => drop(self.schema(one, depth + 1)?),
+                one => rest = Some(self.schema(one, depth + 1)?.1),
             }
         }
         for (key, value) in of(&["properties", "patternProperties", "additionalProperties"]).filter(|_| is("object")) {
             match value {
                 Value::Object(map) if *key != "additionalProperties" => {
                     members += map.len();
-                    for schema in map.values() {
-                        self.schema(schema, depth + 1)?;
+                    let shapes = if *key == "properties" { &mut object.named } else { &mut object.patterns };
+                    for (name, schema) in map {
+                        shapes.insert(name, self.schema(schema, depth + 1)?.1);
                     }
                 }
-                one => drop(self.schema(one, depth + 1)?),
+                one => object.rest = Some(self.schema(one, depth + 1)?.1),
             }
         }
         if let Some((_, Value::Array(names))) = of(&["required"]).next() {
@@ -224,8 +264,23 @@ impl<'s> Walk<'s> {
             let known =
                 |name: &Value| name.as_str().is_some_and(|name| listed.is_some_and(|map| map.get(name).is_some()));
             members += names.iter().filter(|name| !known(name)).count();
+            object.required = names.len();
         }
-        Ok(members)
+        if group.iter().all(|(key, _)| !DESCRIBING.contains(key)) {
+            return Ok((members, Shape::Any));
+        }
+        let len = |(_, text): &(&str, &Value)| text.as_str().map_or(0, str::len);
+        let string = Shape::string(of(&["pattern", "format"]).map(len).sum());
+        let (array, object) = (Shape::array(first, rest), self.merge.object(object)?);
+        let shape = |name: &&str| match *name {
+            "null" => Shape::Plain("null", 1),
+            "boolean" => Shape::Plain("boolean", 1),
+            "string" => string.clone(),
+            "array" => array.clone(),
+            "object" => object.clone(),
+            _ => Shape::Plain("number", 1),
+        };
+        Ok((members, Shape::options(false, types.iter().map(shape).collect())))
     }
 
     fn reference(&mut self, reference: &'s str, depth: usize) -> Result<usize> {
@@ -235,8 +290,9 @@ impl<'s> Walk<'s> {
         let expected = "`$ref`s of the form #/… that name a part of the schema";
         let named = target(self.root, reference).ok_or_else(|| wrong(expected, reference))?;
         self.seen.insert(reference, 0);
-        let members = self.schema(named, depth + 1)?;
+        let (members, shape) = self.schema(named, depth + 1)?;
         self.seen.insert(reference, members);
+        self.merge.name(reference, shape);
         Ok(members)
     }
 
