@@ -421,8 +421,7 @@ fn hostile_constraints_stay_within_their_budgets() {
     };
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         fuzz("schema", &|rng| {
-            let schema =
-                input.as_ref().map_or_else(|| whole_schema(rng), |text| serde_json::from_str(text).unwrap());
+            let schema = input.as_ref().map_or_else(|| whole_schema(rng), |text| serde_json::from_str(text).unwrap());
             run("schema", &schema.to_string(), || {
                 followed(vocabulary.json_schema(&schema), rng);
             });

@@ -11,7 +11,12 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::generation::constraint::limits::GrammarLimits;
-use crate::generation::constraint::schema;
+use crate::generation::constraint::shape::MAX_PATTERNS;
+use crate::generation::constraint::{pattern, schema};
+
+/// How often expressions that hold together may repeat their parts, times the number of the
+/// expressions: the engine follows all of them at once, and no budget of its own bounds that.
+const MAX_REPEATS: u64 = 40_000;
 
 /// A grammar's text as the engine shall have it.
 ///
@@ -25,7 +30,7 @@ pub(super) fn prepared(source: &str, limits: &GrammarLimits) -> Result<String> {
         source,
         at: 0,
         out: String::with_capacity(source.len()),
-        rules: vec![Vec::new()],
+        rules: vec![Rule::default()],
         names: HashMap::new(),
     };
     scan.run(limits)?;
@@ -34,6 +39,8 @@ pub(super) fn prepared(source: &str, limits: &GrammarLimits) -> Result<String> {
     for first in std::iter::once(start).chain(0..scan.rules.len()) {
         check_depth(&scan.rules, first, 1, limits.max_depth, &mut seen)?;
     }
+    let mut costs = vec![None; scan.rules.len()];
+    (0..scan.rules.len()).try_for_each(|rule| check_repeats(cost(&scan.rules, rule, &mut costs)))?;
     Ok(scan.out)
 }
 
@@ -42,14 +49,96 @@ fn wrong(expected: impl Into<String>, found: impl std::fmt::Display) -> Error {
 }
 
 /// Follows the names that a rule names, in their order.
-fn check_depth(rules: &[Vec<usize>], rule: usize, depth: usize, limit: usize, seen: &mut [bool]) -> Result<()> {
+fn check_depth(rules: &[Rule], rule: usize, depth: usize, limit: usize, seen: &mut [bool]) -> Result<()> {
     if std::mem::replace(&mut seen[rule], true) {
         return Ok(());
     }
     if depth > limit {
         return Err(wrong(format!("rules that refer to rules at most {limit} deep"), "deeper ones"));
     }
-    rules[rule].iter().try_for_each(|&named| check_depth(rules, named, depth + 1, limit, seen))
+    rules[rule].names().try_for_each(|named| check_depth(rules, named, depth + 1, limit, seen))
+}
+
+/// A rule or a token.
+struct Rule {
+    is_token: bool,
+    alternatives: Vec<Alternative>,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self { is_token: false, alternatives: vec![Alternative::default()] }
+    }
+}
+
+impl Rule {
+    fn names(&self) -> impl Iterator<Item = usize> {
+        self.alternatives.iter().flat_map(|alternative| alternative.names.iter().copied())
+    }
+
+    fn last(&mut self) -> &mut Alternative {
+        if self.alternatives.is_empty() {
+            self.alternatives.push(Alternative::default());
+        }
+        let last = self.alternatives.len() - 1;
+        &mut self.alternatives[last]
+    }
+}
+
+/// What stands between two `|` outside of brackets.
+#[derive(Default)]
+struct Alternative {
+    names: Vec<usize>,
+    /// The number of `&`.
+    ands: usize,
+    /// How often expressions and texts are repeated.
+    repeats: u64,
+    /// How often something else is, which may have repetitions inside.
+    repeats_of_others: u64,
+}
+
+/// The expressions of which all have to hold, and how often they repeat their parts.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    together: usize,
+    repeats: u64,
+}
+
+/// What a token costs with those that it names, and a rule without them. Recurses as deep as
+/// [`check_depth`] has found the names to be.
+fn cost(rules: &[Rule], rule: usize, costs: &mut [Option<Cost>]) -> Cost {
+    if let Some(cost) = costs[rule] {
+        return cost;
+    }
+    // For one that names itself, which the engine refuses.
+    costs[rule] = Some(Cost::default());
+    let mut whole = Cost { together: 1, repeats: 0 };
+    for alternative in &rules[rule].alternatives {
+        let (mut together, mut inside) = (alternative.ands + 1, alternative.repeats);
+        for &name in alternative.names.iter().filter(|_| rules[rule].is_token) {
+            let named = cost(rules, name, costs);
+            together = together.saturating_add(named.together.saturating_sub(1));
+            inside = inside.saturating_add(named.repeats);
+        }
+        let outside = alternative.repeats_of_others;
+        whole.together = whole.together.max(together);
+        whole.repeats = whole.repeats.saturating_add(outside).saturating_add(inside.saturating_mul(outside.max(1)));
+    }
+    costs[rule] = Some(whole);
+    whole
+}
+
+fn check_repeats(cost: Cost) -> Result<()> {
+    if cost.together > MAX_PATTERNS {
+        let expected = format!("at most {MAX_PATTERNS} expressions that hold together (`&`)");
+        return Err(wrong(expected, cost.together));
+    }
+    let most = MAX_REPEATS / cost.together.max(1) as u64;
+    if cost.together > 1 && cost.repeats > most {
+        let expected = format!("at most {most} repetitions in {} expressions that hold together (`&`)", cost.together);
+        return Err(wrong(expected, cost.repeats));
+    }
+    Ok(())
 }
 
 /// A walk over the text, which copies it.
@@ -58,7 +147,7 @@ struct Scan<'s> {
     at: usize,
     out: String,
     /// The rules that each rule names; the first is what stands outside of rules.
-    rules: Vec<Vec<usize>>,
+    rules: Vec<Rule>,
     names: HashMap<&'s str, usize>,
 }
 
@@ -67,6 +156,7 @@ impl<'s> Scan<'s> {
         let mut rule = 0;
         // Names since the line began: all belong to a definition's head if a colon follows.
         let mut line: Vec<usize> = Vec::new();
+        let mut brackets = 0usize;
         while let Some(c) = self.source[self.at..].chars().next() {
             let rest = &self.source[self.at..];
             if let Some(json) = rest.strip_prefix("%json") {
@@ -81,14 +171,21 @@ impl<'s> Scan<'s> {
             } else if c == '#' || rest.starts_with("//") {
                 self.copy(rest.find('\n').unwrap_or(rest.len()));
             } else if c == '"' || c == '/' {
-                self.copy(closed(rest, c));
+                let len = closed(rest, c);
+                if c == '/' {
+                    let repeats = pattern::repeats(rest[1..len].strip_suffix('/').unwrap_or(&rest[1..len]));
+                    let last = self.rules[rule].last();
+                    last.repeats = last.repeats.saturating_add(repeats);
+                }
+                self.copy(len);
             } else if c.is_ascii_alphabetic() || c == '_' {
                 let len =
                     rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).unwrap_or(rest.len());
                 let new = self.rules.len();
                 let name = *self.names.entry(&rest[..len]).or_insert(new);
                 if name == new {
-                    self.rules.push(Vec::new());
+                    let is_token = rest.trim_start_matches('_').starts_with(|c: char| c.is_ascii_uppercase());
+                    self.rules.push(Rule { is_token, ..Rule::default() });
                 }
                 line.push(name);
                 self.copy(len);
@@ -98,13 +195,28 @@ impl<'s> Scan<'s> {
                 } else if c == ':' && !line.is_empty() {
                     rule = line[0];
                     line.clear();
-                } else if c == '\n' {
-                    self.rules[rule].append(&mut line);
+                    brackets = 0;
+                } else if c == '\n' || c == '|' {
+                    self.rules[rule].last().names.append(&mut line);
+                    if c == '|' && brackets == 0 {
+                        self.rules[rule].alternatives.push(Alternative::default());
+                    }
+                } else if c == '&' {
+                    self.rules[rule].last().ands += 1;
+                } else if c == '{' || c == '~' {
+                    let (most, last) = (bound(&rest[1..]), self.rules[rule].last());
+                    let of_text = self.source[..self.at].trim_end().ends_with('"');
+                    let repeats = if of_text { &mut last.repeats } else { &mut last.repeats_of_others };
+                    *repeats = repeats.saturating_add(most);
+                } else if c == '(' || c == '[' {
+                    brackets += 1;
+                } else if c == ')' || c == ']' {
+                    brackets = brackets.saturating_sub(1);
                 }
                 self.copy(c.len_utf8());
             }
         }
-        self.rules[rule].append(&mut line);
+        self.rules[rule].last().names.append(&mut line);
         Ok(())
     }
 
@@ -112,6 +224,13 @@ impl<'s> Scan<'s> {
         self.out += &self.source[self.at..self.at + len];
         self.at += len;
     }
+}
+
+/// The larger of the numbers of a repetition, which begin here; 0 if there are none.
+fn bound(rest: &str) -> u64 {
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || " ,.\t".contains(c))).unwrap_or(rest.len());
+    let numbers = rest[..end].split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    numbers.map(|digits| digits.parse().unwrap_or(u64::MAX)).max().unwrap_or(0)
 }
 
 /// The length of a text or expression with its two ends; what is never closed goes to the end.
@@ -159,6 +278,31 @@ mod tests {
             prepared(&format!("start: {}{flat}", (0..1000).map(|i| format!("r{i} | ")).collect::<String>())).is_ok()
         );
         assert!(prepared(&"a".repeat(1 << 20)).is_err());
+    }
+
+    #[test]
+    fn repetitions_that_hold_together_are_bounded() {
+        for fits in [
+            "start: r{1,5000000} T\nr: \"a\" r | \"b\"\nT: \"a\"{1,5000000} | /.{5000000}/\n",
+            "start: T\nT: /[a-z]{1,300}/ & /.*x.{0,30}/ & ~(\"a\" ~ 3..4000)\n",
+            "start: T\nT: (A & B)\n | (B & C) | B & A\nA: /a{1,900}/\nB: /b{1,900}/\nC: A B\n",
+        ] {
+            assert!(prepared(fits).is_ok(), "{fits}");
+        }
+        let many = |n: usize| vec!["/a.*/"; n].join(" & ");
+        for (refused, why) in [
+            ("T: /a{1,5000000}/ & /(a|b)*c/\n".to_string(), "repetitions"),
+            ("T: \"a\"{1,5000000} & /(a|b)*c/\n".into(), "repetitions"),
+            ("T: A ~ 5..5000000 & B\nA: \"a\"\nB: /b/\n".into(), "repetitions"),
+            ("T: (A | \"b\") & B\nA: C{1,300}\nB: /b/\nC: /.{0,300}/\n".into(), "repetitions"),
+            (format!("T: {}\n", many(9)), "hold together"),
+            (format!("T: (A | B) & (A | B)\nA: {}\nB: {}\n", many(3), many(4)), "hold together"),
+        ] {
+            let error = prepared(&format!("start: T\n{refused}")).unwrap_err().to_string();
+            assert!(error.contains(why), "{error} for {refused}");
+        }
+        assert!(prepared(&format!("start: T\nT: {}\n", many(8))).is_ok());
+        assert_eq!((bound("3, 500}"), bound(" 2..7 x"), bound("\"b\""), bound(",}")), (500, 7, 0, 0));
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub struct GrammarLimits {
     /// The properties of an object, the items of a tuple, the options of an `anyOf` or `oneOf`,
     /// each with what `allOf` and `$ref` add. The time grows with its square. Default: 1000.
     pub max_members: usize,
-    /// The symbols of the grammar that comes of it. Default: 100 000.
+    /// The symbols of the grammar that comes of it; and of a schema, the schemas in it when all is
+    /// merged that holds together: each option of an `anyOf` or `oneOf` gets a copy of what stands
+    /// beside it. Default: 100 000.
     pub max_symbols: usize,
     /// The length of a regular expression or of a grammar's text, in bytes. Default: 131 072.
     pub max_bytes: usize,

@@ -34,6 +34,25 @@ pub(super) fn in_strings(pattern: &str) -> Result<String, String> {
     })))
 }
 
+/// How often an expression repeats its parts, all together: each repetition by its bound. 0 for what
+/// cannot be read.
+pub(super) fn repeats(pattern: &str) -> u64 {
+    parsed(pattern, false).map_or(0, |hir| counted(&hir))
+}
+
+fn counted(hir: &Hir) -> u64 {
+    let sum = |parts: &[Hir]| parts.iter().map(counted).fold(0, u64::saturating_add);
+    match hir.kind() {
+        HirKind::Repetition(repeated) => {
+            let most = u64::from(repeated.max.unwrap_or(repeated.min));
+            most.saturating_add(counted(&repeated.sub).saturating_mul(most.max(1)))
+        }
+        HirKind::Capture(group) => counted(&group.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => sum(parts),
+        _ => 0,
+    }
+}
+
 fn parsed(pattern: &str, crlf: bool) -> Result<Hir, String> {
     let parsed = ParserBuilder::new().crlf(crlf).build().parse(pattern);
     // The parser draws a picture of several lines; the last says what is wrong.
@@ -99,6 +118,13 @@ mod tests {
         }
         assert!(whole("(").unwrap_err().contains("unclosed group"));
         assert!(whole("(?=a)").is_err() && in_strings("(?!a)").is_err());
+    }
+
+    #[test]
+    fn repetitions_are_counted() {
+        for (pattern, count) in [("a*b+", 1), ("a{2,30}|b{3}", 33), ("(a{1,20}b){1,30}", 630), ("(", 0)] {
+            assert_eq!(repeats(pattern), count, "{pattern}");
+        }
     }
 
     #[test]

@@ -40,9 +40,27 @@ const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "objec
 
 /// What says anything of a value besides its type, without those that name other schemas.
 const DESCRIBING: [&str; 21] = [
-    "type", "items", "additionalItems", "prefixItems", "minItems", "maxItems", "properties", "additionalProperties",
-    "patternProperties", "required", "minProperties", "maxProperties", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern", "format",
+    "type",
+    "items",
+    "additionalItems",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "properties",
+    "additionalProperties",
+    "patternProperties",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
 ];
 
 /// What schemas hold schemas under.
@@ -269,16 +287,17 @@ impl<'s> Walk<'s> {
         if group.iter().all(|(key, _)| !DESCRIBING.contains(key)) {
             return Ok((members, Shape::Any));
         }
-        let len = |(_, text): &(&str, &Value)| text.as_str().map_or(0, str::len);
-        let string = Shape::string(of(&["pattern", "format"]).map(len).sum());
+        let patterns: Vec<usize> =
+            of(&["pattern", "format"]).map(|(_, text)| text.as_str().map_or(0, str::len)).collect();
+        let text = Shape::text(patterns.len(), patterns.iter().sum());
         let (array, object) = (Shape::array(first, rest), self.merge.object(object)?);
         let shape = |name: &&str| match *name {
-            "null" => Shape::Plain("null", 1),
-            "boolean" => Shape::Plain("boolean", 1),
-            "string" => string.clone(),
+            "null" => Shape::Plain("null"),
+            "boolean" => Shape::Plain("boolean"),
+            "string" => text.clone(),
             "array" => array.clone(),
             "object" => object.clone(),
-            _ => Shape::Plain("number", 1),
+            _ => Shape::Plain("number"),
         };
         Ok((members, Shape::options(false, types.iter().map(shape).collect())))
     }
@@ -510,6 +529,46 @@ mod tests {
         assert!(refused(&json!({ "enum": vec![0; 30_000] })).contains("at most 20000 values"));
         let wider = GrammarLimits { max_members: 4000, ..GrammarLimits::default() };
         assert!(prepared(&json!({ "properties": wide }), &wider).is_ok());
+    }
+
+    #[test]
+    fn what_grows_when_it_is_merged_is_refused() {
+        let options = |n: usize| -> Vec<Value> {
+            (0..n).map(|i| json!({"type": "object", "properties": {"k": {"const": i}}, "required": ["k"]})).collect()
+        };
+        let named = |n: usize| -> Map<String, Value> {
+            let value = json!({"pattern": "a", "properties": {"b": {"type": "null"}, "c": {"type": "integer"}}});
+            (0..n).map(|i| (format!("p{i}"), value.clone())).collect()
+        };
+        // Beside the options, in what a `$ref` names, and a level deeper.
+        let beside = |n: usize, m: usize| json!({"properties": named(n), "oneOf": options(m)});
+        let referred = |n: usize, m: usize| {
+            let defs = json!({"a": {"oneOf": options(m)}});
+            json!({"properties": named(n), "$ref": "#/$defs/a", "$defs": defs})
+        };
+        let deeper = |n: usize, m: usize| {
+            let parts = [json!({"properties": named(n)}), json!({"oneOf": options(m)})];
+            json!({"allOf": parts.map(|part| json!({"properties": {"a": {"items": part}}}))})
+        };
+        for schema in [&beside as &dyn Fn(usize, usize) -> Value, &referred, &deeper] {
+            assert!(prepared(&schema(200, 4), &GrammarLimits::default()).is_ok());
+            assert!(refused(&schema(500, 133)).contains("at most 100000 parts when all is merged"));
+        }
+        let patterns =
+            |n: usize| json!({"allOf": (0..n).map(|i| json!({"pattern": format!("a{i}")})).collect::<Vec<_>>()});
+        assert!(prepared(&patterns(8), &GrammarLimits::default()).is_ok());
+        assert!(refused(&patterns(9)).contains("at most 8 patterns"));
+        // Descriptions that refer to one another, and to themselves, are no such thing.
+        let defs: Map<String, Value> = (0..40)
+            .map(|i| {
+                let next = json!({"$ref": format!("#/$defs/d{}", i * 7 % 40)});
+                let all = json!([{"$ref": "#/$defs/base"}, {"properties": {"next": next, "kind": {"const": i}}}]);
+                (format!("d{i}"), json!({ "allOf": all }))
+            })
+            .chain([("base".to_string(), json!({"type": "object", "properties": named(20)}))])
+            .collect();
+        let all: Vec<Value> = (0..40).map(|i| json!({"$ref": format!("#/$defs/d{i}")})).collect();
+        assert!(prepared(&json!({"anyOf": all, "$defs": defs}), &GrammarLimits::default()).is_ok());
     }
 
     #[test]

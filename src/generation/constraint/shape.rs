@@ -21,6 +21,10 @@ const MAX_PAIRS: usize = 200_000;
 /// How much is copied for each part that may be held.
 const COPIES_PER_PART: usize = 10;
 
+/// How many patterns may hold for one text: the engine tries the combinations of their
+/// alternatives.
+pub(super) const MAX_PATTERNS: usize = 8;
+
 /// The length of a text that is copied at the cost of a part.
 const TEXT_PER_PART: usize = 128;
 
@@ -29,8 +33,13 @@ const TEXT_PER_PART: usize = 128;
 pub(super) enum Shape<'s> {
     Any,
     Never,
-    /// Null, a boolean, a number or a string, and how many parts it costs.
-    Plain(&'static str, usize),
+    /// Null, a boolean or a number.
+    Plain(&'static str),
+    /// A text for which several patterns hold.
+    Text {
+        patterns: usize,
+        parts: usize,
+    },
     Array(Rc<Array<'s>>),
     Object(Rc<Object<'s>>),
     Options(Rc<Options<'s>>),
@@ -64,17 +73,17 @@ impl<'s> Shape<'s> {
     /// How many parts the engine holds.
     pub(super) fn parts(&self) -> usize {
         match self {
-            Self::Any | Self::Never | Self::Ref(_) => 1,
-            Self::Plain(_, parts) => *parts,
+            Self::Any | Self::Never | Self::Ref(_) | Self::Plain(_) => 1,
+            Self::Text { parts, .. } => *parts,
             Self::Array(array) => array.parts,
             Self::Object(object) => object.parts,
             Self::Options(options) => options.parts,
         }
     }
 
-    /// A string that is bounded by expressions of this length.
-    pub(super) fn string(len: usize) -> Self {
-        Self::Plain("string", 1 + len / TEXT_PER_PART)
+    /// A text for which so many patterns hold, which are so long together.
+    pub(super) fn text(patterns: usize, len: usize) -> Self {
+        Self::Text { patterns, parts: 1 + len / TEXT_PER_PART }
     }
 
     pub(super) fn array(first: Vec<Self>, rest: Option<Self>) -> Self {
@@ -115,10 +124,10 @@ impl<'s> Shape<'s> {
     /// What is equal to `value`; as deep as what was read.
     pub(super) fn literal(value: &'s Value) -> Self {
         match value {
-            Value::Null => Self::Plain("null", 1),
-            Value::Bool(_) => Self::Plain("boolean", 1),
-            Value::Number(_) => Self::Plain("number", 1),
-            Value::String(text) => Self::string(text.len()),
+            Value::Null => Self::Plain("null"),
+            Value::Bool(_) => Self::Plain("boolean"),
+            Value::Number(_) => Self::Plain("number"),
+            Value::String(text) => Self::text(0, text.len()),
             Value::Array(items) => Self::array(items.iter().map(Self::literal).collect(), Some(Self::Never)),
             Value::Object(map) => Self::object(Object {
                 named: map.iter().map(|(name, value)| (name.as_str(), Self::literal(value))).collect(),
@@ -208,7 +217,14 @@ impl<'s> Merge<'s> {
             (Shape::Options(options), other) | (other, Shape::Options(options)) => {
                 self.each(&options, &other, level)?
             }
-            (Shape::Plain(a, x), Shape::Plain(b, y)) if a == b => Shape::Plain(a, x.saturating_add(y)),
+            (Shape::Plain(a), Shape::Plain(b)) if a == b => Shape::Plain(a),
+            (Shape::Text { patterns, parts }, Shape::Text { patterns: more, parts: other }) => {
+                if patterns + more > MAX_PATTERNS {
+                    let expected = format!("at most {MAX_PATTERNS} patterns that hold for one text");
+                    return Err(Error::argument("json schema", expected, patterns + more));
+                }
+                Shape::Text { patterns: patterns + more, parts: parts.saturating_add(other) }
+            }
             (Shape::Array(a), Shape::Array(b)) => self.arrays(&a, &b, level + 1)?,
             (Shape::Object(a), Shape::Object(b)) => self.objects(&a, &b, level + 1)?,
             _ => Shape::Never,
@@ -323,5 +339,49 @@ impl<'s> Merge<'s> {
             self.fits(parts)?;
         }
         Ok(Shape::object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects<'s>(names: &[&'s str], shape: &Shape<'s>) -> Shape<'s> {
+        let named = names.iter().map(|&name| (name, shape.clone())).collect();
+        Shape::object(Object { named, ..Object::default() })
+    }
+
+    #[test]
+    fn options_are_counted_with_a_copy_of_what_stands_beside_them() {
+        let options = || Shape::options(false, vec![objects(&["x"], &Shape::Any), objects(&["y"], &Shape::Any)]);
+        let wide = || objects(&["a", "b", "c"], &objects(&["d"], &Shape::Plain("null")));
+        let mut merge = Merge::new(1000, 10);
+        let both = merge.both(wide(), options()).unwrap();
+        // Two options, each with three objects of a property, and with its own.
+        assert_eq!(both.parts(), 1 + 2 * (1 + 3 * 2 + 1));
+        assert!(matches!(merge.both(Shape::Plain("null"), options()).unwrap(), Shape::Never));
+        assert!(Merge::new(16, 10).both(wide(), options()).is_err());
+        // What a name stands for is merged where something stands beside it.
+        merge.name("#/a", wide());
+        assert_eq!(merge.both(Shape::Ref("#/a"), Shape::Any).unwrap().parts(), 1);
+        assert_eq!(merge.both(Shape::Ref("#/a"), options()).unwrap().parts(), both.parts());
+        assert!(merge.check(&both).is_ok() && Merge::new(15, 10).check(&both).is_err());
+        let one = |n: i32| Shape::options(true, (0..n).map(|_| objects(&["x"], &Shape::Any)).collect());
+        assert!(merge.both(one(5), one(3)).is_err() && merge.both(one(3), one(3)).is_ok());
+    }
+
+    #[test]
+    fn names_get_a_copy_of_the_patterns_that_they_may_match() {
+        let named = |rest, patterns| Object { rest, patterns, ..Object::default() };
+        let wide = || objects(&["a", "b", "c"], &Shape::Any);
+        let few = || objects(&["x", "y"], &Shape::Any);
+        let mut merge = Merge::new(1000, 10);
+        let rest = merge.both(few(), Shape::object(named(Some(wide()), BTreeMap::new()))).unwrap();
+        assert_eq!(rest.parts(), 1 + 2 * 4 + 4);
+        let patterns = BTreeMap::from([("^x", wide())]);
+        let matched = merge.both(few(), Shape::object(named(None, patterns.clone()))).unwrap();
+        assert!(matched.parts() > 1 + 2 * 4 + 4);
+        let own = Object { named: BTreeMap::from([("x", Shape::Any)]), patterns, ..Object::default() };
+        assert!(merge.object(own).unwrap().parts() > 4 + 4);
     }
 }
