@@ -130,7 +130,15 @@ impl Vocabulary {
     }
 
     /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After
-    /// `%json` there may be a schema, for which [`Vocabulary::json_schema`] says what holds.
+    /// `%json` there may be a schema, for which [`Vocabulary::json_schema`] says what holds. At most
+    /// eight expressions may hold together (`&`), and together repeat their parts at most 40 000
+    /// times, divided by their number.
+    ///
+    /// Beside `%ignore`, do not let a nested grammar (`%json`, `%lark`) stand where something of the
+    /// grammar's own may stand as well, as in `"a" ("b" | %json {})`: behind what is ignored the
+    /// engine loses its place and panics. It catches that, and the text ends with an error; but where
+    /// a panic aborts (`panic = "abort"`), the program does. Name what may stand in between instead,
+    /// as in `"a" " "* ("b" | %json {})`.
     ///
     /// # Errors
     /// [`Error::Argument`] for a grammar that cannot be read, or above one of the
@@ -360,6 +368,21 @@ mod tests {
     fn a_grammar_may_nest() {
         let grammar = vocabulary().grammar("start: \"(\" start \")\" | \"x\"").unwrap();
         assert!(accepts(&grammar, "((x))") && !accepts(&grammar, "((x)"));
+    }
+
+    #[test]
+    fn where_the_engine_loses_its_place_the_text_ends_with_an_error() {
+        let follow = |lark: &str| {
+            let mut grammar = vocabulary().grammar(lark).unwrap();
+            let mut set = TokenSet::new(133);
+            "a 5".bytes().try_for_each(|byte| {
+                grammar.allow(&mut set)?;
+                grammar.accept(byte.into())
+            })
+        };
+        let beside = "start: \"a\" (\"b\" | %json {\"type\": \"integer\"})\n%ignore / /\n";
+        assert!(follow(beside).is_err());
+        assert!(follow("start: \"a\" \" \"* (\"b\" | %json {\"type\": \"integer\"})\n").is_ok());
     }
 
     #[test]
