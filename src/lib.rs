@@ -87,6 +87,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod random;
+mod signature;
 pub mod tasks;
 pub mod tensor;
 pub mod text;

@@ -5,10 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("error", 0),
     ("random", 0),
     ("mapped", 0),
+    ("signature", 0),
     ("kernels", 1),
     ("tensor", 2),
     ("ops", 3),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{INDEX, WEIGHTS, is_gguf, pretrained::CONFIG};
 use crate::error::{Error, Result};
+use crate::signature;
 
 const ADAPTER: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
@@ -15,18 +16,13 @@ const MERGE: &str =
 
 /// What a file is by its first bytes, if it is of a kind that is not read.
 pub(crate) fn content(bytes: &[u8]) -> Option<&'static str> {
-    let kinds: [(&[u8], &str); 9] = [
-        (&[0x1f, 0x8b], "a gzip archive: unpack it with `gunzip`"),
+    let kinds: [(&[u8], &str); 3] = [
         (b"PK\x03\x04", "a zip archive, as PyTorch writes `.pt` and `.bin`: write it as safetensors"),
         (&[0x80, 2], "pickled Python objects, as PyTorch writes them: write them as safetensors"),
-        (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it with `unzstd`"),
-        (b"\xfd7zXZ", "an xz archive: unpack it with `unxz`"),
-        (b"BZh", "a bzip2 archive: unpack it with `bunzip2`"),
         (b"\x89HDF\r\n", "an HDF5 file, as TensorFlow writes models: write it as safetensors"),
-        (b"version https://git-lfs", "a pointer of Git LFS to a file that is not here: fetch it with `git lfs pull`"),
-        (b"<!DOCTYPE html", "a web page: the download went wrong"),
     ];
-    kinds.iter().find(|(start, _)| bytes.starts_with(start)).map(|&(_, what)| what)
+    let own = kinds.iter().find(|(start, _)| bytes.starts_with(start)).map(|&(_, what)| what);
+    own.or_else(|| signature::packed(bytes))
 }
 
 /// Says of a path without a `config.json` what it is.

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::mapped::{Load, MappedFile};
-use crate::{Error, Result};
+use crate::{Error, Result, signature};
 
 /// One text file or many, read in order.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl Corpus {
     /// A corpus of one file, streamed.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened.
+    /// Same as [`Corpus::open_all`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_all([path])
     }
@@ -81,15 +81,22 @@ impl Corpus {
     /// with a slip in it does not end a long run in its middle.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no file, [`Error::Io`] naming a file that cannot be opened.
+    /// [`Error::Argument`] when there is no file, [`Error::Io`] naming a file that cannot be opened, [`Error::Format`]
+    /// naming one that is packed or no UTF-8 by its first bytes.
     pub fn open_all<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
         let mut files = Vec::new();
         for path in paths {
             let path = path.as_ref();
-            let meta = File::open(path).and_then(|file| file.metadata()).map_err(|e| Error::io(path, e))?;
+            let file = File::open(path).map_err(|e| Error::io(path, e))?;
+            let meta = file.metadata().map_err(|e| Error::io(path, e))?;
             if meta.is_dir() {
                 let kind = std::io::ErrorKind::IsADirectory;
                 return Err(Error::io(path, std::io::Error::new(kind, "expected a text file, found a folder")));
+            }
+            let mut start = Vec::new();
+            file.take(32).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
+            if let Some(found) = signature::no_text(&start) {
+                return Err(Error::format(path, format!("expected a text file, found {found}")));
             }
             files.push(Source { path: path.to_path_buf(), len: meta.len(), map: None });
         }
@@ -465,5 +472,24 @@ mod tests {
         assert!(error.contains("absent"), "{error}");
         assert!(Corpus::open(folder.path()).unwrap_err().to_string().contains("found a folder"));
         assert!(Corpus::open_all(Vec::<PathBuf>::new()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.txt");
+        for (bytes, found) in [
+            (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "a gzip archive: unpack it with `gunzip`"),
+            (b"\x28\xb5\x2f\xfd\0", "a zstd archive: unpack it with `unzstd`"),
+            (b"\xff\xfea\0", "text in UTF-16: convert it to UTF-8"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Corpus::open(&path).unwrap_err().to_string();
+            assert!(error.contains("corpus.txt") && error.ends_with(&format!("found {found}")), "{error}");
+        }
+        for text in ["", "BZh is a word", "<!DOCTYPE html>"] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Corpus::open(&path).unwrap().read_to_string().unwrap(), text);
+        }
     }
 }

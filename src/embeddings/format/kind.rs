@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::{fasttext, header, text};
-use crate::{Error, Result};
+use crate::{Error, Result, signature};
 
 /// A format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,25 +18,14 @@ pub(super) enum Kind {
     Glove,
 }
 
-/// The first bytes of files that hold no vectors as they are, what these are, and what to do.
-const OTHERS: &[(&[u8], &str, &str)] = &[
-    (b"\x1F\x8B", "a file packed by gzip", "unpack it first"),
-    (b"PK\x03\x04", "a zip archive", "unpack it first"),
-    (b"\xFD7zXZ\0", "a file packed by xz", "unpack it first"),
-    (b"\x28\xB5\x2F\xFD", "a file packed by zstd", "unpack it first"),
-    (b"\xFF\xFE", "text in UTF-16", "write it in UTF-8"),
-    (b"\xFE\xFF", "text in UTF-16", "write it in UTF-8"),
-    (b"\x93NUMPY", "a NumPy array", "let its name end in .npy, and have its words beside it"),
-];
+/// The first bytes of an array of NumPy.
+const NUMPY: &[u8] = b"\x93NUMPY";
 
 /// Says what a file is that holds no vectors as it is.
 pub(super) fn check(path: &Path, file: &[u8]) -> Result<()> {
-    match OTHERS.iter().find(|(start, ..)| file.starts_with(start)) {
-        Some((_, found, hint)) => {
-            Err(Error::format(path, format!("expected a file of word vectors, found {found} ({hint})")))
-        }
-        None => Ok(()),
-    }
+    let numpy = "a NumPy array: let its name end in .npy, and have its words beside it";
+    let found = signature::no_text(file).or(file.starts_with(NUMPY).then_some(numpy));
+    found.map_or(Ok(()), |found| Err(Error::format(path, format!("expected a file of word vectors, found {found}"))))
 }
 
 /// Which format a file has that [`check`] has let pass.

@@ -242,10 +242,10 @@ fn what_holds_no_vectors_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v.txt");
     for (bytes, wanted) in [
-        (&b"\x1F\x8B\x08\0\0\0\0\0\0\x03line\nline"[..], "found a file packed by gzip (unpack it first)"),
-        (b"PK\x03\x04\x14\0glove.6B.50d.txt", "found a zip archive (unpack it first)"),
-        (b"\xFF\xFEa\0 \x001\0", "found text in UTF-16 (write it in UTF-8)"),
-        (b"\x93NUMPY\x01\0", "found a NumPy array (let its name end in .npy, and have its words beside it)"),
+        (&b"\x1F\x8B\x08\0\0\0\0\0\0\x03line\nline"[..], "found a gzip archive: unpack it with `gunzip`"),
+        (b"PK\x03\x04\x14\0glove.6B.50d.txt", "found a zip archive: unpack it with `unzip`"),
+        (b"\xFF\xFEa\0 \x001\0", "found text in UTF-16: convert it to UTF-8"),
+        (b"\x93NUMPY\x01\0", "found a NumPy array: let its name end in .npy, and have its words beside it"),
         (b"2 3\nno row\nat all\n", "expected "),
         (b"1\n2\n3\n", "expected "),
     ] {
@@ -259,6 +259,6 @@ fn what_holds_no_vectors_is_named() {
     }
     if let Some(path) = data("glove/glove.6B.100d.sample.txt.gz") {
         let e = WordVectors::open_with(path, &ReadOptions::lenient()).unwrap_err().to_string();
-        assert!(e.contains("found a file packed by gzip"), "{e}");
+        assert!(e.contains("found a gzip archive"), "{e}");
     }
 }
