@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use loquat::checkpoint::atomic::write_file;
+use loquat::atomic::write_file;
 use loquat::models::encoder::{EncoderConfig, TextBatch, TextEncoder};
 use loquat::models::{CausalLm, LanguageModel, auto::read_config};
 use loquat::text::Tokenizer;

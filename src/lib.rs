@@ -75,6 +75,7 @@
 //! | `chat` | chat templates: [`text::chat`] |
 //! | `constraints` | text held to a regular expression, a JSON schema or a grammar: [`generation::constraint`] |
 
+pub mod atomic;
 pub mod checkpoint;
 pub mod embeddings;
 pub mod error;

@@ -8,7 +8,6 @@
 //! | [`view`] | [`TensorView`]: one tensor in a file, and its way to a [`Weight`](crate::tensor::Weight) |
 //! | [`loader`] | [`Loader`]: gives the layers of a model their parameters, strictly |
 //! | [`pretrained`] | [`save_pretrained`]: a model as a folder that `transformers` opens |
-//! | [`atomic`] | files and folders that appear whole or not at all |
 //! | `config_keys` | which keys of a `config.json` change nothing |
 //! | `rope_keys` | rotary positions in a `config.json` |
 //! | `recognise` | what a file or folder is that was taken for a model |
@@ -38,7 +37,6 @@
 //!
 //! This floor must not know models.
 
-pub mod atomic;
 pub(crate) mod config_keys;
 pub mod gguf;
 pub mod loader;

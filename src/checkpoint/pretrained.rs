@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{WEIGHTS, atomic, save_module};
+use super::{WEIGHTS, save_module};
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::nn::Module;
 

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::atomic;
 use super::gguf::names::Arrangement;
 use super::recognise;
 use super::view::{DType, TensorView};
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mapped::{Load, MappedFile};
 use crate::nn::Module;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::Corpus;
-use crate::checkpoint::atomic;
+use crate::atomic;
 use crate::{Error, Result};
 
 /// How often each word of a text occurs.

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::atomic;
+use crate::atomic;
 use crate::{Error, Result};
 
 /// One line of a [`History`].

@@ -30,7 +30,7 @@ use kind::Kind;
 
 use super::WordVectors;
 use super::words::Words;
-use crate::checkpoint::atomic::write_file;
+use crate::atomic::write_file;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 

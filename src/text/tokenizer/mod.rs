@@ -47,7 +47,7 @@ pub use special::Special;
 pub use stream::DecodeStream;
 pub use train::TokenizerTrainer;
 
-use crate::checkpoint::atomic;
+use crate::atomic;
 use crate::{Error, Result};
 
 /// Text to token ids and back: one for every kind of vocabulary.

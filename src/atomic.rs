@@ -29,7 +29,7 @@ pub const TEMPORARY: &str = ".tmp-";
 /// as it is.
 ///
 /// ```
-/// use loquat::checkpoint::atomic;
+/// use loquat::atomic;
 ///
 /// let path = std::env::temp_dir().join("loquat-atomic-doc");
 /// atomic::write_file(&path, |file| file.write_all(b"all of it"))?;
