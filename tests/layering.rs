@@ -39,6 +39,45 @@ fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
+/// The modules that code names below `crate::`, with the line of each: also those of `use crate::{a, b::c}`.
+fn used_modules(code: &str) -> Vec<(usize, String)> {
+    let code: String = code.lines().map(|line| line.split("//").next().unwrap().to_string() + "\n").collect();
+    let line = |at: usize| code[..at].matches('\n').count() + 1;
+    let name = |text: &str| text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            used.push((line(at), name(rest)));
+            continue;
+        };
+        let mut depth = 1;
+        let mut start = true;
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            if start && depth == 1 && !c.is_whitespace() {
+                used.push((line(at), name(&list[i..])));
+            }
+            start = depth == 1 && (c == ',' || start && c.is_whitespace());
+        }
+    }
+    used
+}
+
+#[test]
+fn names_in_braces_are_seen() {
+    let code = "use crate::{\n    Result, nn::{Linear, Module},\n    ops, // crate::tasks\n};\nlet x = crate::text::clean(y);\n";
+    let names: Vec<_> = used_modules(code).into_iter().filter(|(_, name)| !name.is_empty()).collect();
+    assert_eq!(names, [(1, "nn".to_string()), (1, "ops".to_string()), (5, "text".to_string())]);
+}
+
 #[test]
 fn every_floor_looks_down_only() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -56,13 +95,9 @@ fn every_floor_looks_down_only() {
             wrong.push(format!("{relative}: `{module}` has no floor"));
             continue;
         };
-        for (i, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
-            let code = line.split("//").next().unwrap();
-            for used in code.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                if floor(&used).is_some_and(|other| other > own) {
-                    wrong.push(format!("{relative}:{}: `{module}` looks up to `{used}`", i + 1));
-                }
+        for (line, used) in used_modules(&fs::read_to_string(&file).unwrap()) {
+            if floor(&used).is_some_and(|other| other > own) {
+                wrong.push(format!("{relative}:{line}: `{module}` looks up to `{used}`"));
             }
         }
     }
