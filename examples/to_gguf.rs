@@ -19,12 +19,12 @@ use clap::{Parser, ValueEnum};
 use loquat::checkpoint::gguf::{GgufFile, GgufFormat, save_gguf};
 use loquat::models::LanguageModel;
 use loquat::text::Tokenizer;
-use loquat::{Load, Result};
+use loquat::{Error, GenerationConfig, Load, Result};
 
-/// Writes a model folder as a .gguf file.
+/// Writes a model as a .gguf file, with its tokenizer and the tokens that end a text; other settings of generation are not kept.
 #[derive(Parser)]
 struct Args {
-    /// A folder with config.json, model.safetensors and tokenizer.json.
+    /// A folder with config.json, model.safetensors and tokenizer.json, or a .gguf file.
     #[arg(long)]
     model: PathBuf,
     /// The file to write.
@@ -45,7 +45,20 @@ enum Format {
 
 fn run(args: &Args) -> Result<()> {
     let model = LanguageModel::open(&args.model)?;
-    let vocabulary = Tokenizer::open(&args.model)?.to_ggml()?;
+    let mut vocabulary = Tokenizer::open(&args.model)?.to_ggml()?;
+    // GGUF has three places for tokens that end a text, and none for other settings of generation.
+    for id in GenerationConfig::open(&args.model)?.eos_token_ids {
+        let ends = ["eos", "eot", "eom"];
+        if ends.iter().any(|role| vocabulary.role(role) == Some(id)) {
+            continue;
+        }
+        let Some(free) = ends.iter().find(|role| vocabulary.role(role).is_none()) else {
+            let expected = "at most 3 with the tokenizer's, as GGUF has no place for more";
+            let name = "eos_token_id of generation_config.json".to_string();
+            return Err(Error::Argument { name, expected: expected.to_string(), found: format!("{id} as well") });
+        };
+        vocabulary.roles.push((free.to_string(), id));
+    }
     let format = match args.format {
         Format::F32 => GgufFormat::F32,
         Format::F16 => GgufFormat::F16,

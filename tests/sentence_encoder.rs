@@ -238,6 +238,34 @@ fn prompts_stand_before_the_text() {
 }
 
 #[test]
+fn keys_that_are_not_known_are_named_with_their_file() {
+    let mean = json!({"pooling_mode_mean_tokens": true});
+    for (file, content) in [
+        ("sentence_bert_config.json", json!({"max_seq_length": 8, "zzz": 1})),
+        ("config_sentence_transformers.json", json!({"prompts": {}, "__version__": {}, "zzz": 1})),
+        ("1_Pooling/config.json", json!({"pooling_mode_mean_tokens": true, "zzz": 1})),
+    ] {
+        let folder = folder(&mean, &[]);
+        SentenceEncoder::open(folder.path()).unwrap();
+        write(folder.path(), file, &content);
+        let error = SentenceEncoder::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("`zzz`"), "{file}: {error}");
+    }
+}
+
+#[test]
+fn vectors_that_are_no_numbers_are_an_error() {
+    let folder = folder(&json!({"pooling_mode_mean_tokens": true}), &[]);
+    let path = folder.path().join("model.safetensors");
+    let mut weights = std::fs::read(&path).unwrap();
+    let len = weights.len();
+    weights[len - 4000..].fill(0xff);
+    std::fs::write(&path, weights).unwrap();
+    let error = SentenceEncoder::open(folder.path()).unwrap().encode(&["cat"]).unwrap_err().to_string();
+    assert!(error.contains("vector of text 0") && error.contains("finite"), "{error}");
+}
+
+#[test]
 fn folders_that_ask_for_what_is_not_known_are_errors() {
     let mean = json!({"pooling_mode_mean_tokens": true});
     let open = |pooling: &Value, rest: &[Value]| {

@@ -142,7 +142,7 @@ impl WordVectors {
             let [a, b, score, ..] = fields[..] else {
                 return Err(Error::format(path, format!("line {}: expected two words and a number", i + 1)));
             };
-            let Ok(score) = score.parse::<f64>() else {
+            let Some(score) = score.parse::<f64>().ok().filter(|score| score.is_finite()) else {
                 if i == 0 && fields.iter().all(|field| field.parse::<f64>().is_err()) {
                     continue; // a line of titles
                 }

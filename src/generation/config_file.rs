@@ -26,6 +26,86 @@ const NOT_BUILT: &[(&str, f64)] = &[
     ("watermarking_config", 0.0),
 ];
 
+/// Keys that are obeyed.
+const READ: &[&str] = &[
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "remove_invalid_values",
+    "eos_token_id",
+    "stop_strings",
+    "num_beams",
+    "num_beam_groups",
+    "diversity_penalty",
+    "length_penalty",
+    "early_stopping",
+    "num_return_sequences",
+    "max_time",
+];
+
+/// Keys that change no text: ids for padding and for encoder–decoders, what `transformers` returns beside the text, its caches, its
+/// compiling, and its assistants, which guess what the model would generate.
+const HARMLESS: &[&str] = &[
+    "bos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "transformers_version",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "output_logits",
+    "return_dict_in_generate",
+    "renormalize_logits",
+    "use_cache",
+    "cache_implementation",
+    "cache_config",
+    "return_legacy_cache",
+    "prefill_chunk_size",
+    "low_memory",
+    "compile_config",
+    "disable_compile",
+    "is_assistant",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_lookbehind",
+    "target_lookbehind",
+    "prompt_lookup_num_tokens",
+    "max_matching_ngram_size",
+    "use_mtp",
+    "generation_kwargs",
+    "continuous_batching_config",
+    "use_model_defaults",
+    "trust_remote_code",
+    // Of models that brought their own code.
+    "chat_format",
+    "max_window_size",
+    "max_context_size",
+    "user_token_id",
+    "assistant_token_id",
+];
+
 impl GenerationConfig {
     /// What a folder's `generation_config.json` says; without that file, the end tokens of its
     /// `config.json`. Of a `.gguf` file, its end tokens: it says no more of generation.
@@ -54,16 +134,23 @@ impl GenerationConfig {
         Ok(config)
     }
 
-    /// What the content of a `generation_config.json` says. Keys of other programs are passed over.
+    /// What the content of a `generation_config.json` says. Keys that begin with `_` are passed over.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value that a key cannot have, and for a key of `transformers` that would change the text but is
-    /// not built.
+    /// [`Error::Config`] for a value that a key cannot have, for a key of `transformers` that would change the text but is
+    /// not built, and for one that is not known.
     pub fn from_json(json: &Value) -> Result<Self> {
         if !json.is_object() {
             return Err(wrong(FILE, "a JSON object", json));
         }
         let keys = Keys(json);
+        let is_known = |key: &str| {
+            let not_built = NOT_BUILT.iter().any(|(known, _)| *known == key);
+            key.starts_with('_') || not_built || READ.contains(&key) || HARMLESS.contains(&key)
+        };
+        if let Some((key, value)) = json.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
+            return Err(wrong(key, "no such key in generation_config.json, as it is not known", value));
+        }
         for &(key, neutral) in NOT_BUILT {
             let value = keys.get(key);
             let changes_nothing = match value {
@@ -209,7 +296,7 @@ mod tests {
     fn a_llama_file_says_how_to_draw() {
         let file = json!({
             "bos_token_id": 128000, "do_sample": true, "eos_token_id": [128001, 128008, 128009], "temperature": 0.6,
-            "max_length": 4096, "top_p": 0.9, "transformers_version": "4.42.3", "of_somebody": {"else": 1}, "top_k": null,
+            "max_length": 4096, "top_p": 0.9, "transformers_version": "4.42.3", "_of_somebody": {"else": 1}, "top_k": null,
         });
         let config = GenerationConfig::from_json(&file).unwrap();
         assert_eq!(config.eos_token_ids, [128001, 128008, 128009]);
@@ -218,6 +305,17 @@ mod tests {
         // What a caller says goes first, what he does not say is the folder's.
         let asked = GenerationConfig::default().max_new_tokens(7).top_p(0.5).with_defaults(&config);
         assert_eq!((asked.new_tokens_limit(4000), asked.top_p, asked.temperature), (7, Some(0.5), Some(0.6)));
+    }
+
+    #[test]
+    fn keys_that_are_not_known_are_named() {
+        let misspelt = json!({"max_new_tokens": 3, "repetion_penalty": 3.0});
+        let error = GenerationConfig::from_json(&misspelt).unwrap_err().to_string();
+        assert!(error.contains("`repetion_penalty`") && error.contains("not known"), "{error}");
+        let lists = [READ, HARMLESS].concat();
+        for (i, key) in lists.iter().enumerate() {
+            assert!(!lists[..i].contains(key) && !NOT_BUILT.iter().any(|(other, _)| other == key), "{key} twice");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Perplexity {
 ///
 /// # Errors
 /// [`Error::Argument`] for a text of fewer than 2 tokens, a context below 2 or above the model's, a stride of 0 or above the context;
-/// [`Error::Id`] for an id outside the vocabulary.
+/// [`Error::Id`] for an id outside the vocabulary; [`Error::NotFinite`] if the model gives NaN.
 pub fn perplexity(
     model: &(impl CausalLm + ?Sized),
     ids: &[u32],
@@ -79,6 +79,10 @@ pub fn perplexity(
                 sum.nll -= f64::from(Distribution::of(row).log_prob(row[id as usize]));
             }
             sum.tokens += end - first;
+            if sum.nll.is_nan() {
+                let what = format!("log-probability of the tokens from {first} to {end}");
+                return Err(Error::NotFinite { what, found: sum.nll });
+            }
         }
         counted = end;
         if end == ids.len() {

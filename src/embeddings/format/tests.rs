@@ -74,7 +74,8 @@ fn wrong_text_is_refused_with_its_line_or_taken_leniently() {
     for (name, content, wanted, lenient_words) in [
         ("ragged", &b"3 2\na 1 2\nb 1\nc 3 4\n"[..], "line 3: expected a word and 2 numbers, found 2 fields", 2),
         ("long", b"2 2\na 1 2\nb 1 2 3\n", "line 3: expected a word and 2 numbers, found 4 fields", 1),
-        ("no number", b"2 2\na 1 x\nb 1 2\n", "line 2: expected a number, found `x`", 1),
+        ("no number", b"2 2\na 1 x\nb 1 2\n", "line 2: expected a finite number, found `x`", 1),
+        ("not finite", b"3 2\na 1 nan\nb 1 2\nc 1e39 2\n", "line 2: expected a finite number, found `nan`", 1),
         ("count", b"5 2\na 1 2\nb 1 2\n", "line 1: the header says 5 words, found 2", 2),
         ("few", b"1 2\na 1 2\nb 1 2\n", "line 1: the header says 1 words, found 2", 2),
         ("duplicate", b"2 2\na 1 2\na 3 4\n", "line 3: expected each word once, found `a` again (it is row 0)", 1),

@@ -109,7 +109,8 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
 pub(super) fn row<'l>(line: &'l [u8], dim: usize, rows: &mut Vec<f32>) -> std::result::Result<&'l [u8], String> {
     let (word, numbers) = split(line.strip_suffix(b"\r").unwrap_or(line), dim)?;
     for field in numbers {
-        rows.push(field.parse().map_err(|_| format!("expected a number, found `{field}`"))?);
+        let number = field.parse().ok().filter(|number: &f32| number.is_finite());
+        rows.push(number.ok_or_else(|| format!("expected a finite number, found `{field}`"))?);
     }
     Ok(word)
 }

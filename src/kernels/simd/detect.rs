@@ -109,7 +109,7 @@ fn detected() -> &'static Detected {
         let wanted = std::env::var_os("LOQUAT_ISA").unwrap_or_default();
         let wanted = wanted.to_string_lossy();
         // The system is asked for permission to use AMX only if it may be used.
-        let machine = machine(matches!(wanted.as_ref(), "" | "amx"));
+        let machine = machine(!matches!(wanted.as_ref(), "portable" | "neon" | "avx2" | "avx512"));
         lowered_to(&wanted, machine).unwrap_or_else(|fault| Detected { setting: machine, fault: Some(fault) })
     })
 }

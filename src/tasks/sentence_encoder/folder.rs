@@ -67,6 +67,7 @@ impl SentenceEncoder {
         };
         let settings = read_json(&body.join(SETTINGS))?.unwrap_or_default();
         let own = encoder.config.max_seq_len();
+        only(SETTINGS, &settings, SETTINGS_KEYS)?;
         refuse(&settings, "transformer_task", &"feature-extraction".into())?;
         refuse(&settings, "module_output_name", &"token_embeddings".into())?;
         let (prompts, default_prompt) = read_prompts(folder)?;
@@ -167,6 +168,22 @@ impl SentenceEncoder {
 const MODULES: &str = "modules.json";
 const SETTINGS: &str = "sentence_bert_config.json";
 const PROMPTS: &str = "config_sentence_transformers.json";
+/// Keys of [`SETTINGS`] that are obeyed, refused by their value, or arguments of Python's loading.
+const SETTINGS_KEYS: &[&str] = &[
+    "max_seq_length",
+    "do_lower_case",
+    "transformer_task",
+    "module_output_name",
+    "modality_config",
+    "method",
+    "processing_kwargs",
+    "unpad_inputs",
+    "model_args",
+    "tokenizer_args",
+    "config_args",
+];
+/// The same of [`PROMPTS`]: how vectors are compared is the caller's.
+const PROMPTS_KEYS: &[&str] = &["prompts", "default_prompt_name", "similarity_fn_name", "model_type"];
 
 fn config_error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
     Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
@@ -180,6 +197,18 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
     }
 }
 
+/// Refuses keys that are not in the list; a key may end in `*`, and those that begin with `_` are nobody's.
+fn only(file: &str, config: &Value, known: &[&str]) -> Result<()> {
+    let is_known = |key: &str| {
+        let fits = |known: &&str| known.strip_suffix('*').map_or(key == *known, |start| key.starts_with(start));
+        key.starts_with('_') || known.iter().any(|known| fits(known))
+    };
+    match config.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
+        Some((key, value)) => Err(config_error(key, &format!("no such key in {file}, as it is not known"), value)),
+        None => Ok(()),
+    }
+}
+
 /// Each module's kind and folder.
 fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let file = folder.join(MODULES);
@@ -189,6 +218,7 @@ fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let wrong = || Error::format(&file, "expected a list of modules with `type` and `path`");
     let list = json.as_array().ok_or_else(wrong)?;
     let module = |entry: &Value| {
+        only(MODULES, entry, &["idx", "name", "path", "type", "kwargs"])?;
         let (kind, path) = (entry["type"].as_str().ok_or_else(wrong)?, entry["path"].as_str().ok_or_else(wrong)?);
         // A path could point anywhere on the machine.
         if Path::new(path).components().any(|c| !matches!(c, Component::Normal(_))) {
@@ -203,6 +233,11 @@ fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// The ways of pooling, and whether the prompt's tokens count.
 fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
     let Some(config) = read_json(&folder.join("config.json"))? else { return Ok((vec![Pooling::Mean], true)) };
+    only(
+        "the pooling's config.json",
+        &config,
+        &["word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode*"],
+    )?;
     for key in ["word_embedding_dimension", "embedding_dimension"] {
         if let Some(found) = config.get(key).filter(|found| found.as_u64() != Some(width as u64)) {
             return Err(config_error(key, &width.to_string(), found));
@@ -315,6 +350,7 @@ type Prompts = Vec<(String, String)>;
 /// The prompts by name, and the text of the one that is always put before.
 fn read_prompts(folder: &Path) -> Result<(Prompts, Option<String>)> {
     let config = read_json(&folder.join(PROMPTS))?.unwrap_or_default();
+    only(PROMPTS, &config, PROMPTS_KEYS)?;
     let prompts: Prompts = config
         .get("prompts")
         .and_then(Value::as_object)

@@ -227,6 +227,9 @@ impl SentenceEncoder {
             }
         }
         let mut vectors: Array2<f32> = y.to_array()?;
+        if let Some(((text, _), &found)) = vectors.indexed_iter().find(|(_, x)| !x.is_finite()) {
+            return Err(Error::NotFinite { what: format!("vector of text {text}"), found: f64::from(found) });
+        }
         if self.dimensions < vectors.ncols() {
             vectors = vectors.slice(ndarray::s![.., ..self.dimensions]).to_owned();
         }
