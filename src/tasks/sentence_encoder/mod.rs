@@ -166,7 +166,8 @@ impl SentenceEncoder {
     /// → `[texts, dimensions]`.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode; [`Error::Argument`] for a `max_seq_len` below the special tokens.
+    /// What the tokenizer cannot encode; [`Error::Argument`] for a `max_seq_len` below the special tokens;
+    /// [`Error::NotFinite`] if the model gives NaN.
     pub fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Array2<f32>> {
         self.encode_behind(self.default_prompt.as_deref().unwrap_or_default(), texts)
     }
@@ -174,7 +175,7 @@ impl SentenceEncoder {
     /// As [`SentenceEncoder::encode`], behind the prompt of this name that the folder has (`query`, `passage` …).
     ///
     /// # Errors
-    /// As there; [`Error::Argument`] if there is no such prompt.
+    /// Same as [`SentenceEncoder::encode`]; [`Error::Argument`] if there is no such prompt.
     pub fn encode_with_prompt<T: AsRef<str>>(&self, name: &str, texts: &[T]) -> Result<Array2<f32>> {
         match self.prompts.iter().find(|(known, _)| known == name) {
             Some((_, prompt)) => self.encode_behind(prompt, texts),
