@@ -31,6 +31,7 @@ pub(in crate::kernels) const MAX_NC: usize = 512;
 pub(in crate::kernels) const MAX_MR: usize = 16;
 
 /// A tile of a few rows and `PANEL` columns of a B of groups that is stored transposed, read where it lies.
+#[cfg(target_arch = "x86_64")]
 pub(super) trait ColumnsKernel: Copy + Send + Sync {
     /// What sums are kept in: 32 bits.
     type Sum: Copy + Default + Send;
@@ -64,6 +65,7 @@ pub(super) trait ColumnsKernel: Copy + Send + Sync {
 }
 
 /// A tile of a few rows and a packed panel of groups, read where it lies.
+#[cfg(target_arch = "x86_64")]
 pub(super) trait PanelsKernel: ColumnsKernel {
     /// Whether group `p` of row `i` of A is wanted at `a[i · groups + p]`, `groups` filled up to whole steps.
     const ROWS_OF_A: bool;
