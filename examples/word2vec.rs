@@ -60,9 +60,9 @@ struct Args {
     /// Words to each side that may be neighbours
     #[arg(long, default_value_t = 5)]
     window: usize,
-    /// Negative samples
-    #[arg(long, default_value_t = 5)]
-    negative: usize,
+    /// Negative samples of each pair, with that loss. Default: 5
+    #[arg(long)]
+    negative: Option<usize>,
     /// Leave out words that stand less often
     #[arg(long, default_value_t = 5)]
     min_count: u64,
@@ -131,9 +131,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     };
     config = config.dim(args.dim).window(args.window).min_count(args.min_count).subsample(args.subsample);
     config = config.epochs(args.epochs).seed(args.seed).deterministic(args.deterministic);
-    config = match args.loss {
-        Loss::Negative => config.negative_samples(args.negative),
-        Loss::Hierarchical => config.hierarchical_softmax(),
+    config = match (args.loss, args.negative) {
+        (Loss::Negative, negative) => config.negative_samples(negative.unwrap_or(5)),
+        (Loss::Hierarchical, None) => config.hierarchical_softmax(),
+        (Loss::Hierarchical, Some(_)) => return Err("--negative has no effect with --loss hierarchical".into()),
     };
     if args.subwords {
         config = config.subwords(Ngrams::default()).lr(0.05);
