@@ -201,7 +201,7 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
 fn only(file: &str, config: &Value, known: &[&str]) -> Result<()> {
     let is_known = |key: &str| {
         let fits = |known: &&str| known.strip_suffix('*').map_or(key == *known, |start| key.starts_with(start));
-        key.starts_with('_') || known.iter().any(|known| fits(known))
+        key.starts_with('_') || known.iter().any(fits)
     };
     match config.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
         Some((key, value)) => Err(config_error(key, &format!("no such key in {file}, as it is not known"), value)),
