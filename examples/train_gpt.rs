@@ -59,9 +59,9 @@ struct Args {
     /// The text to validate on; the last tenth of --text if not given.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// char, bpe:VOCABULARY, or a tokenizer.json.
-    #[arg(long, default_value = "char")]
-    tokenizer: String,
+    /// char, bpe:VOCABULARY, or a tokenizer.json. Default: char, or with --resume that of the run, which any other must equal.
+    #[arg(long)]
+    tokenizer: Option<String>,
     /// The architecture.
     #[arg(long, value_enum, default_value = "gpt")]
     arch: Arch,
@@ -115,13 +115,35 @@ struct Args {
 /// How many tokens the feed-forward model sees.
 const WINDOW: usize = 8;
 
+/// The run's tokenizer, or a new one.
 fn tokenizer(args: &Args) -> Result<Tokenizer> {
-    if args.resume && args.out.join("tokenizer.json").exists() {
-        return Tokenizer::open(&args.out);
+    let of_run = args.resume && args.out.join("tokenizer.json").exists();
+    match (of_run, &args.tokenizer) {
+        (true, None) => Tokenizer::open(&args.out),
+        (true, Some(kind)) => {
+            let (saved, asked) = (Tokenizer::open(&args.out)?, new_tokenizer(args, kind)?);
+            let vocabulary = |tokenizer: &Tokenizer| {
+                let mut all = tokenizer.vocab();
+                all.sort();
+                all
+            };
+            if vocabulary(&saved) == vocabulary(&asked) {
+                return Ok(saved);
+            }
+            Err(Error::Argument {
+                name: "--tokenizer with --resume".into(),
+                expected: format!("the vocabulary of {}", args.out.join("tokenizer.json").display()),
+                found: format!("another one from `{kind}`"),
+            })
+        }
+        (false, kind) => new_tokenizer(args, kind.as_deref().unwrap_or("char")),
     }
+}
+
+fn new_tokenizer(args: &Args, kind: &str) -> Result<Tokenizer> {
     let texts = [Some(&args.text), args.val.as_ref()].into_iter().flatten();
-    match args.tokenizer.split_once(':') {
-        None if args.tokenizer == "char" => TokenizerTrainer::chars().train_files(texts),
+    match kind.split_once(':') {
+        None if kind == "char" => TokenizerTrainer::chars().train_files(texts),
         Some(("bpe", size)) => {
             let size = size.parse().map_err(|_| Error::Argument {
                 name: "--tokenizer bpe:N".into(),
@@ -130,7 +152,7 @@ fn tokenizer(args: &Args) -> Result<Tokenizer> {
             })?;
             TokenizerTrainer::byte_level_bpe().vocab_size(size).train_files([&args.text])
         }
-        _ => Tokenizer::open(&args.tokenizer),
+        _ => Tokenizer::open(kind),
     }
 }
 
