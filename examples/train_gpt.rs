@@ -59,7 +59,8 @@ struct Args {
     /// The text to validate on; the last tenth of --text if not given.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// char, bpe:VOCABULARY, or a tokenizer.json. Default: char, or with --resume that of the run, which any other must equal.
+    /// char, bpe:VOCABULARY, or a tokenizer.json. Default: char, or with --resume that of the run,
+    /// which any other must equal.
     #[arg(long)]
     tokenizer: Option<String>,
     /// The architecture.

@@ -7,11 +7,12 @@
 //! [`TEMPORARY`] and the number of the process, which holds a lock on it. A process that is killed
 //! leaves one behind, without a lock: the next one that writes into the folder removes it.
 //!
-//! Inside a folder that has no name yet nobody looks for files, so there [`write_file`] writes them plainly, and they are given to the
-//! disk with their folder: waiting for the disk is what saving costs.
+//! Inside a folder that has no name yet nobody looks for files, so there [`write_file`] writes them
+//! plainly, and they are given to the disk with their folder: waiting for the disk is what saving
+//! costs.
 //!
-//! A folder cannot replace another one atomically, so [`write_folder`] never replaces: whoever keeps several states of
-//! something gives each its own name, and reads the newest.
+//! A folder cannot replace another one atomically, so [`write_folder`] never replaces: whoever
+//! keeps several states of something gives each its own name, and reads the newest.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -25,8 +26,8 @@ use crate::error::{Error, Result};
 /// How the names of unfinished files and folders begin.
 pub const TEMPORARY: &str = ".tmp-";
 
-/// Writes the file `path`, or replaces it; through a link, the file that it leads to. A device or a pipe (`/dev/stdout`) is written to
-/// as it is.
+/// Writes the file `path`, or replaces it; through a link, the file that it leads to. A device or a
+/// pipe (`/dev/stdout`) is written to as it is.
 ///
 /// ```
 /// use loquat::atomic;
@@ -38,7 +39,8 @@ pub const TEMPORARY: &str = ".tmp-";
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`] if anything cannot be written; what was at `path` before is untouched then, and nothing is left behind.
+/// [`Error::Io`] if anything cannot be written; what was at `path` before is untouched then, and
+/// nothing is left behind.
 pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
     let create = |path: &Path| -> io::Result<File> {
@@ -81,10 +83,12 @@ pub fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     linked.and_then(|()| temporary.rename(to)).map_err(|e| Error::io(to, e))
 }
 
-/// Makes the folder `path`: `fill` is given an empty folder to write into, which takes the name when all is on the disk.
+/// Makes the folder `path`: `fill` is given an empty folder to write into, which takes the name
+/// when all is on the disk.
 ///
 /// # Errors
-/// [`Error::Io`] if `path` exists or anything cannot be written, and what `fill` returns; nothing is left behind then.
+/// [`Error::Io`] if `path` exists or anything cannot be written, and what `fill` returns; nothing
+/// is left behind then.
 pub fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     if path.exists() {
@@ -99,7 +103,8 @@ pub fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<(
     sync_tree(&temporary.path).and_then(|()| temporary.rename(path)).map_err(|e| Error::io(path, e))
 }
 
-/// Removes a file or a folder with all it holds. A folder loses its name first, so that half of it is never taken for the whole.
+/// Removes a file or a folder with all it holds. A folder loses its name first, so that half of it
+/// is never taken for the whole.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be removed.
@@ -109,7 +114,8 @@ pub fn remove(path: impl AsRef<Path>) -> Result<()> {
     fs::rename(path, &temporary.path).and_then(|()| remove_any(&temporary.path)).map_err(|e| Error::io(path, e))
 }
 
-/// Removes what processes that were killed have left unfinished in `folder`. No other process may be writing there.
+/// Removes what processes that were killed have left unfinished in `folder`. No other process may
+/// be writing there.
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be removed.
@@ -186,7 +192,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After a rename there is nothing by this name; after an error it is the error that is told.
+        // After a rename there is nothing by this name; after an error it is the error that is
+        // told.
         let _ = remove_any(&self.path);
     }
 }

@@ -58,14 +58,16 @@
 //! `Send + Sync` and are used through `&self`. Results have the same bits whatever the number of threads and whoever else is in a batch.
 //!
 //! **Instruction sets.** The best that the processor has is chosen at run time. The environment variable `LOQUAT_ISA`
-//! chooses a lesser one: `portable`, `avx2`, `avx512` (without AMX), `amx` (all there is on such a processor) or `neon`. A
-//! name that is not in this list, or that the processor lacks, is an error when a layer or model is made.
+//! chooses a lesser one: `portable`, `avx2`, `avx512` (without AMX), `amx` (all there is on such a
+//! processor) or `neon`. A name that is not in this list, or that the processor lacks, is an error
+//! when a layer or model is made.
 //!
 //! **AMX.** Where a processor has AMX, Linux has to grant its tiles to the process, which the first product asks for, once.
-//! From then on Linux refuses the whole process alternate signal stacks (`sigaltstack`) of less than 11 952 bytes. If a
-//! thread already has a smaller one, Linux refuses AMX, and products run on AVX-512. Programs that need small signal
-//! stacks turn AMX off with `LOQUAT_ISA=avx512`. Products of bf16 have other bits on AMX than on AVX-512, since the
-//! instructions round differently; those of f32 and int8 are the same.
+//! From then on Linux refuses the whole process alternate signal stacks (`sigaltstack`) of less
+//! than 11 952 bytes. If a thread already has a smaller one, Linux refuses AMX, and products run on
+//! AVX-512. Programs that need small signal stacks turn AMX off with `LOQUAT_ISA=avx512`. Products
+//! of bf16 have other bits on AMX than on AVX-512, since the instructions round differently; those
+//! of f32 and int8 are the same.
 //!
 //! # Features
 //!

@@ -1,4 +1,5 @@
-//! File signatures: what a file is by its first bytes, for errors about files that are not what they were taken for.
+//! File signatures: what a file is by its first bytes, for errors about files that are not what
+//! they were taken for.
 
 /// What a file is that has to be unpacked or fetched before it can be read, and what to do.
 pub(crate) fn packed(start: &[u8]) -> Option<&'static str> {

@@ -54,8 +54,8 @@ static WATCHED: Watched = Watched;
 /// What may be allocated whatever the file says: tables of the tokenizer library, messages, stacks of threads.
 const ALWAYS: usize = 4 << 20;
 
-/// Targets that may use what their own limits allow, on a stack of 2 MB: so many bytes together, and
-/// so much time of a processor (which is asked for only if the fuzzing takes time of its own).
+/// Targets that may use what their own limits allow, on a stack of 2 MB: so many bytes together,
+/// and so much time of a processor (which is asked for only if the fuzzing takes time of its own).
 const BUDGETED: [&str; 2] = ["chat", "tokenizer"];
 const STACK: usize = 2 << 20;
 const MEMORY: usize = 256 << 20;

@@ -535,7 +535,8 @@ mod options {
         all
     }
 
-    /// Keys of configurations that are no options of a model's logits; those of tokens are tested by themselves.
+    /// Keys of configurations that are no options of a model's logits; those of tokens are tested
+    /// by themselves.
     const NO_OPTIONS: [&str; 5] = ["architectures", "model_type", "bos_token_id", "eos_token_id", "initializer_range"];
 
     #[test]
@@ -644,7 +645,8 @@ mod options {
         assert_eq!(LanguageModel::open(&path).unwrap().config_json()["bos_token_id"], 4);
     }
 
-    /// The file again with other metadata: `change` gets each key and its value, and returns what is to be there; then `more`.
+    /// The file again with other metadata: `change` gets each key and its value, and returns what
+    /// is to be there; then `more`.
     fn rewritten(
         from: &Path,
         to: &Path,

@@ -39,7 +39,8 @@ fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that code names below `crate::`, with the line of each: also those of `use crate::{a, b::c}`.
+/// The modules that code names below `crate::`, with the line of each: also those of `use
+/// crate::{a, b::c}`.
 fn used_modules(code: &str) -> Vec<(usize, String)> {
     let code: String = code.lines().map(|line| line.split("//").next().unwrap().to_string() + "\n").collect();
     let line = |at: usize| code[..at].matches('\n').count() + 1;

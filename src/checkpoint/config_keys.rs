@@ -1,11 +1,13 @@
-//! Which keys of a `config.json` change nothing, so that every other is an error instead of being ignored.
+//! Which keys of a `config.json` change nothing, so that every other is an error instead of being
+//! ignored.
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Keys that say nothing of what a model computes from token ids to logits: bookkeeping of `transformers`, the labels and losses of
-/// heads, what a tokenizer or a generation does, and how a model was made.
+/// Keys that say nothing of what a model computes from token ids to logits: bookkeeping of
+/// `transformers`, the labels and losses of heads, what a tokenizer or a generation does, and how a
+/// model was made.
 const HARMLESS: &[&str] = &[
     // What `transformers` writes for itself.
     "_attn_implementation",
@@ -152,8 +154,8 @@ impl std::fmt::Display for Neutral {
     }
 }
 
-/// Makes sure that keys beyond those of a configuration change nothing: they are harmless, `null`, `false` or empty, or have a value
-/// that is known to.
+/// Makes sure that keys beyond those of a configuration change nothing: they are harmless, `null`,
+/// `false` or empty, or have a value that is known to.
 ///
 /// # Errors
 /// [`Error::Config`] with the first that may change something.

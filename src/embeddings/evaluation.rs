@@ -40,7 +40,8 @@ impl Default for EvaluationOptions {
 /// The result of a word-similarity set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SimilarityScore {
-    /// Spearman's rank correlation, in [-1, 1]; NaN below two pairs, and where all scores or all cosines are equal.
+    /// Spearman's rank correlation, in [-1, 1]; NaN below two pairs, and where all scores or all
+    /// cosines are equal.
     pub spearman: f64,
     /// Pearson's correlation, in [-1, 1]; NaN as [`SimilarityScore::spearman`].
     pub pearson: f64,
@@ -108,9 +109,10 @@ impl<'a> Lookup<'a> {
 }
 
 impl WordVectors {
-    /// Scores the vectors on a file of either kind. It has analogies, for [`WordVectors::evaluate_analogies`], if it starts
-    /// with a section, or with four words while none of its first two lines has a number behind two words; else it has
-    /// similarities, for [`WordVectors::evaluate_similarity`].
+    /// Scores the vectors on a file of either kind. It has analogies, for
+    /// [`WordVectors::evaluate_analogies`], if it starts with a section, or with four words while
+    /// none of its first two lines has a number behind two words; else it has similarities, for
+    /// [`WordVectors::evaluate_similarity`].
     ///
     /// # Errors
     /// As for these.
@@ -123,9 +125,9 @@ impl WordVectors {
         }
     }
 
-    /// Scores the vectors on a word-similarity file: two words and a number a line; lines that start with `#` are comments.
-    /// Between them stand tabs, commas or blanks; where tabs or commas do, words may hold blanks (`ice cream`). The first
-    /// line may have titles.
+    /// Scores the vectors on a word-similarity file: two words and a number a line; lines that
+    /// start with `#` are comments. Between them stand tabs, commas or blanks; where tabs or commas
+    /// do, words may hold blanks (`ice cream`). The first line may have titles.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] naming a line that is something else.
@@ -265,8 +267,8 @@ fn has_analogies(text: &str) -> bool {
     first.starts_with(':') || words.len() == 4 && !scores
 }
 
-/// The fields of a line: between tabs if that makes three or more, else between commas if that does, else between tabs,
-/// commas and blanks.
+/// The fields of a line: between tabs if that makes three or more, else between commas if that
+/// does, else between tabs, commas and blanks.
 fn fields(line: &str) -> Vec<&str> {
     let split = |at: &[char]| line.split(at).map(str::trim).filter(|field| !field.is_empty()).collect::<Vec<_>>();
     let coarse = [['\t'], [',']].iter().map(|at| split(at)).find(|fields| fields.len() > 2);

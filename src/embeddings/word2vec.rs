@@ -238,10 +238,11 @@ impl Word2Vec {
     /// ends the run early, that is what had been learnt by then.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`] from reading the text,
-    /// which must hold words that stand often enough, and in each epoch two of them beside each other; [`Error::NotFinite`]
-    /// naming the epoch when training diverges, because the learning rate is too high; [`Error::Io`] from writing a
-    /// checkpoint. After an error a checkpoint's file is the last that was written, never one of a diverged run.
+    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`]
+    /// from reading the text, which must hold words that stand often enough, and in each epoch two
+    /// of them beside each other; [`Error::NotFinite`] naming the epoch when training diverges,
+    /// because the learning rate is too high; [`Error::Io`] from writing a checkpoint. After an
+    /// error a checkpoint's file is the last that was written, never one of a diverged run.
     pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
         self.check()?;
         in_pool(self.threads, || {
@@ -375,8 +376,8 @@ impl Word2VecModel {
         &self.config
     }
 
-    /// The mean loss of a trained pair in each whole epoch, in natural logarithms: finite numbers, since an epoch without a
-    /// pair and one that diverges are errors.
+    /// The mean loss of a trained pair in each whole epoch, in natural logarithms: finite numbers,
+    /// since an epoch without a pair and one that diverges are errors.
     pub fn losses(&self) -> &[f64] {
         &self.position.losses
     }
@@ -400,7 +401,8 @@ impl Word2VecModel {
     /// Trains on more text, for `epochs` epochs from the first learning rate again. Words of the new text that stand
     /// there often enough are added, behind those that there are.
     ///
-    /// The model that there is stays in memory beside the one that is trained, and stays what it is after an error.
+    /// The model that there is stays in memory beside the one that is trained, and stays what it is
+    /// after an error.
     ///
     /// # Errors
     /// As for [`Word2Vec::train_model`]; [`Error::Argument`] for hierarchical softmax, whose tree cannot grow.
@@ -445,8 +447,8 @@ impl Word2VecModel {
     /// one that was never interrupted. `threads` and the checkpoint file are those of this call.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, and those of [`Word2Vec::train_model`]; the checkpoint's
-    /// file is then the last that was written before.
+    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, and those of
+    /// [`Word2Vec::train_model`]; the checkpoint's file is then the last that was written before.
     pub fn resume(
         checkpoint: impl AsRef<Path>,
         text: &TrainingText<'_>,
@@ -468,8 +470,8 @@ impl Word2VecModel {
     }
 }
 
-/// Each number uniform within ±1 by the dimension, as fastText and gensim start. The original starts within half of that,
-/// from where vectors take longer to grow: short runs learn less.
+/// Each number uniform within ±1 by the dimension, as fastText and gensim start. The original
+/// starts within half of that, from where vectors take longer to grow: short runs learn less.
 fn randomise(rows: &mut [f32], config: &Word2Vec, item: u64) {
     let mut rng = FastRng::new(config.seed, u64::MAX, item);
     let width = 2.0 / config.dim as f32;

@@ -148,7 +148,8 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
         self.texts[text].sequence.stop_reason()
     }
 
-    /// Ends a text, which then leaves, for a reason of the caller's; one that has ended keeps its own.
+    /// Ends a text, which then leaves, for a reason of the caller's; one that has ended keeps its
+    /// own.
     pub fn stop(&mut self, text: usize, reason: StopReason) {
         self.texts[text].sequence.stop(reason);
     }

@@ -63,8 +63,9 @@ const READ: &[&str] = &[
     "max_time",
 ];
 
-/// Keys that change no text: ids for padding and for encoder–decoders, what `transformers` returns beside the text, its caches, its
-/// compiling, and its assistants, which guess what the model would generate.
+/// Keys that change no text: ids for padding and for encoder–decoders, what `transformers` returns
+/// beside the text, its caches, its compiling, and its assistants, which guess what the model would
+/// generate.
 const HARMLESS: &[&str] = &[
     "bos_token_id",
     "pad_token_id",
@@ -134,11 +135,12 @@ impl GenerationConfig {
         Ok(config)
     }
 
-    /// What the content of a `generation_config.json` says. Keys that begin with `_` are passed over.
+    /// What the content of a `generation_config.json` says. Keys that begin with `_` are passed
+    /// over.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value that a key cannot have, for a key of `transformers` that would change the text but is
-    /// not built, and for one that is not known.
+    /// [`Error::Config`] for a value that a key cannot have, for a key of `transformers` that would
+    /// change the text but is not built, and for one that is not known.
     pub fn from_json(json: &Value) -> Result<Self> {
         if !json.is_object() {
             return Err(wrong(FILE, "a JSON object", json));

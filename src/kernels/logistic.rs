@@ -35,8 +35,8 @@ pub const fn padded(dim: usize) -> usize {
 /// The most input rows of one step: so many have no more products with each other than a vector has numbers.
 pub const MAX_INPUTS: usize = 6;
 
-/// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs. Products beyond ±30 count
-/// as ±30; if a product is no finite number, the loss is NaN.
+/// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs.
+/// Products beyond ±30 count as ±30; if a product is no finite number, the loss is NaN.
 ///
 /// # Shapes
 /// `x`, `dx`: `[m, width]`; `y`, `dy`: `[n, width]`; `labels`: `[n]`, 0 or 1; `errors`: scratch, resized as needed.
@@ -215,7 +215,8 @@ impl Logistic<'_> {
                 let error = isa.mul(isa.mul(wrong, sign), isa.splat(self.alpha));
                 before[i] = isa.select(inside, error, isa.zero());
                 isa.store(row, before[i]);
-                // −ln P = ln(1 + e). `ln` reads bits, so what is not finite is brought in beside it.
+                // −ln P = ln(1 + e). `ln` reads bits, so what is not finite is brought in beside
+                // it.
                 let lost = isa.mul_add(product, isa.zero(), ln(isa, isa.add(one, e)));
                 nats = isa.add(nats, isa.select(inside, lost, isa.zero()));
             }
@@ -397,7 +398,8 @@ mod tests {
         for_each_level(|level| {
             let w = padded(20);
             for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
-                // In the first input or the last, at an output of the first vector or the one behind it.
+                // In the first input or the last, at an output of the first vector or the one
+                // behind it.
                 for (i, j) in [(0, 0), (2, 1), (1, 16), (2, 18)] {
                     let (mut x, mut y) = (vec![0.1; 3 * w], vec![0.1; 19 * w]);
                     (x[i * w + 3], y[j * w + 3]) = (wrong, 2.0);

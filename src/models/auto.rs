@@ -56,8 +56,8 @@ pub enum LanguageModelState {
 /// The content of a folder's `config.json`, or what a `.gguf` file says in its stead.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object, or if there is something else than a model, with
-/// what it is and what to do.
+/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object, or if there is
+/// something else than a model, with what it is and what to do.
 pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
     if is_gguf(&folder) {
         return gguf::config::config_json(&GgufFile::open(folder, Load::Mmap)?);

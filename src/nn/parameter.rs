@@ -325,8 +325,8 @@ impl Parameters<'_> {
     /// The parameter `name` below this path.
     ///
     /// # Errors
-    /// Same as [`ParameterSource::parameter`]; also if the environment variable `LOQUAT_ISA` names an instruction set that
-    /// there is not.
+    /// Same as [`ParameterSource::parameter`]; also if the environment variable `LOQUAT_ISA` names
+    /// an instruction set that there is not.
     pub fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         check_environment()?;
         self.source.parameter(&join(&self.path, name), shape, init)

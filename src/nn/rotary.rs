@@ -128,8 +128,8 @@ impl RotaryPositions {
         matches!(self.scaling, RopeScaling::Dynamic { .. })
     }
 
-    /// The angle of each pair from one position to the next, and what turned vectors are multiplied by; of texts that no scaling by
-    /// length lengthens.
+    /// The angle of each pair from one position to the next, and what turned vectors are multiplied
+    /// by; of texts that no scaling by length lengthens.
     pub(crate) fn frequencies(&self) -> (&[f32], f32) {
         (&self.frequencies, self.scale)
     }

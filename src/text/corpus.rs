@@ -81,8 +81,8 @@ impl Corpus {
     /// with a slip in it does not end a long run in its middle.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no file, [`Error::Io`] naming a file that cannot be opened, [`Error::Format`]
-    /// naming one that is packed or no UTF-8 by its first bytes.
+    /// [`Error::Argument`] when there is no file, [`Error::Io`] naming a file that cannot be
+    /// opened, [`Error::Format`] naming one that is packed or no UTF-8 by its first bytes.
     pub fn open_all<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
         let mut files = Vec::new();
         for path in paths {

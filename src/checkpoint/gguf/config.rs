@@ -134,7 +134,8 @@ impl Keys<'_> {
         self.file.tensor(tensor).is_some()
     }
 
-    /// Makes sure that every key of the architecture is known, or has a value at which it changes nothing.
+    /// Makes sure that every key of the architecture is known, or has a value at which it changes
+    /// nothing.
     fn check(&self) -> Result<()> {
         let start = self.key("");
         let nothing = |key: &str, value: &Value<'_>| match value {
@@ -156,8 +157,8 @@ impl Keys<'_> {
         Ok(())
     }
 
-    /// Whether each of the layers has a window, where the file says so: a list of truths, or the number of layers of which the last has
-    /// none.
+    /// Whether each of the layers has a window, where the file says so: a list of truths, or the
+    /// number of layers of which the last has none.
     fn sliding_layers(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let key = self.key("attention.sliding_window_pattern");
         let expected = format!("a truth for each of {layers} layers, or a whole number");

@@ -1,5 +1,5 @@
-//! The GGUF format, versions 2 and 3: a model's tensors, its configuration and its tokenizer in one file, or in several parts
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+//! The GGUF format, versions 2 and 3: a model's tensors, its configuration and its tokenizer in one
+//! file, or in several parts (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
 //! | file | what |
 //! |---|---|
@@ -49,7 +49,8 @@ pub const MAGIC: [u8; 4] = *b"GGUF";
 /// The key that names the architecture.
 pub const ARCHITECTURE: &str = "general.architecture";
 
-/// A GGUF file, open; if it is one part of several (`model-00001-of-00003.gguf`), all of them as one, with the metadata of the first.
+/// A GGUF file, open; if it is one part of several (`model-00001-of-00003.gguf`), all of them as
+/// one, with the metadata of the first.
 ///
 /// ```
 /// use loquat::Load;
@@ -83,11 +84,13 @@ pub struct GgufTensor<'a> {
 }
 
 impl GgufFile {
-    /// Opens a file and checks its header; the other parts too if it is one of several, whichever of them is given.
+    /// Opens a file and checks its header; the other parts too if it is one of several, whichever
+    /// of them is given.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format or of another version, or
-    /// contradicts itself; also with the names of parts that are missing, or if parts do not belong to each other.
+    /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the
+    /// format or of another version, or contradicts itself; also with the names of parts that are
+    /// missing, or if parts do not belong to each other.
     pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let file = Self::open_one(path.as_ref(), load)?;
         parts::with_others(file, load)

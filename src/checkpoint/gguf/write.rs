@@ -266,8 +266,9 @@ impl GgufFormat {
 /// Writes a decoder model (GPT-2, Llama, Mistral, Qwen2 or Qwen3) with its configuration, and its tokenizer if there is one, as a
 /// GGUF file that llama.cpp opens. The file appears whole or not at all.
 ///
-/// With [`GgufFormat::F32`] the file opens to a model of the same logits, to the bit, and a text ends at the tokens of `eos_token_id` and
-/// at those of the vocabulary. What only training looks at (dropout, the spread of fresh weights) is not in the file.
+/// With [`GgufFormat::F32`] the file opens to a model of the same logits, to the bit, and a text
+/// ends at the tokens of `eos_token_id` and at those of the vocabulary. What only training looks at
+/// (dropout, the spread of fresh weights) is not in the file.
 ///
 /// ```
 /// use loquat::checkpoint::gguf::{GgufFormat, save_gguf};

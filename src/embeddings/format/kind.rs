@@ -1,8 +1,9 @@
 //! Which format a file has, from its bytes.
 //!
-//! word2vec's text and its binary format start with the same line, and nothing else says which one follows. A first row that
-//! reads as a word and its numbers is text. If it does not, it is a row of binary numbers or a wrong row of text: those are
-//! told apart by bytes that text does not have and binary numbers all but always do.
+//! word2vec's text and its binary format start with the same line, and nothing else says which one
+//! follows. A first row that reads as a word and its numbers is text. If it does not, it is a row
+//! of binary numbers or a wrong row of text: those are told apart by bytes that text does not have
+//! and binary numbers all but always do.
 
 use std::path::Path;
 

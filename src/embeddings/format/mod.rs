@@ -8,8 +8,8 @@
 //! | fastText `.bin` | [`fasttext`] | [`WordVectors::read_fasttext`] | – |
 //! | NumPy `.npy` with the words beside | [`numpy`] | [`WordVectors::open_numpy`] (mapped) | [`WordVectors::save_numpy`] |
 //!
-//! Text may start with a byte-order mark of UTF-8, which is passed over. A packed file (gzip, zip, …) and text in UTF-16 are
-//! refused by name.
+//! Text may start with a byte-order mark of UTF-8, which is passed over. A packed file (gzip, zip,
+//! …) and text in UTF-16 are refused by name.
 //!
 //! Readers are strict unless [`ReadOptions`] says otherwise: whatever is not as the format prescribes is an error with
 //! its line or byte. Nothing is allocated from a length that a header merely claims. Writers write beside the target
@@ -98,13 +98,14 @@ impl ReadOptions {
 }
 
 impl WordVectors {
-    /// Reads a file of word vectors, strictly, in the format that its name and its first bytes tell: NumPy (`.npy`,
-    /// mapped), fastText (its magic number), word2vec text and fastText `.vec` (a header, and behind it a word and its
-    /// numbers, or at least text), word2vec binary (a header, and behind it anything else), else GloVe.
+    /// Reads a file of word vectors, strictly, in the format that its name and its first bytes
+    /// tell: NumPy (`.npy`, mapped), fastText (its magic number), word2vec text and fastText `.vec`
+    /// (a header, and behind it a word and its numbers, or at least text), word2vec binary (a
+    /// header, and behind it anything else), else GloVe.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the line or byte of what is wrong, or with what the file is when it holds
-    /// no vectors as it is, for example a packed one.
+    /// [`Error::Io`], or [`Error::Format`] with the line or byte of what is wrong, or with what the
+    /// file is when it holds no vectors as it is, for example a packed one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }

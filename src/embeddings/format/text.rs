@@ -105,7 +105,8 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
     line.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty()).collect()
 }
 
-/// The word of a line, whose `dim` numbers are added to `rows`; some of them may be after an error too.
+/// The word of a line, whose `dim` numbers are added to `rows`; some of them may be after an error
+/// too.
 pub(super) fn row<'l>(line: &'l [u8], dim: usize, rows: &mut Vec<f32>) -> std::result::Result<&'l [u8], String> {
     let (word, numbers) = split(line.strip_suffix(b"\r").unwrap_or(line), dim)?;
     for field in numbers {

@@ -250,9 +250,9 @@ impl Glove {
     /// Fits vectors to counts. `observer` is told of pairs where its fields speak of words.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] from temporary files or a checkpoint;
-    /// [`Error::NotFinite`] naming the epoch when training diverges, because the learning rate is too high; a checkpoint's
-    /// file is then the last that was written before.
+    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] from temporary files or a
+    /// checkpoint; [`Error::NotFinite`] naming the epoch when training diverges, because the
+    /// learning rate is too high; a checkpoint's file is then the last that was written before.
     pub fn fit(&self, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
         self.check()?;
         in_pool(self.threads, || fit::fit(self, counts, fit::State::start(self, counts.len())?, observer))

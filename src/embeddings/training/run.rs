@@ -39,8 +39,8 @@ pub struct Progress {
     pub total_words: u64,
     /// Words per second since the run began or was resumed.
     pub words_per_second: f64,
-    /// The mean loss of a trained pair in this epoch so far, in natural logarithms. NaN before the first pair, so never at
-    /// the end of an epoch.
+    /// The mean loss of a trained pair in this epoch so far, in natural logarithms. NaN before the
+    /// first pair, so never at the end of an epoch.
     pub loss: f64,
     /// The learning rate.
     pub lr: f32,
@@ -246,7 +246,8 @@ impl Run<'_, '_> {
         ((epoch as f64 + byte / self.vocabulary.text_bytes.max(1) as f64) / self.schedule.epochs as f64).min(1.0)
     }
 
-    /// Says that training has diverged, if the loss of this epoch so far or the length of a row is no finite number.
+    /// Says that training has diverged, if the loss of this epoch so far or the length of a row is
+    /// no finite number.
     fn check(&self, tables: &Tables, position: &Position) -> Result<()> {
         let dim = self.task.dim;
         let Schedule { lr, epochs, .. } = self.schedule;

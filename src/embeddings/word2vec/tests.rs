@@ -203,13 +203,15 @@ fn training_that_diverges_is_an_error() {
         ("cbow, subwords", Word2Vec::cbow().subwords(ngrams)),
     ] {
         let config = config.dim(20).min_count(1).epochs(5);
-        // What can be told apart for good saturates rather than diverges, at a rate that is merely too high.
+        // What can be told apart for good saturates rather than diverges, at a rate that is merely
+        // too high.
         let lr = if name == "skip-gram" { 5.0 } else { 1e30 };
         for (deterministic, threads) in [(false, 1), (false, 2), (true, 2)] {
             let config = config.clone().deterministic(deterministic).threads(threads).lr(lr);
             let what = format!("{name}, deterministic {deterministic}, {threads} threads");
             assert_diverged(config.train(&alphabet(3000)).map(drop), &what);
-            // Nor is a run that ends early a way around it, or its observer told a loss that is none.
+            // Nor is a run that ends early a way around it, or its observer told a loss that is
+            // none.
             let mut told = Vec::new();
             let stopped = config.lr(1e30).train_model(&alphabet(3000), &mut |p: &Progress| {
                 told.push(p.loss);

@@ -114,9 +114,9 @@ impl Vocabulary {
     /// with little to say write white space for ever. `llguidance`'s own key `x-guidance` in the schema says otherwise.
     ///
     /// Each character of a string is written as itself, or if JSON demands an escape, with a short
-    /// one: `\" \\ \b \f \n \r \t`. Other control characters are not written. A `pattern` is read as
-    /// `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The finished value is held
-    /// against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1) become that.
+    /// one: `\" \\ \b \f \n \r \t`. Other control characters are not written. A `pattern` is read
+    /// as `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The finished value is
+    /// held against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1) become that.
     ///
     /// # Errors
     /// [`Error::Argument`] for a schema that cannot be read, asks for what is not supported, or is
@@ -130,15 +130,15 @@ impl Vocabulary {
     }
 
     /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After
-    /// `%json` there may be a schema, for which [`Vocabulary::json_schema`] says what holds. At most
-    /// eight expressions may hold together (`&`), and together repeat their parts at most 40 000
-    /// times, divided by their number.
+    /// `%json` there may be a schema, for which [`Vocabulary::json_schema`] says what holds. At
+    /// most eight expressions may hold together (`&`), and together repeat their parts at most 40
+    /// 000 times, divided by their number.
     ///
-    /// Beside `%ignore`, do not let a nested grammar (`%json`, `%lark`) stand where something of the
-    /// grammar's own may stand as well, as in `"a" ("b" | %json {})`: behind what is ignored the
-    /// engine loses its place and panics. It catches that, and the text ends with an error; but where
-    /// a panic aborts (`panic = "abort"`), the program does. Name what may stand in between instead,
-    /// as in `"a" " "* ("b" | %json {})`.
+    /// Beside `%ignore`, do not let a nested grammar (`%json`, `%lark`) stand where something of
+    /// the grammar's own may stand as well, as in `"a" ("b" | %json {})`: behind what is ignored
+    /// the engine loses its place and panics. It catches that, and the text ends with an error; but
+    /// where a panic aborts (`panic = "abort"`), the program does. Name what may stand in between
+    /// instead, as in `"a" " "* ("b" | %json {})`.
     ///
     /// # Errors
     /// [`Error::Argument`] for a grammar that cannot be read, or above one of the

@@ -34,8 +34,8 @@ pub(super) fn in_strings(pattern: &str) -> Result<String, String> {
     })))
 }
 
-/// How often an expression repeats its parts, all together: each repetition by its bound. 0 for what
-/// cannot be read.
+/// How often an expression repeats its parts, all together: each repetition by its bound. 0 for
+/// what cannot be read.
 pub(super) fn repeats(pattern: &str) -> u64 {
     parsed(pattern, false).map_or(0, |hir| counted(&hir))
 }

@@ -33,7 +33,8 @@ pub(super) struct Strides {
     head: usize,
 }
 
-/// The distance over elements of a shape; one that does not fit a machine word is as far as any, past the end of all data.
+/// The distance over elements of a shape; one that does not fit a machine word is as far as any,
+/// past the end of all data.
 fn distance<const N: usize>(shape: [usize; N]) -> usize {
     size(shape).unwrap_or(usize::MAX)
 }
@@ -45,8 +46,8 @@ impl Strides {
         Strides { batch, row, head: head_dim }
     }
 
-    /// Makes sure that elements of this shape are among `len`. What comes back leads to them alone: a distance to a second sequence,
-    /// position or head that is not there may have been anything.
+    /// Makes sure that elements of this shape are among `len`. What comes back leads to them alone:
+    /// a distance to a second sequence, position or head that is not there may have been anything.
     fn checked(self, name: &str, len: usize, shape: [usize; 4]) -> Self {
         let [batch, length, n_heads, head_dim] = shape;
         let needed = extent([(batch, self.batch), (length, self.row), (n_heads, self.head), (head_dim, 1)]);
@@ -109,7 +110,8 @@ impl<'a> Heads<'a> {
         self.pages.is_some()
     }
 
-    /// The view, if it has numbers of this shape. `lengths`: the positions that are read of each sequence, if not `length`.
+    /// The view, if it has numbers of this shape. `lengths`: the positions that are read of each
+    /// sequence, if not `length`.
     pub(super) fn checked(
         self,
         name: &str,

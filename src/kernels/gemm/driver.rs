@@ -159,8 +159,8 @@ fn tasks(ns: f32) -> usize {
 /// Nanoseconds to read a group of B from memory.
 const READ_NS: f32 = 0.2;
 
-/// How many tasks are worth it for `batch` products whose time is that of their arithmetic, `ns` for a group of one row of A, or
-/// that of reading B, whichever is longer.
+/// How many tasks are worth it for `batch` products whose time is that of their arithmetic, `ns`
+/// for a group of one row of A, or that of reading B, whichever is longer.
 pub(super) fn tasks_of(ns: f32, (m, k, n): (usize, usize, usize), batch: usize) -> usize {
     tasks((ns * m as f32).max(READ_NS) * k as f32 * n as f32 * batch as f32)
 }
@@ -456,8 +456,8 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
     });
 }
 
-/// Calls `tile` with a tile of C, of whose columns, `PANEL` at most, only `cols` are in C: where it is if these are all that the
-/// tile has, else a copy that is written back.
+/// Calls `tile` with a tile of C, of whose columns, `PANEL` at most, only `cols` are in C: where it
+/// is if these are all that the tile has, else a copy that is written back.
 ///
 /// # Safety
 ///

@@ -153,7 +153,8 @@ where
     }
 }
 
-/// What is added to A to get the sign that the instruction wants, and what that adds to each column of C.
+/// What is added to A to get the sign that the instruction wants, and what that adds to each column
+/// of C.
 fn offset<A: Int8>(groups: Groups, b: &[i8], k: usize, n: usize) -> (i32, Vec<i32>) {
     let offset: i32 = match groups {
         Groups::Four { unsigned: true } if A::SIGNED => 128,

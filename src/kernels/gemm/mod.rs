@@ -93,7 +93,8 @@ impl<'a, T> Mat<'a, T> {
         Mat { data, rows, cols, transposed: true, ld: rows }
     }
 
-    /// The same with `ld` elements from each stored row to the next; nothing else if there are no two rows.
+    /// The same with `ld` elements from each stored row to the next; nothing else if there are no
+    /// two rows.
     pub fn with_ld(self, ld: usize) -> Self {
         let (rows, cols) = self.stored();
         if rows > 1 && cols > 0 { Mat { ld, ..self } } else { self }

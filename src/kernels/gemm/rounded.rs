@@ -1,10 +1,11 @@
 //! Products of bf16 where the processor has an instruction for them.
 //!
-//! Factors are rounded to bf16 (to nearest even) while they are packed, two to a 32-bit group. An element of C is then
-//! one chain over the pairs in ascending order, as the instruction rounds it. For `vdpbf16ps` of AVX-512 that is a chain
-//! over pairs; for `tdpbf16ps` of AMX a chain over steps of 32 numbers, each the sum of an even and an odd chain of 16
-//! (`micro/amx.rs`). So an element's bits do not depend on the other rows, the tile or the threads, but they differ
-//! between a processor with AMX and one with AVX-512 alone.
+//! Factors are rounded to bf16 (to nearest even) while they are packed, two to a 32-bit group. An
+//! element of C is then one chain over the pairs in ascending order, as the instruction rounds it.
+//! For `vdpbf16ps` of AVX-512 that is a chain over pairs; for `tdpbf16ps` of AMX a chain over steps
+//! of 32 numbers, each the sum of an even and an odd chain of 16 (`micro/amx.rs`). So an element's
+//! bits do not depend on the other rows, the tile or the threads, but they differ between a
+//! processor with AMX and one with AVX-512 alone.
 
 use std::ops::Range;
 
@@ -323,7 +324,8 @@ mod tests {
         }
     }
 
-    /// An element as `tdpbf16ps` makes it: of each 32 numbers a chain of the even ones and one of the odd ones.
+    /// An element as `tdpbf16ps` makes it: of each 32 numbers a chain of the even ones and one of
+    /// the odd ones.
     fn element_of_tiles(c: f32, a: &[f32], b: &[f32]) -> f32 {
         let half = |x: f32| bf16::from_f32(x).to_f32();
         a.chunks(32).zip(b.chunks(32)).fold(c, |c, (a, b)| {

@@ -135,13 +135,15 @@ fn lowered_to(wanted: &str, machine: Setting) -> Result<Detected, String> {
     Ok(Detected { setting: Setting { level, features: machine.features.at(level) }, fault: None })
 }
 
-/// Checks the environment variable `LOQUAT_ISA`; layers, models and training of word vectors ask this when they are made.
+/// Checks the environment variable `LOQUAT_ISA`; layers, models and training of word vectors ask
+/// this when they are made.
 ///
 /// Until then, and after this error, everything runs as if the variable were not set.
 ///
 /// # Errors
 ///
-/// If the variable names no instruction set, or one that this processor (or the operating system) does not have.
+/// If the variable names no instruction set, or one that this processor (or the operating system)
+/// does not have.
 pub fn check_environment() -> crate::Result<()> {
     match &detected().fault {
         None => Ok(()),
@@ -297,8 +299,8 @@ pub fn with_features<R>(kept: Features, f: impl FnOnce() -> R) -> R {
 ///
 /// # Panics
 ///
-/// If `LOQUAT_EXPECT_ISA` (names of levels, or `amx`, separated by commas) lists one that was skipped: continuous
-/// integration sets it where it knows the machine.
+/// If `LOQUAT_EXPECT_ISA` (names of levels, or `amx`, separated by commas) lists one that was
+/// skipped: continuous integration sets it where it knows the machine.
 pub fn for_each_level(mut f: impl FnMut(Level)) {
     let best = level();
     let ladder: &[Level] = match best {
@@ -320,8 +322,9 @@ pub fn for_each_level(mut f: impl FnMut(Level)) {
     }
 }
 
-/// Runs `f` at each level ([`for_each_level`]), there with all of the level's further instructions, without each of them,
-/// and with none, so that no kernel stands behind a better one: the loop of the tests of products.
+/// Runs `f` at each level ([`for_each_level`]), there with all of the level's further instructions,
+/// without each of them, and with none, so that no kernel stands behind a better one: the loop of
+/// the tests of products.
 #[cfg(test)]
 pub(crate) fn for_each_kernel(f: impl Fn()) {
     for_each_level(|_| {

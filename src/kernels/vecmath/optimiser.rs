@@ -184,7 +184,8 @@ struct AdamConstants {
 }
 
 impl AdamConstants {
-    /// The new parameter and moments, and the largest second moment so far, which is divided by if there was one.
+    /// The new parameter and moments, and the largest second moment so far, which is divided by if
+    /// there was one.
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, [p, g, m, v]: [I::F32; 4], v_max: Option<I::F32>) -> [I::F32; 4] {
         let g = isa.mul_add(isa.splat(self.l2), p, isa.mul(g, isa.splat(self.grad_scale)));

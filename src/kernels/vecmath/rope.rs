@@ -23,7 +23,8 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 ///
 /// # Panics
 ///
-/// If `rot_dim` is odd or larger than `head_dim`, a position is not in the tables, or the lengths do not fit.
+/// If `rot_dim` is odd or larger than `head_dim`, a position is not in the tables, or the lengths
+/// do not fit.
 ///
 /// # Examples
 ///

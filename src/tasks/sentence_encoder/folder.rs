@@ -197,7 +197,8 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
     }
 }
 
-/// Refuses keys that are not in the list; a key may end in `*`, and those that begin with `_` are nobody's.
+/// Refuses keys that are not in the list; a key may end in `*`, and those that begin with `_` are
+/// nobody's.
 fn only(file: &str, config: &Value, known: &[&str]) -> Result<()> {
     let is_known = |key: &str| {
         let fits = |known: &&str| known.strip_suffix('*').map_or(key == *known, |start| key.starts_with(start));

@@ -1,8 +1,9 @@
 //! A vector for a text: folders of `sentence-transformers`.
 //!
-//! `modules.json` lists what happens: an encoder, pooling of its hidden states, perhaps dense layers, norms, dropout, normalisation
-//! (Reimers and Gurevych, "Sentence-BERT", 2019, <https://arxiv.org/abs/1908.10084>). A folder without that file is an encoder whose
-//! hidden states are averaged.
+//! `modules.json` lists what happens: an encoder, pooling of its hidden states, perhaps dense
+//! layers, norms, dropout, normalisation (Reimers and Gurevych, "Sentence-BERT", 2019,
+//! <https://arxiv.org/abs/1908.10084>). A folder without that file is an encoder whose hidden
+//! states are averaged.
 
 mod folder;
 
@@ -131,7 +132,8 @@ impl SentenceEncoder {
         self
     }
 
-    /// Reads at most this many tokens of a text, special tokens included; never more than the encoder can.
+    /// Reads at most this many tokens of a text, special tokens included; never more than the
+    /// encoder can.
     #[must_use]
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = tokens.min(self.encoder.config.max_seq_len());
@@ -166,8 +168,8 @@ impl SentenceEncoder {
     /// → `[texts, dimensions]`.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode; [`Error::Argument`] for a `max_seq_len` below the special tokens;
-    /// [`Error::NotFinite`] if the model gives NaN.
+    /// What the tokenizer cannot encode; [`Error::Argument`] for a `max_seq_len` below the special
+    /// tokens; [`Error::NotFinite`] if the model gives NaN.
     pub fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Array2<f32>> {
         self.encode_behind(self.default_prompt.as_deref().unwrap_or_default(), texts)
     }
@@ -244,8 +246,8 @@ impl SentenceEncoder {
         Ok(vectors)
     }
 
-    /// The number of tokens at the beginning of a text that belong to a prompt which is not pooled: the prompt's, with
-    /// the special ones before it but without one behind it.
+    /// The number of tokens at the beginning of a text that belong to a prompt which is not pooled:
+    /// the prompt's, with the special ones before it but without one behind it.
     fn tokens_of_prompt(&self, prompt: &str) -> Result<usize> {
         if self.include_prompt || prompt.is_empty() {
             return Ok(0);

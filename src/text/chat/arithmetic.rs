@@ -88,7 +88,8 @@ fn integers(operator: Operator, a: i128, b: i128) -> Result<Value> {
         Operator::Subtract => int(a.checked_sub(b)),
         Operator::Multiply => int(a.checked_mul(b)),
         Operator::Divide => Ok(Value::Float(a as f64 / b as f64)),
-        // Euclid's quotient rounds the remainder up to be positive; Python's has the divisor's sign.
+        // Euclid's quotient rounds the remainder up to be positive; Python's has the divisor's
+        // sign.
         Operator::FloorDivide => {
             let quotient = a.checked_div(b).ok_or_else(too_large)?;
             int(Some(quotient - i128::from(a % b != 0 && (a < 0) != (b < 0))))

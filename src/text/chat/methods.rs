@@ -228,7 +228,8 @@ fn part(text: &str, start: i128, end: i128) -> Option<(usize, &str)> {
     Some((clamp(start), &text[place(clamp(start))..place(clamp(end))]))
 }
 
-/// Occurrences of a part in a text that do not overlap; an empty one is before and after each character.
+/// Occurrences of a part in a text that do not overlap; an empty one is before and after each
+/// character.
 fn occurrences(text: &str, part: &str) -> usize {
     if part.is_empty() { text.chars().count() + 1 } else { text.matches(part).count() }
 }

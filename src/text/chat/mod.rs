@@ -30,10 +30,10 @@
 //!
 //! The language is Jinja 3.1 as `transformers` sets it up: a sandbox without files, in which lists
 //! and dictionaries cannot be changed, `trim_blocks`, `lstrip_blocks`, `break` and `continue`,
-//! `generation`, `raise_exception`, `strftime_now` (in UTC) and its own `tojson`. There are no other
-//! files (`include`, `extends`, `block`), filters of web pages and random numbers, `escape` gives
-//! a plain text, and integers have 128 bits. Undefined attributes and Python's methods of texts,
-//! lists and dictionaries are as in Python.
+//! `generation`, `raise_exception`, `strftime_now` (in UTC) and its own `tojson`. There are no
+//! other files (`include`, `extends`, `block`), filters of web pages and random numbers, `escape`
+//! gives a plain text, and integers have 128 bits. Undefined attributes and Python's methods of
+//! texts, lists and dictionaries are as in Python.
 //!
 //! | file | what |
 //! |---|---|
@@ -79,8 +79,8 @@ pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The special tokens in a model folder.
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
-/// One message of a conversation. A template sees its keys in the order of the fields, without those
-/// whose value is `null`.
+/// One message of a conversation. A template sees its keys in the order of the fields, without
+/// those whose value is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatMessage {

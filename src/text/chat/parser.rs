@@ -1,8 +1,8 @@
 //! A template's tokens as a tree.
 //!
-//! Chains (`a.b.c`, `a + b + c`, `a if b else c if d else e`, `elif`) are lists in the tree, so that
-//! only brackets, signs before a value and blocks make it deeper, and those are counted: whatever
-//! walks or drops the tree needs little stack.
+//! Chains (`a.b.c`, `a + b + c`, `a if b else c if d else e`, `elif`) are lists in the tree, so
+//! that only brackets, signs before a value and blocks make it deeper, and those are counted:
+//! whatever walks or drops the tree needs little stack.
 
 use std::sync::Arc;
 

@@ -68,7 +68,8 @@ enum Flow {
 /// A rendering.
 pub(super) struct Renderer<'a> {
     pub(super) budget: &'a Budget,
-    /// Scopes that macros hold, and namespaces: what could hold itself. They are emptied at the end.
+    /// Scopes that macros hold, and namespaces: what could hold itself. They are emptied at the
+    /// end.
     scopes: RefCell<Vec<Rc<Scope>>>,
     namespaces: RefCell<Vec<Rc<Object>>>,
 }
@@ -232,7 +233,8 @@ impl Renderer<'_> {
         let mut ended = false;
         for (i, item) in items.items.iter().enumerate() {
             turns.index.set(i);
-            // A turn has names of its own; nobody else holds those of the last one, unless a macro does.
+            // A turn has names of its own; nobody else holds those of the last one, unless a macro
+            // does.
             match Rc::get_mut(&mut inner) {
                 Some(inner) => inner.names.get_mut().clear(),
                 None => inner = Scope::inside(scope),

@@ -7,9 +7,10 @@
 //! 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //! ```
 //!
-//! is a small automaton over four classes of characters, which come from the tables of the `regex` crate, and the model
-//! is asked once for each different word. Later models split by other expressions: those take the same way, with the
-//! pattern's own engine. The ids are the library's; the tests compare.
+//! is a small automaton over four classes of characters, which come from the tables of the `regex`
+//! crate, and the model is asked once for each different word. Later models split by other
+//! expressions: those take the same way, with the pattern's own engine. The ids are the library's;
+//! the tests compare.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -135,7 +136,8 @@ enum Split {
 #[derive(Debug, Clone)]
 pub(super) struct ByteLevelWords {
     prefix_space: bool,
-    /// Whether texts are brought into Unicode's composed form; those that are not in it already take the long way.
+    /// Whether texts are brought into Unicode's composed form; those that are not in it already
+    /// take the long way.
     composed: bool,
     /// One after the other: each within the words of the one before.
     splits: Vec<Split>,
@@ -193,7 +195,8 @@ impl ByteLevelWords {
     }
 
     /// # Errors
-    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not suffice.
+    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not
+    /// suffice.
     pub(super) fn encode(
         &self,
         model: &ModelWrapper,
@@ -257,9 +260,9 @@ fn split<'a>(
     }
 }
 
-/// Texts of which one is in every text that holds one of some tokens: the tokens, or where they are many what those with the
-/// same first character begin with. None if that is many too: then it is quicker to let the library look for all of them at
-/// once.
+/// Texts of which one is in every text that holds one of some tokens: the tokens, or where they are
+/// many what those with the same first character begin with. None if that is many too: then it is
+/// quicker to let the library look for all of them at once.
 fn to_look_for<'a>(tokens: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
     const MOST: usize = 8;
     let mut tokens: Vec<&str> = tokens.collect();

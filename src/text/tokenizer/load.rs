@@ -18,16 +18,18 @@ use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
 impl Tokenizer {
-    /// Opens a `tokenizer.json`, given itself or by the model folder that it is in. `tokenizer_config.json` and
-    /// `special_tokens_map.json` beside it, where they exist, say which token plays which part, and may add tokens, as
-    /// `added_tokens.json` does. The settings `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` (BERT) and
-    /// `add_prefix_space` (GPT-2) of `tokenizer_config.json` win over `tokenizer.json`, unless its `tokenizer_class` is
-    /// `PreTrainedTokenizerFast`. A folder without `tokenizer.json` may have `vocab.txt` (BERT) or `vocab.json` and
-    /// `merges.txt` (GPT-2, GPT-1) instead. A `.gguf` file has its tokenizer inside.
+    /// Opens a `tokenizer.json`, given itself or by the model folder that it is in.
+    /// `tokenizer_config.json` and `special_tokens_map.json` beside it, where they exist, say which
+    /// token plays which part, and may add tokens, as `added_tokens.json` does. The settings
+    /// `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` (BERT) and `add_prefix_space`
+    /// (GPT-2) of `tokenizer_config.json` win over `tokenizer.json`, unless its `tokenizer_class`
+    /// is `PreTrainedTokenizerFast`. A folder without `tokenizer.json` may have `vocab.txt` (BERT)
+    /// or `vocab.json` and `merges.txt` (GPT-2, GPT-1) instead. A `.gguf` file has its tokenizer
+    /// inside.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is wrong; a key that is not
-    /// known is.
+    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is
+    /// wrong; a key that is not known is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if crate::checkpoint::is_gguf(path) {

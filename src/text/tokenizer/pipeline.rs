@@ -1,5 +1,6 @@
-//! What is done to a text before its words are looked up, and to tokens after: the library's components, but with every
-//! pattern run within a budget, and with errors that the library keeps to itself.
+//! What is done to a text before its words are looked up, and to tokens after: the library's
+//! components, but with every pattern run within a budget, and with errors that the library keeps
+//! to itself.
 
 use std::sync::{Arc, Mutex};
 

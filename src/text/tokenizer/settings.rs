@@ -1,7 +1,9 @@
-//! `tokenizer_config.json` and the files beside it: which keys are known, and what they change in a `tokenizer.json`.
+//! `tokenizer_config.json` and the files beside it: which keys are known, and what they change in a
+//! `tokenizer.json`.
 //!
-//! As in `transformers`, the settings of BERT's and GPT-2's kinds of tokenizers win over the `tokenizer.json` beside them,
-//! unless `tokenizer_class` names the class that takes a `tokenizer.json` as it is.
+//! As in `transformers`, the settings of BERT's and GPT-2's kinds of tokenizers win over the
+//! `tokenizer.json` beside them, unless `tokenizer_class` names the class that takes a
+//! `tokenizer.json` as it is.
 
 use serde_json::Value;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
@@ -146,7 +148,8 @@ pub(super) fn check_map(map: &Value) -> std::result::Result<(), String> {
 }
 
 impl Tokenizer {
-    /// Lets the settings of `tokenizer_config.json` win over the components that `tokenizer.json` has.
+    /// Lets the settings of `tokenizer_config.json` win over the components that `tokenizer.json`
+    /// has.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] when the library refuses the changed components.

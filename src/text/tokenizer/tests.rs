@@ -821,7 +821,8 @@ fn keys_that_are_not_known_are_named() {
 
 #[test]
 fn settings_beside_a_tokenizer_win_as_in_transformers() {
-    // Tokens are those of `BertTokenizer` and `GPT2Tokenizer` of transformers 5.24 over the same files.
+    // Tokens are those of `BertTokenizer` and `GPT2Tokenizer` of transformers 5.24 over the same
+    // files.
     let folder = tempfile::tempdir().unwrap();
     let tokens = |file: &str, config: &str, text: &str| {
         std::fs::copy(data(file)?, folder.path().join("tokenizer.json")).unwrap();
@@ -921,7 +922,8 @@ fn words_of_pieces_are_the_librarys() {
 
 #[test]
 fn gguf_splits_of_falcon_and_deepseek_coder() {
-    // Ids by the reference library with llama.cpp's expressions, one after the other, over GPT-2's vocabulary.
+    // Ids by the reference library with llama.cpp's expressions, one after the other, over GPT-2's
+    // vocabulary.
     let Some(vocab) = json("tokenizers/gpt2/vocab.json") else { return };
     let merges = std::fs::read_to_string(data("tokenizers/gpt2/merges.txt").unwrap()).unwrap();
     let mut tokens: Vec<(&String, u64)> =

@@ -17,13 +17,15 @@ use crate::{Error, Result};
 /// Ids are numbers of rows somewhere, and the library counts through them: a small file must not ask for many.
 const MAX_ID: u64 = 1 << 20;
 
-/// The most bytes of a token that is found in text before anything else: the search goes back by so many.
+/// The most bytes of a token that is found in text before anything else: the search goes back by so
+/// many.
 const LONGEST_ADDED: usize = 1024;
 
 /// The most bytes of a token of a unigram model, which looks so far ahead from every place.
 const LONGEST_PIECE: usize = 512;
 
-/// The most bytes that SentencePiece's table may put in a character's place; Unicode's own tables have up to 33.
+/// The most bytes that SentencePiece's table may put in a character's place; Unicode's own tables
+/// have up to 33.
 const LONGEST_REPLACEMENT: usize = 256;
 
 /// The most ranges of characters in all patterns of a file, with repetitions written out.
@@ -35,7 +37,8 @@ const MOST_COPIES: usize = 4;
 /// Looks through the content of a `tokenizer.json`, and returns the merges of its model.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over, or take too long over.
+/// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over, or take too
+/// long over.
 pub(super) fn vet(json: &[u8]) -> Result<Value> {
     let file: File = serde_json::from_slice(json).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
     if let Some(key) = file.others.keys().find(|key| !["version", "truncation", "padding"].contains(&key.as_str())) {

@@ -1,5 +1,5 @@
-//! Tokenizers from the files that came before `tokenizer.json`: BERT's `vocab.txt`, GPT-2's and GPT-1's `vocab.json` and
-//! `merges.txt`.
+//! Tokenizers from the files that came before `tokenizer.json`: BERT's `vocab.txt`, GPT-2's and
+//! GPT-1's `vocab.json` and `merges.txt`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -98,8 +98,8 @@ fn word_piece(path: &Path, config: &Value) -> Result<Tokenizer> {
 /// What ends a word's last token in GPT-1's vocabulary.
 const WORD_END: &str = "</w>";
 
-/// GPT-1's: BERT's words in lower case, the last token of each with `</w>`. As `transformers` reads it where neither `ftfy`
-/// nor `spacy` is there.
+/// GPT-1's: BERT's words in lower case, the last token of each with `</w>`. As `transformers` reads
+/// it where neither `ftfy` nor `spacy` is there.
 fn gpt1(path: &Path, vocab: HashMap<String, u32>, merges: Vec<(String, String)>, config: &Value) -> Result<Tokenizer> {
     let unk = Special::Unk.in_config(config).unwrap_or("<unk>").to_string();
     // CLIP's and XLM's words end so too, but are others.

@@ -1,7 +1,8 @@
 //! A word's tokens, as the model has them.
 //!
-//! The library keeps what it has looked up for each thread and each byte-pair model, and never frees it. So those models
-//! are built without that, and keep their words here, where they end with the tokenizer.
+//! The library keeps what it has looked up for each thread and each byte-pair model, and never
+//! frees it. So those models are built without that, and keep their words here, where they end with
+//! the tokenizer.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -42,7 +43,8 @@ impl KnownWords {
     /// Calls `each` for every token of a word, with where it begins and ends there.
     ///
     /// # Errors
-    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not suffice.
+    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not
+    /// suffice.
     pub(super) fn tokens(
         &self,
         model: &ModelWrapper,
@@ -82,9 +84,9 @@ impl KnownWords {
         Ok(())
     }
 
-    /// The longest token that the word begins with, then that of the rest with the prefix of those inside a word, and so on;
-    /// the unknown token for the whole word if there is none. As the library does it, but no longer token is looked for
-    /// than the longest that there is.
+    /// The longest token that the word begins with, then that of the rest with the prefix of those
+    /// inside a word, and so on; the unknown token for the whole word if there is none. As the
+    /// library does it, but no longer token is looked for than the longest that there is.
     fn pieces(
         &self,
         model: &WordPiece,
@@ -140,7 +142,8 @@ impl KnownWords {
 /// A byte-pair model without the library's table of words.
 ///
 /// # Errors
-/// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges whose tokens or joint the vocabulary lacks.
+/// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges whose tokens or joint the vocabulary
+/// lacks.
 pub(super) fn bpe(vocab: impl IntoIterator<Item = (String, u32)>, merges: Vec<(String, String)>) -> Result<BPE> {
     build(BPE::builder(), vocab, merges)
 }

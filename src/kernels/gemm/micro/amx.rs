@@ -5,16 +5,18 @@
 //! row. Each thread configures the tiles before its work and releases them after, so that no other code pays for saving
 //! them. Instructions are spelled out, because the compiler's names for them are not stable yet.
 //!
-//! A few rows are multiplied with a B that is read where it lies, by tiles of as many rows: panels of packed weights are right
-//! factors as they are, and weights that are stored transposed are left ones, row by row, of the transposed product. An
-//! instruction takes sixteen cycles for a kilobyte of B however few the rows are, three times the rate of a second-level
-//! cache and more than ten times that of memory.
+//! A few rows are multiplied with a B that is read where it lies, by tiles of as many rows: panels
+//! of packed weights are right factors as they are, and weights that are stored transposed are left
+//! ones, row by row, of the transposed product. An instruction takes sixteen cycles for a kilobyte
+//! of B however few the rows are, three times the rate of a second-level cache and more than ten
+//! times that of memory.
 //!
 //! # Rounding
 //!
-//! `tdpbf16ps` adds up the products of a step's sixteen even numbers and of its sixteen odd ones, each in a chain of
-//! multiply–adds from zero, adds the two sums, and then adds that to the element of C. Numbers below 2⁻¹²⁶ count as zero.
-//! So the bits differ from those of `vdpbf16ps`, which has one chain over all pairs.
+//! `tdpbf16ps` adds up the products of a step's sixteen even numbers and of its sixteen odd ones,
+//! each in a chain of multiply–adds from zero, adds the two sums, and then adds that to the element
+//! of C. Numbers below 2⁻¹²⁶ count as zero. So the bits differ from those of `vdpbf16ps`, which has
+//! one chain over all pairs.
 //!
 //! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`, `TILELOADD`, `TDPBF16PS`.
 
@@ -195,7 +197,8 @@ macro_rules! kernel {
             const STEP: usize = ROWS;
 
             fn begin(self, rows: usize) -> impl Drop {
-                // The sums and A, sixteen groups of its rows, lie on their sides; B is in `tmm4` and `tmm5`.
+                // The sums and A, sixteen groups of its rows, lie on their sides; B is in `tmm4`
+                // and `tmm5`.
                 let turned = [ROWS, rows];
                 let whole = [ROWS; 2];
                 // SAFETY: the token proves that the processor has the tiles and that the system granted them.
@@ -321,7 +324,8 @@ impl PanelsKernel for AmxBf16 {
         let lda = groups.next_multiple_of(ROWS);
         let product = |steps: usize, a: *const u32, b: *const u32, load: bool| {
             // SAFETY: tiles are configured; A has the rows that are configured, B 32 columns, both sixteen groups for each step,
-            // C is as large as the tiles; no stack, flags are clobbered, and the compiler keeps nothing in tile registers.
+            // C is as large as the tiles; no stack, flags are clobbered, and the compiler keeps
+            // nothing in tile registers.
             unsafe {
                 asm!(
                     "test {load:e}, {load:e}",

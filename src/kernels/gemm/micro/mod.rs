@@ -30,7 +30,8 @@ pub(in crate::kernels) const MAX_NC: usize = 512;
 /// The most rows that any micro-kernel takes.
 pub(in crate::kernels) const MAX_MR: usize = 16;
 
-/// A tile of a few rows and `PANEL` columns of a B of groups that is stored transposed, read where it lies.
+/// A tile of a few rows and `PANEL` columns of a B of groups that is stored transposed, read where
+/// it lies.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait ColumnsKernel: Copy + Send + Sync {
     /// What sums are kept in: 32 bits.
@@ -40,7 +41,8 @@ pub(super) trait ColumnsKernel: Copy + Send + Sync {
     /// Groups of a step: a packed A is filled up with zeros to a multiple of it.
     const STEP: usize;
 
-    /// Called by each thread before its first tile of `rows` rows; what it returns is dropped after the last.
+    /// Called by each thread before its first tile of `rows` rows; what it returns is dropped after
+    /// the last.
     fn begin(self, rows: usize) -> impl Drop;
 
     /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])`, ascending in `p`.
@@ -67,7 +69,8 @@ pub(super) trait ColumnsKernel: Copy + Send + Sync {
 /// A tile of a few rows and a packed panel of groups, read where it lies.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait PanelsKernel: ColumnsKernel {
-    /// Whether group `p` of row `i` of A is wanted at `a[i · groups + p]`, `groups` filled up to whole steps.
+    /// Whether group `p` of row `i` of A is wanted at `a[i · groups + p]`, `groups` filled up to
+    /// whole steps.
     const ROWS_OF_A: bool;
 
     /// As [`ColumnsKernel::begin`].

@@ -6,7 +6,8 @@ use regex_syntax::hir::{Class as Ranges, Hir, HirKind};
 /// The number of ranges from which on those below U+10000 have bits.
 const MANY: usize = 8;
 
-/// A set of characters: bits for ASCII, and for those below U+10000 of large sets; ranges for the rest.
+/// A set of characters: bits for ASCII, and for those below U+10000 of large sets; ranges for the
+/// rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Class {
     ascii: u128,
@@ -18,7 +19,8 @@ pub(super) struct Class {
 }
 
 impl Class {
-    /// The set that a regular expression for one character stands for; none if it stands for more or less than one.
+    /// The set that a regular expression for one character stands for; none if it stands for more
+    /// or less than one.
     pub(super) fn parse(expression: &str, ignore_case: bool) -> std::result::Result<Option<Self>, String> {
         let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
         Ok(Self::of(&parser.parse(expression).map_err(|e| e.to_string())?))

@@ -11,7 +11,8 @@ use super::machine::{Assertion, First, Mode, Op, Program};
 const MOST_OPS: usize = 1 << 14;
 const MOST_CLASSES: usize = 512;
 
-/// The most ranges of characters that a pattern may come to when its repetitions are written out, as the library does.
+/// The most ranges of characters that a pattern may come to when its repetitions are written out,
+/// as the library does.
 const MOST_RANGES: usize = 1 << 17;
 
 /// Longer literals are no patterns.

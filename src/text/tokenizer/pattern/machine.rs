@@ -1,7 +1,7 @@
 //! Running a pattern: backtracking with a stack of its own, and a budget.
 //!
-//! A set of characters repeated is one operation and one entry of the stack, whatever its length: what goes back in it
-//! goes back by characters. Each operation and each character read is a step.
+//! A set of characters repeated is one operation and one entry of the stack, whatever its length:
+//! what goes back in it goes back by characters. Each operation and each character read is a step.
 
 use super::class::Class;
 
@@ -94,8 +94,8 @@ pub(super) enum Op {
         negated: bool,
         end: u32,
     },
-    /// The operations behind it, up to `Done`, must match from some place between `low` and `high` characters before this
-    /// one, which the slot is for, or must not.
+    /// The operations behind it, up to `Done`, must match from some place between `low` and `high`
+    /// characters before this one, which the slot is for, or must not.
     Behind {
         low: u32,
         high: u32,

@@ -1,13 +1,15 @@
 //! The patterns of tokenizer files: regular expressions with look-around, run within a budget.
 //!
-//! A tokenizer's file brings the expressions that texts are split by. An engine that goes back (`\s+(?!\S)` needs one, or
-//! one that looks ahead) may take a time that grows with the square of the text, or with a power of two, and the engine of
-//! the `tokenizers` library gives up after a million steps back without a word, so that the rest of the text stays one
-//! piece. Here a search costs at most [`Budget`] steps, a number for each byte of the text, and is an error beyond. A run of
-//! one set of characters is a single choice, so the expressions of published models need some ten steps for each byte.
+//! A tokenizer's file brings the expressions that texts are split by. An engine that goes back
+//! (`\s+(?!\S)` needs one, or one that looks ahead) may take a time that grows with the square of
+//! the text, or with a power of two, and the engine of the `tokenizers` library gives up after a
+//! million steps back without a word, so that the rest of the text stays one piece. Here a search
+//! costs at most [`Budget`] steps, a number for each byte of the text, and is an error beyond. A
+//! run of one set of characters is a single choice, so the expressions of published models need
+//! some ten steps for each byte.
 //!
-//! The syntax is that of the library: its parser makes the tree. Matches are the first from the left, with the first
-//! alternative that matches, as everywhere; the tests compare.
+//! The syntax is that of the library: its parser makes the tree. Matches are the first from the
+//! left, with the first alternative that matches, as everywhere; the tests compare.
 
 mod class;
 mod compile;
@@ -32,7 +34,8 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// For a text of so many bytes: 4 million steps and 256 for each byte; 64 KB of changed text and 64 for each byte.
+    /// For a text of so many bytes: 4 million steps and 256 for each byte; 64 KB of changed text
+    /// and 64 for each byte.
     pub(super) fn of(len: usize) -> Self {
         Budget {
             steps: AtomicU64::new((1 << 22) + 256 * len as u64),
@@ -99,7 +102,8 @@ impl Pattern {
         Ok(Pattern { source: text.into(), kind: Kind::Literal })
     }
 
-    /// What the library's engine would make of it: ranges of characters, with repetitions written out.
+    /// What the library's engine would make of it: ranges of characters, with repetitions written
+    /// out.
     pub(super) fn size(&self) -> usize {
         match &self.kind {
             Kind::Literal => self.source.len(),
@@ -107,7 +111,8 @@ impl Pattern {
         }
     }
 
-    /// Calls `each` for every part of a text in order, with whether it is a match; together they are the text.
+    /// Calls `each` for every part of a text in order, with whether it is a match; together they
+    /// are the text.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] when the budget does not suffice.
