@@ -1,6 +1,7 @@
 //! Trains GloVe vectors and writes them as text.
 //!
-//!     cargo run --release --example glove -- --text book.txt --lowercase --tokenize words --out vectors.txt --x-max 10
+//!     cargo run --release --example glove -- --text book.txt --lowercase --tokenize words \
+//!         --out vectors.txt --x-max 10
 //!
 //! Counting takes no more memory than `--memory-mb`; what does not fit goes to temporary files.
 

@@ -21,8 +21,8 @@ use loquat::models::LanguageModel;
 use loquat::text::Tokenizer;
 use loquat::{Error, GenerationConfig, Load, Result};
 
-/// Writes a model as a .gguf file, with its tokenizer and the tokens that end a text; other
-/// settings of generation are not kept.
+/// Converts a model to a .gguf file with its tokenizer and end tokens. Other generation settings are
+/// not kept.
 #[derive(Parser)]
 struct Args {
     /// A folder with config.json, model.safetensors and tokenizer.json, or a .gguf file.

@@ -59,8 +59,8 @@ struct Args {
     /// The text to validate on; the last tenth of --text if not given.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// char, bpe:VOCABULARY, or a tokenizer.json. Default: char, or with --resume that of the run,
-    /// which any other must equal.
+    /// char, bpe:VOCABULARY, or a tokenizer.json. Default: char; with --resume, the tokenizer of the
+    /// run, and any other is an error.
     #[arg(long)]
     tokenizer: Option<String>,
     /// The architecture.

@@ -1,6 +1,7 @@
 //! Trains word vectors with word2vec, or fastText's subwords, and writes them.
 //!
-//!     cargo run --release --example word2vec -- --text book.txt --lowercase --tokenize words --out vectors.txt
+//!     cargo run --release --example word2vec -- --text book.txt --lowercase --tokenize words \
+//!         --out vectors.txt
 //!     cargo run --release --example word2vec -- --text words.txt --out vectors.bin --format binary
 //!     cargo run --release --example word2vec -- --out vectors.txt            # on an embedded corpus of small stories
 //!

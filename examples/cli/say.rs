@@ -1,5 +1,5 @@
-//! Printing for somebody who may have stopped reading: what the program does is worth finishing
-//! anyway. What cannot be written for another reason, a full disk for example, ends the program.
+//! Printing to standard output. A closed pipe is ignored, so that the program finishes its work; any
+//! other error, such as a full disk, ends the program.
 
 /// `println!` that does not mind a closed pipe.
 macro_rules! say {

@@ -154,11 +154,11 @@ impl std::fmt::Display for Neutral {
     }
 }
 
-/// Makes sure that keys beyond those of a configuration change nothing: they are harmless, `null`,
-/// `false` or empty, or have a value that is known to.
+/// Checks the keys that a configuration does not read: each must be known as harmless, or have a value
+/// that changes nothing (`null`, `false`, empty, or a known default).
 ///
 /// # Errors
-/// [`Error::Config`] with the first that may change something.
+/// [`Error::Config`] naming the first other key.
 pub(crate) fn check_other<'v>(other: impl IntoIterator<Item = (&'v String, &'v Value)>) -> Result<()> {
     let nothing = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,

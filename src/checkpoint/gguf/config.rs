@@ -157,8 +157,8 @@ impl Keys<'_> {
         Ok(())
     }
 
-    /// Whether each of the layers has a window, where the file says so: a list of truths, or the
-    /// number of layers of which the last has none.
+    /// Whether each layer has a sliding window. The file stores a list of booleans, or a period `n`:
+    /// every `n`-th layer has none. `None` if it stores neither.
     fn sliding_layers(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let key = self.key("attention.sliding_window_pattern");
         let expected = format!("a truth for each of {layers} layers, or a whole number");

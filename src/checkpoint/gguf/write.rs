@@ -78,10 +78,10 @@ impl<'t> GgufWriter<'t> {
         self.set_list(key, super::ValueType::I32, numbers.iter().map(|&x| Value::I32(x)))
     }
 
-    /// Sets a key to a list of truths.
+    /// Sets a key to a list of booleans.
     ///
     /// # Errors
-    /// As for [`GgufWriter::set`].
+    /// Same as [`GgufWriter::set`].
     pub fn set_bools(&mut self, key: &str, truths: &[bool]) -> Result<()> {
         self.set_list(key, super::ValueType::Bool, truths.iter().map(|&x| Value::Bool(x)))
     }
