@@ -161,7 +161,7 @@ impl Keys<'_> {
     /// every `n`-th layer has none. `None` if it stores neither.
     fn sliding_layers(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let key = self.key("attention.sliding_window_pattern");
-        let expected = format!("a truth for each of {layers} layers, or a whole number");
+        let expected = format!("a boolean for each of {layers} layers, or a whole number");
         self.file.optional(&key, &expected, |value| match value.as_array() {
             Some(truths) => {
                 // No more than the file has: the number of layers is only what a key says.
