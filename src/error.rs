@@ -209,6 +209,11 @@ impl Error {
         Error::Argument { name: name.into(), expected: expected.into(), found: found.to_string() }
     }
 
+    /// An [`Error::Config`] from anything that prints.
+    pub(crate) fn config(key: impl Into<String>, expected: impl Into<String>, found: impl std::fmt::Display) -> Self {
+        Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
+    }
+
     /// The error of one of several prompts.
     pub(crate) fn prompt(index: usize) -> impl FnOnce(Self) -> Self {
         move |source| Error::Prompt { index, source: Box::new(source) }

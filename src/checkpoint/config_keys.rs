@@ -176,7 +176,7 @@ pub(crate) fn check_other<'v>(other: impl IntoIterator<Item = (&'v String, &'v V
             Some((_, neutral)) => format!("{neutral}: nothing else is supported"),
             None => "none: it is not known, and may change the result".into(),
         };
-        return Err(Error::Config { key: key.clone(), expected, found: value.to_string() });
+        return Err(Error::config(key, expected, value));
     }
     Ok(())
 }

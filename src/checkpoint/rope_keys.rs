@@ -219,7 +219,7 @@ impl Dict<'_> {
     }
 
     fn error(&self, key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-        Error::Config { key: format!("{}.{key}", self.key), expected: expected.into(), found: found.to_string() }
+        Error::config(format!("{}.{key}", self.key), expected, found)
     }
 }
 

@@ -227,7 +227,7 @@ impl GenerationConfig {
             ..Self::default()
         };
         config.check_ranges().map_err(|error| match error {
-            Error::Argument { name, expected, found } => Error::Config { key: name, expected, found },
+            Error::Argument { name, expected, found } => Error::config(name, expected, found),
             other => other,
         })?;
         Ok(config)
@@ -286,7 +286,7 @@ fn wrong(key: &str, expected: &str, found: &Value) -> Error {
     if found.len() > 80 {
         found = found.chars().take(80).chain(['…']).collect();
     }
-    Error::Config { key: key.into(), expected: expected.into(), found }
+    Error::config(key, expected, found)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl SentenceEncoder {
             };
             if !expected {
                 let order = "Transformer, then Pooling, then Dense, LayerNorm, Dropout and Normalize";
-                return Err(config_error("modules.json", order, format_args!("{kind} in place {i}")));
+                return Err(Error::config("modules.json", order, format_args!("{kind} in place {i}")));
             }
             match kind.as_str() {
                 "Transformer" => {
@@ -63,7 +63,11 @@ impl SentenceEncoder {
             }
         }
         let (Some(encoder), false) = (encoder, pooling.is_empty()) else {
-            return Err(config_error("modules.json", "a Transformer and a Pooling", format_args!("{}", modules.len())));
+            return Err(Error::config(
+                "modules.json",
+                "a Transformer and a Pooling",
+                format_args!("{}", modules.len()),
+            ));
         };
         let settings = read_json(&body.join(SETTINGS))?.unwrap_or_default();
         let own = encoder.config.max_seq_len();
@@ -185,10 +189,6 @@ const SETTINGS_KEYS: &[&str] = &[
 /// The same of [`PROMPTS`]: how vectors are compared is the caller's.
 const PROMPTS_KEYS: &[&str] = &["prompts", "default_prompt_name", "similarity_fn_name", "model_type"];
 
-fn config_error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
-}
-
 fn read_json(path: &Path) -> Result<Option<Value>> {
     match std::fs::read_to_string(path) {
         Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::format(path, e.to_string())),
@@ -205,7 +205,7 @@ fn only(file: &str, config: &Value, known: &[&str]) -> Result<()> {
         key.starts_with('_') || known.iter().any(fits)
     };
     match config.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
-        Some((key, value)) => Err(config_error(key, &format!("no such key in {file}, as it is not known"), value)),
+        Some((key, value)) => Err(Error::config(key, format!("no such key in {file}, as it is not known"), value)),
         None => Ok(()),
     }
 }
@@ -241,13 +241,13 @@ fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
     )?;
     for key in ["word_embedding_dimension", "embedding_dimension"] {
         if let Some(found) = config.get(key).filter(|found| found.as_u64() != Some(width as u64)) {
-            return Err(config_error(key, &width.to_string(), found));
+            return Err(Error::config(key, width.to_string(), found));
         }
     }
     let include_prompt = match config.get("include_prompt") {
         None | Some(Value::Null) => true,
         Some(Value::Bool(included)) => *included,
-        Some(found) => return Err(config_error("include_prompt", "true or false", found)),
+        Some(found) => return Err(Error::config("include_prompt", "true or false", found)),
     };
     let known = "a way of pooling that is known";
     if let Some(mode) = config.get("pooling_mode") {
@@ -255,18 +255,18 @@ fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
         let named = |mode: &Value| Pooling::NAMES.iter().find(|(_, name, _)| mode == name).map(|&(.., way)| way);
         let chosen: Option<Vec<Pooling>> = modes.iter().map(named).collect();
         let chosen = chosen.filter(|chosen| !chosen.is_empty());
-        return chosen.map(|chosen| (chosen, include_prompt)).ok_or_else(|| config_error("pooling_mode", known, mode));
+        return chosen.map(|chosen| (chosen, include_prompt)).ok_or_else(|| Error::config("pooling_mode", known, mode));
     }
     for (key, value) in config.as_object().into_iter().flatten() {
         let is_known = Pooling::NAMES.iter().any(|(known, ..)| known == key);
         if key.starts_with("pooling_mode") && !is_known && *value != Value::Bool(false) {
-            return Err(config_error(key, known, value));
+            return Err(Error::config(key, known, value));
         }
     }
     let on = |key: &str| config.get(key) == Some(&Value::Bool(true));
     let chosen: Vec<Pooling> = Pooling::NAMES.iter().filter(|(key, ..)| on(key)).map(|&(.., way)| way).collect();
     if chosen.is_empty() {
-        return Err(config_error("pooling_mode", "at least one way of pooling", "none"));
+        return Err(Error::config("pooling_mode", "at least one way of pooling", "none"));
     }
     Ok((chosen, include_prompt))
 }
@@ -276,7 +276,7 @@ fn read_norm(folder: &Path, width: usize) -> Result<LayerNorm> {
     let path = folder.join("config.json");
     let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a norm"))?;
     if let Some(found) = config.get("dimension").filter(|found| found.as_u64() != Some(width as u64)) {
-        return Err(config_error("dimension", &width.to_string(), found));
+        return Err(Error::config("dimension", width.to_string(), found));
     }
     Checkpoint::open(folder)?.loader().load(|mut p| LayerNorm::init(width, NORM_EPS, p.at("norm")))
 }
@@ -294,7 +294,7 @@ fn save_norm(folder: &Path, norm: &LayerNorm) -> Result<()> {
 /// An option that may only have the value that changes nothing.
 fn refuse(config: &Value, key: &str, neutral: &Value) -> Result<()> {
     match config.get(key) {
-        Some(found) if found != neutral && !found.is_null() => Err(config_error(key, &neutral.to_string(), found)),
+        Some(found) if found != neutral && !found.is_null() => Err(Error::config(key, neutral.to_string(), found)),
         _ => Ok(()),
     }
 }
@@ -329,15 +329,15 @@ fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>
     let size = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or(0);
     let (n_in, n_out) = (size("in_features"), size("out_features"));
     if n_in != width as u64 {
-        return Err(config_error("in_features", &width.to_string(), n_in));
+        return Err(Error::config("in_features", width.to_string(), n_in));
     }
     if !(1..1 << 24).contains(&n_out) {
-        return Err(config_error("out_features", "a number from 1 to 2^24 - 1", n_out));
+        return Err(Error::config("out_features", "a number from 1 to 2^24 - 1", n_out));
     }
     let name = config.get("activation_function").and_then(Value::as_str).unwrap_or("Tanh");
     let name = name.rsplit('.').next().unwrap_or_default();
     let Some(&(_, activation)) = ACTIVATIONS.iter().find(|(class, _)| class.ends_with(&format!(".{name}"))) else {
-        return Err(config_error("activation_function", "Identity, Tanh, ReLU, GELU, SiLU, Sigmoid", name));
+        return Err(Error::config("activation_function", "Identity, Tanh, ReLU, GELU, SiLU, Sigmoid", name));
     };
     let bias = config.get("bias") != Some(&Value::Bool(false));
     let checkpoint = Checkpoint::open(folder)?;
@@ -362,6 +362,6 @@ fn read_prompts(folder: &Path) -> Result<(Prompts, Option<String>)> {
     let Some(name) = config.get("default_prompt_name").and_then(Value::as_str) else { return Ok((prompts, None)) };
     match prompts.iter().find(|(known, _)| known == name) {
         Some((_, prompt)) => Ok((prompts.clone(), Some(prompt.clone()))),
-        None => Err(config_error("default_prompt_name", "the name of a prompt", name)),
+        None => Err(Error::config("default_prompt_name", "the name of a prompt", name)),
     }
 }
