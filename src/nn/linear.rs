@@ -1,9 +1,11 @@
 //! `y = x·Wᵀ + b`.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::kernels::gemm::PackedB;
 use crate::nn::parameter::{Init, Parameter, Parameters};
-use crate::ops::linear::{Layer, WeightLayout, linear_each, linear_of};
+use crate::ops::linear::{Layer, WeightLayout, linear_each, linear_of, linear_rows};
 use crate::ops::{Activation, Precision};
 use crate::tensor::Tensor;
 
@@ -98,6 +100,20 @@ impl Linear {
         linear_each(x, layers.map(|(layer, activation)| layer.layer(activation)))
     }
 
+    /// [`Linear::forward`] with some of the output features alone, in the bits of those columns of the whole: an attention projects
+    /// queries, keys or values with its part of one packed weight. Gradients of weight and bias are zero outside the range. A packed
+    /// copy is not read.
+    ///
+    /// # Shapes
+    /// `x: […, in_features]` → `[…, rows.len()]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) if the layer does not have these features; as for [`Linear::forward`].
+    #[allow(dead_code)] // for the projections of attentions
+    pub(crate) fn forward_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+        linear_rows(x, self.weight.weight(), self.bias.as_ref().map(Parameter::tensor), self.layout, rows)
+    }
+
     fn layer<'p>(
         &'p self,
         activation: Option<Activation>,
@@ -115,10 +131,11 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
     use crate::nn::Module;
     use crate::ops::gradient_check::sample;
     use crate::ops::with_precision;
-    use crate::tensor::{Weight, no_grad};
+    use crate::tensor::{BlockTensor, Weight, no_grad};
 
     #[test]
     fn a_packed_weight_gives_the_same_bits_in_every_format() {
@@ -141,6 +158,64 @@ mod tests {
                         assert!([first, second] == run(false), "{rows} rows, {layout:?}, {precision:?}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_of_features_has_the_bits_and_gradients_of_those_columns() {
+        for (layout, shape) in [(WeightLayout::OutIn, [64, 96]), (WeightLayout::InOut, [96, 64])] {
+            let weight = Weight::from(sample(&shape, 1));
+            let mut bytes = vec![0; BlockFormat::Q8_0.bytes_for(weight.len())];
+            quantize_q8_0(weight.to_tensor().data(), &mut bytes);
+            let blocks = Weight::Blocks(BlockTensor::from_vec(BlockFormat::Q8_0, bytes, &shape).unwrap());
+            for weight in [weight.to_f16(), weight.to_bf16(), blocks, weight] {
+                let format = format!("{weight:?}, {layout:?}");
+                let trained = weight.is_f32();
+                let mut weight = Parameter::constant(weight);
+                weight.set_trainable(trained);
+                let layer = Linear { weight, bias: Some(Parameter::new(sample(&[64], 2))), layout };
+                for rows in [0..64, 0..32, 32..64, 5..47, 63..64, 7..7] {
+                    for (m, precision) in
+                        [(1, Precision::F32), (5, Precision::F32), (40, Precision::F32), (40, Precision::Bf16)]
+                    {
+                        let x = sample(&[m, 96], 3).watch();
+                        let run = |part: bool| {
+                            with_precision(precision, || {
+                                let y = match part {
+                                    true => layer.forward_rows(&x, rows.clone())?,
+                                    false => layer.forward(&x)?.narrow(1, rows.start, rows.len())?,
+                                };
+                                let weighed = y.mul(&sample(&[m, rows.len()], 4))?;
+                                let gradients = weighed.sum()?.backward()?;
+                                let of = |x: &Tensor| gradients.of(x).map(Tensor::to_vec);
+                                let [w, b] =
+                                    [Some(&layer.weight), layer.bias.as_ref()].map(|p| p.map(|p| of(p.tensor())));
+                                Ok::<_, crate::Error>((
+                                    y.to_vec(),
+                                    no_grad(|| layer.forward_rows(&x, rows.clone()))?.to_vec(),
+                                    of(&x),
+                                    w,
+                                    b,
+                                ))
+                            })
+                            .unwrap()
+                        };
+                        let (part, whole) = (run(true), run(false));
+                        assert!(part.0 == whole.0 && part.1 == whole.0, "{format}, {rows:?} of {m} rows");
+                        assert!((part.3, part.4) == (whole.3, whole.4), "{format}, {rows:?} of {m} rows");
+                        assert_eq!(part.2.is_some(), whole.2.is_some());
+                        // The whole adds products with zeros.
+                        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
+                        let (dx, whole) = (part.2.unwrap(), whole.2.unwrap());
+                        assert!(dx.iter().zip(&whole).all(close), "{format}, {rows:?} of {m} rows");
+                    }
+                }
+                assert!(layer.forward_rows(&sample(&[2, 96], 5), 60..65).is_err());
+                assert!(layer.forward_rows(&sample(&[2, 95], 5), 0..5).is_err());
+                #[expect(clippy::reversed_empty_ranges)]
+                let reversed = 5..4;
+                assert!(layer.forward_rows(&sample(&[2, 96], 5), reversed).is_err());
             }
         }
     }

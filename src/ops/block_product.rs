@@ -13,12 +13,19 @@ const WIDENED: usize = 1 << 16;
 /// Rows of the weight that all threads share, if `x` has several rows.
 const SHARED_ROWS: usize = 512;
 
-/// `y = act(x·wᵀ + bias) + residual`: `x: [m, k]`, `w: [n, k]`.
-pub(super) fn product(precision: Precision, x: Mat<'_>, w: &BlockTensor, y: &mut [f32], epilogue: Epilogue<'_>) {
-    let &[n, k] = w.shape() else { unreachable!("a matrix, as `linear` has checked") };
+/// `y = act(x·wᵀ + bias) + residual`: `x: [m, k]`, `w: [n, k]` some rows of the weight.
+pub(super) fn product(
+    precision: Precision,
+    x: Mat<'_>,
+    w: &BlockTensor,
+    of_w: Range<usize>,
+    y: &mut [f32],
+    epilogue: Epilogue<'_>,
+) {
+    let (n, k) = (of_w.len(), x.cols());
     let part = |rows: Range<usize>, residual: Option<&[f32]>, widened: &mut [f32], y: &mut [f32]| {
         let widened = &mut widened[..rows.len() * k];
-        w.widen_rows(rows.clone(), widened);
+        w.widen_rows(of_w.start + rows.start..of_w.start + rows.end, widened);
         let epilogue = Epilogue { bias: epilogue.bias.map(|bias| &bias[rows.clone()]), residual, ..epilogue };
         gemm_in(precision, x, Mat::transposed(widened, k, rows.len()), y, Beta::Zero, epilogue);
     };

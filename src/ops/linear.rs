@@ -1,6 +1,7 @@
 //! Products with a layer's weight.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Epilogue, Factor, Mat, PackedB, gemm_each, gemm_in};
@@ -59,20 +60,16 @@ pub fn linear_then<'w>(
 
 /// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
 pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
-    let (n_out, n_in) = match (weight.shape(), layout) {
-        (&[n_out, n_in], WeightLayout::OutIn) | (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
-        _ => return None,
-    };
-    let sizes = (n_in, n_out, layout);
+    let sizes = Sizes::of(weight, layout).ok()?;
     Some(match weight {
         Weight::Blocks(_) => return None,
-        Weight::Bf16(w) => PackedB::new(matrix(w.data(), sizes, Side::Forward)),
+        Weight::Bf16(w) => PackedB::new(sizes.matrix(w.data(), Side::Forward)),
         other if precision.rounds() => {
             let rounded = HalfTensor::<half::bf16>::round(&other.to_tensor());
-            PackedB::new(matrix(rounded.data(), sizes, Side::Forward))
+            PackedB::new(sizes.matrix(rounded.data(), Side::Forward))
         }
-        Weight::F32(w) => PackedB::new(matrix(w.data(), sizes, Side::Forward)),
-        Weight::F16(w) => PackedB::new(matrix(w.data(), sizes, Side::Forward)),
+        Weight::F32(w) => PackedB::new(sizes.matrix(w.data(), Side::Forward)),
+        Weight::F16(w) => PackedB::new(sizes.matrix(w.data(), Side::Forward)),
     })
 }
 
@@ -88,26 +85,10 @@ pub(crate) struct Layer<'p, P> {
 }
 
 impl<'p, P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>> Layer<'p, P> {
-    /// `(in_features, out_features)`, if the input fits.
-    fn features(&self, x: &Tensor) -> Result<(usize, usize)> {
-        let (n_out, n_in) = match (self.weight.shape(), self.layout) {
-            (&[n_out, n_in], WeightLayout::OutIn) => (n_out, n_in),
-            (&[n_in, n_out], WeightLayout::InOut) => (n_out, n_in),
-            (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
-        };
-        if x.shape().last() != Some(&n_in) {
-            return Err(Error::shape("linear", format!("[…, {n_in}]"), x.shape()));
-        }
-        match self.bias.filter(|b| b.shape() != [n_out]) {
-            Some(bias) => Err(Error::shape("linear bias", format!("[{n_out}]"), bias.shape())),
-            None => Ok((n_in, n_out)),
-        }
-    }
-
     /// What `rows` are multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
-    fn factor(&self, (n_in, n_out): (usize, usize), precision: Precision, rows: usize) -> Option<Factor<'p>> {
+    fn factor(&self, sizes: Sizes, precision: Precision, rows: usize) -> Option<Factor<'p>> {
         let packed = (self.packed)(self.layout, precision, rows);
-        packed.map(Factor::from).or_else(|| factor(self.weight, (n_in, n_out, self.layout), Side::Forward))
+        packed.map(Factor::from).or_else(|| factor(self.weight, sizes, Side::Forward))
     }
 
     /// The weight as a tensor that may be trained.
@@ -154,10 +135,11 @@ where
     let mut ys = std::array::from_fn(|_| Tensor::scalar(0.0));
     let (mut rows, mut products) = (0, Vec::with_capacity(N));
     for (y, layer) in ys.iter_mut().zip(&layers).filter(|_| !recording) {
-        let features = layer.features(x)?;
+        let sizes = Sizes::of(layer.weight, layer.layout)?;
+        sizes.check(x, layer.bias)?;
         let shape;
-        (rows, shape) = rows_and_shape(x, features.1);
-        if let Some(factor) = layer.factor(features, precision, rows) {
+        (rows, shape) = rows_and_shape(x, sizes.n_out);
+        if let Some(factor) = layer.factor(sizes, precision, rows) {
             // The product below writes it.
             *y = Tensor::write(&shape, |_| {});
             products.push((factor, y.make_mut(), layer.epilogue(None)));
@@ -178,17 +160,17 @@ pub(crate) fn linear_of<'p, P>(x: &Tensor, layer: Layer<'p, P>, residual: Option
 where
     P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>,
 {
-    let features @ (n_in, n_out) = layer.features(x)?;
-    let (rows, shape) = rows_and_shape(x, n_out);
+    let sizes = Sizes::of(layer.weight, layer.layout)?;
+    sizes.check(x, layer.bias)?;
+    let (rows, shape) = rows_and_shape(x, sizes.n_out);
     if let Some(residual) = residual.filter(|r| r.shape() != shape) {
         return Err(Error::shape("linear residual", format!("{shape:?}"), residual.shape()));
     }
     let Layer { weight, bias, layout, activation, .. } = layer;
-    let precision = precision();
-    let (left, sizes) = (Mat::new(x.data(), rows, n_in), (n_in, n_out, layout));
     if !layer.is_recording(x, residual) {
+        let (precision, left) = (precision(), Mat::new(x.data(), rows, sizes.n_in));
         let epilogue = layer.epilogue(residual);
-        return Tensor::try_write(&shape, |y| match layer.factor(features, precision, rows) {
+        return Tensor::try_write(&shape, |y| match layer.factor(sizes, precision, rows) {
             Some(factor) => gemm_in(precision, left, factor, y, Beta::Zero, epilogue),
             None => product(precision, left, weight, sizes, Side::Forward, y, epilogue),
         });
@@ -198,18 +180,62 @@ where
         y = activation.map_or(y.clone(), |f| y.activate(f));
         return residual.map_or(Ok(y.clone()), |r| r.add(&y));
     }
+    recorded(x, weight, bias, sizes)
+}
+
+/// [`linear`] with a range of the output features alone, and that part of the bias: the bits of those columns of the whole.
+///
+/// The gradients of weight and bias are zero outside the range.
+///
+/// # Shapes
+/// `x: […, in_features]` → `[…, rows.len()]`; weight and bias as for [`linear`].
+///
+/// # Errors
+/// [`Error::Argument`] if the layer does not have these features; as for [`linear`].
+pub(crate) fn linear_rows(
+    x: &Tensor,
+    weight: &Weight,
+    bias: Option<&Tensor>,
+    layout: WeightLayout,
+    rows: Range<usize>,
+) -> Result<Tensor> {
+    let whole = Sizes::of(weight, layout)?;
+    whole.check(x, bias)?;
+    if rows.start > rows.end || rows.end > whole.n_out {
+        return Err(Error::argument("rows", format!("a range of {} features", whole.n_out), format!("{rows:?}")));
+    }
+    let bias = bias.map(|bias| bias.narrow(0, rows.start, rows.len())).transpose()?;
+    match weight {
+        Weight::F32(w) if tape::is_recording(&[w]) => {
+            let axis = if layout == WeightLayout::OutIn { 0 } else { 1 };
+            linear(x, &w.narrow(axis, rows.start, rows.len())?, bias.as_ref(), layout)
+        }
+        _ => recorded(x, weight, bias.as_ref(), Sizes { start: rows.start, n_out: rows.len(), ..whole }),
+    }
+}
+
+/// A product with a weight, or some of its output features, and its node on the tape if a gradient is wanted.
+fn recorded(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, sizes: Sizes) -> Result<Tensor> {
+    let precision = precision();
+    let Sizes { n_in, n_out, layout, .. } = sizes;
+    let (rows, shape) = rows_and_shape(x, n_out);
     let bias_only = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
+    let left = Mat::new(x.data(), rows, n_in);
     let y = Tensor::try_write(&shape, |y| product(precision, left, weight, sizes, Side::Forward, y, bias_only))?;
-    let trained = layer.trained();
+    let trained = match weight {
+        // Part of a weight that is trained is one of its own.
+        Weight::F32(w) if w.len() == n_in * n_out => Some(w),
+        _ => None,
+    };
     let inputs: Vec<&Tensor> = [Some(x), trained, bias].into_iter().flatten().collect();
     Ok(tape::record("linear", &inputs, y, || {
-        let (x, w) = (x.detach(), weight.detach());
+        let (x, w, has_weight) = (x.detach(), weight.detach(), trained.is_some());
         Box::new(move |dy, needs| {
             let (x_mat, dy_mat) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
             let none = Epilogue::default();
             let dx = |dx: &mut [f32]| product(precision, dy_mat, &w, sizes, Side::Backward, dx, none);
             let mut gradients = vec![needs[0].then(|| Tensor::write(x.shape(), dx))];
-            if let Weight::F32(w) = &w {
+            if has_weight {
                 gradients.push(needs[1].then(|| {
                     Tensor::write(w.shape(), |dw| match layout {
                         WeightLayout::OutIn => gemm_in(precision, dy_mat.t(), x_mat, dw, Beta::Zero, none),
@@ -235,27 +261,59 @@ enum Side {
     Backward,
 }
 
-/// Features in and out, and how the weight is stored.
-type Sizes = (usize, usize, WeightLayout);
+/// How a weight is stored, and which of its output features a product takes.
+#[derive(Clone, Copy)]
+struct Sizes {
+    n_in: usize,
+    /// Output features from one stored row of inputs to the next.
+    stride: usize,
+    layout: WeightLayout,
+    /// The first output feature, and how many.
+    start: usize,
+    n_out: usize,
+}
 
-/// The weight as the right factor `[in, out]`, or `[out, in]` for the way back.
-fn matrix<T>(w: &[T], (n_in, n_out, layout): Sizes, side: Side) -> Mat<'_, T> {
-    let w = match layout {
-        WeightLayout::OutIn => Mat::transposed(w, n_in, n_out),
-        WeightLayout::InOut => Mat::new(w, n_in, n_out),
-    };
-    match side {
-        Side::Forward => w,
-        Side::Backward => w.t(),
+impl Sizes {
+    /// All of a weight.
+    fn of(weight: &Weight, layout: WeightLayout) -> Result<Self> {
+        let (n_in, n_out) = match (weight.shape(), layout) {
+            (&[n_out, n_in], WeightLayout::OutIn) | (&[n_in, n_out], WeightLayout::InOut) => (n_in, n_out),
+            (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
+        };
+        Ok(Self { n_in, stride: n_out, layout, start: 0, n_out })
+    }
+
+    /// Whether input and bias fit the whole weight.
+    fn check(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+        if x.shape().last() != Some(&self.n_in) {
+            return Err(Error::shape("linear", format!("[…, {}]", self.n_in), x.shape()));
+        }
+        match bias.filter(|b| b.shape() != [self.n_out]) {
+            Some(bias) => Err(Error::shape("linear bias", format!("[{}]", self.n_out), bias.shape())),
+            None => Ok(()),
+        }
+    }
+
+    /// The weight as the right factor `[in, out]`, or `[out, in]` for the way back.
+    fn matrix<'w, T>(&self, w: &'w [T], side: Side) -> Mat<'w, T> {
+        let &Sizes { n_in, stride, start, n_out, .. } = self;
+        let w = match self.layout {
+            WeightLayout::OutIn => Mat::transposed(&w[start * n_in..(start + n_out) * n_in], n_in, n_out),
+            WeightLayout::InOut => Mat::new(&w[start.min(w.len())..], n_in, n_out).with_ld(stride),
+        };
+        match side {
+            Side::Forward => w,
+            Side::Backward => w.t(),
+        }
     }
 }
 
 /// The same of a weight that products read as it is stored; `None` for one in blocks.
 fn factor(w: &Weight, sizes: Sizes, side: Side) -> Option<Factor<'_>> {
     match w {
-        Weight::F32(w) => Some(matrix(w.data(), sizes, side).into()),
-        Weight::F16(w) => Some(matrix(w.data(), sizes, side).into()),
-        Weight::Bf16(w) => Some(matrix(w.data(), sizes, side).into()),
+        Weight::F32(w) => Some(sizes.matrix(w.data(), side).into()),
+        Weight::F16(w) => Some(sizes.matrix(w.data(), side).into()),
+        Weight::Bf16(w) => Some(sizes.matrix(w.data(), side).into()),
         Weight::Blocks(_) => None,
     }
 }
@@ -272,12 +330,12 @@ fn product(
 ) {
     match (factor(w, sizes, side), w) {
         (Some(w), _) => gemm_in(precision, x, w, y, Beta::Zero, epilogue),
-        (None, Weight::Blocks(w)) if matches!((sizes.2, side), (WeightLayout::OutIn, Side::Forward)) => {
-            block_product::product(precision, x, w, y, epilogue);
+        (None, Weight::Blocks(w)) if matches!((sizes.layout, side), (WeightLayout::OutIn, Side::Forward)) => {
+            block_product::product(precision, x, w, sizes.start..sizes.start + sizes.n_out, y, epilogue);
         }
         (None, w) => {
             let w = w.to_tensor();
-            gemm_in(precision, x, matrix(w.data(), sizes, side), y, Beta::Zero, epilogue);
+            gemm_in(precision, x, sizes.matrix(w.data(), side), y, Beta::Zero, epilogue);
         }
     }
 }
