@@ -85,13 +85,13 @@ fn build(name: &str, weights: &str) -> LanguageModel {
     let config = match name {
         "gpt2-124m" => {
             let model = Gpt2::init(&Gpt2Config::new(50257, 1024, 768, 12, 12), &mut random);
-            return LanguageModel::Gpt2(Box::new(model.expect("a model of these sizes")));
+            return LanguageModel::new(model.expect("a model of these sizes"));
         }
         "llama-110m" => llama(768, 12, 2048, 12, 4),
         "llama-1b" => llama(2048, 22, 5632, 32, 4),
         other => panic!("expected one of {MODELS:?}, found `{other}`"),
     };
-    LanguageModel::Llama(Box::new(Llama::init(&config, &mut random).expect("a model of these sizes")))
+    LanguageModel::new(Llama::init(&config, &mut random).expect("a model of these sizes"))
 }
 
 fn best(logits: &Tensor) -> u32 {

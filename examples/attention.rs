@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loquat::atomic::write_file;
 use loquat::models::encoder::{EncoderConfig, TextBatch, TextEncoder};
-use loquat::models::{CausalLm, LanguageModel, auto::read_config};
+use loquat::models::{CausalLm, LanguageModel, read_config};
 use loquat::text::Tokenizer;
 use loquat::{Error, IdTensor, Result, See, Tensor, inspect, no_grad};
 

@@ -20,8 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loquat::checkpoint::gguf::GgmlVocabulary;
 use loquat::checkpoint::{Checkpoint, OpenOptions, WeightFormat};
-use loquat::models::auto::read_config;
-use loquat::models::estimate_of;
+use loquat::models::{estimate_of, open_checkpoint, read_config};
 use loquat::text::{Special, Tokenizer};
 use loquat::{Error, Load, Result};
 use serde_json::Value;
@@ -141,7 +140,7 @@ fn run(args: &Args) -> Result<()> {
     if !args.path.exists() {
         return Err(Error::Io { path: args.path.clone(), source: std::io::ErrorKind::NotFound.into() });
     }
-    let checkpoint = Checkpoint::open_with(&args.path, Load::Mmap)?;
+    let checkpoint = open_checkpoint(&args.path, Load::Mmap)?;
     if let Some(gguf) = checkpoint.gguf() {
         let parts = if gguf.file_count() > 1 { format!(" in {} parts", gguf.file_count()) } else { String::new() };
         say!("file          GGUF version {}, {}{parts}", gguf.version(), size(gguf.bytes()));

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use loquat::checkpoint::gguf::{GgufFile, GgufFormat, save_gguf};
-use loquat::models::LanguageModel;
+use loquat::checkpoint::gguf::{GgufFile, GgufFormat};
+use loquat::models::{LanguageModel, save_gguf};
 use loquat::text::Tokenizer;
 use loquat::{Error, GenerationConfig, Load, Result};
 

@@ -162,12 +162,12 @@ fn model(args: &Args, vocab_size: usize) -> Result<LanguageModel> {
     let cell = match args.arch {
         Arch::Gpt => {
             let config = Gpt2Config::new(vocab_size, args.context, args.dim, args.layers, args.heads);
-            return Ok(LanguageModel::Gpt2(Box::new(Gpt2::init(&config.dropout(args.dropout), rng)?)));
+            return Ok(LanguageModel::new(Gpt2::init(&config.dropout(args.dropout), rng)?));
         }
         Arch::Mlp => {
             let mut config = MlpConfig::new(vocab_size, args.dim, args.dim.saturating_mul(4), WINDOW);
             config.dropout = args.dropout;
-            return Ok(LanguageModel::Mlp(Box::new(MlpLm::init(&config, rng)?)));
+            return Ok(LanguageModel::new(MlpLm::init(&config, rng)?));
         }
         Arch::Rnn => CellType::Rnn,
         Arch::Lstm => CellType::Lstm,
@@ -175,7 +175,7 @@ fn model(args: &Args, vocab_size: usize) -> Result<LanguageModel> {
     };
     let mut config = RnnConfig::new(cell, vocab_size, args.dim, args.layers);
     config.dropout = args.dropout;
-    Ok(LanguageModel::Rnn(Box::new(RnnLm::init(&config, rng)?)))
+    Ok(LanguageModel::new(RnnLm::init(&config, rng)?))
 }
 
 fn run(args: &Args) -> Result<()> {

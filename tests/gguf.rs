@@ -130,10 +130,10 @@ mod tokenizers {
 
 /// The trained decoder: a folder and two GGUF files, with what the reference makes of them.
 mod trained {
-    use loquat::checkpoint::gguf::{GgufFormat, save_gguf};
+    use loquat::checkpoint::gguf::GgufFormat;
     use loquat::checkpoint::{OpenOptions, WeightFormat, save_pretrained};
     use loquat::generation::generate;
-    use loquat::models::{CausalLm, LanguageModel};
+    use loquat::models::{CausalLm, LanguageModel, save_gguf};
     use loquat::nn::Module;
     use loquat::ops::cross_entropy;
     use loquat::{GenerationConfig, IdTensor};
@@ -240,10 +240,10 @@ mod trained {
 
 /// Models of every architecture through a file and back.
 mod round_trip {
-    use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value, save_gguf};
+    use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value};
     use loquat::checkpoint::{Pretrained, WeightFormat};
     use loquat::models::{CausalLm, EncoderConfig, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
-    use loquat::models::{TextBatch, TextEncoder};
+    use loquat::models::{TextBatch, TextEncoder, save_gguf};
     use loquat::{IdTensor, Rng};
     use serde_json::json;
 
@@ -378,8 +378,8 @@ mod round_trip {
 /// Options of configurations through a file and back, and files of other programs.
 mod options {
     use loquat::checkpoint::Pretrained;
-    use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value, save_gguf};
-    use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
+    use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value};
+    use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig, save_gguf};
     use loquat::nn::Module;
     use loquat::{IdTensor, Result, Rng};
     use serde_json::{Value as Json, json};
@@ -407,11 +407,11 @@ mod options {
             Some("gpt2") => {
                 let config: Gpt2Config = serde_json::from_value(config.clone()).unwrap();
                 config.check().unwrap();
-                LanguageModel::Gpt2(Box::new(Gpt2::init(&config, &mut rng).unwrap()))
+                LanguageModel::new(Gpt2::init(&config, &mut rng).unwrap())
             }
             _ => {
                 let config = LlamaConfig::from_json(config).unwrap();
-                LanguageModel::Llama(Box::new(Llama::init(&config, &mut rng).unwrap()))
+                LanguageModel::new(Llama::init(&config, &mut rng).unwrap())
             }
         };
         model.visit_mut("", &mut |_, p| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use loquat::checkpoint::{Checkpoint, save_pretrained};
 use loquat::generation::generate;
-use loquat::models::{CausalLm, LanguageModel};
+use loquat::models::{CausalLm, Decoder, Gpt2, LanguageModel};
 use loquat::nn::Module;
 use loquat::ops::cross_entropy;
 use loquat::{GenerationConfig, IdTensor, See, Tensor, inspect, no_grad};
@@ -55,7 +55,7 @@ fn logits_hidden_states_loss_and_gradients_agree() {
     let input_ids = expected.rows("input_ids");
     let logits = model.forward(&input_ids).unwrap();
     assert_close("logits", &logits, &expected.tensor("logits"), 1e-5);
-    let LanguageModel::Gpt2(gpt2) = &model else { panic!("a GPT-2") };
+    let gpt2: &Gpt2 = model.downcast_ref().expect("a GPT-2");
     let hidden = gpt2.hidden_states(&input_ids, None, None).unwrap();
     assert_close("hidden states", &hidden, &expected.tensor("hidden_states"), 1e-5);
     let loss = cross_entropy(&logits, &expected.rows("labels")).unwrap();
@@ -84,7 +84,7 @@ fn every_option_gives_their_hidden_states_logits_and_text() {
     for (name, case) in cases::cases("gpt2/options.json") {
         let theirs = |what: &str| expected.tensor(&format!("{name}/{what}")).unwrap().to_tensor().unwrap();
         let model = cases::open(&case, FILE);
-        let LanguageModel::Gpt2(gpt2) = &model else { panic!("a GPT-2") };
+        let gpt2: &Gpt2 = model.downcast_ref().expect("a GPT-2");
         let (input_ids, mask) = (cases::rows(&case["input_ids"]), cases::rows(&case["attention_mask"]));
         let run = || gpt2.hidden_states(&input_ids, Some(&mask), None);
         let (last, inside) = no_grad(|| inspect(See::HiddenStates, run));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use cases::{assert_close, fixture, folder, ids, rows, seen};
 use loquat::checkpoint::{Checkpoint, save_pretrained};
 use loquat::generation::generate;
-use loquat::models::{CausalLm, LanguageModel, Llama, LlamaConfig};
+use loquat::models::{CausalLm, Decoder, LanguageModel, Llama, LlamaConfig};
 use loquat::nn::Module;
 use loquat::ops::cross_entropy;
 use loquat::{GenerationConfig, IdTensor, See, inspect, no_grad};
@@ -24,10 +24,7 @@ fn cases() -> Map<String, Value> {
 }
 
 fn open(case: &Value) -> Llama {
-    match cases::open(case, WEIGHTS) {
-        LanguageModel::Llama(model) => *model,
-        _ => panic!("a Llama"),
-    }
+    cases::open(case, WEIGHTS).downcast_ref::<Llama>().expect("a Llama").clone()
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! Which keys of a `config.json` change nothing, so that every other is an error instead of being
-//! ignored.
+//! What configurations have in common: the ranges of their values, and which keys of a `config.json`
+//! change nothing, so that every other is an error instead of being ignored.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::ops::Activation;
 
 /// Keys that say nothing of what a model computes from token ids to logits: bookkeeping of
 /// `transformers`, the labels and losses of heads, what a tokenizer or a generation does, and how a
@@ -152,6 +155,57 @@ impl std::fmt::Display for Neutral {
             Self::Text(text) => write!(f, "{text:?}"),
         }
     }
+}
+
+/// More rows, columns or layers are a mistake in a file.
+pub(crate) const MAX_SIZE: usize = 1 << 28;
+
+/// Checks that sizes are from 1 to 2^28 - 1.
+///
+/// # Errors
+/// [`Error::Config`] naming the first that is not.
+pub(crate) fn check_sizes<'k>(sizes: impl IntoIterator<Item = (&'k str, usize)>) -> Result<()> {
+    match sizes.into_iter().find(|(_, size)| !(1..MAX_SIZE).contains(size)) {
+        Some((key, size)) => Err(Error::config(key, "a number from 1 to 2^28 - 1", size)),
+        None => Ok(()),
+    }
+}
+
+/// Checks that probabilities of dropout are in `[0, 1)`.
+///
+/// # Errors
+/// [`Error::Config`] naming the first that is not.
+pub(crate) fn check_dropout<'k>(probabilities: impl IntoIterator<Item = (&'k str, f64)>) -> Result<()> {
+    match probabilities.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
+        Some((key, p)) => Err(Error::config(key, "a probability in [0, 1)", p)),
+        None => Ok(()),
+    }
+}
+
+/// The non-linearity that a key names, in the words of `transformers`.
+///
+/// # Errors
+/// [`Error::Config`] for another.
+pub(crate) fn activation(key: &str, name: &str) -> Result<Activation> {
+    match name {
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        other => Err(Error::config(key, "gelu, gelu_new, gelu_pytorch_tanh, relu or silu", other)),
+    }
+}
+
+/// The configuration that `defaults` becomes by the keys of a file.
+///
+/// # Errors
+/// [`Error::Config`] for a value of another type.
+pub(crate) fn overlaid<C: Serialize + DeserializeOwned>(defaults: &C, json: &Value) -> Result<C> {
+    let mut all = serde_json::json!(defaults);
+    if let (Value::Object(all), Value::Object(given)) = (&mut all, json) {
+        all.extend(given.clone());
+    }
+    C::deserialize(all).map_err(|e| Error::config("config.json", "the keys of its model_type", e))
 }
 
 /// Checks the keys that a configuration does not read: each must be known as harmless, or have a value

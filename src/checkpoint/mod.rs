@@ -55,7 +55,8 @@ pub use safetensors::{SafetensorsFile, save_module, write_tensors, write_weights
 pub use view::{DType, TensorView, WeightFormat};
 
 use gguf::GgufFile;
-use gguf::names::GgufTensors;
+use gguf::architecture::Architecture;
+use gguf::tensors::GgufTensors;
 
 use crate::error::{Error, Result};
 use crate::mapped::Load;
@@ -127,7 +128,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, a `.gguf` file (whose tensors go by the names of `transformers`), an index of shards (`.json`), or a folder that has `model.safetensors` or
+    /// Opens a `.safetensors` file, a `.gguf` file (whose tensors keep the names that they have there;
+    /// [`open_checkpoint`](crate::models::open_checkpoint) gives them those of `transformers`), an index of shards (`.json`), or a folder that has `model.safetensors` or
     /// `model.safetensors.index.json`; mapped into memory.
     ///
     /// # Errors
@@ -144,8 +146,7 @@ impl Checkpoint {
         let path = path.as_ref();
         if !path.is_dir() {
             return if is_gguf(path) {
-                let file = GgufTensors::new(GgufFile::open(path, load)?)?;
-                Self::from_files(path, vec![TensorFile::Gguf(Box::new(file))])
+                Self::from_gguf(GgufFile::open(path, load)?, None)
             } else if path.extension().is_some_and(|e| e == "json") {
                 Self::open_shards(path, load)
             } else {
@@ -160,6 +161,17 @@ impl Checkpoint {
         } else {
             Err(recognise::no_weights(path))
         }
+    }
+
+    /// The tensors of a GGUF file, under the names that `transformers` gives those of an architecture.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the number of heads is missing or does not divide what it should, or two
+    /// tensors get one name.
+    pub(crate) fn from_gguf(file: GgufFile, architecture: Option<&Architecture>) -> Result<Self> {
+        let path = file.path().to_path_buf();
+        let file = GgufTensors::new(file, architecture)?;
+        Self::from_files(&path, vec![TensorFile::Gguf(Box::new(file))])
     }
 
     fn open_shards(index: &Path, load: Load) -> Result<Self> {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::gguf::names::Arrangement;
 use super::recognise;
+use super::view::Arrangement;
 use super::view::{DType, TensorView};
 use crate::atomic;
 use crate::error::{Error, Result};

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::gguf::names::Arrangement;
 use crate::error::{Error, Result};
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::{parallel, vecmath};
@@ -55,6 +54,57 @@ pub enum WeightFormat {
     F16,
     /// In bf16, rounded to nearest if the file has others.
     Bf16,
+}
+
+/// How a tensor of a file lies, against how `transformers` has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// The same way.
+    #[default]
+    Same,
+    /// Its rows are `[outer, a, b, inner]` here and `[outer, b, a, inner]` in the file.
+    Rows {
+        /// The length of the second axis here.
+        a: usize,
+        /// The length of the third axis here.
+        b: usize,
+        /// The length of the last axis.
+        inner: usize,
+    },
+    /// With its two axes exchanged.
+    Transposed,
+}
+
+impl Arrangement {
+    /// Each head's rows lie as `0, d/2, 1, d/2 + 1, …`: its two halves taken in turns.
+    ///
+    /// # Errors
+    /// The reason if the rows are not pairs for so many heads.
+    pub(crate) fn pairs(rows: usize, heads: usize) -> std::result::Result<Self, String> {
+        match rows.checked_div(heads).filter(|width| width * heads == rows && width.is_multiple_of(2)) {
+            Some(width) => Ok(Self::Rows { a: 2, b: width / 2, inner: 1 }),
+            None => Err(format!("expected pairs of rows for {heads} heads, found {rows} rows")),
+        }
+    }
+
+    /// All queries, all keys and all values lie one after the other, where each head has the three.
+    ///
+    /// # Errors
+    /// The reason if the rows are not three for so many heads.
+    pub(crate) fn side_by_side(rows: usize, heads: usize) -> std::result::Result<Self, String> {
+        match rows.checked_div(heads).filter(|width| width * heads == rows && width.is_multiple_of(3)) {
+            Some(width) => Ok(Self::Rows { a: heads, b: 3, inner: width / 3 }),
+            None => Err(format!("expected queries, keys and values of {heads} heads, found {rows} rows")),
+        }
+    }
+
+    /// The file's row of row `row`.
+    pub(crate) fn row_in_file(self, row: usize) -> usize {
+        let Self::Rows { a, b, inner } = self else { return row };
+        let (outer, within) = (row / (a * b * inner), row % (a * b * inner));
+        let (i, j, rest) = (within / (b * inner), within / inner % b, within % inner);
+        ((outer * b + j) * a + i) * inner + rest
+    }
 }
 
 /// A tensor in a file: bytes that were not looked at yet.
@@ -119,8 +169,8 @@ impl<'a> TensorView<'a> {
             DType::Bf16 if !same && (keep || format == WeightFormat::Bf16) => Weight::Bf16(self.arranged_half()?),
             DType::Blocks(blocks) if keep => match self.arrangement {
                 Arrangement::Same => Weight::Blocks(BlockTensor::in_file(*blocks, file, bytes, self.shape)?),
-                Arrangement::RowsInPairs { heads } => {
-                    let bytes = rows_apart(self.bytes(), self.shape[0], heads);
+                Arrangement::Rows { .. } => {
+                    let bytes = self.arranged_rows(self.bytes());
                     Weight::Blocks(BlockTensor::from_vec(*blocks, bytes, self.shape)?)
                 }
                 // Blocks lie along the other axis.
@@ -155,7 +205,7 @@ impl<'a> TensorView<'a> {
         };
         let data = match self.arrangement {
             Arrangement::Same => halves(self.bytes()),
-            Arrangement::RowsInPairs { heads } => halves(&rows_apart(self.bytes(), self.shape[0], heads)),
+            Arrangement::Rows { .. } => halves(&self.arranged_rows(self.bytes())),
             Arrangement::Transposed => transposed(&halves(self.bytes()), self.shape[0], self.shape[1]),
         };
         HalfTensor::from_vec(data, self.shape)
@@ -169,13 +219,18 @@ impl<'a> TensorView<'a> {
         let tensor = self.in_files_order()?;
         Ok(match self.arrangement {
             Arrangement::Same => tensor,
-            Arrangement::RowsInPairs { heads } => {
-                Tensor::from_vec(rows_apart(tensor.data(), self.shape[0], heads), self.shape)?
-            }
+            Arrangement::Rows { .. } => Tensor::from_vec(self.arranged_rows(tensor.data()), self.shape)?,
             Arrangement::Transposed => {
                 Tensor::from_vec(transposed(tensor.data(), self.shape[0], self.shape[1]), self.shape)?
             }
         })
+    }
+
+    /// Rows of a file in our order.
+    fn arranged_rows<T: Copy>(&self, data: &[T]) -> Vec<T> {
+        let rows = self.shape[0];
+        let len = data.len() / rows.max(1);
+        (0..rows).flat_map(|row| &data[self.arrangement.row_in_file(row) * len..][..len]).copied().collect()
     }
 
     fn in_files_order(&self) -> Result<Tensor> {
@@ -209,13 +264,28 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// Rows that lie in pairs in a file, one head after the other, in our order.
-fn rows_apart<T: Copy>(data: &[T], rows: usize, heads: usize) -> Vec<T> {
-    let len = data.len() / rows;
-    (0..rows).flat_map(|row| &data[Arrangement::row_in_file(rows, heads, row) * len..][..len]).copied().collect()
-}
-
 /// `[rows, columns]` out of `[columns, rows]`.
 fn transposed<T: Copy>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
     (0..rows).flat_map(|row| (0..columns).map(move |column| data[column * rows + row])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_put_in_order() {
+        let order = |arrangement: Arrangement, rows: usize| -> Vec<usize> {
+            (0..rows).map(|row| arrangement.row_in_file(row)).collect()
+        };
+        // Two heads of six rows: the file has 0 3 1 4 2 5 of each.
+        let file: [usize; 12] = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11];
+        let ours: Vec<usize> = order(Arrangement::pairs(12, 2).unwrap(), 12).into_iter().map(|row| file[row]).collect();
+        assert_eq!(ours, (0..12).collect::<Vec<_>>());
+        // Two heads of a query, a key and a value of two rows each.
+        let apart = order(Arrangement::side_by_side(12, 2).unwrap(), 12);
+        assert_eq!(apart, [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]);
+        assert!(Arrangement::pairs(12, 5).is_err() && Arrangement::pairs(12, 0).is_err());
+        assert!(Arrangement::side_by_side(12, 3).is_err());
+    }
 }

@@ -116,7 +116,7 @@ impl GenerationConfig {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let folder = path.as_ref();
         if folder.is_file() {
-            let eos_token_ids = Keys(&crate::models::auto::read_config(folder)?).ids("eos_token_id")?;
+            let eos_token_ids = Keys(&crate::models::read_config(folder)?).ids("eos_token_id")?;
             return Ok(Self { eos_token_ids, of_file: true, ..Self::default() });
         }
         let read = |name: &str| -> Result<Option<Value>> {

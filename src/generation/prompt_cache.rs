@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn continuations_are_those_without_a_cache() {
-        let model = LanguageModel::Gpt2(Box::new(model(1)));
+        let model = LanguageModel::new(model(1));
         let cache = PromptCache::read(&model, &[1, 2, 3, 4]).unwrap();
         check(&model, &cache);
         let folder = tempfile::tempdir().unwrap();

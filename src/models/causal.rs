@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::KvCache;
-use crate::ops::{self, AttentionMask, See, inspect};
+use crate::ops::{self, See, inspect};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
 /// A causal language model: the logits at a position depend on the tokens up to it.
@@ -64,6 +64,35 @@ pub trait CausalLm: Send + Sync {
     fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut Self::State]) -> Result<Tensor> {
         decode_by_sequence(self, input_ids, states)
     }
+
+    /// The logits that hidden states between two layers would give: the final norm, then the head.
+    ///
+    /// # Shapes
+    /// `hidden_states: […, width]` → `[…, vocab_size]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a model without layers of one
+    /// width.
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        let _ = hidden_states;
+        Err(Error::argument("logit lens", "a model of Transformer layers", "another"))
+    }
+
+    /// The logits that the embeddings, and then each layer, would give if the model ended there (nostalgebraist, "interpreting GPT:
+    /// the logit lens", 2020); the last are those of [`CausalLm::forward`].
+    ///
+    /// # Shapes
+    /// `input_ids: [batch, seq_len]` → paths and `[batch, seq_len, vocab_size]`.
+    ///
+    /// # Errors
+    /// Same as [`CausalLm::forward`] and [`CausalLm::unembed`].
+    fn logit_lens(&self, input_ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
+        no_grad(|| {
+            let (logits, seen) = inspect(See::HiddenStates, || self.forward(input_ids));
+            logits?;
+            seen.hidden_states.into_iter().map(|(path, x)| Ok((path, self.unembed(&x)?))).collect()
+        })
+    }
 }
 
 /// [`CausalLm::decode_all`], token by token.
@@ -93,34 +122,6 @@ pub(crate) fn decode_by_sequence<M: CausalLm + ?Sized>(
     ops::concat(&rows.iter().collect::<Vec<_>>(), 0)
 }
 
-/// The positions of new tokens behind `past` others, and what they see. Padding, where the mask is 0, is not counted and not seen.
-///
-/// `input_ids: [batch, seq_len]`, `attention_mask: [batch, past + seq_len]` → positions `[batch, seq_len]`.
-pub(crate) fn positions_and_mask(
-    input_ids: &IdTensor,
-    attention_mask: Option<&IdTensor>,
-    past: usize,
-) -> Result<(IdTensor, AttentionMask)> {
-    let (batch, seq_len) = input_ids.batch_and_len()?;
-    let len = past + seq_len;
-    let mut mask = AttentionMask::causal();
-    let mut positions: Vec<u32> = (0..batch).flat_map(|_| past as u32..len as u32).collect();
-    if let Some(padding) = attention_mask {
-        if padding.shape() != [batch, len] {
-            return Err(Error::shape("attention_mask", format!("[{batch}, {len}]"), padding.shape()));
-        }
-        mask = mask.and(&AttentionMask::padding(padding));
-        for (positions, seen) in positions.chunks_mut(seq_len.max(1)).zip(padding.data().chunks(len.max(1))) {
-            let mut count = seen[..past].iter().filter(|&&m| m != 0).count() as u32;
-            for (position, &m) in positions.iter_mut().zip(&seen[past..]) {
-                *position = count;
-                count += u32::from(m != 0);
-            }
-        }
-    }
-    Ok((IdTensor::new(positions, input_ids.shape())?, mask))
-}
-
 /// Makes sure that there is a state for each sequence, and a token at least.
 pub(crate) fn check_batch(input_ids: &[&[u32]], states: usize) -> Result<()> {
     if input_ids.len() != states || input_ids.is_empty() {
@@ -130,18 +131,6 @@ pub(crate) fn check_batch(input_ids: &[&[u32]], states: usize) -> Result<()> {
         true => Err(Error::argument("input_ids", "at least one token of each sequence", "none")),
         false => Ok(()),
     }
-}
-
-/// The last row of each sequence of `x: [1, sum of lens, width]`: `[sequences, width]`.
-pub(crate) fn last_of_each(x: &Tensor, lens: &[usize]) -> Result<Tensor> {
-    let width = x.last_dim();
-    let mut last = Vec::with_capacity(lens.len() * width);
-    let mut end = 0;
-    for len in lens {
-        end += len;
-        last.extend_from_slice(&x.data()[(end - 1) * width..end * width]);
-    }
-    Tensor::from_vec(last, &[lens.len(), width])
 }
 
 /// The memory of a model within a sequence: keys and values, or a hidden state.
@@ -177,30 +166,25 @@ pub trait DecodeState: Clone + Send + Sync {
     }
 }
 
-/// A model whose layers all write into the stream that its head reads, so that the head can read it between layers too.
-pub trait LogitLens: CausalLm {
-    /// What the head, with the norm before it, makes of hidden states.
-    ///
-    /// # Shapes
-    /// `hidden_states: […, width]` → `[…, vocab_size]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if they do not fit.
-    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor>;
+impl DecodeState for KvCache {
+    fn len(&self) -> usize {
+        KvCache::len(self)
+    }
 
-    /// The logits that the embeddings, and then each layer, would give if the model ended there (nostalgebraist, "interpreting GPT:
-    /// the logit lens", 2020); the last are those of [`CausalLm::forward`].
-    ///
-    /// # Shapes
-    /// `input_ids: [batch, seq_len]` → paths and `[batch, seq_len, vocab_size]`.
-    ///
-    /// # Errors
-    /// As for [`CausalLm::forward`].
-    fn logit_lens(&self, input_ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
-        no_grad(|| {
-            let (logits, seen) = inspect(See::HiddenStates, || self.forward(input_ids));
-            logits?;
-            seen.hidden_states.into_iter().map(|(path, x)| Ok((path, self.unembed(&x)?))).collect()
-        })
+    fn kv_cache(&self) -> Option<&KvCache> {
+        Some(self)
+    }
+
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
+        Some(self)
+    }
+
+    fn can_truncate(&self) -> bool {
+        true
+    }
+
+    fn truncate(&mut self, len: usize) -> bool {
+        KvCache::truncate(self, len);
+        true
     }
 }

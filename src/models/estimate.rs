@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::auto::read_config;
+use super::families::{self, SizeKeys, open_checkpoint, read_config};
+use crate::checkpoint::config_keys::MAX_SIZE;
 use crate::checkpoint::{Checkpoint, DType, OpenOptions, TensorView, WeightFormat};
 use crate::error::{Error, Result};
 use crate::mapped::Load;
@@ -55,7 +56,7 @@ impl MemoryEstimate {
 /// read.
 pub fn estimate(path: impl AsRef<Path>, options: &OpenOptions) -> Result<MemoryEstimate> {
     let config = read_config(&path)?;
-    let checkpoint = Checkpoint::open_with(&path, Load::Mmap)?;
+    let checkpoint = open_checkpoint(&path, Load::Mmap)?;
     estimate_of(&checkpoint, &config, options)
 }
 
@@ -107,7 +108,7 @@ fn memory(view: &TensorView<'_>, format: WeightFormat) -> Option<usize> {
     }
 }
 
-/// The sizes of a model, by any of the names that configurations have for them.
+/// The sizes of a model.
 struct Sizes {
     hidden: usize,
     layers: usize,
@@ -120,26 +121,23 @@ struct Sizes {
 
 impl Sizes {
     fn read(config: &Value) -> Result<Self> {
-        let get = |keys: &[&str]| {
-            let value = keys.iter().find_map(|key| config.get(key)?.as_u64())?;
-            usize::try_from(value).ok().filter(|&size| size < 1 << 28)
+        let sized = |family: &families::Family| family.sizes.is_some();
+        let keys = families::of(config)?.sizes.as_ref().ok_or_else(|| families::unknown(config, sized))?;
+        let get = |key: &str| config.get(key)?.as_u64().and_then(|x| usize::try_from(x).ok()).filter(|&x| x < MAX_SIZE);
+        let need = |key: &str| {
+            let wrong = || Error::config(key, "a number from 0 to 2^28 - 1", config.get(key).unwrap_or(&Value::Null));
+            get(key).ok_or_else(wrong)
         };
-        let need = |keys: &[&str]| {
-            get(keys).ok_or_else(|| {
-                let (key, expected) = (keys.join("` or `"), "a number from 0 to 2^28 - 1".into());
-                Error::Config { key, expected, found: config.get(keys[0]).unwrap_or(&Value::Null).to_string() }
-            })
-        };
-        let hidden = need(&["hidden_size", "n_embd", "dim"])?;
-        let heads = get(&["num_attention_heads", "n_head", "n_heads"]).unwrap_or(0);
+        let SizeKeys { hidden, layers, heads, kv_heads, intermediate } = keys;
+        let (hidden, heads) = (need(hidden)?, get(heads).unwrap_or(0));
         Ok(Self {
             hidden,
             heads,
-            layers: need(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"])?,
-            kv_heads: get(&["num_key_value_heads"]).unwrap_or(heads),
-            head_dim: get(&["head_dim"]).or(hidden.checked_div(heads)).unwrap_or(0),
-            intermediate: get(&["intermediate_size", "n_inner", "hidden_dim"]).unwrap_or(4 * hidden),
-            vocab: need(&["vocab_size"])?,
+            layers: need(layers)?,
+            kv_heads: get(kv_heads).unwrap_or(heads),
+            head_dim: get("head_dim").or(hidden.checked_div(heads)).unwrap_or(0),
+            intermediate: get(intermediate).unwrap_or(4 * hidden),
+            vocab: need("vocab_size")?,
         })
     }
 }
@@ -169,7 +167,7 @@ mod tests {
         assert_eq!((f16.weights, f16.mapped), (4 * all - 2 * matrices, 0));
         let read = with(OpenOptions::default().load(Load::Read));
         assert_eq!((read.weights, read.mapped), (4 * all + 4 * (all - matrices), 0));
-        std::fs::write(folder.path().join("config.json"), r#"{"hidden_size": -1}"#).unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llama", "hidden_size": -1}"#).unwrap();
         assert!(estimate(folder.path(), &OpenOptions::default()).unwrap_err().to_string().contains("hidden_size"));
     }
 }

@@ -13,11 +13,23 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Pretrained;
+use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
+use crate::models::families::{Family, Names};
 use crate::nn::{Dropout, Embedding, Linear, Parameters};
 use crate::ops;
 use crate::tensor::{IdTensor, Tensor};
+
+/// The family in the registry.
+pub(super) const FAMILY: Family = Family {
+    model_types: &[MlpConfig::MODEL_TYPE],
+    open: Some(|source| {
+        let config: MlpConfig = source.config()?;
+        source.load(&Names::OWN, false, |p| MlpLm::init(&config, p))
+    }),
+    ..Family::NONE
+};
 
 /// The sizes of an [`MlpLm`]: its `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,22 +63,16 @@ impl MlpConfig {
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong.
     pub fn check(&self) -> Result<()> {
-        let wrong = |key: &str, expected: &str, found: String| {
-            Err(Error::Config { key: key.into(), expected: expected.into(), found })
-        };
         if self.model_type != Self::MODEL_TYPE {
-            return wrong("model_type", Self::MODEL_TYPE, self.model_type.clone());
+            return Err(Error::config("model_type", Self::MODEL_TYPE, &self.model_type));
         }
-        let sizes = [self.vocab_size, self.d_model, self.d_ff, self.window];
-        for (key, size) in ["vocab_size", "d_model", "d_ff", "window"].into_iter().zip(sizes) {
-            if !(1..1 << 31).contains(&size) {
-                return wrong(key, "a number from 1 to 2^31 - 1", size.to_string());
-            }
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return wrong("dropout", "a probability in [0, 1)", self.dropout.to_string());
-        }
-        Ok(())
+        check_sizes([
+            ("vocab_size", self.vocab_size),
+            ("d_model", self.d_model),
+            ("d_ff", self.d_ff),
+            ("window", self.window),
+        ])?;
+        check_dropout([("dropout", self.dropout)])
     }
 }
 

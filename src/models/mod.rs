@@ -3,7 +3,9 @@
 //! | file | what |
 //! |---|---|
 //! | [`causal`] | what generation and training need of a model that continues text |
-//! | [`auto`] | opens a folder, whatever architecture its `config.json` names |
+//! | [`decoder`] | the decoder that families fill in |
+//! | `families` | the registry of families: opening, GGUF files, error texts |
+//! | `language_model` | a causal language model of any family |
 //! | [`mod@estimate`] | the memory that a model will need, before it is loaded |
 //! | [`gpt2`] | GPT-2 |
 //! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
@@ -13,23 +15,27 @@
 //!
 //! This floor must not know generation or training.
 
-pub mod auto;
 pub mod causal;
+pub mod decoder;
 pub mod encoder;
 pub mod estimate;
+mod families;
 pub mod gpt2;
+mod language_model;
 pub mod llama;
 pub mod mlp;
 pub mod rnn;
 
-pub use auto::LanguageModel;
-pub use causal::{CausalLm, DecodeState, LogitLens};
+pub use causal::{CausalLm, DecodeState};
+pub use decoder::{Decoder, DecoderBlock, DecoderCall, Positions};
 pub use encoder::{
     EncoderConfig, EncoderForMaskedLm, EncoderForQuestionAnswering, EncoderForSequenceClassification,
     EncoderForTokenClassification, TextBatch, TextEncoder,
 };
 pub use estimate::{MemoryEstimate, estimate, estimate_of};
+pub use families::{gguf_config, open_checkpoint, read_config, save_gguf};
 pub use gpt2::{Gpt2, Gpt2Config};
+pub use language_model::{LanguageModel, LanguageModelState};
 pub use llama::{Llama, LlamaConfig};
 pub use mlp::{MlpConfig, MlpLm};
 pub use rnn::{CellType, RnnConfig, RnnLm};

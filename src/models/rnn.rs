@@ -12,11 +12,23 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Pretrained;
+use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
+use crate::models::families::{Family, Names};
 use crate::nn::{Dropout, Embedding, Linear, Parameters, Recurrent, RecurrentConfig, RecurrentState};
 use crate::ops::Cell;
 use crate::tensor::{IdTensor, Tensor};
+
+/// The family in the registry.
+pub(super) const FAMILY: Family = Family {
+    model_types: &[RnnConfig::MODEL_TYPE],
+    open: Some(|source| {
+        let config: RnnConfig = source.config()?;
+        source.load(&Names::OWN, false, |p| RnnLm::init(&config, p))
+    }),
+    ..Family::NONE
+};
 
 /// The recurrent cell of an [`RnnLm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,22 +74,11 @@ impl RnnConfig {
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong.
     pub fn check(&self) -> Result<()> {
-        let wrong = |key: &str, expected: &str, found: String| {
-            Err(Error::Config { key: key.into(), expected: expected.into(), found })
-        };
         if self.model_type != Self::MODEL_TYPE {
-            return wrong("model_type", Self::MODEL_TYPE, self.model_type.clone());
+            return Err(Error::config("model_type", Self::MODEL_TYPE, &self.model_type));
         }
-        let sizes = [("vocab_size", self.vocab_size), ("d_model", self.d_model), ("n_layers", self.n_layers)];
-        for (key, size) in sizes {
-            if !(1..1 << 28).contains(&size) {
-                return wrong(key, "a number from 1 to 2^28 - 1", size.to_string());
-            }
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return wrong("dropout", "a probability in [0, 1)", self.dropout.to_string());
-        }
-        Ok(())
+        check_sizes([("vocab_size", self.vocab_size), ("d_model", self.d_model), ("n_layers", self.n_layers)])?;
+        check_dropout([("dropout", self.dropout)])
     }
 }
 

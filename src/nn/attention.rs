@@ -2,11 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::nn::dropout::Dropout;
-use crate::nn::kv_cache::KvLayer;
+use crate::nn::kv_cache::{KvLayer, KvLayers};
 use crate::nn::linear::Linear;
+use crate::nn::module::{Module, below};
+use crate::nn::norm::RmsNorm;
 use crate::nn::parameter::{Init, Parameter, Parameters};
+use crate::nn::rotary::Rotation;
+use crate::ops::attention::Span;
 use crate::ops::linear::WeightLayout;
-use crate::ops::{self, Attention, AttentionMask, Rope};
+use crate::ops::{Attention, AttentionMask, Rope};
 use crate::tensor::{IdTensor, Tensor};
 
 /// The settings of a [`MultiHeadAttention`].
@@ -15,26 +19,53 @@ use crate::tensor::{IdTensor, Tensor};
 pub struct MultiHeadAttentionConfig {
     /// Width of the queries and of the output.
     pub d_model: usize,
-    /// Heads of the queries.
+    /// The number of query heads.
     pub n_heads: usize,
-    /// Heads of the keys and values, a divisor of `n_heads`; as many if not given.
+    /// The number of key and value heads, a divisor of `n_heads`. Default: `n_heads`.
     pub n_kv_heads: Option<usize>,
-    /// Width of a head; `d_model / n_heads` if not given.
+    /// Width of a head. Default: `d_model / n_heads`.
     pub head_dim: Option<usize>,
-    /// Width of what keys are made from; `d_model` if not given.
+    /// Width of the input of the keys. Default: `d_model`.
     pub key_dim: Option<usize>,
-    /// Width of what values are made from; `d_model` if not given.
+    /// Width of the input of the values. Default: `d_model`.
     pub value_dim: Option<usize>,
-    /// Whether projections have a bias; they do at first.
+    /// Whether the projections have a bias. Default: true.
     pub bias: bool,
-    /// Dropout of the probabilities.
+    /// Whether the output projection has one. Default: as `bias`.
+    pub out_bias: Option<bool>,
+    /// Dropout of the probabilities, in `[0, 1)`. Default: 0.
     pub dropout: f32,
-    /// Rotary positions of queries and keys, for self-attention.
+    /// Rotary positions of queries and keys, for self-attention. Default: none.
     pub rope: Option<Rope>,
+    /// The factor of the scores. Default: `1 / √head_dim`.
+    pub scale: Option<f32>,
+    /// How many positions a query of self-attention sees, its own included. Default: all.
+    pub window: Option<usize>,
+    /// Caps scores to `softcap · tanh(scores / softcap)`. Default: none.
+    pub softcap: Option<f32>,
+    /// Whether each query head has a learned [sink](Attention::sinks). Default: false.
+    pub sinks: bool,
+    /// RMS normalisation of queries and keys. Default: none.
+    pub qk_norm: Option<QkNorm>,
+    /// How the projections' weights are stored. Default: [`WeightLayout::OutIn`].
+    pub(crate) layout: WeightLayout,
+    /// The distributions of fresh projections and of the output projection. Default: PyTorch's.
+    pub(crate) fresh: Option<[Init; 2]>,
+    pub(crate) names: &'static AttentionNames,
+}
+
+/// RMS normalisation of queries and keys in a [`MultiHeadAttention`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Added to the mean square.
+    pub eps: f32,
+    /// Whether all heads of a position are normalised together (OLMo 2), instead of each by itself
+    /// (Qwen3).
+    pub across_heads: bool,
 }
 
 impl MultiHeadAttentionConfig {
-    /// As many key heads as query heads, with bias, without dropout or rotary positions.
+    /// As many key heads as query heads, with bias, and the defaults of every other field.
     pub fn new(d_model: usize, n_heads: usize) -> Self {
         Self {
             d_model,
@@ -44,43 +75,134 @@ impl MultiHeadAttentionConfig {
             key_dim: None,
             value_dim: None,
             bias: true,
+            out_bias: None,
             dropout: 0.0,
             rope: None,
+            scale: None,
+            window: None,
+            softcap: None,
+            sinks: false,
+            qk_norm: None,
+            layout: WeightLayout::OutIn,
+            fresh: None,
+            names: &AttentionNames::PYTORCH,
         }
     }
 
-    /// Another number of heads for keys and values.
+    /// Sets the number of key and value heads.
     pub fn kv_heads(self, n_kv_heads: usize) -> Self {
         Self { n_kv_heads: Some(n_kv_heads), ..self }
     }
 
-    /// Another width of a head.
+    /// Sets the width of a head.
     pub fn head_dim(self, head_dim: usize) -> Self {
         Self { head_dim: Some(head_dim), ..self }
     }
 
-    /// Other widths of what keys and values are made from.
+    /// Sets the widths of the inputs of keys and values.
     pub fn memory_dims(self, key_dim: usize, value_dim: usize) -> Self {
         Self { key_dim: Some(key_dim), value_dim: Some(value_dim), ..self }
     }
 
-    /// Projections with or without bias.
+    /// Sets whether the projections have a bias.
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
 
-    /// Dropout of the probabilities.
+    /// Sets the dropout of the probabilities.
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
 
-    /// Rotary positions.
+    /// Sets rotary positions.
     pub fn rope(self, rope: Rope) -> Self {
         Self { rope: Some(rope), ..self }
     }
+
+    /// Sets the factor of the scores.
+    pub fn scale(self, scale: f32) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    /// Sets how many positions a query of self-attention sees, its own included.
+    pub fn window(self, window: usize) -> Self {
+        Self { window: Some(window), ..self }
+    }
+
+    /// Sets the cap of the scores.
+    pub fn softcap(self, softcap: f32) -> Self {
+        Self { softcap: Some(softcap), ..self }
+    }
+
+    /// Sets whether each query head has a learned sink.
+    pub fn sinks(self, sinks: bool) -> Self {
+        Self { sinks, ..self }
+    }
+
+    /// Sets the normalisation of queries and keys.
+    pub fn qk_norm(self, qk_norm: QkNorm) -> Self {
+        Self { qk_norm: Some(qk_norm), ..self }
+    }
 }
 
-/// Attention of a sequence over itself or over another, as `torch.nn.MultiheadAttention(batch_first=True)`.
+/// The names of an attention's parameters in a checkpoint, below the attention's own path.
+#[derive(Debug)]
+pub(crate) struct AttentionNames {
+    pub(crate) projections: ProjectionNames,
+    pub(crate) out: &'static str,
+    pub(crate) q_norm: &'static str,
+    pub(crate) k_norm: &'static str,
+    pub(crate) sinks: &'static str,
+}
+
+/// The names of [`Projections`], and with them their arrangement.
+#[derive(Debug)]
+pub(crate) enum ProjectionNames {
+    /// Of three layers: query, key, value.
+    Separate([&'static str; 3]),
+    /// Of one layer, whose outputs are all queries, then all keys, then all values.
+    Packed(&'static str),
+    /// Of one layer, whose outputs are, for each key head, its queries, its key and its value.
+    Interleaved(&'static str),
+    /// Of `torch.nn.MultiheadAttention`: `in_proj_weight`, or `q_proj_weight`, `k_proj_weight` and
+    /// `v_proj_weight`; `in_proj_bias` in either case.
+    PyTorch,
+}
+
+impl AttentionNames {
+    /// The names of `torch.nn.MultiheadAttention`.
+    pub(crate) const PYTORCH: Self = Self {
+        projections: ProjectionNames::PyTorch,
+        out: "out_proj",
+        q_norm: "q_norm",
+        k_norm: "k_norm",
+        sinks: "sinks",
+    };
+}
+
+/// The layers of a [`MultiHeadAttention`] that make queries, keys and values.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Projections {
+    /// One layer each.
+    Separate {
+        /// `[n_heads · head_dim, d_model]`.
+        query: Linear,
+        /// `[n_kv_heads · head_dim, key_dim]`.
+        key: Linear,
+        /// `[n_kv_heads · head_dim, value_dim]`.
+        value: Linear,
+    },
+    /// One layer, `[(n_heads + 2 · n_kv_heads) · head_dim, d_model]`, whose outputs are all queries,
+    /// then all keys, then all values.
+    Packed(Linear),
+    /// One layer of the same shape, whose outputs are, for each key head, its queries, its key and
+    /// its value (GPT-NeoX, Falcon).
+    Interleaved(Linear),
+}
+
+/// Attention of a sequence over itself or over another, as `torch.nn.MultiheadAttention(batch_first=True)`, with the options
+/// that language models add to it.
 ///
 /// ```
 /// use loquat::nn::{MultiHeadAttention, MultiHeadAttentionConfig};
@@ -96,46 +218,92 @@ impl MultiHeadAttentionConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct MultiHeadAttention {
-    /// Query, key and value projections below each other, `[(n_heads + 2 · n_kv_heads) · head_dim, d_model]`, where keys and
-    /// values are made from vectors as wide as the queries.
-    pub in_proj_weight: Option<Parameter>,
-    /// The three projections apart, where they are not.
-    pub q_proj_weight: Option<Parameter>,
-    /// As `q_proj_weight`.
-    pub k_proj_weight: Option<Parameter>,
-    /// As `q_proj_weight`.
-    pub v_proj_weight: Option<Parameter>,
+    /// From the input to queries, keys and values.
+    pub projections: Projections,
+    /// The bias of three projections whose weights are separate, as PyTorch stores it,
     /// `[(n_heads + 2 · n_kv_heads) · head_dim]`.
     pub in_proj_bias: Option<Parameter>,
-    /// From the heads' outputs side by side to the result.
-    pub out_proj: Linear,
+    /// From the heads' outputs side by side to the result, `[d_model, n_heads · head_dim]`.
+    pub out: Linear,
+    /// Normalises queries.
+    pub q_norm: Option<RmsNorm>,
+    /// Normalises keys.
+    pub k_norm: Option<RmsNorm>,
+    /// The logit of each query head's sink, `[n_heads]`.
+    pub sinks: Option<Parameter>,
     /// Of the probabilities.
     pub dropout: Dropout,
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
+    scale: Option<f32>,
+    softcap: Option<f32>,
+    window: Option<usize>,
     rope: Option<Rope>,
+    names: &'static AttentionNames,
 }
 
-crate::module!(MultiHeadAttention {
-    in_proj_weight,
-    q_proj_weight,
-    k_proj_weight,
-    v_proj_weight,
-    in_proj_bias,
-    out_proj,
-    dropout;
-    skip n_heads, n_kv_heads, head_dim, rope
-});
+/// What the queries of a self-attention see.
+pub(crate) enum Context<'a> {
+    /// The positions of `x: [batch, seq_len, d_model]` under a mask.
+    Whole(&'a AttentionMask),
+    /// The positions of the query's own sequence, where sequences follow one another in
+    /// `x: [total, d_model]`; without gradients.
+    Spans(&'a [Span]),
+    /// The positions in a cache, to which those of `x` are appended; without gradients.
+    Cached(KvLayers<'a>, &'a AttentionMask),
+}
+
+/// Visits the parts of an attention under their names, by reference or by mutable reference.
+macro_rules! visit_parts {
+    ($visit:ident, $self:expr, $path:ident, $f:ident) => {{
+        let Self { projections, in_proj_bias, out, q_norm, k_norm, sinks, names, .. } = $self;
+        match (projections, &names.projections) {
+            (Projections::Separate { query, key, value }, ProjectionNames::Separate([q, k, v])) => {
+                query.$visit(&below($path, q), $f);
+                key.$visit(&below($path, k), $f);
+                value.$visit(&below($path, v), $f);
+            }
+            (Projections::Separate { query, key, value }, _) => {
+                query.weight.$visit(&below($path, "q_proj_weight"), $f);
+                key.weight.$visit(&below($path, "k_proj_weight"), $f);
+                value.weight.$visit(&below($path, "v_proj_weight"), $f);
+            }
+            (
+                Projections::Packed(all) | Projections::Interleaved(all),
+                ProjectionNames::Packed(name) | ProjectionNames::Interleaved(name),
+            ) => all.$visit(&below($path, name), $f),
+            (Projections::Packed(all) | Projections::Interleaved(all), _) => {
+                all.weight.$visit(&below($path, "in_proj_weight"), $f);
+                all.bias.$visit(&below($path, "in_proj_bias"), $f);
+            }
+        }
+        in_proj_bias.$visit(&below($path, "in_proj_bias"), $f);
+        out.$visit(&below($path, names.out), $f);
+        q_norm.$visit(&below($path, names.q_norm), $f);
+        k_norm.$visit(&below($path, names.k_norm), $f);
+        sinks.$visit(&below($path, names.sinks), $f);
+    }};
+}
+
+impl Module for MultiHeadAttention {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        visit_parts!(visit, self, path, f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        visit_parts!(visit_mut, self, path, f);
+    }
+}
 
 impl MultiHeadAttention {
     /// A layer with PyTorch's initial values.
     ///
     /// # Errors
-    /// [`Error::Argument`] if heads do not divide; as for [`Parameters::get`].
+    /// [`Error::Argument`] if heads do not divide; same as [`Parameters::get`].
     pub fn init<'a>(config: &MultiHeadAttentionConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
-        let &MultiHeadAttentionConfig { d_model, n_heads, bias, .. } = config;
+        let &MultiHeadAttentionConfig { d_model, n_heads, bias, layout, names, .. } = config;
         if n_heads == 0 || config.head_dim.is_none() && d_model % n_heads != 0 {
             return Err(Error::argument("n_heads", format!("a divisor of d_model = {d_model}"), n_heads));
         }
@@ -146,30 +314,66 @@ impl MultiHeadAttention {
         let head_dim = config.head_dim.unwrap_or(d_model / n_heads);
         let (query, kv) = (n_heads * head_dim, n_kv_heads * head_dim);
         let (key_dim, value_dim) = (config.key_dim.unwrap_or(d_model), config.value_dim.unwrap_or(d_model));
-        let xavier = |n_out: usize, n_in: usize| Init::Uniform { bound: (6.0 / (n_out + n_in).max(1) as f32).sqrt() };
-        let mut weight = |name: &str, n_out, n_in| p.get(name, &[n_out, n_in], xavier(n_out, n_in)).map(Some);
-        let (packed, q, k, v) = if (key_dim, value_dim) == (d_model, d_model) {
-            (weight("in_proj_weight", query + 2 * kv, d_model)?, None, None, None)
-        } else {
-            let q = weight("q_proj_weight", query, d_model)?;
-            let k = weight("k_proj_weight", kv, key_dim)?;
-            (None, q, k, weight("v_proj_weight", kv, value_dim)?)
+        let norm = |width: usize, name: &str, p: &mut Parameters<'_>| {
+            let of = |norm: QkNorm| if norm.across_heads { width } else { head_dim };
+            config.qk_norm.map(|norm| RmsNorm::init(of(norm), norm.eps, p.at(name))).transpose()
         };
-        let in_proj_bias = bias.then(|| p.get("in_proj_bias", &[query + 2 * kv], Init::Zeros)).transpose()?;
+        let q_norm = norm(query, names.q_norm, &mut p)?;
+        let k_norm = norm(kv, names.k_norm, &mut p)?;
+        let xavier = |n_out: usize, n_in: usize| Init::Uniform { bound: (6.0 / (n_out + n_in).max(1) as f32).sqrt() };
+        let fresh = |n_out, n_in| config.fresh.map_or_else(|| xavier(n_out, n_in), |[projections, _]| projections);
+        let zeros = |bias: bool| bias.then_some(Init::Zeros);
+        let mut linear = |name: &str, n_in, n_out| {
+            Linear::init_with(n_in, n_out, layout, fresh(n_out, n_in), zeros(bias), p.at(name))
+        };
+        let all = query + 2 * kv;
+        let mut in_proj_bias = None;
+        let projections = match names.projections {
+            ProjectionNames::Separate([q, k, v]) => Projections::Separate {
+                query: linear(q, d_model, query)?,
+                key: linear(k, key_dim, kv)?,
+                value: linear(v, value_dim, kv)?,
+            },
+            ProjectionNames::Packed(name) => Projections::Packed(linear(name, d_model, all)?),
+            ProjectionNames::Interleaved(name) => Projections::Interleaved(linear(name, d_model, all)?),
+            ProjectionNames::PyTorch => {
+                let mut linear = |name: &str, n_in: usize, n_out: usize| {
+                    let weight = p.get_weight(name, &[n_out, n_in], fresh(n_out, n_in))?;
+                    Ok(Linear { weight, bias: None, layout: WeightLayout::OutIn })
+                };
+                let mut projections = if (key_dim, value_dim) == (d_model, d_model) {
+                    Projections::Packed(linear("in_proj_weight", d_model, all)?)
+                } else {
+                    let query = linear("q_proj_weight", d_model, query)?;
+                    let key = linear("k_proj_weight", key_dim, kv)?;
+                    Projections::Separate { query, key, value: linear("v_proj_weight", value_dim, kv)? }
+                };
+                in_proj_bias = bias.then(|| p.get("in_proj_bias", &[all], Init::Zeros)).transpose()?;
+                if let Projections::Packed(all) = &mut projections {
+                    all.bias = in_proj_bias.take();
+                }
+                projections
+            }
+        };
         let uniform = Init::Uniform { bound: 1.0 / (query.max(1) as f32).sqrt() };
-        let zeros = bias.then_some(Init::Zeros);
+        let fresh = config.fresh.map_or(uniform, |[_, out]| out);
+        let out_bias = zeros(config.out_bias.unwrap_or(bias));
         Ok(Self {
-            in_proj_weight: packed,
-            q_proj_weight: q,
-            k_proj_weight: k,
-            v_proj_weight: v,
+            projections,
             in_proj_bias,
-            out_proj: Linear::init_with(query, d_model, WeightLayout::OutIn, uniform, zeros, p.at("out_proj"))?,
+            out: Linear::init_with(query, d_model, layout, fresh, out_bias, p.at(names.out))?,
+            q_norm,
+            k_norm,
+            sinks: config.sinks.then(|| p.get(names.sinks, &[n_heads], Init::Zeros)).transpose()?,
             dropout: Dropout::new(config.dropout),
             n_heads,
             n_kv_heads,
             head_dim,
+            scale: config.scale,
+            softcap: config.softcap,
+            window: config.window,
             rope: config.rope.clone(),
+            names,
         })
     }
 
@@ -181,48 +385,38 @@ impl MultiHeadAttention {
     /// # Errors
     /// [`Error::Shape`] if `x` or the mask do not fit.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        match (&self.in_proj_weight, &self.rope) {
-            (Some(weight), None) => {
-                let bias = self.in_proj_bias.as_ref().map(Parameter::tensor);
-                let qkv = ops::linear(x, weight.tensor(), bias, WeightLayout::OutIn)?;
-                self.out_proj.forward(&self.attention().forward_packed(&qkv, mask)?)
-            }
-            _ => {
-                let [q, k, v] = self.project(x, x, x)?;
-                let (q, k) = self.turn(q, k, 0)?;
-                self.out_proj.forward(&self.attention().forward(&q, &k, &v, mask)?)
-            }
-        }
+        self.out.forward(&self.attend(x, Context::Whole(mask), self.rotation(x, 0)?.as_ref())?)
     }
 
-    /// Attention of `query` over another sequence; without rotary positions.
+    /// Attention of `query` over another sequence; without rotary positions and window.
     ///
     /// # Shapes
     /// `query: [batch, queries, d_model]`, `key: [batch, keys, key_dim]`, `value: [batch, keys, value_dim]` →
     /// `[batch, queries, d_model]`.
     ///
     /// # Errors
-    /// As for [`MultiHeadAttention::forward`].
+    /// Same as [`MultiHeadAttention::forward`].
     pub fn cross(&self, query: &Tensor, key: &Tensor, value: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        let [q, k, v] = self.project(query, key, value)?;
-        self.out_proj.forward(&self.attention().forward(&q, &k, &v, mask)?)
+        let [q, k, v] = self.project_each([query, key, value])?;
+        self.out.forward(&self.attention().forward(&q, &k, &v, mask)?)
     }
 
-    /// As [`MultiHeadAttention::forward`], with the probabilities `[batch, n_heads, seq_len, seq_len]` beside.
+    /// [`MultiHeadAttention::forward`], which also returns the probabilities
+    /// `[batch, n_heads, seq_len, seq_len]`.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::forward`].
     pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Tensor)> {
-        let [q, k, v] = self.project(x, x, x)?;
-        let (q, k) = self.turn(q, k, 0)?;
-        let (y, probs) = self.attention().with_probs(&q, &k, &v, mask)?;
-        Ok((self.out_proj.forward(&y)?, probs))
+        let [q, k, v] = self.project(x, self.rotation(x, 0)?.as_ref())?;
+        let (y, probs) = self.attention().with_probs(&q, &k, &v, &self.windowed(mask))?;
+        Ok((self.out.forward(&y)?, probs))
     }
 
-    /// As [`MultiHeadAttention::cross`], with the probabilities `[batch, n_heads, queries, keys]` beside.
+    /// [`MultiHeadAttention::cross`], which also returns the probabilities
+    /// `[batch, n_heads, queries, keys]`.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::cross`].
     pub fn cross_with_probs(
         &self,
         query: &Tensor,
@@ -230,76 +424,170 @@ impl MultiHeadAttention {
         value: &Tensor,
         mask: &AttentionMask,
     ) -> Result<(Tensor, Tensor)> {
-        let [q, k, v] = self.project(query, key, value)?;
+        let [q, k, v] = self.project_each([query, key, value])?;
         let (y, probs) = self.attention().with_probs(&q, &k, &v, mask)?;
-        Ok((self.out_proj.forward(&y)?, probs))
+        Ok((self.out.forward(&y)?, probs))
     }
 
-    /// Self-attention of the positions that follow those in `cache`, which takes them up. A causal mask is the caller's to give;
-    /// padding masks cover cached and new positions.
+    /// Self-attention of the positions that follow those in `cache`, to which they are appended. The
+    /// caller gives the causal mask; padding masks cover cached and new positions.
     ///
     /// # Shapes
     /// `x: [batch, new positions, d_model]` and so the result.
     ///
     /// # Errors
-    /// As for [`MultiHeadAttention::forward`] and [`KvLayer::append`].
+    /// Same as [`MultiHeadAttention::forward`] and [`KvLayer::append`].
     pub fn forward_cached(&self, x: &Tensor, mask: &AttentionMask, cache: &mut KvLayer) -> Result<Tensor> {
-        let [q, k, v] = self.project(x, x, x)?;
-        let (q, k) = self.turn(q, k, cache.len())?;
-        self.out_proj.forward(&cache.attend(&self.attention(), &q, &k, &v, mask)?)
+        let rotation = self.rotation(x, cache.len())?;
+        let context = Context::Cached(KvLayers::Even(cache), mask);
+        self.out.forward(&self.attend(x, context, rotation.as_ref())?)
     }
 
     /// The keys and values of a sequence that does not change from step to step, for [`MultiHeadAttention::cross_cached`].
     ///
     /// # Errors
-    /// As for [`MultiHeadAttention::forward`] and [`KvLayer::append`].
+    /// Same as [`MultiHeadAttention::forward`] and [`KvLayer::append`].
     pub fn cache_memory(&self, key: &Tensor, value: &Tensor) -> Result<KvLayer> {
         let mut layer = KvLayer::new();
-        layer.append(&self.linear(1, key)?, &self.linear(2, value)?)?;
+        layer.append(&normalise(&self.k_norm, self.part(1, key)?)?, &self.part(2, value)?)?;
         Ok(layer)
     }
 
-    /// As [`MultiHeadAttention::cross`] over a memory whose keys and values are already there.
+    /// [`MultiHeadAttention::cross`] over a memory whose keys and values are already computed.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::cross`].
     pub fn cross_cached(&self, query: &Tensor, memory: &KvLayer, mask: &AttentionMask) -> Result<Tensor> {
-        self.out_proj.forward(&memory.look_up(&self.attention(), &self.linear(0, query)?, mask)?)
+        let q = normalise(&self.q_norm, self.part(0, query)?)?;
+        self.out.forward(&memory.look_up(&self.attention(), &q, mask)?)
+    }
+
+    /// `residual + dropout(attention(x))`: self-attention as a part of a layer.
+    pub(crate) fn forward_added(
+        &self,
+        residual: &Tensor,
+        x: &Tensor,
+        context: Context<'_>,
+        rotation: Option<&Rotation>,
+        dropout: &Dropout,
+    ) -> Result<Tensor> {
+        dropout.added(residual, &self.out, &self.attend(x, context, rotation)?)
+    }
+
+    /// The heads' outputs side by side, `[…, n_heads · head_dim]`, before the output projection.
+    fn attend(&self, x: &Tensor, context: Context<'_>, rotation: Option<&Rotation>) -> Result<Tensor> {
+        let attention = self.attention();
+        let plain = rotation.is_none() && self.q_norm.is_none() && self.k_norm.is_none();
+        if let (Projections::Packed(all), Context::Whole(mask), true) = (&self.projections, &context, plain) {
+            return attention.forward_packed(&all.forward(x)?, &self.windowed(mask));
+        }
+        let [q, k, v] = self.project(x, rotation)?;
+        match context {
+            Context::Whole(mask) => attention.forward(&q, &k, &v, &self.windowed(mask)),
+            Context::Spans(spans) => attention.forward_spans(&q, &k, &v, spans),
+            Context::Cached(cache, mask) => {
+                let attention = Attention { dropout: None, ..attention };
+                cache.attend(&attention, &q, &k, &v, &self.windowed(mask))
+            }
+        }
     }
 
     /// The attention between the projections.
     fn attention(&self) -> Attention {
-        let dropout = self.dropout.key().map(|key| (self.dropout.p, key));
-        Attention { n_heads: self.n_heads, n_kv_heads: self.n_kv_heads, scale: None, dropout }
-    }
-
-    /// Projection 0 (query), 1 (key) or 2 (value).
-    fn linear(&self, which: usize, x: &Tensor) -> Result<Tensor> {
-        let (query, kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
-        let (start, len) = [(0, query), (query, kv), (query + kv, kv)][which];
-        let apart = [&self.q_proj_weight, &self.k_proj_weight, &self.v_proj_weight][which];
-        let bias = self.in_proj_bias.as_ref().map(|bias| bias.tensor().narrow(0, start, len)).transpose()?;
-        match (&self.in_proj_weight, apart) {
-            (Some(weight), _) => {
-                ops::linear(x, &weight.tensor().narrow(0, start, len)?, bias.as_ref(), WeightLayout::OutIn)
-            }
-            (None, Some(weight)) => ops::linear(x, weight.tensor(), bias.as_ref(), WeightLayout::OutIn),
-            (None, None) => Err(Error::argument("attention projections", "packed or apart", "neither")),
+        Attention {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            scale: self.scale,
+            dropout: self.dropout.key().map(|key| (self.dropout.p, key)),
+            softcap: self.softcap,
+            sinks: self.sinks.as_ref().map(|sinks| sinks.tensor().clone()),
         }
     }
 
-    fn project(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<[Tensor; 3]> {
-        Ok([self.linear(0, query)?, self.linear(1, key)?, self.linear(2, value)?])
+    /// `mask` within the window.
+    fn windowed(&self, mask: &AttentionMask) -> AttentionMask {
+        self.window.map_or(mask.clone(), |window| mask.and(&AttentionMask::sliding_window(window)))
     }
 
-    /// Rotary positions from `start` on.
-    fn turn(&self, q: Tensor, k: Tensor, start: usize) -> Result<(Tensor, Tensor)> {
-        let Some(rope) = &self.rope else { return Ok((q, k)) };
-        let (batch, len) = (q.shape()[0], q.shape()[1]);
-        let positions: Vec<u32> = (0..batch).flat_map(|_| start as u32..(start + len) as u32).collect();
-        let positions = IdTensor::new(positions, &[batch, len])?;
-        Ok((rope.forward(&q, self.n_heads, &positions)?, rope.forward(&k, self.n_kv_heads, &positions)?))
+    /// Queries, keys and values of a self-attention, normalised and rotated.
+    fn project(&self, x: &Tensor, rotation: Option<&Rotation>) -> Result<[Tensor; 3]> {
+        let [q, k, v] = match &self.projections {
+            Projections::Separate { query, key, value } if self.in_proj_bias.is_none() => {
+                Linear::forward_each([query, key, value].map(|layer| (layer, None)), x)?
+            }
+            Projections::Separate { .. } => self.project_raw([x, x, x])?,
+            Projections::Packed(all) => {
+                let (qkv, [q, k, v]) = (all.forward(x)?, self.ranges());
+                let part = |range: &std::ops::Range<usize>| qkv.narrow(-1, range.start, range.len());
+                [part(&q)?, part(&k)?, part(&v)?]
+            }
+            Projections::Interleaved(all) => self.deinterleave(&all.forward(x)?)?,
+        };
+        let (q, k) = (normalise(&self.q_norm, q)?, normalise(&self.k_norm, k)?);
+        let Some(rotation) = rotation else { return Ok([q, k, v]) };
+        Ok([rotation.forward(&q, self.n_heads)?, rotation.forward(&k, self.n_kv_heads)?, v])
     }
+
+    /// Queries, keys and values of an attention over another sequence, normalised.
+    fn project_each(&self, inputs: [&Tensor; 3]) -> Result<[Tensor; 3]> {
+        let [q, k, v] = self.project_raw(inputs)?;
+        Ok([normalise(&self.q_norm, q)?, normalise(&self.k_norm, k)?, v])
+    }
+
+    fn project_raw(&self, [query, key, value]: [&Tensor; 3]) -> Result<[Tensor; 3]> {
+        Ok([self.part(0, query)?, self.part(1, key)?, self.part(2, value)?])
+    }
+
+    /// The outputs of a packed projection that are queries, keys and values.
+    fn ranges(&self) -> [std::ops::Range<usize>; 3] {
+        let (query, kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
+        [0..query, query..query + kv, query + kv..query + 2 * kv]
+    }
+
+    /// Projection 0 (query), 1 (key) or 2 (value) of `x`.
+    fn part(&self, which: usize, x: &Tensor) -> Result<Tensor> {
+        let range = self.ranges()[which].clone();
+        match &self.projections {
+            Projections::Separate { query, key, value } => {
+                let y = [query, key, value][which].forward(x)?;
+                let Some(bias) = &self.in_proj_bias else { return Ok(y) };
+                y.add(&bias.tensor().narrow(0, range.start, range.len())?)
+            }
+            Projections::Packed(all) => all.forward_rows(x, range),
+            Projections::Interleaved(all) => {
+                let parts: [Tensor; 3] = self.deinterleave(&all.forward(x)?)?;
+                Ok(parts[which].clone())
+            }
+        }
+    }
+
+    /// Takes `[…, n_kv_heads · (group + 2) · head_dim]` apart, where `group` query heads share a key head.
+    fn deinterleave(&self, qkv: &Tensor) -> Result<[Tensor; 3]> {
+        let (outer, width) = (&qkv.shape()[..qkv.rank() - 1], self.head_dim);
+        let group = self.n_heads / self.n_kv_heads;
+        let each = qkv.reshape(&[outer, &[self.n_kv_heads, group + 2, width]].concat())?;
+        let part = |start: usize, len: usize| {
+            each.narrow(-2, start, len)?.reshape(&[outer, &[self.n_kv_heads * len * width]].concat())
+        };
+        Ok([part(0, group)?, part(group, 1)?, part(group + 1, 1)?])
+    }
+
+    /// The layer's own rotary positions of `x`, from position `start` on.
+    fn rotation(&self, x: &Tensor, start: usize) -> Result<Option<Rotation>> {
+        let (Some(rope), &[batch, len, _]) = (&self.rope, x.shape()) else { return Ok(None) };
+        let positions: Vec<u32> = (0..batch).flat_map(|_| start as u32..(start + len) as u32).collect();
+        Ok(Some(Rotation::new(rope.clone(), IdTensor::new(positions, &[batch, len])?)))
+    }
+}
+
+/// Normalises runs of columns of `x: […, heads · head_dim]` as long as the norm is wide: each head, or all.
+fn normalise(norm: &Option<RmsNorm>, x: Tensor) -> Result<Tensor> {
+    let Some(norm) = norm else { return Ok(x) };
+    let (shape, width) = (x.shape().to_vec(), norm.weight.len());
+    if width == 0 {
+        return Ok(x);
+    }
+    norm.forward(&x.reshape(&[x.len() / width, width])?)?.reshape(&shape)
 }
 
 #[cfg(test)]

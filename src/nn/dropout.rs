@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::error::Result;
+use crate::nn::linear::Linear;
 use crate::ops;
 use crate::random::Rng;
 use crate::tensor::Tensor;
@@ -65,8 +66,16 @@ impl Dropout {
         })
     }
 
+    /// `x + dropout(linear(y))`: how a part of a layer ends, in one pass if nothing is dropped.
+    pub(crate) fn added(&self, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<Tensor> {
+        match self.is_active() {
+            true => x.add(&self.forward(&linear.forward(y)?)?),
+            false => linear.forward_then(y, None, Some(x)),
+        }
+    }
+
     /// Whether [`Dropout::forward`] changes anything here and now.
-    pub(crate) fn is_active(&self) -> bool {
+    fn is_active(&self) -> bool {
         self.p != 0.0 && TRAINING.with_borrow(Option::is_some)
     }
 

@@ -3,41 +3,74 @@
 use crate::error::Result;
 use crate::nn::dropout::Dropout;
 use crate::nn::linear::Linear;
-use crate::nn::parameter::Parameters;
+use crate::nn::module::{Module, below};
+use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops::Activation;
+use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
 
 /// The settings of a [`FeedForward`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FeedForwardConfig {
     /// Width of input and output.
     pub d_model: usize,
-    /// Width between.
+    /// Inner width.
     pub d_ff: usize,
-    /// The non-linearity, ReLU at first.
+    /// The non-linearity. Default: ReLU.
     pub activation: Activation,
-    /// Whether a third layer multiplies what comes out of it.
+    /// Whether a third layer multiplies the inner values. Default: false.
     pub gated: bool,
-    /// Whether the layers have biases; they do at first.
+    /// Whether the layers have biases. Default: true.
     pub bias: bool,
-    /// Dropout of the inner layer.
+    /// Dropout of the inner values, in `[0, 1)`. Default: 0.
     pub dropout: f32,
+    /// How the weights are stored. Default: [`WeightLayout::OutIn`].
+    pub(crate) layout: WeightLayout,
+    /// The distributions of fresh inner layers and of the last. Default: PyTorch's.
+    pub(crate) fresh: Option<[Init; 2]>,
+    pub(crate) names: FeedForwardNames,
 }
 
+/// The place of a linear layer in a [`FeedForward`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// Before the non-linearity.
+    Inner,
+    /// Beside it.
+    Gate,
+    /// After it.
+    Outer,
+}
+
+/// The names of a feed-forward part's layers in a checkpoint, below its own path, in their order.
+pub(crate) type FeedForwardNames = &'static [(Place, &'static str)];
+
+/// The names of `torch.nn.TransformerEncoderLayer`, and one more for the gate.
+const PYTORCH: FeedForwardNames = &[(Place::Inner, "linear1"), (Place::Outer, "linear2"), (Place::Gate, "linear3")];
+
 impl FeedForwardConfig {
-    /// With ReLU and biases, without dropout.
+    /// With ReLU and biases, without gate and dropout.
     pub fn new(d_model: usize, d_ff: usize) -> Self {
-        Self { d_model, d_ff, activation: Activation::Relu, gated: false, bias: true, dropout: 0.0 }
+        Self {
+            d_model,
+            d_ff,
+            activation: Activation::Relu,
+            gated: false,
+            bias: true,
+            dropout: 0.0,
+            layout: WeightLayout::OutIn,
+            fresh: None,
+            names: PYTORCH,
+        }
     }
 
-    /// Another non-linearity.
+    /// Sets the non-linearity.
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
 
-    /// A gate (Shazeer 2020, "GLU variants improve Transformer"): with SiLU, as [`FeedForwardConfig::swiglu`] has it, or with the
-    /// activation of choice.
+    /// Sets whether there is a gate (Shazeer 2020, "GLU variants improve Transformer").
     pub fn gated(self, gated: bool) -> Self {
         Self { gated, ..self }
     }
@@ -47,12 +80,12 @@ impl FeedForwardConfig {
         self.activation(Activation::Silu).gated(true)
     }
 
-    /// With or without biases.
+    /// Sets whether the layers have biases.
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
 
-    /// Dropout of the inner layer.
+    /// Sets the dropout of the inner values.
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
@@ -74,29 +107,71 @@ impl FeedForwardConfig {
 pub struct FeedForward {
     /// From `d_model` to `d_ff`.
     pub linear1: Linear,
-    /// Back.
+    /// From `d_ff` to `d_model`.
     pub linear2: Linear,
     /// The gate, from `d_model` to `d_ff`.
     pub linear3: Option<Linear>,
-    /// Of the inner layer.
+    /// Of the inner values.
     pub dropout: Dropout,
     activation: Activation,
+    names: FeedForwardNames,
 }
 
-crate::module!(FeedForward { linear1, linear2, linear3, dropout; skip activation });
+impl Module for FeedForward {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        for (place, name) in self.names {
+            let path = below(path, name);
+            match place {
+                Place::Inner => self.linear1.visit(&path, f),
+                Place::Outer => self.linear2.visit(&path, f),
+                Place::Gate => self.linear3.visit(&path, f),
+            }
+        }
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        for (place, name) in self.names {
+            let path = below(path, name);
+            match place {
+                Place::Inner => self.linear1.visit_mut(&path, f),
+                Place::Outer => self.linear2.visit_mut(&path, f),
+                Place::Gate => self.linear3.visit_mut(&path, f),
+            }
+        }
+    }
+}
 
 impl FeedForward {
     /// A layer with PyTorch's initial values.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(config: &FeedForwardConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
-        let &FeedForwardConfig { d_model, d_ff, activation, gated, bias, dropout } = config;
-        let linear1 = Linear::init(d_model, d_ff, bias, p.at("linear1"))?;
-        let linear2 = Linear::init(d_ff, d_model, bias, p.at("linear2"))?;
-        let linear3 = gated.then(|| Linear::init(d_model, d_ff, bias, p.at("linear3"))).transpose()?;
-        Ok(Self { linear1, linear2, linear3, dropout: Dropout::new(dropout), activation })
+        let &FeedForwardConfig { d_model, d_ff, activation, gated, bias, dropout, layout, fresh, names } = config;
+        let mut linear = |n_in: usize, n_out: usize, fresh: Option<Init>, name: &str| match fresh {
+            Some(fresh) => Linear::init_with(n_in, n_out, layout, fresh, bias.then_some(Init::Zeros), p.at(name)),
+            None => Linear::init(n_in, n_out, bias, p.at(name)),
+        };
+        let [mut linear1, mut linear2, mut linear3] = [None, None, None];
+        for &(place, name) in names {
+            let inner = fresh.map(|[inner, _]| inner);
+            match place {
+                Place::Inner => linear1 = Some(linear(d_model, d_ff, inner, name)?),
+                Place::Outer => linear2 = Some(linear(d_ff, d_model, fresh.map(|[_, outer]| outer), name)?),
+                Place::Gate if gated => linear3 = Some(linear(d_model, d_ff, inner, name)?),
+                Place::Gate => {}
+            }
+        }
+        let named = "an inner and an outer layer are named";
+        Ok(Self {
+            linear1: linear1.expect(named),
+            linear2: linear2.expect(named),
+            linear3,
+            dropout: Dropout::new(dropout),
+            activation,
+            names,
+        })
     }
 
     /// # Shapes
@@ -105,10 +180,24 @@ impl FeedForward {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut inner = self.linear1.forward(x)?.activate(self.activation);
-        if let Some(gate) = &self.linear3 {
-            inner = inner.mul(&gate.forward(x)?)?;
-        }
-        self.linear2.forward(&self.dropout.forward(&inner)?)
+        self.linear2.forward(&self.inner(x)?)
+    }
+
+    /// `residual + dropout(forward(x))`: the part of a layer.
+    pub(crate) fn forward_added(&self, residual: &Tensor, x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
+        dropout.added(residual, &self.linear2, &self.inner(x)?)
+    }
+
+    /// The inner values, `[…, d_ff]`.
+    fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        let inner = match &self.linear3 {
+            None => self.linear1.forward_then(x, Some(self.activation), None)?,
+            Some(gate) => {
+                let both = [(&self.linear1, Some(self.activation)), (gate, None)];
+                let [inner, gate] = Linear::forward_each(both, x)?;
+                inner.mul(&gate)?
+            }
+        };
+        self.dropout.forward(&inner)
     }
 }

@@ -32,7 +32,7 @@ pub mod recurrent;
 pub mod rotary;
 pub mod transformer;
 
-pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig};
+pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig, Projections, QkNorm};
 pub use conv::{Conv1d, Conv1dConfig};
 pub use dropout::{Dropout, train_mode};
 pub use embedding::Embedding;
@@ -40,7 +40,7 @@ pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use kv_cache::{KvCache, KvCaches, KvLayer, KvLayers};
 pub use linear::Linear;
 pub use module::Module;
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{LayerNorm, Norm, NormType, RmsNorm};
 pub use parameter::{Init, Parameter, ParameterSource, Parameters};
 pub use positions::{LearnedPositions, SinusoidalPositions};
 pub use recurrent::{Gru, Lstm, Recurrent, RecurrentConfig, RecurrentState, Rnn};

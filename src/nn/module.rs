@@ -122,17 +122,18 @@ impl<M: Module> Module for Vec<M> {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// A field's name is its segment of the path. Another is given behind `=`; an empty one adds no
-/// segment:
+/// A field's name is its segment of the path. Another is given behind `=`, as an expression that
+/// may use the skipped fields; an empty one adds no segment:
 ///
 /// ```
 /// # use loquat::nn::{Linear, Module};
 /// # use loquat::Rng;
-/// struct Named { inner: Linear, head: Linear }
-/// loquat::module!(Named { inner = "", head = "lm_head" });
+/// struct Named { inner: Linear, head: Linear, head_name: &'static str }
+/// loquat::module!(Named { inner = "", head = head_name; skip head_name });
 ///
 /// let mut rng = Rng::seed(0);
-/// let named = Named { inner: Linear::init(2, 2, false, &mut rng)?, head: Linear::init(2, 2, false, &mut rng)? };
+/// let [inner, head] = [Linear::init(2, 2, false, &mut rng)?, Linear::init(2, 2, false, &mut rng)?];
+/// let named = Named { inner, head, head_name: "lm_head" };
 /// let paths: Vec<String> = named.parameters().into_iter().map(|(path, _)| path).collect();
 /// assert_eq!(paths, ["weight", "lm_head.weight"]);
 /// # Ok::<(), loquat::Error>(())
@@ -152,8 +153,8 @@ macro_rules! module {
     ($type:ty { $($field:ident $(= $name:expr)?),* $(,)? $(; skip $($skip:ident),+ $(,)?)? }) => {
         impl $crate::nn::Module for $type {
             fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m $crate::nn::Parameter)) {
-                let Self { $($field,)* $($($skip: _,)+)? } = self;
-                let _ = (path, &f);
+                let Self { $($field,)* $($($skip,)+)? } = self;
+                let _ = (path, &f $($(, &$skip)+)?);
                 $({
                     let path = $crate::nn::module::below(path, $crate::module!(@name $field $($name)?));
                     $crate::nn::Module::visit($field, &path, f);
@@ -161,8 +162,8 @@ macro_rules! module {
             }
 
             fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut $crate::nn::Parameter)) {
-                let Self { $($field,)* $($($skip: _,)+)? } = self;
-                let _ = (path, &f);
+                let Self { $($field,)* $($($skip,)+)? } = self;
+                let _ = (path, &f $($(, &$skip)+)?);
                 $({
                     let path = $crate::nn::module::below(path, $crate::module!(@name $field $($name)?));
                     $crate::nn::Module::visit_mut($field, &path, f);

@@ -1,6 +1,7 @@
 //! Normalisation layers over the last axis, or several.
 
 use crate::error::{Error, Result};
+use crate::nn::module::Module;
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
 use crate::tensor::Tensor;
@@ -87,5 +88,67 @@ impl RmsNorm {
     /// [`Error::Shape`] if `x` does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::rms_norm(x, self.weight.tensor(), self.eps)
+    }
+}
+
+/// Which norm a layer has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NormType {
+    /// [`LayerNorm`] with a bias.
+    #[default]
+    Layer,
+    /// [`RmsNorm`].
+    Rms,
+}
+
+/// A norm over the last axis of either kind.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Norm {
+    /// Layer normalisation.
+    Layer(LayerNorm),
+    /// RMS normalisation.
+    Rms(RmsNorm),
+}
+
+impl Module for Norm {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        match self {
+            Self::Layer(norm) => norm.visit(path, f),
+            Self::Rms(norm) => norm.visit(path, f),
+        }
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        match self {
+            Self::Layer(norm) => norm.visit_mut(path, f),
+            Self::Rms(norm) => norm.visit_mut(path, f),
+        }
+    }
+}
+
+impl Norm {
+    /// A fresh norm, or one from a checkpoint.
+    ///
+    /// # Errors
+    /// Same as [`Parameters::get`].
+    pub fn init<'a>(norm: NormType, d_model: usize, eps: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
+        Ok(match norm {
+            NormType::Layer => Self::Layer(LayerNorm::init(d_model, eps, p)?),
+            NormType::Rms => Self::Rms(RmsNorm::init(d_model, eps, p)?),
+        })
+    }
+
+    /// # Shapes
+    /// `x: […, d_model]`, and so the result.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => norm.forward(x),
+        }
     }
 }

@@ -98,6 +98,20 @@ fn add_rows(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {
     x.add(&table.narrow(0, start, seq_len)?)
 }
 
+/// The bucket of a key `distance` behind its query: half of them for each direction; of a half, half for small distances one by one and
+/// the rest for larger ones on a scale of logarithms up to 128 (T5 and MPNet, in the arithmetic of the reference).
+pub(crate) fn relative_bucket(distance: isize, buckets: u32) -> u32 {
+    let half = buckets / 2;
+    let (exact, n) = (half / 2, distance.unsigned_abs() as u32);
+    let within = if n < exact {
+        n
+    } else {
+        let log = (n as f32 / exact as f32).ln() / (128.0 / f64::from(exact)).ln() as f32;
+        (exact + (log * (half - exact) as f32) as u32).min(half - 1)
+    };
+    if distance > 0 { half + within } else { within }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -166,6 +166,11 @@ pub struct Rotation {
 }
 
 impl Rotation {
+    /// The rotation of `positions` by a table that has them.
+    pub(crate) fn new(rope: Rope, positions: IdTensor) -> Self {
+        Self { rope, positions }
+    }
+
     /// Turns each head of each row by the row's position.
     ///
     /// # Shapes

@@ -12,7 +12,7 @@ use crate::nn::attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 use crate::nn::dropout::Dropout;
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::kv_cache::KvLayer;
-use crate::nn::norm::LayerNorm;
+use crate::nn::norm::{Norm, NormType};
 use crate::nn::parameter::Parameters;
 use crate::ops::{Activation, AttentionMask, Rope, inspect};
 use crate::tensor::Tensor;
@@ -25,23 +25,26 @@ pub struct EncoderLayerConfig {
     pub d_model: usize,
     /// Heads of the attention.
     pub n_heads: usize,
-    /// Heads of keys and values in self-attention; as many if not given.
+    /// Key and value heads of self-attention. Default: `n_heads`.
     pub n_kv_heads: Option<usize>,
     /// Inner width of the feed-forward part.
     pub d_ff: usize,
-    /// Its non-linearity, ReLU at first.
+    /// The non-linearity of the feed-forward part. Default: ReLU.
     pub activation: Activation,
-    /// Whether it has a gate.
+    /// Whether the feed-forward part has a gate. Default: false.
     pub gated: bool,
-    /// Dropout, of each part's result, of the attention's probabilities and inside the feed-forward part; 0.1 at first.
+    /// Dropout of each part's result, of the attention's probabilities and inside the feed-forward
+    /// part. Default: 0.1.
     pub dropout: f32,
-    /// Whether a part's input is normalised instead of the sum; not so at first.
+    /// Whether a part's input is normalised instead of the sum. Default: false.
     pub norm_first: bool,
-    /// Added to the variance by the norms, 1e-5 at first.
+    /// The kind of the norms. Default: layer normalisation.
+    pub norm: NormType,
+    /// Added to the variance or mean square by the norms. Default: 1e-5.
     pub eps: f32,
-    /// Whether the linear layers have biases; they do at first.
+    /// Whether the linear layers have biases. Default: true.
     pub bias: bool,
-    /// Rotary positions in self-attention.
+    /// Rotary positions in self-attention. Default: none.
     pub rope: Option<Rope>,
 }
 
@@ -60,18 +63,19 @@ impl EncoderLayerConfig {
             gated: false,
             dropout: 0.1,
             norm_first: false,
+            norm: NormType::Layer,
             eps: 1e-5,
             bias: true,
             rope: None,
         }
     }
 
-    /// Another number of heads for keys and values in self-attention.
+    /// Sets the number of key and value heads of self-attention.
     pub fn kv_heads(self, n_kv_heads: usize) -> Self {
         Self { n_kv_heads: Some(n_kv_heads), ..self }
     }
 
-    /// Another non-linearity.
+    /// Sets the non-linearity.
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
@@ -81,27 +85,32 @@ impl EncoderLayerConfig {
         Self { activation: Activation::Silu, gated: true, ..self }
     }
 
-    /// Another probability of dropout.
+    /// Sets the probability of dropout.
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
 
-    /// Norms before the parts (`true`) or after them.
+    /// Sets whether the norms stand before the parts or after them.
     pub fn norm_first(self, norm_first: bool) -> Self {
         Self { norm_first, ..self }
     }
 
-    /// Another addition to the variance.
+    /// Sets the kind of the norms.
+    pub fn norm(self, norm: NormType) -> Self {
+        Self { norm, ..self }
+    }
+
+    /// Sets the addition to the variance or mean square.
     pub fn eps(self, eps: f32) -> Self {
         Self { eps, ..self }
     }
 
-    /// Linear layers with or without biases.
+    /// Sets whether the linear layers have biases.
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
 
-    /// Rotary positions in self-attention.
+    /// Sets rotary positions in self-attention.
     pub fn rope(self, rope: Rope) -> Self {
         Self { rope: Some(rope), ..self }
     }
@@ -126,7 +135,7 @@ impl EncoderLayerConfig {
 /// `x + part(norm(x))` or `norm(x + part(x))`.
 fn residual(
     x: &Tensor,
-    norm: &LayerNorm,
+    norm: &Norm,
     norm_first: bool,
     dropout: &Dropout,
     part: impl FnOnce(&Tensor) -> Result<Tensor>,
@@ -160,9 +169,9 @@ pub struct EncoderLayer {
     /// `linear1` and `linear2`.
     pub feed_forward: FeedForward,
     /// Of the attention.
-    pub norm1: LayerNorm,
+    pub norm1: Norm,
     /// Of the feed-forward part.
-    pub norm2: LayerNorm,
+    pub norm2: Norm,
     dropout: Dropout,
     norm_first: bool,
 }
@@ -179,8 +188,8 @@ impl EncoderLayer {
         Ok(Self {
             self_attn: MultiHeadAttention::init(&config.self_attention(), p.at("self_attn"))?,
             feed_forward: FeedForward::init(&config.feed_forward(), p.at(""))?,
-            norm1: LayerNorm::init(config.d_model, config.eps, p.at("norm1"))?,
-            norm2: LayerNorm::init(config.d_model, config.eps, p.at("norm2"))?,
+            norm1: Norm::init(config.norm, config.d_model, config.eps, p.at("norm1"))?,
+            norm2: Norm::init(config.norm, config.d_model, config.eps, p.at("norm2"))?,
             dropout: Dropout::new(config.dropout),
             norm_first: config.norm_first,
         })
@@ -198,7 +207,7 @@ impl EncoderLayer {
     /// As [`EncoderLayer::forward`], with the attention's probabilities `[batch, n_heads, seq_len, seq_len]` beside.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::forward_cached`].
     pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Tensor)> {
         let mut probs = None;
         let y = self.with_attention(x, |x| {
@@ -212,7 +221,7 @@ impl EncoderLayer {
     /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::forward_cached`].
     pub fn forward_cached(&self, x: &Tensor, mask: &AttentionMask, cache: &mut KvLayer) -> Result<Tensor> {
         self.with_attention(x, |x| self.self_attn.forward_cached(x, mask, cache))
     }
@@ -229,7 +238,7 @@ pub struct Encoder {
     /// From the input up.
     pub layers: Vec<EncoderLayer>,
     /// Of the result, if there is one; with `norm_first` there should be.
-    pub norm: Option<LayerNorm>,
+    pub norm: Option<Norm>,
 }
 
 crate::module!(Encoder { layers, norm });
@@ -247,7 +256,7 @@ impl Encoder {
     ) -> Result<Self> {
         let mut p = p.into();
         let layers = (0..n_layers).map(|i| EncoderLayer::init(config, p.at("layers").at(i))).collect::<Result<_>>()?;
-        let norm = final_norm.then(|| LayerNorm::init(config.d_model, config.eps, p.at("norm"))).transpose()?;
+        let norm = final_norm.then(|| Norm::init(config.norm, config.d_model, config.eps, p.at("norm"))).transpose()?;
         Ok(Self { layers, norm })
     }
 
@@ -267,7 +276,7 @@ impl Encoder {
     /// As [`Encoder::forward`], with each layer's probabilities beside.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::forward_cached`].
     pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Vec<Tensor>)> {
         let (mut x, mut all) = (x.clone(), Vec::new());
         for layer in &self.layers {
@@ -279,7 +288,7 @@ impl Encoder {
     }
 }
 
-fn finish(norm: &Option<LayerNorm>, x: Tensor) -> Result<Tensor> {
+fn finish(norm: &Option<Norm>, x: Tensor) -> Result<Tensor> {
     norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
 }
 
@@ -306,11 +315,11 @@ pub struct DecoderLayer {
     /// `linear1` and `linear2`.
     pub feed_forward: FeedForward,
     /// Of the self-attention.
-    pub norm1: LayerNorm,
+    pub norm1: Norm,
     /// Of the attention over the memory.
-    pub norm2: LayerNorm,
+    pub norm2: Norm,
     /// Of the feed-forward part.
-    pub norm3: LayerNorm,
+    pub norm3: Norm,
     dropout: Dropout,
     norm_first: bool,
 }
@@ -346,9 +355,9 @@ impl DecoderLayer {
             self_attn: MultiHeadAttention::init(&config.self_attention(), p.at("self_attn"))?,
             multihead_attn: MultiHeadAttention::init(&config.cross_attention(), p.at("multihead_attn"))?,
             feed_forward: FeedForward::init(&config.feed_forward(), p.at(""))?,
-            norm1: LayerNorm::init(config.d_model, config.eps, p.at("norm1"))?,
-            norm2: LayerNorm::init(config.d_model, config.eps, p.at("norm2"))?,
-            norm3: LayerNorm::init(config.d_model, config.eps, p.at("norm3"))?,
+            norm1: Norm::init(config.norm, config.d_model, config.eps, p.at("norm1"))?,
+            norm2: Norm::init(config.norm, config.d_model, config.eps, p.at("norm2"))?,
+            norm3: Norm::init(config.norm, config.d_model, config.eps, p.at("norm3"))?,
             dropout: Dropout::new(config.dropout),
             norm_first: config.norm_first,
         })
@@ -382,7 +391,7 @@ impl DecoderLayer {
     /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`MultiHeadAttention::forward_cached`].
     pub fn forward_cached(
         &self,
         x: &Tensor,
@@ -415,7 +424,7 @@ pub struct Decoder {
     /// From the input up.
     pub layers: Vec<DecoderLayer>,
     /// Of the result, if there is one; with `norm_first` there should be.
-    pub norm: Option<LayerNorm>,
+    pub norm: Option<Norm>,
 }
 
 crate::module!(Decoder { layers, norm });
@@ -467,7 +476,7 @@ impl Decoder {
     ) -> Result<Self> {
         let mut p = p.into();
         let layers = (0..n_layers).map(|i| DecoderLayer::init(config, p.at("layers").at(i))).collect::<Result<_>>()?;
-        let norm = final_norm.then(|| LayerNorm::init(config.d_model, config.eps, p.at("norm"))).transpose()?;
+        let norm = final_norm.then(|| Norm::init(config.norm, config.d_model, config.eps, p.at("norm"))).transpose()?;
         Ok(Self { layers, norm })
     }
 

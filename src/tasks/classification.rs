@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::ragged::{hidden_states, softmax};
 use crate::error::Result;
-use crate::models::auto::read_config;
 use crate::models::encoder::{EncoderForSequenceClassification, EncoderForTokenClassification};
+use crate::models::read_config;
 use crate::tensor::no_grad;
 use crate::text::{EncodeOptions, Input, Tokenizer, Truncation};
 

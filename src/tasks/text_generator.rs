@@ -346,7 +346,7 @@ mod tests {
         let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(280).train(["the cat sat on the mat"]).unwrap();
         let config_of_model = MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3);
         let model = MlpLm::init(&config_of_model, &mut Rng::seed(2)).unwrap();
-        TextGenerator::new(LanguageModel::Mlp(Box::new(model)), tokenizer, config).unwrap()
+        TextGenerator::new(LanguageModel::new(model), tokenizer, config).unwrap()
     }
 
     #[test]
@@ -368,9 +368,9 @@ mod tests {
         let lm = generator(GenerationConfig::default());
         let text = lm.generate("the cat", &config).unwrap();
         let model = |vocabulary| MlpLm::init(&MlpConfig::new(vocabulary, 3, 4, 2), &mut Rng::seed(5)).unwrap();
-        let other = LanguageModel::Mlp(Box::new(model(lm.model().vocab_size() + 1)));
+        let other = LanguageModel::new(model(lm.model().vocab_size() + 1));
         assert!(lm.clone().with_draft(other).unwrap_err().to_string().contains("vocabulary"));
-        let draft = LanguageModel::Mlp(Box::new(model(lm.model().vocab_size())));
+        let draft = LanguageModel::new(model(lm.model().vocab_size()));
         let lm = lm.with_draft(draft).unwrap();
         assert_eq!(lm.generate("the cat", &config).unwrap(), text);
         let owned: Result<String> = lm.owned_stream("the cat", &config).unwrap().collect();

@@ -8,37 +8,41 @@
 //! | `parts` | the other files of a model that is split over several |
 //! | [`value`] | [`Value`]: what the file says about itself |
 //! | [`tensor_type`] | [`TensorType`]: how a tensor's numbers are written |
-//! | [`names`] | tensors under the names that `transformers` gives them, per architecture |
-//! | [`config`] | the metadata as the keys of a `config.json` |
-//! | `write_config`, `rope` | the way back; rotary positions in both directions |
-//! | [`vocabulary`] | the tokenizer in a file, as it stands there |
-//! | [`write`](mod@write) | writing files, and whole models |
+//! | `architecture` | what a model family says of itself in GGUF |
+//! | `tensors` | a file's tensors under the names that `transformers` gives them |
+//! | `keys`, `rope` | between metadata and a `config.json`; rotary positions, both ways |
+//! | [`vocabulary`] | the tokenizer in a file |
+//! | [`write`](mod@write) | writing files |
+//! | `save` | writing whole models |
 //!
 //! Everything is checked when the file is opened: every count, length, offset and type, against the file's size and
 //! against each other, before anything is allocated by it. What stays in memory is a table of places; strings and arrays are read
 //! from the file when they are asked for.
 
-pub mod config;
-pub mod names;
 pub mod tensor_type;
 pub mod value;
 pub mod vocabulary;
 pub mod write;
 
+pub(crate) mod architecture;
 mod header;
+mod keys;
 mod parts;
-mod rope;
-mod write_config;
+pub(crate) mod rope;
+mod save;
+pub(crate) mod tensors;
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use header::{Entry, Header, Place};
+pub use save::GgufFormat;
+pub(crate) use save::save;
 pub use tensor_type::TensorType;
 pub use value::{Array, Value, ValueType};
 pub use vocabulary::GgmlVocabulary;
-pub use write::{GgufFormat, GgufWriter, save_gguf};
+pub use write::GgufWriter;
 
 use super::recognise;
 use crate::error::{Error, Result};
@@ -48,6 +52,8 @@ use crate::mapped::{Load, MappedFile};
 pub const MAGIC: [u8; 4] = *b"GGUF";
 /// The key that names the architecture.
 pub const ARCHITECTURE: &str = "general.architecture";
+/// Roles of tokens that end a text.
+const ENDS: [&str; 3] = ["eos", "eot", "eom"];
 
 /// A GGUF file, open; if it is one part of several (`model-00001-of-00003.gguf`), all of them as
 /// one, with the metadata of the first.

@@ -8,8 +8,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::config::{Keys, config_error};
-use super::{GgufFile, GgufWriter, TensorType, Value};
+use super::keys::{KeyWriter, Keys};
+use super::{GgufFile, TensorType, Value};
 use crate::checkpoint::rope_keys::{self, RopeKeys};
 use crate::error::{Error, Result};
 use crate::nn::rotary::yarn_attention_factor;
@@ -23,18 +23,18 @@ const EXACT: &str = "loquat.rope_scaling";
 /// How far frequencies may be apart that are meant to be the same.
 const TOLERANCE: f32 = 1e-4;
 
-/// `rope_scaling` for a `config.json` that has the other keys already.
+/// `rope_scaling` for a `config.json` that has the other keys already; `width` columns of a head
+/// turn.
 ///
 /// # Errors
 /// [`Error::Config`] for a scaling that is not known; [`Error::Format`] if what is ours contradicts
 /// the rest.
-pub(super) fn read(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>> {
-    let standard = standard(keys, config)?;
+pub(crate) fn read(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<String, Json>>> {
+    let standard = standard(keys, config, width)?;
     let Some(text) = keys.file.optional(EXACT, "a string", |v| v.as_str())? else { return Ok(standard) };
     let wrong =
         |expected: &str| Error::format(keys.file.path(), format!("`{EXACT}`: expected {expected}, found {text}"));
     let Ok(Json::Object(exact)) = serde_json::from_str(text) else { return Err(wrong("a JSON object")) };
-    let width = config["head_dim"].as_u64().unwrap_or(0) as usize;
     let turns = |scaling: Option<&Map<String, Json>>| {
         let (theta, scaling) = RopeKeys { scaling, ..RopeKeys::of(config) }.read()?;
         RotaryPositions::new(width, theta, scaling)
@@ -50,7 +50,7 @@ pub(super) fn read(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, 
 }
 
 /// What llama.cpp's keys say.
-fn standard(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>> {
+fn standard(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<String, Json>>> {
     let object = |json: Json| match json {
         Json::Object(object) => Some(object),
         _ => None,
@@ -59,20 +59,20 @@ fn standard(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>>
     let kind = keys.file.optional(&type_key, "a string", |v| v.as_str())?;
     let attn_factor = keys.optional_number("rope.scaling.attn_factor")?.filter(|&factor| factor != 1.0);
     if let Some(found) = attn_factor.filter(|_| kind != Some("yarn")) {
-        return Err(config_error(&keys.key("rope.scaling.attn_factor"), "1, without YaRN", found));
+        return Err(Error::config(keys.key("rope.scaling.attn_factor"), "1, without YaRN", found));
     }
     if let Some(divisors) = divisors(keys.file)? {
         if let Some(other) = kind.filter(|&kind| kind != "none") {
-            return Err(config_error(&type_key, &format!("none beside the tensor `{ROPE_FREQS}`"), other));
+            return Err(Error::config(&type_key, &format!("none beside the tensor `{ROPE_FREQS}`"), other));
         }
-        return from_divisors(&divisors, config).map(object);
+        return from_divisors(&divisors, config, width).map(object);
     }
     let factor = match keys.optional_number("rope.scaling.factor")? {
         Some(factor) => Some(factor),
         None => keys.optional_number("rope.scale_linear")?,
     };
     let need =
-        |what: Option<f64>| what.ok_or_else(|| config_error(&keys.key("rope.scaling.factor"), "a number", "none"));
+        |what: Option<f64>| what.ok_or_else(|| Error::config(keys.key("rope.scaling.factor"), "a number", "none"));
     match kind {
         None if factor.is_none_or(|factor| factor == 1.0) => Ok(None),
         Some("none") => Ok(None),
@@ -94,22 +94,22 @@ fn standard(keys: &Keys<'_>, config: &Json) -> Result<Option<Map<String, Json>>>
             }
             Ok(object(scaling))
         }
-        Some(other) => Err(config_error(&type_key, "none, linear or yarn", other)),
+        Some(other) => Err(Error::config(&type_key, "none, linear or yarn", other)),
     }
 }
 
 fn divisors(file: &GgufFile) -> Result<Option<Vec<f32>>> {
     let Some(tensor) = file.tensor(ROPE_FREQS) else { return Ok(None) };
     if tensor.tensor_type() != TensorType::F32 {
-        return Err(config_error(ROPE_FREQS, "F32 numbers", tensor.tensor_type()));
+        return Err(Error::config(ROPE_FREQS, "F32 numbers", tensor.tensor_type()));
     }
     Ok(Some(tensor.bytes().as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()))
 }
 
 /// Published models of Llama differ in `factor` alone; other divisors stay what they are.
-fn from_divisors(divisors: &[f32], config: &Json) -> Result<Json> {
-    if config["head_dim"] != 2 * divisors.len() {
-        return Err(config_error(ROPE_FREQS, "one divisor for two columns of a head", divisors.len()));
+fn from_divisors(divisors: &[f32], config: &Json, width: usize) -> Result<Json> {
+    if width != 2 * divisors.len() {
+        return Err(Error::config(ROPE_FREQS, "one divisor for two columns that turn", divisors.len()));
     }
     let theta = config["rope_theta"].as_f64().unwrap_or(10_000.0);
     let published = RopeScaling::Llama3 {
@@ -136,61 +136,60 @@ fn divisors_of(theta: f64, width: usize, scaling: &RopeScaling) -> Result<Vec<f3
     Ok(plain.frequencies().0.iter().zip(scaled.frequencies().0).map(|(plain, scaled)| plain / scaled).collect())
 }
 
-/// Writes what a `config.json` says of rotary positions; `width` is that of a head.
+/// Writes what a `config.json` says of rotary positions; `width` columns of a head turn.
 ///
 /// # Errors
 /// [`Error::Config`] naming what GGUF cannot say.
-pub(super) fn write(config: &Json, width: usize, architecture: &str, writer: &mut GgufWriter<'_>) -> Result<()> {
-    let (theta, scaling) = RopeKeys::of(config).read()?;
-    let key = |name: &str| format!("{architecture}.rope.{name}");
-    let number = |writer: &mut GgufWriter<'_>, name: &str, x: f64| writer.set(&key(name), Value::F32(x as f32));
-    number(writer, "freq_base", theta)?;
+pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, width: usize) -> Result<()> {
+    let (theta, scaling) = RopeKeys::of(keys.config).read()?;
+    let number = |keys: &mut KeyWriter<'_, '_>, name: &str, x: f64| keys.set(name, Value::F32(x as f32));
+    number(keys, "rope.freq_base", theta)?;
     match &scaling {
         RopeScaling::Default => {}
         RopeScaling::Linear { factor } => {
-            writer.set(&key("scaling.type"), Value::String("linear"))?;
-            number(writer, "scaling.factor", *factor)?;
+            keys.set("rope.scaling.type", Value::String("linear"))?;
+            number(keys, "rope.scaling.factor", *factor)?;
         }
         &RopeScaling::Yarn { factor, original_max_positions, attention_factor, beta_fast, beta_slow, truncate } => {
             if !truncate {
-                return Err(config_error("rope_scaling.truncate", "true: GGUF has no word for another", truncate));
+                return Err(Error::config("rope_scaling.truncate", "true: GGUF has no word for another", truncate));
             }
             let Ok(original) = u32::try_from(original_max_positions) else {
                 let expected = "a whole number below 2^32";
-                return Err(config_error(
+                return Err(Error::config(
                     &format!("rope_scaling.{}", rope_keys::ORIGINAL_POSITIONS),
                     expected,
                     original_max_positions,
                 ));
             };
-            writer.set(&key("scaling.type"), Value::String("yarn"))?;
-            number(writer, "scaling.factor", factor)?;
-            writer.set(&key("scaling.original_context_length"), Value::U32(original))?;
-            number(writer, "scaling.yarn_beta_fast", beta_fast)?;
-            number(writer, "scaling.yarn_beta_slow", beta_slow)?;
+            keys.set("rope.scaling.type", Value::String("yarn"))?;
+            number(keys, "rope.scaling.factor", factor)?;
+            keys.set("rope.scaling.original_context_length", Value::U32(original))?;
+            number(keys, "rope.scaling.yarn_beta_fast", beta_fast)?;
+            number(keys, "rope.scaling.yarn_beta_slow", beta_slow)?;
             if let Some(attention_factor) = attention_factor {
-                number(writer, "scaling.attn_factor", attention_factor / yarn_attention_factor(factor, 1.0))?;
+                number(keys, "rope.scaling.attn_factor", attention_factor / yarn_attention_factor(factor, 1.0))?;
             }
         }
         RopeScaling::LongRope { attention_factor, .. } if *attention_factor != 1.0 => {
             let expected = "1: GGUF has no word for another without YaRN";
-            return Err(config_error("rope_scaling.attention_factor", expected, attention_factor));
+            return Err(Error::config("rope_scaling.attention_factor", expected, attention_factor));
         }
         RopeScaling::Llama3 { .. } | RopeScaling::LongRope { .. } => {
             let divisors = match &scaling {
                 RopeScaling::LongRope { divisors, .. } => divisors.clone(),
                 _ => divisors_of(theta, width, &scaling)?,
             };
-            writer.tensor_f32(ROPE_FREQS, &[divisors.len()], divisors)?;
+            keys.writer.tensor_f32(ROPE_FREQS, &[divisors.len()], divisors)?;
         }
         RopeScaling::Dynamic { .. } => {
             let expected = "default, linear, yarn, llama3 or longrope: GGUF has no word for another";
-            return Err(config_error("rope_scaling.rope_type", expected, "dynamic"));
+            return Err(Error::config("rope_scaling.rope_type", expected, "dynamic"));
         }
     }
     if scaling != RopeScaling::Default || Value::F32(theta as f32).as_f64() != Some(theta) {
         let exact = Json::Object(rope_keys::to_json(theta, &scaling)).to_string();
-        writer.set(EXACT, Value::String(&exact))?;
+        keys.writer.set(EXACT, Value::String(&exact))?;
     }
     Ok(())
 }

@@ -2,11 +2,118 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{
-    Architecture, HeadOptions, LayerNames, MlmNames, Names, activation, config_error, refuse, set_labels,
-};
-use crate::error::Result;
+use serde_json::{Value, json};
+
+use super::config::{Architecture, EncoderConfig, HeadOptions, LayerNames, MlmNames, Names, set_labels};
+use crate::checkpoint::config_keys::{activation, check_other, overlaid};
+use crate::checkpoint::gguf::architecture::{Architecture as GgufArchitecture, Keys};
+use crate::error::{Error, Result};
+use crate::models::families::{Family, SizeKeys};
+use crate::nn::attention::{AttentionNames, ProjectionNames};
+use crate::nn::feed_forward::Place;
 use crate::ops::Activation;
+
+/// The family in the registry.
+pub(crate) const FAMILY: Family = Family {
+    model_types: &["bert", "roberta", "xlm-roberta", "camembert", "mpnet"],
+    sizes: Some(SizeKeys::USUAL),
+    encoder: Some(|json| {
+        let model_type = json["model_type"].as_str().unwrap_or("none");
+        Ok(EncoderConfig::Bert(overlaid(&Variant::find(model_type)?.defaults(), json)?))
+    }),
+    gguf: &[GGUF],
+    ..Family::NONE
+};
+
+/// In what the architectures whose keys are BERT's differ.
+struct Variant {
+    model_type: &'static str,
+    names: &'static Names,
+    positions: FirstPosition,
+    /// Whether there are token types.
+    token_types: bool,
+    /// Whether scores get a number by the distance of query and key.
+    relative: bool,
+    /// Whether the heads are BERT's: the head of masked tokens has the body's non-linearity, and no
+    /// dropout comes before the sequence classifier.
+    bert_heads: bool,
+    /// Whether `classifier_dropout` is a key.
+    classifier_dropout: bool,
+    /// The defaults of `transformers`.
+    vocab_size: usize,
+    pad_token_id: u32,
+}
+
+/// Where the positions of a text begin.
+#[derive(Clone, Copy)]
+enum FirstPosition {
+    /// At 0.
+    Zero,
+    /// Behind this, which is the position of padding.
+    Behind(u32),
+    /// Behind the id of the token that fills short rows, which is the position of padding.
+    BehindPadding,
+}
+
+static VARIANTS: [Variant; 5] = [
+    Variant {
+        model_type: "bert",
+        names: &BERT,
+        positions: FirstPosition::Zero,
+        token_types: true,
+        relative: false,
+        bert_heads: true,
+        classifier_dropout: true,
+        vocab_size: 30522,
+        pad_token_id: 0,
+    },
+    Variant { model_type: "roberta", names: &ROBERTA, vocab_size: 50265, ..LIKE_ROBERTA },
+    Variant { model_type: "xlm-roberta", names: &XLM_ROBERTA, ..LIKE_ROBERTA },
+    Variant { model_type: "camembert", names: &CAMEMBERT, ..LIKE_ROBERTA },
+    Variant {
+        model_type: "mpnet",
+        names: &MPNET,
+        positions: FirstPosition::Behind(1),
+        token_types: false,
+        relative: true,
+        classifier_dropout: false,
+        vocab_size: 30527,
+        ..LIKE_ROBERTA
+    },
+];
+
+const LIKE_ROBERTA: Variant = Variant {
+    model_type: "roberta",
+    names: &ROBERTA,
+    positions: FirstPosition::BehindPadding,
+    token_types: true,
+    relative: false,
+    bert_heads: false,
+    classifier_dropout: true,
+    vocab_size: 30522,
+    pad_token_id: 1,
+};
+
+impl Variant {
+    fn find(model_type: &str) -> Result<&'static Self> {
+        VARIANTS
+            .iter()
+            .find(|variant| variant.model_type == model_type)
+            .ok_or_else(|| Error::config("model_type", FAMILY.model_types.join(", "), model_type))
+    }
+
+    /// The keys that a file lacks, as `transformers` has them.
+    fn defaults(&self) -> BertConfig {
+        BertConfig {
+            model_type: self.model_type.into(),
+            vocab_size: self.vocab_size,
+            pad_token_id: Some(self.pad_token_id),
+            type_vocab_size: self.token_types.then_some(2),
+            relative_attention_num_buckets: self.relative.then_some(32),
+            ..BertConfig::bert()
+        }
+    }
+}
 
 /// Hugging Face's `config.json`, key by key, of the architectures whose keys are BERT's; `model_type` tells which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +162,6 @@ pub struct BertConfig {
 }
 
 impl BertConfig {
-    pub(super) const KNOWN: &str = "bert, roberta, xlm-roberta, camembert, mpnet";
-
     /// BERT of these sizes without dropout, for at most 512 tokens.
     pub fn new(
         vocab_size: usize,
@@ -82,21 +187,6 @@ impl BertConfig {
         set_labels(&mut self.other, labels);
     }
 
-    /// What `transformers` puts where the file says nothing.
-    pub(super) fn defaults(model_type: &str) -> Option<Self> {
-        let like = |vocab_size, pad_token_id| {
-            let model_type = model_type.to_string();
-            Self { model_type, vocab_size, pad_token_id: Some(pad_token_id), ..Self::bert() }
-        };
-        match model_type {
-            "bert" => Some(Self::bert()),
-            "roberta" => Some(like(50265, 1)),
-            "xlm-roberta" | "camembert" => Some(like(30522, 1)),
-            "mpnet" => Some(Self { type_vocab_size: None, relative_attention_num_buckets: Some(32), ..like(30527, 1) }),
-            _ => None,
-        }
-    }
-
     fn bert() -> Self {
         Self {
             model_type: "bert".into(),
@@ -120,57 +210,49 @@ impl BertConfig {
         }
     }
 
-    /// RoBERTa's positions begin behind that of the padding token; MPNet's always behind 1.
-    fn pad_position(&self) -> Option<u32> {
-        match self.model_type.as_str() {
-            "bert" => None,
-            "mpnet" => Some(1),
-            _ => self.pad_token_id,
-        }
+    /// The position of padding, behind which the others begin.
+    fn pad_position(&self) -> Result<Option<u32>> {
+        Ok(match Variant::find(&self.model_type)?.positions {
+            FirstPosition::Zero => None,
+            FirstPosition::Behind(position) => Some(position),
+            FirstPosition::BehindPadding => Some(
+                self.pad_token_id
+                    .ok_or_else(|| Error::config("pad_token_id", "the id that positions count from", "null"))?,
+            ),
+        })
     }
 
     pub(super) fn max_seq_len(&self) -> usize {
-        let before = self.pad_position().map_or(0, |pad| pad as usize + 1);
+        let before = self.pad_position().ok().flatten().map_or(0, |pad| pad as usize + 1);
         self.max_position_embeddings.saturating_sub(before)
     }
 
     pub(super) fn architecture(&self) -> Result<Architecture> {
-        refuse(&self.other)?;
-        let names = match self.model_type.as_str() {
-            "bert" => &BERT,
-            "roberta" => &ROBERTA,
-            "xlm-roberta" => &XLM_ROBERTA,
-            "camembert" => &CAMEMBERT,
-            "mpnet" => &MPNET,
-            other => return Err(config_error("model_type", Self::KNOWN, other)),
-        };
-        let mpnet = self.model_type == "mpnet";
-        match (mpnet, self.relative_attention_num_buckets) {
+        check_other(&self.other)?;
+        let variant = Variant::find(&self.model_type)?;
+        match (variant.relative, self.relative_attention_num_buckets) {
             // The reference cuts distances into 32 buckets whatever this says.
             (true, Some(32)) | (false, None) => {}
-            (_, found) => {
-                let expected = if mpnet { "32" } else { "no such key" };
-                return Err(config_error("relative_attention_num_buckets", expected, found.unwrap_or(0)));
+            (relative, found) => {
+                let expected = if relative { "32" } else { "no such key" };
+                return Err(Error::config("relative_attention_num_buckets", expected, found.unwrap_or(0)));
             }
         }
-        if names.class != "Bert" && !mpnet && self.pad_token_id.is_none() {
-            return Err(config_error("pad_token_id", "the id that positions count from", "null"));
-        }
         let hidden_act = activation("hidden_act", &self.hidden_act)?;
-        let bert = self.model_type == "bert";
         let dropout = self.hidden_dropout_prob as f32;
-        let head_dropout = self.classifier_dropout.map_or(dropout, |p| p as f32);
+        let head_dropout = self.classifier_dropout.filter(|_| variant.classifier_dropout);
+        let head_dropout = head_dropout.map_or(dropout, |p| p as f32);
         Ok(Architecture {
-            names,
+            names: variant.names,
             vocab_size: self.vocab_size,
             d_model: self.hidden_size,
             n_layers: self.num_hidden_layers,
             n_heads: self.num_attention_heads,
             d_ff: self.intermediate_size,
             max_positions: self.max_position_embeddings,
-            token_types: self.type_vocab_size.filter(|_| !mpnet).unwrap_or(0),
+            token_types: self.type_vocab_size.filter(|_| variant.token_types).unwrap_or(0),
             relative_buckets: self.relative_attention_num_buckets,
-            pad_position: self.pad_position(),
+            pad_position: self.pad_position()?,
             activation: hidden_act,
             eps: self.layer_norm_eps as f32,
             initializer_range: self.initializer_range as f32,
@@ -178,11 +260,11 @@ impl BertConfig {
             attention_dropout: self.attention_probs_dropout_prob as f32,
             tie_word_embeddings: self.tie_word_embeddings,
             heads: HeadOptions {
-                mlm_activation: if bert { hidden_act } else { Activation::Gelu },
+                mlm_activation: if variant.bert_heads { hidden_act } else { Activation::Gelu },
                 pooled_activation: Activation::Tanh,
-                dropout_first: !bert,
-                sequence_dropout: if mpnet { dropout } else { head_dropout },
-                token_dropout: if mpnet { dropout } else { head_dropout },
+                dropout_first: !variant.bert_heads,
+                sequence_dropout: head_dropout,
+                token_dropout: head_dropout,
                 span_dropout: 0.0,
             },
         })
@@ -190,13 +272,13 @@ impl BertConfig {
 }
 
 const BERT_LAYER: LayerNames = LayerNames {
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
-    attention_output: "attention.output.dense",
+    attention: AttentionNames {
+        projections: ProjectionNames::Separate(["attention.self.query", "attention.self.key", "attention.self.value"]),
+        out: "attention.output.dense",
+        ..AttentionNames::PYTORCH
+    },
     attention_norm: "attention.output.LayerNorm",
-    intermediate: "intermediate.dense",
-    output: "output.dense",
+    feed_forward: &[(Place::Inner, "intermediate.dense"), (Place::Outer, "output.dense")],
     norm: "output.LayerNorm",
 };
 
@@ -238,12 +320,61 @@ static MPNET: Names = Names {
     class: "MPNet",
     prefix: "mpnet",
     layer: LayerNames {
-        query: "attention.attn.q",
-        key: "attention.attn.k",
-        value: "attention.attn.v",
-        attention_output: "attention.attn.o",
+        attention: AttentionNames {
+            projections: ProjectionNames::Separate(["attention.attn.q", "attention.attn.k", "attention.attn.v"]),
+            out: "attention.attn.o",
+            ..AttentionNames::PYTORCH
+        },
         attention_norm: "attention.LayerNorm",
         ..BERT_LAYER
     },
     ..roberta("MPNet")
 };
+
+/// llama.cpp's `bert`, which is read only.
+const GGUF: GgufArchitecture = GgufArchitecture {
+    name: "bert",
+    model_types: &[],
+    blocks: "encoder.layer.",
+    global: &[
+        ("token_embd", "embeddings.word_embeddings"),
+        ("position_embd", "embeddings.position_embeddings"),
+        ("token_types", "embeddings.token_type_embeddings"),
+        ("token_embd_norm", "embeddings.LayerNorm"),
+    ],
+    block: &[
+        ("attn_q", "attention.self.query"),
+        ("attn_k", "attention.self.key"),
+        ("attn_v", "attention.self.value"),
+        ("attn_output", "attention.output.dense"),
+        ("attn_output_norm", "attention.output.LayerNorm"),
+        ("ffn_up", "intermediate.dense"),
+        ("ffn_down", "output.dense"),
+        ("layer_output_norm", "output.LayerNorm"),
+    ],
+    arranged: &[],
+    keys: &["classifier.output_labels", "pooling_type"],
+    config_keys: &[],
+    read: read_gguf,
+    write: None,
+    repeats_table: false,
+    ends: 3,
+    causal: false,
+};
+
+fn read_gguf(keys: &Keys<'_>) -> Result<Value> {
+    let types = keys.file.tensor("token_types.weight").map(|t| t.shape()[0]);
+    Ok(json!({
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": keys.rows("token_embd.weight")?,
+        "max_position_embeddings": keys.size("context_length")?,
+        "hidden_size": keys.size("embedding_length")?,
+        "num_hidden_layers": keys.size("block_count")?,
+        "num_attention_heads": keys.heads()?.0,
+        "intermediate_size": keys.size("feed_forward_length")?,
+        "type_vocab_size": types.unwrap_or(1),
+        "hidden_act": "gelu",
+        "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?,
+    }))
+}

@@ -4,10 +4,15 @@ use super::config::{Architecture, EncoderConfig, LayerNames, Names};
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
 use crate::kernels::parallel;
-use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};
+use crate::nn::attention::Context;
+use crate::nn::positions::relative_bucket;
+use crate::nn::{
+    Dropout, Embedding, FeedForward, FeedForwardConfig, Init, LayerNorm, Linear, MultiHeadAttention,
+    MultiHeadAttentionConfig, Parameters,
+};
 use crate::ops::attention::Span;
 use crate::ops::linear::WeightLayout;
-use crate::ops::{Activation, Attention, AttentionMask, inspect};
+use crate::ops::{AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
 /// Texts as a model reads them: what a tokenizer gives, all `[batch, seq_len]`.
@@ -115,57 +120,29 @@ impl EncoderEmbeddings {
     }
 }
 
-/// One layer. Its parts' names in a checkpoint are those of the architecture.
+/// One layer. The names of its parts in a checkpoint are those of the architecture.
 #[derive(Clone, Debug)]
 pub struct EncoderBlock {
-    /// `[C, C]`
-    pub query: Linear,
-    /// `[C, C]`
-    pub key: Linear,
-    /// `[C, C]`
-    pub value: Linear,
-    /// `[C, C]`, from the heads' outputs side by side.
-    pub attention_output: Linear,
+    /// Self-attention.
+    pub attention: MultiHeadAttention,
     /// Of the sum with the attention.
     pub attention_norm: LayerNorm,
-    /// `[d_ff, C]`
-    pub intermediate: Linear,
-    /// `[C, d_ff]`
-    pub output: Linear,
+    /// The feed-forward part.
+    pub feed_forward: FeedForward,
     /// Of the sum with the feed-forward part.
     pub norm: LayerNorm,
-    attention: Attention,
-    attention_dropout: Dropout,
     dropout: Dropout,
-    activation: Activation,
     names: &'static LayerNames,
 }
 
-impl Module for EncoderBlock {
-    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
-        let n = self.names;
-        self.query.visit(&below(path, n.query), f);
-        self.key.visit(&below(path, n.key), f);
-        self.value.visit(&below(path, n.value), f);
-        self.attention_output.visit(&below(path, n.attention_output), f);
-        self.attention_norm.visit(&below(path, n.attention_norm), f);
-        self.intermediate.visit(&below(path, n.intermediate), f);
-        self.output.visit(&below(path, n.output), f);
-        self.norm.visit(&below(path, n.norm), f);
-    }
-
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
-        let n = self.names;
-        self.query.visit_mut(&below(path, n.query), f);
-        self.key.visit_mut(&below(path, n.key), f);
-        self.value.visit_mut(&below(path, n.value), f);
-        self.attention_output.visit_mut(&below(path, n.attention_output), f);
-        self.attention_norm.visit_mut(&below(path, n.attention_norm), f);
-        self.intermediate.visit_mut(&below(path, n.intermediate), f);
-        self.output.visit_mut(&below(path, n.output), f);
-        self.norm.visit_mut(&below(path, n.norm), f);
-    }
-}
+crate::module!(EncoderBlock {
+    attention = "",
+    attention_norm = names.attention_norm,
+    feed_forward = "",
+    norm = names.norm,
+    dropout;
+    skip names
+});
 
 /// A linear layer as these models begin: normal weights, biases of zero.
 pub(super) fn linear(a: &Architecture, n_in: usize, n_out: usize, p: Parameters<'_>) -> Result<Linear> {
@@ -183,45 +160,38 @@ enum View<'a> {
 
 impl EncoderBlock {
     fn init(a: &Architecture, mut p: Parameters<'_>) -> Result<Self> {
-        let (c, n) = (a.d_model, &a.names.layer);
-        Ok(Self {
-            query: linear(a, c, c, p.at(n.query))?,
-            key: linear(a, c, c, p.at(n.key))?,
-            value: linear(a, c, c, p.at(n.value))?,
-            attention_output: linear(a, c, c, p.at(n.attention_output))?,
-            attention_norm: LayerNorm::init(c, a.eps, p.at(n.attention_norm))?,
-            intermediate: linear(a, c, a.d_ff, p.at(n.intermediate))?,
-            output: linear(a, a.d_ff, c, p.at(n.output))?,
-            norm: LayerNorm::init(c, a.eps, p.at(n.norm))?,
-            attention: Attention::new(a.n_heads),
-            attention_dropout: Dropout::new(a.attention_dropout),
-            dropout: Dropout::new(a.dropout),
+        let (c, names) = (a.d_model, &a.names.layer);
+        let fresh = Some([Init::Normal { std: a.initializer_range }; 2]);
+        let attention = MultiHeadAttentionConfig {
+            dropout: a.attention_dropout,
+            fresh,
+            names: &names.attention,
+            ..MultiHeadAttentionConfig::new(c, a.n_heads)
+        };
+        let feed_forward = FeedForwardConfig {
             activation: a.activation,
-            names: n,
+            fresh,
+            names: names.feed_forward,
+            ..FeedForwardConfig::new(c, a.d_ff)
+        };
+        Ok(Self {
+            attention: MultiHeadAttention::init(&attention, p.at(""))?,
+            attention_norm: LayerNorm::init(c, a.eps, p.at(names.attention_norm))?,
+            feed_forward: FeedForward::init(&feed_forward, p.at(""))?,
+            norm: LayerNorm::init(c, a.eps, p.at(names.norm))?,
+            dropout: Dropout::new(a.dropout),
+            names,
         })
     }
 
     /// `x: […, C]`, and so the result.
     fn forward(&self, x: &Tensor, view: &View<'_>) -> Result<Tensor> {
-        let dropout = self.attention_dropout.key().map(|key| (self.attention_dropout.p, key));
-        let attention = Attention { dropout, ..self.attention };
-        let projections = [&self.query, &self.key, &self.value].map(|layer| (layer, None));
-        let [q, k, v] = Linear::forward_each(projections, x)?;
-        let y = match view {
-            View::Batch(mask) => attention.forward(&q, &k, &v, mask)?,
-            View::Spans(spans) => attention.forward_spans(&q, &k, &v, spans)?,
+        let context = match view {
+            View::Batch(mask) => Context::Whole(mask),
+            View::Spans(spans) => Context::Spans(spans),
         };
-        let x = self.attention_norm.forward(&self.added(x, &self.attention_output, &y)?)?;
-        let y = self.intermediate.forward_then(&x, Some(self.activation), None)?; // […, d_ff]
-        self.norm.forward(&self.added(&x, &self.output, &y)?)
-    }
-
-    /// `x + dropout(linear(y))`
-    fn added(&self, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<Tensor> {
-        match self.dropout.is_active() {
-            true => x.add(&self.dropout.forward(&linear.forward(y)?)?),
-            false => linear.forward_then(y, None, Some(x)),
-        }
+        let x = self.attention_norm.forward(&self.attention.forward_added(x, x, context, None, &self.dropout)?)?;
+        self.norm.forward(&self.feed_forward.forward_added(&x, &x, &self.dropout)?)
     }
 }
 
@@ -244,21 +214,13 @@ pub struct TextEncoder {
 const RELATIVE_BIAS: &str = "encoder.relative_attention_bias";
 const POOLER: &str = "pooler.dense";
 
-impl Module for TextEncoder {
-    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
-        self.embeddings.visit(&below(path, "embeddings"), f);
-        self.layers.visit(&below(path, self.names.layers), f);
-        self.relative_attention_bias.visit(&below(path, RELATIVE_BIAS), f);
-        self.pooler.visit(&below(path, POOLER), f);
-    }
-
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
-        self.embeddings.visit_mut(&below(path, "embeddings"), f);
-        self.layers.visit_mut(&below(path, self.names.layers), f);
-        self.relative_attention_bias.visit_mut(&below(path, RELATIVE_BIAS), f);
-        self.pooler.visit_mut(&below(path, POOLER), f);
-    }
-}
+crate::module!(TextEncoder {
+    embeddings,
+    layers = names.layers,
+    relative_attention_bias = RELATIVE_BIAS,
+    pooler = POOLER;
+    skip config, names
+});
 
 impl TextEncoder {
     /// A model from random numbers or from a checkpoint, with or without a pooler.
@@ -370,7 +332,7 @@ impl TextEncoder {
         if seq_len > self.config.max_seq_len() {
             return Ok(AttentionMask::none()); // refused a moment later
         }
-        let buckets: Vec<u32> = (1 - seq_len as isize..seq_len as isize).map(|d| bucket(d, 32)).collect();
+        let buckets: Vec<u32> = (1 - seq_len as isize..seq_len as isize).map(|d| relative_bucket(d, 32)).collect();
         let rows = (0..seq_len).flat_map(|query| &buckets[seq_len - 1 - query..][..seq_len]).copied();
         let rows = IdTensor::new(rows.collect::<Vec<_>>(), &[seq_len, seq_len])?;
         let bias = table.forward(&rows)?.permute(&[2, 0, 1])?; // [H, T, T]
@@ -385,20 +347,6 @@ pub(super) fn first_token(hidden_states: &Tensor) -> Result<Tensor> {
         [batch, len, width] if len > 0 => hidden_states.narrow(1, 0, 1)?.reshape(&[batch, width]),
         _ => Err(Error::shape("hidden_states", "[batch, at least 1, hidden_size]", hidden_states.shape())),
     }
-}
-
-/// The bucket of a key `distance` behind its query: half of them for each direction; of a half, half for small distances one by one and
-/// the rest for larger ones on a scale of logarithms up to 128 (T5 and MPNet, in the arithmetic of the reference).
-fn bucket(distance: isize, buckets: u32) -> u32 {
-    let half = buckets / 2;
-    let (exact, n) = (half / 2, distance.unsigned_abs() as u32);
-    let within = if n < exact {
-        n
-    } else {
-        let log = (n as f32 / exact as f32).ln() / (128.0 / f64::from(exact)).ln() as f32;
-        (exact + (log * (half - exact) as f32) as u32).min(half - 1)
-    };
-    if distance > 0 { half + within } else { within }
 }
 
 impl Pretrained for TextEncoder {

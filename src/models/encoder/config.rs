@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::bert::BertConfig;
 use super::distilbert::DistilBertConfig;
-use crate::checkpoint::config_keys::check_other;
+use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
+use crate::models::families;
+use crate::nn::attention::AttentionNames;
+use crate::nn::feed_forward::FeedForwardNames;
 use crate::ops::Activation;
 
 /// The sizes and options of a [`TextEncoder`](super::TextEncoder).
@@ -39,23 +41,15 @@ impl EncoderConfig {
     /// # Errors
     /// [`Error::Config`] for an architecture or option that is not known, with its key.
     pub fn from_json(json: &Value) -> Result<Self> {
-        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("none");
-        let config = match model_type {
-            "distilbert" => Self::DistilBert(overlaid(&DistilBertConfig::default(), json)?),
-            other => match BertConfig::defaults(other) {
-                Some(defaults) => Self::Bert(overlaid(&defaults, json)?),
-                None => {
-                    return Err(config_error("model_type", &format!("{} or distilbert", BertConfig::KNOWN), other));
-                }
-            },
-        };
+        let read = families::of(json)?.encoder.ok_or_else(|| families::unknown(json, |f| f.encoder.is_some()))?;
+        let config = read(json)?;
         config.architecture()?;
         Ok(config)
     }
 
     /// Whether [`EncoderConfig::from_json`] knows this `model_type`.
     pub fn knows(model_type: &str) -> bool {
-        model_type == "distilbert" || BertConfig::defaults(model_type).is_some()
+        families::find(model_type).is_some_and(|family| family.encoder.is_some())
     }
 
     /// The content of a `config.json`.
@@ -113,55 +107,31 @@ impl EncoderConfig {
     }
 }
 
-/// The configuration that `defaults` becomes by what the file says.
-fn overlaid<C: Serialize + serde::de::DeserializeOwned>(defaults: &C, json: &Value) -> Result<C> {
-    let mut all = serde_json::json!(defaults);
-    if let (Value::Object(all), Value::Object(given)) = (&mut all, json) {
-        all.extend(given.clone());
-    }
-    C::deserialize(all).map_err(|e| config_error("config.json", "the keys of transformers", e))
-}
-
-pub(super) fn config_error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
-}
-
-/// The non-linearity that a key names.
-pub(super) fn activation(key: &str, name: &str) -> Result<Activation> {
-    match name {
-        "gelu" => Ok(Activation::Gelu),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-        "relu" => Ok(Activation::Relu),
-        "silu" | "swish" => Ok(Activation::Silu),
-        other => Err(config_error(key, "gelu, gelu_new, relu or silu", other)),
-    }
-}
-
 fn labels(other: &Map<String, Value>) -> Result<Vec<String>> {
     let count = other.get("num_labels").and_then(Value::as_u64);
     let Some(Value::Object(named)) = other.get("id2label") else {
         let count = count.unwrap_or(2);
         if !(1..1 << 20).contains(&count) {
-            return Err(config_error("num_labels", "a number from 1 to 2^20", count));
+            return Err(Error::config("num_labels", "a number from 1 to 2^20", count));
         }
         return Ok((0..count).map(|i| format!("LABEL_{i}")).collect());
     };
     let mut by_id = BTreeMap::new();
     for (id, name) in named {
         let (Ok(id), Value::String(name)) = (id.parse::<usize>(), name) else {
-            return Err(config_error("id2label", "a map from numbers to names", format_args!("{id}: {name}")));
+            return Err(Error::config("id2label", "a map from numbers to names", format_args!("{id}: {name}")));
         };
         by_id.insert(id, name.clone());
     }
     if by_id.is_empty() || !by_id.keys().copied().eq(0..by_id.len()) || named.len() != by_id.len() {
-        return Err(config_error(
+        return Err(Error::config(
             "id2label",
             "the numbers from 0 on, each once",
             format_args!("{} others", named.len()),
         ));
     }
     if count.is_some_and(|count| count != by_id.len() as u64) {
-        return Err(config_error("num_labels", &format!("{}, as in id2label", by_id.len()), count.unwrap_or(0)));
+        return Err(Error::config("num_labels", format!("{}, as in id2label", by_id.len()), count.unwrap_or(0)));
     }
     Ok(by_id.into_values().collect())
 }
@@ -229,13 +199,9 @@ pub(super) struct Names {
 
 #[derive(Debug)]
 pub(super) struct LayerNames {
-    pub(super) query: &'static str,
-    pub(super) key: &'static str,
-    pub(super) value: &'static str,
-    pub(super) attention_output: &'static str,
+    pub(super) attention: AttentionNames,
     pub(super) attention_norm: &'static str,
-    pub(super) intermediate: &'static str,
-    pub(super) output: &'static str,
+    pub(super) feed_forward: FeedForwardNames,
     pub(super) norm: &'static str,
 }
 
@@ -251,7 +217,7 @@ pub(super) struct MlmNames {
 
 impl Architecture {
     fn check(&self) -> Result<()> {
-        let sizes = [
+        check_sizes([
             ("vocab_size", self.vocab_size),
             ("hidden size", self.d_model),
             ("number of layers", self.n_layers),
@@ -260,26 +226,12 @@ impl Architecture {
             ("max_position_embeddings", self.max_positions),
             ("type_vocab_size", self.token_types.max(1)),
             ("relative_attention_num_buckets", self.relative_buckets.unwrap_or(1)),
-        ];
-        for (key, size) in sizes {
-            if !(1..1 << 28).contains(&size) {
-                return Err(config_error(key, "a number from 1 to 2^28 - 1", size));
-            }
-        }
+        ])?;
         if !self.d_model.is_multiple_of(self.n_heads) {
-            return Err(config_error("number of heads", &format!("a divisor of {}", self.d_model), self.n_heads));
+            return Err(Error::config("number of heads", format!("a divisor of {}", self.d_model), self.n_heads));
         }
         let HeadOptions { sequence_dropout, token_dropout, span_dropout, .. } = self.heads;
-        for p in [self.dropout, self.attention_dropout, sequence_dropout, token_dropout, span_dropout] {
-            if !(0.0..1.0).contains(&p) {
-                return Err(config_error("dropout", "a probability in [0, 1)", p));
-            }
-        }
-        Ok(())
+        let all = [self.dropout, self.attention_dropout, sequence_dropout, token_dropout, span_dropout];
+        check_dropout(all.map(|p| ("dropout", p.into())))
     }
-}
-
-/// Every key that may change what a model computes is an error.
-pub(super) fn refuse(other: &Map<String, Value>) -> Result<()> {
-    check_other(other)
 }

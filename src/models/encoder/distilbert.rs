@@ -2,9 +2,27 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Architecture, HeadOptions, LayerNames, MlmNames, Names, activation, config_error, refuse};
-use crate::error::Result;
+use super::config::{Architecture, EncoderConfig, HeadOptions, LayerNames, MlmNames, Names};
+use crate::checkpoint::config_keys::{activation, check_other, overlaid};
+use crate::error::{Error, Result};
+use crate::models::families::{Family, SizeKeys};
+use crate::nn::attention::{AttentionNames, ProjectionNames};
+use crate::nn::feed_forward::Place;
 use crate::ops::Activation;
+
+/// The family in the registry.
+pub(crate) const FAMILY: Family = Family {
+    model_types: &["distilbert"],
+    sizes: Some(SizeKeys {
+        hidden: "dim",
+        layers: "n_layers",
+        heads: "n_heads",
+        kv_heads: "n_heads",
+        intermediate: "hidden_dim",
+    }),
+    encoder: Some(|json| Ok(EncoderConfig::DistilBert(overlaid(&DistilBertConfig::default(), json)?))),
+    ..Family::NONE
+};
 
 /// Hugging Face's `config.json`, key by key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,9 +93,9 @@ impl Default for DistilBertConfig {
 impl DistilBertConfig {
     pub(super) fn architecture(&self) -> Result<Architecture> {
         if self.model_type != "distilbert" {
-            return Err(config_error("model_type", "distilbert", &self.model_type));
+            return Err(Error::config("model_type", "distilbert", &self.model_type));
         }
-        refuse(&self.other)?;
+        check_other(&self.other)?;
         let function = activation("activation", &self.activation)?;
         Ok(Architecture {
             names: &NAMES,
@@ -113,13 +131,13 @@ static NAMES: Names = Names {
     prefix: "distilbert",
     layers: "transformer.layer",
     layer: LayerNames {
-        query: "attention.q_lin",
-        key: "attention.k_lin",
-        value: "attention.v_lin",
-        attention_output: "attention.out_lin",
+        attention: AttentionNames {
+            projections: ProjectionNames::Separate(["attention.q_lin", "attention.k_lin", "attention.v_lin"]),
+            out: "attention.out_lin",
+            ..AttentionNames::PYTORCH
+        },
         attention_norm: "sa_layer_norm",
-        intermediate: "ffn.lin1",
-        output: "ffn.lin2",
+        feed_forward: &[(Place::Inner, "ffn.lin1"), (Place::Outer, "ffn.lin2")],
         norm: "output_layer_norm",
     },
     mlm: MlmNames {

@@ -111,21 +111,13 @@ fn bias_name(names: &MlmNames, tied: bool) -> String {
     if tied { names.bias.to_string() } else { format!("{}.bias", names.decoder) }
 }
 
-impl Module for MaskedLmHead {
-    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
-        self.dense.visit(&below(path, self.names.dense), f);
-        self.layer_norm.visit(&below(path, self.names.norm), f);
-        self.decoder.visit(&below(&below(path, self.names.decoder), "weight"), f);
-        self.bias.visit(&below(path, &bias_name(self.names, self.decoder.is_none())), f);
-    }
-
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
-        self.dense.visit_mut(&below(path, self.names.dense), f);
-        self.layer_norm.visit_mut(&below(path, self.names.norm), f);
-        self.decoder.visit_mut(&below(&below(path, self.names.decoder), "weight"), f);
-        self.bias.visit_mut(&below(path, &bias_name(self.names, self.decoder.is_none())), f);
-    }
-}
+crate::module!(MaskedLmHead {
+    dense = names.dense,
+    layer_norm = names.norm,
+    decoder = &format!("{}.weight", names.decoder),
+    bias = &bias_name(names, decoder.is_none());
+    skip activation, names
+});
 
 impl Head for MaskedLmHead {
     const CLASS: &'static str = "ForMaskedLM";
@@ -190,17 +182,12 @@ pub struct SequenceClassifierHead {
     names: [&'static str; 2],
 }
 
-impl Module for SequenceClassifierHead {
-    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
-        self.dense.visit(&below(path, self.names[0]), f);
-        self.out.visit(&below(path, self.names[1]), f);
-    }
-
-    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
-        self.dense.visit_mut(&below(path, self.names[0]), f);
-        self.out.visit_mut(&below(path, self.names[1]), f);
-    }
-}
+crate::module!(SequenceClassifierHead {
+    dense = names[0],
+    out = names[1],
+    dropout;
+    skip activation, dropout_first, names
+});
 
 impl Head for SequenceClassifierHead {
     const CLASS: &'static str = "ForSequenceClassification";

@@ -37,10 +37,10 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 
-mod bert;
+pub(super) mod bert;
 mod body;
 mod config;
-mod distilbert;
+pub(super) mod distilbert;
 mod heads;
 mod open;
 

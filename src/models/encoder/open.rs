@@ -7,7 +7,7 @@ use super::config::{EncoderConfig, Names};
 use super::heads::{Head, WithHead};
 use crate::checkpoint::{Checkpoint, Loader, OpenOptions};
 use crate::error::Result;
-use crate::models::auto::read_config;
+use crate::models::families::{open_checkpoint, read_config};
 
 /// Beginnings of the names of heads: what a model does not ask for of them, it does not need. Of the body, every name must fit.
 const HEADS: [&str; 6] = ["cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "qa_outputs."];
@@ -23,7 +23,7 @@ impl TextEncoder {
         Self::open_with(folder, &OpenOptions::default())
     }
 
-    /// As [`TextEncoder::open`], in a format and a way of choice.
+    /// As [`TextEncoder::open`], with options.
     ///
     /// # Errors
     /// As there.
@@ -46,7 +46,7 @@ impl<H: Head> WithHead<H> {
         Self::open_with(folder, &OpenOptions::default())
     }
 
-    /// As [`WithHead::open`], in a format and a way of choice.
+    /// As [`WithHead::open`], with options.
     ///
     /// # Errors
     /// As there.
@@ -68,7 +68,7 @@ impl<H: Head> WithHead<H> {
 }
 
 fn read(folder: &Path, options: &OpenOptions) -> Result<(EncoderConfig, Checkpoint)> {
-    Ok((EncoderConfig::from_json(&read_config(folder)?)?, Checkpoint::open_with(folder, options.load)?))
+    Ok((EncoderConfig::from_json(&read_config(folder)?)?, open_checkpoint(folder, options.load)?))
 }
 
 fn loader<'c>(checkpoint: &'c Checkpoint, names: &'static Names) -> Loader<'c> {

@@ -3,14 +3,110 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::config_keys::check_other;
+use crate::checkpoint::config_keys::{MAX_SIZE, activation, check_dropout, check_other, check_sizes, overlaid};
 use crate::checkpoint::rope_keys::{ORIGINAL_POSITIONS, RopeKeys};
 use crate::error::{Error, Result};
 use crate::nn::{RopeScaling, RotaryPositions};
-use crate::ops::Activation;
 
 /// The `model_type`s that a [`Llama`](super::Llama) is made from.
 pub const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
+/// In what the architectures differ.
+struct Variant {
+    /// The class of `transformers`.
+    class: &'static str,
+    biases: Biases,
+    /// Whether `mlp_bias` is a key.
+    mlp_bias: bool,
+    /// Whether the queries and keys of each head are normalised.
+    qk_norm: bool,
+    windows: Windows,
+    /// The defaults of `transformers` that differ.
+    vocab_size: usize,
+    intermediate_size: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    max_position_embeddings: usize,
+    max_window_layers: Option<usize>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<u32>,
+}
+
+/// Which of an attention's projections have biases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Biases {
+    /// None.
+    None,
+    /// All or none, by the key `attention_bias`.
+    Configured,
+    /// Those of query, key and value.
+    Qkv,
+}
+
+/// Which layers have a sliding window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Windows {
+    /// None.
+    None,
+    /// All, if there is a `sliding_window`.
+    All,
+    /// Those that `layer_types` or `max_window_layers` name, if `use_sliding_window` is set.
+    Layers,
+}
+
+/// Of each of [`MODEL_TYPES`].
+static VARIANTS: [Variant; 4] = [LLAMA, MISTRAL, QWEN2, QWEN3];
+
+const LLAMA: Variant = Variant {
+    class: "LlamaForCausalLM",
+    biases: Biases::Configured,
+    mlp_bias: true,
+    qk_norm: false,
+    windows: Windows::None,
+    vocab_size: 32_000,
+    intermediate_size: 11_008,
+    num_key_value_heads: None,
+    head_dim: None,
+    max_position_embeddings: 2048,
+    max_window_layers: None,
+    bos_token_id: Some(1),
+    eos_token_id: Some(2),
+};
+
+const MISTRAL: Variant = Variant {
+    class: "MistralForCausalLM",
+    biases: Biases::None,
+    mlp_bias: false,
+    windows: Windows::All,
+    intermediate_size: 14_336,
+    num_key_value_heads: Some(8),
+    max_position_embeddings: 131_072,
+    ..LLAMA
+};
+
+const QWEN2: Variant = Variant {
+    class: "Qwen2ForCausalLM",
+    biases: Biases::Qkv,
+    mlp_bias: false,
+    windows: Windows::Layers,
+    vocab_size: 151_936,
+    intermediate_size: 22_016,
+    num_key_value_heads: Some(32),
+    max_position_embeddings: 32_768,
+    max_window_layers: Some(28),
+    bos_token_id: None,
+    eos_token_id: None,
+    ..LLAMA
+};
+
+const QWEN3: Variant =
+    Variant { class: "Qwen3ForCausalLM", biases: Biases::Configured, qk_norm: true, head_dim: Some(128), ..QWEN2 };
+
+impl Variant {
+    fn find(model_type: &str) -> Option<&'static Self> {
+        MODEL_TYPES.iter().position(|&known| known == model_type).map(|i| &VARIANTS[i])
+    }
+}
 
 /// The sizes and options of a [`Llama`](super::Llama): Hugging Face's `config.json`, key by key.
 ///
@@ -115,26 +211,20 @@ impl LlamaConfig {
     /// # Errors
     /// [`Error::Config`] for a type that is not one of [`MODEL_TYPES`].
     pub fn of(model_type: &str) -> Result<Self> {
-        let (class, qwen) = match model_type {
-            "llama" => ("LlamaForCausalLM", false),
-            "mistral" => ("MistralForCausalLM", false),
-            "qwen2" => ("Qwen2ForCausalLM", true),
-            "qwen3" => ("Qwen3ForCausalLM", true),
-            other => return Err(error("model_type", &MODEL_TYPES.join(", "), other)),
-        };
-        let mistral = model_type == "mistral";
+        let variant =
+            Variant::find(model_type).ok_or_else(|| Error::config("model_type", MODEL_TYPES.join(", "), model_type))?;
         Ok(Self {
             model_type: model_type.into(),
-            architectures: Some(vec![class.into()]),
-            vocab_size: if qwen { 151_936 } else { 32_000 },
+            architectures: Some(vec![variant.class.into()]),
+            vocab_size: variant.vocab_size,
             hidden_size: 4096,
-            intermediate_size: [11_008, 14_336, 22_016][usize::from(mistral) + 2 * usize::from(qwen)],
+            intermediate_size: variant.intermediate_size,
             num_hidden_layers: 32,
             num_attention_heads: 32,
-            num_key_value_heads: if mistral { Some(8) } else { qwen.then_some(32) },
-            head_dim: (model_type == "qwen3").then_some(128),
+            num_key_value_heads: variant.num_key_value_heads,
+            head_dim: variant.head_dim,
             hidden_act: "silu".into(),
-            max_position_embeddings: [2048, 131_072, 32_768][usize::from(mistral) + 2 * usize::from(qwen)],
+            max_position_embeddings: variant.max_position_embeddings,
             initializer_range: 0.02,
             rms_norm_eps: 1e-6,
             tie_word_embeddings: false,
@@ -144,14 +234,19 @@ impl LlamaConfig {
             rope_parameters: None,
             attention_bias: false,
             mlp_bias: false,
-            sliding_window: (mistral || qwen).then_some(4096),
+            sliding_window: (variant.windows != Windows::None).then_some(4096),
             use_sliding_window: false,
-            max_window_layers: qwen.then_some(28),
+            max_window_layers: variant.max_window_layers,
             layer_types: None,
-            bos_token_id: (!qwen).then_some(1),
-            eos_token_id: if qwen { Value::Null } else { 2.into() },
+            bos_token_id: variant.bos_token_id,
+            eos_token_id: json!(variant.eos_token_id),
             other: Map::new(),
         })
+    }
+
+    /// The variant that `model_type` names; Llama's for one that [`LlamaConfig::check`] refuses.
+    fn variant(&self) -> &'static Variant {
+        Variant::find(&self.model_type).unwrap_or(&VARIANTS[0])
     }
 
     /// From the content of a `config.json`; keys that it lacks have the defaults of its `model_type`.
@@ -160,17 +255,13 @@ impl LlamaConfig {
     /// [`Error::Config`] for a key that is wrong or not supported.
     pub fn from_json(config: &Value) -> Result<Self> {
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("none");
-        let mut merged = json!(Self::of(model_type)?);
-        for (key, value) in config.as_object().into_iter().flatten() {
-            merged[key] = value.clone();
-        }
+        let mut given = config.clone();
         for (key, default) in [("eos_token_id", Value::Null), ("attention_dropout", 0.0.into())] {
-            if merged[key].is_null() {
-                merged[key] = default;
+            if given.get(key).is_some_and(Value::is_null) {
+                given[key] = default;
             }
         }
-        let config: Self =
-            serde_json::from_value(merged).map_err(|e| error("config.json", "the keys of its model_type", e))?;
+        let config: Self = overlaid(&Self::of(model_type)?, &given)?;
         config.check()?;
         Ok(config)
     }
@@ -178,23 +269,21 @@ impl LlamaConfig {
     /// The content of `config.json`.
     pub fn to_json(&self) -> Value {
         let mut config = json!(self);
-        let own = |key: &str| match key {
-            "attention_bias" => matches!(self.model_type.as_str(), "llama" | "qwen3"),
-            "mlp_bias" => self.model_type == "llama",
-            _ => self.model_type.starts_with("qwen"),
-        };
+        let variant = self.variant();
+        let keys = [
+            ("attention_bias", variant.biases == Biases::Configured),
+            ("mlp_bias", variant.mlp_bias),
+            ("use_sliding_window", variant.windows == Windows::Layers),
+        ];
         if let Some(config) = config.as_object_mut() {
-            for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
-                if !own(key) {
-                    config.remove(key);
-                }
+            for (key, _) in keys.iter().filter(|(_, known)| !known) {
+                config.remove(*key);
             }
-            // Without the key, the width would be 128.
-            if self.model_type == "qwen3" {
+            // Without the keys, these would be the architecture's defaults.
+            if variant.head_dim.is_some() {
                 config.insert("head_dim".into(), self.head_dim().into());
             }
-            // Without the key, the window would be the architecture's default.
-            if self.model_type != "llama" {
+            if variant.windows != Windows::None {
                 config.insert("sliding_window".into(), json!(self.sliding_window));
             }
         }
@@ -212,24 +301,29 @@ impl LlamaConfig {
     }
 
     /// Whether query, key and value projections have biases, and whether the output projection has one.
-    pub fn attention_biases(&self) -> (bool, bool) {
-        (self.attention_bias || self.model_type == "qwen2", self.attention_bias)
+    pub(super) fn attention_biases(&self) -> (bool, bool) {
+        (self.attention_bias || self.variant().biases == Biases::Qkv, self.attention_bias)
     }
 
     /// Whether the queries and keys of each head are normalised.
-    pub fn qk_norm(&self) -> bool {
-        self.model_type == "qwen3"
+    pub(super) fn qk_norm(&self) -> bool {
+        self.variant().qk_norm
     }
 
-    /// How many positions a query of this layer sees, itself included; `None` for all.
+    /// How many positions a query of this layer sees, its own included; `None` for all.
     pub fn window(&self, layer: usize) -> Option<usize> {
-        let qwen = self.model_type.starts_with("qwen");
-        let slides = match (&self.layer_types, self.model_type.as_str()) {
-            (_, "mistral") => true,
-            (Some(types), _) => types.get(layer).is_some_and(|t| t == SLIDING),
-            (None, _) => qwen && self.max_window_layers.is_some_and(|first| layer >= first),
+        let slides = match self.variant().windows {
+            Windows::None => false,
+            Windows::All => true,
+            Windows::Layers => {
+                self.use_sliding_window
+                    && match &self.layer_types {
+                        Some(types) => types.get(layer).is_some_and(|t| t == SLIDING),
+                        None => self.max_window_layers.is_some_and(|first| layer >= first),
+                    }
+            }
         };
-        self.sliding_window.filter(|_| slides && (self.use_sliding_window || !qwen))
+        self.sliding_window.filter(|_| slides)
     }
 
     /// The ids of `eos_token_id`.
@@ -241,20 +335,6 @@ impl LlamaConfig {
         }
     }
 
-    /// The function inside the feed-forward part.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for one that is not known.
-    pub fn activation(&self) -> Result<Activation> {
-        match self.hidden_act.as_str() {
-            "silu" | "swish" => Ok(Activation::Silu),
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-            "relu" => Ok(Activation::Relu),
-            other => Err(error("hidden_act", "silu, gelu, gelu_new, gelu_pytorch_tanh or relu", other)),
-        }
-    }
-
     /// The largest number of positions: what `max_position_embeddings` says, stretched by the scaling of the rotary frequencies.
     pub fn max_seq_len(&self) -> usize {
         let positions = self.max_position_embeddings;
@@ -263,7 +343,7 @@ impl LlamaConfig {
             Ok((_, RopeScaling::Yarn { factor, original_max_positions, .. })) => original_max_positions as f64 * factor,
             _ => 0.0,
         };
-        positions.max(stretched as usize).min(MAX_POSITIONS)
+        positions.max(stretched as usize).min(MAX_SIZE)
     }
 
     /// The rotary positions of the model.
@@ -293,10 +373,10 @@ impl LlamaConfig {
     /// [`Error::Config`] with the first key that is wrong or not supported.
     pub fn check(&self) -> Result<()> {
         let model_type = self.model_type.as_str();
-        if !MODEL_TYPES.contains(&model_type) {
-            return Err(error("model_type", &MODEL_TYPES.join(", "), model_type));
+        if Variant::find(model_type).is_none() {
+            return Err(Error::config("model_type", MODEL_TYPES.join(", "), model_type));
         }
-        let sizes = [
+        check_sizes([
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -306,42 +386,34 @@ impl LlamaConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("head_dim", self.head_dim.unwrap_or(2)),
             ("sliding_window", self.sliding_window.unwrap_or(1)),
-        ];
-        for (key, size) in sizes {
-            if !(1..MAX_POSITIONS).contains(&size) {
-                return Err(error(key, "a number from 1 to 2^28 - 1", size));
-            }
-        }
+        ])?;
         let heads = self.num_attention_heads;
         if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(heads) {
-            return Err(error(
-                "num_attention_heads",
-                &format!("a divisor of hidden_size = {}", self.hidden_size),
-                heads,
-            ));
+            let expected = format!("a divisor of hidden_size = {}", self.hidden_size);
+            return Err(Error::config("num_attention_heads", expected, heads));
         }
         if !heads.is_multiple_of(self.num_key_value_heads()) {
             let expected = format!("a divisor of num_attention_heads = {heads}");
-            return Err(error("num_key_value_heads", &expected, self.num_key_value_heads()));
+            return Err(Error::config("num_key_value_heads", expected, self.num_key_value_heads()));
         }
         if !self.head_dim().is_multiple_of(2) {
-            return Err(error("head_dim", "an even number", self.head_dim()));
+            return Err(Error::config("head_dim", "an even number", self.head_dim()));
         }
-        if !(0.0..1.0).contains(&self.attention_dropout) {
-            return Err(error("attention_dropout", "a probability in [0, 1)", self.attention_dropout));
+        check_dropout([("attention_dropout", self.attention_dropout)])?;
+        let variant = self.variant();
+        let lacks = |key: &str, expected: &str| format!("{expected}, as {model_type} has no `{key}`");
+        if self.attention_bias && variant.biases != Biases::Configured {
+            return Err(Error::config("attention_bias", lacks("attention_bias", "false"), true));
         }
-        if self.attention_bias && !matches!(model_type, "llama" | "qwen3") {
-            return Err(error("attention_bias", &format!("false, as {model_type} has it"), true));
+        if self.mlp_bias && !variant.mlp_bias {
+            return Err(Error::config("mlp_bias", lacks("mlp_bias", "false"), true));
         }
-        if self.mlp_bias && model_type != "llama" {
-            return Err(error("mlp_bias", &format!("false, as {model_type} has it"), true));
-        }
-        if let (Some(window), "llama") = (self.sliding_window, model_type) {
-            return Err(error("sliding_window", "null, as llama has it", window));
+        if let Some(window) = self.sliding_window.filter(|_| variant.windows == Windows::None) {
+            return Err(Error::config("sliding_window", lacks("sliding_window", "null"), window));
         }
         self.check_layer_types()?;
         check_other(self.other.iter().filter(|(key, _)| *key != ORIGINAL_POSITIONS))?; // which `rope` reads
-        self.activation()?;
+        activation("hidden_act", &self.hidden_act)?;
         self.rotary().map(drop)
     }
 
@@ -349,23 +421,21 @@ impl LlamaConfig {
         let Some(types) = &self.layer_types else { return Ok(()) };
         if types.len() != self.num_hidden_layers {
             let expected = format!("one of each of {} layers", self.num_hidden_layers);
-            return Err(error("layer_types", &expected, types.len()));
+            return Err(Error::config("layer_types", expected, types.len()));
         }
-        let qwen = self.model_type.starts_with("qwen");
-        match types.iter().find(|&t| t != FULL && (t != SLIDING || !qwen)) {
+        let windows = self.variant().windows == Windows::Layers;
+        match types.iter().find(|&t| t != FULL && (t != SLIDING || !windows)) {
             None => Ok(()),
-            Some(other) if qwen => Err(error("layer_types", &format!("{FULL} or {SLIDING}"), other)),
-            Some(other) => Err(error("layer_types", &format!("{FULL}, as {} has it", self.model_type), other)),
+            Some(other) if windows => Err(Error::config("layer_types", format!("{FULL} or {SLIDING}"), other)),
+            Some(other) => {
+                let expected = format!("{FULL}, as {} has no other", self.model_type);
+                Err(Error::config("layer_types", expected, other))
+            }
         }
     }
 }
 
-const FULL: &str = "full_attention";
-const SLIDING: &str = "sliding_attention";
-
-/// More positions or columns are a mistake in a file.
-const MAX_POSITIONS: usize = 1 << 28;
-
-fn error(key: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
-}
+/// What `layer_types` calls a layer whose queries see all positions.
+pub(super) const FULL: &str = "full_attention";
+/// What `layer_types` calls a layer with a window.
+pub(super) const SLIDING: &str = "sliding_attention";

@@ -11,138 +11,87 @@
 //! | `qwen2` (Yang et al. 2024) | biases of query, key and value; windows in some layers |
 //! | `qwen3` (Yang et al. 2025) | queries and keys of each head are normalised; `attention_bias`; windows in some layers |
 //!
-//! Differences between field paths and checkpoint keys: checkpoints of the bare model leave out the prefix `model.` ([`PREFIX`]);
-//! tables of frequencies in old checkpoints are ignored ([`IGNORED`]); with `tie_word_embeddings` the head is the token table.
+//! | file | what |
+//! |---|---|
+//! | [`mod@self`] | [`Llama`]: layers and model |
+//! | [`config`] | [`LlamaConfig`]: `config.json`, and in what the architectures differ |
+//! | `gguf` | names and keys in GGUF files |
 
 pub mod config;
+mod gguf;
 
 pub use config::{LlamaConfig, MODEL_TYPES};
 
 use crate::checkpoint::Pretrained;
-use crate::error::{Error, Result};
-use crate::models::causal::{
-    CausalLm, LogitLens, check_batch, decode_by_sequence, decode_by_token, last_of_each, positions_and_mask,
-};
-use crate::nn::{
-    Dropout, Embedding, Init, KvCache, KvCaches, KvLayers, Linear, Parameters, RmsNorm, RotaryPositions, Rotation,
-};
+use crate::checkpoint::config_keys::activation;
+use crate::error::Result;
+use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, Positions};
+use crate::models::families::{Family, Names, SizeKeys};
+use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames, QkNorm};
+use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
+use crate::nn::{Dropout, Embedding, Init, Linear, Parameters, RmsNorm, RotaryPositions};
 use crate::ops::linear::WeightLayout;
-use crate::ops::{Activation, Attention, AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
-/// The prefix that checkpoints of the bare model lack.
-pub const PREFIX: &str = "model.";
+/// The family in the registry.
+pub(super) const FAMILY: Family = Family {
+    model_types: &MODEL_TYPES,
+    sizes: Some(SizeKeys::USUAL),
+    open: Some(|source| {
+        let config = LlamaConfig::from_json(source.config)?;
+        source.load(&NAMES, config.tie_word_embeddings, |p| Llama::init(&config, p))
+    }),
+    gguf: &gguf::ARCHITECTURES,
+    ..Family::NONE
+};
 
-/// Ends of names that hold no parameters.
-pub const IGNORED: [&str; 1] = [".rotary_emb.inv_freq"];
+/// Checkpoints of the bare model leave out the prefix; old ones hold tables of frequencies.
+const NAMES: Names = Names {
+    prefix: "model.",
+    ignored: &[".rotary_emb.inv_freq"],
+    table: "model.embed_tokens.weight",
+    head: "lm_head.weight",
+};
 
-/// Self-attention.
-#[derive(Clone, Debug)]
-pub struct LlamaAttention {
-    /// `[num_attention_heads · head_dim, hidden_size]`.
-    pub q_proj: Linear,
-    /// `[num_key_value_heads · head_dim, hidden_size]`.
-    pub k_proj: Linear,
-    /// `[num_key_value_heads · head_dim, hidden_size]`.
-    pub v_proj: Linear,
-    /// `[hidden_size, num_attention_heads · head_dim]`.
-    pub o_proj: Linear,
-    /// Of the queries of each head, if there is one.
-    pub q_norm: Option<RmsNorm>,
-    /// Of the keys of each head, if there is one.
-    pub k_norm: Option<RmsNorm>,
-    attention: Attention,
-    dropout: Dropout,
-    window: Option<usize>,
-}
+impl LlamaConfig {
+    fn fresh(&self) -> Init {
+        Init::Normal { std: self.initializer_range as f32 }
+    }
 
-crate::module!(LlamaAttention { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, dropout; skip attention, window });
+    /// The attention of layer `layer`.
+    fn attention(&self, layer: usize) -> MultiHeadAttentionConfig {
+        let (bias, out_bias) = self.attention_biases();
+        MultiHeadAttentionConfig {
+            n_kv_heads: Some(self.num_key_value_heads()),
+            head_dim: Some(self.head_dim()),
+            bias,
+            out_bias: Some(out_bias),
+            dropout: self.attention_dropout as f32,
+            window: self.window(layer),
+            qk_norm: self.qk_norm().then_some(QkNorm { eps: self.rms_norm_eps as f32, across_heads: false }),
+            fresh: Some([self.fresh(); 2]),
+            names: &AttentionNames {
+                projections: ProjectionNames::Separate(["q_proj", "k_proj", "v_proj"]),
+                out: "o_proj",
+                ..AttentionNames::PYTORCH
+            },
+            ..MultiHeadAttentionConfig::new(self.hidden_size, self.num_attention_heads)
+        }
+    }
 
-impl LlamaAttention {
-    fn init(config: &LlamaConfig, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
-        let (n_heads, n_kv_heads) = (config.num_attention_heads, config.num_key_value_heads());
-        let (width, head_dim) = (config.hidden_size, config.head_dim());
-        let (qkv_bias, o_bias) = config.attention_biases();
-        let mut norm = |name: &str| {
-            let init = || RmsNorm::init(head_dim, config.rms_norm_eps as f32, p.at(name));
-            config.qk_norm().then(init).transpose()
-        };
-        let (q_norm, k_norm) = (norm("q_norm")?, norm("k_norm")?);
-        Ok(Self {
-            q_proj: linear(config, width, n_heads * head_dim, qkv_bias, p.at("q_proj"))?,
-            k_proj: linear(config, width, n_kv_heads * head_dim, qkv_bias, p.at("k_proj"))?,
-            v_proj: linear(config, width, n_kv_heads * head_dim, qkv_bias, p.at("v_proj"))?,
-            o_proj: linear(config, n_heads * head_dim, width, o_bias, p.at("o_proj"))?,
-            q_norm,
-            k_norm,
-            attention: Attention { n_kv_heads, ..Attention::new(n_heads) },
-            dropout: Dropout::new(config.attention_dropout as f32),
-            window: config.window(layer),
+    fn feed_forward(&self) -> Result<FeedForwardConfig> {
+        Ok(FeedForwardConfig {
+            activation: activation("hidden_act", &self.hidden_act)?,
+            gated: true,
+            bias: self.mlp_bias,
+            fresh: Some([self.fresh(); 2]),
+            names: &[(Place::Inner, "gate_proj"), (Place::Gate, "up_proj"), (Place::Outer, "down_proj")],
+            ..FeedForwardConfig::new(self.hidden_size, self.intermediate_size)
         })
     }
 
-    /// `residual + attention(x)`, all `[B, T, C]`.
-    fn forward(&self, residual: &Tensor, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
-        let Attention { n_heads, n_kv_heads, .. } = self.attention;
-        let projections = [&self.q_proj, &self.k_proj, &self.v_proj].map(|layer| (layer, None));
-        let [q, k, v] = Linear::forward_each(projections, x)?;
-        let (q, k) = (normalise(&self.q_norm, q)?, normalise(&self.k_norm, k)?); // [B, T, H · D], [B, T, G · D]
-        let (q, k) = (call.rotation.forward(&q, n_heads)?, call.rotation.forward(&k, n_kv_heads)?);
-        let mask = match self.window {
-            Some(window) => call.mask.and(&AttentionMask::sliding_window(window)),
-            None => call.mask.clone(),
-        };
-        let y = match cache {
-            None => {
-                let dropout = self.dropout.key().map(|key| (self.dropout.p, key));
-                Attention { dropout, ..self.attention }.forward(&q, &k, &v, &mask)?
-            }
-            Some(cache) => cache.attend(&self.attention, &q, &k, &v, &mask)?,
-        };
-        self.o_proj.forward_then(&y, None, Some(residual))
-    }
-}
-
-/// Normalises each head of `x: [B, T, heads · D]`.
-fn normalise(norm: &Option<RmsNorm>, x: Tensor) -> Result<Tensor> {
-    let Some(norm) = norm else { return Ok(x) };
-    let (shape, head_dim) = (x.shape().to_vec(), norm.weight.len());
-    if head_dim == 0 {
-        return Ok(x);
-    }
-    norm.forward(&x.reshape(&[x.len() / head_dim, head_dim])?)?.reshape(&shape)
-}
-
-/// The feed-forward part.
-#[derive(Clone, Debug)]
-pub struct LlamaMlp {
-    /// `[intermediate_size, hidden_size]`.
-    pub gate_proj: Linear,
-    /// `[intermediate_size, hidden_size]`.
-    pub up_proj: Linear,
-    /// `[hidden_size, intermediate_size]`.
-    pub down_proj: Linear,
-    activation: Activation,
-}
-
-crate::module!(LlamaMlp { gate_proj, up_proj, down_proj; skip activation });
-
-impl LlamaMlp {
-    fn init(config: &LlamaConfig, mut p: Parameters<'_>) -> Result<Self> {
-        let (width, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
-        Ok(Self {
-            gate_proj: linear(config, width, inner, bias, p.at("gate_proj"))?,
-            up_proj: linear(config, width, inner, bias, p.at("up_proj"))?,
-            down_proj: linear(config, inner, width, bias, p.at("down_proj"))?,
-            activation: config.activation()?,
-        })
-    }
-
-    /// `residual + mlp(x)`, all `[B, T, C]`.
-    fn forward(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let both = [(&self.gate_proj, Some(self.activation)), (&self.up_proj, None)];
-        let [gate, up] = Linear::forward_each(both, x)?; // [B, T, F]
-        self.down_proj.forward_then(&gate.mul(&up)?, None, Some(residual))
+    fn norm(&self, p: Parameters<'_>) -> Result<RmsNorm> {
+        RmsNorm::init(self.hidden_size, self.rms_norm_eps as f32, p)
     }
 }
 
@@ -150,9 +99,9 @@ impl LlamaMlp {
 #[derive(Clone, Debug)]
 pub struct LlamaBlock {
     /// Self-attention.
-    pub self_attn: LlamaAttention,
+    pub self_attn: MultiHeadAttention,
     /// The feed-forward part.
-    pub mlp: LlamaMlp,
+    pub mlp: FeedForward,
     /// Before the attention.
     pub input_layernorm: RmsNorm,
     /// Before the feed-forward part.
@@ -163,25 +112,22 @@ crate::module!(LlamaBlock { self_attn, mlp, input_layernorm, post_attention_laye
 
 impl LlamaBlock {
     fn init(config: &LlamaConfig, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
-        let eps = config.rms_norm_eps as f32;
         Ok(Self {
-            self_attn: LlamaAttention::init(config, layer, p.at("self_attn"))?,
-            mlp: LlamaMlp::init(config, p.at("mlp"))?,
-            input_layernorm: RmsNorm::init(config.hidden_size, eps, p.at("input_layernorm"))?,
-            post_attention_layernorm: RmsNorm::init(config.hidden_size, eps, p.at("post_attention_layernorm"))?,
+            self_attn: MultiHeadAttention::init(&config.attention(layer), p.at("self_attn"))?,
+            mlp: FeedForward::init(&config.feed_forward()?, p.at("mlp"))?,
+            input_layernorm: config.norm(p.at("input_layernorm"))?,
+            post_attention_layernorm: config.norm(p.at("post_attention_layernorm"))?,
         })
-    }
-
-    fn forward(&self, x: &Tensor, call: &Call, cache: Option<KvLayers<'_>>) -> Result<Tensor> {
-        let x = self.self_attn.forward(x, &self.input_layernorm.forward(x)?, call, cache)?;
-        self.mlp.forward(&x, &self.post_attention_layernorm.forward(&x)?)
     }
 }
 
-/// What all layers share in a call.
-struct Call {
-    rotation: Rotation,
-    mask: AttentionMask,
+impl DecoderBlock for LlamaBlock {
+    fn forward(&self, x: &Tensor, call: DecoderCall<'_>) -> Result<Tensor> {
+        let (none, (context, rotation)) = (Dropout::new(0.0), call.attention(0));
+        let y = self.input_layernorm.forward(x)?; // [B, T, C]
+        let x = self.self_attn.forward_added(x, &y, context, rotation, &none)?; // [B, T, C]
+        self.mlp.forward_added(&x, &self.post_attention_layernorm.forward(&x)?, &none) // [B, T, C]
+    }
 }
 
 /// The stack of layers, from token ids to hidden states.
@@ -227,7 +173,7 @@ impl Llama {
     /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes or options that cannot be; else as for [`Parameters::get`].
+    /// [`Error::Config`](crate::Error::Config) for sizes or options that cannot be; same as [`Parameters::get`].
     pub fn init<'a>(config: &LlamaConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
@@ -238,61 +184,46 @@ impl Llama {
         let model = LlamaModel {
             embed_tokens: Embedding::init(vocab, width, config.initializer_range as f32, m.at("embed_tokens"))?,
             layers,
-            norm: RmsNorm::init(width, config.rms_norm_eps as f32, m.at("norm"))?,
+            norm: config.norm(m.at("norm"))?,
             rotary: config.rotary()?,
         };
-        let head = |p| linear(config, width, vocab, false, p);
+        let head = |p| Linear::init_with(width, vocab, WeightLayout::OutIn, config.fresh(), None, p);
         let lm_head = (!config.tie_word_embeddings).then(|| head(p.at("lm_head"))).transpose()?;
         Ok(Self { config: config.clone(), model, lm_head })
     }
+}
 
-    /// The hidden states after `norm`, reading on from `cache` if there is one.
-    ///
-    /// `attention_mask` is 0 where there is padding, in the cached and the new positions: `[batch, cached + seq_len]`. A sequence
-    /// has the same bits alone and with padding before or after it: positions count what is not padding.
-    ///
-    /// # Shapes
-    /// `input_ids: [batch, seq_len]` → `[batch, seq_len, hidden_size]`.
-    ///
-    /// # Errors
-    /// As for [`CausalLm::forward`]; [`Error::Shape`] if the mask does not fit.
-    pub fn hidden_states(
-        &self,
-        input_ids: &IdTensor,
-        attention_mask: Option<&IdTensor>,
-        cache: Option<&mut KvCache>,
-    ) -> Result<Tensor> {
-        let call = self.call(input_ids, attention_mask, cache.as_ref().map_or(0, |c| c.len()))?;
-        self.run(input_ids, &call, cache.map(KvCaches::Even))
+impl Decoder for Llama {
+    type Block = LlamaBlock;
+    const PATHS: [&str; 2] = ["model.embed_tokens", "model.layers"];
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
     }
 
-    fn run(&self, input_ids: &IdTensor, call: &Call, mut caches: Option<KvCaches<'_, '_>>) -> Result<Tensor> {
-        let mut x = self.model.embed_tokens.forward(input_ids)?; // [B, T, C]
-        inspect::hidden("model.embed_tokens", &x);
-        for (i, block) in self.model.layers.iter().enumerate() {
-            let layer = caches.as_mut().map(|caches| caches.layer(i));
-            x = inspect::layer("model.layers", i, || block.forward(&x, call, layer))?;
-        }
-        self.model.norm.forward(&x)
+    fn max_positions(&self) -> usize {
+        self.config.max_seq_len()
     }
 
-    /// The turns and the mask of a call's positions.
-    fn call(&self, input_ids: &IdTensor, attention_mask: Option<&IdTensor>, past: usize) -> Result<Call> {
-        let (len, limit) = (past + input_ids.batch_and_len()?.1, self.config.max_seq_len());
-        if len > limit {
-            return Err(Error::argument("input_ids", format!("at most {limit} positions"), len));
-        }
-        let (positions, mask) = positions_and_mask(input_ids, attention_mask, past)?;
-        Ok(Call { rotation: self.model.rotary.at(&positions)?, mask })
+    fn rotary(&self) -> &[RotaryPositions] {
+        std::slice::from_ref(&self.model.rotary)
     }
 
-    /// The head: `hidden_states: […, hidden_size]` → `[…, vocab_size]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if they do not fit.
-    pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
+    fn embed(&self, input_ids: &IdTensor, _positions: &Positions) -> Result<Tensor> {
+        self.model.embed_tokens.forward(input_ids) // [B, T, C]
+    }
+
+    fn layers(&self) -> &[LlamaBlock] {
+        &self.model.layers
+    }
+
+    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.model.norm.forward(x)
+    }
+
+    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden_states),
+            Some(head) => head.forward(hidden_states), // […, C] → […, V]
             None => self.model.embed_tokens.logits(hidden_states),
         }
     }
@@ -301,73 +232,6 @@ impl Llama {
 impl Pretrained for Llama {
     fn config_json(&self) -> serde_json::Value {
         self.config.to_json()
-    }
-}
-
-impl LogitLens for Llama {
-    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        self.logits(&self.model.norm.forward(hidden_states)?)
-    }
-}
-
-/// A linear layer whose fresh weights are normal.
-fn linear(config: &LlamaConfig, n_in: usize, n_out: usize, bias: bool, p: Parameters<'_>) -> Result<Linear> {
-    let init = Init::Normal { std: config.initializer_range as f32 };
-    Linear::init_with(n_in, n_out, WeightLayout::OutIn, init, bias.then_some(Init::Zeros), p)
-}
-
-impl CausalLm for Llama {
-    type State = KvCache;
-
-    fn vocab_size(&self) -> usize {
-        self.config.vocab_size
-    }
-
-    fn max_seq_len(&self) -> Option<usize> {
-        Some(self.config.max_seq_len())
-    }
-
-    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
-        self.logits(&self.hidden_states(input_ids, None, None)?)
-    }
-
-    fn new_state(&self, _batch: usize) -> KvCache {
-        KvCache::new(self.config.num_hidden_layers)
-    }
-
-    fn decode(&self, input_ids: &IdTensor, state: &mut KvCache) -> Result<Tensor> {
-        let (batch, new_len) = input_ids.batch_and_len()?;
-        if new_len == 0 {
-            return Err(Error::shape("input_ids", "[batch, at least 1]", input_ids.shape()));
-        }
-        let before = state.len();
-        let x = self.hidden_states(input_ids, None, Some(&mut *state)).inspect_err(|_| state.truncate(before))?;
-        let last = x.narrow(1, new_len - 1, 1)?.reshape(&[batch, self.config.hidden_size])?;
-        self.logits(&last)
-    }
-
-    fn decode_all(&self, input_ids: &IdTensor, state: &mut KvCache) -> Result<Tensor> {
-        if self.model.rotary.is_dynamic() {
-            return decode_by_token(self, input_ids, state);
-        }
-        self.logits(&self.hidden_states(input_ids, None, Some(state))?)
-    }
-
-    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut KvCache]) -> Result<Tensor> {
-        if self.model.rotary.is_dynamic() {
-            return decode_by_sequence(self, input_ids, states);
-        }
-        check_batch(input_ids, states.len())?;
-        let (ids, lens) = (input_ids.concat(), input_ids.iter().map(|ids| ids.len()).collect::<Vec<_>>());
-        let ids = IdTensor::sequence(&ids);
-        let caches = KvCaches::Ragged(states, &lens);
-        let (end, limit) = (caches.end(ids.len()), self.config.max_seq_len());
-        if end > limit {
-            return Err(Error::argument("input_ids", format!("at most {limit} positions"), end));
-        }
-        let rotation = self.model.rotary.at(&caches.positions(&ids)?)?;
-        let x = self.run(&ids, &Call { rotation, mask: AttentionMask::causal() }, Some(caches))?;
-        self.logits(&last_of_each(&x, &lens)?)
     }
 }
 

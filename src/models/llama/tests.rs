@@ -1,4 +1,5 @@
 use super::*;
+use crate::models::CausalLm;
 use crate::models::causal::DecodeState;
 use crate::nn::Module;
 use crate::random::Rng;

@@ -1,11 +1,12 @@
 //! The formula in small operations, with a matrix of queries by keys in memory: the judge of the fused kernel, and what runs
 //! where the kernel does not know what is asked for.
 
-use super::Dims;
 use super::mask::Resolved;
+use super::{Attention, Dims};
 use crate::error::Result;
 use crate::ops::dropout::dropout_with_key;
 use crate::ops::matmul::weigh;
+use crate::ops::shape::concat;
 use crate::tensor::Tensor;
 
 /// [B, S, H·D] → [B, H, S, D]
@@ -14,31 +15,43 @@ fn heads(x: &Tensor, batch: usize, len: usize, heads: usize, dim: usize) -> Resu
 }
 
 /// The probabilities `[B, H, T, S]`.
-pub(super) fn probs(dims: &Dims, query: &Tensor, key: &Tensor, mask: &Resolved) -> Result<Tensor> {
+pub(super) fn probs(
+    attention: &Attention,
+    dims: &Dims,
+    query: &Tensor,
+    key: &Tensor,
+    mask: &Resolved,
+) -> Result<Tensor> {
     let &Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, scale, .. } = dims;
     // The queries of heads that share keys stand below each other: [B, n_kv_heads, group·T, D].
     let grouped = [batch, n_kv_heads, n_heads / n_kv_heads * queries, head_dim];
     let q = heads(query, batch, queries, n_heads, head_dim)?.reshape(&grouped)?;
     let k = heads(key, batch, keys, n_kv_heads, head_dim)?;
     let mut scores = q.matmul_transposed(&k)?.scale(scale).reshape(&[batch, n_heads, queries, keys])?;
+    if let Some(cap) = attention.softcap {
+        scores = scores.scale(1.0 / cap).tanh().scale(cap);
+    }
     if let Some(mask) = mask.dense()? {
         scores = scores.add(&mask)?;
     }
-    scores.softmax()
+    let Some(sinks) = &attention.sinks else { return scores.softmax() };
+    // The sink stands first, so that a key's place in the sum does not depend on how many there are.
+    let sinks = sinks.reshape(&[1, n_heads, 1, 1])?.add(&Tensor::zeros(&[batch, n_heads, queries, 1]))?;
+    concat(&[&sinks, &scores], -1)?.softmax()?.narrow(-1, 1, keys)
 }
 
 /// Output and probabilities.
 pub(super) fn attention(
+    settings: &Attention,
     dims: &Dims,
-    dropout: Option<(f32, u64)>,
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
     mask: &Resolved,
 ) -> Result<(Tensor, Tensor)> {
     let &Dims { n_heads, n_kv_heads, batch, queries, keys, value_dim, .. } = dims;
-    let probs = probs(dims, query, key, mask)?;
-    let dropped = match dropout {
+    let probs = probs(settings, dims, query, key, mask)?;
+    let dropped = match settings.dropout {
         Some((p, key)) => dropout_with_key(&probs, p, key)?,
         None => probs.clone(),
     };

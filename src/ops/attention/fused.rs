@@ -42,9 +42,12 @@ struct Call {
 
 impl Fused {
     /// Whether the kernel does all that is asked for.
-    pub(super) fn knows(dims: &Dims, mask: &Resolved, dropout: Option<(f32, u64)>) -> bool {
+    pub(super) fn knows(dims: &Dims, mask: &Resolved, attention: &super::Attention) -> bool {
         // Dropout goes by the place in the whole matrix.
-        (dropout.is_none() || mask.starts_at_once() && dims.batch * dims.n_heads * dims.queries * dims.keys < 1 << 32)
+        (attention.dropout.is_none()
+            || mask.starts_at_once() && dims.batch * dims.n_heads * dims.queries * dims.keys < 1 << 32)
+            && attention.softcap.is_none()
+            && attention.sinks.is_none()
             && dims.value_dim == dims.head_dim
             && dims.batch * dims.queries * dims.keys * dims.head_dim > 0
             && mask.bias.as_ref().is_none_or(|bias| !tape::is_recording(&[bias]))

@@ -42,7 +42,7 @@ use crate::tensor::{Tensor, tape};
 use fused::{Fused, Gradients, Place};
 
 /// The settings of an attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Attention {
     /// Heads of the queries.
     pub n_heads: usize,
@@ -52,6 +52,13 @@ pub struct Attention {
     pub scale: Option<f32>,
     /// Dropout of the probabilities: the share that becomes zero, in `[0, 1)`, and the key of the random numbers.
     pub dropout: Option<(f32, u64)>,
+    /// Replaces scores by `softcap · tanh(scores / softcap)`, before the mask (Gemma 2, Riviere et
+    /// al. 2024). Default: none.
+    pub softcap: Option<f32>,
+    /// A learned logit for each query head, `[n_heads]`, which takes part in the softmax without
+    /// adding a value: the probabilities of a row sum to less than one (Xiao et al. 2023,
+    /// "Efficient streaming language models with attention sinks"; gpt-oss). Default: none.
+    pub sinks: Option<Tensor>,
 }
 
 /// Sequences of one length, for [`Attention::forward_spans`].
@@ -84,7 +91,7 @@ struct Dims {
 impl Attention {
     /// `n_heads` heads of queries, keys and values, the usual scale, no dropout.
     pub fn new(n_heads: usize) -> Self {
-        Self { n_heads, n_kv_heads: n_heads, scale: None, dropout: None }
+        Self { n_heads, n_kv_heads: n_heads, scale: None, dropout: None, softcap: None, sinks: None }
     }
 
     /// Memory is linear in the lengths unless values wider than keys or a bias with a gradient need all probabilities.
@@ -98,9 +105,9 @@ impl Attention {
     pub fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
-        inspect::attention(|| composed::probs(&dims, &query.detach(), &key.detach(), &mask))?;
-        if !Fused::knows(&dims, &mask, self.dropout) {
-            return Ok(composed::attention(&dims, self.dropout, query, key, value, &mask)?.0);
+        inspect::attention(|| composed::probs(self, &dims, &query.detach(), &key.detach(), &mask))?;
+        if !Fused::knows(&dims, &mask, self) {
+            return Ok(composed::attention(self, &dims, query, key, value, &mask)?.0);
         }
         let inputs = [query, key, value];
         let fused = Fused::new(dims, mask, self.dropout);
@@ -135,7 +142,7 @@ impl Attention {
     ) -> Result<(Tensor, Tensor)> {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
-        let (y, probs) = composed::attention(&dims, self.dropout, query, key, value, &mask)?;
+        let (y, probs) = composed::attention(self, &dims, query, key, value, &mask)?;
         inspect::attention(|| Ok(probs.clone()))?;
         Ok((y, probs))
     }
@@ -160,12 +167,12 @@ impl Attention {
         let widths @ [q, k, v] = [self.n_heads, self.n_kv_heads, self.n_kv_heads].map(|n| width / heads * n);
         let dims = self.checked(batch, [len, len], widths)?;
         let resolved = mask.resolve(batch, dims.n_heads, len, len)?;
-        if !Fused::knows(&dims, &resolved, self.dropout) || !resolved.starts_at_once() {
+        if !Fused::knows(&dims, &resolved, self) || !resolved.starts_at_once() {
             return self.forward(&qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &qkv.narrow(-1, q + k, v)?, mask);
         }
         inspect::attention(|| {
             let qkv = qkv.detach();
-            composed::probs(&dims, &qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &resolved)
+            composed::probs(self, &dims, &qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &resolved)
         })?;
         let fused = Fused::new(dims, resolved, self.dropout);
         let places = [0, q, q + k].map(|first| Place { first, batch: len * width, row: width });
@@ -207,16 +214,15 @@ impl Attention {
             let dims = self.checked(*sequences, [*len, *len], inputs.map(Tensor::last_dim))?;
             let resolved = mask.resolve(*sequences, dims.n_heads, *len, *len)?;
             let part = |x: &Tensor| x.rows(start, rows).view(&[*sequences, *len, x.last_dim()]);
-            inspect::attention(|| composed::probs(&dims, &part(query), &part(key), &resolved))?;
+            inspect::attention(|| composed::probs(self, &dims, &part(query), &part(key), &resolved))?;
             let width = query.last_dim();
             let out = &mut y.make_mut()[start * width..(start + rows) * width];
-            if Fused::knows(&dims, &resolved, self.dropout) {
+            if Fused::knows(&dims, &resolved, self) {
                 let places =
                     inputs.map(|x| Place { first: start * x.last_dim(), batch: len * x.last_dim(), row: x.last_dim() });
                 Fused::new(dims, resolved, self.dropout).forward_into(inputs.map(Tensor::data), places, out, None);
             } else {
-                let (part, _) =
-                    composed::attention(&dims, self.dropout, &part(query), &part(key), &part(value), &resolved)?;
+                let (part, _) = composed::attention(self, &dims, &part(query), &part(key), &part(value), &resolved)?;
                 out.copy_from_slice(part.data());
             }
             start += rows;
@@ -250,10 +256,10 @@ impl Attention {
         let (batch, queries) = (query.shape()[0], query.shape()[1]);
         let dims = self.checked(batch, [queries, len], inputs.map(Tensor::last_dim))?;
         let resolved = mask.resolve(batch, dims.n_heads, queries, len)?;
-        if !Fused::knows(&dims, &resolved, self.dropout) {
+        if !Fused::knows(&dims, &resolved, self) {
             return self.forward(query, &keys.narrow(1, 0, len)?, &values.narrow(1, 0, len)?, mask);
         }
-        inspect::attention(|| composed::probs(&dims, query, &keys.narrow(1, 0, len)?, &resolved))?;
+        inspect::attention(|| composed::probs(self, &dims, query, &keys.narrow(1, 0, len)?, &resolved))?;
         let places = inputs.map(|x| Place { first: 0, batch: x.shape()[1] * x.last_dim(), row: x.last_dim() });
         Ok(Fused::new(dims, resolved, self.dropout).forward(inputs.map(Tensor::data), places, false).0)
     }
@@ -274,7 +280,7 @@ impl Attention {
     }
 
     fn checked(&self, batch: usize, [queries, keys]: [usize; 2], [q, k, v]: [usize; 3]) -> Result<Dims> {
-        let Self { n_heads, n_kv_heads, .. } = *self;
+        let &Self { n_heads, n_kv_heads, .. } = self;
         if n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
             let expected = format!("a divisor of the {n_heads} query heads");
             return Err(Error::argument("attention key/value heads", expected, n_kv_heads));
@@ -294,6 +300,12 @@ impl Attention {
         if v % n_kv_heads != 0 {
             let expected = format!("[{batch}, {keys}, a multiple of {n_kv_heads}]");
             return Err(Error::shape("attention value", expected, [batch, keys, v]));
+        }
+        if let Some(cap) = self.softcap.filter(|cap| !(cap.is_finite() && *cap > 0.0)) {
+            return Err(Error::argument("attention softcap", "a number above 0", cap));
+        }
+        if let Some(sinks) = self.sinks.as_ref().filter(|sinks| sinks.shape() != [n_heads]) {
+            return Err(Error::shape("attention sinks", format!("[{n_heads}]"), sinks.shape()));
         }
         let scale = self.scale.unwrap_or(1.0 / (head_dim.max(1) as f32).sqrt());
         Ok(Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, value_dim: v / n_kv_heads, scale })

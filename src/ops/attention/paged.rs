@@ -67,7 +67,7 @@ impl Attention {
         let resolved = mask.resolve(batch, dims.n_heads, queries, longest)?;
         let plain = resolved.bias.is_none() && resolved.key_mask.is_none() && resolved.starts_at_once();
         let seen = inspect::is_seen(See::Attention);
-        if seen || !plain || self.dropout.is_some() || !Fused::knows(&dims, &resolved, None) {
+        if seen || !plain || self.dropout.is_some() || !Fused::knows(&dims, &resolved, self) {
             return Ok(None);
         }
         // Padding after a sequence, or the others' further positions, is not there.

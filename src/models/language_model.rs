@@ -1,0 +1,373 @@
+//! A causal language model of any family.
+
+use std::any::Any;
+use std::fmt::{self, Debug};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::checkpoint::{OpenOptions, Pretrained};
+use crate::error::{Error, Result};
+use crate::models::causal::{CausalLm, DecodeState};
+use crate::models::families::{self, Source};
+use crate::nn::{KvCache, Module, Parameter};
+use crate::tensor::{IdTensor, Tensor};
+
+/// A causal language model of any family that this crate knows, or of your own.
+///
+/// ```no_run
+/// use loquat::models::LanguageModel;
+///
+/// let model = LanguageModel::open("models/gpt2")?;
+/// # Ok::<(), loquat::Error>(())
+/// ```
+pub struct LanguageModel(Box<dyn AnyModel>);
+
+/// The memory of a [`LanguageModel`].
+pub struct LanguageModelState(Box<dyn AnyState>);
+
+/// What a [`LanguageModel`] needs of its content.
+trait AnyModel: Pretrained + Debug + Send + Sync {
+    fn boxed_clone(&self) -> Box<dyn AnyModel>;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn vocab_size(&self) -> usize;
+    fn max_seq_len(&self) -> Option<usize>;
+    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor>;
+    fn new_state(&self, batch: usize) -> LanguageModelState;
+    fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor>;
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor>;
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut LanguageModelState]) -> Result<Tensor>;
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor>;
+}
+
+impl<M> AnyModel for M
+where
+    M: CausalLm<State: Debug + 'static> + Pretrained + Clone + Debug + 'static,
+{
+    fn boxed_clone(&self) -> Box<dyn AnyModel> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn vocab_size(&self) -> usize {
+        CausalLm::vocab_size(self)
+    }
+
+    fn max_seq_len(&self) -> Option<usize> {
+        CausalLm::max_seq_len(self)
+    }
+
+    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
+        CausalLm::forward(self, input_ids)
+    }
+
+    fn new_state(&self, batch: usize) -> LanguageModelState {
+        LanguageModelState(Box::new(CausalLm::new_state(self, batch)))
+    }
+
+    fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
+        CausalLm::decode(self, input_ids, state.of::<M>()?)
+    }
+
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
+        CausalLm::decode_all(self, input_ids, state.of::<M>()?)
+    }
+
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut LanguageModelState]) -> Result<Tensor> {
+        let mut states = states.iter_mut().map(|state| state.of::<M>()).collect::<Result<Vec<_>>>()?;
+        CausalLm::decode_batch(self, input_ids, &mut states)
+    }
+
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        CausalLm::unembed(self, hidden_states)
+    }
+}
+
+/// What a [`LanguageModelState`] needs of its content.
+trait AnyState: Debug + Send + Sync {
+    fn boxed_clone(&self) -> Box<dyn AnyState>;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn len(&self) -> usize;
+    fn kv_cache(&self) -> Option<&KvCache>;
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache>;
+    fn can_truncate(&self) -> bool;
+    fn truncate(&mut self, len: usize) -> bool;
+}
+
+impl<S: DecodeState + Debug + 'static> AnyState for S {
+    fn boxed_clone(&self) -> Box<dyn AnyState> {
+        Box::new(self.clone())
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn len(&self) -> usize {
+        DecodeState::len(self)
+    }
+
+    fn kv_cache(&self) -> Option<&KvCache> {
+        DecodeState::kv_cache(self)
+    }
+
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
+        DecodeState::kv_cache_mut(self)
+    }
+
+    fn can_truncate(&self) -> bool {
+        DecodeState::can_truncate(self)
+    }
+
+    fn truncate(&mut self, len: usize) -> bool {
+        DecodeState::truncate(self, len)
+    }
+}
+
+impl LanguageModelState {
+    /// The state as that of a model.
+    fn of<M: CausalLm<State: 'static>>(&mut self) -> Result<&mut M::State> {
+        let another = || Error::argument("state", "one made by this model's new_state", "another architecture's");
+        self.0.as_any_mut().downcast_mut().ok_or_else(another)
+    }
+}
+
+impl Clone for LanguageModelState {
+    fn clone(&self) -> Self {
+        Self(self.0.boxed_clone())
+    }
+}
+
+impl Debug for LanguageModelState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl DecodeState for LanguageModelState {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn kv_cache(&self) -> Option<&KvCache> {
+        self.0.kv_cache()
+    }
+
+    fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
+        self.0.kv_cache_mut()
+    }
+
+    fn can_truncate(&self) -> bool {
+        self.0.can_truncate()
+    }
+
+    fn truncate(&mut self, len: usize) -> bool {
+        self.0.truncate(len)
+    }
+}
+
+impl LanguageModel {
+    /// A model of a known type, without its type.
+    pub fn new<M>(model: M) -> Self
+    where
+        M: CausalLm<State: Debug + 'static> + Pretrained + Clone + Debug + 'static,
+    {
+        Self(Box::new(model))
+    }
+
+    /// The model as one of type `M`, for example [`Gpt2`](crate::models::Gpt2), if it is one.
+    pub fn downcast_ref<M: CausalLm + 'static>(&self) -> Option<&M> {
+        self.0.as_any().downcast_ref()
+    }
+
+    /// The model as one of type `M`, to be changed, if it is one.
+    pub fn downcast_mut<M: CausalLm + 'static>(&mut self) -> Option<&mut M> {
+        self.0.as_any_mut().downcast_mut()
+    }
+
+    /// Opens a folder with `config.json` and `model.safetensors`, or a `.gguf` file, mapped into memory, its weights as they are: half precision
+    /// stays half, and is not trained. Training begins with [`LanguageModel::open_with`] and [`WeightFormat::F32`](crate::checkpoint::WeightFormat::F32).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an architecture or option that is not known; [`Error::Load`] with every tensor that does not fit;
+    /// [`Error::Format`] or [`Error::Io`] for files that cannot be read.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(folder, &OpenOptions::default())
+    }
+
+    /// [`LanguageModel::open`] with options.
+    ///
+    /// # Errors
+    /// Same as [`LanguageModel::open`].
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = folder.as_ref();
+        let config = families::read_config(path)?;
+        let decodes = |family: &families::Family| family.open.is_some();
+        match families::of(&config).ok().and_then(|family| family.open) {
+            Some(open) => open(&Source { path, config: &config, options }),
+            None => Err(families::unknown(&config, decodes)),
+        }
+    }
+}
+
+impl Clone for LanguageModel {
+    fn clone(&self) -> Self {
+        Self(self.0.boxed_clone())
+    }
+}
+
+impl Debug for LanguageModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Module for LanguageModel {
+    fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter)) {
+        self.0.visit(path, f);
+    }
+
+    fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.0.visit_mut(path, f);
+    }
+}
+
+impl Pretrained for LanguageModel {
+    fn config_json(&self) -> Value {
+        self.0.config_json()
+    }
+}
+
+impl CausalLm for LanguageModel {
+    type State = LanguageModelState;
+
+    fn vocab_size(&self) -> usize {
+        self.0.vocab_size()
+    }
+
+    fn max_seq_len(&self) -> Option<usize> {
+        self.0.max_seq_len()
+    }
+
+    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
+        self.0.forward(input_ids)
+    }
+
+    fn new_state(&self, batch: usize) -> LanguageModelState {
+        self.0.new_state(batch)
+    }
+
+    fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
+        self.0.decode(input_ids, state)
+    }
+
+    fn decode_all(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
+        self.0.decode_all(input_ids, state)
+    }
+
+    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut LanguageModelState]) -> Result<Tensor> {
+        self.0.decode_batch(input_ids, states)
+    }
+
+    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        self.0.unembed(hidden_states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::LanguageModel;
+    use crate::checkpoint::pretrained::CONFIG;
+    use crate::checkpoint::{OpenOptions, WeightFormat, save_pretrained};
+    use crate::mapped::Load;
+    use crate::models::rnn::CellType;
+    use crate::models::{CausalLm, Gpt2, Gpt2Config, Llama, LlamaConfig, MlpConfig, MlpLm, RnnConfig, RnnLm};
+    use crate::nn::Module;
+    use crate::random::Rng;
+    use crate::tensor::{IdTensor, Weight};
+
+    #[test]
+    fn what_is_saved_opens_with_the_same_bits() {
+        let mut rng = Rng::seed(3);
+        let models = [
+            LanguageModel::new(Gpt2::init(&Gpt2Config::new(13, 16, 12, 2, 3), &mut rng).unwrap()),
+            LanguageModel::new(Llama::init(&LlamaConfig::new(13, 12, 20, 2, 3), &mut rng).unwrap()),
+            LanguageModel::new(RnnLm::init(&RnnConfig::new(CellType::Gru, 13, 6, 2), &mut rng).unwrap()),
+            LanguageModel::new(MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut rng).unwrap()),
+        ];
+        let ids = IdTensor::sequence(&[1, 5, 12, 0]);
+        for model in models {
+            let folder = tempfile::tempdir().unwrap();
+            save_pretrained(folder.path(), &model).unwrap();
+            let opened = LanguageModel::open(folder.path()).unwrap();
+            assert_eq!(opened.forward(&ids).unwrap().data(), model.forward(&ids).unwrap().data());
+        }
+    }
+
+    #[test]
+    fn halves_stay_halves_and_give_the_bits_of_their_numbers_in_32_bits() {
+        let config = Gpt2Config::new(13, 16, 12, 2, 3);
+        let mut model = Gpt2::init(&config, &mut Rng::seed(3)).unwrap();
+        model.visit_mut("", &mut |path, parameter| {
+            if parameter.shape().len() == 2 {
+                let weight = parameter.weight();
+                let half = if path.contains("mlp") { weight.to_f16() } else { weight.to_bf16() };
+                parameter.set_weight(&half).unwrap();
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        save_pretrained(folder.path(), &model).unwrap();
+        let (ids, expected) = (IdTensor::sequence(&[1, 5, 12, 0]), model.forward(&IdTensor::sequence(&[1, 5, 12, 0])));
+        let expected = expected.unwrap();
+        for load in [Load::Mmap, Load::Read] {
+            let keep = OpenOptions::default().load(load);
+            let opened = LanguageModel::open_with(folder.path(), &keep).unwrap();
+            for (path, parameter) in opened.parameters() {
+                let mapped = match parameter.weight() {
+                    Weight::F16(half) => half.is_mapped(),
+                    Weight::Bf16(half) => half.is_mapped(),
+                    _ => load == Load::Mmap,
+                };
+                assert_eq!(parameter.is_half(), parameter.shape().len() == 2, "{path}");
+                assert_eq!(mapped, load == Load::Mmap, "{path}");
+            }
+            assert_eq!(opened.forward(&ids).unwrap().data(), expected.data());
+            let again = tempfile::tempdir().unwrap();
+            save_pretrained(again.path(), &opened).unwrap();
+            let file = |folder: &Path| std::fs::read(folder.join(crate::checkpoint::WEIGHTS)).unwrap();
+            assert_eq!(file(again.path()), file(folder.path()));
+            let wide = LanguageModel::open_with(folder.path(), &keep.weights(WeightFormat::F32)).unwrap();
+            assert!(wide.parameters().iter().all(|(_, p)| p.is_trainable() && !p.is_half()));
+            assert_eq!(wide.forward(&ids).unwrap().data(), expected.data());
+            let rounded = LanguageModel::open_with(folder.path(), &keep.weights(WeightFormat::Bf16)).unwrap();
+            assert!(rounded.parameters().iter().all(|(_, p)| p.is_half() == (p.shape().len() == 2)));
+        }
+    }
+
+    #[test]
+    fn folders_that_hold_no_model_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |config: &str| {
+            std::fs::write(folder.path().join(CONFIG), config).unwrap();
+            LanguageModel::open(folder.path()).unwrap_err().to_string()
+        };
+        assert!(LanguageModel::open(folder.path()).is_err());
+        assert!(open("[1]").contains("JSON object"));
+        assert!(open("{").contains("config.json"));
+        assert!(open(r#"{"model_type": "mamba"}"#).contains("found mamba"));
+        assert!(open(r#"{"model_type": "gpt2", "n_embd": "wide"}"#).contains("config.json"));
+        assert!(open(r#"{"model_type": "gpt2", "n_embd": 99999999999}"#).contains("n_embd"));
+        assert!(open(r#"{"model_type": "gpt2"}"#).contains("model.safetensors"));
+        assert!(open(r#"{"model_type": "loquat-mlp", "wide": 1}"#).contains("wide"));
+    }
+}

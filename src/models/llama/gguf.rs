@@ -1,0 +1,243 @@
+//! Names and keys of the Llama family in GGUF files.
+//!
+//! llama.cpp's `llama` rotates neighbouring columns, so its rows of queries and keys lie in pairs;
+//! it is Mistral's architecture too, with a window.
+
+use serde_json::{Value, json};
+
+use super::config::{FULL, SLIDING};
+use crate::checkpoint::gguf::architecture::{Architecture, Arranged, KeyWriter, Keys};
+use crate::checkpoint::gguf::rope;
+use crate::error::{Error, Result};
+
+pub(super) static ARCHITECTURES: [Architecture; 4] = [
+    LLAMA,
+    Architecture { model_types: &["mistral"], write: Some(write_mistral), ..LLAMA },
+    Architecture { name: "qwen2", model_types: &["qwen2"], read: read_qwen2, ..QWEN3 },
+    QWEN3,
+];
+
+const LLAMA: Architecture = Architecture {
+    name: "llama",
+    model_types: &["llama"],
+    blocks: "model.layers.",
+    global: &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")],
+    block: &[
+        ("attn_norm", "input_layernorm"),
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("attn_q_norm", "self_attn.q_norm"),
+        ("attn_k_norm", "self_attn.k_norm"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+    ],
+    arranged: &[("attn_q", Arranged::PairsOfQueries), ("attn_k", Arranged::PairsOfKeys)],
+    keys: &[
+        "attention.key_length",
+        "attention.sliding_window",
+        "attention.sliding_window_pattern",
+        "attention.value_length",
+        "expert_count",
+    ],
+    config_keys: &[
+        "attention_bias",
+        "attention_dropout",
+        "head_dim",
+        "hidden_act",
+        "hidden_size",
+        "initializer_range",
+        "intermediate_size",
+        "layer_types",
+        "max_position_embeddings",
+        "max_window_layers",
+        "mlp_bias",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "rms_norm_eps",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "sliding_window",
+        "tie_word_embeddings",
+        "use_sliding_window",
+        "vocab_size",
+    ],
+    read: read_llama,
+    write: Some(write_llama),
+    repeats_table: false,
+    ends: 3,
+    causal: true,
+};
+
+const QWEN3: Architecture = Architecture {
+    name: "qwen3",
+    model_types: &["qwen3"],
+    arranged: &[],
+    read: read_qwen3,
+    write: Some(write_qwen),
+    ..LLAMA
+};
+
+/// Llama, or Mistral if there is a window.
+fn read_llama(keys: &Keys<'_>) -> Result<Value> {
+    let Some(window) = window(keys)? else {
+        let mut config = read(keys, "llama", "LlamaForCausalLM")?;
+        config["attention_bias"] = keys.has("blk.0.attn_q.bias").into();
+        config["mlp_bias"] = keys.has("blk.0.ffn_up.bias").into();
+        return Ok(config);
+    };
+    let mut config = read(keys, "mistral", "MistralForCausalLM")?;
+    config["sliding_window"] = window.into();
+    layer_types(keys, &mut config)?;
+    Ok(config)
+}
+
+/// Its projections have biases, all of them but the last, without being asked.
+fn read_qwen2(keys: &Keys<'_>) -> Result<Value> {
+    let mut config = read(keys, "qwen2", "Qwen2ForCausalLM")?;
+    windows_of_layers(keys, &mut config)?;
+    Ok(config)
+}
+
+fn read_qwen3(keys: &Keys<'_>) -> Result<Value> {
+    let mut config = read(keys, "qwen3", "Qwen3ForCausalLM")?;
+    config["attention_bias"] = keys.has("blk.0.attn_q.bias").into();
+    windows_of_layers(keys, &mut config)?;
+    Ok(config)
+}
+
+fn window(keys: &Keys<'_>) -> Result<Option<usize>> {
+    Ok(keys.optional_size("attention.sliding_window")?.filter(|&window| window > 0))
+}
+
+fn windows_of_layers(keys: &Keys<'_>, config: &mut Value) -> Result<()> {
+    let Some(window) = window(keys)? else { return Ok(()) };
+    config["sliding_window"] = window.into();
+    config["use_sliding_window"] = true.into();
+    // Without a list, the layers that have the window would be those from the 28th on.
+    config["max_window_layers"] = 0.into();
+    layer_types(keys, config)
+}
+
+/// Which layers have the window, if not all do.
+fn layer_types(keys: &Keys<'_>, config: &mut Value) -> Result<()> {
+    let layers = keys.size("block_count")?;
+    if let Some(sliding) = keys.sliding_layers(layers)?.filter(|sliding| sliding.contains(&false)) {
+        let name = |&slides: &bool| if slides { SLIDING } else { FULL };
+        config["layer_types"] = sliding.iter().map(name).collect();
+    }
+    Ok(())
+}
+
+/// What all have.
+fn read(keys: &Keys<'_>, model_type: &str, class: &str) -> Result<Value> {
+    let (heads, key_heads) = keys.heads()?;
+    if keys.optional_size("expert_count")?.unwrap_or(0) > 0 {
+        return Err(Error::config(keys.key("expert_count"), "0", "a mixture of experts"));
+    }
+    let hidden_size = keys.size("embedding_length")?;
+    let head_dim = match keys.optional_size("attention.key_length")? {
+        Some(width) => width,
+        None => hidden_size.checked_div(heads).unwrap_or(0),
+    };
+    for name in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(found) = keys.optional_size(name)?.filter(|&found| found != head_dim) {
+            return Err(Error::config(keys.key(name), format!("{head_dim}, the width of a head"), found));
+        }
+    }
+    let layers = keys.size("block_count")?;
+    keys.sliding_layers(layers)?;
+    let mut config = json!({
+        "model_type": model_type,
+        "architectures": [class],
+        "vocab_size": keys.rows("token_embd.weight")?,
+        "hidden_size": hidden_size,
+        "intermediate_size": keys.size("feed_forward_length")?,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": keys.size("context_length")?,
+        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?,
+        "rope_theta": keys.optional_number("rope.freq_base")?.unwrap_or(10_000.0),
+        "tie_word_embeddings": !keys.has("output.weight"),
+    });
+    if let Some(scaling) = rope::read(keys, &config, head_dim)? {
+        config["rope_scaling"] = Value::Object(scaling);
+    }
+    Ok(config)
+}
+
+fn write_llama(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
+    keys.only("sliding_window", Value::Null)?;
+    write(keys)
+}
+
+/// The window is in all layers.
+fn write_mistral(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
+    write(keys)?;
+    match keys.config["sliding_window"].is_null() {
+        true => Ok(()),
+        false => keys.sizes([("attention.sliding_window", "sliding_window")]),
+    }
+}
+
+/// A window is in the layers that the configuration names.
+fn write_qwen(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
+    write(keys)?;
+    let config = keys.config;
+    if config["sliding_window"].is_null() || config["use_sliding_window"] != true {
+        return Ok(());
+    }
+    let layers = config["num_hidden_layers"].as_u64().unwrap_or(0);
+    let slides: Vec<bool> = match (&config["layer_types"], config["max_window_layers"].as_u64()) {
+        (Value::Array(types), _) if types.len() as u64 == layers => types.iter().map(|t| t == SLIDING).collect(),
+        (Value::Null, Some(first)) => (0..layers).map(|layer| layer >= first).collect(),
+        (Value::Null, None) => return Ok(()),
+        (types, _) => {
+            return Err(Error::config("layer_types", format!("one of each of {layers} layers"), types));
+        }
+    };
+    if slides.contains(&true) || slides.is_empty() {
+        keys.sizes([("attention.sliding_window", "sliding_window")])?;
+        if slides.contains(&false) {
+            keys.bools("attention.sliding_window_pattern", &slides)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
+    let config = keys.config;
+    if !matches!(config["hidden_act"].as_str(), None | Some("silu" | "swish")) {
+        return Err(Error::config("hidden_act", "silu", &config["hidden_act"]));
+    }
+    let heads = &config["num_attention_heads"];
+    let key_heads = if config["num_key_value_heads"].is_null() { heads } else { &config["num_key_value_heads"] };
+    let quotient = config["hidden_size"].as_u64().zip(heads.as_u64()).and_then(|(width, n)| width.checked_div(n));
+    let head_dim = match &config["head_dim"] {
+        Value::Null => json!(quotient),
+        given => given.clone(),
+    };
+    keys.sizes([
+        ("context_length", "max_position_embeddings"),
+        ("embedding_length", "hidden_size"),
+        ("block_count", "num_hidden_layers"),
+        ("feed_forward_length", "intermediate_size"),
+        ("attention.head_count", "num_attention_heads"),
+        ("vocab_size", "vocab_size"),
+    ])?;
+    keys.size("attention.head_count_kv", "num_key_value_heads", key_heads)?;
+    for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+        keys.size(name, "head_dim", &head_dim)?;
+    }
+    keys.number("attention.layer_norm_rms_epsilon", "rms_norm_eps")?;
+    rope::write(keys, head_dim.as_u64().unwrap_or(0) as usize)
+}
