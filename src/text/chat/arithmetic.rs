@@ -3,7 +3,6 @@
 use super::format::{self, printf};
 use super::limits::{Budget, Failure, Result, fail};
 use super::parser::Operator;
-use super::render::Renderer;
 use super::value::{Kind, Value};
 
 pub(super) fn negative(value: &Value) -> Result<Value> {
@@ -28,8 +27,7 @@ fn too_large() -> Failure {
     Failure { line: None, reason: "an integer is too large: expected at most 127 bits".into() }
 }
 
-pub(super) fn apply(renderer: &Renderer<'_>, operator: Operator, left: &Value, right: &Value) -> Result<Value> {
-    let budget = renderer.budget;
+pub(super) fn apply(budget: &Budget, operator: Operator, left: &Value, right: &Value) -> Result<Value> {
     left.defined()?;
     // A text may format what is undefined.
     if let (Operator::Modulo, Value::Str(text)) = (operator, left) {
@@ -136,25 +134,6 @@ fn modulo(a: f64, b: f64) -> f64 {
         return 0f64.copysign(b);
     }
     if (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
-}
-
-/// An item of a list or a character of a text, from the end if negative.
-pub(super) fn index(budget: &Budget, value: &Value, index: i128) -> Result<Option<Value>> {
-    let len = match value {
-        Value::Seq(seq) if seq.kind == Kind::Generator => return Ok(None),
-        _ => value.len(budget)?,
-    };
-    let at = if index < 0 { index + len as i128 } else { index };
-    let Some(at) = usize::try_from(at).ok().filter(|&at| at < len) else { return Ok(None) };
-    Ok(match value {
-        Value::Seq(seq) => seq.items.get(at).cloned(),
-        Value::Str(text) => {
-            budget.read(text.len())?;
-            let c = text.chars().nth(at);
-            c.map(|c| Value::text(budget, c.encode_utf8(&mut [0; 4]))).transpose()?
-        }
-        _ => None,
-    })
 }
 
 /// `value[start:stop:step]`.

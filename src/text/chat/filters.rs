@@ -5,64 +5,9 @@ use std::sync::Arc;
 
 use super::lexer::is_space;
 use super::limits::{Result, Text, fail};
-use super::render::{Args, Renderer};
+use super::runtime::{self, Args, Runtime};
 use super::value::{Kind, Value, short};
-use super::{arithmetic, format, json, methods, predicates};
-
-const NAMES: [&str; 48] = [
-    "abs",
-    "attr",
-    "batch",
-    "capitalize",
-    "center",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "first",
-    "float",
-    "forceescape",
-    "format",
-    "groupby",
-    "indent",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "reject",
-    "rejectattr",
-    "replace",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "selectattr",
-    "slice",
-    "sort",
-    "string",
-    "striptags",
-    "sum",
-    "title",
-    "tojson",
-    "trim",
-    "truncate",
-    "unique",
-    "upper",
-    "urlencode",
-    "wordcount",
-];
-
-pub(super) fn is_known(name: &str) -> bool {
-    NAMES.contains(&name)
-}
+use super::{arithmetic, format, json, methods, names, predicates};
 
 fn int(name: &str, value: Option<Value>, default: i128) -> Result<i128> {
     match value {
@@ -78,8 +23,8 @@ fn truth(value: &Option<Value>) -> bool {
 }
 
 /// A value through a filter.
-pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
-    let budget = renderer.budget;
+pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
+    let budget = runtime.budget;
     let text = || -> Result<Arc<str>> {
         let text = value.to_text(budget)?;
         budget.read(text.len() * 4)?;
@@ -91,9 +36,9 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
             let missing = matches!(value, Value::Undefined(_)) || truth(&boolean) && !value.is_true();
             if missing { default.map_or_else(|| Value::text(budget, ""), Ok) } else { Ok(value.clone()) }
         }
-        "map" => map(renderer, value, args),
-        "select" | "reject" | "selectattr" | "rejectattr" => select(renderer, name, value, args),
-        "tojson" => json::tojson(renderer, value, args),
+        "map" => map(runtime, value, args),
+        "select" | "reject" | "selectattr" | "rejectattr" => select(runtime, name, value, args),
+        "tojson" => json::tojson(runtime, value, args),
         "format" => {
             let text = text()?;
             let values = match (args.positional.is_empty(), args.named.is_empty()) {
@@ -122,7 +67,7 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
                     _ => fail(format!("items: expected a dict, found `{}`", value.type_name())),
                 };
             };
-            Value::seq(budget, Kind::Generator, pairs(renderer, &dict.entries)?)
+            Value::seq(budget, Kind::Generator, pairs(runtime, &dict.entries)?)
         }
         "string" => {
             args.bind(name, [], 0)?;
@@ -143,9 +88,9 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
                 "upper" => Value::text(budget, &text.to_uppercase()),
                 "lower" => Value::text(budget, &text.to_lowercase()),
                 "capitalize" => Value::text(budget, &methods::capitalized(&text)),
-                "title" => title(renderer, &text),
-                "striptags" => striptags(renderer, &text),
-                _ => urlencode(renderer, &text),
+                "title" => title(runtime, &text),
+                "striptags" => striptags(runtime, &text),
+                _ => urlencode(runtime, &text),
             }
         }
         "escape" | "e" | "forceescape" => {
@@ -174,7 +119,7 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
         }
         "indent" => {
             let [width, first, blank] = args.bind(name, ["width", "first", "blank"], 0)?;
-            indent(renderer, &text()?, width, truth(&first), truth(&blank))
+            indent(runtime, &text()?, width, truth(&first), truth(&blank))
         }
         "wordcount" => {
             args.bind(name, [], 0)?;
@@ -186,9 +131,9 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
             let [length, kill, end, leeway] = args.bind(name, ["length", "killwords", "end", "leeway"], 0)?;
             let end = end.map_or_else(|| Ok("...".into()), |end| end.to_text(budget))?;
             let (length, leeway) = (int(name, length, 255)?, int(name, leeway, 5)?);
-            truncate(renderer, &text()?, length, truth(&kill), &end, leeway)
+            truncate(runtime, &text()?, length, truth(&kill), &end, leeway)
         }
-        "int" | "float" => number(renderer, name, value, args),
+        "int" | "float" => number(runtime, name, value, args),
         "abs" => {
             args.bind(name, [], 0)?;
             value.defined()?;
@@ -217,17 +162,17 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
             let attribute = attribute.unwrap_or(Value::None).to_text(budget)?;
             match value {
                 // Attributes only: a dictionary's keys are none.
-                Value::Dict(_) if !methods::has(value, &attribute) => Ok(Value::Undefined(Some(attribute))),
-                _ => renderer.attribute(value, &attribute),
+                Value::Dict(_) if !names::has_method(value, &attribute) => Ok(Value::Undefined(Some(attribute))),
+                _ => runtime.attribute(value, &attribute),
             }
         }
-        _ => of_list(renderer, name, value, args),
+        _ => of_list(runtime, name, value, args),
     }
 }
 
 /// The filters of lists.
-fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
-    let budget = renderer.budget;
+fn of_list(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
+    let budget = runtime.budget;
     match name {
         "first" => {
             args.bind(name, [], 0)?;
@@ -246,7 +191,7 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
             match value {
                 Value::Seq(seq) if seq.kind == Kind::Generator => fail("last: a generator has no last item"),
                 Value::Seq(_) | Value::Str(_) => {
-                    Ok(arithmetic::index(budget, value, -1)?.unwrap_or(Value::Undefined(None)))
+                    Ok(runtime::item_at(budget, value, -1)?.unwrap_or(Value::Undefined(None)))
                 }
                 _ => Ok(value.items(budget)?.pop().unwrap_or(Value::Undefined(None))),
             }
@@ -259,7 +204,7 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
                 if i > 0 {
                     out.push(&separator)?;
                 }
-                attribute_of(renderer, &item, &attribute)?.write(&mut out)?;
+                attribute_of(runtime, &item, &attribute)?.write(&mut out)?;
             }
             Value::text(budget, &out.into_string())
         }
@@ -279,11 +224,11 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
             let mut sum = start.unwrap_or(Value::Int(0));
             for item in value.items(budget)? {
                 budget.step()?;
-                let item = attribute_of(renderer, &item, &attribute)?;
+                let item = attribute_of(runtime, &item, &attribute)?;
                 if matches!(sum, Value::Str(_)) {
                     return fail("sum: cannot add texts, join them");
                 }
-                sum = arithmetic::apply(renderer, super::parser::Operator::Add, &sum, &item)?;
+                sum = arithmetic::apply(runtime.budget, super::parser::Operator::Add, &sum, &item)?;
             }
             Ok(sum)
         }
@@ -294,7 +239,7 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
                 return fail(format!("{name}: expected a size of at least 1"));
             };
             let items = value.items(budget)?;
-            let parts = if name == "batch" { batches(&items, size) } else { slices(renderer, &items, size)? };
+            let parts = if name == "batch" { batches(&items, size) } else { slices(runtime, &items, size)? };
             let longest = if name == "batch" { size } else { items.len().div_ceil(size) };
             let mut all = Vec::new();
             for part in parts {
@@ -319,11 +264,11 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
                 return fail("dictsort: expected `key` or `value`");
             }
             let mut keyed = Vec::new();
-            for (pair, (key, value)) in pairs(renderer, &dict.entries)?.into_iter().zip(&dict.entries) {
+            for (pair, (key, value)) in pairs(runtime, &dict.entries)?.into_iter().zip(&dict.entries) {
                 let key = if &*by == "key" { key } else { value };
-                keyed.push((folded(renderer, key.clone(), truth(&case))?, pair));
+                keyed.push((folded(runtime, key.clone(), truth(&case))?, pair));
             }
-            let sorted = sorted(renderer, keyed, truth(&reverse))?;
+            let sorted = sorted(runtime, keyed, truth(&reverse))?;
             Value::list(budget, sorted.into_iter().map(|(_, pair)| pair).collect())
         }
         "sort" => {
@@ -340,11 +285,11 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
                 let mut keys = Vec::new();
                 for attribute in &attributes {
                     budget.step()?;
-                    keys.push(folded(renderer, attribute_of(renderer, &item, attribute)?, truth(&case))?);
+                    keys.push(folded(runtime, attribute_of(runtime, &item, attribute)?, truth(&case))?);
                 }
                 keyed.push((Value::list(budget, keys)?, item));
             }
-            let sorted = sorted(renderer, keyed, truth(&reverse))?;
+            let sorted = sorted(runtime, keyed, truth(&reverse))?;
             Value::list(budget, sorted.into_iter().map(|(_, item)| item).collect())
         }
         "min" | "max" => {
@@ -352,7 +297,7 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
             let mut best: Option<(Value, Value)> = None;
             for item in value.items(budget)? {
                 budget.step()?;
-                let key = folded(renderer, attribute_of(renderer, &item, &attribute)?, truth(&case))?;
+                let key = folded(runtime, attribute_of(runtime, &item, &attribute)?, truth(&case))?;
                 let better = match &best {
                     None => true,
                     Some((other, _)) => match key.compare(budget, other)? {
@@ -378,7 +323,7 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
             let mut all = Vec::new();
             for item in value.items(budget)? {
                 budget.step()?;
-                let key = folded(renderer, attribute_of(renderer, &item, &attribute)?, truth(&case))?;
+                let key = folded(runtime, attribute_of(runtime, &item, &attribute)?, truth(&case))?;
                 let mut new = true;
                 for other in &seen {
                     budget.items(1)?;
@@ -398,12 +343,12 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
             let mut keyed = Vec::new();
             for item in value.items(budget)? {
                 budget.step()?;
-                let found = attribute_of(renderer, &item, &attribute)?;
+                let found = attribute_of(runtime, &item, &attribute)?;
                 let key = if matches!(found, Value::Undefined(_)) { default.clone().unwrap_or(found) } else { found };
-                keyed.push((folded(renderer, key, truth(&case))?, item));
+                keyed.push((folded(runtime, key, truth(&case))?, item));
             }
             let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-            for (key, item) in sorted(renderer, keyed, false)? {
+            for (key, item) in sorted(runtime, keyed, false)? {
                 budget.make(4 * size_of::<Value>())?;
                 match groups.last_mut() {
                     Some((last, items)) if last.equals(budget, &key)? => items.push(item),
@@ -413,7 +358,7 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
             let mut all = Vec::new();
             for (key, items) in groups {
                 // The group's name is spelled as its first item has it.
-                let found = attribute_of(renderer, &items[0], &attribute)?;
+                let found = attribute_of(runtime, &items[0], &attribute)?;
                 let key = if matches!(found, Value::Undefined(_)) { key } else { found };
                 let items = Value::list(budget, items)?;
                 all.push(Value::seq(budget, Kind::Group, vec![key, items])?);
@@ -425,61 +370,60 @@ fn of_list(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Re
 }
 
 /// Keys and values as tuples.
-fn pairs(renderer: &Renderer<'_>, entries: &[(Value, Value)]) -> Result<Vec<Value>> {
+fn pairs(runtime: &Runtime<'_>, entries: &[(Value, Value)]) -> Result<Vec<Value>> {
     let pair =
-        |(key, value): &(Value, Value)| Value::seq(renderer.budget, Kind::Tuple, vec![key.clone(), value.clone()]);
-    renderer.budget.make(size_of_val(entries) / 2)?;
+        |(key, value): &(Value, Value)| Value::seq(runtime.budget, Kind::Tuple, vec![key.clone(), value.clone()]);
+    runtime.budget.make(size_of_val(entries) / 2)?;
     entries.iter().map(pair).collect()
 }
 
 /// The attribute of an item that a filter is told: `a.b.0`, a number, or the item itself.
-fn attribute_of(renderer: &Renderer<'_>, item: &Value, attribute: &Option<Value>) -> Result<Value> {
+fn attribute_of(runtime: &Runtime<'_>, item: &Value, attribute: &Option<Value>) -> Result<Value> {
     let path = match attribute {
         None | Some(Value::None) => return Ok(item.clone()),
         Some(Value::Str(path)) => path,
-        Some(key) => return renderer.item(item, key),
+        Some(key) => return runtime.item(item, key),
     };
     let mut value = item.clone();
     for part in path.split('.') {
-        renderer.budget.step()?;
+        runtime.budget.step()?;
         let key = match part.parse::<i128>() {
             Ok(index) => Value::Int(index),
-            Err(_) => Value::text(renderer.budget, part)?,
+            Err(_) => Value::text(runtime.budget, part)?,
         };
-        value = renderer.item(&value, &key)?;
+        value = runtime.item(&value, &key)?;
     }
     Ok(value)
 }
 
 /// A key for sorting: texts without case unless asked for.
-fn folded(renderer: &Renderer<'_>, key: Value, case_sensitive: bool) -> Result<Value> {
+fn folded(runtime: &Runtime<'_>, key: Value, case_sensitive: bool) -> Result<Value> {
     match &key {
         Value::Str(text) if !case_sensitive => {
-            renderer.budget.read(text.len() * 4)?;
-            Value::text(renderer.budget, &text.to_lowercase())
+            runtime.budget.read(text.len() * 4)?;
+            Value::text(runtime.budget, &text.to_lowercase())
         }
         _ => Ok(key),
     }
 }
 
 /// A stable sort by keys whose order may be an error.
-fn sorted(renderer: &Renderer<'_>, all: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>> {
+fn sorted(runtime: &Runtime<'_>, all: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>> {
     let mut from = all;
     let mut width = 1;
     // Merges bottom-up: the library's sorts may panic over what is no total order, as of NaN.
     while width < from.len() {
-        renderer.budget.make(from.len() * 2 * size_of::<Value>())?;
+        runtime.budget.make(from.len() * 2 * size_of::<Value>())?;
         let mut merged = Vec::with_capacity(from.len());
         for pair in from.chunks(2 * width) {
             let (left, right) = pair.split_at(width.min(pair.len()));
             let (mut i, mut j) = (0, 0);
             while i < left.len() || j < right.len() {
-                renderer.budget.items(1)?;
+                runtime.budget.items(1)?;
                 let take_right = match (left.get(i), right.get(j)) {
                     (Some((a, _)), Some((b, _))) => {
                         let (a, b) = if reverse { (b, a) } else { (a, b) };
-                        let order =
-                            if reverse { a.compare(renderer.budget, b)? } else { b.compare(renderer.budget, a)? };
+                        let order = if reverse { a.compare(runtime.budget, b)? } else { b.compare(runtime.budget, a)? };
                         order.is_some_and(|order| if reverse { order.is_gt() } else { order.is_lt() })
                     }
                     (None, _) => true,
@@ -501,15 +445,15 @@ fn sorted(renderer: &Renderer<'_>, all: Vec<(Value, Value)>, reverse: bool) -> R
 }
 
 /// `map('upper')`, `map(attribute='name', default=…)`.
-fn map(renderer: &Renderer<'_>, value: &Value, args: Args) -> Result<Value> {
-    let budget = renderer.budget;
+fn map(runtime: &Runtime<'_>, value: &Value, args: Args) -> Result<Value> {
+    let budget = runtime.budget;
     let Args { mut positional, named } = args;
     let mut all = Vec::new();
     if positional.is_empty() {
         let args = Args { positional, named };
         let [attribute, default] = args.bind("map", ["attribute", "default"], 1)?;
         for item in value.items(budget)? {
-            let found = attribute_of(renderer, &item, &attribute)?;
+            let found = attribute_of(runtime, &item, &attribute)?;
             all.push(if matches!(found, Value::Undefined(_)) { default.clone().unwrap_or(found) } else { found });
         }
     } else {
@@ -518,15 +462,15 @@ fn map(renderer: &Renderer<'_>, value: &Value, args: Args) -> Result<Value> {
             budget.step()?;
             budget.make((positional.len() + named.len()) * 64)?;
             let args = Args { positional: positional.clone(), named: named.clone() };
-            all.push(budget.frame(|| apply(renderer, &name, &item, args))?);
+            all.push(budget.frame(|| apply(runtime, &name, &item, args))?);
         }
     }
     Value::seq(budget, Kind::Generator, all)
 }
 
 /// `select('odd')`, `selectattr('role', 'equalto', 'user')` and their opposites.
-fn select(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
-    let budget = renderer.budget;
+fn select(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
+    let budget = runtime.budget;
     let Args { positional, named } = args;
     let mut positional = positional.into_iter();
     let attribute = if name.ends_with("attr") {
@@ -540,13 +484,13 @@ fn select(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Res
     let mut all = Vec::new();
     for item in value.items(budget)? {
         budget.step()?;
-        let of_item = attribute_of(renderer, &item, &attribute)?;
+        let of_item = attribute_of(runtime, &item, &attribute)?;
         let holds = match &test {
             None => of_item.is_true(),
             Some(test) => {
                 budget.make((positional.len() + named.len()) * 64)?;
                 let args = Args { positional: positional.as_slice().to_vec(), named: named.clone() };
-                predicates::apply(renderer, test, &of_item, args)?
+                predicates::apply(runtime, test, &of_item, args)?
             }
         };
         if holds == wanted {
@@ -561,8 +505,8 @@ fn batches(items: &[Value], size: usize) -> Vec<&[Value]> {
 }
 
 /// Items in a number of columns, the first ones longer by one.
-fn slices<'v>(renderer: &Renderer<'_>, items: &'v [Value], columns: usize) -> Result<Vec<&'v [Value]>> {
-    renderer.budget.make(columns.saturating_mul(3 * size_of::<Value>()))?;
+fn slices<'v>(runtime: &Runtime<'_>, items: &'v [Value], columns: usize) -> Result<Vec<&'v [Value]>> {
+    runtime.budget.make(columns.saturating_mul(3 * size_of::<Value>()))?;
     let (each, more) = (items.len() / columns, items.len() % columns);
     let mut rest = items;
     Ok((0..columns)
@@ -575,8 +519,8 @@ fn slices<'v>(renderer: &Renderer<'_>, items: &'v [Value], columns: usize) -> Re
 }
 
 /// Jinja's `title`: upper case behind white space, hyphens and opening brackets.
-fn title(renderer: &Renderer<'_>, text: &str) -> Result<Value> {
-    let mut out = Text::new(renderer.budget);
+fn title(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
+    let mut out = Text::new(runtime.budget);
     let mut starts = true;
     for c in text.chars() {
         let separates = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
@@ -587,13 +531,13 @@ fn title(renderer: &Renderer<'_>, text: &str) -> Result<Value> {
         }
         starts = separates;
     }
-    Value::text(renderer.budget, &out.into_string())
+    Value::text(runtime.budget, &out.into_string())
 }
 
 /// A text without tags and comments, its white space as single spaces.
-fn striptags(renderer: &Renderer<'_>, text: &str) -> Result<Value> {
-    let mut out = Text::new(renderer.budget);
-    let mut plain = Text::new(renderer.budget);
+fn striptags(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
+    let mut out = Text::new(runtime.budget);
+    let mut plain = Text::new(runtime.budget);
     let mut rest = text;
     let mut comments = true;
     while let Some(at) = rest.find('<') {
@@ -615,11 +559,11 @@ fn striptags(renderer: &Renderer<'_>, text: &str) -> Result<Value> {
         out.push(if i > 0 { " " } else { "" })?;
         out.push(word)?;
     }
-    Value::text(renderer.budget, &out.into_string())
+    Value::text(runtime.budget, &out.into_string())
 }
 
-fn urlencode(renderer: &Renderer<'_>, text: &str) -> Result<Value> {
-    let mut out = Text::new(renderer.budget);
+fn urlencode(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
+    let mut out = Text::new(runtime.budget);
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"_.-~/".contains(&byte) {
             out.push_char(byte.into())?;
@@ -627,21 +571,21 @@ fn urlencode(renderer: &Renderer<'_>, text: &str) -> Result<Value> {
             out.push(&format!("%{byte:02X}"))?;
         }
     }
-    Value::text(renderer.budget, &out.into_string())
+    Value::text(runtime.budget, &out.into_string())
 }
 
 /// A width or a text before each line but the first and the empty ones.
-fn indent(renderer: &Renderer<'_>, text: &str, width: Option<Value>, first: bool, blank: bool) -> Result<Value> {
+fn indent(runtime: &Runtime<'_>, text: &str, width: Option<Value>, first: bool, blank: bool) -> Result<Value> {
     let width: Arc<str> = match width {
         None => "    ".into(),
         Some(Value::Str(text)) => text,
         Some(width) => {
             let width = usize::try_from(int("indent", Some(width), 4)?).unwrap_or(0);
-            renderer.budget.make(width)?;
+            runtime.budget.make(width)?;
             " ".repeat(width).into()
         }
     };
-    let mut out = Text::new(renderer.budget);
+    let mut out = Text::new(runtime.budget);
     for (i, line) in text.split('\n').enumerate() {
         out.push(if i > 0 { "\n" } else { "" })?;
         if if i == 0 { first } else { blank || !line.is_empty() } {
@@ -649,11 +593,11 @@ fn indent(renderer: &Renderer<'_>, text: &str, width: Option<Value>, first: bool
         }
         out.push(line)?;
     }
-    Value::text(renderer.budget, &out.into_string())
+    Value::text(runtime.budget, &out.into_string())
 }
 
 fn truncate(
-    renderer: &Renderer<'_>,
+    runtime: &Runtime<'_>,
     text: &str,
     length: i128,
     kill_words: bool,
@@ -665,23 +609,23 @@ fn truncate(
         return fail(format!("truncate: expected a length of at least {end_len} and a leeway of at least 0"));
     }
     if text.chars().count() as i128 <= length.saturating_add(leeway) {
-        return Value::text(renderer.budget, text);
+        return Value::text(runtime.budget, text);
     }
     let kept = (length - end_len) as usize;
     let mut kept = text.char_indices().nth(kept).map_or(text, |(at, _)| &text[..at]);
     if !kill_words {
         kept = kept.rfind(' ').map_or(kept, |at| &kept[..at]);
     }
-    renderer.budget.make(kept.len() + end.len())?;
-    Value::text(renderer.budget, &[kept, end].concat())
+    runtime.budget.make(kept.len() + end.len())?;
+    Value::text(runtime.budget, &[kept, end].concat())
 }
 
 /// The filters `int` and `float`: a default for what is no number.
-fn number(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
+fn number(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
     value.defined()?;
     if name == "float" {
         let [default] = args.bind(name, ["default"], 0)?;
-        let number = value.as_float().or_else(|| value.as_str().and_then(|text| python_float(renderer, text)));
+        let number = value.as_float().or_else(|| value.as_str().and_then(|text| python_float(runtime, text)));
         return Ok(number.map(Value::Float).unwrap_or(default.unwrap_or(Value::Float(0.0))));
     }
     let [default, base] = args.bind(name, ["default", "base"], 0)?;
@@ -692,7 +636,7 @@ fn number(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Res
     let whole = |number: f64| (number.abs() < 1e38).then_some(number as i128);
     let number = match value {
         Value::Str(text) => {
-            renderer.budget.read(text.len())?;
+            runtime.budget.read(text.len())?;
             let plain = text.trim_matches(is_space).replace('_', "");
             let lower = plain.to_ascii_lowercase();
             let prefix = match base {
@@ -703,7 +647,7 @@ fn number(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Res
             };
             let digits = lower.strip_prefix(prefix).unwrap_or(&lower);
             let exact = i128::from_str_radix(digits, base).ok();
-            exact.or_else(|| python_float(renderer, text).and_then(whole))
+            exact.or_else(|| python_float(runtime, text).and_then(whole))
         }
         Value::Float(number) => whole(*number),
         _ => value.as_int(),
@@ -711,7 +655,7 @@ fn number(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Res
     Ok(number.map(Value::Int).unwrap_or(default.unwrap_or(Value::Int(0))))
 }
 
-fn python_float(renderer: &Renderer<'_>, text: &str) -> Option<f64> {
-    renderer.budget.read(text.len()).ok()?;
+fn python_float(runtime: &Runtime<'_>, text: &str) -> Option<f64> {
+    runtime.budget.read(text.len()).ok()?;
     text.trim_matches(is_space).replace('_', "").parse().ok()
 }

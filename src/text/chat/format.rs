@@ -1,7 +1,7 @@
 //! Python's formatting: `'{:>8}'.format(x)`, and `'%5.2f' % x`.
 
 use super::limits::{Budget, Result, Text, fail};
-use super::render::{Args, Renderer};
+use super::runtime::{Args, Runtime};
 use super::value::{Value, float_repr};
 
 /// The widest field and the most digits of a number.
@@ -251,15 +251,15 @@ fn grouped(text: &str, separator: char, group: usize) -> String {
 }
 
 /// `'…'.format(…)`.
-pub(super) fn format(renderer: &Renderer<'_>, template: &str, args: &Args) -> Result<Value> {
-    let mut out = Text::new(renderer.budget);
-    let mut fields = Fields { renderer, args, next: 0 };
+pub(super) fn format(runtime: &Runtime<'_>, template: &str, args: &Args) -> Result<Value> {
+    let mut out = Text::new(runtime.budget);
+    let mut fields = Fields { runtime, args, next: 0 };
     fields.write(template, 0, &mut out)?;
-    Value::text(renderer.budget, &out.into_string())
+    Value::text(runtime.budget, &out.into_string())
 }
 
 struct Fields<'a, 'b> {
-    renderer: &'a Renderer<'b>,
+    runtime: &'a Runtime<'b>,
     args: &'a Args,
     /// The next argument of a field without a name.
     next: usize,
@@ -268,7 +268,7 @@ struct Fields<'a, 'b> {
 impl Fields<'_, '_> {
     fn write(&mut self, template: &str, nested: usize, out: &mut Text<'_>) -> Result<()> {
         let mut rest = template;
-        self.renderer.budget.read(template.len())?;
+        self.runtime.budget.read(template.len())?;
         while let Some(at) = rest.find(['{', '}']) {
             out.push(&rest[..at])?;
             let bracket = &rest[at..=at];
@@ -297,7 +297,7 @@ impl Fields<'_, '_> {
     }
 
     fn field(&mut self, field: &str, nested: usize, out: &mut Text<'_>) -> Result<()> {
-        let budget = self.renderer.budget;
+        let budget = self.runtime.budget;
         budget.step()?;
         // The first `:` or `!` outside of `[]`.
         let mut within = false;
@@ -348,7 +348,7 @@ impl Fields<'_, '_> {
         let Some(value) = found else { return fail("format: a field names an argument that is not given") };
         let mut value = value.clone();
         while !rest.is_empty() {
-            self.renderer.budget.step()?;
+            self.runtime.budget.step()?;
             let (key, after) = if let Some(inner) = rest.strip_prefix('[') {
                 let Some((key, after)) = inner.split_once(']') else { return fail("format: `[` without `]`") };
                 (key, after)
@@ -357,9 +357,9 @@ impl Fields<'_, '_> {
                 inner.split_at(inner.find(['.', '[']).unwrap_or(inner.len()))
             };
             value = match (rest.starts_with('['), key.parse::<i128>()) {
-                (true, Ok(index)) => self.renderer.item(&value, &Value::Int(index))?,
-                (true, Err(_)) => self.renderer.item(&value, &Value::text(self.renderer.budget, key)?)?,
-                (false, _) => self.renderer.attribute(&value, &key.into())?,
+                (true, Ok(index)) => self.runtime.item(&value, &Value::Int(index))?,
+                (true, Err(_)) => self.runtime.item(&value, &Value::text(self.runtime.budget, key)?)?,
+                (false, _) => self.runtime.attribute(&value, &key.into())?,
             };
             value.defined()?;
             rest = after;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::date::strftime;
 use super::limits::{Result, fail};
-use super::render::{Args, Renderer};
+use super::runtime::{Args, Runtime};
 use super::value::{Kind, Object, Value};
 
 const NAMES: [&str; 7] = ["cycler", "dict", "joiner", "namespace", "raise_exception", "range", "strftime_now"];
@@ -19,8 +19,8 @@ pub(super) fn named(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
 
-pub(super) fn call(renderer: &Renderer<'_>, name: &str, args: Args) -> Result<Value> {
-    let budget = renderer.budget;
+pub(super) fn call(runtime: &Runtime<'_>, name: &str, args: Args) -> Result<Value> {
+    let budget = runtime.budget;
     match name {
         "range" => {
             let given = args.positional.len();
@@ -66,13 +66,13 @@ pub(super) fn call(renderer: &Renderer<'_>, name: &str, args: Args) -> Result<Va
             Value::dict(budget, entries)
         }
         "namespace" => {
-            let Value::Dict(dict) = call(renderer, "dict", args)? else { return fail("namespace: expected a dict") };
+            let Value::Dict(dict) = call(runtime, "dict", args)? else { return fail("namespace: expected a dict") };
             let mut names = Vec::new();
             for (key, value) in &dict.entries {
                 let Value::Str(key) = key else { return fail("namespace: expected names as keys") };
                 names.push((key.clone(), value.clone()));
             }
-            renderer.namespace(names)
+            runtime.namespace(names)
         }
         "cycler" => {
             if args.positional.is_empty() || !args.named.is_empty() {

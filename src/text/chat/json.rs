@@ -1,11 +1,11 @@
 //! The filter `tojson`: Python's `json.dumps`, as `transformers` calls it.
 
 use super::limits::{Result, Text, fail};
-use super::render::{Args, Renderer};
+use super::runtime::{Args, Runtime};
 use super::value::{Kind, Value, float_repr};
 
 /// Nothing escaped that need not be, spaces after `,` and `:`.
-pub(super) fn tojson(renderer: &Renderer<'_>, value: &Value, args: Args) -> Result<Value> {
+pub(super) fn tojson(runtime: &Runtime<'_>, value: &Value, args: Args) -> Result<Value> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
     let [ensure_ascii, indent, separators, sort_keys] = args.bind("tojson", names, 0)?;
     let truth = |value: Option<Value>| value.is_some_and(|value| value.is_true());
@@ -20,16 +20,16 @@ pub(super) fn tojson(renderer: &Renderer<'_>, value: &Value, args: Args) -> Resu
     let mut between = [if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string()];
     match separators {
         None | Some(Value::None) => {}
-        Some(separators) => match &separators.items(renderer.budget)?[..] {
+        Some(separators) => match &separators.items(runtime.budget)?[..] {
             [Value::Str(item), Value::Str(key)] => between = [item.to_string(), key.to_string()],
             _ => return fail("tojson: expected two texts as separators"),
         },
     }
     let [item, key] = between;
-    let out = Text::new(renderer.budget);
+    let out = Text::new(runtime.budget);
     let mut json = Json { out, ensure_ascii: truth(ensure_ascii), indent, item, key, sort_keys: truth(sort_keys) };
     json.value(value, 0)?;
-    Value::text(renderer.budget, &json.out.into_string())
+    Value::text(runtime.budget, &json.out.into_string())
 }
 
 /// A JSON text that is being written.

@@ -6,103 +6,31 @@ use std::sync::Arc;
 use super::format;
 use super::lexer::is_space;
 use super::limits::{Budget, Result, Text, fail};
-use super::render::{Args, Renderer};
+use super::runtime::{Args, Runtime};
 use super::value::{Kind, Object, Value, is_printable, short};
 
-const TEXT: [&str; 44] = [
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "encode",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "upper",
-];
-const MORE_TEXT: [&str; 3] = ["zfill", "maketrans", "translate"];
-const DICT: [&str; 11] =
-    ["clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"];
-const LIST: [&str; 11] =
-    ["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
-
-/// Whether a value has a method.
-pub(super) fn has(value: &Value, name: &str) -> bool {
+pub(super) fn call(runtime: &Runtime<'_>, value: &Value, name: &str, args: Args) -> Result<Value> {
     match value {
-        Value::Str(_) => TEXT.contains(&name) || MORE_TEXT.contains(&name),
-        Value::Dict(_) => DICT.contains(&name),
-        Value::Seq(seq) => match seq.kind {
-            Kind::List => LIST.contains(&name),
-            Kind::Tuple | Kind::Group | Kind::Range => matches!(name, "count" | "index"),
-            _ => false,
-        },
-        Value::Object(object) => match &**object {
-            Object::Loop(_) => matches!(name, "cycle" | "changed"),
-            Object::Cycler(..) => matches!(name, "next" | "reset"),
-            Object::Function(function) => *function == "dict" && name == "fromkeys",
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-pub(super) fn call(renderer: &Renderer<'_>, value: &Value, name: &str, args: Args) -> Result<Value> {
-    match value {
-        Value::Str(text) => of_text(renderer, text, name, args),
+        Value::Str(text) => of_text(runtime, text, name, args),
         Value::Dict(dict) => {
             let pair = |(key, value): &(Value, Value)| {
-                Value::seq(renderer.budget, Kind::Tuple, vec![key.clone(), value.clone()])
+                Value::seq(runtime.budget, Kind::Tuple, vec![key.clone(), value.clone()])
             };
             match name {
                 "get" => {
                     let [key, default] = args.bind(name, ["key", "default"], 1)?;
-                    let found = dict.get(renderer.budget, &key.unwrap_or(Value::None))?.cloned();
+                    let found = dict.get(runtime.budget, &key.unwrap_or(Value::None))?.cloned();
                     Ok(found.or(default).unwrap_or(Value::None))
                 }
                 "keys" | "values" | "items" => {
                     args.bind(name, [], 0)?;
-                    renderer.budget.make(dict.entries.len() * 32)?;
+                    runtime.budget.make(dict.entries.len() * 32)?;
                     let (kind, items) = match name {
                         "keys" => (Kind::Keys, dict.entries.iter().map(|(key, _)| key.clone()).collect()),
                         "values" => (Kind::Values, dict.entries.iter().map(|(_, value)| value.clone()).collect()),
                         _ => (Kind::Items, dict.entries.iter().map(pair).collect::<Result<_>>()?),
                     };
-                    Value::seq(renderer.budget, kind, items)
+                    Value::seq(runtime.budget, kind, items)
                 }
                 "copy" => {
                     args.bind(name, [], 0)?;
@@ -116,8 +44,8 @@ pub(super) fn call(renderer: &Renderer<'_>, value: &Value, name: &str, args: Arg
                 let [item] = args.bind(name, ["value"], 1)?.map(|item| item.unwrap_or(Value::None));
                 let mut count = 0;
                 for (i, other) in seq.items.iter().enumerate() {
-                    renderer.budget.items(1)?;
-                    if other.equals(renderer.budget, &item)? {
+                    runtime.budget.items(1)?;
+                    if other.equals(runtime.budget, &item)? {
                         if name == "index" {
                             return Ok(Value::Int(i as i128));
                         }
@@ -132,7 +60,7 @@ pub(super) fn call(renderer: &Renderer<'_>, value: &Value, name: &str, args: Arg
             }
             _ => changes(value, name),
         },
-        Value::Object(object) => of_object(renderer, object, name, args),
+        Value::Object(object) => of_object(runtime, object, name, args),
         _ => changes(value, name),
     }
 }
@@ -141,7 +69,7 @@ fn changes<T>(value: &Value, name: &str) -> Result<T> {
     fail(format!("`{}` of `{}` is not available in a template", short(name), value.type_name()))
 }
 
-fn of_object(renderer: &Renderer<'_>, object: &Rc<Object>, name: &str, args: Args) -> Result<Value> {
+fn of_object(runtime: &Runtime<'_>, object: &Rc<Object>, name: &str, args: Args) -> Result<Value> {
     match (&**object, name) {
         (Object::Loop(of), "cycle") => {
             if args.positional.is_empty() {
@@ -154,7 +82,7 @@ fn of_object(renderer: &Renderer<'_>, object: &Rc<Object>, name: &str, args: Arg
             let Some(before) = before else { return Ok(Value::Bool(true)) };
             let mut same = before.len() == args.positional.len();
             for (a, b) in before.iter().zip(&args.positional) {
-                same = same && a.equals(renderer.budget, b)?;
+                same = same && a.equals(runtime.budget, b)?;
             }
             Ok(Value::Bool(!same))
         }
@@ -169,10 +97,10 @@ fn of_object(renderer: &Renderer<'_>, object: &Rc<Object>, name: &str, args: Arg
         }
         (Object::Function(_), "fromkeys") => {
             let [keys, value] = args.bind(name, ["iterable", "value"], 1)?;
-            let keys = keys.unwrap_or(Value::None).items(renderer.budget)?;
-            renderer.budget.make(keys.len() * 64)?;
+            let keys = keys.unwrap_or(Value::None).items(runtime.budget)?;
+            runtime.budget.make(keys.len() * 64)?;
             let value = value.unwrap_or(Value::None);
-            Value::dict(renderer.budget, keys.into_iter().map(|key| (key, value.clone())).collect())
+            Value::dict(runtime.budget, keys.into_iter().map(|key| (key, value.clone())).collect())
         }
         _ => fail(format!("no method `{}`", short(name))),
     }
@@ -377,17 +305,17 @@ fn title(text: &str) -> String {
     all
 }
 
-fn of_text(renderer: &Renderer<'_>, text: &Arc<str>, name: &str, args: Args) -> Result<Value> {
-    let budget = renderer.budget;
+fn of_text(runtime: &Runtime<'_>, text: &Arc<str>, name: &str, args: Args) -> Result<Value> {
+    let budget = runtime.budget;
     match name {
-        "format" => return format::format(renderer, text, &args),
+        "format" => return format::format(runtime, text, &args),
         "format_map" => {
             let [map] = args.bind(name, ["mapping"], 1)?;
             let Some(Value::Dict(dict)) = map else { return fail("format_map: expected a dict") };
             budget.make(dict.entries.len() * 64)?;
             let entry = |(key, value): &(Value, Value)| Some((key.as_str()?.into(), value.clone()));
             let args = Args { positional: Vec::new(), named: dict.entries.iter().filter_map(entry).collect() };
-            return format::format(renderer, text, &args);
+            return format::format(runtime, text, &args);
         }
         _ => {}
     }

@@ -54,9 +54,11 @@ mod json;
 mod lexer;
 mod limits;
 mod methods;
+mod names;
 mod parser;
 mod predicates;
 mod render;
+mod runtime;
 mod value;
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The tests of Jinja: `x is defined`.
 
-use super::limits::{Result, fail};
+use super::limits::{Budget, Result, fail};
 use super::parser::Comparison;
-use super::render::{Args, Renderer, compare};
+use super::runtime::{Args, Runtime};
 use super::value::{Kind, Object, Value, short};
-use super::{filters, methods};
+use super::{methods, names};
 
 /// Whether a test holds.
-pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Args) -> Result<bool> {
+pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<bool> {
     let comparison = match name {
         "eq" | "equalto" | "==" => Some(Comparison::Equal),
         "ne" | "!=" => Some(Comparison::NotEqual),
@@ -20,7 +20,7 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
     };
     if let Some(comparison) = comparison {
         let [other] = args.bind(name, ["other"], 1)?.map(|other| other.unwrap_or(Value::None));
-        return compare(renderer.budget, comparison, value, &other);
+        return compare(runtime.budget, comparison, value, &other);
     }
     match name {
         "divisibleby" => {
@@ -37,9 +37,23 @@ pub(super) fn apply(renderer: &Renderer<'_>, name: &str, value: &Value, args: Ar
         }
         _ => {
             args.bind(name, [], 0)?;
-            simple(renderer, name, value)
+            simple(runtime, name, value)
         }
     }
+}
+
+/// Whether a comparison holds.
+pub(super) fn compare(budget: &Budget, comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {
+    Ok(match comparison {
+        Comparison::Equal => left.equals(budget, right)?,
+        Comparison::NotEqual => !left.equals(budget, right)?,
+        Comparison::In => right.contains(budget, left)?,
+        Comparison::NotIn => !right.contains(budget, left)?,
+        Comparison::Less => left.compare(budget, right)?.is_some_and(|order| order.is_lt()),
+        Comparison::LessEqual => left.compare(budget, right)?.is_some_and(|order| order.is_le()),
+        Comparison::Greater => left.compare(budget, right)?.is_some_and(|order| order.is_gt()),
+        Comparison::GreaterEqual => left.compare(budget, right)?.is_some_and(|order| order.is_ge()),
+    })
 }
 
 /// Whether two are the same value; of texts and numbers, whether they are equal.
@@ -56,7 +70,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-fn simple(renderer: &Renderer<'_>, name: &str, value: &Value) -> Result<bool> {
+fn simple(runtime: &Runtime<'_>, name: &str, value: &Value) -> Result<bool> {
     let parity = |odd: i128| {
         value.defined()?;
         match (value, value.as_int()) {
@@ -66,8 +80,8 @@ fn simple(renderer: &Renderer<'_>, name: &str, value: &Value) -> Result<bool> {
         }
     };
     let case = |accepted: fn(&str) -> bool| {
-        let text = value.to_text(renderer.budget)?;
-        renderer.budget.read(text.len() * 2)?;
+        let text = value.to_text(runtime.budget)?;
+        runtime.budget.read(text.len() * 2)?;
         Ok(accepted(&text))
     };
     match name {
@@ -97,53 +111,8 @@ fn simple(renderer: &Renderer<'_>, name: &str, value: &Value) -> Result<bool> {
         "odd" => parity(1),
         "lower" => case(methods::is_lower),
         "upper" => case(methods::is_upper),
-        "filter" => Ok(value.as_str().is_some_and(filters::is_known)),
-        "test" => Ok(value.as_str().is_some_and(is_known)),
+        "filter" => Ok(value.as_str().is_some_and(names::is_filter)),
+        "test" => Ok(value.as_str().is_some_and(names::is_test)),
         _ => fail(format!("no test named `{}`", short(name))),
     }
-}
-
-fn is_known(name: &str) -> bool {
-    const NAMES: [&str; 39] = [
-        "!=",
-        "<",
-        "<=",
-        "==",
-        ">",
-        ">=",
-        "boolean",
-        "callable",
-        "defined",
-        "divisibleby",
-        "eq",
-        "equalto",
-        "escaped",
-        "even",
-        "false",
-        "filter",
-        "float",
-        "ge",
-        "greaterthan",
-        "gt",
-        "in",
-        "integer",
-        "iterable",
-        "le",
-        "lessthan",
-        "lower",
-        "lt",
-        "mapping",
-        "ne",
-        "none",
-        "number",
-        "odd",
-        "sameas",
-        "sequence",
-        "string",
-        "test",
-        "true",
-        "undefined",
-        "upper",
-    ];
-    NAMES.contains(&name)
 }

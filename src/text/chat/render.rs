@@ -5,57 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::limits::{Budget, Failure, Result, Text, fail};
-use super::parser::{Argument, Comparison, Expr, For, Macro, Postfix, Stmt, StmtKind, Target};
-use super::value::{Kind, Loop, Object, Seq, Value, short};
+use super::parser::{Argument, Expr, For, Macro, Postfix, Stmt, StmtKind, Target};
+use super::runtime::{Args, Runtime};
+use super::value::{Kind, Loop, Object, Scope, Value, short};
 use super::{arithmetic, filters, functions, methods, predicates};
-
-/// The names of a block: a loop's turn, a macro's call, a `with`.
-pub(super) struct Scope {
-    names: RefCell<Vec<(Arc<str>, Value)>>,
-    parent: Option<Rc<Scope>>,
-}
-
-impl Scope {
-    fn inside(parent: &Rc<Scope>) -> Rc<Self> {
-        Rc::new(Self { names: RefCell::new(Vec::new()), parent: Some(Rc::clone(parent)) })
-    }
-}
-
-/// What a function, filter, test or method is called with.
-pub(super) struct Args {
-    pub(super) positional: Vec<Value>,
-    pub(super) named: Vec<(Arc<str>, Value)>,
-}
-
-impl Args {
-    /// The arguments by name, in order; the first `required` must be there.
-    pub(super) fn bind<const N: usize>(
-        self,
-        callee: &str,
-        names: [&str; N],
-        required: usize,
-    ) -> Result<[Option<Value>; N]> {
-        let mut bound = [const { None }; N];
-        if self.positional.len() > N {
-            return fail(format!("{}: expected at most {N} arguments, found {}", short(callee), self.positional.len()));
-        }
-        for (slot, value) in bound.iter_mut().zip(self.positional) {
-            *slot = Some(value);
-        }
-        for (name, value) in self.named {
-            let Some(at) = names.iter().position(|known| **known == *name) else {
-                return fail(format!("{}: unexpected argument `{}`", short(callee), short(&name)));
-            };
-            if bound[at].replace(value).is_some() {
-                return fail(format!("{}: argument `{name}` is given twice", short(callee)));
-            }
-        }
-        match bound[..required].iter().position(Option::is_none) {
-            Some(at) => fail(format!("{}: expected an argument `{}`", short(callee), names[at])),
-            None => Ok(bound),
-        }
-    }
-}
 
 /// What follows a statement.
 #[derive(PartialEq)]
@@ -65,40 +18,16 @@ enum Flow {
     Continue,
 }
 
-/// A rendering.
-pub(super) struct Renderer<'a> {
-    pub(super) budget: &'a Budget,
-    /// Scopes that macros hold, and namespaces: what could hold itself. They are emptied at the
-    /// end.
-    scopes: RefCell<Vec<Rc<Scope>>>,
-    namespaces: RefCell<Vec<Rc<Object>>>,
-}
-
-impl Drop for Renderer<'_> {
-    fn drop(&mut self) {
-        for scope in self.scopes.take() {
-            drop(scope.names.take());
-        }
-        // All are held until the last is empty: dropping one's content drops no other's.
-        let namespaces = self.namespaces.take();
-        for namespace in &namespaces {
-            if let Object::Namespace(names) = &**namespace {
-                drop(names.take());
-            }
-        }
-    }
-}
-
 /// The text of a template.
 pub(super) fn render(template: &[Stmt], context: Vec<(Arc<str>, Value)>, budget: &Budget) -> Result<String> {
-    let renderer = Renderer { budget, scopes: RefCell::default(), namespaces: RefCell::default() };
+    let runtime = Runtime { budget, scopes: RefCell::default(), namespaces: RefCell::default() };
     let context = Rc::new(Scope { names: RefCell::new(context), parent: None });
     let mut out = Text::output(budget);
-    renderer.statements(template, &Scope::inside(&context), &mut out)?;
+    runtime.statements(template, &Scope::inside(&context), &mut out)?;
     Ok(out.into_string())
 }
 
-impl Renderer<'_> {
+impl Runtime<'_> {
     fn statements(&self, all: &[Stmt], scope: &Rc<Scope>, out: &mut Text<'_>) -> Result<Flow> {
         self.budget.frame(|| {
             for stmt in all {
@@ -181,23 +110,6 @@ impl Renderer<'_> {
             StmtKind::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Next)
-    }
-
-    /// A macro with the names that it sees.
-    fn closure(&self, of: &Arc<Macro>, scope: &Rc<Scope>) -> Result<Value> {
-        let held = self.scopes.borrow().last().is_some_and(|last| Rc::ptr_eq(last, scope));
-        if !held {
-            self.budget.make(64)?;
-            self.scopes.borrow_mut().push(Rc::clone(scope));
-        }
-        Value::object(self.budget, Object::Macro(Arc::clone(of), Rc::clone(scope)))
-    }
-
-    pub(super) fn namespace(&self, names: Vec<(Arc<str>, Value)>) -> Result<Value> {
-        self.budget.make(names.len() * 64 + 128)?;
-        let object = Rc::new(Object::Namespace(RefCell::new(names)));
-        self.namespaces.borrow_mut().push(Rc::clone(&object));
-        Ok(Value::Object(object))
     }
 
     fn for_loop(
@@ -357,7 +269,7 @@ impl Renderer<'_> {
                 let mut left = self.eval(first, scope)?;
                 for (comparison, right) in chain {
                     let right = self.eval(right, scope)?;
-                    if !compare(self.budget, *comparison, &left, &right)? {
+                    if !predicates::compare(self.budget, *comparison, &left, &right)? {
                         return Ok(Value::Bool(false));
                     }
                     left = right;
@@ -368,7 +280,7 @@ impl Renderer<'_> {
                 let mut left = self.eval(first, scope)?;
                 for (operator, right) in chain {
                     let right = self.eval(right, scope)?;
-                    left = arithmetic::apply(self, *operator, &left, &right)?;
+                    left = arithmetic::apply(self.budget, *operator, &left, &right)?;
                 }
                 Ok(left)
             }
@@ -463,69 +375,6 @@ impl Renderer<'_> {
         Ok(args)
     }
 
-    /// `value.name`: a method before an item.
-    pub(super) fn attribute(&self, value: &Value, name: &Arc<str>) -> Result<Value> {
-        value.defined()?;
-        if let Some(found) = self.own_attribute(value, name)? {
-            return Ok(found);
-        }
-        if let Value::Dict(dict) = value
-            && let Some(found) = dict.get_str(self.budget, name)?
-        {
-            return Ok(found.clone());
-        }
-        Ok(Value::Undefined(Some(Arc::clone(name))))
-    }
-
-    /// `value[key]`: an item before a method.
-    pub(super) fn item(&self, value: &Value, key: &Value) -> Result<Value> {
-        value.defined()?;
-        let found = match (value, key) {
-            (Value::Dict(dict), Value::Str(key)) => dict.get_str(self.budget, key)?.cloned(),
-            (Value::Dict(dict), key) => dict.get(self.budget, key)?.cloned(),
-            (Value::Seq(_) | Value::Str(_), key) => match key.as_int() {
-                Some(index) => arithmetic::index(self.budget, value, index)?,
-                None => None,
-            },
-            _ => None,
-        };
-        match (found, key) {
-            (Some(found), _) => Ok(found),
-            (None, Value::Str(name)) => {
-                Ok(self.own_attribute(value, name)?.unwrap_or_else(|| Value::Undefined(Some(Arc::clone(name)))))
-            }
-            (None, _) => Ok(Value::Undefined(None)),
-        }
-    }
-
-    /// A method, or an attribute of what has some.
-    fn own_attribute(&self, value: &Value, name: &Arc<str>) -> Result<Option<Value>> {
-        if methods::has(value, name) {
-            let method = Object::Method(value.clone(), Arc::clone(name));
-            return Value::object(self.budget, method).map(Some);
-        }
-        let index = |of: &Seq, at: usize| Some(of.items.get(at).cloned().unwrap_or(Value::Undefined(None)));
-        match value {
-            Value::Seq(group) if group.kind == Kind::Group => Ok(match &**name {
-                "grouper" => index(group, 0),
-                "list" => index(group, 1),
-                _ => None,
-            }),
-            Value::Object(object) => match &**object {
-                Object::Namespace(names) => {
-                    let names = names.borrow();
-                    self.budget.items(names.len() / 4)?;
-                    Ok(names.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
-                }
-                Object::Loop(of) => Ok(loop_attribute(of, name)),
-                Object::Cycler(items, at) if &**name == "current" => Ok(items.get(at.get()).cloned()),
-                Object::Macro(of, _) if &**name == "name" => Ok(Some(Value::Str(Arc::clone(&of.name)))),
-                _ => Ok(None),
-            },
-            _ => Ok(None),
-        }
-    }
-
     pub(super) fn call(&self, callee: &Value, args: Args) -> Result<Value> {
         callee.defined()?;
         let Value::Object(object) = callee else { return fail(format!("`{}` cannot be called", callee.type_name())) };
@@ -600,38 +449,4 @@ impl Renderer<'_> {
 /// Undefined is an empty list, but not if it is not iterable for another reason.
 fn iter_defined(value: &Value) -> Result<()> {
     if value.is_iterable() { Ok(()) } else { fail(format!("`{}` is not iterable", value.type_name())) }
-}
-
-fn loop_attribute(of: &Loop, name: &str) -> Option<Value> {
-    let (index, len) = (of.index.get(), of.items.items.len());
-    let number = |number: usize| Some(Value::Int(number as i128));
-    let item =
-        |at: Option<usize>| Some(at.and_then(|at| of.items.items.get(at)).cloned().unwrap_or(Value::Undefined(None)));
-    match name {
-        "index" => number(index + 1),
-        "index0" => number(index),
-        "revindex" => number(len - index),
-        "revindex0" => number(len - index - 1),
-        "first" => Some(Value::Bool(index == 0)),
-        "last" => Some(Value::Bool(index + 1 == len)),
-        "length" => number(len),
-        "depth" => number(of.nested + 1),
-        "depth0" => number(of.nested),
-        "previtem" => item(index.checked_sub(1)),
-        "nextitem" => item(Some(index + 1)),
-        _ => None,
-    }
-}
-
-pub(super) fn compare(budget: &Budget, comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {
-    Ok(match comparison {
-        Comparison::Equal => left.equals(budget, right)?,
-        Comparison::NotEqual => !left.equals(budget, right)?,
-        Comparison::In => right.contains(budget, left)?,
-        Comparison::NotIn => !right.contains(budget, left)?,
-        Comparison::Less => left.compare(budget, right)?.is_some_and(|order| order.is_lt()),
-        Comparison::LessEqual => left.compare(budget, right)?.is_some_and(|order| order.is_le()),
-        Comparison::Greater => left.compare(budget, right)?.is_some_and(|order| order.is_gt()),
-        Comparison::GreaterEqual => left.compare(budget, right)?.is_some_and(|order| order.is_ge()),
-    })
 }

@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 
 use super::limits::{self, Budget, Result, Text, fail};
 use super::parser::{self, Literal};
-use super::render::Scope;
 
 /// A value; lists and dictionaries cannot be changed, as in a sandbox.
 #[derive(Clone)]
@@ -63,6 +62,18 @@ pub(super) enum Object {
     Joiner(Value, Cell<bool>),
     Function(&'static str),
     Method(Value, Arc<str>),
+}
+
+/// The names of a block: a loop's turn, a macro's call, a `with`.
+pub(super) struct Scope {
+    pub(super) names: RefCell<Vec<(Arc<str>, Value)>>,
+    pub(super) parent: Option<Rc<Scope>>,
+}
+
+impl Scope {
+    pub(super) fn inside(parent: &Rc<Scope>) -> Rc<Self> {
+        Rc::new(Self { names: RefCell::new(Vec::new()), parent: Some(Rc::clone(parent)) })
+    }
 }
 
 /// The `loop` of a loop's body.
