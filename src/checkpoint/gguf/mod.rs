@@ -25,6 +25,7 @@ pub mod vocabulary;
 pub mod write;
 
 pub(crate) mod architecture;
+mod cursor;
 mod header;
 mod keys;
 mod parts;
@@ -201,7 +202,7 @@ impl GgufFile {
         value::read(&self.files[0], entry.kind, entry.value as usize).expect("checked when the file was opened")
     }
 
-    fn text(&self, range: &header::Text) -> &str {
+    fn text(&self, range: &cursor::Text) -> &str {
         std::str::from_utf8(&self.files[0][range.range()]).expect("checked when the file was opened")
     }
 }

@@ -1,6 +1,6 @@
 //! What a file says about itself: numbers, truths, strings, and lists of them.
 
-use super::header::Cursor;
+use super::cursor::Cursor;
 
 /// Lists in lists, at most; ggml itself reads none.
 const MAX_DEPTH: usize = 4;
