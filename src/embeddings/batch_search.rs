@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::WordVectors;
-use super::similarity::Best;
+use super::best::Best;
 use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm};
 use crate::kernels::{parallel, vecmath};
 

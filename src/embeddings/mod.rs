@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `word_vectors` | [`WordVectors`], the store: lookup, storage types, means |
-//! | `similarity`, `batch_search` | cosine similarity, nearest words, analogies |
+//! | `similarity`, `batch_search`, `best` | cosine similarity, nearest words, analogies |
 //! | `layer` | a model's embedding layer from them |
 //! | `vector_index` | [`VectorIndex`]: exact search over vectors of anything; all cosines at once |
 //! | `evaluation` | similarity sets and analogy files |
@@ -11,18 +11,20 @@
 //! | [`word2vec`] | [`Word2Vec`]: skip-gram, CBOW, subwords |
 //! | [`glove`] | [`Glove`]: counting in bounded memory, AdaGrad |
 //! | `checkpoint` | runs in a file, to go on from |
-//! | `phrases` | words that stand together become one |
+//! | `phrases`, `phrase_settings` | words that stand together become one, and how they are found |
 //! | `training` | what trainers share: reading, counting, drawing, shared tables |
 //! | [`mod@format`] | files of word2vec, GloVe, fastText, NumPy |
 //!
 //! What is here knows kernels, text and files; training uses no tensor and no tape, because its gradients have closed forms.
 
 mod batch_search;
+mod best;
 mod checkpoint;
 mod evaluation;
 pub mod format;
 pub mod glove;
 mod layer;
+mod phrase_settings;
 mod phrases;
 mod similarity;
 mod subwords;
@@ -35,7 +37,8 @@ mod words;
 pub use evaluation::{AnalogyScore, Evaluation, EvaluationOptions, SimilarityScore};
 pub use format::{Duplicates, InvalidUtf8, Malformed, ReadOptions};
 pub use glove::{Cooccurrences, Glove, GloveModel};
-pub use phrases::{PhraseSettings, Phrases};
+pub use phrase_settings::PhraseSettings;
+pub use phrases::Phrases;
 pub use similarity::{Combine, Query};
 pub use subwords::{Ngrams, Subwords};
 pub use training::run::{Observer, Progress};

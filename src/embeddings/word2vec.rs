@@ -34,29 +34,12 @@ use super::training::run::{Observer, Position, Progress, Run, Schedule, Tables};
 use super::training::sampling::{Alias, FastRng, keep_probabilities};
 use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, Vocabulary};
+pub use super::training::window::{Architecture, Loss};
 use super::training::window::{NgramRows, Task};
 use super::word_vectors::Rows;
 use crate::kernels::simd::check_environment;
 use crate::text::Corpus;
 use crate::{Error, Result};
-
-/// What predicts what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Architecture {
-    /// Each word and each of its neighbours.
-    SkipGram,
-    /// The mean of the neighbours predicts the word.
-    Cbow,
-}
-
-/// What stands in for the softmax over the vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Loss {
-    /// So many random words as examples of what does not belong.
-    Negative(usize),
-    /// The turns on the path to the word in a Huffman tree.
-    Hierarchical,
-}
 
 /// Settings of a training run, and what starts it.
 ///

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Builder, Malformed, ReadOptions, WordVectors, header, kind, write_whole};
+use super::{Builder, Malformed, ReadOptions, WordVectors, check, header, kind, write_whole};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -45,7 +45,7 @@ impl WordVectors {
 fn read(path: &Path, options: &ReadOptions) -> Result<WordVectors> {
     let file = MappedFile::open(path, Load::Mmap)?;
     let wrong = |byte: usize, reason: String| Error::format(path, format!("byte {byte}: {reason}"));
-    kind::check(path, &file)?;
+    check(path, &file)?;
     let line_end = file.iter().take(64).position(|&b| b == b'\n');
     let (n, dim) = line_end
         .and_then(|end| header(&file[..end]))

@@ -5,10 +5,7 @@
 //! of binary numbers or a wrong row of text: those are told apart by bytes that text does not have
 //! and binary numbers all but always do.
 
-use std::path::Path;
-
-use super::{fasttext, header, text};
-use crate::{Error, Result, signature};
+use super::{fasttext, header, text, without_mark};
 
 /// A format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +16,7 @@ pub(super) enum Kind {
     Glove,
 }
 
-/// The first bytes of an array of NumPy.
-const NUMPY: &[u8] = b"\x93NUMPY";
-
-/// Says what a file is that holds no vectors as it is.
-pub(super) fn check(path: &Path, file: &[u8]) -> Result<()> {
-    let numpy = "a NumPy array: let its name end in .npy, and have its words beside it";
-    let found = signature::no_text(file).or(file.starts_with(NUMPY).then_some(numpy));
-    found.map_or(Ok(()), |found| Err(Error::format(path, format!("expected a file of word vectors, found {found}"))))
-}
-
-/// Which format a file has that [`check`] has let pass.
+/// Which format a file has that [`check`](super::check) has let pass.
 pub(super) fn of(file: &[u8]) -> Kind {
     if fasttext::looks_like(file) {
         return Kind::FastText;
@@ -41,11 +28,6 @@ pub(super) fn of(file: &[u8]) -> Kind {
         Some((_, dim)) if is_text(rows.get(1..).unwrap_or_default(), dim) => Kind::Word2VecText,
         Some(_) => Kind::Word2VecBinary,
     }
-}
-
-/// The text behind a byte-order mark of UTF-8.
-pub(super) fn without_mark(file: &[u8]) -> &[u8] {
-    file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file)
 }
 
 /// Whether the first row is a word and `dim` numbers, as text.

@@ -120,7 +120,7 @@ impl WordVectors {
             return Self::open_numpy(path);
         }
         let file = MappedFile::open(path, Load::Mmap)?;
-        kind::check(path, &file)?;
+        check(path, &file)?;
         match kind::of(&file) {
             Kind::FastText => Self::read_fasttext(path, options),
             Kind::Word2VecText => Self::read_word2vec_text(path, options),
@@ -199,3 +199,18 @@ pub(crate) fn write_whole(
 
 #[cfg(test)]
 mod tests;
+
+/// The first bytes of an array of NumPy.
+const NUMPY: &[u8] = b"\x93NUMPY";
+
+/// Says what a file is that holds no vectors as it is.
+fn check(path: &Path, file: &[u8]) -> Result<()> {
+    let numpy = "a NumPy array: let its name end in .npy, and have its words beside it";
+    let found = crate::signature::no_text(file).or(file.starts_with(NUMPY).then_some(numpy));
+    found.map_or(Ok(()), |found| Err(Error::format(path, format!("expected a file of word vectors, found {found}"))))
+}
+
+/// The text behind a byte-order mark of UTF-8.
+fn without_mark(file: &[u8]) -> &[u8] {
+    file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file)
+}

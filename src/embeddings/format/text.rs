@@ -9,7 +9,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Builder, Malformed, ReadOptions, WordVectors, header, kind, write_whole};
+use super::{Builder, Malformed, ReadOptions, WordVectors, check, header, without_mark, write_whole};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -49,8 +49,8 @@ impl WordVectors {
 
 fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVectors> {
     let mapped = MappedFile::open(path, Load::Mmap)?;
-    kind::check(path, &mapped)?;
-    let file = kind::without_mark(&mapped);
+    check(path, &mapped)?;
+    let file = without_mark(&mapped);
     let mut lines = file.split(|&b| b == b'\n').enumerate();
     let end = if file.last() == Some(&b'\n') { 1 } else { 0 };
     let n_lines = lines.clone().count() - end;

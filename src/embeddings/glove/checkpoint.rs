@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::fit::State;
+use super::state::State;
 use super::{Cooccurrences, Glove};
 use crate::Result;
 use crate::embeddings::checkpoint::{Array, Notes, Saved, write};

@@ -14,26 +14,19 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::records::{PART, Record, Shuffled};
+use super::state::{GROUPS, State, place};
 use super::{Cooccurrences, Glove, GloveModel, checkpoint};
-use crate::embeddings::training::run::{Observer, Position, Progress, diverged, endless};
+use crate::embeddings::training::run::{Observer, Position, Progress};
 use crate::embeddings::training::sampling::FastRng;
 use crate::kernels::adagrad::{adagrad_pair, row_len};
 use crate::kernels::prefetch::prefetch;
-use crate::{Error, Result, Rng};
+use crate::{Result, Rng};
 
-/// Groups that words and contexts are cut into: the most threads that can work at once.
-const GROUPS: usize = 16;
 /// Parts of a batch: enough pairs in each block of two groups for a thread to be worth it.
 const PARTS: usize = 16;
 
 /// Bytes of a batch, about: each pair in both directions, and as it was read.
 const BATCH: usize = PARTS * PART as usize * (2 * size_of::<Pair>() + size_of::<Record>());
-
-/// The group of a word and its place in it. Ranks go to and fro, so that each group has its share of frequent words.
-fn place(word: u32) -> (usize, usize) {
-    let (turn, i) = (word as usize / GROUPS, word as usize % GROUPS);
-    (if turn.is_multiple_of(2) { i } else { GROUPS - 1 - i }, turn)
-}
 
 /// One pair to learn: row numbers within their groups.
 #[derive(Clone, Copy, Default)]
@@ -113,66 +106,7 @@ fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair])
     Tally { pairs: pairs.len() as u64, loss }
 }
 
-/// The rows of words and of contexts, by group, and where the run stands; `Position::chunks` counts parts of the epoch.
-pub(super) struct State {
-    pub(super) words: Vec<Vec<f32>>,
-    pub(super) contexts: Vec<Vec<f32>>,
-    pub(super) position: Position,
-}
-
 impl State {
-    /// How many rows each group of `words` words has.
-    pub(super) fn rows(words: usize) -> usize {
-        words.div_ceil(GROUPS)
-    }
-
-    /// Numbers within ±1/2 by `dim + 1`, squares 1, as the original starts.
-    pub(super) fn start(glove: &Glove, words: usize) -> Result<Self> {
-        let (n, row) = (glove.dim + 1, row_len(glove.dim));
-        let too_large = || Error::argument("dim", format!("vectors of {words} words that fit into memory"), glove.dim);
-        let size = Self::rows(words).checked_mul(row).ok_or_else(too_large)?;
-        let mut rng = FastRng::new(glove.seed, u64::MAX, 0);
-        let mut group = |_| {
-            let mut rows = Vec::new();
-            rows.try_reserve_exact(size).map_err(|_| too_large())?;
-            rows.resize(size, 1.0f32);
-            for row in rows.chunks_exact_mut(row) {
-                for x in &mut row[..n] {
-                    *x = ((rng.bits() >> 40) as f32 / (1 << 24) as f32 - 0.5) / n as f32;
-                }
-            }
-            Ok(rows)
-        };
-        let mut groups = || (0..GROUPS).map(&mut group).collect::<Result<_>>();
-        Ok(State { words: groups()?, contexts: groups()?, position: Position::default() })
-    }
-
-    /// The vector of a word: the sum of its two.
-    fn vector(&self, dim: usize, word: usize) -> impl Iterator<Item = f32> {
-        let (group, at) = place(word as u32);
-        let start = at * row_len(dim);
-        self.words[group][start..start + dim].iter().zip(&self.contexts[group][start..]).map(|(w, c)| w + c)
-    }
-
-    /// Says that training has diverged, if the loss of this epoch so far is no finite number.
-    fn check_loss(&self, glove: &Glove) -> Result<()> {
-        let Position { epoch, loss, .. } = self.position;
-        if loss.is_finite() { Ok(()) } else { Err(diverged("GloVe's loss", epoch, glove.epochs, glove.lr, loss)) }
-    }
-
-    /// Says that training has diverged, if the length of a vector is no finite number.
-    fn check_rows(&self, glove: &Glove) -> Result<()> {
-        let groups = self.words.par_iter().chain(&self.contexts);
-        let wrong = |rows: &Vec<f32>| rows.chunks_exact(row_len(glove.dim)).find_map(|row| endless(&row[..=glove.dim]));
-        match groups.find_map_first(wrong) {
-            Some(length) => {
-                let what = "the length of GloVe's vectors";
-                Err(diverged(what, self.position.epoch, glove.epochs, glove.lr, length))
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Learns the pairs of some parts: as many rounds as there are groups.
     fn learn(&mut self, glove: &Glove, parts: &[Part]) {
         crate::kernels::parallel::adopt();

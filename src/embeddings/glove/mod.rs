@@ -26,6 +26,7 @@ mod checkpoint;
 mod cooccurrence;
 mod fit;
 mod records;
+mod state;
 mod table;
 
 use std::ops::ControlFlow;
@@ -255,7 +256,7 @@ impl Glove {
     /// learning rate is too high; a checkpoint's file is then the last that was written before.
     pub fn fit(&self, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
         self.check()?;
-        in_pool(self.threads, || fit::fit(self, counts, fit::State::start(self, counts.len())?, observer))
+        in_pool(self.threads, || fit::fit(self, counts, state::State::start(self, counts.len())?, observer))
     }
 
     fn folder(&self) -> Result<TempFolder> {

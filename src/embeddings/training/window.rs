@@ -11,10 +11,11 @@
 //! turns around: the centre's input predicts each word of the window, with negative samples of their own, so that the
 //! many rows of an input are gathered once a word.
 
+use serde::{Deserialize, Serialize};
+
 use super::Rows;
 use super::huffman::Huffman;
 use super::sampling::{Alias, FastRng};
-use crate::embeddings::word2vec::{Architecture, Loss};
 use crate::kernels::logistic::{MAX_INPUTS, logistic, padded};
 
 /// The most words of a skip-gram window that share negative samples. They learn one after the other, so what they learn is
@@ -22,6 +23,24 @@ use crate::kernels::logistic::{MAX_INPUTS, logistic, padded};
 /// faster, and the similarity of rare pairs (SimLex-999) falls by half a point.
 const GROUP: usize = 3;
 const _: () = assert!(GROUP <= MAX_INPUTS);
+
+/// What predicts what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// Each word and each of its neighbours.
+    SkipGram,
+    /// The mean of the neighbours predicts the word.
+    Cbow,
+}
+
+/// What stands in for the softmax over the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loss {
+    /// So many random words as examples of what does not belong.
+    Negative(usize),
+    /// The turns on the path to the word in a Huffman tree.
+    Hierarchical,
+}
 
 /// What all threads share, besides the tables.
 pub(crate) struct Task {
