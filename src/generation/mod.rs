@@ -35,6 +35,7 @@ pub mod constraint;
 pub mod logprobs;
 pub mod processor;
 pub mod prompt_cache;
+mod reader;
 pub mod sampler;
 pub mod score;
 pub(crate) mod sequence;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::checkpoint::{DType, SafetensorsFile, write_tensors};
 use crate::error::{Error, Result};
-use crate::generation::tokens::{PART, Reader, check_context};
+use crate::generation::reader::{PART, Reader, check_context};
 use crate::kernels::parallel;
 use crate::mapped::Load;
 use crate::models::{CausalLm, DecodeState};

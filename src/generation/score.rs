@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::cutoff::Distribution;
-use crate::generation::tokens::check_context;
+use crate::generation::reader::check_context;
 use crate::kernels::parallel;
 use crate::models::CausalLm;
 use crate::tensor::{IdTensor, Tensor, no_grad};

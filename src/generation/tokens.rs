@@ -3,23 +3,19 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::generation::beam::{BeamSearch, Hypothesis, beam_search};
-use crate::generation::config::{GenerationConfig, Overflow};
+use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::LogitsProcessor;
 use crate::generation::prompt_cache::PromptCache;
+use crate::generation::reader::{Reader, check_context};
 use crate::generation::sequence::Sequence;
 #[cfg(feature = "tokenizers")]
 use crate::generation::speculation::{DraftModel, GUESSES, check_draft};
 use crate::generation::speculation::{Guesses, PromptLookup, Speculation};
 use crate::generation::stopping::StopReason;
-use crate::kernels::parallel;
 use crate::models::{CausalLm, DecodeState};
-use crate::tensor::{IdTensor, Tensor, no_grad};
-
-/// The most tokens of a prompt that are read at once: between parts a text may be cancelled. The bits do not depend on it.
-pub(crate) const PART: usize = 512;
 
 /// Token ids that continue a prompt, each computed when asked for. See [`generate`].
 ///
@@ -36,14 +32,6 @@ enum Way<P: Deref<Target: CausalLm>> {
     Beams(Box<BeamSearch<P>>),
     /// With guesses from the text itself or from a smaller model.
     Guesses(Box<Speculation<P, Guesses<P>>>),
-}
-
-/// What a model remembers of one text.
-#[derive(Clone)]
-pub(crate) struct Reader<S> {
-    pub(crate) state: S,
-    /// How many of the text's last tokens the model has not read.
-    pub(crate) unread: usize,
 }
 
 /// Continues `prompt_ids`, a token at a time.
@@ -108,17 +96,6 @@ where
     P: Deref<Target: CausalLm>,
 {
     Ok(Tokens { way: Way::Guesses(Box::new(Speculation::new(model, guesses, prompt_ids, config, count)?)) })
-}
-
-/// Makes sure that a model can read a prompt of this length.
-pub(crate) fn check_context(model: &(impl CausalLm + ?Sized), prompt_len: usize) -> Result<()> {
-    match model.max_seq_len().filter(|&limit| prompt_len > limit) {
-        Some(limit) => {
-            let expected = format!("at most {limit} tokens, the model's context");
-            Err(Error::argument("prompt", expected, format!("{prompt_len} tokens")))
-        }
-        None => Ok(()),
-    }
 }
 
 impl<P: Deref<Target: CausalLm>> Tokens<P> {
@@ -224,46 +201,6 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
     }
 }
 
-impl<S: DecodeState> Reader<S> {
-    /// Reads what is unread, and gives the logits of the next token; `None` if the text ends first.
-    pub(crate) fn read<M>(&mut self, model: &M, text: &mut Sequence) -> Result<Option<Tensor>>
-    where
-        M: CausalLm<State = S> + ?Sized,
-    {
-        self.make_room(model, text);
-        let mut logits = None;
-        while self.unread > 0 && text.goes_on() {
-            let part = IdTensor::sequence(self.part(text));
-            let state = &mut self.state;
-            logits = Some(parallel::team(|| no_grad(|| model.decode(&part, state)))?);
-            self.unread -= part.len();
-        }
-        Ok(logits.filter(|_| self.unread == 0))
-    }
-
-    /// Forgets, or ends the text, if the model cannot read on.
-    pub(crate) fn make_room<M>(&mut self, model: &M, text: &mut Sequence)
-    where
-        M: CausalLm<State = S> + ?Sized,
-    {
-        let limit = model.max_seq_len();
-        if text.goes_on() && limit.is_some_and(|limit| self.state.len() + self.unread > limit) {
-            if text.config().overflow == Overflow::Stop {
-                text.stop(StopReason::ContextFull);
-            } else {
-                self.state = model.new_state(1);
-                self.unread = (limit.unwrap_or(text.ids().len()) / 2).max(1);
-            }
-        }
-    }
-
-    /// What is to be read next.
-    pub(crate) fn part<'t>(&self, text: &'t Sequence) -> &'t [u32] {
-        let start = text.ids().len() - self.unread;
-        &text.ids()[start..start + self.unread.min(PART)]
-    }
-}
-
 impl<P: Deref<Target: CausalLm>> Iterator for Tokens<P> {
     type Item = Result<u32>;
 
@@ -282,7 +219,8 @@ impl<P: Deref<Target: CausalLm>> Iterator for Tokens<P> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::tensor::Tensor;
+    use crate::generation::config::Overflow;
+    use crate::tensor::{IdTensor, Tensor};
 
     /// A model that wants token `t + 1` after token `t`, of a vocabulary of 10, and remembers what it has read.
     pub(crate) struct Counting {
