@@ -21,6 +21,7 @@ mod byte_level;
 mod chars;
 mod encode;
 mod ggml;
+mod gpt2_split;
 mod load;
 mod pattern;
 mod pipeline;

@@ -12,7 +12,7 @@ use tokenizers::{
     PreTokenizer as _, PreTokenizerWrapper, SplitDelimiterBehavior,
 };
 
-use super::byte_level;
+use super::gpt2_split;
 use super::pattern::{Budget, Pattern, Within};
 use crate::{Error, Result};
 
@@ -191,7 +191,7 @@ impl tokenizers::pattern::Pattern for Gpt2Words {
             end += word.len();
             ((end - word.len(), end), true)
         };
-        Ok(byte_level::words(inside).map(offsets).collect())
+        Ok(gpt2_split::words(inside).map(offsets).collect())
     }
 }
 

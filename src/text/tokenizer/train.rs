@@ -26,7 +26,7 @@ use tokenizers::{
 };
 
 use super::chars::EVERY_CHAR;
-use super::{Special, Tokenizer, byte_level, guard};
+use super::{Special, Tokenizer, gpt2_split, guard};
 use crate::text::Corpus;
 use crate::{Error, Result};
 
@@ -463,15 +463,15 @@ fn count_byte_level<S: AsRef<str>>(texts: &[S], prefix_space: bool) -> Counts {
     let mut prefixed: Counts = Counts::new();
     for text in texts.iter().map(AsRef::as_ref) {
         if prefix_space && !text.is_empty() && !text.starts_with(' ') {
-            byte_level::words(&format!(" {text}")).for_each(|word| *prefixed.entry(word.into()).or_default() += 1);
+            gpt2_split::words(&format!(" {text}")).for_each(|word| *prefixed.entry(word.into()).or_default() += 1);
         } else {
-            byte_level::words(text).for_each(|word| *counts.entry(word).or_default() += 1);
+            gpt2_split::words(text).for_each(|word| *counts.entry(word).or_default() += 1);
         }
     }
     let mut spelled = Counts::with_capacity(counts.len());
     for (word, n) in counts.into_iter().chain(prefixed.iter().map(|(word, &n)| (word.as_str(), n))) {
         let mut key = String::with_capacity(2 * word.len());
-        byte_level::push_spelled(word, &mut key);
+        gpt2_split::push_spelled(word, &mut key);
         *spelled.entry(key).or_default() += n;
     }
     spelled
