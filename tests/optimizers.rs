@@ -1,4 +1,4 @@
-//! Ten steps of each optimiser and thirty of each schedule agree with PyTorch (`fixtures/make_optimizers.py`).
+//! Ten steps of each optimizer and thirty of each schedule agree with PyTorch (`fixtures/make_optimizers.py`).
 
 #![allow(clippy::unwrap_used)]
 

@@ -12,12 +12,10 @@ use crate::error::{Error, Result};
 use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::prompt_cache::PromptCache;
-use crate::generation::reader::{PART, Reader, check_context};
+use crate::generation::reader::{PART, Reader, check_context, infer};
 use crate::generation::sequence::Sequence;
 use crate::generation::stopping::StopReason;
-use crate::kernels::parallel;
 use crate::models::{CausalLm, DecodeState};
-use crate::tensor::no_grad;
 
 /// Texts that are written together: an iterator of their tokens, each with the number of its text, as they are written.
 ///
@@ -182,7 +180,7 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
         }
         let mut states: Vec<_> = readers.iter_mut().map(|reader| &mut reader.state).collect();
         let model = &*self.model;
-        let logits = parallel::team(|| no_grad(|| model.decode_batch(&parts, &mut states)))?;
+        let logits = infer(|| model.decode_batch(&parts, &mut states))?;
         for (reader, part) in readers.iter_mut().zip(&parts) {
             reader.unread -= part.len();
         }

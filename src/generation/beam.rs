@@ -24,13 +24,11 @@ use crate::generation::config::{EarlyStopping, GenerationConfig};
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::LogitsProcessor;
 use crate::generation::processor::cutoff::Distribution;
-use crate::generation::reader::{Reader, check_context};
+use crate::generation::reader::{Reader, check_context, infer};
 use crate::generation::sequence::Sequence;
 use crate::generation::stopping::StopReason;
-use crate::kernels::parallel;
 use crate::models::CausalLm;
 use crate::random::Rng;
-use crate::tensor::no_grad;
 
 /// A text that a search found.
 #[derive(Clone, Debug)]
@@ -337,7 +335,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         let ids: Vec<&[u32]> = ids.iter().map(std::slice::from_ref).collect();
         let mut states: Vec<_> = beams.iter_mut().map(|beam| &mut beam.state).collect();
         let model = &*self.model;
-        let logits = parallel::team(|| no_grad(|| model.decode_batch(&ids, &mut states)))?;
+        let logits = infer(|| model.decode_batch(&ids, &mut states))?;
         for (beam, row) in beams.into_iter().zip(logits.data().chunks_exact(self.model.vocab_size())) {
             beam.logits = row.to_vec();
         }

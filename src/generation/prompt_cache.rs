@@ -4,12 +4,11 @@ use std::path::Path;
 
 use crate::checkpoint::{DType, SafetensorsFile, write_tensors};
 use crate::error::{Error, Result};
-use crate::generation::reader::{PART, Reader, check_context};
-use crate::kernels::parallel;
+use crate::generation::reader::{PART, Reader, check_context, infer};
 use crate::mapped::Load;
 use crate::models::{CausalLm, DecodeState};
 use crate::nn::KvCache;
-use crate::tensor::{IdTensor, Tensor, no_grad};
+use crate::tensor::{IdTensor, Tensor};
 
 /// What a model remembers of the beginning of texts. [`Tokens::with_cache`](crate::generation::Tokens::with_cache) and
 /// [`Batch::push_with_cache`](crate::generation::Batch::push_with_cache) go on from it, with the same tokens as without.
@@ -59,7 +58,7 @@ impl<S: DecodeState> PromptCache<S> {
         let mut state = model.new_state(1);
         for part in prompt_ids.chunks(PART) {
             let state = &mut state;
-            parallel::team(|| no_grad(|| model.decode(&IdTensor::sequence(part), state)))?;
+            infer(|| model.decode(&IdTensor::sequence(part), state))?;
         }
         Ok(Self { ids: prompt_ids.to_vec(), state })
     }

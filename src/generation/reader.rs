@@ -11,6 +11,11 @@ use crate::tensor::{IdTensor, Tensor, no_grad};
 /// The most tokens of a prompt that are read at once: between parts a text may be cancelled. The bits do not depend on it.
 pub(crate) const PART: usize = 512;
 
+/// Runs a model for its output alone: nothing is recorded for gradients, and threads stay awake between its kernels.
+pub(crate) fn infer<R: Send>(model: impl FnOnce() -> R + Send) -> R {
+    parallel::team(|| no_grad(model))
+}
+
 /// What a model remembers of one text.
 #[derive(Clone)]
 pub(crate) struct Reader<S> {
@@ -30,7 +35,7 @@ impl<S: DecodeState> Reader<S> {
         while self.unread > 0 && text.goes_on() {
             let part = IdTensor::sequence(self.part(text));
             let state = &mut self.state;
-            logits = Some(parallel::team(|| no_grad(|| model.decode(&part, state)))?);
+            logits = Some(infer(|| model.decode(&part, state))?);
             self.unread -= part.len();
         }
         Ok(logits.filter(|_| self.unread == 0))

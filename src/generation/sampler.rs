@@ -35,6 +35,14 @@ pub fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
     Ok(drawn as u32)
 }
 
+/// The probabilities of logits: `exp` of each over their sum.
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.into_iter().map(|x| x / sum).collect()
+}
+
 fn not_finite(x: f32) -> Error {
     Error::NotFinite { what: "logits of the next token".into(), found: f64::from(x) }
 }

@@ -3,10 +3,9 @@
 use crate::error::{Error, Result};
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::cutoff::Distribution;
-use crate::generation::reader::check_context;
-use crate::kernels::parallel;
+use crate::generation::reader::{check_context, infer};
 use crate::models::CausalLm;
-use crate::tensor::{IdTensor, Tensor, no_grad};
+use crate::tensor::{IdTensor, Tensor};
 
 /// The log-probability of each token but the first, given those before it, with `top` alternatives each.
 ///
@@ -95,7 +94,7 @@ pub fn perplexity(
 fn read(model: &(impl CausalLm + ?Sized), ids: &[u32]) -> Result<Tensor> {
     let ids = IdTensor::sequence(ids);
     ids.check_below(model.vocab_size(), "token id")?;
-    parallel::team(|| no_grad(|| model.forward(&ids)))
+    infer(|| model.forward(&ids))
 }
 
 /// The logits after each token.

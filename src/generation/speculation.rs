@@ -18,14 +18,13 @@ use crate::error::{Error, Result};
 use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::LogitsProcessor;
-use crate::generation::reader::{Reader, check_context};
+use crate::generation::reader::{Reader, check_context, infer};
 use crate::generation::sampler;
 use crate::generation::sequence::Sequence;
 use crate::generation::stopping::StopReason;
-use crate::kernels::parallel;
 use crate::models::{CausalLm, DecodeState};
 use crate::random::Rng;
-use crate::tensor::{IdTensor, no_grad};
+use crate::tensor::IdTensor;
 
 /// So many tokens are guessed if nobody says otherwise.
 pub(crate) const GUESSES: usize = 5;
@@ -128,7 +127,7 @@ impl<D: Deref<Target: CausalLm>> sealed::Drafter for DraftModel<D> {
         while guesses.len() < count.min(limit - text.ids().len()) && ahead.goes_on() {
             let unread = ahead.ids()[self.read.len()..].to_vec();
             let (model, ids, state) = (&*self.model, IdTensor::sequence(&unread), &mut self.state);
-            let mut logits = parallel::team(|| no_grad(|| model.decode(&ids, state)))?.to_vec();
+            let mut logits = infer(|| model.decode(&ids, state))?.to_vec();
             self.read.extend(unread);
             if !ahead.process(&mut logits)? {
                 break;
@@ -302,7 +301,7 @@ impl<P: Deref<Target: CausalLm>, D: Drafter> Speculation<P, D> {
         let last = *self.text.ids().last().expect("a prompt has a token");
         let ids: Vec<u32> = std::iter::once(last).chain(guesses.iter().map(|guess| guess.id)).collect();
         let (model, input, state) = (&*self.model, IdTensor::sequence(&ids), &mut self.reader.state);
-        let logits = parallel::team(|| no_grad(|| model.decode_all(&input, state)))?;
+        let logits = infer(|| model.decode_all(&input, state))?;
         self.guessed += guesses.len();
         let rows: Vec<&[f32]> = logits.data().chunks_exact(self.model.vocab_size()).collect();
         let mut new = 0;
@@ -342,7 +341,10 @@ fn check_guess(text: &mut Sequence, id: u32, q: &[f32], row: &[f32]) -> Result<O
     if !text.process(&mut p)? {
         return Ok(None);
     }
-    let (p, q) = (probabilities(&p)?, probabilities(q)?);
+    for logits in [&p, q] {
+        sampler::greedy(logits)?; // or there are no probabilities
+    }
+    let (p, q) = (sampler::softmax(&p), sampler::softmax(q));
     let (at, u) = (id as usize, text.rng().uniform_f64());
     if u * q[at] < p[at] {
         return text.take(id, row);
@@ -358,14 +360,6 @@ fn check_guess(text: &mut Sequence, id: u32, q: &[f32], row: &[f32]) -> Result<O
         left -= weight;
     }
     text.take(drawn, row)
-}
-
-/// softmax(logits)
-fn probabilities(logits: &[f32]) -> Result<Vec<f64>> {
-    let largest = logits[sampler::greedy(logits)? as usize];
-    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    Ok(weights.into_iter().map(|weight| weight / sum).collect())
 }
 
 impl<P: Deref<Target: CausalLm>, D: Drafter> Iterator for Speculation<P, D> {

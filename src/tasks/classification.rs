@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::ragged::{hidden_states, softmax};
+use super::ragged::{hidden_states, probs};
 use crate::error::Result;
 use crate::models::encoder::{EncoderForSequenceClassification, EncoderForTokenClassification};
 use crate::models::read_config;
@@ -86,7 +86,7 @@ impl TextClassifier {
         hidden_states(&self.model.encoder, &encodings, |i, hidden| {
             let logits = no_grad(|| self.model.logits(&hidden.rows(0, 1)))?;
             let scores = match self.scores {
-                Scores::Softmax => softmax(logits.data()),
+                Scores::Softmax => probs(logits.data()),
                 Scores::Sigmoid => logits.data().iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
                 Scores::Plain => logits.to_vec(),
             };
@@ -143,7 +143,7 @@ impl TokenClassifier {
                 if encoding.special_tokens_mask[i] == 1 {
                     continue;
                 }
-                let probs = softmax(logits);
+                let probs = probs(logits);
                 let best = (0..probs.len()).reduce(|a, b| if probs[b] > probs[a] { b } else { a }).unwrap_or(0);
                 let (start, end) = encoding.offsets[i];
                 tokens.push(Entity { label: self.labels[best].clone(), score: probs[best], range: start..end });

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::ragged::{hidden_states, softmax, top};
+use super::ragged::{hidden_states, probs, top};
 use crate::error::{Error, Result};
 use crate::models::encoder::EncoderForMaskedLm;
 use crate::tensor::no_grad;
@@ -75,7 +75,7 @@ impl FillMask {
         let mut found = Vec::new();
         hidden_states(&self.model.encoder, &[encoding], |_, hidden| {
             for &place in &places {
-                let probs = softmax(no_grad(|| self.model.logits(&hidden.rows(place, 1)))?.data());
+                let probs = probs(no_grad(|| self.model.logits(&hidden.rows(place, 1)))?.data());
                 let fill = |(id, score): (usize, f32)| {
                     let token = self.tokenizer.decode(&[id as u32])?.trim().to_string();
                     Ok(Filled { token_id: id as u32, token, score })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::ragged::{hidden_states, softmax};
+use super::ragged::{hidden_states, probs};
 use crate::error::Result;
 use crate::models::encoder::EncoderForQuestionAnswering;
 use crate::tensor::no_grad;
@@ -81,7 +81,7 @@ impl QuestionAnswering {
                     Some(1) => logits.data()[2 * i + c],
                     _ => f32::NEG_INFINITY,
                 };
-                softmax(&(0..window.len()).map(masked).collect::<Vec<_>>())
+                probs(&(0..window.len()).map(masked).collect::<Vec<_>>())
             };
             let (begins, ends) = (column(0), column(1));
             for (b, begin) in begins.iter().enumerate().filter(|(_, p)| **p > 0.0) {

@@ -1,6 +1,7 @@
 //! Many texts through an encoder, without padding: what every task over encoders shares.
 
 use crate::error::Result;
+use crate::generation::sampler::softmax;
 use crate::kernels::parallel;
 use crate::models::encoder::TextEncoder;
 use crate::tensor::{IdTensor, Tensor, no_grad};
@@ -48,12 +49,9 @@ pub(super) fn hidden_states(
     })
 }
 
-/// `exp` of each logit over their sum.
-pub(super) fn softmax(logits: &[f32]) -> Vec<f32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
-    let sum: f64 = exps.iter().sum();
-    exps.into_iter().map(|x| (x / sum) as f32).collect()
+/// The probabilities of logits, in f32.
+pub(super) fn probs(logits: &[f32]) -> Vec<f32> {
+    softmax(logits).into_iter().map(|p| p as f32).collect()
 }
 
 /// The `k` largest with their places, largest first; of equal ones the first.

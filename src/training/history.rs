@@ -28,7 +28,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Row {
-    /// The step, counted from 1: how often the optimiser has stepped.
+    /// The step, counted from 1: how often the optimizer has stepped.
     pub step: u64,
     /// The epoch, with its part that is done.
     #[serde(skip_serializing_if = "Option::is_none")]
