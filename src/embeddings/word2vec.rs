@@ -32,13 +32,12 @@ use super::training::huffman::Huffman;
 use super::training::in_pool;
 use super::training::run::{Observer, Position, Progress, Run, Schedule, Tables};
 use super::training::sampling::{Alias, FastRng, keep_probabilities};
+use super::training::settings::shared_settings;
 use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, Vocabulary};
 pub use super::training::window::{Architecture, Loss};
 use super::training::window::{NgramRows, Task};
 use super::word_vectors::Rows;
-use crate::kernels::simd::check_environment;
-use crate::text::Corpus;
 use crate::{Error, Result};
 
 /// Settings of a training run, and what starts it.
@@ -68,6 +67,8 @@ pub struct Word2Vec {
 }
 
 impl Word2Vec {
+    shared_settings!();
+
     /// Skip-gram with the original's defaults: 100 dimensions, window 5, 5 negative samples, words that stand at least
     /// 5 times, subsampling at 10^-3, 5 epochs, learning rate 0.025.
     pub fn skip_gram() -> Self {
@@ -97,12 +98,6 @@ impl Word2Vec {
         Word2Vec { architecture: Architecture::Cbow, lr: 0.05, ..Self::skip_gram() }
     }
 
-    /// The length of the vectors.
-    pub fn dim(mut self, dim: usize) -> Self {
-        self.dim = dim;
-        self
-    }
-
     /// How many words to each side may be neighbours. The width is random at each word, up to this.
     pub fn window(mut self, words: usize) -> Self {
         self.window = words;
@@ -118,25 +113,6 @@ impl Word2Vec {
     /// Trains by hierarchical softmax.
     pub fn hierarchical_softmax(mut self) -> Self {
         self.loss = Loss::Hierarchical;
-        self
-    }
-
-    /// Leaves out words that stand less often.
-    pub fn min_count(mut self, count: u64) -> Self {
-        self.min_count = count;
-        self
-    }
-
-    /// Keeps only the `n` most frequent words.
-    pub fn max_words(mut self, n: usize) -> Self {
-        self.max_words = Some(n);
-        self
-    }
-
-    /// The most different words that are held while counting, about 50 bytes each: 20 million if not said. When there are
-    /// more, the rarest so far are forgotten, as the original tool does, so memory does not grow with the text.
-    pub fn max_counted_words(mut self, n: usize) -> Self {
-        self.max_counted = n;
         self
     }
 
@@ -188,27 +164,6 @@ impl Word2Vec {
         self
     }
 
-    /// Trains on so many threads of its own; without it, on those of the caller's rayon pool.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// Writes what is needed to go on into the file `path`, whenever so much time has passed and after each epoch:
-    /// see [`Word2VecModel::resume`]. The file is either the old one or the whole new one.
-    pub fn checkpoint(mut self, path: impl AsRef<Path>, every: Duration) -> Self {
-        self.checkpoint = Some((path.as_ref().into(), every));
-        self
-    }
-
-    /// Trains on a text file, one sentence a line.
-    ///
-    /// # Errors
-    /// As for [`Word2Vec::train_model`].
-    pub fn train_file(&self, path: impl AsRef<Path>) -> Result<WordVectors> {
-        self.train(&TrainingText::corpus(&Corpus::open(path)?))
-    }
-
     /// Trains on a text.
     ///
     /// # Errors
@@ -229,8 +184,7 @@ impl Word2Vec {
     pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
         self.check()?;
         in_pool(self.threads, || {
-            let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
-            let vocabulary = Vocabulary::of(text, keep)?.of_several(text)?;
+            let vocabulary = self.vocabulary(text)?;
             let mut model = Word2VecModel::init(self.clone(), vocabulary)?;
             model.run(text, observer)?;
             Ok(model)
@@ -239,23 +193,7 @@ impl Word2Vec {
 
     /// Checks the settings that do not depend on the text.
     fn check(&self) -> Result<()> {
-        check_environment()?;
-        let above_zero = [
-            ("dim", self.dim),
-            ("window", self.window),
-            ("epochs", self.epochs),
-            ("threads", self.threads.unwrap_or(1)),
-            ("max_words", self.max_words.unwrap_or(1)),
-            ("max_counted_words", self.max_counted),
-        ];
-        for (name, value) in above_zero {
-            if value == 0 {
-                return Err(Error::argument(name, "a number above 0", value));
-            }
-        }
-        if self.window > 10_000 {
-            return Err(Error::argument("window", "at most 10000 words", self.window));
-        }
+        self.check_shared()?;
         if self.loss == Loss::Negative(0) {
             return Err(Error::argument("negative_samples", "a number above 0", 0));
         }

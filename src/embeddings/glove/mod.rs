@@ -40,12 +40,11 @@ use serde::{Deserialize, Serialize};
 
 use super::WordVectors;
 use super::training::run::{Observer, Progress};
+use super::training::settings::shared_settings;
 use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, Vocabulary};
 use super::training::{in_pool, lock};
 use super::word_vectors::Rows;
-use crate::kernels::simd::check_environment;
-use crate::text::Corpus;
 use crate::{Error, Result};
 use cooccurrence::Counting;
 use records::TempFolder;
@@ -80,6 +79,8 @@ impl Default for Glove {
 }
 
 impl Glove {
+    shared_settings!();
+
     /// The paper's settings: 100 dimensions, 15 words to each side, words that stand at least 5 times, `x_max` 100,
     /// `alpha` 0.75, learning rate 0.05, 25 epochs; 1024 MB of memory.
     pub fn new() -> Self {
@@ -102,12 +103,6 @@ impl Glove {
         }
     }
 
-    /// The length of the vectors.
-    pub fn dim(mut self, dim: usize) -> Self {
-        self.dim = dim;
-        self
-    }
-
     /// How many words to each side are near. A window ends with its sentence, so short lines leave little of a wide one.
     pub fn window(mut self, words: usize) -> Self {
         self.window = words;
@@ -117,25 +112,6 @@ impl Glove {
     /// Counts only the words before a word, not those behind it.
     pub fn left_window(mut self) -> Self {
         self.symmetric = false;
-        self
-    }
-
-    /// Leaves out words that stand less often.
-    pub fn min_count(mut self, count: u64) -> Self {
-        self.min_count = count;
-        self
-    }
-
-    /// Keeps only the `n` most frequent words.
-    pub fn max_words(mut self, n: usize) -> Self {
-        self.max_words = Some(n);
-        self
-    }
-
-    /// The most different words that are held while counting, about 50 bytes each: 20 million if not said. When there are
-    /// more, the rarest so far are forgotten, as the original tool does, so memory does not grow with the text.
-    pub fn max_counted_words(mut self, n: usize) -> Self {
-        self.max_counted = n;
         self
     }
 
@@ -177,31 +153,10 @@ impl Glove {
         self
     }
 
-    /// Works on so many threads of its own; without it, on those of the caller's rayon pool.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
     /// Where temporary files go, if not where the system has them.
     pub fn temporary_folder(mut self, path: impl AsRef<Path>) -> Self {
         self.temporary = Some(path.as_ref().into());
         self
-    }
-
-    /// Writes what is needed to go on into the file `path` while fitting, whenever so much time has passed and after each
-    /// epoch: see [`GloveModel::resume`]. The file is either the old one or the whole new one.
-    pub fn checkpoint(mut self, path: impl AsRef<Path>, every: Duration) -> Self {
-        self.checkpoint = Some((path.as_ref().into(), every));
-        self
-    }
-
-    /// Counts and trains on a text file, one sentence a line.
-    ///
-    /// # Errors
-    /// As for [`Glove::count`] and [`Glove::fit`].
-    pub fn train_file(&self, path: impl AsRef<Path>) -> Result<WordVectors> {
-        self.train(&TrainingText::corpus(&Corpus::open(path)?))
     }
 
     /// Counts and trains on a text.
@@ -222,8 +177,7 @@ impl Glove {
     pub fn count(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Cooccurrences> {
         self.check()?;
         in_pool(self.threads, || {
-            let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
-            let vocabulary = Vocabulary::of(text, keep)?.of_several(text)?;
+            let vocabulary = self.vocabulary(text)?;
             let folder = self.folder()?;
             let counting = Counting { window: self.window, symmetric: self.symmetric, memory: self.memory };
             let report = Mutex::new((observer, Instant::now()));
@@ -264,23 +218,7 @@ impl Glove {
     }
 
     fn check(&self) -> Result<()> {
-        check_environment()?;
-        let above_zero = [
-            ("dim", self.dim),
-            ("window", self.window),
-            ("epochs", self.epochs),
-            ("threads", self.threads.unwrap_or(1)),
-            ("max_words", self.max_words.unwrap_or(1)),
-            ("max_counted_words", self.max_counted),
-        ];
-        for (name, value) in above_zero {
-            if value == 0 {
-                return Err(Error::argument(name, "a number above 0", value));
-            }
-        }
-        if self.window > 10_000 {
-            return Err(Error::argument("window", "at most 10000 words", self.window));
-        }
+        self.check_shared()?;
         if self.memory < 16 << 20 {
             return Err(Error::argument("memory_mb", "at least 16", self.memory >> 20));
         }

@@ -4,6 +4,7 @@ pub(crate) mod huffman;
 pub(crate) mod overlay;
 pub(crate) mod run;
 pub(crate) mod sampling;
+pub(crate) mod settings;
 pub(crate) mod shared_table;
 pub(crate) mod text;
 pub(crate) mod vocabulary;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::text::Corpus;
 
 /// Sentences in which words of a pair stand together and words of different pairs do not.
 fn stories() -> TrainingText<'static> {
