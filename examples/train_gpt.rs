@@ -28,7 +28,7 @@ use loquat::ops::Precision;
 use loquat::text::{Corpus, Tokenizer, TokenizerTrainer};
 use loquat::training::data::{RandomWindows, SequentialWindows, TokenStream, tokenize_to_file};
 use loquat::training::{
-    AdamW, Existing, Optimizer, ParameterGroup, RunFolder, Schedule, StopReason, Trainer, next_token_loss,
+    AdamW, Existing, Optimizer, ParameterGroup, RunFolder, Schedule, TrainEnd, Trainer, next_token_loss,
 };
 use loquat::{Error, Result, Rng};
 
@@ -233,7 +233,7 @@ fn run(args: &Args) -> Result<()> {
     if let Err(error) = training::plot_loss(&report.history, &picture) {
         eprintln!("warning: {}: {error}", picture.display());
     }
-    if report.stop == StopReason::Observer {
+    if report.stop == TrainEnd::Observer {
         say!("stopped after {} of {} steps; --resume goes on", report.steps, args.steps);
     }
     if let Some(best) = report.best {

@@ -25,5 +25,5 @@ pub use loss::next_token_loss;
 pub use optimizer::{Adam, AdamW, Optimizer, ParameterGroup, Rule, Sgd, clip_grad_norm};
 pub use schedule::Schedule;
 pub use trainer::{
-    BatchSize, Best, Existing, Goal, RunFolder, StopReason, TrainEvent, TrainObserver, TrainReport, Trainer, evaluate,
+    BatchSize, Best, Existing, Goal, RunFolder, TrainEnd, TrainEvent, TrainObserver, TrainReport, Trainer, evaluate,
 };

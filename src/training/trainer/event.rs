@@ -79,14 +79,14 @@ pub enum TrainEvent<'a> {
         /// Steps done.
         step: u64,
         /// Why.
-        reason: StopReason,
+        reason: TrainEnd,
     },
 }
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum StopReason {
+pub enum TrainEnd {
     /// All steps or epochs are done.
     Finished,
     /// The validation loss, or the number that [`Trainer::best_by`](super::Trainer::best_by) names,

@@ -66,7 +66,7 @@ use serde::{Deserialize, Serialize};
 
 pub use best::{Best, Goal};
 use best::{Kept, VAL_LOSS, Watch, check_names};
-pub use event::{StopReason, TrainEvent, TrainObserver};
+pub use event::{TrainEnd, TrainEvent, TrainObserver};
 pub use folder::{Existing, RunFolder};
 use folder::{State, load_checkpoint};
 use lock::Lock;
@@ -118,7 +118,7 @@ pub struct TrainReport {
     /// Steps done, those before a resumption included.
     pub steps: u64,
     /// Why the run ended.
-    pub stop: StopReason,
+    pub stop: TrainEnd,
     /// The step whose weights the model holds: that of [`TrainReport::best`] if those were
     /// restored, else the last.
     pub held: u64,
@@ -438,7 +438,7 @@ impl<'a, B, M> Trainer<'a, B, M> {
                 self.save(model, optimizer, train, &mut course)?;
             }
         };
-        if reason == StopReason::Finished {
+        if reason == TrainEnd::Finished {
             self.finish(model, &loss, &mut course)?;
         }
         self.save(model, optimizer, train, &mut course)?;
@@ -517,18 +517,18 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Ok(course)
     }
 
-    fn reason_to_stop(&self, course: &Course) -> Option<StopReason> {
+    fn reason_to_stop(&self, course: &Course) -> Option<TrainEnd> {
         let Progress { step, epoch, stale, .. } = course.progress;
         let spent = match self.budget {
             Budget::Steps(steps) => step >= steps,
             Budget::Epochs(epochs) => epoch >= epochs,
         };
         if course.asked_to_stop {
-            Some(StopReason::Observer)
+            Some(TrainEnd::Observer)
         } else if self.patience.is_some_and(|patience| stale >= patience) {
-            Some(StopReason::EarlyStopping)
+            Some(TrainEnd::EarlyStopping)
         } else {
-            spent.then_some(StopReason::Finished)
+            spent.then_some(TrainEnd::Finished)
         }
     }
 

@@ -92,7 +92,7 @@ fn a_resumed_run_goes_on_bit_for_bit() {
             if endless { Box::new(random()) } else { Box::new(windows()) }
         };
         let (whole, report) = run(&a, 25, &mut *source());
-        assert_eq!((report.steps, report.stop), (25, StopReason::Finished));
+        assert_eq!((report.steps, report.stop), (25, TrainEnd::Finished));
         for stop in [1, 4, 5, 13, 25] {
             let (part, first) = run(&b, stop, &mut *source());
             assert!(stop == 25 || values(&part) != values(&whole));
@@ -313,7 +313,7 @@ fn the_best_weights_are_the_folders_and_the_last_ones_the_checkpoints() {
         .folder(RunFolder::new(folder.path()).file("config.json", "{}"))
         .run(&mut model, &mut optimizer(), &mut windows(), loss)
         .unwrap();
-    assert_eq!(report.stop, StopReason::EarlyStopping);
+    assert_eq!(report.stop, TrainEnd::EarlyStopping);
     let best = report.best.unwrap();
     assert_eq!(report.steps, best.step + 6);
     let mut other = self::model();
@@ -349,7 +349,7 @@ fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise()
     let (held, report) = train(1000, None, Some(3));
     let best = report.best.unwrap();
     assert_eq!((held, report.held), (best.value, best.step));
-    assert_eq!((report.stop, report.held + 6), (StopReason::EarlyStopping, report.steps));
+    assert_eq!((report.stop, report.held + 6), (TrainEnd::EarlyStopping, report.steps));
     let steps = report.steps;
     let (held, report) = train(1000, Some(false), Some(3));
     assert!(held > best.value && report.held == steps);
@@ -377,7 +377,7 @@ fn any_number_of_a_validation_may_decide() {
         .unwrap();
     let expected = [(3, 0.1, true), (6, 0.7, true), (9, 0.4, false), (12, 0.7, false), (15, 0.2, false)];
     assert_eq!(told, expected);
-    assert_eq!((report.stop, report.steps, report.held), (StopReason::EarlyStopping, 15, 6));
+    assert_eq!((report.stop, report.steps, report.held), (TrainEnd::EarlyStopping, 15, 6));
     assert_eq!(report.best, Some(Best { step: 6, value: 0.7 }));
     assert_eq!(report.history.column("f1"), expected.map(|(step, f1, _)| (step, f1)));
     // Beside validation data, at the same steps; a number to go by that is none is an error.
@@ -499,12 +499,12 @@ fn an_observer_stops_the_run_which_can_be_resumed() {
             .run(&mut model, &mut optimizer(), &mut windows(), loss);
         report.map(|report| (report.steps, report.stop))
     };
-    assert_eq!(until(7, false).unwrap(), (7, StopReason::Observer));
+    assert_eq!(until(7, false).unwrap(), (7, TrainEnd::Observer));
     let error = until(9, false).unwrap_err().to_string();
     assert!(error.contains("say resume or replace"), "{error}");
-    assert_eq!(until(9, true).unwrap(), (9, StopReason::Observer));
-    assert_eq!(until(99, true).unwrap(), (12, StopReason::Finished));
-    assert_eq!(until(99, true).unwrap(), (12, StopReason::Finished), "nothing is left to do");
+    assert_eq!(until(9, true).unwrap(), (9, TrainEnd::Observer));
+    assert_eq!(until(99, true).unwrap(), (12, TrainEnd::Finished));
+    assert_eq!(until(99, true).unwrap(), (12, TrainEnd::Finished), "nothing is left to do");
     let mut kept: Vec<_> = std::fs::read_dir(folder.path().join("checkpoints"))
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
