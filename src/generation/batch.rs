@@ -23,9 +23,9 @@ use crate::models::{CausalLm, DecodeState};
 /// # use loquat::models::{MlpConfig, MlpLm};
 /// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
 /// use loquat::GenerationConfig;
-/// use loquat::generation::Batch;
+/// use loquat::generation::BatchGenerator;
 ///
-/// let mut batch = Batch::new(&model);
+/// let mut batch = BatchGenerator::new(&model);
 /// let first = batch.push(&[1, 2, 3], &GenerationConfig::default().max_new_tokens(5))?;
 /// let (text, id) = batch.next().expect("a text goes on")?;
 /// assert_eq!((text, &[id][..]), (first, batch.new_ids(first)));
@@ -34,7 +34,7 @@ use crate::models::{CausalLm, DecodeState};
 /// assert_eq!(batch.new_ids(second).len(), 2);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-pub struct Batch<P: Deref<Target: CausalLm>> {
+pub struct BatchGenerator<P: Deref<Target: CausalLm>> {
     model: P,
     texts: Vec<Text<<P::Target as CausalLm>::State>>,
     /// What was written and not given out.
@@ -67,7 +67,7 @@ where
     P: Deref<Target: CausalLm>,
     I: AsRef<[u32]>,
 {
-    let mut batch = Batch::new(model);
+    let mut batch = BatchGenerator::new(model);
     for (index, prompt) in prompts.iter().enumerate() {
         batch.push(prompt.as_ref(), config).map_err(Error::prompt(index))?;
     }
@@ -80,7 +80,7 @@ where
     Ok(batch.texts.into_iter().map(text).collect())
 }
 
-impl<P: Deref<Target: CausalLm>> Batch<P> {
+impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
     /// A batch of no texts.
     pub fn new(model: P) -> Self {
         Self { model, texts: Vec::new(), written: VecDeque::new() }
@@ -101,7 +101,7 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
         Ok(self.texts.len() - 1)
     }
 
-    /// As [`Batch::push`], from a model's memory of the prompt's beginning.
+    /// As [`BatchGenerator::push`], from a model's memory of the prompt's beginning.
     ///
     /// # Errors
     /// As there.
@@ -136,7 +136,7 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
         self.texts[text].sequence.new_ids()
     }
 
-    /// The log-probability of each of [`Batch::new_ids`], if they are kept.
+    /// The log-probability of each of [`BatchGenerator::new_ids`], if they are kept.
     pub fn logprobs(&self, text: usize) -> &[TokenLogprob] {
         self.texts[text].sequence.logprobs()
     }
@@ -205,7 +205,7 @@ impl<P: Deref<Target: CausalLm>> Batch<P> {
     }
 }
 
-impl<P: Deref<Target: CausalLm>> Iterator for Batch<P> {
+impl<P: Deref<Target: CausalLm>> Iterator for BatchGenerator<P> {
     type Item = Result<(usize, u32)>;
 
     /// The next token of any text. An error of one text's processors ends that text
@@ -286,7 +286,7 @@ mod tests {
         let model = Gpt2::init(&Gpt2Config::new(11, 8, 12, 1, 3), &mut Rng::seed(1)).unwrap();
         let cancel = Cancel::new();
         let config = GenerationConfig::default().max_new_tokens(40).overflow(Overflow::Stop);
-        let mut batch = Batch::new(&model);
+        let mut batch = BatchGenerator::new(&model);
         batch.push(&[1], &config).unwrap();
         batch.push(&[1, 2], &config.clone().cancel(&cancel)).unwrap();
         let broken = |_: &[u32], _: &mut [f32]| -> Result<()> { Err(Error::argument("test", "nothing", "all")) };

@@ -47,7 +47,7 @@ pub mod stopping;
 pub mod text;
 pub mod tokens;
 
-pub use batch::{Batch, Generated, generate_batch};
+pub use batch::{BatchGenerator, Generated, generate_batch};
 pub use beam::{BeamSearch, Hypothesis, beam_search};
 pub use config::{EarlyStopping, GenerationConfig, Mirostat, Overflow};
 #[cfg(feature = "constraints")]

@@ -11,7 +11,7 @@ use crate::nn::KvCache;
 use crate::tensor::{IdTensor, Tensor};
 
 /// What a model remembers of the beginning of texts. [`Tokens::with_cache`](crate::generation::Tokens::with_cache) and
-/// [`Batch::push_with_cache`](crate::generation::Batch::push_with_cache) go on from it, with the same tokens as without.
+/// [`BatchGenerator::push_with_cache`](crate::generation::BatchGenerator::push_with_cache) go on from it, with the same tokens as without.
 ///
 /// A clone is cheap, and continuations share the memory of what they have in common.
 ///
@@ -155,7 +155,7 @@ fn no_keys() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generation::batch::Batch;
+    use crate::generation::batch::BatchGenerator;
     use crate::generation::config::GenerationConfig;
     use crate::generation::tokens::generate;
     use crate::models::{Gpt2, Gpt2Config, LanguageModel, MlpConfig, MlpLm};
@@ -177,7 +177,7 @@ mod tests {
                 let cached = generate(model, prompt, &config).unwrap().with_cache(cache);
                 assert_eq!(cached.map(|id| id.unwrap()).collect::<Vec<_>>(), plain, "{prompt:?}");
             }
-            let mut batch = Batch::new(model);
+            let mut batch = BatchGenerator::new(model);
             batch.push_with_cache(prompt, &config(), cache).unwrap();
             let plain: Vec<u32> = generate(model, prompt, &config()).unwrap().map(|id| id.unwrap()).collect();
             assert_eq!(batch.map(|written| written.unwrap().1).collect::<Vec<_>>(), plain);

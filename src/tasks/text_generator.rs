@@ -169,7 +169,7 @@ impl TextGenerator {
         Ok(TextStream::new(tokens, &*self.tokenizer, &settings))
     }
 
-    /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::Batch`].
+    /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::BatchGenerator`].
     ///
     /// # Errors
     /// As for [`generation::generate_batch`]; [`Error::Prompt`] for a prompt that the tokenizer
@@ -177,7 +177,7 @@ impl TextGenerator {
     pub fn generate_batch(&self, prompts: &[impl AsRef<str>], config: &GenerationConfig) -> Result<Vec<String>> {
         let settings = self.settings(config)?;
         let of_ids = settings.of_ids();
-        let mut batch = generation::Batch::new(&*self.model);
+        let mut batch = generation::BatchGenerator::new(&*self.model);
         let mut texts = Vec::with_capacity(prompts.len());
         for (index, prompt) in prompts.iter().enumerate() {
             let ids = self.encode(prompt.as_ref()).map_err(Error::prompt(index))?;
