@@ -156,15 +156,15 @@ impl Args {
         }
         // What is contradictory is so before the folder's settings join it.
         config.check()?;
-        let vocabulary = || match lm {
-            Some(lm) => lm.vocabulary(),
+        let compiler = || match lm {
+            Some(lm) => lm.grammar_compiler(),
             None => Err(argument("--regex and --json-schema", "a model with a tokenizer", "none")),
         };
         if let Some(pattern) = &self.regex {
-            config = config.constraint(vocabulary()?.regex(pattern)?);
+            config = config.constraint(compiler()?.regex(pattern)?);
         }
         if let Some(path) = &self.json_schema {
-            config = config.constraint(vocabulary()?.json_schema(&read_json(path)?)?);
+            config = config.constraint(compiler()?.json_schema(&read_json(path)?)?);
         }
         Ok(config)
     }

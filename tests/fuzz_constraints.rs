@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use loquat::Rng;
-use loquat::generation::{Grammar, TokenMask, TokenSet, Vocabulary};
+use loquat::generation::{Grammar, GrammarCompiler, TokenMask, TokenSet};
 use serde_json::{Map, Value, json};
 
 struct Watched;
@@ -66,12 +66,12 @@ fn ticks() -> u64 {
 }
 
 /// Every byte, and words of JSON and of the grammars below.
-fn vocabulary() -> Vocabulary {
+fn compiler() -> GrammarCompiler {
     let mut tokens: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
     let words = ["true", "null", "\": ", "\", \"", "{\"", "ab", "é", "\\\"", "\\u00", "12", "0.", "\n  ", "[]", "aaaa"];
     tokens.extend(words.map(|word| word.as_bytes().to_vec()));
     tokens.push(Vec::new());
-    Vocabulary::from_bytes(tokens).unwrap()
+    GrammarCompiler::from_bytes(tokens).unwrap()
 }
 
 const WORDS: usize = 256 + 14;
@@ -390,7 +390,7 @@ fn whole_expression(rng: &mut Rng) -> String {
 
 #[test]
 fn hostile_constraints_stay_within_their_budgets() {
-    let vocabulary = vocabulary();
+    let compiler = compiler();
     let input = std::env::var("LOQUAT_FUZZ_INPUT").ok().map(|path| std::fs::read_to_string(path).unwrap());
     let followed = |made: loquat::Result<Grammar>, rng: &mut Rng| match made {
         Ok(grammar) => follow(grammar, rng),
@@ -402,7 +402,7 @@ fn hostile_constraints_stay_within_their_budgets() {
     let first = std::env::var("LOQUAT_FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     // The engine sets a hook of its own when it runs for the first time; what it catches shall be
     // told of.
-    vocabulary.regex("a").unwrap();
+    compiler.regex("a").unwrap();
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = Some(panic.to_string())));
     let fuzz = |name: &str, each: &dyn Fn(&mut Rng)| {
@@ -423,19 +423,19 @@ fn hostile_constraints_stay_within_their_budgets() {
         fuzz("schema", &|rng| {
             let schema = input.as_ref().map_or_else(|| whole_schema(rng), |text| serde_json::from_str(text).unwrap());
             run("schema", &schema.to_string(), || {
-                followed(vocabulary.json_schema(&schema), rng);
+                followed(compiler.json_schema(&schema), rng);
             });
         });
         fuzz("grammar", &|rng| {
             let text = input.clone().unwrap_or_else(|| whole_grammar(rng));
             run("grammar", &text.clone(), || {
-                followed(vocabulary.grammar(&text), rng);
+                followed(compiler.grammar(&text), rng);
             });
         });
         fuzz("regex", &|rng| {
             let text = input.clone().unwrap_or_else(|| whole_expression(rng));
             run("regex", &text.clone(), || {
-                followed(vocabulary.regex(&text), rng);
+                followed(compiler.regex(&text), rng);
             });
         });
     }));

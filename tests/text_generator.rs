@@ -139,12 +139,12 @@ fn constrained_texts_have_their_form() {
         "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
     });
     for seed in 0..5 {
-        let constraint = lm.vocabulary().unwrap().json_schema(&schema).unwrap();
+        let constraint = lm.grammar_compiler().unwrap().json_schema(&schema).unwrap();
         let config = GenerationConfig::default().constraint(constraint).max_new_tokens(300).seed(seed);
         let text = lm.generate("A girl: ", &config).unwrap();
         let person: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert!(person["name"].is_string() && person["age"].as_u64().unwrap() < 100, "{text}");
-        let date = lm.vocabulary().unwrap().regex("[0-9]{4}-[01][0-9]").unwrap();
+        let date = lm.grammar_compiler().unwrap().regex("[0-9]{4}-[01][0-9]").unwrap();
         let text = lm.generate("It was ", &GenerationConfig::default().constraint(date).seed(seed)).unwrap();
         assert!(text.len() == 7 && text.as_bytes()[4] == b'-', "{text}");
     }

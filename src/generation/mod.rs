@@ -51,7 +51,7 @@ pub use batch::{BatchGenerator, Generated, generate_batch};
 pub use beam::{BeamSearch, Hypothesis, beam_search};
 pub use config::{EarlyStopping, GenerationConfig, Mirostat, Overflow};
 #[cfg(feature = "constraints")]
-pub use constraint::{Grammar, GrammarLimits, Vocabulary};
+pub use constraint::{Grammar, GrammarCompiler, GrammarLimits};
 pub use constraint::{TokenMask, TokenSet};
 pub use logprobs::TokenLogprob;
 pub use processor::LogitsProcessor;

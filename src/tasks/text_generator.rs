@@ -38,7 +38,7 @@ pub struct TextGenerator {
     tokenizer: Arc<Tokenizer>,
     config: GenerationConfig,
     #[cfg(feature = "constraints")]
-    vocabulary: Arc<OnceLock<generation::Vocabulary>>,
+    grammar_compiler: Arc<OnceLock<generation::GrammarCompiler>>,
     #[cfg(feature = "chat")]
     chat_template: Arc<OnceLock<ChatTemplate>>,
 }
@@ -91,7 +91,7 @@ impl TextGenerator {
             tokenizer: Arc::new(tokenizer),
             config,
             #[cfg(feature = "constraints")]
-            vocabulary: Arc::default(),
+            grammar_compiler: Arc::default(),
             #[cfg(feature = "chat")]
             chat_template: Arc::default(),
         })
@@ -300,14 +300,14 @@ impl TextGenerator {
     /// The tokens as constraints see them, made ready at the first call: for [`GenerationConfig::constraint`].
     ///
     /// # Errors
-    /// As for [`generation::Vocabulary::of`].
+    /// As for [`generation::GrammarCompiler::of`].
     #[cfg(feature = "constraints")]
-    pub fn vocabulary(&self) -> Result<&generation::Vocabulary> {
-        if let Some(vocabulary) = self.vocabulary.get() {
-            return Ok(vocabulary);
+    pub fn grammar_compiler(&self) -> Result<&generation::GrammarCompiler> {
+        if let Some(compiler) = self.grammar_compiler.get() {
+            return Ok(compiler);
         }
-        let vocabulary = generation::Vocabulary::of(&self.tokenizer)?;
-        Ok(self.vocabulary.get_or_init(|| vocabulary))
+        let compiler = generation::GrammarCompiler::of(&self.tokenizer)?;
+        Ok(self.grammar_compiler.get_or_init(|| compiler))
     }
 
     /// The model that guesses, where guesses can be used.
@@ -476,7 +476,7 @@ mod tests {
     fn constraints_hold_whatever_the_model_wants() {
         let lm = generator(GenerationConfig::default());
         for seed in 0..20 {
-            let constraint = lm.vocabulary().unwrap().regex("(cat|mat)( sat){0,2}[äö]").unwrap();
+            let constraint = lm.grammar_compiler().unwrap().regex("(cat|mat)( sat){0,2}[äö]").unwrap();
             let config = GenerationConfig::default().constraint(constraint).seed(seed);
             let mut stream = lm.stream("the ", &config).unwrap();
             let text: String = stream.by_ref().map(|piece| piece.unwrap()).collect();

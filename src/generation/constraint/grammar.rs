@@ -8,10 +8,10 @@
 //! # let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["yes no maybe"])?;
 //! # let model = MlpLm::init(&MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3), &mut loquat::Rng::seed(1))?;
 //! use loquat::GenerationConfig;
-//! use loquat::generation::{Vocabulary, stream};
+//! use loquat::generation::{GrammarCompiler, stream};
 //!
-//! let vocabulary = Vocabulary::of(&tokenizer)?;
-//! let config = GenerationConfig::default().constraint(vocabulary.regex("yes|no")?);
+//! let compiler = GrammarCompiler::of(&tokenizer)?;
+//! let config = GenerationConfig::default().constraint(compiler.regex("yes|no")?);
 //! let answer: String = stream(&model, &tokenizer, "Is it?", &config)?.collect::<Result<_, _>>()?;
 //! assert!(["yes", "no"].contains(&answer.as_str()));
 //! # Ok::<(), loquat::Error>(())
@@ -34,14 +34,14 @@ const STACK_PER_LEVEL: usize = 256 << 10;
 /// The states that a lexer may come to have over a text, at one or two kB each.
 const MAX_LEXER_STATES: usize = 50_000;
 
-/// What the tokens of a vocabulary stand for, made ready for constraints: build it once per tokenizer.
+/// Compiles grammars for the tokens of a vocabulary: build it once per tokenizer.
 #[derive(Clone)]
-pub struct Vocabulary {
+pub struct GrammarCompiler {
     factory: Arc<ParserFactory>,
     limits: GrammarLimits,
 }
 
-/// Text of a given form: see [`Vocabulary`].
+/// Text of a given form: see [`GrammarCompiler`].
 pub struct Grammar {
     matcher: Matcher,
     written: Option<Written>,
@@ -62,7 +62,7 @@ impl Clone for Grammar {
     }
 }
 
-impl Vocabulary {
+impl GrammarCompiler {
     /// The tokens of a tokenizer.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Vocabulary {
         Ok(Self { factory: Arc::new(factory), limits: GrammarLimits::default() })
     }
 
-    /// The same vocabulary with other bounds of what a constraint may cost.
+    /// The same compiler with other bounds of what a constraint may cost.
     pub fn with_limits(mut self, limits: GrammarLimits) -> Self {
         self.limits = limits;
         self
@@ -130,7 +130,7 @@ impl Vocabulary {
     }
 
     /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After
-    /// `%json` there may be a schema, for which [`Vocabulary::json_schema`] says what holds. At
+    /// `%json` there may be a schema, for which [`GrammarCompiler::json_schema`] says what holds. At
     /// most eight expressions may hold together (`&`), and together repeat their parts at most 40
     /// 000 times, divided by their number.
     ///
@@ -222,11 +222,11 @@ mod tests {
     use serde_json::json;
 
     /// One token a byte of ASCII, some words, and one that is no text.
-    fn vocabulary() -> Vocabulary {
+    fn compiler() -> GrammarCompiler {
         let mut tokens: Vec<Vec<u8>> = (0..128u8).map(|byte| vec![byte]).collect();
         tokens.extend(["true", "\": ", "ab", "é"].map(|text| text.as_bytes().to_vec()));
         tokens.push(Vec::new());
-        Vocabulary::from_bytes(tokens).unwrap()
+        GrammarCompiler::from_bytes(tokens).unwrap()
     }
 
     fn allowed(grammar: &mut Grammar) -> Vec<u32> {
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_regular_expression_allows_what_it_matches() {
-        let mut grammar = vocabulary().regex("(ab)+c?").unwrap();
+        let mut grammar = compiler().regex("(ab)+c?").unwrap();
         assert_eq!(allowed(&mut grammar), [u32::from(b'a'), 130]);
         assert!(!grammar.may_end());
         grammar.accept(130).unwrap();
@@ -262,7 +262,7 @@ mod tests {
             "type": "object", "required": ["n"], "additionalProperties": false,
             "properties": {"n": {"type": "integer"}, "ok": {"type": "boolean"}},
         });
-        let grammar = vocabulary().json_schema(&schema).unwrap();
+        let grammar = compiler().json_schema(&schema).unwrap();
         assert!(accepts(&grammar, "{\n  \"n\": 12\n}") && !accepts(&grammar, "{  \"n\":1}"));
         assert!(accepts(&grammar, r#"{"n": 12}"#) && accepts(&grammar, r#"{"n": -1, "ok": true}"#));
         assert!(!accepts(&grammar, r#"{"n": "x"}"#) && !accepts(&grammar, r#"{"ok": true}"#));
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn strings_hold_nothing_that_their_pattern_excludes() {
-        let vocabulary = vocabulary();
+        let compiler = compiler();
         for (pattern, good, bad) in [
             (r#"^[^"]*$"#, vec!["\"ab\"", "\"a\\\\b\""], vec!["\"a\\\"b\"", "\"a\\u0022b\""]),
             (r"^[^\\]*$", vec!["\"ab\"", "\"a\\\"b\""], vec!["\"a\\\\b\"", "\"a\\u005cb\""]),
@@ -284,16 +284,16 @@ mod tests {
                 json!({"type": "string", "pattern": pattern}),
                 json!({"allOf": [{"pattern": pattern}, {"type": "string", "maxLength": 20}]}),
             ];
-            for grammar in schemas.map(|schema| vocabulary.json_schema(&schema).unwrap()) {
+            for grammar in schemas.map(|schema| compiler.json_schema(&schema).unwrap()) {
                 good.iter().for_each(|text| assert!(accepts(&grammar, text), "{pattern} refuses {text}"));
                 bad.iter().for_each(|text| assert!(!accepts(&grammar, text), "{pattern} accepts {text}"));
             }
             // In a grammar too, and as the names of properties.
             let lark = format!("start: %json {}", json!({"type": "string", "pattern": pattern}));
-            let grammar = vocabulary.grammar(&lark).unwrap();
+            let grammar = compiler.grammar(&lark).unwrap();
             bad.iter().for_each(|text| assert!(!accepts(&grammar, text), "{pattern} accepts {text} in a grammar"));
             let names = json!({"type": "object", "patternProperties": {pattern: {"const": 1}}, "additionalProperties": {"const": 2}});
-            let grammar = vocabulary.json_schema(&names).unwrap();
+            let grammar = compiler.json_schema(&names).unwrap();
             for (texts, value) in [(&good, 1), (&bad, 2)] {
                 for name in texts.iter().filter(|name| !name.contains("\\u")) {
                     assert!(accepts(&grammar, &format!("{{{name}: {value}}}")), "{pattern}: {name} is {value}");
@@ -310,20 +310,20 @@ mod tests {
     #[test]
     fn a_name_has_one_spelling() {
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}});
-        let grammar = vocabulary().json_schema(&schema).unwrap();
+        let grammar = compiler().json_schema(&schema).unwrap();
         assert!(accepts(&grammar, r#"{"a": 1, "b": "x"}"#) && !accepts(&grammar, r#"{"\u0061": "x"}"#));
     }
 
     #[test]
     fn a_finished_value_is_checked() {
-        let vocabulary = vocabulary();
-        let mut grammar = vocabulary.json_schema(&json!({"type": "integer"})).unwrap();
+        let compiler = compiler();
+        let mut grammar = compiler.json_schema(&json!({"type": "integer"})).unwrap();
         grammar.accept(u32::from(b'7')).unwrap();
         assert!(grammar.finish().is_ok());
         let written = grammar.written.as_mut().unwrap();
         written.schema = Arc::new(json!({"maximum": 5}));
         assert!(grammar.finish().unwrap_err().to_string().contains("7 against `maximum`"));
-        let mut expression = vocabulary.regex("ab").unwrap();
+        let mut expression = compiler.regex("ab").unwrap();
         assert!(expression.finish().is_err() && expression.accept(130).is_ok() && expression.finish().is_ok());
     }
 
@@ -335,8 +335,8 @@ mod tests {
     #[test]
     fn hostile_schemas_and_grammars_are_errors_on_a_small_stack() {
         let run = || {
-            let vocabulary = vocabulary();
-            let schema = |text: String| vocabulary.json_schema(&serde_json::from_str(&text).unwrap()).err();
+            let compiler = compiler();
+            let schema = |text: String| compiler.json_schema(&serde_json::from_str(&text).unwrap()).err();
             let nested = |i: usize| {
                 format!(r##""d{i}": {{"type": "object", "properties": {{"a": {{"$ref": "#/$defs/d{}"}}}}}}, "##, i + 1)
             };
@@ -352,13 +352,13 @@ mod tests {
             let token = |i: usize| format!("T{i}: \"a\" T{}\n", i + 1);
             for (first, link) in [("r", &rule as &dyn Fn(usize) -> String), ("T", &token)] {
                 let of = |levels| format!("start: {first}0\n{}{first}{levels}: \"x\"\n", chain(levels, link));
-                assert!(vocabulary.grammar(&of(1000)).err().unwrap().to_string().contains("deep"));
-                assert!(vocabulary.grammar(&of(50)).is_ok());
+                assert!(compiler.grammar(&of(1000)).err().unwrap().to_string().contains("deep"));
+                assert!(compiler.grammar(&of(50)).is_ok());
             }
             let properties = chain(5000, |i| format!(r#""p{i}": {{"type": "integer"}}, "#));
             let wide = schema(format!(r#"{{"type": "object", "properties": {{{properties}"last": {{}}}}}}"#));
             assert!(wide.unwrap().to_string().contains("at most 1000 properties"));
-            assert!(vocabulary.regex(&"(".repeat(1000)).is_err() && vocabulary.regex(&"a".repeat(1 << 20)).is_err());
+            assert!(compiler.regex(&"(".repeat(1000)).is_err() && compiler.regex(&"a".repeat(1 << 20)).is_err());
             assert!(schema(r#"{"multipleOf": 4000000007}"#.into()).is_some());
         };
         std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
@@ -366,14 +366,14 @@ mod tests {
 
     #[test]
     fn a_grammar_may_nest() {
-        let grammar = vocabulary().grammar("start: \"(\" start \")\" | \"x\"").unwrap();
+        let grammar = compiler().grammar("start: \"(\" start \")\" | \"x\"").unwrap();
         assert!(accepts(&grammar, "((x))") && !accepts(&grammar, "((x)"));
     }
 
     #[test]
     fn where_the_engine_loses_its_place_the_text_ends_with_an_error() {
         let follow = |lark: &str| {
-            let mut grammar = vocabulary().grammar(lark).unwrap();
+            let mut grammar = compiler().grammar(lark).unwrap();
             let mut set = TokenSet::new(133);
             "a 5".bytes().try_for_each(|byte| {
                 grammar.allow(&mut set)?;
@@ -387,10 +387,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error() {
-        let vocabulary = vocabulary();
-        assert!(vocabulary.regex("(").is_err());
-        assert!(vocabulary.json_schema(&json!({"type": "nothing"})).is_err());
-        assert!(vocabulary.grammar("start: nowhere").is_err());
-        assert!(Vocabulary::from_bytes(Vec::new()).is_err());
+        let compiler = compiler();
+        assert!(compiler.regex("(").is_err());
+        assert!(compiler.json_schema(&json!({"type": "nothing"})).is_err());
+        assert!(compiler.grammar("start: nowhere").is_err());
+        assert!(GrammarCompiler::from_bytes(Vec::new()).is_err());
     }
 }

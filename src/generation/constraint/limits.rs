@@ -7,12 +7,12 @@
 /// not matter.
 ///
 /// ```
-/// use loquat::generation::{GrammarLimits, Vocabulary};
+/// use loquat::generation::{GrammarLimits, GrammarCompiler};
 ///
 /// let bytes = (0..=255u8).map(|byte| vec![byte]).collect();
 /// let mut limits = GrammarLimits::default();
 /// limits.max_members = 4000;
-/// let vocabulary = Vocabulary::from_bytes(bytes)?.with_limits(limits);
+/// let compiler = GrammarCompiler::from_bytes(bytes)?.with_limits(limits);
 /// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

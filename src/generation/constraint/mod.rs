@@ -1,6 +1,6 @@
 //! Which tokens may come next: text of a given form.
 //!
-//! [`TokenMask`] is the seam: anything that can say which tokens may follow. With the feature `constraints`, a `Vocabulary` makes masks
+//! [`TokenMask`] is the seam: anything that can say which tokens may follow. With the feature `constraints`, a `GrammarCompiler` makes masks
 //! of regular expressions, JSON schemas and grammars.
 
 #[cfg(feature = "constraints")]
@@ -20,7 +20,7 @@ mod shape;
 mod token_set;
 
 #[cfg(feature = "constraints")]
-pub use grammar::{Grammar, Vocabulary};
+pub use grammar::{Grammar, GrammarCompiler};
 #[cfg(feature = "constraints")]
 pub use limits::GrammarLimits;
 pub use token_set::TokenSet;
