@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::phrases::{Pairs, Phrases};
 use super::training::text::{Chunk, TrainingText};
-use super::training::vocabulary::{Keep, Vocabulary};
+use super::training::vocabulary::{Keep, TrainingVocabulary};
 use crate::{Error, Result};
 
 /// How phrases are found: a builder.
@@ -70,7 +70,7 @@ impl PhraseSettings {
             return Err(Error::argument("max_pairs", "a number above 0", 0));
         }
         let vocabulary =
-            Vocabulary::of(text, Keep { min_count: self.min_count, limit: None, counted: self.max_pairs })?;
+            TrainingVocabulary::of(text, Keep { min_count: self.min_count, limit: None, counted: self.max_pairs })?;
         let mut counts: HashMap<(u32, u32), u64> = HashMap::new();
         let (mut before, mut forgotten) = (None, 1);
         let pass = text.pass(1 << 20);
@@ -124,9 +124,11 @@ mod tests {
         let two = Phrases::new().threshold(3.0).learn(&text().with_phrases(&rounds)).unwrap();
         assert!(two.score("new_york", "times").is_some());
         let rounds = [one, two];
-        let all =
-            Vocabulary::of(&text().with_phrases(&rounds), Keep { min_count: 1, limit: None, counted: Keep::COUNTED })
-                .unwrap();
+        let all = TrainingVocabulary::of(
+            &text().with_phrases(&rounds),
+            Keep { min_count: 1, limit: None, counted: Keep::COUNTED },
+        )
+        .unwrap();
         assert_eq!(all.words.get(0), "new_york_times");
         assert_eq!(all.words.index_of("york"), None);
     }

@@ -34,7 +34,7 @@ use super::training::run::{Observer, Position, Progress, Run, Schedule, Tables};
 use super::training::sampling::{Alias, FastRng, keep_probabilities};
 use super::training::settings::shared_settings;
 use super::training::text::TrainingText;
-use super::training::vocabulary::{Keep, Vocabulary};
+use super::training::vocabulary::{Keep, TrainingVocabulary};
 pub use super::training::window::{Architecture, Loss};
 use super::training::window::{NgramRows, Task};
 use super::word_vectors::Rows;
@@ -217,7 +217,7 @@ impl Word2Vec {
 /// All that a run has learnt: input and output rows, the vocabulary, and where it stands.
 pub struct Word2VecModel {
     pub(crate) config: Word2Vec,
-    pub(crate) vocabulary: Vocabulary,
+    pub(crate) vocabulary: TrainingVocabulary,
     pub(crate) tables: Tables,
     pub(crate) position: Position,
 }
@@ -233,7 +233,7 @@ impl std::fmt::Debug for Word2VecModel {
 }
 
 impl Word2VecModel {
-    fn init(config: Word2Vec, vocabulary: Vocabulary) -> Result<Self> {
+    fn init(config: Word2Vec, vocabulary: TrainingVocabulary) -> Result<Self> {
         let n = vocabulary.len();
         if let Loss::Negative(samples) = config.loss
             && samples >= n
@@ -335,7 +335,8 @@ impl Word2VecModel {
         config.epochs = epochs;
         config.check()?;
         in_pool(config.threads, || {
-            let new = Vocabulary::of(text, Keep { min_count: 1, limit: None, counted: self.config.max_counted })?;
+            let new =
+                TrainingVocabulary::of(text, Keep { min_count: 1, limit: None, counted: self.config.max_counted })?;
             let mut vocabulary = self.vocabulary.clone();
             for (i, word) in new.words.iter().enumerate() {
                 match vocabulary.words.index_of(word) {
@@ -402,7 +403,7 @@ fn randomise(rows: &mut [f32], config: &Word2Vec, item: u64) {
 }
 
 /// The store of trained rows: with subwords, each word's mean of its own row and those of its n-grams.
-fn vectors(config: &Word2Vec, vocabulary: Vocabulary, mut input: Vec<f32>) -> WordVectors {
+fn vectors(config: &Word2Vec, vocabulary: TrainingVocabulary, mut input: Vec<f32>) -> WordVectors {
     let dim = config.dim;
     let subwords = config.ngrams.map(|ngrams| {
         let buckets = input.split_off(vocabulary.len() * dim);

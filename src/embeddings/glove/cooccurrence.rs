@@ -17,7 +17,7 @@ use super::records::{Entry, Merge, Record, Records, Run, TempFolder};
 use crate::Result;
 use crate::embeddings::training::lock;
 use crate::embeddings::training::text::{Chunk, TrainingText, on_all_threads};
-use crate::embeddings::training::vocabulary::Vocabulary;
+use crate::embeddings::training::vocabulary::TrainingVocabulary;
 
 /// What is counted, and how much memory that may take.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,7 @@ impl Table {
 /// Counts the pairs of a text, on all threads. `told` is called with the bytes read so far.
 pub(super) fn count(
     text: &TrainingText<'_>,
-    vocabulary: &Vocabulary,
+    vocabulary: &TrainingVocabulary,
     counting: Counting,
     folder: &TempFolder,
     told: &(dyn Fn(u64) -> bool + Sync),

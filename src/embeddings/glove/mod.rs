@@ -42,7 +42,7 @@ use super::WordVectors;
 use super::training::run::{Observer, Progress};
 use super::training::settings::shared_settings;
 use super::training::text::TrainingText;
-use super::training::vocabulary::{Keep, Vocabulary};
+use super::training::vocabulary::{Keep, TrainingVocabulary};
 use super::training::{in_pool, lock};
 use super::word_vectors::Rows;
 use crate::{Error, Result};
@@ -274,7 +274,7 @@ impl GloveModel {
         self.vectors
     }
 
-    fn new(glove: &Glove, vocabulary: &Vocabulary, rows: Vec<f32>, losses: Vec<f64>) -> Self {
+    fn new(glove: &Glove, vocabulary: &TrainingVocabulary, rows: Vec<f32>, losses: Vec<f64>) -> Self {
         let counts = Some(vocabulary.counts.clone());
         let vectors = WordVectors::from_parts(vocabulary.words.clone(), glove.dim, Rows::F32(rows), counts)
             .expect("a vocabulary holds each word once, and dim is above 0");

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::records::{Record, Records, TempFolder};
 use crate::embeddings::format::write_whole;
 use crate::embeddings::training::lock;
-use crate::embeddings::training::vocabulary::Vocabulary;
+use crate::embeddings::training::vocabulary::TrainingVocabulary;
 use crate::embeddings::words::Words;
 use crate::{Error, Result};
 
 /// Which words stand near each other, and how often.
 #[derive(Debug)]
 pub struct Cooccurrences {
-    vocabulary: Vocabulary,
+    vocabulary: TrainingVocabulary,
     /// Behind a lock because those in a file are gone through from its one place.
     records: Mutex<Records>,
     window: usize,
@@ -40,7 +40,12 @@ struct Header {
 }
 
 impl Cooccurrences {
-    pub(super) fn new(vocabulary: Vocabulary, mut records: Records, window: usize, symmetric: bool) -> Result<Self> {
+    pub(super) fn new(
+        vocabulary: TrainingVocabulary,
+        mut records: Records,
+        window: usize,
+        symmetric: bool,
+    ) -> Result<Self> {
         let mut diagonal = 0;
         records.for_each(|some| {
             diagonal += some.iter().filter(|r| r.first == r.second).count() as u64;
@@ -79,7 +84,7 @@ impl Cooccurrences {
         self.diagonal
     }
 
-    pub(super) fn vocabulary(&self) -> &Vocabulary {
+    pub(super) fn vocabulary(&self) -> &TrainingVocabulary {
         &self.vocabulary
     }
 
@@ -170,8 +175,12 @@ impl Cooccurrences {
             diagonal += u64::from(first == second);
             writer.push(next)?;
         }
-        let vocabulary =
-            Vocabulary { words, counts: header.counts, text_words: header.text_words, text_bytes: header.text_bytes };
+        let vocabulary = TrainingVocabulary {
+            words,
+            counts: header.counts,
+            text_words: header.text_words,
+            text_bytes: header.text_bytes,
+        };
         let records = Mutex::new(writer.finish()?);
         let (window, symmetric) = (header.window, header.symmetric);
         Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal })

@@ -16,7 +16,7 @@ use super::overlay::{Changes, Overlay, merge};
 use super::sampling::FastRng;
 use super::shared_table::SharedTable;
 use super::text::{Chunk, Pass, TrainingText, empty, on_all_threads};
-use super::vocabulary::Vocabulary;
+use super::vocabulary::TrainingVocabulary;
 use super::window::{Tally, Task, Worker};
 use super::{Rows, lock};
 use crate::kernels::vecmath::sum_squares;
@@ -132,7 +132,7 @@ pub(crate) fn diverged(what: &str, epoch: usize, epochs: usize, lr: f32, found: 
 /// A run: the text, what is learnt, and from where.
 pub(crate) struct Run<'r, 'a> {
     pub(crate) text: &'r TrainingText<'a>,
-    pub(crate) vocabulary: &'r Vocabulary,
+    pub(crate) vocabulary: &'r TrainingVocabulary,
     pub(crate) keep: &'r [u32],
     pub(crate) task: &'r Task,
     pub(crate) schedule: Schedule,

@@ -53,10 +53,10 @@ macro_rules! shared_settings {
         fn vocabulary(
             &self,
             text: &crate::embeddings::TrainingText<'_>,
-        ) -> crate::Result<crate::embeddings::training::vocabulary::Vocabulary> {
-            use crate::embeddings::training::vocabulary::{Keep, Vocabulary};
+        ) -> crate::Result<crate::embeddings::training::vocabulary::TrainingVocabulary> {
+            use crate::embeddings::training::vocabulary::{Keep, TrainingVocabulary};
             let keep = Keep { min_count: self.min_count, limit: self.max_words, counted: self.max_counted };
-            Vocabulary::of(text, keep)?.of_several(text)
+            TrainingVocabulary::of(text, keep)?.of_several(text)
         }
 
         /// Checks the settings that both have.

@@ -10,7 +10,7 @@ use crate::embeddings::words::Words;
 
 /// Words with their counts, most frequent first; equally frequent ones in the order in which they first stood.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Vocabulary {
+pub(crate) struct TrainingVocabulary {
     pub(crate) words: Words,
     pub(crate) counts: Vec<u64>,
     /// Words in the text, kept or not.
@@ -133,7 +133,7 @@ impl All {
     }
 }
 
-impl Vocabulary {
+impl TrainingVocabulary {
     /// Counts the words of a text, on all threads.
     pub(crate) fn of(text: &TrainingText<'_>, keep: Keep) -> Result<Self> {
         let pass = text.pass(1 << 20);
@@ -166,7 +166,7 @@ impl Vocabulary {
         }
         order.sort_by_key(|&i| std::cmp::Reverse(all.counts[i]));
         order.truncate(keep.limit.unwrap_or(usize::MAX));
-        Ok(Vocabulary {
+        Ok(TrainingVocabulary {
             words: order.iter().map(|&i| all.words.get(i)).collect(),
             counts: order.iter().map(|&i| all.counts[i]).collect(),
             text_words: all.total,
@@ -199,9 +199,9 @@ impl Vocabulary {
 mod tests {
     use super::*;
 
-    fn count(text: &'static str, keep: Keep) -> Result<Vocabulary> {
+    fn count(text: &'static str, keep: Keep) -> Result<TrainingVocabulary> {
         let sentences = move || text.lines().map(|l| l.split_whitespace().map(String::from).collect());
-        Vocabulary::of(&TrainingText::sentences(sentences), keep)
+        TrainingVocabulary::of(&TrainingText::sentences(sentences), keep)
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         let count = |threads| {
             let keep = Keep { min_count: 5, limit: None, counted: 1000 };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let v = pool.install(|| Vocabulary::of(&text, keep)).unwrap();
+            let v = pool.install(|| TrainingVocabulary::of(&text, keep)).unwrap();
             (v.words.iter().map(String::from).collect::<Vec<_>>(), v.counts, v.text_words)
         };
         let (words, counts, total) = count(1);

@@ -8,7 +8,7 @@ use super::{Word2Vec, Word2VecModel};
 use crate::Result;
 use crate::embeddings::checkpoint::{Array, Notes, Saved, write};
 use crate::embeddings::training::run::{Position, Tables};
-use crate::embeddings::training::vocabulary::Vocabulary;
+use crate::embeddings::training::vocabulary::TrainingVocabulary;
 use crate::embeddings::words::Words;
 
 const FORMAT: &str = "loquat word2vec 1";
@@ -16,7 +16,7 @@ const FORMAT: &str = "loquat word2vec 1";
 pub(super) fn save(
     path: &Path,
     config: &Word2Vec,
-    vocabulary: &Vocabulary,
+    vocabulary: &TrainingVocabulary,
     tables: &Tables,
     position: &Position,
 ) -> Result<()> {
@@ -72,7 +72,7 @@ impl Word2VecModel {
         let rows = words.len().checked_add(buckets).ok_or_else(|| saved.wrong("expected fewer buckets"))?;
         let input = saved.rows("input", rows, config.dim)?;
         let tables = Tables { input, output: saved.rows("output", words.len(), config.dim)? };
-        let vocabulary = Vocabulary { words, counts, text_words, text_bytes };
+        let vocabulary = TrainingVocabulary { words, counts, text_words, text_bytes };
         Ok(Word2VecModel { config, vocabulary, tables, position })
     }
 }
