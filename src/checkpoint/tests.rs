@@ -316,7 +316,10 @@ fn mapped_weights_are_packed_in_turn_and_stay_what_they_are() {
         Checkpoint::open_with(&path, load).unwrap().loader().options(&options).load(|p| init(p)).unwrap()
     };
     let layout = crate::ops::linear::WeightLayout::OutIn;
-    let is_packed_for = |layer: &Linear, rows| layer.weight.packed(layout, crate::ops::Precision::F32, rows).is_some();
+    let is_packed_for = |layer: &Linear, rows| {
+        let (weight, precision) = (layer.weight.weight(), crate::ops::Precision::F32);
+        layer.weight.packed().is_some_and(|packed| packed.get(weight, layout, precision, rows).is_some())
+    };
     let is_packed = |layer: &Linear| is_packed_for(layer, 1);
     let fresh = open(Load::Mmap, true);
     let turns: Vec<usize> = [&fresh.up, &fresh.down].map(|layer| (0..).find(|_| is_packed(layer)).unwrap()).into();

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
-use crate::ops::linear::{Layer, WeightLayout, linear_of};
+use crate::ops::linear::{Layer, WeightLayout, multiply};
 use crate::tensor::{IdTensor, Tensor};
 
 /// A table of vectors, as `torch.nn.Embedding`.
@@ -79,8 +79,8 @@ impl Embedding {
     /// # Errors
     /// [`Error::Shape`] if `x` does not fit.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        let packed = |layout, precision, rows| self.weight.packed(layout, precision, rows);
-        let weight = self.weight.weight();
-        linear_of(x, Layer { weight, packed, bias: None, layout: WeightLayout::OutIn, activation: None }, None)
+        let table = Layer::new(self.weight.weight(), WeightLayout::OutIn);
+        let [y] = multiply(x, [Layer { packed: self.weight.packed(), ..table }])?;
+        Ok(y)
     }
 }

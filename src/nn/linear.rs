@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::kernels::gemm::PackedB;
 use crate::nn::parameter::{Init, Parameter, Parameters};
-use crate::ops::linear::{Layer, WeightLayout, linear_each, linear_of, linear_rows};
-use crate::ops::{Activation, Precision};
+use crate::ops::Activation;
+use crate::ops::linear::{Layer, WeightLayout, multiply};
 use crate::tensor::Tensor;
 
 /// A linear layer, as `torch.nn.Linear`.
@@ -85,7 +84,8 @@ impl Linear {
         activation: Option<Activation>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        linear_of(x, self.layer(activation), residual)
+        let [y] = multiply(x, [Layer { activation, residual, ..self.layer() }])?;
+        Ok(y)
     }
 
     /// Several layers of one input, each with its activation: [`Linear::forward_then`] with each, where no gradient is wanted as one piece
@@ -97,7 +97,7 @@ impl Linear {
     /// # Errors
     /// As there.
     pub fn forward_each<const N: usize>(layers: [(&Self, Option<Activation>); N], x: &Tensor) -> Result<[Tensor; N]> {
-        linear_each(x, layers.map(|(layer, activation)| layer.layer(activation)))
+        multiply(x, layers.map(|(layer, activation)| Layer { activation, ..layer.layer() }))
     }
 
     /// [`Linear::forward`] with some of the output features alone, in the bits of those columns of the whole: an attention projects
@@ -111,20 +111,13 @@ impl Linear {
     /// [`Error::Argument`](crate::Error::Argument) if the layer does not have these features; as for [`Linear::forward`].
     #[allow(dead_code)] // for the projections of attentions
     pub(crate) fn forward_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
-        linear_rows(x, self.weight.weight(), self.bias.as_ref().map(Parameter::tensor), self.layout, rows)
+        let [y] = multiply(x, [Layer { features: Some((rows.start, rows.end)), ..self.layer() }])?;
+        Ok(y)
     }
 
-    fn layer<'p>(
-        &'p self,
-        activation: Option<Activation>,
-    ) -> Layer<'p, impl Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>> {
-        Layer {
-            weight: self.weight.weight(),
-            packed: |layout, precision, rows| self.weight.packed(layout, precision, rows),
-            bias: self.bias.as_ref().map(Parameter::tensor),
-            layout: self.layout,
-            activation,
-        }
+    fn layer(&self) -> Layer<'_> {
+        let bias = self.bias.as_ref().map(Parameter::tensor);
+        Layer { packed: self.weight.packed(), bias, ..Layer::new(self.weight.weight(), self.layout) }
     }
 }
 
@@ -134,7 +127,7 @@ mod tests {
     use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
     use crate::nn::Module;
     use crate::ops::gradient_check::sample;
-    use crate::ops::with_precision;
+    use crate::ops::{Precision, with_precision};
     use crate::tensor::{BlockTensor, Weight, no_grad};
 
     #[test]

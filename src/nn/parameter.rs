@@ -1,15 +1,12 @@
 //! A trainable tensor, and where its values come from.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
-use crate::kernels::gemm::PackedB;
 use crate::kernels::simd::check_environment;
-use crate::ops::Precision;
-use crate::ops::linear::{WeightLayout, pack};
+use crate::ops::packed_weight::PackedWeight;
 use crate::random::Rng;
-use crate::tensor::{Tensor, Weight, has_room};
+use crate::tensor::{Tensor, Weight};
 
 /// A tensor that a layer owns: trained, saved, loaded.
 ///
@@ -22,31 +19,7 @@ pub struct Parameter {
     weight: Weight,
     /// The copy in 32 bits of a half weight, if it was ever asked for.
     widened: OnceLock<Tensor>,
-    packed: Option<Box<Packed>>,
-}
-
-/// The copies of a weight in the order in which products read it.
-#[derive(Debug)]
-struct Packed {
-    /// Products that did without a copy.
-    products: AtomicU32,
-    /// How many do: a weight that is read once is not worth packing.
-    patience: u32,
-    /// Whether this ends when the values leave the mapped file that they came from.
-    while_mapped: bool,
-    /// Of the numbers as they are, and rounded to bf16.
-    copies: [OnceLock<Option<(WeightLayout, PackedB)>>; 2],
-}
-
-impl Packed {
-    /// Products over which the packing of a file's weights is spread, so that no token of a text waits for all of it.
-    const SPREAD: f64 = 32.0;
-    /// Rows of a product whose own time is of the order of the packing's.
-    const MANY_ROWS: usize = 256;
-
-    fn new(while_mapped: bool, patience: u32) -> Box<Self> {
-        Box::new(Self { products: AtomicU32::new(0), patience, while_mapped, copies: Default::default() })
-    }
+    packed: Option<Box<PackedWeight>>,
 }
 
 impl Parameter {
@@ -84,40 +57,25 @@ impl Parameter {
 
     /// Whether products keep a copy of the values in the order in which they read them: see [`Module::keep_packed`](super::Module::keep_packed).
     pub fn keep_packed(&mut self, keep: bool) {
-        self.packed = keep.then(|| Packed::new(false, 1));
+        self.packed = keep.then(|| Box::new(PackedWeight::new()));
     }
 
     /// As [`Parameter::keep_packed`], if the values lie in a mapped file, and as long as they do: then the copy takes the place of the
     /// file's pages in memory. The weights of a file are packed in turn, in its order.
     pub(crate) fn keep_packed_while_mapped(&mut self) {
-        if let Some(place) = self.weight.place_in_file() {
-            self.packed = Some(Packed::new(true, 1 + (Packed::SPREAD * place) as u32));
+        if let Some(packed) = PackedWeight::while_mapped(&self.weight) {
+            self.packed = Some(Box::new(packed));
         }
     }
 
-    /// The copy for products of so many rows in a precision, made at the second of them or, of a mapped weight, when it is its turn;
-    /// `None` if there is none.
-    pub(crate) fn packed(&self, layout: WeightLayout, precision: Precision, rows: usize) -> Option<&PackedB> {
-        let packed = self.packed.as_ref()?;
-        let rounds = precision.rounds() && !matches!(self.weight, Weight::Bf16(_));
-        let copy = &packed.copies[usize::from(rounds)];
-        if copy.get().is_none() {
-            let patience = if rows < Packed::MANY_ROWS { packed.patience } else { 1 };
-            if packed.products.fetch_add(1, Ordering::Relaxed) < patience {
-                return None;
-            }
-        }
-        let copy = copy.get_or_init(|| {
-            let packed = has_room(self.weight.bytes()).then(|| pack(&self.weight, layout, precision)).flatten()?;
-            self.weight.give_back();
-            Some((layout, packed))
-        });
-        copy.as_ref().filter(|(of, _)| *of == layout).map(|(_, packed)| packed)
+    /// The copies that products read instead of the values, if they are kept.
+    pub(crate) fn packed(&self) -> Option<&PackedWeight> {
+        self.packed.as_deref()
     }
 
     /// Forgets copies of values that change.
     fn unpack(&mut self) {
-        let keep = self.packed.as_ref().is_some_and(|packed| !packed.while_mapped);
+        let keep = self.packed.as_ref().is_some_and(|packed| !packed.is_while_mapped());
         self.keep_packed(keep);
     }
 
@@ -218,7 +176,7 @@ impl Clone for Parameter {
             weight => Self::constant(weight.detach()),
         };
         match &self.packed {
-            Some(packed) if packed.while_mapped => clone.keep_packed_while_mapped(),
+            Some(packed) if packed.is_while_mapped() => clone.keep_packed_while_mapped(),
             packed => clone.keep_packed(packed.is_some()),
         }
         clone

@@ -1,4 +1,7 @@
 //! Products with a layer's weight.
+//!
+//! [`linear`] and [`linear_then`] are the doors for one weight; layers come through [`multiply`], which takes several with one input.
+//! Both directions of the product are [`gemm`](crate::kernels::gemm)s with the weight as it is stored, in any format.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Epilogue, Factor, Mat, PackedB, gemm_each, gemm_in};
 use crate::kernels::vecmath;
 use crate::ops::activation::Activation;
-use crate::ops::block_product;
+use crate::ops::packed_weight::PackedWeight;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{HalfTensor, Tensor, Weight, tape};
 
@@ -22,7 +25,8 @@ pub enum WeightLayout {
 
 /// `y = x·Wᵀ + b` over the last axis.
 ///
-/// The weight is a [`Tensor`] or a [`Weight`]; one in half precision is widened on the way, exactly, and gets no gradient.
+/// The weight is a [`Tensor`] or a [`Weight`]; one in half precision or in blocks is converted to f32 while it is read, exactly, and
+/// gets no gradient.
 ///
 /// # Shapes
 /// `x: […, in_features]`, `weight` as `layout` says, `bias: [out_features]` → `[…, out_features]`.
@@ -38,8 +42,8 @@ pub fn linear<'w>(
     linear_then(x, weight, bias, layout, None, None)
 }
 
-/// `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum, in one pass over the result where no gradient is wanted, with the bits
-/// of one after the other.
+/// `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum, in one pass over the result where no gradient is recorded, with the
+/// bits of one after the other.
 ///
 /// # Shapes
 /// As for [`linear`]; `residual` as the result.
@@ -55,193 +59,150 @@ pub fn linear_then<'w>(
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
     let weight = &*weight.into();
-    linear_of(x, Layer { weight, packed: |_, _, _| None, bias, layout, activation }, residual)
+    let [y] = multiply(x, [Layer { bias, activation, residual, ..Layer::new(weight, layout) }])?;
+    Ok(y)
 }
 
-/// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
-pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
-    let sizes = Sizes::of(weight, layout).ok()?;
-    Some(match weight {
-        Weight::Blocks(_) => return None,
-        Weight::Bf16(w) => PackedB::new(sizes.matrix(w.data(), Side::Forward)),
-        other if precision.rounds() => {
-            let rounded = HalfTensor::<half::bf16>::round(&other.to_tensor());
-            PackedB::new(sizes.matrix(rounded.data(), Side::Forward))
-        }
-        Weight::F32(w) => PackedB::new(sizes.matrix(w.data(), Side::Forward)),
-        Weight::F16(w) => PackedB::new(sizes.matrix(w.data(), Side::Forward)),
-    })
-}
-
-/// What a product with a layer's weight takes beside its input.
+/// What a layer multiplies its input with, and what it does with the product.
 #[derive(Clone, Copy)]
-pub(crate) struct Layer<'p, P> {
+pub(crate) struct Layer<'p> {
     pub(crate) weight: &'p Weight,
-    /// What [`pack`] made of the weight for a precision and a number of rows, if anything: used where no gradient is wanted.
-    pub(crate) packed: P,
-    pub(crate) bias: Option<&'p Tensor>,
     pub(crate) layout: WeightLayout,
+    /// Copies of the weight that are read instead where no gradient is recorded and all features are computed.
+    pub(crate) packed: Option<&'p PackedWeight>,
+    /// The output features that are computed. Default: all.
+    pub(crate) features: Option<(usize, usize)>,
+    /// Of all output features.
+    pub(crate) bias: Option<&'p Tensor>,
     pub(crate) activation: Option<Activation>,
+    /// As the result.
+    pub(crate) residual: Option<&'p Tensor>,
 }
 
-impl<'p, P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>> Layer<'p, P> {
-    /// What `rows` are multiplied with where no gradient is wanted: the packed weight if there is one; `None` for one in blocks.
-    fn factor(&self, sizes: Sizes, precision: Precision, rows: usize) -> Option<Factor<'p>> {
-        let packed = (self.packed)(self.layout, precision, rows);
-        packed.map(Factor::from).or_else(|| factor(self.weight, sizes, Side::Forward))
+impl<'p> Layer<'p> {
+    /// The product alone.
+    pub(crate) fn new(weight: &'p Weight, layout: WeightLayout) -> Self {
+        Self { weight, layout, packed: None, features: None, bias: None, activation: None, residual: None }
     }
 
-    /// The weight as a tensor that may be trained.
-    fn trained(&self) -> Option<&'p Tensor> {
-        match self.weight {
-            Weight::F32(w) => Some(w),
-            _ => None,
+    /// Which part of the weight is multiplied with, if `x`, bias and residual fit it.
+    fn check(&self, x: &Tensor) -> Result<Part> {
+        let whole = Part::whole(self.weight, self.layout)?;
+        if x.shape().last() != Some(&whole.n_in) {
+            return Err(Error::shape("linear", format!("[…, {}]", whole.n_in), x.shape()));
         }
-    }
-
-    fn is_recording(&self, x: &Tensor, residual: Option<&Tensor>) -> bool {
-        let all: Vec<&Tensor> = [Some(x), self.trained(), self.bias, residual].into_iter().flatten().collect();
-        tape::is_recording(&all)
-    }
-
-    fn epilogue<'e>(&self, residual: Option<&'e Tensor>) -> Epilogue<'e>
-    where
-        'p: 'e,
-    {
-        Epilogue {
-            bias: self.bias.map(Tensor::data),
-            activation: self.activation,
-            residual: residual.map(Tensor::data),
+        if let Some(bias) = self.bias.filter(|b| b.shape() != [whole.n_out]) {
+            return Err(Error::shape("linear bias", format!("[{}]", whole.n_out), bias.shape()));
         }
-    }
-}
-
-/// The rows of `x`, and its shape with another number of features.
-fn rows_and_shape(x: &Tensor, n_out: usize) -> (usize, Vec<usize>) {
-    let mut shape = x.shape().to_vec();
-    shape[x.rank() - 1] = 1;
-    let rows = shape.iter().product();
-    shape[x.rank() - 1] = n_out;
-    (rows, shape)
-}
-
-/// [`linear_then`] with each of several layers of one input; where no gradient is wanted, they are one piece of work for the threads.
-pub(crate) fn linear_each<'p, P, const N: usize>(x: &Tensor, layers: [Layer<'p, P>; N]) -> Result<[Tensor; N]>
-where
-    P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>,
-{
-    let precision = precision();
-    let recording = layers.iter().any(|layer| layer.is_recording(x, None));
-    let mut ys = std::array::from_fn(|_| Tensor::scalar(0.0));
-    let (mut rows, mut products) = (0, Vec::with_capacity(N));
-    for (y, layer) in ys.iter_mut().zip(&layers).filter(|_| !recording) {
-        let sizes = Sizes::of(layer.weight, layer.layout)?;
-        sizes.check(x, layer.bias)?;
-        let shape;
-        (rows, shape) = rows_and_shape(x, sizes.n_out);
-        if let Some(factor) = layer.factor(sizes, precision, rows) {
-            // The product below writes it.
-            *y = Tensor::write(&shape, |_| {});
-            products.push((factor, y.make_mut(), layer.epilogue(None)));
+        let (start, end) = self.features.unwrap_or((0, whole.n_out));
+        if start > end || end > whole.n_out {
+            let expected = format!("a range of the {} output features", whole.n_out);
+            return Err(Error::argument("rows", expected, format!("{start}..{end}")));
         }
+        let part = Part { start, n_out: end - start, ..whole };
+        if let Some(residual) = self.residual
+            && residual.shape() != part.shape_of_result(x)
+        {
+            let expected = format!("{:?}", part.shape_of_result(x));
+            return Err(Error::shape("linear residual", expected, residual.shape()));
+        }
+        Ok(part)
     }
-    if products.len() == N {
-        gemm_each(precision, Mat::new(x.data(), rows, x.last_dim()), products);
-        return Ok(ys);
+
+    fn is_recording(&self, x: &Tensor) -> bool {
+        let weight = if let Weight::F32(w) = self.weight { Some(w) } else { None };
+        let inputs: Vec<&Tensor> = [Some(x), weight, self.bias, self.residual].into_iter().flatten().collect();
+        tape::is_recording(&inputs)
     }
-    for (y, layer) in ys.iter_mut().zip(layers) {
-        *y = linear_of(x, layer, None)?;
+
+    /// The same, recorded step by step on the tape.
+    fn record(&self, x: &Tensor, part: Part) -> Result<Tensor> {
+        let Part { start, n_out, layout, .. } = part;
+        let bias = match self.bias {
+            Some(bias) if self.features.is_some() => Some(&bias.narrow(0, start, n_out)?),
+            bias => bias,
+        };
+        let mut y = match (self.weight, self.features) {
+            // The gradient is zero outside the range.
+            (Weight::F32(w), Some(_)) => {
+                let weight = Weight::F32(w.narrow(if layout == WeightLayout::OutIn { 0 } else { 1 }, start, n_out)?);
+                record(x, &weight, bias, Part::whole(&weight, layout)?)?
+            }
+            _ => record(x, self.weight, bias, part)?,
+        };
+        y = self.activation.map_or(y.clone(), |f| y.activate(f));
+        self.residual.map_or(Ok(y.clone()), |residual| residual.add(&y))
     }
-    Ok(ys)
 }
 
-/// [`linear_then`] with a layer.
-pub(crate) fn linear_of<'p, P>(x: &Tensor, layer: Layer<'p, P>, residual: Option<&Tensor>) -> Result<Tensor>
-where
-    P: Fn(WeightLayout, Precision, usize) -> Option<&'p PackedB>,
-{
-    let sizes = Sizes::of(layer.weight, layer.layout)?;
-    sizes.check(x, layer.bias)?;
-    let (rows, shape) = rows_and_shape(x, sizes.n_out);
-    if let Some(residual) = residual.filter(|r| r.shape() != shape) {
-        return Err(Error::shape("linear residual", format!("{shape:?}"), residual.shape()));
-    }
-    let Layer { weight, bias, layout, activation, .. } = layer;
-    if !layer.is_recording(x, residual) {
-        let (precision, left) = (precision(), Mat::new(x.data(), rows, sizes.n_in));
-        let epilogue = layer.epilogue(residual);
-        return Tensor::try_write(&shape, |y| match layer.factor(sizes, precision, rows) {
-            Some(factor) => gemm_in(precision, left, factor, y, Beta::Zero, epilogue),
-            None => product(precision, left, weight, sizes, Side::Forward, y, epilogue),
-        });
-    }
-    if activation.is_some() || residual.is_some() {
-        let mut y = linear(x, Cow::Borrowed(weight), bias, layout)?;
-        y = activation.map_or(y.clone(), |f| y.activate(f));
-        return residual.map_or(Ok(y.clone()), |r| r.add(&y));
-    }
-    recorded(x, weight, bias, sizes)
-}
-
-/// [`linear`] with a range of the output features alone, and that part of the bias: the bits of those columns of the whole.
-///
-/// The gradients of weight and bias are zero outside the range.
+/// `fᵢ(x·Wᵢᵀ + bᵢ) + rᵢ` with each of several layers; where no gradient is recorded, they are one piece of work for the threads.
 ///
 /// # Shapes
-/// `x: […, in_features]` → `[…, rows.len()]`; weight and bias as for [`linear`].
+/// `x: […, in_features]` → `[…, out_features]` of each, or as many as its range has.
 ///
 /// # Errors
-/// [`Error::Argument`] if the layer does not have these features; as for [`linear`].
-pub(crate) fn linear_rows(
-    x: &Tensor,
-    weight: &Weight,
-    bias: Option<&Tensor>,
-    layout: WeightLayout,
-    rows: Range<usize>,
-) -> Result<Tensor> {
-    let whole = Sizes::of(weight, layout)?;
-    whole.check(x, bias)?;
-    if rows.start > rows.end || rows.end > whole.n_out {
-        return Err(Error::argument("rows", format!("a range of {} features", whole.n_out), format!("{rows:?}")));
-    }
-    let bias = bias.map(|bias| bias.narrow(0, rows.start, rows.len())).transpose()?;
-    match weight {
-        Weight::F32(w) if tape::is_recording(&[w]) => {
-            let axis = if layout == WeightLayout::OutIn { 0 } else { 1 };
-            linear(x, &w.narrow(axis, rows.start, rows.len())?, bias.as_ref(), layout)
+/// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a range that is not in the layer's features.
+pub(crate) fn multiply<const N: usize>(x: &Tensor, layers: [Layer<'_>; N]) -> Result<[Tensor; N]> {
+    let mut ys = std::array::from_fn(|_| None);
+    if layers.iter().any(|layer| layer.is_recording(x)) {
+        for (y, layer) in ys.iter_mut().zip(&layers) {
+            *y = Some(layer.record(x, layer.check(x)?)?);
         }
-        _ => recorded(x, weight, bias.as_ref(), Sizes { start: rows.start, n_out: rows.len(), ..whole }),
+    } else {
+        let precision = precision();
+        let mut rows = 0;
+        let mut weights = std::array::from_fn::<_, N, _>(|_| None);
+        for ((y, weight), layer) in ys.iter_mut().zip(&mut weights).zip(&layers) {
+            let part = layer.check(x)?;
+            rows = part.rows(x);
+            *weight = Some((part, readable(layer.weight, layer.layout, Side::Forward)));
+            // The product below writes it.
+            *y = Some(Tensor::try_write(&part.shape_of_result(x), |_| {})?);
+        }
+        let products = ys.iter_mut().zip(&weights).zip(&layers).filter_map(|((y, weight), layer)| {
+            let ((part, weight), y) = (weight.as_ref()?, y.as_mut()?);
+            let packed = layer.packed.filter(|_| layer.features.is_none());
+            let packed = packed.and_then(|packed| packed.get(layer.weight, layer.layout, precision, rows));
+            let epilogue = Epilogue {
+                bias: layer.bias.map(|bias| &bias.data()[part.start..part.start + part.n_out]),
+                activation: layer.activation,
+                residual: layer.residual.map(Tensor::data),
+            };
+            let factor = packed.map_or_else(|| part.factor(weight, Side::Forward), Factor::from);
+            Some((factor, y.make_mut(), epilogue))
+        });
+        gemm_each(precision, Mat::new(x.data(), rows, x.last_dim()), products);
     }
+    Ok(ys.map(|y| y.expect("one result of each layer")))
 }
 
-/// A product with a weight, or some of its output features, and its node on the tape if a gradient is wanted.
-fn recorded(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, sizes: Sizes) -> Result<Tensor> {
+/// A product with part of a weight, and its node on the tape. A weight on the tape is whole.
+fn record(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, part: Part) -> Result<Tensor> {
     let precision = precision();
-    let Sizes { n_in, n_out, layout, .. } = sizes;
-    let (rows, shape) = rows_and_shape(x, n_out);
-    let bias_only = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
-    let left = Mat::new(x.data(), rows, n_in);
-    let y = Tensor::try_write(&shape, |y| product(precision, left, weight, sizes, Side::Forward, y, bias_only))?;
-    let trained = match weight {
-        // Part of a weight that is trained is one of its own.
-        Weight::F32(w) if w.len() == n_in * n_out => Some(w),
-        _ => None,
+    let Part { n_in, n_out, layout, .. } = part;
+    let rows = part.rows(x);
+    let product = move |left: Mat<'_>, weight: &Weight, side: Side, y: &mut [f32], bias: Option<&Tensor>| {
+        let epilogue = Epilogue { bias: bias.map(Tensor::data), ..Epilogue::default() };
+        gemm_in(precision, left, part.factor(&readable(weight, layout, side), side), y, Beta::Zero, epilogue);
     };
+    let y = Tensor::try_write(&part.shape_of_result(x), |y| {
+        product(Mat::new(x.data(), rows, n_in), weight, Side::Forward, y, bias);
+    })?;
+    let trained = if let Weight::F32(w) = weight { Some(w) } else { None };
     let inputs: Vec<&Tensor> = [Some(x), trained, bias].into_iter().flatten().collect();
     Ok(tape::record("linear", &inputs, y, || {
-        let (x, w, has_weight) = (x.detach(), weight.detach(), trained.is_some());
+        let (x, w) = (x.detach(), weight.detach());
         Box::new(move |dy, needs| {
             let (x_mat, dy_mat) = (Mat::new(x.data(), rows, n_in), Mat::new(dy.data(), rows, n_out));
-            let none = Epilogue::default();
-            let dx = |dx: &mut [f32]| product(precision, dy_mat, &w, sizes, Side::Backward, dx, none);
+            let dx = |dx: &mut [f32]| product(dy_mat, &w, Side::Backward, dx, None);
             let mut gradients = vec![needs[0].then(|| Tensor::write(x.shape(), dx))];
-            if has_weight {
-                gradients.push(needs[1].then(|| {
-                    Tensor::write(w.shape(), |dw| match layout {
-                        WeightLayout::OutIn => gemm_in(precision, dy_mat.t(), x_mat, dw, Beta::Zero, none),
-                        WeightLayout::InOut => gemm_in(precision, x_mat.t(), dy_mat, dw, Beta::Zero, none),
-                    })
-                }));
+            if let Weight::F32(w) = &w {
+                let (a, b) = match layout {
+                    WeightLayout::OutIn => (dy_mat, x_mat),
+                    WeightLayout::InOut => (x_mat, dy_mat),
+                };
+                let dw = |dw: &mut [f32]| gemm_in(precision, a.t(), b, dw, Beta::Zero, Epilogue::default());
+                gradients.push(needs[1].then(|| Tensor::write(w.shape(), dw)));
             }
             if let Some(&needed) = needs.get(gradients.len()) {
                 let sum = |db: &mut [f32]| vecmath::sum_rows(dy.data(), n_out, db, false);
@@ -261,90 +222,103 @@ enum Side {
     Backward,
 }
 
-/// How a weight is stored, and which of its output features a product takes.
+/// The output features of a weight that a product takes.
 #[derive(Clone, Copy)]
-struct Sizes {
-    n_in: usize,
-    /// Output features from one stored row of inputs to the next.
-    stride: usize,
+struct Part {
     layout: WeightLayout,
-    /// The first output feature, and how many.
+    n_in: usize,
+    /// All output features.
+    stored_out: usize,
+    /// The first that is taken, and how many.
     start: usize,
     n_out: usize,
 }
 
-impl Sizes {
-    /// All of a weight.
-    fn of(weight: &Weight, layout: WeightLayout) -> Result<Self> {
+impl Part {
+    fn whole(weight: &Weight, layout: WeightLayout) -> Result<Self> {
         let (n_in, n_out) = match (weight.shape(), layout) {
             (&[n_out, n_in], WeightLayout::OutIn) | (&[n_in, n_out], WeightLayout::InOut) => (n_in, n_out),
             (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
         };
-        Ok(Self { n_in, stride: n_out, layout, start: 0, n_out })
+        Ok(Self { layout, n_in, stored_out: n_out, start: 0, n_out })
     }
 
-    /// Whether input and bias fit the whole weight.
-    fn check(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<()> {
-        if x.shape().last() != Some(&self.n_in) {
-            return Err(Error::shape("linear", format!("[…, {}]", self.n_in), x.shape()));
-        }
-        match bias.filter(|b| b.shape() != [self.n_out]) {
-            Some(bias) => Err(Error::shape("linear bias", format!("[{}]", self.n_out), bias.shape())),
-            None => Ok(()),
-        }
+    fn rows(&self, x: &Tensor) -> usize {
+        x.shape()[..x.rank() - 1].iter().product()
     }
 
-    /// The weight as the right factor `[in, out]`, or `[out, in]` for the way back.
+    fn shape_of_result(&self, x: &Tensor) -> Vec<usize> {
+        let mut shape = x.shape().to_vec();
+        shape[x.rank() - 1] = self.n_out;
+        shape
+    }
+
+    /// Where the part's numbers begin, and how many there are, in a weight that is stored by output features.
+    fn stored(&self) -> Range<usize> {
+        self.start * self.n_in..(self.start + self.n_out) * self.n_in
+    }
+
+    /// The part as the right factor `[in, out]`, or `[out, in]` for the way back.
     fn matrix<'w, T>(&self, w: &'w [T], side: Side) -> Mat<'w, T> {
-        let &Sizes { n_in, stride, start, n_out, .. } = self;
         let w = match self.layout {
-            WeightLayout::OutIn => Mat::transposed(&w[start * n_in..(start + n_out) * n_in], n_in, n_out),
-            WeightLayout::InOut => Mat::new(&w[start.min(w.len())..], n_in, n_out).with_ld(stride),
+            WeightLayout::OutIn => Mat::transposed(&w[self.stored()], self.n_in, self.n_out),
+            // A weight without inputs has no numbers to begin at.
+            WeightLayout::InOut => {
+                Mat::new(&w[self.start.min(w.len())..], self.n_in, self.n_out).with_ld(self.stored_out)
+            }
         };
         match side {
             Side::Forward => w,
             Side::Backward => w.t(),
         }
     }
+
+    /// The same of a [`readable`] weight in any format.
+    fn factor<'w>(&self, w: &'w Weight, side: Side) -> Factor<'w> {
+        match w {
+            Weight::F32(w) => self.matrix(w.data(), side).into(),
+            Weight::F16(w) => self.matrix(w.data(), side).into(),
+            Weight::Bf16(w) => self.matrix(w.data(), side).into(),
+            Weight::Blocks(w) => {
+                let (format, numbers) = (w.format(), self.stored());
+                let blocks = &w.bytes()[format.bytes_for(numbers.start)..format.bytes_for(numbers.end)];
+                Factor::blocks(format, blocks, self.n_in, self.n_out)
+            }
+        }
+    }
 }
 
-/// The same of a weight that products read as it is stored; `None` for one in blocks.
-fn factor(w: &Weight, sizes: Sizes, side: Side) -> Option<Factor<'_>> {
-    match w {
-        Weight::F32(w) => Some(sizes.matrix(w.data(), side).into()),
-        Weight::F16(w) => Some(sizes.matrix(w.data(), side).into()),
-        Weight::Bf16(w) => Some(sizes.matrix(w.data(), side).into()),
-        Weight::Blocks(_) => None,
+/// The weight, or its numbers in f32 where a product would read its blocks across.
+fn readable(w: &Weight, layout: WeightLayout, side: Side) -> Cow<'_, Weight> {
+    match (w, layout, side) {
+        (Weight::Blocks(_), WeightLayout::OutIn, Side::Forward) => Cow::Borrowed(w),
+        (Weight::Blocks(w), _, _) => Cow::Owned(Weight::F32(w.widen())),
+        _ => Cow::Borrowed(w),
     }
 }
 
-/// `x` times the weight, or `dy` times its transpose.
-fn product(
-    precision: Precision,
-    x: Mat<'_>,
-    w: &Weight,
-    sizes: Sizes,
-    side: Side,
-    y: &mut [f32],
-    epilogue: Epilogue<'_>,
-) {
-    match (factor(w, sizes, side), w) {
-        (Some(w), _) => gemm_in(precision, x, w, y, Beta::Zero, epilogue),
-        (None, Weight::Blocks(w)) if matches!((sizes.layout, side), (WeightLayout::OutIn, Side::Forward)) => {
-            block_product::product(precision, x, w, sizes.start..sizes.start + sizes.n_out, y, epilogue);
+/// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
+pub(super) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
+    let whole = Part::whole(weight, layout).ok()?;
+    Some(match weight {
+        Weight::Blocks(_) => return None,
+        Weight::Bf16(w) => PackedB::new(whole.matrix(w.data(), Side::Forward)),
+        other if precision.rounds() => {
+            let rounded = HalfTensor::<half::bf16>::round(&other.to_tensor());
+            PackedB::new(whole.matrix(rounded.data(), Side::Forward))
         }
-        (None, w) => {
-            let w = w.to_tensor();
-            gemm_in(precision, x, sizes.matrix(w.data(), side), y, Beta::Zero, epilogue);
-        }
-    }
+        Weight::F32(w) => PackedB::new(whole.matrix(w.data(), Side::Forward)),
+        Weight::F16(w) => PackedB::new(whole.matrix(w.data(), Side::Forward)),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
     use crate::ops::gradient_check::{check, sample};
     use crate::ops::precision::with_precision;
+    use crate::tensor::BlockTensor;
 
     #[test]
     fn gradients_match_central_differences() {
@@ -419,5 +393,36 @@ mod tests {
         assert!(linear(&x, &Tensor::zeros(&[4, 2]), None, WeightLayout::OutIn).is_err());
         let w = Tensor::zeros(&[4, 3]);
         assert!(linear(&x, &w, Some(&Tensor::zeros(&[3])), WeightLayout::OutIn).is_err());
+    }
+
+    #[test]
+    fn blocks_give_the_bits_of_their_numbers_in_32_bits() {
+        for (n, k) in [(1, 32), (7, 64), (1100, 96), (40, 4096)] {
+            let w = sample(&[n, k], 1);
+            let mut bytes = vec![0; BlockFormat::Q8_0.bytes_for(n * k)];
+            quantize_q8_0(w.data(), &mut bytes);
+            let blocks = BlockTensor::from_vec(BlockFormat::Q8_0, bytes, &[n, k]).unwrap();
+            let (wide, blocks) = (Weight::F32(blocks.widen()), Weight::Blocks(blocks));
+            let bias = sample(&[n], 2);
+            for rows in [1, 2, 9] {
+                let x = sample(&[rows, k], 3).watch();
+                let run = |w: &Weight| {
+                    let y = linear(&x, w, Some(&bias), WeightLayout::OutIn).unwrap();
+                    let dx = y.sum().unwrap().backward().unwrap().of(&x).unwrap().to_vec();
+                    (y.to_vec(), dx)
+                };
+                assert!(run(&blocks) == run(&wide), "{rows} × {k} × {n}");
+                let (x, residual) = (x.detach(), sample(&[rows, n], 4));
+                let run = |w: &Weight| {
+                    let activation = Some(Activation::Silu);
+                    linear_then(&x, w, Some(&bias), WeightLayout::OutIn, activation, Some(&residual)).unwrap().to_vec()
+                };
+                assert!(run(&blocks) == run(&wide), "{rows} × {k} × {n}, joined");
+            }
+        }
+        let blocks = Weight::Blocks(BlockTensor::from_vec(BlockFormat::Q8_0, vec![1; 34 * 32], &[32, 32]).unwrap());
+        let x = Tensor::full(&[2, 32], 1.0);
+        let run = |w: &Weight| linear(&x, w, None, WeightLayout::InOut).unwrap().to_vec();
+        assert_eq!(run(&blocks), run(&Weight::F32(blocks.to_tensor())));
     }
 }

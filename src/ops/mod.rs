@@ -10,6 +10,7 @@
 //! | [`reduce`] | sums and means |
 //! | [`activation`] | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | [`linear`](mod@linear) | products with a layer's weight |
+//! | `packed_weight` | copies of a weight in the order in which products read it |
 //! | [`matmul`] | products of matrices and batches of them |
 //! | [`precision`] | f32 or bf16 for the products |
 //! | [`attention`] | scaled dot-product attention, and what it may see |
@@ -29,7 +30,6 @@
 pub mod activation;
 pub mod arithmetic;
 pub mod attention;
-mod block_product;
 pub mod conv;
 pub mod dropout;
 pub mod embedding;
@@ -40,6 +40,7 @@ pub mod linear;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
+pub(crate) mod packed_weight;
 pub mod pool;
 pub mod precision;
 pub mod recurrent;

@@ -30,8 +30,6 @@ mod q5;
 mod q6_k;
 mod q8;
 
-use std::marker::PhantomData;
-
 pub use q8::quantize_q8_0;
 
 use crate::kernels::extent::size;
@@ -133,18 +131,28 @@ impl std::fmt::Display for BlockFormat {
 #[track_caller]
 pub fn widen(format: BlockFormat, blocks: &[u8], y: &mut [f32]) {
     assert_eq!(format.bytes_for(y.len()), blocks.len(), "blocks: bytes and numbers must be of the same blocks");
-    match format {
-        BlockFormat::Q4_0 => widen_as::<q4::Q4_0>(blocks, y),
-        BlockFormat::Q4_1 => widen_as::<q4::Q4_1>(blocks, y),
-        BlockFormat::Q5_0 => widen_as::<q5::Q5_0>(blocks, y),
-        BlockFormat::Q5_1 => widen_as::<q5::Q5_1>(blocks, y),
-        BlockFormat::Q8_0 => widen_as::<q8::Q8_0>(blocks, y),
-        BlockFormat::Q2K => widen_as::<q2_k::Q2K>(blocks, y),
-        BlockFormat::Q3K => widen_as::<q3_k::Q3K>(blocks, y),
-        BlockFormat::Q4K => widen_as::<q4_k::Q4K>(blocks, y),
-        BlockFormat::Q5K => widen_as::<q4_k::Q5K>(blocks, y),
-        BlockFormat::Q6K => widen_as::<q6_k::Q6K>(blocks, y),
-    }
+    let len = format.block_len();
+    let chunk = parallel::chunk_len(y.len(), len, 0.2 * len as f32);
+    parallel::chunks_mut(y, chunk, |i, y| {
+        let blocks = &blocks[format.bytes_for(i * chunk)..][..format.bytes_for(y.len())];
+        let count = (1, y.len());
+        dispatch(Widen { format, blocks: (blocks, 0), y: (y, 0), count });
+    });
+}
+
+/// [`widen`] of several rows on this thread: `count.0` rows of `count.1` numbers, `blocks.1` bytes and `y.1` numbers apart.
+///
+/// # Panics
+/// If the slices are too short.
+#[inline]
+pub(in crate::kernels) fn widen_rows<I: Isa>(
+    isa: I,
+    format: BlockFormat,
+    blocks: (&[u8], usize),
+    y: (&mut [f32], usize),
+    count: (usize, usize),
+) {
+    isa.run(Widen { format, blocks, y, count });
 }
 
 /// Numbers in a block of the K formats.
@@ -160,26 +168,45 @@ trait Block {
     fn widen(block: &[u8], y: &mut [f32]);
 }
 
-fn widen_as<B: Block + Sync + Send>(blocks: &[u8], y: &mut [f32]) {
-    let chunk = parallel::chunk_len(y.len(), B::LEN, 0.2 * B::LEN as f32);
-    parallel::chunks_mut(y, chunk, |i, y| {
-        let blocks = &blocks[i * chunk / B::LEN * B::BYTES..][..y.len() / B::LEN * B::BYTES];
-        dispatch(Widen { blocks, y, format: PhantomData::<B> });
-    });
+/// The arguments of [`widen_rows`].
+struct Widen<'a> {
+    format: BlockFormat,
+    blocks: (&'a [u8], usize),
+    y: (&'a mut [f32], usize),
+    count: (usize, usize),
 }
 
-struct Widen<'a, B> {
-    blocks: &'a [u8],
-    y: &'a mut [f32],
-    format: PhantomData<B>,
-}
-
-impl<B: Block> SimdOp for Widen<'_, B> {
+impl SimdOp for Widen<'_> {
     type Output = ();
+
     #[inline(always)]
     fn eval<I: Isa>(self, _: I) {
-        for (block, y) in self.blocks.chunks_exact(B::BYTES).zip(self.y.chunks_exact_mut(B::LEN)) {
-            B::widen(block, y);
+        // One loop for each format: the choice is outside.
+        match self.format {
+            BlockFormat::Q4_0 => self.rows::<q4::Q4_0>(),
+            BlockFormat::Q4_1 => self.rows::<q4::Q4_1>(),
+            BlockFormat::Q5_0 => self.rows::<q5::Q5_0>(),
+            BlockFormat::Q5_1 => self.rows::<q5::Q5_1>(),
+            BlockFormat::Q8_0 => self.rows::<q8::Q8_0>(),
+            BlockFormat::Q2K => self.rows::<q2_k::Q2K>(),
+            BlockFormat::Q3K => self.rows::<q3_k::Q3K>(),
+            BlockFormat::Q4K => self.rows::<q4_k::Q4K>(),
+            BlockFormat::Q5K => self.rows::<q4_k::Q5K>(),
+            BlockFormat::Q6K => self.rows::<q6_k::Q6K>(),
+        }
+    }
+}
+
+impl Widen<'_> {
+    #[inline(always)]
+    fn rows<B: Block>(self) {
+        let (rows, len) = self.count;
+        for i in 0..rows {
+            let blocks = &self.blocks.0[i * self.blocks.1..][..len / B::LEN * B::BYTES];
+            let y = &mut self.y.0[i * self.y.1..][..len];
+            for (block, y) in blocks.chunks_exact(B::BYTES).zip(y.chunks_exact_mut(B::LEN)) {
+                B::widen(block, y);
+            }
         }
     }
 }
@@ -206,7 +233,7 @@ fn nibbles(bytes: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::kernels::simd::for_each_level;
 
@@ -219,7 +246,7 @@ mod tests {
     }
 
     /// Blocks whose scales are ordinary numbers, whatever their bits.
-    pub(super) fn random_blocks(format: BlockFormat, n: usize, seed: u64) -> Vec<u8> {
+    pub(in crate::kernels) fn random_blocks(format: BlockFormat, n: usize, seed: u64) -> Vec<u8> {
         let mut rng = crate::Rng::seed(seed);
         let mut bytes: Vec<u8> = (0..n * format.block_bytes()).map(|_| (rng.uniform() * 256.0) as u8).collect();
         let halves: &[usize] = match format {

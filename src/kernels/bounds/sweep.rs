@@ -8,6 +8,7 @@
 use half::{bf16, f16};
 
 use crate::kernels::attention::{Attention, Heads, HeadsMut, Mask, attention, attention_backward, attention_probs};
+use crate::kernels::blocks::tests::random_blocks;
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::gemm::{self, Beta, Element, Epilogue, Mat, PackedB, PackedElement, Precision};
 use crate::kernels::simd::{Features, features, for_each_level, with_features};
@@ -166,6 +167,29 @@ fn products_of_f16() {
 #[test]
 fn products_of_bf16() {
     products("bf16", bf16::NAN, bf16::from_f32);
+}
+
+#[test]
+fn products_of_blocks() {
+    for n in SIZES {
+        for (format, m) in [(BlockFormat::Q8_0, n % 18 + 1), (BlockFormat::Q4K, 1), (BlockFormat::Q6K, 18)] {
+            let k = (n % 3 + 1) * format.block_len();
+            everywhere(&format!("{format} {m} × {k} × {n}"), |place| {
+                let a = place.input(m * k);
+                let blocks = random_blocks(format, n * k / format.block_len(), 3);
+                let blocks = Memory::new(blocks, 255, place.around);
+                let b = gemm::Factor::blocks(format, blocks.ours(), k, n);
+                let mut results = Vec::new();
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let mut c = place.output(m * n);
+                    let a = Mat::new(a.ours(), m, k);
+                    gemm::gemm_in(precision, a, b, c.ours_mut(), Beta::One, Epilogue::default());
+                    results.push(c);
+                }
+                results
+            });
+        }
+    }
 }
 
 #[test]

@@ -88,6 +88,11 @@ pub(super) trait Factors: Copy + Sync {
     /// Whether `panel_b` packs; if not, it returns where the panel is.
     fn packs_b(&self) -> bool;
 
+    /// Blocks of k begin and end at multiples of this many groups.
+    fn unit(&self) -> usize {
+        1
+    }
+
     /// The factors of the `i`-th product of a batch.
     fn batch(&self, _i: usize) -> Self {
         *self
@@ -186,7 +191,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool) -> Plan {
+    fn new<K: TileKernel>((m, k, n): (usize, usize, usize), batch: usize, packs_b: bool, unit: usize) -> Plan {
         let wanted = tasks_of(K::NS, (m, k, n), batch).div_ceil(batch);
         let (mut down, mut tile_n) = (1, n);
         let (rows, most) = if k * n < LARGE { (DOWN, wanted) } else { (DOWN_LARGE, parallel::threads()) };
@@ -203,7 +208,9 @@ impl Plan {
             tile_n = even(n, most.min(n), PANEL);
             down = wanted.div_ceil(n.div_ceil(tile_n)).min(m.div_ceil(2 * K::MR));
         }
-        let (mr, kc, nc) = (even(m, K::MR, 1), even(k, KC, 16), even(tile_n.min(n), K::NC, PANEL));
+        let unit = unit.next_multiple_of(16);
+        let kc = even(k, KC / unit * unit, unit);
+        let (mr, nc) = (even(m, K::MR, 1), even(tile_n.min(n), K::NC, PANEL));
         let down = down.max(m.div_ceil(MOST_ROWS)).min(m.div_ceil(mr));
         Plan {
             m,
@@ -344,7 +351,8 @@ unsafe fn product<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) 
     if m == 0 || n == 0 || batch == 0 {
         return;
     }
-    let plan = Plan::new::<K>((m, k, n), batch, parts[0].factors.packs_b());
+    let unit = parts.iter().map(|part| part.factors.unit()).max().unwrap_or(1);
+    let plan = Plan::new::<K>((m, k, n), batch, parts[0].factors.packs_b(), unit);
     let (blocks, panels_a, panels_b) = plan.counts();
     let len = |shared: bool, panels: usize, len: usize| if shared { blocks * panels * len } else { 0 };
     let (a_len, b_len) = (len(plan.share_a, panels_a, plan.len_a), len(plan.share_b, panels_b, plan.len_b));
@@ -498,7 +506,7 @@ mod tests {
     use crate::kernels::gemm::micro::int8_x86::Avx2Int8;
 
     fn tasks<K: TileKernel>(m: usize, k: usize, n: usize, packs_b: bool) -> usize {
-        let plan = Plan::new::<K>((m, k, n), 1, packs_b);
+        let plan = Plan::new::<K>((m, k, n), 1, packs_b, 1);
         plan.down * n.div_ceil(plan.tile_n)
     }
 

@@ -130,6 +130,10 @@ impl<K: MicroKernel> Factors for Plain<K> {
         !matches!(self.b, Operand::PanelsF32(_))
     }
 
+    fn unit(&self) -> usize {
+        self.b.unit()
+    }
+
     fn batch(&self, i: usize) -> Self {
         let [a, b] = self.strides.map(|stride| i * stride);
         Plain { a: Source { data: self.a.data.wrapping_add(a), ..self.a }, b: self.b.offset(b), ..*self }

@@ -8,12 +8,14 @@
 //!   small, is loaded and stored from cache.
 //! - B stored transposed, very few rows: sixteen columns at a time are transposed in registers. Half-precision numbers are widened
 //!   there too.
+//! - B in blocks: as stored transposed, some numbers of 32 columns at a time converted to f32 (`blocks`).
 //! - B stored transposed: 32 of its rows are transposed block by block, through registers, into a panel in the
 //!   first-level cache that is used at once.
 
 use std::ops::Range;
 
 use super::Beta;
+use super::blocks::Blocks;
 use super::driver::{even, tasks_of};
 use super::f32::{Product, finish};
 use super::micro::{MicroKernel, PANEL, tile};
@@ -124,6 +126,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
         Operand::PanelsF32(_) if K::NR < PANEL && m <= PANEL_MR => (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL),
         // With more rows it pays to transpose into a panel.
         Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
+        Operand::Blocks(_) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { deep: 1, .. }) | Operand::Bf16(Source { deep: 1, .. }) if K::COLUMNS_MR > 0 => {
             (K::COLUMNS_MR, cols.len() / PANEL * PANEL)
         }
@@ -131,7 +134,8 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
     };
     let mr = even(m, mr, 1);
     let a_len = (m * k + SLACK).next_multiple_of(16);
-    with_scratch(a_len + PANEL * DEPTH + SLACK, |scratch| {
+    let panel_depth = DEPTH.max(b.unit());
+    with_scratch(a_len + PANEL * panel_depth + SLACK, |scratch| {
         let (a_packed, panel) = scratch.split_at_mut(a_len);
         let a_panels = if m == 1 && a.deep == 1 {
             a.data
@@ -181,6 +185,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                 Operand::F32(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::F16(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::Bf16(b) => by_columns(kernel, &of_a, b, &to, range),
+                Operand::Blocks(blocks) => by_blocks(kernel, &of_a, blocks, &to, range),
                 Operand::PanelsF32(panels) => by_panels(kernel, &of_a, panels, &to, range),
                 Operand::PanelsF16(panels) => by_panels(kernel, &of_a, panels, &to, range),
                 Operand::PanelsBf16(panels) => by_panels(kernel, &of_a, panels, &to, range),
@@ -188,9 +193,9 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
         }
         for j in (cols.start + in_place..cols.end).step_by(PANEL) {
             let used = PANEL.min(cols.end - j);
-            for pc in (0..k.max(1)).step_by(DEPTH) {
-                let depth = DEPTH.min(k - pc);
-                // SAFETY: the block lies in B; the panel has room for `DEPTH` rows and the slack.
+            for pc in (0..k.max(1)).step_by(panel_depth) {
+                let depth = panel_depth.min(k - pc);
+                // SAFETY: the block lies in B; the panel has room for its rows and the slack.
                 let b = unsafe { b.panel(kernel, pc, depth, j, used, panel.as_mut_ptr()) };
                 for jr in (0..used).step_by(K::NR) {
                     rows(j + jr, K::NR.min(used - jr), pc, depth, b.wrapping_add(jr), PANEL);
@@ -346,6 +351,25 @@ unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<
             // SAFETY: the caller's promises.
             unsafe { kernel.columns(rows, a.k, packed, b.at(0, j).data, b.along, c, to.ldc, to.load) };
         }
+    }
+}
+
+/// Columns of a B in blocks.
+///
+/// # Safety
+///
+/// As for [`by_columns`].
+unsafe fn by_blocks<K: MicroKernel>(kernel: K, a: &Rows, b: Blocks, to: &Tile, cols: Range<usize>) {
+    for j in cols.step_by(PANEL) {
+        let tiles = |part: Range<usize>, source: Source| {
+            for (i, rows, packed) in a.panels(part.start) {
+                let (c, load) = (to.c.wrapping_add(i * to.ldc + j), to.load || part.start > 0);
+                // SAFETY: the caller's promises; the source has these rows of the panel's columns.
+                unsafe { kernel.columns(rows, part.len(), packed, source.data, source.along, c, to.ldc, load) };
+            }
+        };
+        // SAFETY: the caller's promises.
+        unsafe { b.columns(kernel.isa(), 0..a.k, j..j + PANEL, tiles) };
     }
 }
 

@@ -26,9 +26,9 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `driver` | the loops around the register tiles, and the split over threads |
-//! | `f32`, `bf16`, `rounded`, `int8` | what a product of each kind packs and which tile it uses |
+//! | `f32`, `rounded`, `int8` | what a product of each kind packs and which tile it uses |
 //! | `few_rows`, `panel_tile` | products with so few rows that the time is that of reading B |
-//! | `operand`, `packed` | what B may be: f32, f16, bf16, at strides or packed once |
+//! | `operand`, `packed`, `blocks` | what B may be: f32, f16, bf16, at strides or packed once; blocks of a few bits |
 //! | `packing` | copying blocks of A and B into panels |
 //! | `micro` | the register tiles, a file per instruction set |
 //!
@@ -45,7 +45,7 @@
 //! assert_eq!(c, [14.0, 25.0, 20.0, 31.0]);
 //! ```
 
-mod bf16;
+mod blocks;
 pub(in crate::kernels) mod driver;
 mod f32;
 mod few_rows;
@@ -61,7 +61,6 @@ mod rounded;
 #[cfg(test)]
 mod tests;
 
-pub use bf16::Precision;
 pub use int8::{Int8, dot_int8, gemm_int8};
 pub use operand::{Element, Factor};
 pub use packed::{PackedB, PackedElement, with_packed};
@@ -145,6 +144,27 @@ impl<'a, T> Mat<'a, T> {
     }
 }
 
+/// How exactly the factors of a product are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16 where the processor multiplies that faster; sums are in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether factors are rounded in this precision, on this processor.
+    pub fn rounds(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Precision::Bf16 {
+            return micro::avx512_bf16::Avx512Bf16::new().is_some();
+        }
+        false
+    }
+}
+
 /// What a product does with the C that it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Beta {
@@ -205,7 +225,7 @@ pub fn gemm_in<'b>(
     beta: Beta,
     epilogue: Epilogue<'_>,
 ) {
-    bf16::each(precision, checked(a, b.into(), c, beta, epilogue).as_slice());
+    each(precision, checked(a, b.into(), c, beta, epilogue).as_slice());
 }
 
 /// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes it, as one piece of work for the threads
@@ -218,10 +238,24 @@ pub fn gemm_in<'b>(
 /// # Panics
 ///
 /// As there.
-pub fn gemm_each(precision: Precision, a: Mat<'_>, products: Vec<(Factor<'_>, &mut [f32], Epilogue<'_>)>) {
+pub fn gemm_each<'a>(
+    precision: Precision,
+    a: Mat<'a>,
+    products: impl IntoIterator<Item = (Factor<'a>, &'a mut [f32], Epilogue<'a>)>,
+) {
     let checked = |(b, c, epilogue)| checked(a, b, c, Beta::Zero, epilogue);
     let products: Vec<_> = products.into_iter().filter_map(checked).collect();
-    bf16::each(precision, &products);
+    each(precision, &products);
+}
+
+/// The one way into products: several with one A, rounded where the precision and the processor say so.
+fn each(precision: Precision, products: &[f32::Product<'_>]) {
+    #[cfg(target_arch = "x86_64")]
+    if precision == Precision::Bf16 && rounded::each(products) {
+        return;
+    }
+    let _ = precision;
+    f32::each(products);
 }
 
 /// A product whose shapes fit; none if its result has no elements.

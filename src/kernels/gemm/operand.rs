@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use half::{bf16, f16};
 
 use super::Mat;
+use super::blocks::Blocks;
 use super::micro::{MicroKernel, PANEL};
 use super::packing::{Source, pack_panel};
 use crate::kernels::simd::{Isa, SimdOp};
@@ -54,9 +55,10 @@ pub enum Operand {
     PanelsF16(Panels<f16>),
     /// Two rows to a group of 32 bits, the first below.
     PanelsBf16(Panels<u32>),
+    Blocks(Blocks),
 }
 
-/// The right factor of a product: a [`Mat`] of any element, or a [`PackedB`](super::PackedB).
+/// The right factor of a product: a [`Mat`] of any element, a [`PackedB`](super::PackedB), or a weight in blocks.
 #[derive(Clone, Copy)]
 pub struct Factor<'a> {
     pub(super) operand: Operand,
@@ -165,6 +167,15 @@ impl Operand {
         }
     }
 
+    /// What reads a panel of B begins and ends at multiples of this many rows.
+    pub(super) fn unit(&self) -> usize {
+        match self {
+            Operand::PanelsBf16(_) => 2,
+            Operand::Blocks(blocks) => blocks.unit(),
+            _ => 1,
+        }
+    }
+
     /// The matrix that begins `elements` later.
     pub(super) fn offset(self, elements: usize) -> Operand {
         fn later<T>(source: Source<T>, elements: usize) -> Source<T> {
@@ -174,7 +185,8 @@ impl Operand {
             Operand::F32(source) => Operand::F32(later(source, elements)),
             Operand::F16(source) => Operand::F16(later(source, elements)),
             Operand::Bf16(source) => Operand::Bf16(later(source, elements)),
-            packed => packed,
+            // Batches are of matrices at strides.
+            other => other,
         }
     }
 
@@ -182,7 +194,8 @@ impl Operand {
     ///
     /// # Safety
     ///
-    /// * the block is in B; `j` is a multiple of `PANEL` if B is packed;
+    /// * the block is in B; `j` is a multiple of `PANEL` if B is packed; `pc` and `pc + depth`, if that is not the end of B, are
+    ///   multiples of [`Operand::unit`];
     /// * `dst` may be written for `depth · PANEL + SLACK` elements.
     #[inline]
     pub(super) unsafe fn panel<K: MicroKernel>(
@@ -202,6 +215,11 @@ impl Operand {
                 Operand::PanelsBf16(panels) => {
                     debug_assert!(pc.is_multiple_of(2));
                     kernel.isa().run(WidenPairs { src: panels.at(pc / 2, j), depth, dst });
+                }
+                Operand::Blocks(blocks) => {
+                    blocks.columns(kernel.isa(), pc..pc + depth, j..j + used, |part, source| {
+                        pack_panel(kernel, source, used, PANEL, part.len(), dst.add((part.start - pc) * PANEL));
+                    });
                 }
                 Operand::F32(source) => pack_panel(kernel, source.at(pc, j), used, PANEL, depth, dst),
                 Operand::F16(source) => pack_half(kernel, source.at(pc, j), used, depth, dst),

@@ -240,6 +240,10 @@ impl Factors for Rounded {
         !matches!(self.b, Operand::PanelsBf16(_))
     }
 
+    fn unit(&self) -> usize {
+        self.b.unit().div_ceil(2)
+    }
+
     unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32) {
         // SAFETY: the caller's promises.
         unsafe {
@@ -260,6 +264,18 @@ impl Factors for Rounded {
                 self.pack(source.at(2 * groups.start, cols.start), cols.len(), PANEL, groups, dst);
                 return dst;
             },
+            Operand::Blocks(blocks) => {
+                let numbers = 2 * groups.start..2 * groups.start + self.numbers(&groups);
+                let round = |part: Range<usize>, source: Source| {
+                    let end = if part.end == numbers.end { groups.end } else { part.end / 2 };
+                    let dst = dst.wrapping_add((part.start / 2 - groups.start) * PANEL);
+                    // SAFETY: the caller's promises; the source has these columns' part of the numbers.
+                    unsafe { self.pack(source, cols.len(), PANEL, part.start / 2..end, dst) };
+                };
+                // SAFETY: the numbers and columns are in B; blocks of k begin and end at whole blocks.
+                unsafe { blocks.columns(self.pack.isa(), numbers.clone(), cols.clone(), round) };
+                return dst;
+            }
             _ => {}
         }
         if let Some(pairs) = pairs_of(self.b, self.k)

@@ -1,6 +1,8 @@
 use half::{bf16, f16};
 
 use super::*;
+use crate::kernels::blocks::tests::random_blocks;
+use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::simd::{Level, features, for_each_kernel, for_each_level, level, with_features, with_level};
 use crate::kernels::vecmath;
 
@@ -202,6 +204,44 @@ fn half_precision_and_packing_change_no_bit() {
 }
 
 #[test]
+fn blocks_give_the_bits_of_their_numbers_in_f32() {
+    for format in BlockFormat::ALL {
+        let unit = format.block_len();
+        // Several parts of a column, and blocks of k, once for each length of a block.
+        let long = matches!(format, BlockFormat::Q5_1 | BlockFormat::Q4K);
+        let shapes = [(1, unit), (33, 0), (70, 2 * unit), (40, 2304)];
+        for (n, k) in shapes.into_iter().take(if long { 4 } else { 3 }) {
+            let (data, bias) = (random_blocks(format, n * k / unit, 5), random(n, 3));
+            let mut wide = vec![0.0; n * k];
+            blocks::widen(format, &data, &mut wide);
+            for_each_kernel(|| {
+                for m in [1, 9, 17, 40] {
+                    let (a, residual) = (random(m * k, 1), random(m * n, 4));
+                    let activation = Some(Activation::Silu);
+                    let epilogue = Epilogue { bias: Some(&bias), activation, residual: Some(&residual) };
+                    for (precision, beta) in [(Precision::F32, Beta::One), (Precision::Bf16, Beta::Zero)] {
+                        let product = |b: Factor<'_>| {
+                            let mut c = vec![0.5; m * n];
+                            gemm_in(precision, Mat::new(&a, m, k), b, &mut c, beta, epilogue);
+                            c
+                        };
+                        let expected = product(Mat::transposed(&wide, k, n).into());
+                        let found = product(Factor::blocks(format, &data, k, n));
+                        assert_same_bits(&found, &expected, &format!("{m} × {k} × {n} in {format}, {precision:?}"));
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "B is 32 × 2 in Q8_0")]
+fn blocks_of_another_number_are_refused() {
+    let _ = Factor::blocks(BlockFormat::Q8_0, &[0; 35], 32, 2);
+}
+
+#[test]
 fn neither_threads_nor_neighbouring_rows_change_a_bit() {
     for_each_level(|level| {
         for (m, k, n) in [(1, 700, 900), (5, 1000, 333), (16, 300, 700), (65, 400, 530), (300, 129, 257)] {
@@ -346,8 +386,7 @@ fn packed_right_factors_side_by_side_have_the_bits_of_each_alone() {
             let epilogue = |n: usize| Epilogue { bias: Some(&bias[..n]), ..Epilogue::default() };
             let mut each = widths.map(|n| vec![9.0; m * n]);
             let products = packed.iter().zip(&mut each);
-            let products = products.map(|(b, c)| (b.into(), &mut c[..], epilogue(b.cols()))).collect();
-            gemm_each(precision, a, products);
+            gemm_each(precision, a, products.map(|(b, c)| (b.into(), &mut c[..], epilogue(b.cols()))));
             for (b, c) in packed.iter().zip(&each) {
                 let mut alone = vec![9.0; c.len()];
                 gemm_in(precision, a, b, &mut alone, Beta::Zero, epilogue(b.cols()));
