@@ -216,35 +216,50 @@ impl PackedB {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        match &self.panels {
-            Panels::F32(panels) => size_of_val(&panels[..]),
-            Panels::F16(panels) => size_of_val(&panels[..]),
-            Panels::Bf16(panels) => size_of_val(&panels[..]),
-        }
+        self.form().bytes
     }
+
+    /// All that depends on what the panels hold: whoever adds to [`Panels`] says it here, and how to pack in a [`PackedElement`].
+    fn form(&self) -> Form {
+        fn panels<G, T>(panels: &[Row<G>], k: usize) -> (operand::Panels<T>, usize) {
+            (operand::Panels { data: panels.as_ptr().cast(), k }, size_of_val(panels))
+        }
+        let k = self.k;
+        let (operand, bytes, element) = match &self.panels {
+            Panels::F32(rows) => {
+                let (panels, bytes) = panels(rows, k);
+                (Operand::PanelsF32(panels), bytes, "f32")
+            }
+            Panels::F16(rows) => {
+                let (panels, bytes) = panels(rows, k);
+                (Operand::PanelsF16(panels), bytes, "f16")
+            }
+            Panels::Bf16(rows) => {
+                let (panels, bytes) = panels(rows, k.div_ceil(2));
+                (Operand::PanelsBf16(panels), bytes, "bf16")
+            }
+        };
+        Form { operand, bytes, element }
+    }
+}
+
+/// What a [`PackedB`] is to the loops and to a reader.
+struct Form {
+    operand: Operand,
+    /// In memory.
+    bytes: usize,
+    /// The name of a number's format.
+    element: &'static str,
 }
 
 impl<'a> From<&'a PackedB> for Factor<'a> {
     fn from(b: &'a PackedB) -> Self {
-        let k = b.k;
-        let operand = match &b.panels {
-            Panels::F32(panels) => Operand::PanelsF32(operand::Panels { data: panels.as_ptr().cast(), k }),
-            Panels::F16(panels) => Operand::PanelsF16(operand::Panels { data: panels.as_ptr().cast(), k }),
-            Panels::Bf16(panels) => {
-                Operand::PanelsBf16(operand::Panels { data: panels.as_ptr().cast(), k: k.div_ceil(2) })
-            }
-        };
-        Factor::new(operand, k, b.n)
+        Factor::new(b.form().operand, b.k, b.n)
     }
 }
 
 impl std::fmt::Debug for PackedB {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let element = match &self.panels {
-            Panels::F32(_) => "f32",
-            Panels::F16(_) => "f16",
-            Panels::Bf16(_) => "bf16",
-        };
-        write!(f, "PackedB({} × {} of {element})", self.k, self.n)
+        write!(f, "PackedB({} × {} of {})", self.k, self.n, self.form().element)
     }
 }
