@@ -96,7 +96,7 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
         }
         let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), self.model.vocab_size())?;
         check_context(&*self.model, prompt_ids.len())?;
-        let reader = Some(Reader { state: self.model.new_state(1), unread: prompt_ids.len() });
+        let reader = Some(Reader::new(&*self.model, prompt_ids.len()));
         self.texts.push(Text { sequence, reader });
         Ok(self.texts.len() - 1)
     }
@@ -115,6 +115,24 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
         if let Some(reader) = cache.reader(prompt_ids) {
             self.texts[text].reader = Some(reader);
         }
+        Ok(text)
+    }
+
+    /// [`BatchGenerator::push`] from a state that the caller prepared, as
+    /// [`Tokens::with_state`](crate::generation::Tokens::with_state).
+    ///
+    /// # Errors
+    /// Same as [`BatchGenerator::push`] and
+    /// [`Tokens::with_state`](crate::generation::Tokens::with_state).
+    pub fn push_with_state(
+        &mut self,
+        prompt_ids: &[u32],
+        config: &GenerationConfig,
+        state: <P::Target as CausalLm>::State,
+    ) -> Result<usize> {
+        let reader = Reader::started(state, prompt_ids.len())?;
+        let text = self.push(prompt_ids, config)?;
+        self.texts[text].reader = Some(reader);
         Ok(text)
     }
 

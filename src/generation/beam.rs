@@ -128,7 +128,7 @@ where
     let wanted = config.new_tokens_limit(prompt_ids.len());
     let room = model.max_seq_len().map_or(usize::MAX, |limit| limit - prompt_ids.len() + 1);
     Ok(BeamSearch {
-        reader: Some(Reader { state: model.new_state(1), unread: prompt_ids.len() }),
+        reader: Some(Reader::new(&*model, prompt_ids.len())),
         model,
         groups: Vec::new(),
         rng: Rng::seed(config.seed),

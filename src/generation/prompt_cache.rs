@@ -51,11 +51,22 @@ impl<S: DecodeState> PromptCache<S> {
     /// [`Error::Argument`] for a prompt that is empty or longer than the model's context, [`Error::Id`] for an id outside the
     /// vocabulary.
     pub fn read<M: CausalLm<State = S> + ?Sized>(model: &M, prompt_ids: &[u32]) -> Result<Self> {
+        Self::read_from(model, model.new_state(1), prompt_ids)
+    }
+
+    /// [`PromptCache::read`] from a state that has read nothing, but may remember something else, as
+    /// the output of an encoder.
+    ///
+    /// # Errors
+    /// Same as [`PromptCache::read`]; [`Error::Argument`] for a state that has read tokens.
+    pub fn read_from<M: CausalLm<State = S> + ?Sized>(model: &M, mut state: S, prompt_ids: &[u32]) -> Result<Self> {
+        if !state.is_empty() {
+            return Err(Error::argument("state", "one that has read no tokens", state.len()));
+        }
         if prompt_ids.is_empty() {
             return Err(Error::argument("prompt", "at least one token", "none"));
         }
         check_context(model, prompt_ids.len())?;
-        let mut state = model.new_state(1);
         for part in prompt_ids.chunks(PART) {
             let state = &mut state;
             infer(|| model.decode(&IdTensor::sequence(part), state))?;
@@ -77,7 +88,7 @@ impl<S: DecodeState> PromptCache<S> {
     pub(crate) fn reader(&self, prompt_ids: &[u32]) -> Option<Reader<S>> {
         let same = self.ids.iter().zip(prompt_ids).take_while(|(a, b)| a == b).count().min(prompt_ids.len() - 1);
         let mut state = self.state.clone();
-        (same > 0 && state.truncate(same)).then(|| Reader { state, unread: prompt_ids.len() - same })
+        (same > 0 && state.truncate(same)).then(|| Reader::resumed(state, prompt_ids.len() - same))
     }
 
     /// Writes the cache into a file, which appears whole or not at all: safetensors, with the prompt in its metadata.
@@ -96,6 +107,14 @@ impl<S: DecodeState> PromptCache<S> {
     /// # Errors
     /// [`Error::Format`] for a file that is something else, damaged, or another model's; [`Error::Io`] if it cannot be read.
     pub fn open<M: CausalLm<State = S> + ?Sized>(model: &M, path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_from(model, model.new_state(1), path)
+    }
+
+    /// [`PromptCache::open`] for a cache that began from a state, as [`PromptCache::read_from`].
+    ///
+    /// # Errors
+    /// Same as [`PromptCache::open`] and [`PromptCache::read_from`].
+    pub fn open_from<M: CausalLm<State = S> + ?Sized>(model: &M, mut state: S, path: impl AsRef<Path>) -> Result<Self> {
         let file = SafetensorsFile::open(path, Load::Mmap)?;
         let wrong = |reason: String| Error::format(file.path(), reason);
         let ids = file.metadata(KEY).ok_or_else(|| wrong("expected a prompt's cache".into()))?;
@@ -107,7 +126,7 @@ impl<S: DecodeState> PromptCache<S> {
         if ids.is_empty() || model.max_seq_len().is_some_and(|limit| ids.len() > limit) {
             return Err(wrong(format!("expected a prompt that fits the model, found {} tokens", ids.len())));
         }
-        let first = Self::read(model, &ids[..1])?;
+        let first = Self::read_from(model, state.clone(), &ids[..1])?;
         let expected = tensors(keys_and_values(&first.state)?);
         if file.names().count() != expected.len() {
             return Err(wrong(format!("expected {} tensors, found {}", expected.len(), file.names().count())));
@@ -128,7 +147,6 @@ impl<S: DecodeState> PromptCache<S> {
             }
             read.push(tensor);
         }
-        let mut state = model.new_state(1);
         let cache = state.kv_cache_mut().ok_or_else(no_keys)?;
         for (layer, pair) in cache.layers_mut().zip(read.chunks_exact(2)) {
             layer.append(&pair[0], &pair[1])?;

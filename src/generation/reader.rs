@@ -22,9 +22,42 @@ pub(crate) struct Reader<S> {
     pub(crate) state: S,
     /// How many of the text's last tokens the model has not read.
     pub(crate) unread: usize,
+    /// What the model remembers beside the text, to begin anew when the context is full; nothing if
+    /// absent.
+    started: Option<S>,
 }
 
 impl<S: DecodeState> Reader<S> {
+    /// A model that has read nothing of a prompt.
+    pub(crate) fn new<M>(model: &M, prompt_len: usize) -> Self
+    where
+        M: CausalLm<State = S> + ?Sized,
+    {
+        Self { state: model.new_state(1), unread: prompt_len, started: None }
+    }
+
+    /// A model whose state has read all but the last `unread` tokens of a text.
+    pub(crate) fn resumed(state: S, unread: usize) -> Self {
+        let mut started = state.clone();
+        let started = started.truncate(0).then_some(started);
+        Self { state, unread, started }
+    }
+
+    /// A model whose state has read as many of a prompt's first tokens as it counts.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if no token of the prompt is left to be read.
+    pub(crate) fn started(state: S, prompt_len: usize) -> Result<Self> {
+        match prompt_len.checked_sub(state.len()).filter(|&unread| unread > 0) {
+            Some(unread) => Ok(Self::resumed(state, unread)),
+            None => {
+                let expected =
+                    format!("at most {} tokens read of a prompt of {prompt_len}", prompt_len.saturating_sub(1));
+                Err(Error::argument("state", expected, state.len()))
+            }
+        }
+    }
+
     /// Reads what is unread, and gives the logits of the next token; `None` if the text ends first.
     pub(crate) fn read<M>(&mut self, model: &M, text: &mut Sequence) -> Result<Option<Tensor>>
     where
@@ -51,7 +84,7 @@ impl<S: DecodeState> Reader<S> {
             if text.config().overflow == Overflow::Stop {
                 text.stop(StopReason::ContextFull);
             } else {
-                self.state = model.new_state(1);
+                self.state = self.started.clone().unwrap_or_else(|| model.new_state(1));
                 self.unread = (limit.unwrap_or(text.ids().len()) / 2).max(1);
             }
         }
@@ -72,5 +105,102 @@ pub(crate) fn check_context(model: &(impl CausalLm + ?Sized), prompt_len: usize)
             Err(Error::argument("prompt", expected, format!("{prompt_len} tokens")))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::{BatchGenerator, GenerationConfig, PromptCache, generate};
+
+    /// After a token comes the one that its memory names, times the number of tokens in its context.
+    struct Mock;
+
+    const VOCAB: u32 = 23;
+    const LIMIT: usize = 8;
+
+    #[derive(Clone, Debug)]
+    struct State {
+        memory: u32,
+        read: usize,
+    }
+
+    impl DecodeState for State {
+        fn len(&self) -> usize {
+            self.read
+        }
+
+        fn truncate(&mut self, len: usize) -> bool {
+            self.read = self.read.min(len);
+            true
+        }
+    }
+
+    impl CausalLm for Mock {
+        type State = State;
+
+        fn vocab_size(&self) -> usize {
+            VOCAB as usize
+        }
+
+        fn max_seq_len(&self) -> Option<usize> {
+            Some(LIMIT)
+        }
+
+        fn forward(&self, _input_ids: &IdTensor) -> Result<Tensor> {
+            unreachable!("generation decodes")
+        }
+
+        fn new_state(&self, _batch: usize) -> State {
+            State { memory: 1, read: 0 }
+        }
+
+        fn decode(&self, input_ids: &IdTensor, state: &mut State) -> Result<Tensor> {
+            state.read += input_ids.len();
+            let next = (state.memory as usize * state.read) % VOCAB as usize;
+            Tensor::from_vec((0..VOCAB as usize).map(|id| if id == next { 9.0 } else { 0.0 }).collect(), &[1, 23])
+        }
+    }
+
+    fn config() -> GenerationConfig {
+        GenerationConfig::default().greedy().max_new_tokens(10)
+    }
+
+    #[test]
+    fn a_started_state_is_kept_in_every_way_of_decoding() {
+        let state = || State { memory: 5, read: 0 };
+        let expected: Vec<u32> = [3u32, 4, 5, 6, 7, 8, 4, 5, 6, 7].iter().map(|read| 5 * read % VOCAB).collect();
+        let sliding = config().overflow(Overflow::Slide);
+        let tokens = generate(&Mock, &[1, 2, 3], &sliding).unwrap().with_state(state()).unwrap();
+        assert_eq!(tokens.map(|id| id.unwrap()).collect::<Vec<_>>(), expected);
+
+        let mut batch = BatchGenerator::new(&Mock);
+        let other = batch.push(&[1, 2, 3], &sliding).unwrap();
+        let text = batch.push_with_state(&[1, 2, 3], &sliding, state()).unwrap();
+        batch.by_ref().for_each(|step| assert!(step.is_ok()));
+        assert_eq!(batch.new_ids(text), expected);
+        assert_eq!(batch.new_ids(other)[..3], [3, 4, 5]);
+
+        let beams = config().max_new_tokens(4).num_beams(2);
+        let mut search = generate(&Mock, &[1, 2, 3], &beams).unwrap().with_state(state()).unwrap();
+        search.by_ref().for_each(|id| assert!(id.is_ok()));
+        assert_eq!(search.new_ids(), &expected[..4]);
+
+        let guesses = config().max_new_tokens(4).prompt_lookup_num_tokens(2);
+        let tokens = generate(&Mock, &[1, 2, 3], &guesses).unwrap().with_state(state()).unwrap();
+        assert_eq!(tokens.map(|id| id.unwrap()).collect::<Vec<_>>(), expected[..4]);
+
+        let cache = PromptCache::read_from(&Mock, state(), &[1, 2]).unwrap();
+        let tokens = generate(&Mock, &[1, 2, 3], &sliding).unwrap().with_cache(&cache);
+        assert_eq!(tokens.map(|id| id.unwrap()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_state_may_have_read_the_beginning_of_the_prompt_but_not_all() {
+        let tokens = |read| {
+            generate(&Mock, &[1, 2, 3], &config().max_new_tokens(1)).unwrap().with_state(State { memory: 5, read })
+        };
+        assert_eq!(tokens(2).unwrap().map(|id| id.unwrap()).collect::<Vec<_>>(), [15]);
+        assert!(tokens(3).is_err() && tokens(9).is_err());
     }
 }

@@ -231,7 +231,7 @@ impl<P: Deref<Target: CausalLm>, D: Drafter> Speculation<P, D> {
         }
         let text = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
         check_context(&*model, prompt_ids.len())?;
-        let reader = Reader { state: model.new_state(1), unread: prompt_ids.len() };
+        let reader = Reader::new(&*model, prompt_ids.len());
         Ok(Self { model, drafter, reader, text, count, written: VecDeque::new(), guessed: 0, taken: 0 })
     }
 

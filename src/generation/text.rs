@@ -65,6 +65,14 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> 
         Self { tokens: self.tokens.with_cache(cache), ..self }
     }
 
+    /// Same as [`Tokens::with_state`].
+    ///
+    /// # Errors
+    /// Same as [`Tokens::with_state`].
+    pub fn with_state(self, state: <P::Target as CausalLm>::State) -> Result<Self> {
+        Ok(Self { tokens: self.tokens.with_state(state)?, ..self })
+    }
+
     /// As [`Tokens::cache`].
     pub fn cache(&self) -> Option<PromptCache<<P::Target as CausalLm>::State>> {
         self.tokens.cache()

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generation::beam::{BeamSearch, Hypothesis, beam_search};
 use crate::generation::config::GenerationConfig;
 use crate::generation::logprobs::TokenLogprob;
@@ -64,7 +64,7 @@ where
     }
     let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
     check_context(&*model, prompt_ids.len())?;
-    let reader = Reader { state: model.new_state(1), unread: prompt_ids.len() };
+    let reader = Reader::new(&*model, prompt_ids.len());
     Ok(Tokens { way: Way::One { model, reader, sequence: Box::new(sequence) } })
 }
 
@@ -114,13 +114,36 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
     /// To be called before the first token is asked for.
     pub fn with_cache(mut self, cache: &PromptCache<<P::Target as CausalLm>::State>) -> Self {
         if let (true, Some(reader)) = (self.new_ids().is_empty(), cache.reader(self.ids())) {
-            match &mut self.way {
-                Way::One { reader: old, .. } => *old = reader,
-                Way::Beams(search) => search.set_reader(reader),
-                Way::Guesses(text) => text.set_reader(reader),
-            }
+            self.set_reader(reader);
         }
         self
+    }
+
+    /// Begins from a state that the caller prepared, instead of a new one: a state that remembers
+    /// something beside the text, as the output of an encoder, or that has read the prompt's first
+    /// [`len`](DecodeState::len) tokens. Call it before the first token is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) if the state has read the whole prompt, or if a
+    /// token was generated already.
+    pub fn with_state(mut self, state: <P::Target as CausalLm>::State) -> Result<Self> {
+        if !self.new_ids().is_empty() {
+            return Err(Error::argument(
+                "state",
+                "one before the first token",
+                format!("{} tokens", self.new_ids().len()),
+            ));
+        }
+        self.set_reader(Reader::started(state, self.ids().len())?);
+        Ok(self)
+    }
+
+    fn set_reader(&mut self, reader: Reader<<P::Target as CausalLm>::State>) {
+        match &mut self.way {
+            Way::One { reader: old, .. } => *old = reader,
+            Way::Beams(search) => search.set_reader(reader),
+            Way::Guesses(text) => text.set_reader(reader),
+        }
     }
 
     /// The model's memory of what it has read: the prompt, and what was written but perhaps the last token. For a prompt that begins so, as
