@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::config_keys::MAX_SIZE;
 use crate::error::{Error, Result};
 use crate::nn::RopeScaling;
 use crate::nn::rotary::yarn_attention_factor;
@@ -26,6 +27,8 @@ pub(crate) struct RopeKeys<'c> {
     pub(crate) max_positions: usize,
     /// [`ORIGINAL_POSITIONS`], beside the objects.
     pub(crate) original_max_positions: Option<f64>,
+    /// Whether a part of each head's columns may turn: [`RopeKeys::partial_rotary_factor`].
+    pub(crate) partial: bool,
 }
 
 impl<'c> RopeKeys<'c> {
@@ -37,6 +40,7 @@ impl<'c> RopeKeys<'c> {
             parameters: config["rope_parameters"].as_object(),
             max_positions: config["max_position_embeddings"].as_u64().unwrap_or(0) as usize,
             original_max_positions: config[ORIGINAL_POSITIONS].as_f64(),
+            partial: false,
         }
     }
 
@@ -46,13 +50,34 @@ impl<'c> RopeKeys<'c> {
     /// [`Error::Config`] for a scaling or key that is not known, and for a number that is missing
     /// or none.
     pub(crate) fn read(&self) -> Result<(f64, RopeScaling)> {
-        let none = Map::new();
-        let (key, dict) = match (self.scaling, self.parameters) {
-            (Some(dict), _) if !dict.is_empty() => ("rope_scaling", dict),
-            (_, Some(dict)) => ("rope_parameters", dict),
-            (_, None) => ("rope_scaling", &none),
+        self.dict().read(self)
+    }
+
+    /// The share of each head's columns that turn, from the object; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is no number.
+    pub(crate) fn partial_rotary_factor(&self) -> Result<Option<f64>> {
+        self.dict().number("partial_rotary_factor")
+    }
+
+    /// The largest number of positions: `max_position_embeddings`, stretched by the scaling.
+    pub(crate) fn max_seq_len(&self) -> usize {
+        let positions = self.max_positions;
+        let stretched = match self.read() {
+            Ok((_, RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. })) => positions as f64 * factor,
+            Ok((_, RopeScaling::Yarn { factor, original_max_positions, .. })) => original_max_positions as f64 * factor,
+            _ => 0.0,
         };
-        Dict { key, dict }.read(self)
+        positions.max(stretched as usize).min(MAX_SIZE)
+    }
+
+    fn dict(&self) -> Dict<'c> {
+        let scaling = self.scaling.filter(|dict| !dict.is_empty());
+        match (scaling, self.parameters) {
+            (None, Some(dict)) => Dict { key: "rope_parameters", dict: Some(dict) },
+            (dict, _) => Dict { key: "rope_scaling", dict },
+        }
     }
 }
 
@@ -101,20 +126,28 @@ pub(crate) fn to_json(theta: f64, scaling: &RopeScaling) -> Map<String, Value> {
 /// The object of `rope_scaling` or `rope_parameters`.
 struct Dict<'c> {
     key: &'static str,
-    dict: &'c Map<String, Value>,
+    dict: Option<&'c Map<String, Value>>,
 }
 
 impl Dict<'_> {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.dict?.get(key)
+    }
+
     fn read(&self, keys: &RopeKeys<'_>) -> Result<(f64, RopeScaling)> {
         let theta = self.number("rope_theta")?.or(keys.theta).unwrap_or(10_000.0);
-        let named = |key| self.dict.get(key).filter(|v| !v.is_null());
+        let named = |key| self.get(key).filter(|v| !v.is_null());
         let rope_type = named("rope_type").or_else(|| named("type"));
         let rope_type = rope_type.map_or(Some("default"), Value::as_str).unwrap_or("no text");
         // The original length says nothing to scalings that do not use it.
         let mut known =
             vec!["rope_type", "type", "rope_theta", "partial_rotary_factor", ORIGINAL_POSITIONS, "finetuned"];
-        if self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err(self.error("partial_rotary_factor", "1", &self.dict["partial_rotary_factor"]));
+        if !keys.partial && self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
+            return Err(self.error(
+                "partial_rotary_factor",
+                "1",
+                self.get("partial_rotary_factor").unwrap_or(&Value::Null),
+            ));
         }
         let max_positions = keys.max_positions;
         let beside = keys.original_max_positions;
@@ -172,7 +205,7 @@ impl Dict<'_> {
                 let divisors = self.numbers("short_factor")?;
                 if self.numbers("long_factor")? != divisors {
                     let expected = "the numbers of short_factor: others for longer texts are not supported";
-                    return Err(self.error("long_factor", expected, &self.dict["long_factor"]));
+                    return Err(self.error("long_factor", expected, self.get("long_factor").unwrap_or(&Value::Null)));
                 }
                 let original = original()?;
                 let factor = match beside {
@@ -189,21 +222,26 @@ impl Dict<'_> {
         let neutral = |key: &str, value: &Value| {
             value.is_null() || NEUTRAL.iter().any(|&(name, neutral)| name == key && value.as_f64() == Some(neutral))
         };
-        match self.dict.iter().find(|(key, value)| !known.contains(&key.as_str()) && !neutral(key, value)) {
+        match self
+            .dict
+            .into_iter()
+            .flatten()
+            .find(|(key, value)| !known.contains(&key.as_str()) && !neutral(key, value))
+        {
             Some((key, value)) => Err(self.error(key, &format!("none: {rope_type} does not have it"), value)),
             None => Ok((theta, scaling)),
         }
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>> {
-        match self.dict.get(key) {
+        match self.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => value.as_f64().map(Some).ok_or_else(|| self.error(key, "a number", value)),
         }
     }
 
     fn numbers(&self, key: &str) -> Result<Vec<f32>> {
-        let value = self.dict.get(key).unwrap_or(&Value::Null);
+        let value = self.get(key).unwrap_or(&Value::Null);
         let number = |value: &Value| value.as_f64().map(|x| x as f32);
         let numbers = value.as_array().and_then(|values| values.iter().map(number).collect());
         numbers.ok_or_else(|| self.error(key, "a list of numbers", value))
@@ -263,6 +301,7 @@ mod tests {
                 parameters: None,
                 max_positions: 64,
                 original_max_positions: None,
+                partial: false,
             };
             assert_eq!(keys.read().unwrap(), (theta, scaling));
         }

@@ -140,8 +140,8 @@ fn divisors_of(theta: f64, width: usize, scaling: &RopeScaling) -> Result<Vec<f3
 ///
 /// # Errors
 /// [`Error::Config`] naming what GGUF cannot say.
-pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, width: usize) -> Result<()> {
-    let (theta, scaling) = RopeKeys::of(keys.config).read()?;
+pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, rope: &RopeKeys<'_>, width: usize) -> Result<()> {
+    let (theta, scaling) = rope.read()?;
     let number = |keys: &mut KeyWriter<'_, '_>, name: &str, x: f64| keys.set(name, Value::F32(x as f32));
     number(keys, "rope.freq_base", theta)?;
     match &scaling {

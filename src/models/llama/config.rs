@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::config_keys::{MAX_SIZE, activation, check_dropout, check_other, check_sizes, overlaid};
+use crate::checkpoint::config_keys::{activation, check_dropout, check_other, check_sizes, overlaid};
 use crate::checkpoint::rope_keys::{ORIGINAL_POSITIONS, RopeKeys};
 use crate::error::{Error, Result};
-use crate::nn::{RopeScaling, RotaryPositions};
+use crate::nn::RotaryPositions;
 
 /// The `model_type`s that a [`Llama`](super::Llama) is made from.
 pub const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
@@ -337,13 +337,7 @@ impl LlamaConfig {
 
     /// The largest number of positions: what `max_position_embeddings` says, stretched by the scaling of the rotary frequencies.
     pub fn max_seq_len(&self) -> usize {
-        let positions = self.max_position_embeddings;
-        let stretched = match self.rope() {
-            Ok((_, RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. })) => positions as f64 * factor,
-            Ok((_, RopeScaling::Yarn { factor, original_max_positions, .. })) => original_max_positions as f64 * factor,
-            _ => 0.0,
-        };
-        positions.max(stretched as usize).min(MAX_SIZE)
+        self.rope_keys().max_seq_len()
     }
 
     /// The rotary positions of the model.
@@ -351,20 +345,19 @@ impl LlamaConfig {
     /// # Errors
     /// [`Error::Config`] for a scaling that is not known or lacks a number; [`Error::Argument`] for a number that cannot be.
     pub fn rotary(&self) -> Result<RotaryPositions> {
-        let (theta, scaling) = self.rope()?;
+        let (theta, scaling) = self.rope_keys().read()?;
         RotaryPositions::new(self.head_dim(), theta, scaling)
     }
 
-    /// `theta` and the scaling, from whichever key has them.
-    fn rope(&self) -> Result<(f64, RopeScaling)> {
-        let keys = RopeKeys {
+    fn rope_keys(&self) -> RopeKeys<'_> {
+        RopeKeys {
             theta: self.rope_theta,
             scaling: self.rope_scaling.as_ref(),
             parameters: self.rope_parameters.as_ref(),
             max_positions: self.max_position_embeddings,
             original_max_positions: self.other.get(ORIGINAL_POSITIONS).and_then(Value::as_f64),
-        };
-        keys.read()
+            partial: false,
+        }
     }
 
     /// Makes sure that a model of these sizes and options can exist.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::config::{FULL, SLIDING};
 use crate::checkpoint::gguf::architecture::{Architecture, Arranged, KeyWriter, Keys};
 use crate::checkpoint::gguf::rope;
+use crate::checkpoint::rope_keys::RopeKeys;
 use crate::error::{Error, Result};
 
 pub(super) static ARCHITECTURES: [Architecture; 4] = [
@@ -239,5 +240,5 @@ fn write(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
         keys.size(name, "head_dim", &head_dim)?;
     }
     keys.number("attention.layer_norm_rms_epsilon", "rms_norm_eps")?;
-    rope::write(keys, head_dim.as_u64().unwrap_or(0) as usize)
+    rope::write(keys, &RopeKeys::of(config), head_dim.as_u64().unwrap_or(0) as usize)
 }
