@@ -404,11 +404,6 @@ const GGUF: Architecture = Architecture {
 };
 
 fn read_gguf(keys: &Keys<'_>) -> Result<Value> {
-    // Writers repeat the token table as the head, for readers that want one.
-    let tied = match (keys.file.tensor("output.weight"), keys.file.tensor("token_embd.weight")) {
-        (Some(head), Some(table)) => head.tensor_type() == table.tensor_type() && head.bytes() == table.bytes(),
-        (head, _) => head.is_none(),
-    };
     Ok(json!({
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -420,7 +415,7 @@ fn read_gguf(keys: &Keys<'_>) -> Result<Value> {
         "n_inner": keys.optional_size("feed_forward_length")?,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon")?,
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": keys.head_is_table(),
     }))
 }
 

@@ -73,6 +73,15 @@ impl Keys<'_> {
         self.file.tensor(tensor).is_some()
     }
 
+    /// Whether the head is the token table: absent, or the same bytes, as writers repeat it for readers
+    /// that expect one.
+    pub(crate) fn head_is_table(&self) -> bool {
+        match (self.file.tensor("output.weight"), self.file.tensor("token_embd.weight")) {
+            (Some(head), Some(table)) => head.tensor_type() == table.tensor_type() && head.bytes() == table.bytes(),
+            (head, _) => head.is_none(),
+        }
+    }
+
     /// The numbers of query heads and of key heads, 0 if the file has none.
     pub(crate) fn heads(&self) -> Result<(usize, usize)> {
         heads(self.file, self.architecture.name)
