@@ -16,9 +16,15 @@ use crate::models::encoder::{self, EncoderConfig};
 use crate::models::{LanguageModel, gpt2, llama, mlp, rnn};
 use crate::nn::Parameters;
 
-/// Every family. A new one is a file and a line here.
-const FAMILIES: [&Family; 6] =
-    [&gpt2::FAMILY, &llama::FAMILY, &rnn::FAMILY, &mlp::FAMILY, &encoder::bert::FAMILY, &encoder::distilbert::FAMILY];
+/// Every family: a new one is a file, its module in `mod.rs` and a line here.
+const FAMILIES: &[&Family] = &[
+    &gpt2::FAMILY,
+    &llama::FAMILY, // Mistral, Qwen2 and Qwen3 too
+    &rnn::FAMILY,
+    &mlp::FAMILY,
+    &encoder::bert::FAMILY, // RoBERTa, XLM-RoBERTa, CamemBERT and MPNet too
+    &encoder::distilbert::FAMILY,
+];
 
 /// What the crate knows of a family.
 pub(crate) struct Family {
@@ -118,7 +124,7 @@ impl Source<'_> {
 
 /// The family of a `model_type`.
 pub(crate) fn find(model_type: &str) -> Option<&'static Family> {
-    FAMILIES.into_iter().find(|family| family.model_types.contains(&model_type))
+    FAMILIES.iter().find(|family| family.model_types.contains(&model_type))
 }
 
 /// The family of a `config.json`.
@@ -133,7 +139,7 @@ pub(crate) fn of(config: &Value) -> Result<&'static Family> {
 /// The error of a `model_type` that is not one of the families that `fits` accepts.
 pub(crate) fn unknown(config: &Value, fits: impl Fn(&Family) -> bool) -> Error {
     let known: Vec<&str> =
-        FAMILIES.into_iter().filter(|family| fits(family)).flat_map(|family| family.model_types).copied().collect();
+        FAMILIES.iter().filter(|family| fits(family)).flat_map(|family| family.model_types).copied().collect();
     let (last, others) = known.split_last().unwrap_or((&"", &[]));
     let found = config.get("model_type").and_then(Value::as_str).unwrap_or("none");
     Error::config("model_type", format!("{} or {last}", others.join(", ")), found)
@@ -141,7 +147,7 @@ pub(crate) fn unknown(config: &Value, fits: impl Fn(&Family) -> bool) -> Error {
 
 /// Every architecture of GGUF files.
 fn architectures() -> impl Iterator<Item = &'static Architecture> {
-    FAMILIES.into_iter().flat_map(|family| family.gguf)
+    FAMILIES.iter().flat_map(|family| family.gguf)
 }
 
 /// The architecture of a GGUF file.
