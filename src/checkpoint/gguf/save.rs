@@ -95,13 +95,15 @@ pub(crate) fn save(
     }
     let heads = writer.heads(architecture.name);
     let parameters: BTreeMap<String, &Parameter> = model.parameters().into_iter().collect();
+    const HEAD: &str = "output.weight";
+    let has_head = parameters.keys().any(|path| architecture.to_gguf(path).as_deref() == Some(HEAD));
     for (path, parameter) in &parameters {
         let gguf = architecture.to_gguf(path);
         let gguf =
             gguf.ok_or_else(|| Error::argument("parameter", "one that GGUF has a name for", format!("`{path}`")))?;
         add(&mut writer, architecture, &gguf, parameter, heads, format)?;
-        if architecture.repeats_table && gguf == "token_embd.weight" && !parameters.contains_key("lm_head.weight") {
-            add(&mut writer, architecture, "output.weight", parameter, heads, format)?;
+        if architecture.repeats_table && gguf == "token_embd.weight" && !has_head {
+            add(&mut writer, architecture, HEAD, parameter, heads, format)?;
         }
     }
     writer.save(path)
