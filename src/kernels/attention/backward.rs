@@ -16,7 +16,7 @@ use super::products::Exact;
 use super::softmax::{BLOCK, Dropped, UpdateBackward};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
-use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, tile};
+use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, TileArgs, within};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
@@ -216,7 +216,10 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                             let b = ds[column + i..].as_ptr();
                             let c = dquery_panels[own + d * PANEL + i..].as_mut_ptr();
                             // SAFETY: `n` rows of K from `first_key` on and of dS; dQᵀ has rows to `dim`.
-                            unsafe { kernel.tile(dr.min(dim - d), n, a, seen_row, b, WIDTH, c, PANEL, true) };
+                            unsafe {
+                                let (rows, k, lda, ldb) = (dr.min(dim - d), n, seen_row, WIDTH);
+                                kernel.tile(TileArgs { rows, k, a, lda, b, ldb, c, ldc: PANEL, load: true });
+                            };
                         }
                     }
                 }
@@ -232,7 +235,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                         unsafe {
                             pack_panel(kernel, source, rows, rows, last - first, packed.as_mut_ptr());
                             let a = packed.as_ptr();
-                            row_of_tiles(kernel, rows, last - first, a, b, ldb, c, ldc, true, dim, spare);
+                            let args = TileArgs { rows, k: last - first, a, lda: rows, b, ldb, c, ldc, load: true };
+                            row_of_tiles(kernel, args, dim, spare);
                         }
                     }
                 }
@@ -284,36 +288,26 @@ unsafe fn unpack<K: MicroKernel>(
     }
 }
 
-/// [`tile`] over all columns of C: `C[rows, cols] += A·B`, B in place.
+/// [`MicroKernel::tile`] over all columns of C: `C[rows, cols] += A·B`, B in place.
 ///
 /// # Safety
 ///
 /// As [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has room for `k` rows of a
 /// panel and the slack.
-unsafe fn row_of_tiles<K: MicroKernel>(
-    kernel: K,
-    rows: usize,
-    k: usize,
-    a: *const f32,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-    cols: usize,
-    spare: &mut [f32],
-) {
+unsafe fn row_of_tiles<K: MicroKernel>(kernel: K, args: TileArgs, cols: usize, spare: &mut [f32]) {
+    let TileArgs { k, b, ldb, c, .. } = args;
     let whole = cols / K::NR * K::NR;
     // SAFETY: the caller's promises; columns past the last whole tile are copied first.
     unsafe {
         for j in (0..whole).step_by(K::NR) {
-            kernel.tile(rows, k, a, rows, b.add(j), ldb, c.add(j), ldc, load);
+            kernel.tile(TileArgs { b: b.add(j), c: c.add(j), ..args });
         }
         if whole < cols {
             assert!(spare.len() >= k * PANEL + SLACK);
             let source = Source { data: b.add(whole), along: 1, deep: ldb };
             pack_panel(kernel, source, cols - whole, PANEL, k, spare.as_mut_ptr());
-            tile(kernel, rows, k, a, rows, spare.as_ptr(), PANEL, c.add(whole), ldc, load, cols - whole);
+            let last = TileArgs { b: spare.as_ptr(), ldb: PANEL, c: c.add(whole), ..args };
+            within(last, (cols - whole, K::NR), |args| kernel.tile(args));
         }
     }
 }

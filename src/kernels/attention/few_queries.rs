@@ -12,7 +12,7 @@ use super::products::{Exact, Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, UpdateRow};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
-use crate::kernels::gemm::micro::{MicroKernel, PANEL};
+use crate::kernels::gemm::micro::{MicroKernel, PANEL, TileArgs};
 use crate::kernels::gemm::packing::{SLACK, Source, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
@@ -76,9 +76,11 @@ impl Rows<'_> {
             let used = PANEL.min(keys.len() - j);
             if P::GROUP == 1 && used == PANEL && self.count() <= P::Kernel::COLUMNS_MR {
                 // Few rows: transposed on the way through registers. Then all rows are one panel of A.
+                let (rows, a) = (self.count(), packed.as_ptr());
                 let (b, c) = (key.wrapping_add(j * key_row), scores[j..].as_mut_ptr());
+                let args = TileArgs { rows, k: dim, a, lda: rows, b, ldb: key_row, c, ldc: BLOCK, load: false };
                 // SAFETY: the keys exist; the rows are packed `dim` deep; the scores have room for the block.
-                unsafe { kernel.columns(self.count(), dim, packed.as_ptr(), b, key_row, c, BLOCK, false) };
+                unsafe { kernel.columns(args) };
                 continue;
             }
             let source = Source { data: key.wrapping_add(j * key_row), along: key_row, deep: 1 };
@@ -90,7 +92,9 @@ impl Rows<'_> {
                     let (a, b) = (packed[r * k..].as_ptr(), panel.as_ptr().wrapping_add(i));
                     let c = scores[r * BLOCK + j + i..].as_mut_ptr();
                     // SAFETY: both panels are `dim` deep; the scores have room for a whole block, whatever the panel has past `used`.
-                    unsafe { products.tile(rows, k, a, rows, b, PANEL, c, BLOCK, false) };
+                    unsafe {
+                        products.tile(TileArgs { rows, k, a, lda: rows, b, ldb: PANEL, c, ldc: BLOCK, load: false })
+                    };
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::products::{Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, Masked, Running, Update};
 use super::visible::Visible;
 use crate::kernels::gemm::driver::even;
-use crate::kernels::gemm::micro::{MicroKernel, PANEL};
+use crate::kernels::gemm::micro::{MicroKernel, PANEL, TileArgs};
 use crate::kernels::gemm::packing::{SLACK, Source, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
@@ -225,7 +225,8 @@ pub(super) unsafe fn product<P: Products>(products: P, n: usize, dim: usize, a: 
                 // SAFETY: the caller's promises and the assertion.
                 unsafe {
                     let a = a.as_ptr().add(first * k + j);
-                    products.tile(mr.min(used - j), k, a, PANEL, b, PANEL, c, PANEL, false);
+                    let rows = mr.min(used - j);
+                    products.tile(TileArgs { rows, k, a, lda: PANEL, b, ldb: PANEL, c, ldc: PANEL, load: false });
                 }
             }
         }

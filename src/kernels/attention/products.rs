@@ -4,9 +4,9 @@
 
 use super::softmax::BLOCK;
 use crate::kernels::gemm::Precision;
-use crate::kernels::gemm::micro::{KernelOp, MicroKernel, PANEL, with_kernel};
+use crate::kernels::gemm::micro::{KernelOp, MicroKernel, PANEL, TileArgs, with_kernel};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::gemm::micro::{avx512, avx512_bf16};
+use crate::kernels::gemm::micro::{TileKernel, avx512, avx512_bf16};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::Avx512;
@@ -39,18 +39,7 @@ pub(super) trait Products: Copy + Send + Sync {
     /// # Safety
     ///
     /// As there.
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    );
+    unsafe fn tile(self, args: TileArgs);
 
     /// Groups of `len` numbers.
     #[inline]
@@ -81,20 +70,9 @@ impl<K: MicroKernel> Products for Exact<K> {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: TileArgs) {
         // SAFETY: the caller's promises.
-        unsafe { self.0.tile(rows, groups, a, lda, b, ldb, c, ldc, load) }
+        unsafe { self.0.tile(args) }
     }
 }
 
@@ -125,21 +103,10 @@ impl Products for Rounded {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
-        debug_assert_eq!(ldb, PANEL, "pairs are packed");
-        // SAFETY: the caller's promises.
-        unsafe { self.pairs.tile_of(rows, groups, a.cast(), lda, b.cast(), c, ldc, load) }
+    unsafe fn tile(self, args: TileArgs) {
+        debug_assert_eq!(args.ldb, PANEL, "pairs are packed");
+        // SAFETY: the caller's promises; this kernel takes any `lda`.
+        unsafe { TileKernel::tile(self.pairs, args.cast()) }
     }
 }
 
@@ -259,7 +226,10 @@ impl<P: Products> Values<P> {
                 false => (self.packed.wrapping_add((j - in_place) / PANEL * self.panel_len + j % PANEL), PANEL),
             };
             // SAFETY: the caller's promises; columns in place lie inside the values' rows, the others were packed.
-            unsafe { self.products.tile(rows, P::groups(n), a, lda, b, ldb, c.wrapping_add(j), width, true) };
+            unsafe {
+                let (k, c) = (P::groups(n), c.wrapping_add(j));
+                self.products.tile(TileArgs { rows, k, a, lda, b, ldb, c, ldc: width, load: true });
+            };
         }
     }
 }

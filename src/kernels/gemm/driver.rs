@@ -19,7 +19,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::micro::{MAX_NC, PANEL};
+use super::micro::{MAX_MR, MAX_NC, PANEL, TileArgs, TileKernel, within};
 use super::packing::{SLACK, with_scratch};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
@@ -40,48 +40,6 @@ const DOWN_LARGE: usize = 256;
 const LARGE: usize = 1 << 21;
 /// The most rows of a task, whose packed panels of A it keeps for a block of k.
 const MOST_ROWS: usize = 512;
-/// The most rows of a tile, of any kernel.
-const MAX_MR: usize = 32;
-
-/// A register tile of sums of products of groups.
-pub(super) trait TileKernel: Copy + Send + Sync {
-    /// What sums are kept in: 32 bits.
-    type Sum: Copy + Default + Send;
-    /// Most rows of a tile.
-    const MR: usize;
-    /// Columns of a tile.
-    const NR: usize;
-    /// Columns of a block of B: their panels, `KC` deep, stay in the second-level cache.
-    const NC: usize = MAX_NC;
-    /// The number of groups that a step takes: packed factors are filled up with zeros to a multiple.
-    const STEP: usize;
-    /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of `[groups, rows]`; then `STEP` is
-    /// 16.
-    const ROWS_OF_A: bool;
-    /// Nanoseconds of a product of groups, about: decides how many threads are worth it.
-    const NS: f32;
-
-    /// Called by each thread before its first tile; what it returns is dropped after the last.
-    fn begin(self) -> impl Drop + Sized;
-
-    /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])` over a tile of `rows` × `NR`, ascending in `p`.
-    ///
-    /// # Safety
-    ///
-    /// * between `begin` and the drop of its result; `1 <= rows <= MR`; `groups` is a multiple of `STEP`;
-    /// * `a` is a packed panel of `rows` rows and `groups` groups; row `p` of B is `NR` groups at `p · PANEL`;
-    /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`.
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut Self::Sum,
-        ldc: usize,
-        load: bool,
-    );
-}
 
 /// The factors of a product of groups.
 pub(super) trait Factors: Copy + Sync {
@@ -446,9 +404,9 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
                         }
                         // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
                         unsafe {
-                            within(own.len(), c, ldc, load, (K::NR.min(nc - j), K::NR), |c, ldc| {
-                                kernel.tile(own.len(), groups.len(), a, b, c, ldc, load)
-                            })
+                            let (rows, k) = (own.len(), groups.len());
+                            let args = TileArgs { rows, k, a, lda: rows, b, ldb: PANEL, c, ldc, load };
+                            within(args, (K::NR.min(nc - j), K::NR), |args| kernel.tile(args));
                         };
                     }
                     if block + 1 == blocks {
@@ -462,40 +420,6 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
             }
         }
     });
-}
-
-/// Calls `tile` with a tile of C, of whose columns, `PANEL` at most, only `cols` are in C: where it
-/// is if these are all that the tile has, else a copy that is written back.
-///
-/// # Safety
-///
-/// * `1 <= rows <= MAX_MR`, `1 <= cols <= PANEL`; `c` may be read and written for `cols` elements at each `i · ldc`, `i < rows`;
-/// * `tile` touches no more than these rows of the `c` and `ldc` that it is given, and `PANEL` columns of the copy.
-#[inline]
-pub(super) unsafe fn within<S: Copy + Default>(
-    rows: usize,
-    c: *mut S,
-    ldc: usize,
-    load: bool,
-    (cols, width): (usize, usize),
-    tile: impl FnOnce(*mut S, usize),
-) {
-    if cols == width {
-        return tile(c, ldc);
-    }
-    let mut copy = [S::default(); MAX_MR * PANEL];
-    // SAFETY: the caller's promises; the copy has room for `MAX_MR` rows of a panel.
-    unsafe {
-        if load {
-            for i in 0..rows {
-                std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), cols);
-            }
-        }
-        tile(copy.as_mut_ptr(), PANEL);
-        for i in 0..rows {
-            std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), cols);
-        }
-    }
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

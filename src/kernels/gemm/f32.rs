@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::driver::{self, Factors, Part, TileKernel};
+use super::driver::{self, Factors, Part};
 use super::few_rows;
-use super::micro::{KernelOp, MicroKernel, Nothing, PANEL, with_kernel};
+use super::micro::{GroupArgs, KernelOp, MicroKernel, Nothing, TileKernel, with_kernel};
 use super::operand::Operand;
 use super::packing::{Source, pack_panel};
 use super::{Beta, Epilogue, Mat};
@@ -97,18 +97,9 @@ impl<K: MicroKernel> TileKernel for Single<K> {
     }
 
     #[inline(always)]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: GroupArgs<f32>) {
         // SAFETY: this method's own contract; groups are the bits of numbers.
-        unsafe { self.0.tile(rows, groups, a.cast(), rows, b.cast(), PANEL, c, ldc, load) }
+        unsafe { self.0.tile(args.cast()) }
     }
 }
 

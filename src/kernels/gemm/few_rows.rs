@@ -18,7 +18,7 @@ use super::Beta;
 use super::blocks::Blocks;
 use super::driver::{even, tasks_of};
 use super::f32::{Product, finish};
-use super::micro::{MicroKernel, PANEL, tile};
+use super::micro::{MicroKernel, PANEL, TileArgs, within};
 use super::operand::{Element, Group, Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use super::panel_tile::{PANEL_MR, panel_tile};
@@ -148,13 +148,15 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
             a_packed.as_ptr()
         };
         // All rows of C at columns `j..j + used`, `k` from `pc` to `pc + depth`.
-        let rows = |j: usize, used: usize, pc: usize, depth: usize, b: *const f32, ldb: usize| {
+        let rows = |j: usize, used: usize, pc: usize, depth: usize, b: *const f32| {
             for i in (0..m).step_by(mr) {
                 let rows = mr.min(m - i);
                 let a = a_panels.wrapping_add(i * k + pc * rows);
                 let load = pc > 0 || beta == Beta::One;
-                // SAFETY: the panel of A is packed for `k`; B is as `block`'s loops below say; C is ours.
-                unsafe { tile(kernel, rows, depth, a, rows, b, ldb, c.wrapping_add(i * ldc + j), ldc, load, used) };
+                let c = c.wrapping_add(i * ldc + j);
+                let args = TileArgs { rows, k: depth, a, lda: rows, b, ldb: PANEL, c, ldc, load };
+                // SAFETY: the panel of A is packed for `k`; B is a panel, see the loops below; C is ours.
+                unsafe { within(args, (used, K::NR), |args| kernel.tile(args)) };
             }
         };
         let of_a = Rows { m, mr, k, packed: a_panels };
@@ -165,22 +167,17 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
             match b {
                 _ if in_place == 0 => {}
                 Operand::F32(b) if b.along == 1 => {
-                    let tile = |rows, depth, a, b: (*const f32, usize), c: (*mut f32, usize), load| {
+                    row_by_row(kernel.isa(), &of_a, b, &to, range, |args| {
                         for j in (0..PANEL).step_by(K::NR) {
-                            kernel.tile(rows, depth, a, rows, b.0.add(j), b.1, c.0.add(j), c.1, load);
+                            kernel.tile(TileArgs { b: args.b.add(j), c: args.c.add(j), ..args });
                         }
-                    };
-                    row_by_row(kernel.isa(), &of_a, b, &to, range, tile);
+                    });
                 }
                 Operand::F16(b) if b.along == 1 => {
-                    row_by_row(kernel.isa(), &of_a, b, &to, range, |rows, k, a, b, c, load| {
-                        panel_tile(kernel.isa(), rows, k, a, b, c, load)
-                    });
+                    row_by_row(kernel.isa(), &of_a, b, &to, range, |args| panel_tile(kernel.isa(), args));
                 }
                 Operand::Bf16(b) if b.along == 1 => {
-                    row_by_row(kernel.isa(), &of_a, b, &to, range, |rows, k, a, b, c, load| {
-                        panel_tile(kernel.isa(), rows, k, a, b, c, load)
-                    });
+                    row_by_row(kernel.isa(), &of_a, b, &to, range, |args| panel_tile(kernel.isa(), args));
                 }
                 Operand::F32(b) => by_columns(kernel, &of_a, b, &to, range),
                 Operand::F16(b) => by_columns(kernel, &of_a, b, &to, range),
@@ -198,7 +195,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                 // SAFETY: the block lies in B; the panel has room for its rows and the slack.
                 let b = unsafe { b.panel(kernel, pc, depth, j, used, panel.as_mut_ptr()) };
                 for jr in (0..used).step_by(K::NR) {
-                    rows(j + jr, K::NR.min(used - jr), pc, depth, b.wrapping_add(jr), PANEL);
+                    rows(j + jr, K::NR.min(used - jr), pc, depth, b.wrapping_add(jr));
                 }
             }
         }
@@ -235,14 +232,30 @@ struct Tile {
     load: bool,
 }
 
+impl Rows {
+    /// The tiles of columns `j..j + PANEL` of C and rows `pc..pc + depth` of B, which is at `b`: one for each panel of A.
+    fn tiles<T>(
+        &self,
+        to: &Tile,
+        j: usize,
+        (pc, depth): (usize, usize),
+        (b, ldb): (*const T, usize),
+    ) -> impl Iterator<Item = TileArgs<f32, T>> {
+        let (ldc, load) = (to.ldc, to.load || pc > 0);
+        self.panels(pc).map(move |(i, rows, a)| {
+            let c = to.c.wrapping_add(i * ldc + j);
+            TileArgs { rows, k: depth, a, lda: rows, b, ldb, c, ldc, load }
+        })
+    }
+}
+
 /// Whether to ask for rows in advance: the processor itself notices a run within a page only; from a cache that is soon enough.
 #[inline(always)]
 fn from_memory<T>(k: usize, b: Source<T>) -> bool {
     k * b.deep * size_of::<T>() >= LARGE
 }
 
-/// Columns of a B that is stored row by row; `tile` is called with rows, depth, A, B and its distance of rows, C and its, and whether
-/// it begins with C.
+/// Columns of a B that is stored row by row; `tile` takes `PANEL` of them.
 ///
 /// # Safety
 ///
@@ -253,7 +266,7 @@ unsafe fn row_by_row<I: Isa, T: Element>(
     b: Source<T>,
     to: &Tile,
     cols: Range<usize>,
-    tile: impl Fn(usize, usize, *const f32, (*const T, usize), (*mut f32, usize), bool),
+    tile: impl Fn(TileArgs<f32, T>),
 ) {
     if a.m == 1 {
         return isa.run(OneRow { k: a.k, a: a.packed, b, c: to.c, load: to.load, cols });
@@ -270,10 +283,7 @@ unsafe fn row_by_row<I: Isa, T: Element>(
                         prefetch_ahead(b.at(p, j).data, PANEL);
                     }
                 }
-                for (i, rows, a) in a.panels(pc) {
-                    let c = (to.c.wrapping_add(i * to.ldc + j), to.ldc);
-                    tile(rows, depth, a, (b.at(pc, j).data, b.deep), c, pc > 0 || to.load);
-                }
+                a.tiles(to, j, (pc, depth), (b.at(pc, j).data, b.deep)).for_each(&tile);
             }
         }
     }
@@ -346,10 +356,9 @@ impl<T: Element> OneRow<T> {
 /// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have `COLUMNS_MR` rows at most.
 unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<T>, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
-        for (i, rows, packed) in a.panels(0) {
-            let c = to.c.wrapping_add(i * to.ldc + j);
+        for args in a.tiles(to, j, (0, a.k), (b.at(0, j).data, b.along)) {
             // SAFETY: the caller's promises.
-            unsafe { kernel.columns(rows, a.k, packed, b.at(0, j).data, b.along, c, to.ldc, to.load) };
+            unsafe { kernel.columns(args) };
         }
     }
 }
@@ -362,10 +371,9 @@ unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<
 unsafe fn by_blocks<K: MicroKernel>(kernel: K, a: &Rows, b: Blocks, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
         let tiles = |part: Range<usize>, source: Source| {
-            for (i, rows, packed) in a.panels(part.start) {
-                let (c, load) = (to.c.wrapping_add(i * to.ldc + j), to.load || part.start > 0);
+            for args in a.tiles(to, j, (part.start, part.len()), (source.data, source.along)) {
                 // SAFETY: the caller's promises; the source has these rows of the panel's columns.
-                unsafe { kernel.columns(rows, part.len(), packed, source.data, source.along, c, to.ldc, load) };
+                unsafe { kernel.columns(args) };
             }
         };
         // SAFETY: the caller's promises.
@@ -380,10 +388,9 @@ unsafe fn by_blocks<K: MicroKernel>(kernel: K, a: &Rows, b: Blocks, to: &Tile, c
 /// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have `PANEL_MR` rows at most.
 unsafe fn by_panels<K: MicroKernel, G: Group>(kernel: K, a: &Rows, b: Panels<G>, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
-        for (i, rows, packed) in a.panels(0) {
-            let c = (to.c.wrapping_add(i * to.ldc + j), to.ldc);
+        for args in a.tiles(to, j, (0, a.k), (b.at(0, j), PANEL)) {
             // SAFETY: the caller's promises.
-            unsafe { panel_tile(kernel.isa(), rows, a.k, packed, (b.at(0, j), PANEL), c, to.load) };
+            unsafe { panel_tile(kernel.isa(), args) };
         }
     }
 }

@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
-use super::driver::{self, Factors, Part, TileKernel};
+use super::driver::{self, Factors, Part};
 #[cfg(target_arch = "x86_64")]
 use super::f32::FEW_ROWS;
 #[cfg(target_arch = "x86_64")]
 use super::few_rows::share;
 #[cfg(target_arch = "x86_64")]
-use super::micro::ColumnsKernel;
-use super::micro::{KernelOp, MicroKernel, PANEL, int8_portable, with_kernel};
+use super::micro::{ColumnsKernel, TileArgs, within};
+use super::micro::{KernelOp, MicroKernel, PANEL, TileKernel, int8_portable, with_kernel};
 #[cfg(target_arch = "x86_64")]
 use super::packing::{SLACK, with_scratch};
 use crate::kernels::extent::size;
@@ -226,9 +226,9 @@ where
                     let (rows, a, c) = (mr.min(m - i), packed.wrapping_add(i * padded), c.at(i * n + j));
                     // SAFETY: A is packed for these rows, B has `PANEL` columns, and this tile of C is ours.
                     unsafe {
-                        driver::within(rows, c, n, false, (used, PANEL), |c, ldc| {
-                            kernel.columns(rows, len, a, source.cast(), len, c, ldc, false)
-                        })
+                        let b = source.cast();
+                        let args = TileArgs { rows, k: len, a, lda: rows, b, ldb: len, c, ldc: n, load: false };
+                        within(args, (used, PANEL), |args| kernel.columns(args))
                     };
                 }
             }

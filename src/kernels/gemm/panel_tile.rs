@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::micro::PANEL;
+use super::micro::{PANEL, TileArgs};
 use super::operand::Group;
 use crate::kernels::simd::{Isa, SimdOp};
 
@@ -16,54 +16,41 @@ pub(super) const PANEL_MR: usize = 6;
 /// Rows of B that are read for some columns before the next columns are.
 const DEPTH: usize = 64;
 
-/// [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of B, whose rows of groups are `b.1` groups apart; the bits
-/// are those of the same numbers in f32.
+/// [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of a B of groups and a packed A; `k` and the bits are
+/// those of the same numbers in f32.
 ///
 /// # Safety
 ///
 /// As there, with `rows <= PANEL_MR`; `b` has a group for each begun group of `k` rows.
-pub(super) unsafe fn panel_tile<I: Isa, G: Group>(
-    isa: I,
-    rows: usize,
-    k: usize,
-    a: *const f32,
-    b: (*const G, usize),
-    c: (*mut f32, usize),
-    load: bool,
-) {
-    match rows {
-        1 => isa.run(Tile::<G, 1> { k, a, b, c, load }),
-        2 => isa.run(Tile::<G, 2> { k, a, b, c, load }),
-        3 => isa.run(Tile::<G, 3> { k, a, b, c, load }),
-        4 => isa.run(Tile::<G, 4> { k, a, b, c, load }),
-        5 => isa.run(Tile::<G, 5> { k, a, b, c, load }),
-        6 => isa.run(Tile::<G, 6> { k, a, b, c, load }),
+pub(super) unsafe fn panel_tile<I: Isa, G: Group>(isa: I, args: TileArgs<f32, G>) {
+    match args.rows {
+        1 => isa.run(Tile::<G, 1>(args)),
+        2 => isa.run(Tile::<G, 2>(args)),
+        3 => isa.run(Tile::<G, 3>(args)),
+        4 => isa.run(Tile::<G, 4>(args)),
+        5 => isa.run(Tile::<G, 5>(args)),
+        6 => isa.run(Tile::<G, 6>(args)),
         rows => unreachable!("a tile of {rows} rows"),
     }
 }
 
-struct Tile<G, const R: usize> {
-    k: usize,
-    /// `[k, R]`.
-    a: *const f32,
-    b: (*const G, usize),
-    c: (*mut f32, usize),
-    load: bool,
-}
+/// With `rows` the constant `R`.
+struct Tile<G, const R: usize>(TileArgs<f32, G>);
 
 impl<G: Group, const R: usize> SimdOp for Tile<G, R> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
+        let k = self.0.k;
         match PANEL / I::LANES {
-            2 => self.columns::<I, 2>(isa, 0, 0..self.k),
-            4 if R <= 2 => self.columns::<I, 4>(isa, 0, 0..self.k),
-            8 if R <= 2 => self.columns::<I, 8>(isa, 0, 0..self.k),
+            2 => self.columns::<I, 2>(isa, 0, 0..k),
+            4 if R <= 2 => self.columns::<I, 4>(isa, 0, 0..k),
+            8 if R <= 2 => self.columns::<I, 8>(isa, 0, 0..k),
             _ => {
-                for p in (0..self.k.max(1)).step_by(DEPTH) {
+                for p in (0..k.max(1)).step_by(DEPTH) {
                     for j in (0..PANEL).step_by(2 * I::LANES) {
-                        self.columns::<I, 2>(isa, j, p..self.k.min(p + DEPTH));
+                        self.columns::<I, 2>(isa, j, p..k.min(p + DEPTH));
                     }
                 }
             }
@@ -75,12 +62,12 @@ impl<G: Group, const R: usize> Tile<G, R> {
     /// `V` vectors of columns from `j` on, and some rows of B, from whole groups on.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, j: usize, rows: Range<usize>) {
-        let (b, ldb) = self.b;
-        let c = |i: usize, v: usize| self.c.0.wrapping_add(i * self.c.1 + j + v * I::LANES);
+        let TileArgs { a, b, ldb, c, ldc, load, .. } = self.0;
+        let c = |i: usize, v: usize| c.wrapping_add(i * ldc + j + v * I::LANES);
         // SAFETY: the contract of `panel_tile`; so many vectors divide a panel.
         unsafe {
             let mut acc = [[isa.zero(); V]; R];
-            if self.load || rows.start > 0 {
+            if load || rows.start > 0 {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     *acc = std::array::from_fn(|v| isa.load_ptr(c(i, v)));
                 }
@@ -90,7 +77,7 @@ impl<G: Group, const R: usize> Tile<G, R> {
                 for row in 0..G::ROWS.min(rows.end - first) {
                     let y: [_; V] = std::array::from_fn(|v| G::row(isa, groups.add(v * I::LANES), row));
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        let x = isa.splat(*self.a.add((first + row) * R + i));
+                        let x = isa.splat(*a.add((first + row) * R + i));
                         for v in 0..V {
                             acc[v] = isa.mul_add(x, y[v], acc[v]);
                         }

@@ -10,13 +10,13 @@
 use std::ops::Range;
 
 use super::Beta;
-use super::driver::{self, Factors, Part, TileKernel};
+use super::driver::{self, Factors, Part};
 use super::f32::{FEW_ROWS, Product, finish};
 use super::few_rows::{share, share_columns};
 use super::micro::amx::AmxBf16;
 use super::micro::avx512;
 use super::micro::avx512_bf16::{Avx512Bf16, round_panel, round_run};
-use super::micro::{ColumnsKernel, MicroKernel, PANEL, PanelsKernel};
+use super::micro::{ColumnsKernel, MicroKernel, PANEL, PanelsKernel, TileArgs, TileKernel, within};
 use super::operand::{Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use crate::kernels::simd::Avx512;
@@ -77,6 +77,11 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
                 };
             }
         };
+        // Rows from `i` on, columns from `j` on, of a B that is packed.
+        let args = |i: usize, j: usize| {
+            let (rows, a, c) = (mr.min(m - i), a_packed.wrapping_add(i * padded), c.wrapping_add(i * n + j));
+            TileArgs { rows, k: groups, a, lda: rows, b: std::ptr::null(), ldb: PANEL, c, ldc: n, load }
+        };
         if let Pairs::Columns(pairs) = pairs
             && in_place > cols.start
         {
@@ -85,9 +90,9 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
             for j in (cols.start..in_place).step_by(PANEL) {
                 let source = pairs.at(0, j);
                 for i in (0..m).step_by(mr) {
-                    let (rows, a, c) = (mr.min(m - i), a_packed.wrapping_add(i * padded), c.wrapping_add(i * n + j));
+                    let (b, ldb) = (source.data.cast(), source.along);
                     // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours.
-                    unsafe { kernel.columns(rows, groups, a, source.data.cast(), source.along, c, n, load) };
+                    unsafe { kernel.columns(TileArgs { b, ldb, ..args(i, j) }) };
                 }
             }
         }
@@ -105,13 +110,8 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
                     }
                 };
                 for i in (0..m).step_by(mr) {
-                    let (rows, a, c) = (mr.min(m - i), a_packed.wrapping_add(i * padded), c.wrapping_add(i * n + j));
                     // SAFETY: A is packed for these rows, and this tile of C is ours.
-                    unsafe {
-                        driver::within(rows, c, n, load, (used, PANEL), |c, ldc| {
-                            kernel.panel(rows, groups, a, panel, c, ldc, load)
-                        })
-                    };
+                    unsafe { within(TileArgs { b: panel, ..args(i, j) }, (used, PANEL), |args| kernel.panel(args)) };
                 }
             }
         }

@@ -22,8 +22,7 @@
 
 use std::arch::asm;
 
-use crate::kernels::gemm::driver::TileKernel;
-use crate::kernels::gemm::micro::{ColumnsKernel, PANEL, PanelsKernel};
+use super::{ColumnsKernel, GroupArgs, PANEL, PanelsKernel, TileArgs, TileKernel};
 use crate::kernels::simd;
 
 /// Rows (of 64 bytes) of a tile register.
@@ -102,16 +101,8 @@ macro_rules! kernel {
             }
 
             #[inline]
-            unsafe fn tile(
-                self,
-                rows: usize,
-                groups: usize,
-                a: *const u32,
-                b: *const u32,
-                c: *mut $sum,
-                ldc: usize,
-                load: bool,
-            ) {
+            unsafe fn tile(self, args: GroupArgs<$sum>) {
+ let TileArgs { rows, k: groups, a, b, c, ldc, load, .. } = args;
                 let product = |c: *mut $sum, ldc: usize, load: bool| {
                     let (lda, ldc) = (groups * 4, ldc * 4);
                     // SAFETY: tiles are configured; A has 32 rows of `groups`, B has `groups` rows of 32, C has 32 rows
@@ -206,17 +197,8 @@ macro_rules! kernel {
             }
 
             #[inline]
-            unsafe fn columns(
-                self,
-                rows: usize,
-                groups: usize,
-                a: *const u32,
-                b: *const u32,
-                ldb: usize,
-                c: *mut $sum,
-                ldc: usize,
-                load: bool,
-            ) {
+            unsafe fn columns(self, args: GroupArgs<$sum>) {
+ let TileArgs { rows, k: groups, a, b, ldb, c, ldc, load, .. } = args;
                 let mut sums = [<$sum>::default(); PANEL * ROWS];
                 let ends = |sums: &mut [$sum; PANEL * ROWS], to_c: bool| {
                     for (i, j) in (0..rows).flat_map(|i| (0..PANEL).map(move |j| (i, j))) {
@@ -311,16 +293,8 @@ impl PanelsKernel for AmxBf16 {
     }
 
     #[inline]
-    unsafe fn panel(
-        self,
-        _rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn panel(self, args: GroupArgs<f32>) {
+        let TileArgs { k: groups, a, b, c, ldc, load, .. } = args;
         let lda = groups.next_multiple_of(ROWS);
         let product = |steps: usize, a: *const u32, b: *const u32, load: bool| {
             // SAFETY: tiles are configured; A has the rows that are configured, B 32 columns, both sixteen groups for each step,
@@ -433,16 +407,8 @@ pub(in crate::kernels::gemm) mod model {
             crate::kernels::gemm::micro::Nothing
         }
 
-        unsafe fn tile(
-            self,
-            rows: usize,
-            groups: usize,
-            a: *const u32,
-            b: *const u32,
-            c: *mut S,
-            ldc: usize,
-            add: bool,
-        ) {
+        unsafe fn tile(self, args: GroupArgs<S>) {
+            let TileArgs { rows, k: groups, a, b, c, ldc, load: add, .. } = args;
             const { assert!(size_of::<S>() == 4) };
             let lda = 4 * groups;
             let mut sums = [[[[S::default(); ROWS]; ROWS]; 2]; 2];

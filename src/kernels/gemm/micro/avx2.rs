@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{MicroKernel, PANEL, by_rows};
+use super::{MicroKernel, PANEL, TileArgs, by_rows};
 use crate::kernels::simd::Avx2;
 
 #[derive(Clone, Copy)]
@@ -21,20 +21,9 @@ impl MicroKernel for Tile {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        k: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: TileArgs) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6], tile, (k, a, lda, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6], tile, args) }
     }
 
     #[inline]
@@ -59,16 +48,8 @@ const UNROLL: usize = 4;
 ///
 /// As [`MicroKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const R: usize>(
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn tile<const R: usize>(args: TileArgs) {
+    let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
     let mut acc = [[_mm256_setzero_ps(); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch.
     unsafe {

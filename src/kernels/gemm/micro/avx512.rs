@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{MicroKernel, by_rows};
+use super::{MicroKernel, TileArgs, by_rows};
 use crate::kernels::gemm::operand::{self, Element, Kind};
 use crate::kernels::simd::Avx512;
 
@@ -20,38 +20,17 @@ impl MicroKernel for Tile {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        k: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: TileArgs) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (k, a, lda, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, args) }
     }
 
     const COLUMNS_MR: usize = 8;
 
     #[inline]
-    unsafe fn columns<T: Element>(
-        self,
-        rows: usize,
-        k: usize,
-        a: *const f32,
-        b: *const T,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn columns<T: Element>(self, args: TileArgs<f32, T>) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns<T>, (k, a, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6 7 8], columns<T>, args) }
     }
 
     #[inline]
@@ -90,16 +69,8 @@ impl MicroKernel for Tile {
 ///
 /// As [`MicroKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const R: usize>(
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn tile<const R: usize>(args: TileArgs) {
+    let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch.
     unsafe {
@@ -129,18 +100,10 @@ unsafe fn tile<const R: usize>(
 ///
 /// As [`MicroKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn columns<const R: usize, T: Element>(
-    k: usize,
-    a: *const f32,
-    b: *const T,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn columns<const R: usize, T: Element>(args: TileArgs<f32, T>) {
     let add = |sum: __m512, x: f32, v: __m512| _mm512_fmadd_ps(_mm512_set1_ps(x), v, sum);
     // SAFETY: the caller's promises.
-    unsafe { columns_by::<R, T, f32>(k, a, b, ldb, c, ldc, load, add) }
+    unsafe { columns_by::<R, T, f32>(args, add) }
 }
 
 /// Sixteen columns of B in the lanes, twice; `add` adds an element of A times a vector of B to a sum.
@@ -151,15 +114,10 @@ unsafe fn columns<const R: usize, T: Element>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn columns_by<const R: usize, T: Element, X: Copy>(
-    k: usize,
-    a: *const X,
-    b: *const T,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
+    args: TileArgs<X, T>,
     add: impl Fn(__m512, X, __m512) -> __m512,
 ) {
+    let TileArgs { k, a, b, ldb, c, ldc, load, .. } = args;
     for j in [0, 16] {
         let mut acc = [_mm512_setzero_ps(); R];
         // SAFETY: every address below is one that the caller lets us touch.

@@ -3,9 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::{columns_by, first, quarters, transposed};
-use super::{ColumnsKernel, PanelsKernel, by_rows};
-use crate::kernels::gemm::driver::TileKernel;
-use crate::kernels::gemm::micro::PANEL;
+use super::{ColumnsKernel, GroupArgs, PANEL, PanelsKernel, TileArgs, TileKernel, by_rows};
 use crate::kernels::gemm::packing::Source;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::{self, Avx512};
@@ -23,27 +21,6 @@ impl Avx512Bf16 {
 impl Avx512Bf16 {
     /// Most rows of a tile.
     pub(in crate::kernels) const MOST_ROWS: usize = 14;
-
-    /// [`TileKernel::tile`] of a wider packed A: group `p` of row `i` at `a[p·lda + i]`.
-    ///
-    /// # Safety
-    ///
-    /// As there.
-    #[inline]
-    pub(in crate::kernels) unsafe fn tile_of(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        lda: usize,
-        b: *const u32,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
-        // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, (groups, a, lda, b, c, ldc, load)) }
-    }
 }
 
 impl ColumnsKernel for Avx512Bf16 {
@@ -56,19 +33,9 @@ impl ColumnsKernel for Avx512Bf16 {
     }
 
     #[inline]
-    unsafe fn columns(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn columns(self, args: GroupArgs<f32>) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns, (groups, a, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6 7 8], columns, args) }
     }
 }
 
@@ -80,18 +47,9 @@ impl PanelsKernel for Avx512Bf16 {
     }
 
     #[inline]
-    unsafe fn panel(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn panel(self, args: GroupArgs<f32>) {
         // SAFETY: the caller's promises.
-        unsafe { self.tile_of(rows, groups, a, rows, b, c, ldc, load) }
+        unsafe { TileKernel::tile(self, args) }
     }
 }
 
@@ -99,19 +57,11 @@ impl PanelsKernel for Avx512Bf16 {
 ///
 /// As [`ColumnsKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn columns<const R: usize>(
-    groups: usize,
-    a: *const u32,
-    b: *const u32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn columns<const R: usize>(args: GroupArgs<f32>) {
     // SAFETY: the vector types are bits to each other; the rest is the caller's promises.
     unsafe {
         let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
-        columns_by::<R, f32, u32>(groups, a, b.cast(), ldb, c, ldc, load, |sum, x, v| {
+        columns_by::<R, f32, u32>(args.cast(), |sum, x, v| {
             _mm512_dpbf16_ps(sum, pairs(_mm512_set1_epi32(x as i32)), pairs(_mm512_castps_si512(v)))
         });
     }
@@ -130,34 +80,18 @@ impl TileKernel for Avx512Bf16 {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
-        // SAFETY: the caller's promises.
-        unsafe { self.tile_of(rows, groups, a, rows, b, c, ldc, load) }
+    unsafe fn tile(self, args: GroupArgs<f32>) {
+        // SAFETY: the token proves the instructions; the rest is this method's own contract.
+        unsafe { by_rows!([1 2 3 4 5 6 7 8 9 10 11 12 13 14], tile, args) }
     }
 }
 
 /// # Safety
 ///
-/// As [`Avx512Bf16::tile_of`] with `rows = R`.
+/// As [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile<const R: usize>(
-    groups: usize,
-    a: *const u32,
-    lda: usize,
-    b: *const u32,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn tile<const R: usize>(args: GroupArgs<f32>) {
+    let TileArgs { k, a, lda, b, c, ldc, load, .. } = args;
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch; the vector types are bits to each other.
     unsafe {
@@ -168,7 +102,7 @@ unsafe fn tile<const R: usize>(
             }
         }
         let (mut a, mut b) = (a, b);
-        for _ in 0..groups {
+        for _ in 0..k {
             let row = [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.wrapping_add(16).cast())].map(pairs);
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = pairs(_mm512_set1_epi32(*a.add(i) as i32));

@@ -3,9 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::by_rows;
-use crate::kernels::gemm::driver::TileKernel;
-use crate::kernels::gemm::micro::PANEL;
+use super::{GroupArgs, PANEL, TileArgs, TileKernel, by_rows};
 use crate::kernels::simd::{self, Neon};
 
 /// The kernel, both factors signed, and proof that the processor has `dotprod`.
@@ -31,18 +29,9 @@ impl TileKernel for Dotprod {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut i32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: GroupArgs<i32>) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], tile, (groups, a, b, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6 7 8], tile, args) }
     }
 }
 
@@ -50,7 +39,8 @@ impl TileKernel for Dotprod {
 ///
 /// As [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut i32, ldc: usize, load: bool) {
+unsafe fn tile<const R: usize>(args: GroupArgs<i32>) {
+    let TileArgs { k, a, b, c, ldc, load, .. } = args;
     let mut acc = [[vdupq_n_s32(0); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch; `sdot` reads and writes registers only.
     unsafe {
@@ -60,7 +50,7 @@ unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *
             }
         }
         let (mut a, mut b) = (a, b);
-        for _ in 0..groups {
+        for _ in 0..k {
             let row = [vld1q_u32(b), vld1q_u32(b.wrapping_add(4))];
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = vdupq_n_u32(*a.add(i));

@@ -1,8 +1,6 @@
 //! Any processor: pairs of 16-bit numbers, which the compiler turns into `pmaddwd` or its like where there is one.
 
-use super::by_rows;
-use crate::kernels::gemm::driver::TileKernel;
-use crate::kernels::gemm::micro::PANEL;
+use super::{GroupArgs, PANEL, TileArgs, TileKernel, by_rows};
 
 #[derive(Clone, Copy)]
 pub(in crate::kernels::gemm) struct Portable;
@@ -20,25 +18,17 @@ impl TileKernel for Portable {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut i32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: GroupArgs<i32>) {
         // SAFETY: this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4], tile, (groups, a, b, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4], tile, args) }
     }
 }
 
 /// # Safety
 ///
 /// As [`TileKernel::tile`] with `rows = R`.
-unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *mut i32, ldc: usize, load: bool) {
+unsafe fn tile<const R: usize>(args: GroupArgs<i32>) {
+    let TileArgs { k, a, b, c, ldc, load, .. } = args;
     const N: usize = 8;
     let mut acc = [[0i32; N]; R];
     // SAFETY: every address below is one that the caller lets us touch; arrays have their elements' alignment.
@@ -48,7 +38,7 @@ unsafe fn tile<const R: usize>(groups: usize, a: *const u32, b: *const u32, c: *
                 *acc = *c.add(i * ldc).cast();
             }
         }
-        for p in 0..groups {
+        for p in 0..k {
             let row: [u32; N] = *b.add(p * PANEL).cast();
             for (i, acc) in acc.iter_mut().enumerate() {
                 let halves = |x: u32| [i32::from(x as i16), i32::from((x >> 16) as i16)];

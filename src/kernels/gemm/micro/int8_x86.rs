@@ -3,9 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::columns_by;
-use super::{ColumnsKernel, by_rows};
-use crate::kernels::gemm::driver::TileKernel;
-use crate::kernels::gemm::micro::PANEL;
+use super::{ColumnsKernel, GroupArgs, PANEL, TileArgs, TileKernel, by_rows};
 use crate::kernels::simd::{self, Avx2, Avx512, Level};
 
 /// Declares a kernel: its token, tile and feature check.
@@ -34,18 +32,9 @@ macro_rules! kernel {
             }
 
             #[inline]
-            unsafe fn tile(
-                self,
-                rows: usize,
-                groups: usize,
-                a: *const u32,
-                b: *const u32,
-                c: *mut i32,
-                ldc: usize,
-                load: bool,
-            ) {
+            unsafe fn tile(self, args: GroupArgs<i32>) {
                 // SAFETY: the token proves the instructions; the rest is this method's own contract.
-                unsafe { by_rows!(rows, [$($n)*], $tile, (groups, a, b, c, ldc, load)) }
+                unsafe { by_rows!([$($n)*], $tile, args) }
             }
         }
     };
@@ -71,14 +60,8 @@ macro_rules! tile256 {
         ///
         /// As [`TileKernel::tile`] with `rows = R`.
         #[target_feature(enable = $features)]
-        unsafe fn $tile<const R: usize>(
-            groups: usize,
-            a: *const u32,
-            b: *const u32,
-            c: *mut i32,
-            ldc: usize,
-            load: bool,
-        ) {
+        unsafe fn $tile<const R: usize>(args: GroupArgs<i32>) {
+            let TileArgs { k, a, b, c, ldc, load, .. } = args;
             let mut acc = [[_mm256_setzero_si256(); 2]; R];
             // SAFETY: every address below is one that the caller lets us touch.
             unsafe {
@@ -89,7 +72,7 @@ macro_rules! tile256 {
                     }
                 }
                 let (mut a, mut b) = (a, b);
-                for _ in 0..groups {
+                for _ in 0..k {
                     let row = [_mm256_loadu_si256(b.cast()), _mm256_loadu_si256(b.wrapping_add(8).cast())];
                     for (i, acc) in acc.iter_mut().enumerate() {
                         let $x = _mm256_set1_epi32(*a.add(i) as i32);
@@ -117,14 +100,8 @@ tile256!(avx2, "avx2", |acc, x, y| _mm256_add_epi32(*acc, _mm256_madd_epi16(x, y
 ///
 /// As [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn avx512_vnni<const R: usize>(
-    groups: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut i32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn avx512_vnni<const R: usize>(args: GroupArgs<i32>) {
+    let TileArgs { k, a, b, c, ldc, load, .. } = args;
     let mut acc = [[_mm512_setzero_si512(); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch.
     unsafe {
@@ -135,7 +112,7 @@ unsafe fn avx512_vnni<const R: usize>(
             }
         }
         let (mut a, mut b) = (a, b);
-        for _ in 0..groups {
+        for _ in 0..k {
             let row = [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.wrapping_add(16).cast())];
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = _mm512_set1_epi32(*a.add(i) as i32);
@@ -162,19 +139,9 @@ impl ColumnsKernel for Avx512Vnni {
     }
 
     #[inline]
-    unsafe fn columns(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        ldb: usize,
-        c: *mut i32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn columns(self, args: GroupArgs<i32>) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], columns, (groups, a, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6 7 8], columns, args) }
     }
 }
 
@@ -182,18 +149,10 @@ impl ColumnsKernel for Avx512Vnni {
 ///
 /// As [`ColumnsKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn columns<const R: usize>(
-    groups: usize,
-    a: *const u32,
-    b: *const u32,
-    ldb: usize,
-    c: *mut i32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn columns<const R: usize>(args: GroupArgs<i32>) {
     // SAFETY: the caller's promises; vectors of numbers in f32 only carry the bits.
     unsafe {
-        columns_by::<R, f32, u32>(groups, a, b.cast(), ldb, c.cast(), ldc, load, |sum, x, v| {
+        columns_by::<R, f32, u32>(args.cast(), |sum, x, v| {
             let (sum, v) = (_mm512_castps_si512(sum), _mm512_castps_si512(v));
             _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, _mm512_set1_epi32(x as i32), v))
         });

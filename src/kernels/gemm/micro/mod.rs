@@ -18,6 +18,8 @@ pub(super) mod int8_x86;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+use std::mem::MaybeUninit;
+
 use super::operand::{Element, transpose_half};
 use crate::kernels::simd;
 
@@ -27,8 +29,71 @@ pub(in crate::kernels) const PANEL: usize = 32;
 /// The most columns of a block of B: as deep as blocks are, they stay in a second-level cache of 1 MiB.
 pub(in crate::kernels) const MAX_NC: usize = 512;
 
-/// The most rows that any micro-kernel takes.
-pub(in crate::kernels) const MAX_MR: usize = 16;
+/// The most rows of a tile, of any kernel.
+pub(in crate::kernels) const MAX_MR: usize = 32;
+
+/// The arguments of a register tile: `C[i, j] (+)= Σₚ A[i, p] B[p, j]`, each element one chain in ascending `p`.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct TileArgs<A = f32, B = A, C = f32> {
+    /// Rows of A and C.
+    pub(in crate::kernels) rows: usize,
+    /// Numbers of a chain, or groups of them.
+    pub(in crate::kernels) k: usize,
+    /// Element `[i, p]` is at `a[p · lda + i]`; `lda` is `rows` where A is packed.
+    pub(in crate::kernels) a: *const A,
+    pub(in crate::kernels) lda: usize,
+    /// Row `p` begins at `b[p · ldb]`; column `j` at `b[j · ldb]` if B is stored transposed.
+    pub(in crate::kernels) b: *const B,
+    pub(in crate::kernels) ldb: usize,
+    /// Row `i` begins at `c[i · ldc]`.
+    pub(in crate::kernels) c: *mut C,
+    pub(in crate::kernels) ldc: usize,
+    /// Whether the chains start from C, else from zero.
+    pub(in crate::kernels) load: bool,
+}
+
+/// Of a kernel whose factors come in 32-bit groups: one f32, two bf16, four int8.
+pub(in crate::kernels) type GroupArgs<C> = TileArgs<u32, u32, C>;
+
+impl<A, B, C> TileArgs<A, B, C> {
+    /// The same places, read as other elements.
+    #[inline(always)]
+    pub(in crate::kernels) fn cast<X, Y, Z>(self) -> TileArgs<X, Y, Z> {
+        let TileArgs { rows, k, a, lda, b, ldb, c, ldc, load } = self;
+        TileArgs { rows, k, a: a.cast(), lda, b: b.cast(), ldb, c: c.cast(), ldc, load }
+    }
+}
+
+/// A register tile of sums of products of groups.
+pub(in crate::kernels) trait TileKernel: Copy + Send + Sync {
+    /// What sums are kept in: 32 bits.
+    type Sum: Copy + Default + Send;
+    /// Most rows of a tile.
+    const MR: usize;
+    /// Columns of a tile.
+    const NR: usize;
+    /// Columns of a block of B: their panels, `KC` deep, stay in the second-level cache.
+    const NC: usize = MAX_NC;
+    /// The number of groups that a step takes: packed factors are filled up with zeros to a multiple.
+    const STEP: usize;
+    /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of `[groups, rows]`; then `STEP` is
+    /// 16.
+    const ROWS_OF_A: bool;
+    /// Nanoseconds of a product of groups, about: decides how many threads are worth it.
+    const NS: f32;
+
+    /// Called by each thread before its first tile; what it returns is dropped after the last.
+    fn begin(self) -> impl Drop + Sized;
+
+    /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])` over a tile of `rows` × `NR`, ascending in `p`.
+    ///
+    /// # Safety
+    ///
+    /// * between `begin` and the drop of its result; `1 <= rows <= MR`; `k` is a multiple of `STEP`;
+    /// * `a` is a packed panel of `rows` rows and `k` groups; row `p` of B is `NR` groups at `p · PANEL`;
+    /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`.
+    unsafe fn tile(self, args: GroupArgs<Self::Sum>);
+}
 
 /// A tile of a few rows and `PANEL` columns of a B of groups that is stored transposed, read where
 /// it lies.
@@ -50,47 +115,27 @@ pub(super) trait ColumnsKernel: Copy + Send + Sync {
     /// # Safety
     ///
     /// * between `begin` with these rows and the drop of its result; `1 <= rows <= ROWS`;
-    /// * group `p` of row `i` of A is at `a[p · rows + i]`, zeros past `groups` up to whole steps;
-    /// * `b` may be read for `groups` elements at each `j · ldb`, `j < PANEL`;
+    /// * group `p` of row `i` of A is at `a[p · rows + i]`, zeros past `k` up to whole steps;
+    /// * `b` may be read for `k` elements at each `j · ldb`, `j < PANEL`;
     /// * `c` may be read and written for `PANEL` elements at each `i · ldc`, `i < rows`.
-    unsafe fn columns(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        ldb: usize,
-        c: *mut Self::Sum,
-        ldc: usize,
-        load: bool,
-    );
+    unsafe fn columns(self, args: GroupArgs<Self::Sum>);
 }
 
 /// A tile of a few rows and a packed panel of groups, read where it lies.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait PanelsKernel: ColumnsKernel {
-    /// Whether group `p` of row `i` of A is wanted at `a[i · groups + p]`, `groups` filled up to
-    /// whole steps.
+    /// Whether group `p` of row `i` of A is expected at `a[i · k + p]`, `k` filled up to whole steps.
     const ROWS_OF_A: bool;
 
     /// As [`ColumnsKernel::begin`].
     fn begin(self, rows: usize) -> impl Drop;
 
-    /// [`ColumnsKernel::columns`] for a panel `[groups, PANEL]`.
+    /// [`ColumnsKernel::columns`] for a panel `[k, PANEL]`.
     ///
     /// # Safety
     ///
     /// * as there, after this trait's `begin`; A as [`PanelsKernel::ROWS_OF_A`] says.
-    unsafe fn panel(
-        self,
-        rows: usize,
-        groups: usize,
-        a: *const u32,
-        b: *const u32,
-        c: *mut Self::Sum,
-        ldc: usize,
-        load: bool,
-    );
+    unsafe fn panel(self, args: GroupArgs<Self::Sum>);
 }
 
 /// The tile of C that fits the vector registers, and how to update it.
@@ -109,26 +154,12 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
 
     /// `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`, each element one chain in ascending `p`.
     ///
-    /// Element `[i, p]` of A is at `a[p·lda + i]`: `lda` is `rows` where A is packed. Row `p` of B starts at `b[p·ldb]`. The chain starts from C if
-    /// `load`, else from zero.
-    ///
     /// # Safety
     ///
     /// * `1 <= rows <= MR`;
     /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each `p · ldb`, `p < k`;
     /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing else touches them.
-    unsafe fn tile(
-        self,
-        rows: usize,
-        k: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    );
+    unsafe fn tile(self, args: TileArgs);
 
     /// Most rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
     const COLUMNS_MR: usize = 0;
@@ -139,17 +170,7 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// # Safety
     ///
     /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k` elements at each `j · ldb`, `j < PANEL`.
-    unsafe fn columns<T: Element>(
-        self,
-        _rows: usize,
-        _k: usize,
-        _a: *const f32,
-        _b: *const T,
-        _ldb: usize,
-        _c: *mut f32,
-        _ldc: usize,
-        _load: bool,
-    ) {
+    unsafe fn columns<T: Element>(self, _args: TileArgs<f32, T>) {
         unreachable!("a kernel without columns")
     }
 
@@ -208,46 +229,43 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     }
 }
 
-/// What [`TileKernel::begin`](super::driver::TileKernel::begin) returns where there is nothing to begin.
+/// What [`TileKernel::begin`] returns where there is nothing to begin.
 pub(super) struct Nothing;
 
 impl Drop for Nothing {
     fn drop(&mut self) {}
 }
 
-/// [`MicroKernel::tile`] for a tile of which only `cols` columns are in C.
+/// Calls `tile` with a tile of C of whose `width` columns only `cols` are in C: where it is if these are all, else with a copy that is
+/// written back.
 ///
 /// # Safety
 ///
-/// As there, C restricted to `cols` columns.
+/// * `1 <= rows <= MAX_MR`, `1 <= cols <= width <= PANEL`; C may be read and written for `cols` elements of these rows;
+/// * `tile` touches no more than these rows of the C that it is given, and `PANEL` columns of the copy.
 #[inline]
-pub(in crate::kernels) unsafe fn tile<K: MicroKernel>(
-    kernel: K,
-    rows: usize,
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-    cols: usize,
+pub(in crate::kernels) unsafe fn within<A, B, S: Copy + Default>(
+    args: TileArgs<A, B, S>,
+    (cols, width): (usize, usize),
+    tile: impl FnOnce(TileArgs<A, B, S>),
 ) {
-    // SAFETY: the caller's promises; the copy has room for `MAX_MR` rows of a panel.
+    if cols == width {
+        return tile(args);
+    }
+    let TileArgs { rows, c, ldc, load, .. } = args;
+    let mut copy = [const { MaybeUninit::<S>::uninit() }; MAX_MR * PANEL];
+    copy[..rows * PANEL].fill(MaybeUninit::new(S::default()));
+    let copy: *mut S = copy.as_mut_ptr().cast();
+    // SAFETY: the caller's promises; the copy has these rows, and zeros where nothing else is written.
     unsafe {
-        if cols == K::NR {
-            return kernel.tile(rows, k, a, lda, b, ldb, c, ldc, load);
-        }
-        let mut copy = [0.0f32; MAX_MR * PANEL];
         if load {
             for i in 0..rows {
-                std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.as_mut_ptr().add(i * PANEL), cols);
+                std::ptr::copy_nonoverlapping(c.add(i * ldc), copy.add(i * PANEL), cols);
             }
         }
-        kernel.tile(rows, k, a, lda, b, ldb, copy.as_mut_ptr(), PANEL, load);
+        tile(TileArgs { c: copy, ldc: PANEL, ..args });
         for i in 0..rows {
-            std::ptr::copy_nonoverlapping(copy.as_ptr().add(i * PANEL), c.add(i * ldc), cols);
+            std::ptr::copy_nonoverlapping(copy.add(i * PANEL), c.add(i * ldc), cols);
         }
     }
 }
@@ -282,25 +300,19 @@ pub(in crate::kernels) fn with_kernel<Op: KernelOp>(op: Op) -> Op::Output {
     }
 }
 
-/// Calls `$tile::<R>` with the arguments for the `R` in the list that equals `$rows`.
+/// Calls `$tile::<R>` with the arguments, for the `R` in the list that equals their number of rows.
 macro_rules! by_rows {
-    ($rows:expr, [$($n:literal)*], $tile:ident, $args:tt) => {
-        match $rows {
-            $($n => by_rows!(@call $tile, $n, $args),)*
+    ([$($n:literal)*], $tile:ident, $args:ident) => {
+        match $args.rows {
+            $($n => $tile::<$n>($args),)*
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
-    ($rows:expr, [$($n:literal)*], $tile:ident<$t:ident>, $args:tt) => {
-        match $rows {
-            $($n => by_rows!(@call $tile<$t>, $n, $args),)*
+    ([$($n:literal)*], $tile:ident<$t:ident>, $args:ident) => {
+        match $args.rows {
+            $($n => $tile::<$n, $t>($args),)*
             rows => unreachable!("a tile of {rows} rows"),
         }
-    };
-    (@call $tile:ident, $n:literal, ($($arg:expr),*)) => {
-        $tile::<$n>($($arg),*)
-    };
-    (@call $tile:ident<$t:ident>, $n:literal, ($($arg:expr),*)) => {
-        $tile::<$n, $t>($($arg),*)
     };
 }
 use by_rows;

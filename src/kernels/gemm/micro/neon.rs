@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{MicroKernel, by_rows};
+use super::{MicroKernel, TileArgs, by_rows};
 use crate::kernels::simd::Neon;
 
 #[derive(Clone, Copy)]
@@ -19,20 +19,9 @@ impl MicroKernel for Tile {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        k: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: TileArgs) {
         // SAFETY: the token proves the instructions; the rest is this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8], tile, (k, a, lda, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4 5 6 7 8], tile, args) }
     }
 
     #[inline]
@@ -46,16 +35,8 @@ impl MicroKernel for Tile {
 ///
 /// As [`MicroKernel::tile`] with `rows = R`.
 #[target_feature(enable = "neon")]
-unsafe fn tile<const R: usize>(
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn tile<const R: usize>(args: TileArgs) {
+    let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
     let mut acc = [[vdupq_n_f32(0.0); 2]; R];
     // SAFETY: every address below is one that the caller lets us touch.
     unsafe {

@@ -2,7 +2,7 @@
 //!
 //! A multiply–add is two roundings here: without the instruction a fused one is a library call for each element.
 
-use super::{MicroKernel, by_rows};
+use super::{MicroKernel, TileArgs, by_rows};
 use crate::kernels::simd::Portable;
 
 #[derive(Clone, Copy)]
@@ -19,36 +19,17 @@ impl MicroKernel for Tile {
     }
 
     #[inline]
-    unsafe fn tile(
-        self,
-        rows: usize,
-        k: usize,
-        a: *const f32,
-        lda: usize,
-        b: *const f32,
-        ldb: usize,
-        c: *mut f32,
-        ldc: usize,
-        load: bool,
-    ) {
+    unsafe fn tile(self, args: TileArgs) {
         // SAFETY: this method's own contract.
-        unsafe { by_rows!(rows, [1 2 3 4], tile, (k, a, lda, b, ldb, c, ldc, load)) }
+        unsafe { by_rows!([1 2 3 4], tile, args) }
     }
 }
 
 /// # Safety
 ///
 /// As [`MicroKernel::tile`] with `rows = R`.
-unsafe fn tile<const R: usize>(
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    ldb: usize,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
+unsafe fn tile<const R: usize>(args: TileArgs) {
+    let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
     const N: usize = Tile::NR;
     let mut acc = [[0.0f32; N]; R];
     // SAFETY: every address below is one that the caller lets us touch; `[f32; N]` has the alignment of `f32`.
