@@ -15,9 +15,9 @@ use super::heads::{Heads, HeadsMut};
 use super::products::Exact;
 use super::softmax::{BLOCK, Dropped, UpdateBackward};
 use super::visible::Visible;
-use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MAX_MR, MicroKernel, PANEL, TileArgs, within};
 use crate::kernels::gemm::packing::{SLACK, Source, pack_panel, with_scratch};
+use crate::kernels::gemm::plan::even;
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 

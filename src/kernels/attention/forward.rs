@@ -8,9 +8,9 @@ use super::heads::{Heads, HeadsMut};
 use super::products::{Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, Masked, Running, Update};
 use super::visible::Visible;
-use crate::kernels::gemm::driver::even;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL, TileArgs};
 use crate::kernels::gemm::packing::{SLACK, Source, with_scratch};
+use crate::kernels::gemm::plan::even;
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 

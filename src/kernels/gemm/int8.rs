@@ -16,6 +16,8 @@ use super::micro::{ColumnsKernel, TileArgs, within};
 use super::micro::{KernelOp, MicroKernel, PANEL, TileKernel, int8_portable, with_kernel};
 #[cfg(target_arch = "x86_64")]
 use super::packing::{SLACK, with_scratch};
+#[cfg(target_arch = "x86_64")]
+use super::plan::even;
 use crate::kernels::extent::size;
 use crate::kernels::parallel;
 use crate::kernels::simd;
@@ -198,7 +200,7 @@ where
     let (offset, sums) = offset::<A>(groups, b, k, n);
     let len = k / groups.numbers();
     let factors = Bytes { pack, a: bytes(a), b: bytes(b), k, groups, signed: A::SIGNED, flip: offset != 0 };
-    let (padded, mr) = (len.next_multiple_of(D::STEP), driver::even(m, D::ROWS, 1));
+    let (padded, mr) = (len.next_multiple_of(D::STEP), even(m, D::ROWS, 1));
     let width = share(m, len, n, 1);
     let a_len = (m * padded + SLACK).next_multiple_of(16);
     let c = &Shared(c.as_mut_ptr());

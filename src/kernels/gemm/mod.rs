@@ -25,7 +25,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `driver` | the loops around the register tiles, and the split over threads |
+//! | `plan` | how a product is cut into blocks and tasks |
+//! | `driver` | the loops around the register tiles |
 //! | `f32`, `rounded`, `int8` | what a product of each kind packs and which tile it uses |
 //! | `few_rows`, `panel_tile` | products with so few rows that the time is that of reading B |
 //! | `operand`, `packed`, `blocks` | what B may be: f32, f16, bf16, at strides or packed once; blocks of a few bits |
@@ -46,7 +47,7 @@
 //! ```
 
 mod blocks;
-pub(in crate::kernels) mod driver;
+mod driver;
 mod f32;
 mod few_rows;
 mod int8;
@@ -55,6 +56,7 @@ mod operand;
 mod packed;
 pub(in crate::kernels) mod packing;
 mod panel_tile;
+pub(in crate::kernels) mod plan;
 #[cfg(target_arch = "x86_64")]
 mod rounded;
 

@@ -19,6 +19,7 @@ use super::micro::avx512_bf16::{Avx512Bf16, round_panel, round_run};
 use super::micro::{ColumnsKernel, MicroKernel, PANEL, PanelsKernel, TileArgs, TileKernel, within};
 use super::operand::{Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
+use super::plan::even;
 use crate::kernels::simd::Avx512;
 
 /// Products of rounded factors with one A; false if the processor has no instruction for them.
@@ -58,7 +59,7 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
     let (groups, load) = (k.div_ceil(2), beta == Beta::One);
     let padded = groups.next_multiple_of(D::STEP);
     let factors = Rounded { pack, a, b, k };
-    let mr = driver::even(m, D::ROWS, 1);
+    let mr = even(m, D::ROWS, 1);
     // A last panel of columns that is not whole is packed.
     let in_place = match pairs {
         Pairs::Columns(_) => cols.start + cols.len() / PANEL * PANEL,
