@@ -1,0 +1,111 @@
+//! Work handed to the threads of the caller's rayon pool.
+//!
+//! A kernel cuts its work into numbered tasks and calls [`for_each`]. The tasks are fixed by the shape of the data, never
+//! by the number of threads, and each writes its own part of the output: who runs which task cannot change a bit.
+//!
+//! The thread that calls takes part in the work and never waits for a worker that has not come: workers are invited
+//! ([`rayon::spawn`]) and those that find the work done leave again. So a busy pool costs speed, not progress, and
+//! nothing here can deadlock. The pool is the one that the caller is in
+//! ([`rayon::ThreadPool::install`]) or the global one; with one thread nothing is spawned and the tasks run in a plain
+//! loop. Calls from inside a task run serially.
+//!
+//! Waking a sleeping thread takes 20 to 50 µs, which is more than a small layer of a small model takes altogether. Inside
+//! [`team`] the workers stay awake between the calls: they spin for a moment, then yield the processor, and after a
+//! millisecond without work they leave and will be invited anew. A call then costs about a microsecond to hand out.
+//! When a team ends they wait a fifth of a millisecond for the thread's next one, unless another team asks for workers: one
+//! token follows another sooner, and on a virtual machine a thread may take half a millisecond to wake up.
+//!
+//! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there
+//! each thread works alone.
+//!
+//! Each thread starts in its own contiguous share of the tasks, the same for each call of a team, so what it wrote in
+//! one kernel is in its own cache for the next; when the share is done it helps in the others'.
+//!
+//! # Examples
+//!
+//! ```
+//! use loquat::kernels::parallel;
+//!
+//! let mut squares = vec![0; 1000];
+//! parallel::team(|| {
+//!     parallel::chunks_mut(&mut squares, 100, |chunk, part| {
+//!         for (i, square) in part.iter_mut().enumerate() {
+//!             *square = (100 * chunk + i).pow(2);
+//!         }
+//!     });
+//! });
+//! assert_eq!(squares[999], 998_001);
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | [`mod@self`] | the number of threads, tasks for them, teams |
+//! | `chunks` | how long a task should be, and slices cut for tasks |
+//! | `workers` | how tasks are handed out, and who waits for whom |
+//! | `fork` | what changes in the child of a `fork` |
+
+mod chunks;
+mod fork;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use std::sync::atomic::Ordering;
+
+pub use chunks::{Parts, chunk_len};
+pub(crate) use fork::adopt;
+use workers::{AsRole, Kept, ROLE, Role, Workers};
+
+/// The number of threads that [`for_each`] shares the work between: 1 inside a task.
+pub fn threads() -> usize {
+    if fork::FORKED.load(Ordering::Relaxed) {
+        adopt();
+        return 1;
+    }
+    match ROLE.get() {
+        Role::InTask => 1,
+        _ => rayon::current_num_threads(),
+    }
+}
+
+/// Calls `f` with 0, 1, …, `n_tasks - 1`, on as many threads as the caller's pool has, and returns when all are done.
+///
+/// A task should take 20 µs or more ([`chunk_len`] helps to choose), a few inside a [`team`].
+///
+/// # Panics
+///
+/// With the panic of a task, once no task runs any more; the tasks not yet begun are dropped.
+pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
+    let threads = if n_tasks > 1 { threads() } else { 1 };
+    if threads == 1 {
+        return (0..n_tasks).for_each(f);
+    }
+    match ROLE.get() {
+        // SAFETY: the pointer is that of the workers which `team`, further up on this thread's stack, keeps alive.
+        Role::Calling(workers) => unsafe { &*workers }.run(n_tasks, &f),
+        _ => Workers::new(threads, false).run(n_tasks, &f),
+    }
+}
+
+/// Cuts `data` into chunks of `chunk` elements, the last maybe shorter, and calls `f` with each one's index and content.
+///
+/// # Panics
+///
+/// If `chunk` is zero, or as [`for_each`].
+pub fn chunks_mut<T: Send>(data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let parts = Parts::new(data, chunk);
+    // SAFETY: every task takes the chunk of its own number.
+    for_each(parts.count(), |i| f(i, unsafe { parts.get(i) }));
+}
+
+/// Runs `f` on this thread while the workers of the calls inside it stay awake between them.
+///
+/// It does nothing where it could not help: with one thread, inside another team, inside a task.
+pub fn team<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if threads() == 1 || !matches!(ROLE.get(), Role::Free) {
+        return f();
+    }
+    let kept = Kept::take();
+    let _role = AsRole::new(Role::Calling(kept.workers()));
+    f()
+}
