@@ -1,13 +1,31 @@
 //! The way back: a task takes one head of keys and the heads of queries that share it.
 //!
+//! # The plain algorithm
+//!
 //! With `P` the probabilities, computed again from `lse`, and `delta = rowsum(dO ∘ O)`:
 //!
 //! ```text
-//! dV = Pᵀ·dO        dP = dO·Vᵀ        dS = P ∘ (dP − delta)        dK = scale · dSᵀ·Q        dQ = scale · dS·K
+//! for each block of 128 keys, for each query that sees some of them:
+//!     P  = exp(scale · Q·Kᵀ + mask − lse)
+//!     dP = dO·Vᵀ
+//!     dS = P ∘ (dP − delta)
+//!     dV += Pᵀ·dO;   dK += dSᵀ·Q;   dQ += dS·K
+//! dK *= scale;  dQ *= scale
 //! ```
 //!
-//! `dK` and `dV` grow in place over the queries, `dQ` in a buffer `[dim, queries]` over the blocks of keys, always in
-//! ascending order by one task: the bits do not depend on the threads.
+//! # Tricks
+//!
+//! - **Probabilities are not kept.** One number a query, `lse`, gives them back: memory is linear in the
+//!   length. It costs one of the five products.
+//! - **One task for what shares a head of keys.** `dK` and `dV` grow in place over the queries, `dQ` in a
+//!   buffer `[dim, queries]` over the blocks of keys, always in ascending order by one task: the bits do
+//!   not depend on the threads. It costs tasks: there are as many as heads of keys.
+//! - **Four panels of queries before an update.** `P` and `dS` of 128 queries are collected, so that
+//!   `dK` and `dV` are loaded and stored once for these.
+//! - **Transposed `dQ`.** `dS` lies with queries in the lanes, so `dQᵀ += Kᵀ·dS` reads K and `dS` as they
+//!   are.
+//! - **Keys that nobody sees** meet zeros in `dS`, which take no infinite number away: if there is one,
+//!   a clean copy of the block stands in for it.
 
 use super::Attention;
 use super::forward::{is_finite, keys_len, masked, pack_keys, pack_queries, product};

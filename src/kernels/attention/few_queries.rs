@@ -1,7 +1,27 @@
 //! Few queries (decoding): keys take the lanes.
 //!
-//! A task takes all queries of the heads that share a head of keys, so that K and V are read once. Products and sums
-//! run in the same order as in `forward`: the bits are the same.
+//! # The plain algorithm
+//!
+//! That of `forward`, with products and sums in the same order, so the bits are the same:
+//!
+//! ```text
+//! for each block of 128 keys:
+//!     for each head of keys, for each row r (a query of one of the heads that share it):
+//!         s = scale · q[r] · K[block]ᵀ + mask
+//!         update m[r], l[r];  o[r] = α · o[r] + p · V[block]
+//! out[r] = o[r] / l[r]
+//! ```
+//!
+//! # Tricks
+//!
+//! - **All rows of a head together.** K and V are read once for all queries of all heads that share
+//!   them: their reading is the time.
+//! - **Keys in the lanes.** With one query, lanes of queries would be empty. Up to eight rows transpose
+//!   the keys in registers on their way to the products; more go through a panel.
+//! - **Several heads of keys in a task.** What a task reads of a position is one run of memory, and a
+//!   page of it is visited once: one query over 4096 keys takes 355 µs where it took 450.
+//! - **Asking in advance** for this block's values and the next block's keys, which are short pieces
+//!   far from each other. With the registers above: 1.13 times the speed over 128 keys, 1.33 over 4096.
 
 use std::ops::Range;
 

@@ -1,4 +1,34 @@
 //! Many queries: a task takes 128 of one head, in four panels that share each block of keys.
+//!
+//! # The plain algorithm
+//!
+//! ```text
+//! for each query i:
+//!     m = −∞;  l = 0;  o = 0
+//!     for each block of 128 keys that i sees:
+//!         s  = scale · q[i] · K[block]ᵀ + mask
+//!         m' = max(m, max s);  α = exp(m − m');  p = exp(s − m')
+//!         l  = α · l + Σ p;    o = α · o + p · V[block];    m = m'
+//!     out[i] = o / l
+//! ```
+//!
+//! # Tricks
+//!
+//! - **Queries in the lanes.** Scores are computed transposed, `[keys, queries]`: maximum and sum of a
+//!   query run down one lane, without sums across a vector. The scores are then a packed A of the
+//!   second product as they are.
+//! - **Values where they lie.** The outputs grow row by row, so V is a B whose rows are read in place.
+//!   Neither outputs nor values are transposed: 1.02 (f32) and 1.03 times (bf16) the speed of an
+//!   encoder of short texts.
+//! - **Four panels share a block.** Keys are packed once for 128 queries. It costs room for the panels
+//!   of all four.
+//! - **Rounded products.** In bf16 the same loops run on pairs; the probabilities are rounded in place.
+//!   A prompt of 512 tokens at 110M is read 1.05 times as fast.
+//! - **The last queries first.** With a causal mask they see the most keys, so the tasks that end last
+//!   are short.
+//! - **Computing again.** A masked key adds a probability of zero times its value, which is no zero if
+//!   the value is infinite. Such a row, found by its result, is computed once more with zeros for the
+//!   values that it does not see; the others pay one comparison a number.
 
 use std::ops::Range;
 

@@ -1,7 +1,24 @@
 //! Numbers in blocks: a few bits each, with a scale for every 16 or 32 of them.
 //!
 //! The formats are those of ggml (`ggml-quants.c`, <https://github.com/ggml-org/ggml>), in which GGUF files keep weights.
-//! Widening a block to `f32` takes the same steps in the same order as the reference, so the bits are the same.
+//!
+//! # The plain algorithm
+//!
+//! ```text
+//! for each block, for each group of 16 or 32 numbers:
+//!     scale, min = from the block's half-precision scales and the group's few bits
+//!     for each number:  y = scale · q (− min)
+//! ```
+//!
+//! A block is converted by the same steps in the same order as in the reference, so the bits are the same.
+//!
+//! - **Each format is a plain loop** over arrays of known length, compiled once for each instruction set: the compiler
+//!   finds vectors for it, and no format has a kernel of its own for one processor.
+//! - **Whole blocks only.** A reader cuts rows at blocks; there is no partial one to test for.
+//! - **Several rows in one call** (`widen_rows`), so that format and instruction set are chosen once for a panel of
+//!   columns of a product (`gemm/blocks.rs`).
+//!
+//! # Formats
 //!
 //! | file | formats | a number is |
 //! |---|---|---|
