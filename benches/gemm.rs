@@ -1,7 +1,8 @@
 //! Matrix products: GFLOP/s and the share of the multiply–add limit; few rows also GB/s of B.
 //!
-//! `cargo bench --bench gemm` runs criterion. With `--serve` it answers a line `kind layout m k n` on its standard input
-//! with the seconds that one call takes: `benches/peers/gemm.py` alternates between this and its peers.
+//! `cargo bench --bench gemm` runs criterion. With `--serve` it answers a line `kind layout m k n`
+//! on its standard input with the seconds that one call takes: `benches/peers/gemm.py` alternates
+//! between this and its peers.
 
 mod limits;
 
@@ -10,9 +11,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use half::{bf16, f16};
+use loquat::kernels::blocks::{BlockFormat, quantize_q8_0};
 use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm, gemm_in, gemm_int8};
 use loquat::kernels::parallel;
 use loquat::kernels::simd::{self, Level};
+use loquat::ops::linear::{WeightLayout, linear};
+use loquat::tensor::{BlockTensor, Tensor, Weight};
 
 type Shape = (usize, usize, usize);
 
@@ -37,8 +41,9 @@ const SHAPES: [Shape; 17] = [
     (16, 2048, 32000),
 ];
 
-/// What may be asked for: plain products by layout, with weights in half precision (few rows only), or NT with packed weights.
-const KINDS: [&str; 9] = [
+/// What may be asked for: plain products by layout, with weights in half precision (few rows only),
+/// or NT with packed weights or weights in blocks.
+const KINDS: [&str; 10] = [
     "f32",
     "bf16",
     "int8",
@@ -48,6 +53,7 @@ const KINDS: [&str; 9] = [
     "packed-f32",
     "packed-bf16",
     "packed-bf16-in-bf16",
+    "q8-weights",
 ];
 
 /// The factors of a product, and its result.
@@ -58,6 +64,8 @@ struct Factors {
     bytes: (Vec<i8>, Vec<i8>),
     packed: [Option<PackedB>; 2],
     halves: (Vec<f16>, Vec<bf16>),
+    /// A and B of a layer.
+    blocks: Option<(Tensor, Weight)>,
     c: Vec<f32>,
     sums: Vec<i32>,
 }
@@ -82,7 +90,13 @@ impl Factors {
             "bf16-weights" => (vec![], b.iter().map(|&x| bf16::from_f32(x)).collect()),
             _ => (vec![], vec![]),
         };
-        Factors { shape, a, b, bytes, packed, halves, c: vec![0.0; m * n], sums: vec![0; m * n] }
+        let blocks = (kind == "q8-weights").then(|| {
+            let mut blocks = vec![0; BlockFormat::Q8_0.bytes_for(n * k)];
+            quantize_q8_0(&b, &mut blocks);
+            let b = BlockTensor::from_vec(BlockFormat::Q8_0, blocks, &[n, k]).expect("whole blocks");
+            (Tensor::from_vec(a.clone(), &[m, k]).expect("m × k"), Weight::Blocks(b))
+        });
+        Factors { shape, a, b, bytes, packed, halves, blocks, c: vec![0.0; m * n], sums: vec![0; m * n] }
     }
 
     fn run(&mut self, kind: &str, layout: &str) {
@@ -91,6 +105,10 @@ impl Factors {
         let b = right(&self.b, layout, self.shape);
         let precision = if kind.ends_with("bf16") { Precision::Bf16 } else { Precision::F32 };
         let (zero, none) = (Beta::Zero, Epilogue::default());
+        if let Some((a, b)) = &self.blocks {
+            drop(linear(a, b, None, WeightLayout::OutIn).expect("shapes that fit"));
+            return;
+        }
         let packed = self.packed.iter().flatten().next();
         match (kind, packed) {
             ("int8", _) => gemm_int8(&self.bytes.0, &self.bytes.1, &mut self.sums, self.shape),
@@ -149,8 +167,13 @@ fn main() {
                 if best.is_finite() {
                     let rate = flops / best / 1e9;
                     let share = 100.0 * rate / limit;
-                    let bytes =
-                        (k * n * if kind.starts_with("packed-bf16") || few { 2 } else { 4 }) as f64 / best / 1e9;
+                    let bytes = match kind {
+                        "q8-weights" => BlockFormat::Q8_0.bytes_for(k * n),
+                        _ if kind.starts_with("packed-bf16") || few => 2 * k * n,
+                        _ => 4 * k * n,
+                    } as f64
+                        / best
+                        / 1e9;
                     println!(
                         "{kind:>20} {layout} {m}x{k}x{n}: {rate:7.1} GFLOP/s, {share:4.0} % of the f32 limit, B at {bytes:.1} of {reading:.1} GB/s"
                     );

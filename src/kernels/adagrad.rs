@@ -1,14 +1,15 @@
 //! One pair of rows under a weighted least-squares loss, by AdaGrad: the inner step of GloVe.
 //!
-//! A row is `[w(0..d), b, s(0..d), s_b]`: a vector, its bias, and for each of them the sum of squared steps so far, which
-//! starts at 1. With `δ = x·y + b_x + b_y − target`
+//! A row is `[w(0..d), b, s(0..d), s_b]`: a vector, its bias, and for each of them the sum of
+//! squared steps so far, which starts at 1. With `δ = x·y + b_x + b_y − target`
 //!
 //! ```text
 //! loss = ½ weight δ²      t_x = α weight δ y      x ← x − t_x / √s_x      s_x ← s_x + t_x²      (and the same for y)
 //! ```
 //!
-//! As in the authors' `glove.c`, the learning rate α is inside of the accumulated squares, and a bias, whose partner in the
-//! other row is 1, moves at a rate of 1: it soon holds the frequency of its word, and vectors need not.
+//! As in the authors' `glove.c`, the learning rate α is inside of the accumulated squares, and a
+//! bias, whose partner in the other row is 1, moves at a rate of 1: it soon holds the frequency of
+//! its word, and vectors need not.
 
 use super::simd::{Isa, SimdOp, dispatch};
 

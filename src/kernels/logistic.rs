@@ -1,17 +1,18 @@
 //! Logistic regression of a few rows on a few rows: the inner step of word2vec and fastText.
 //!
-//! For input rows `x_i` (m of them) and output rows `y_j` (n of them, each with a label of 0 or 1), the inputs one after
-//! the other, each seeing the outputs as those before it have left them:
+//! For input rows `x_i` (m of them) and output rows `y_j` (n of them, each with a label of 0 or 1),
+//! the inputs one after the other, each seeing the outputs as those before it have left them:
 //!
 //! ```text
 //! e_ij = α (label_j − σ(x_i · y_j))      x_i ← x_i + Σ_j e_ij y_j      y_j ← y_j + e_ij x_i
 //! ```
 //!
-//! For skip-gram the inputs are some words of a window and the outputs its centre with the negative samples that they
-//! share, which turns vector updates into two small matrix products whose operands stay in the first cache (Ji et al. 2016,
-//! "Parallelizing word2vec in shared and distributed memory", <https://arxiv.org/abs/1604.04661>). There all inputs see
-//! the outputs as they were before, and vectors get other lengths and angles than those of word2vec. Here nothing is
-//! stale: with the rows as they were before and `g_ik = x_i · x_k`,
+//! For skip-gram the inputs are some words of a window and the outputs its centre with the negative
+//! samples that they share, which turns vector updates into two small matrix products whose
+//! operands stay in the first cache (Ji et al. 2016, "Parallelizing word2vec in shared and
+//! distributed memory", <https://arxiv.org/abs/1604.04661>). There all inputs see the outputs as
+//! they were before, and vectors get other lengths and angles than those of word2vec. Here nothing
+//! is stale: with the rows as they were before and `g_ik = x_i · x_k`,
 //!
 //! ```text
 //! x_i · y_j  =  (x_i · y_j)_before + Σ_{k<i} g_ik e_kj
@@ -20,30 +21,33 @@
 //!
 //! so the products stay products of matrices, and only errors follow one from the other.
 //!
-//! At 100 numbers a row, summing across the lanes of a vector costs more than the products before it. So the sums of up
-//! to a vector's worth of products are folded together: halving steps that each take two vectors and leave one, until
-//! lane `l` holds the sum of vector `l`.
+//! At 100 numbers a row, summing across the lanes of a vector costs more than the products before
+//! it. So the sums of up to a vector's worth of products are folded together: halving steps that
+//! each take two vectors and leave one, until lane `l` holds the sum of vector `l`.
 
 use super::extent::size;
 use super::simd::{Isa, MAX_LANES, SimdOp, dispatch};
 
-/// Numbers that a row takes in the buffers of [`logistic`]: `dim`, rounded up to the widest vector. The rest is zero.
+/// Numbers that a row takes in the buffers of [`logistic`]: `dim`, rounded up to the widest vector.
+/// The rest is zero.
 pub const fn padded(dim: usize) -> usize {
     dim.checked_next_multiple_of(MAX_LANES).expect("a number of elements that fits a machine word")
 }
 
-/// The most input rows of one step: so many have no more products with each other than a vector has numbers.
+/// The most input rows of one step: so many have no more products with each other than a vector has
+/// numbers.
 pub const MAX_INPUTS: usize = 6;
 
 /// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs.
 /// Products beyond ±30 count as ±30; if a product is no finite number, the loss is NaN.
 ///
 /// # Shapes
-/// `x`, `dx`: `[m, width]`; `y`, `dy`: `[n, width]`; `labels`: `[n]`, 0 or 1; `errors`: scratch, resized as needed.
+/// `x`, `dx`: `[m, width]`; `y`, `dy`: `[n, width]`; `labels`: `[n]`, 0 or 1; `errors`: scratch,
+/// resized as needed.
 ///
 /// # Panics
-/// If `width` is no multiple of [`MAX_LANES`], there are more than [`MAX_INPUTS`] inputs, or a slice is not as long as its
-/// shape.
+/// If `width` is no multiple of [`MAX_LANES`], there are more than [`MAX_INPUTS`] inputs, or a
+/// slice is not as long as its shape.
 pub fn logistic(
     width: usize,
     x: &[f32],
@@ -79,7 +83,8 @@ struct Logistic<'a> {
     dy: &'a mut [f32],
 }
 
-/// Output rows that a tile takes: with two input rows, twelve sums, two inputs and an output fill sixteen registers.
+/// Output rows that a tile takes: with two input rows, twelve sums, two inputs and an output fill
+/// sixteen registers.
 const COLUMNS: usize = 6;
 
 impl SimdOp for Logistic<'_> {
@@ -237,8 +242,8 @@ impl Logistic<'_> {
         back
     }
 
-    /// `dx_i (+)= Σ_j e_ij y_j`, with what comes back from earlier inputs in the first call, and `dy_j = Σ_i e_ij x_i`, for
-    /// columns `first..first + N`.
+    /// `dx_i (+)= Σ_j e_ij y_j`, with what comes back from earlier inputs in the first call, and
+    /// `dy_j = Σ_i e_ij x_i`, for columns `first..first + N`.
     #[inline(always)]
     fn gradients<const N: usize, I: Isa>(&mut self, isa: I, first: usize, back: &[f32; MAX_LANES]) {
         let w = self.width;
@@ -279,7 +284,8 @@ const fn below(i: usize) -> usize {
     i * i.saturating_sub(1) / 2
 }
 
-/// The sums across the lanes of the first `n` vectors, in groups of as many vectors as there are lanes.
+/// The sums across the lanes of the first `n` vectors, in groups of as many vectors as there are
+/// lanes.
 #[inline(always)]
 fn fold<I: Isa>(isa: I, mut flat: [I::F32; MAX_LANES], n: usize) -> [f32; MAX_LANES] {
     let mut out = [0.0; MAX_LANES];
@@ -299,7 +305,8 @@ fn fold<I: Isa>(isa: I, mut flat: [I::F32; MAX_LANES], n: usize) -> [f32; MAX_LA
     out
 }
 
-/// e^x for |x| ≤ 30, within 2·10^-7 of it: 2^n times the series of the rest, of at most ln 2 / 2, to the sixth power.
+/// e^x for |x| ≤ 30, within 2·10^-7 of it: 2^n times the series of the rest, of at most ln 2 / 2,
+/// to the sixth power.
 #[inline(always)]
 fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let n = isa.round(isa.mul(x, isa.splat(std::f32::consts::LOG2_E)));
@@ -313,8 +320,8 @@ fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.mul(p, isa.from_bits(power))
 }
 
-/// ln x for x ≥ 1, within 3·10^-7 of it or of 1: exponent times ln 2, and 2 artanh((m − 1)/(m + 1)) of the mantissa m,
-/// which lies within √2 of 1.
+/// ln x for x ≥ 1, within 3·10^-7 of it or of 1: exponent times ln 2, and 2 artanh((m − 1)/(m + 1))
+/// of the mantissa m, which lies within √2 of 1.
 #[inline(always)]
 fn ln<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let one = isa.splat(1.0);

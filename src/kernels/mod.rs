@@ -1,18 +1,21 @@
 //! Floor 1: slices in, slices out; the only home of `core::arch`.
 //!
 //! A kernel is a safe function over slices. It checks lengths once, splits the work across threads
-//! ([`parallel`]), and enters the instruction set once per chunk ([`simd::dispatch`]). Everything in between is
-//! generic over an [`simd::Isa`] token, so the same text runs on AVX-512, AVX2, NEON and plain scalars, and is tested
-//! on each.
+//! ([`parallel`]), and enters the instruction set once per chunk ([`simd::dispatch`]). Everything
+//! in between is generic over an [`simd::Isa`] token, so the same text runs on AVX-512, AVX2, NEON
+//! and plain scalars, and is tested on each.
 //!
 //! What the floor promises to those above:
 //!
-//! - the bits of a result depend neither on the number of threads nor on the other rows of the batch;
-//! - on every instruction set with fused multiply–add (all but [`simd::Level::Portable`]) the bits are the same;
-//! - no kernel allocates more than a scratch buffer per thread, and none keeps global state except the detection of
-//!   the processor.
+//! - the bits of a result depend neither on the number of threads nor on the other rows of the
+//!   batch;
+//! - on every instruction set with fused multiply–add (all but [`simd::Level::Portable`]) the bits
+//!   are the same;
+//! - no kernel allocates more than a scratch buffer per thread, and none keeps global state except
+//!   the detection of the processor.
 //!
-//! What it must not know: tensors, gradients' bookkeeping, layers, files, random number generators with state.
+//! What it must not know: tensors, gradients' bookkeeping, layers, files, random number generators
+//! with state.
 //!
 //! | module | what it holds |
 //! |---|---|

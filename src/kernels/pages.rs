@@ -1,11 +1,13 @@
-//! Memory for numbers that are read again and again from end to end: zeroed, on cache lines of its own, of large pages where the system
-//! has them.
+//! Memory for numbers that are read again and again from end to end: zeroed, on cache lines of its
+//! own, of large pages where the system has them.
 //!
-//! A processor that reads memory as fast as it can must look up a page's address every 4 KiB, on a virtual machine by way of two tables.
-//! With pages of 2 MiB that is nearly free: on the machine of `docs/performance.md` two threads read 68 GB/s instead of 50 in the same
-//! minute. Linux gives such pages to memory that asks for them (`madvise(MADV_HUGEPAGE)`) and covers whole ones, so small pieces are cut
-//! from shared slabs, one after the other in the order of their making. A slab returns to the system when its last piece is dropped; what
-//! of it was never touched costs nothing.
+//! A processor that reads memory as fast as it can must look up a page's address every 4 KiB, on a
+//! virtual machine by way of two tables. With pages of 2 MiB that is nearly free: on the machine of
+//! `docs/performance.md` two threads read 68 GB/s instead of 50 in the same minute. Linux gives
+//! such pages to memory that asks for them (`madvise(MADV_HUGEPAGE)`) and covers whole ones, so
+//! small pieces are cut from shared slabs, one after the other in the order of their making. A slab
+//! returns to the system when its last piece is dropped; what of it was never touched costs
+//! nothing.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -50,7 +52,8 @@ impl<T> Deref for Pages<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the piece has room for `len` elements, aligned and zeroed at first, and lives as long as its slab.
+        // SAFETY: the piece has room for `len` elements, aligned and zeroed at first, and lives as
+        // long as its slab.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

@@ -1,9 +1,11 @@
-//! One vector against many rows: `out[r] = x · rows[r]`, the inner loop of exact nearest-neighbour search.
+//! One vector against many rows: `out[r] = x · rows[r]`, the inner loop of exact nearest-neighbour
+//! search.
 //!
-//! Rows may be `f32`, `f16` or `i8`. The work is reading them, so they are taken strictly one after the other, as one long
-//! stream, and memory is asked for what comes some pages' worth of lines later; that is as fast as reading without
-//! any arithmetic. (Four rows side by side save loads of `x` and take up to twice as long: the processor does not
-//! foresee several short streams.) A row's result depends on the row alone, not on its neighbours.
+//! Rows may be `f32`, `f16` or `i8`. The work is reading them, so they are taken strictly one after
+//! the other, as one long stream, and memory is asked for what comes some pages' worth of lines
+//! later; that is as fast as reading without any arithmetic. (Four rows side by side save loads of
+//! `x` and take up to twice as long: the processor does not foresee several short streams.) A row's
+//! result depends on the row alone, not on its neighbours.
 
 use half::f16;
 
@@ -35,7 +37,7 @@ impl Element for i8 {
     fn load<I: Isa>(isa: I, x: &[i8]) -> I::F32 {
         let mut wide = [0.0; super::simd::MAX_LANES];
         if x.len() >= I::LANES {
-            // A loop of constant length becomes one widening instruction.
+            // A loop of constant length becomes one converting instruction.
             for (w, &c) in wide[..I::LANES].iter_mut().zip(&x[..I::LANES]) {
                 *w = f32::from(c);
             }

@@ -1,4 +1,5 @@
-//! A row of numbers that several threads read and add to at once: each number is an [`AtomicU32`] with the bits of an `f32`.
+//! A row of numbers that several threads read and add to at once: each number is an [`AtomicU32`]
+//! with the bits of an `f32`.
 //!
 //! All functions here are, element by element, relaxed loads, additions and relaxed stores:
 //!
@@ -6,14 +7,17 @@
 //! out_i ← cells_i        cells_i ← cells_i + delta_i        sum_i ← sum_i + cells_i
 //! ```
 //!
-//! Another thread's change between the load and the store is lost, which is for the caller to allow.
+//! Another thread's change between the load and the store is lost, which is for the caller to
+//! allow.
 //!
-//! A compiler does not join relaxed atomic operations into vector instructions, though every processor of these kinds moves four numbers
-//! at a time. So `load` and `store` of four are assembly, of instructions that no processor of the kind lacks. To the language an
-//! assembly block is a sequence of operations that Rust code could have done, here four relaxed loads or stores. To the processor they are
-//! the plain moves that relaxed operations compile to: neither kind tears an aligned element of 4 bytes. With AVX-512 whole loops are
-//! assembly: in fours, a training run with 300 numbers a row took some 7 % longer, one with 100 the same, presumably because vectors of
-//! sixteen cannot be read from the store buffer when they were written in four pieces.
+//! A compiler does not join relaxed atomic operations into vector instructions, though every
+//! processor of these kinds moves four numbers at a time. So `load` and `store` of four are
+//! assembly, of instructions that no processor of the kind lacks. To the language an assembly block
+//! is a sequence of operations that Rust code could have done, here four relaxed loads or stores.
+//! To the processor they are the plain moves that relaxed operations compile to: neither kind tears
+//! an aligned element of 4 bytes. With AVX-512 whole loops are assembly: in fours, a training run
+//! with 300 numbers a row took some 7 % longer, one with 100 the same, presumably because vectors
+//! of sixteen cannot be read from the store buffer when they were written in four pieces.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -130,7 +134,8 @@ mod moves {
     /// Four relaxed stores.
     #[inline(always)]
     pub(super) fn store(cells: &[AtomicU32; LANES], x: [f32; LANES]) {
-        // SAFETY: it writes the four cells, as relaxed stores would, through a pointer that may write because atomics allow it.
+        // SAFETY: it writes the four cells, as relaxed stores would, through a pointer that may
+        // write because atomics allow it.
         unsafe {
             let x: __m128 = std::mem::transmute(x);
             asm!("movups [{p}], {x}", x = in(xmm_reg) x, p = in(reg) cells, options(nostack, preserves_flags));
@@ -149,7 +154,8 @@ mod moves {
     #[inline(always)]
     pub(super) fn load(cells: &[AtomicU32; LANES]) -> [f32; LANES] {
         let x: float32x4_t;
-        // SAFETY: it reads the four cells, each at once since the instruction's elements have 32 bits; NEON is part of aarch64.
+        // SAFETY: it reads the four cells, each at once since the instruction's elements have 32
+        // bits; NEON is part of aarch64.
         unsafe {
             asm!("ld1 {{{x:v}.4s}}, [{p}]", x = lateout(vreg) x, p = in(reg) cells, options(nostack, readonly, preserves_flags));
             std::mem::transmute(x)
@@ -159,7 +165,8 @@ mod moves {
     /// Four relaxed stores.
     #[inline(always)]
     pub(super) fn store(cells: &[AtomicU32; LANES], x: [f32; LANES]) {
-        // SAFETY: it writes the four cells, each at once, through a pointer that may write because atomics allow it.
+        // SAFETY: it writes the four cells, each at once, through a pointer that may write because
+        // atomics allow it.
         unsafe {
             let x: float32x4_t = std::mem::transmute(x);
             asm!("st1 {{{x:v}.4s}}, [{p}]", x = in(vreg) x, p = in(reg) cells, options(nostack, preserves_flags));
@@ -184,8 +191,8 @@ mod moves {
 
 use moves::{load, store};
 
-/// The same functions, sixteen numbers at a time. Registers 16 and up are used: unlike the lower ones they leave no state
-/// that would slow older vector code down.
+/// The same functions, sixteen numbers at a time. Registers 16 and up are used: unlike the lower
+/// ones they leave no state that would slow older vector code down.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod avx512 {
     use std::arch::asm;
@@ -201,9 +208,10 @@ mod avx512 {
     pub(super) fn read(cells: &[AtomicU32], out: &mut [f32]) {
         assert_eq!(cells.len(), out.len());
         let (n, tail) = (cells.len(), tail(cells.len()));
-        // SAFETY: `Moves` has seen that the processor has AVX-512. Whole vectors are moved while `i + 16 <= n`, and
-        // the mask of the last covers the rest alone, so `n` elements of each slice are touched. Reads of `cells` are
-        // relaxed loads of each element; `out` is exclusively ours.
+        // SAFETY: `Moves` has seen that the processor has AVX-512. Whole vectors are moved while `i
+        // + 16 <= n`, and the mask of the last covers the rest alone, so `n` elements of each slice
+        // are touched. Reads of `cells` are relaxed loads of each element; `out` is exclusively
+        // ours.
         unsafe {
             asm!(
                 "kmovw k1, {tail:e}",
@@ -234,8 +242,9 @@ mod avx512 {
     #[inline]
     pub(super) fn add(cells: &[AtomicU32], delta: &[f32]) {
         assert_eq!(cells.len(), delta.len());
-        // SAFETY: as many elements stand behind either pointer; each element of `cells` is loaded and stored as a relaxed
-        // atomic would be, through a pointer that may write because atomics allow it.
+        // SAFETY: as many elements stand behind either pointer; each element of `cells` is loaded
+        // and stored as a relaxed atomic would be, through a pointer that may write because atomics
+        // allow it.
         unsafe { accumulate(cells.len(), delta.as_ptr(), cells.as_ptr().cast_mut().cast()) }
     }
 
@@ -249,11 +258,12 @@ mod avx512 {
     /// `dst[i] += src[i]` for all `i < n`.
     ///
     /// # Safety
-    /// The caller has seen that the processor has AVX-512; `n` elements behind either pointer may be read, and those
-    /// behind `dst` written, by relaxed loads and stores of each element.
+    /// The caller has seen that the processor has AVX-512; `n` elements behind either pointer may
+    /// be read, and those behind `dst` written, by relaxed loads and stores of each element.
     #[inline]
     unsafe fn accumulate(n: usize, src: *const f32, dst: *mut f32) {
-        // SAFETY: whole vectors are moved while `i + 16 <= n`, and the mask of the last covers the rest alone.
+        // SAFETY: whole vectors are moved while `i + 16 <= n`, and the mask of the last covers the
+        // rest alone.
         unsafe {
             asm!(
                 "kmovw k1, {tail:e}",

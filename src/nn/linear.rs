@@ -70,8 +70,8 @@ impl Linear {
         self.forward_then(x, None, None)
     }
 
-    /// As [`Linear::forward`], then an activation, then a sum with `residual`: in one pass where no gradient is wanted, with the bits of
-    /// one after the other.
+    /// As [`Linear::forward`], then an activation, then a sum with `residual`: in one pass where no
+    /// gradient is wanted, with the bits of one after the other.
     ///
     /// # Shapes
     /// As there; `residual` as the result.
@@ -88,8 +88,8 @@ impl Linear {
         Ok(y)
     }
 
-    /// Several layers of one input, each with its activation: [`Linear::forward_then`] with each, where no gradient is wanted as one piece
-    /// of work for the threads.
+    /// Several layers of one input, each with its activation: [`Linear::forward_then`] with each,
+    /// where no gradient is wanted as one piece of work for the threads.
     ///
     /// # Shapes
     /// As there.
@@ -100,15 +100,16 @@ impl Linear {
         multiply(x, layers.map(|(layer, activation)| Layer { activation, ..layer.layer() }))
     }
 
-    /// [`Linear::forward`] with some of the output features alone, in the bits of those columns of the whole: an attention projects
-    /// queries, keys or values with its part of one packed weight. Gradients of weight and bias are zero outside the range. A packed
-    /// copy is not read.
+    /// [`Linear::forward`] with some of the output features alone, in the bits of those columns of
+    /// the whole: an attention projects queries, keys or values with its part of one packed weight.
+    /// Gradients of weight and bias are zero outside the range. A packed copy is not read.
     ///
     /// # Shapes
     /// `x: […, in_features]` → `[…, rows.len()]`.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the layer does not have these features; as for [`Linear::forward`].
+    /// [`Error::Argument`](crate::Error::Argument) if the layer does not have these features; as
+    /// for [`Linear::forward`].
     #[allow(dead_code)] // for the projections of attentions
     pub(crate) fn forward_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
         let [y] = multiply(x, [Layer { features: Some((rows.start, rows.end)), ..self.layer() }])?;

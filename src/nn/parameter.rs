@@ -10,15 +10,16 @@ use crate::tensor::{Tensor, Weight};
 
 /// A tensor that a layer owns: trained, saved, loaded.
 ///
-/// It may be in half precision ([`Parameter::is_half`]): then it is a constant, which products and look-ups read as it is. Whatever
-/// else asks for its [`tensor`](Parameter::tensor) gets a copy in 32 bits.
+/// It may be in half precision ([`Parameter::is_half`]): then it is a constant, which products and
+/// look-ups read as it is. Whatever else asks for its [`tensor`](Parameter::tensor) gets a copy in
+/// 32 bits.
 ///
 /// A clone is another parameter with the same values.
 #[derive(Debug)]
 pub struct Parameter {
     weight: Weight,
     /// The copy in 32 bits of a half weight, if it was ever asked for.
-    widened: OnceLock<Tensor>,
+    in_f32: OnceLock<Tensor>,
     packed: Option<Box<PackedWeight>>,
 }
 
@@ -30,10 +31,11 @@ impl Parameter {
 
     /// A parameter that is not trained, in any format.
     pub fn constant(weight: impl Into<Weight>) -> Self {
-        Self { weight: weight.into(), widened: OnceLock::new(), packed: None }
+        Self { weight: weight.into(), in_f32: OnceLock::new(), packed: None }
     }
 
-    /// A parameter that stands for a tensor of the tape, so that a test can differentiate a layer by it.
+    /// A parameter that stands for a tensor of the tape, so that a test can differentiate a layer
+    /// by it.
     #[cfg(test)]
     pub(crate) fn from_tensor(value: Tensor) -> Self {
         Self::constant(value)
@@ -41,12 +43,13 @@ impl Parameter {
 
     /// The values, for an operation: a leaf of the tape if the parameter is trainable.
     ///
-    /// Of a half-precision parameter this is a copy, made at the first call and kept as long as the parameter: three times the memory
-    /// from then on. Products and look-ups take [`Parameter::weight`] instead.
+    /// Of a half-precision parameter this is a copy, made at the first call and kept as long as the
+    /// parameter: three times the memory from then on. Products and look-ups take
+    /// [`Parameter::weight`] instead.
     pub fn tensor(&self) -> &Tensor {
         match &self.weight {
             Weight::F32(value) => value,
-            half => self.widened.get_or_init(|| half.to_tensor()),
+            half => self.in_f32.get_or_init(|| half.to_tensor()),
         }
     }
 
@@ -55,13 +58,15 @@ impl Parameter {
         &self.weight
     }
 
-    /// Whether products keep a copy of the values in the order in which they read them: see [`Module::keep_packed`](super::Module::keep_packed).
+    /// Whether products keep a copy of the values in the order in which they read them: see
+    /// [`Module::keep_packed`](super::Module::keep_packed).
     pub fn keep_packed(&mut self, keep: bool) {
         self.packed = keep.then(|| Box::new(PackedWeight::new()));
     }
 
-    /// As [`Parameter::keep_packed`], if the values lie in a mapped file, and as long as they do: then the copy takes the place of the
-    /// file's pages in memory. The weights of a file are packed in turn, in its order.
+    /// As [`Parameter::keep_packed`], if the values lie in a mapped file, and as long as they do:
+    /// then the copy takes the place of the file's pages in memory. The weights of a file are
+    /// packed in turn, in its order.
     pub(crate) fn keep_packed_while_mapped(&mut self) {
         if let Some(packed) = PackedWeight::while_mapped(&self.weight) {
             self.packed = Some(Box::new(packed));
@@ -103,16 +108,16 @@ impl Parameter {
     fn value_mut(&mut self) -> &mut Tensor {
         self.unpack();
         if !self.weight.is_f32() {
-            self.weight = Weight::F32(self.widened.take().unwrap_or_else(|| self.weight.to_tensor()));
+            self.weight = Weight::F32(self.in_f32.take().unwrap_or_else(|| self.weight.to_tensor()));
         }
         match &mut self.weight {
             Weight::F32(value) => value,
-            _ => unreachable!("widened above"),
+            _ => unreachable!("converted above"),
         }
     }
 
-    /// The values, to be changed in place. The parameter keeps its identity, and so its gradients and moments. One in half precision
-    /// becomes one in 32 bits.
+    /// The values, to be changed in place. The parameter keeps its identity, and so its gradients
+    /// and moments. One in half precision becomes one in 32 bits.
     pub fn data_mut(&mut self) -> &mut [f32] {
         self.value_mut().make_mut()
     }
@@ -129,7 +134,7 @@ impl Parameter {
         };
         let mut value = value.detach();
         value.node = node;
-        (self.weight, self.widened) = (Weight::F32(value), OnceLock::new());
+        (self.weight, self.in_f32) = (Weight::F32(value), OnceLock::new());
         self.unpack();
         Ok(())
     }
@@ -143,7 +148,7 @@ impl Parameter {
             return self.set(value);
         }
         self.check_shape(weight.shape())?;
-        (self.weight, self.widened) = (weight.clone(), OnceLock::new());
+        (self.weight, self.in_f32) = (weight.clone(), OnceLock::new());
         self.unpack();
         Ok(())
     }
@@ -160,7 +165,8 @@ impl Parameter {
         matches!(&self.weight, Weight::F32(value) if value.requires_grad())
     }
 
-    /// Freezes the parameter (`false`) or lets it be trained (`true`); what is trained has 32 bits from then on.
+    /// Freezes the parameter (`false`) or lets it be trained (`true`); what is trained has 32 bits
+    /// from then on.
     pub fn set_trainable(&mut self, trainable: bool) {
         if trainable != self.is_trainable() {
             let value = self.value_mut();
@@ -214,11 +220,12 @@ pub trait ParameterSource {
     /// The parameter `path` (dotted, for example `h.0.attn.c_attn.weight`) of `shape`.
     ///
     /// # Errors
-    /// Whatever keeps the source from giving one at all; a source that reads a file notes bad names and reports them together at
-    /// the end.
+    /// Whatever keeps the source from giving one at all; a source that reads a file notes bad names
+    /// and reports them together at the end.
     fn parameter(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Parameter>;
 
-    /// As [`ParameterSource::parameter`], for a factor of products or a table of vectors: it may come in half precision.
+    /// As [`ParameterSource::parameter`], for a factor of products or a table of vectors: it may
+    /// come in half precision.
     ///
     /// # Errors
     /// As there.
@@ -290,7 +297,8 @@ impl Parameters<'_> {
         self.source.parameter(&join(&self.path, name), shape, init)
     }
 
-    /// As [`Parameters::get`], for a parameter that is only used through [`Parameter::weight`]: it may come in half precision.
+    /// As [`Parameters::get`], for a parameter that is only used through [`Parameter::weight`]: it
+    /// may come in half precision.
     ///
     /// # Errors
     /// Same as [`ParameterSource::weight`] and [`Parameters::get`].
@@ -339,7 +347,7 @@ mod tests {
         let half = Weight::from(Tensor::full(&[2, 3], 1.5)).to_bf16();
         let mut a = Parameter::constant(half.clone());
         assert!(a.is_half() && !a.is_trainable() && !a.tensor().requires_grad());
-        assert!(std::ptr::eq(a.tensor(), a.tensor()), "widened once");
+        assert!(std::ptr::eq(a.tensor(), a.tensor()), "converted once");
         a.set_trainable(false);
         assert!(a.is_half() && a.clone().is_half());
         a.set_trainable(true);

@@ -1,7 +1,8 @@
 //! Products with a layer's weight.
 //!
-//! [`linear`] and [`linear_then`] are the doors for one weight; layers come through [`multiply`], which takes several with one input.
-//! Both directions of the product are [`gemm`](crate::kernels::gemm)s with the weight as it is stored, in any format.
+//! [`linear`] and [`linear_then`] are the doors for one weight; layers come through [`multiply`],
+//! which takes several with one input. Both directions of the product are
+//! [`gemm`](crate::kernels::gemm)s with the weight as it is stored, in any format.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -25,8 +26,8 @@ pub enum WeightLayout {
 
 /// `y = x·Wᵀ + b` over the last axis.
 ///
-/// The weight is a [`Tensor`] or a [`Weight`]; one in half precision or in blocks is converted to f32 while it is read, exactly, and
-/// gets no gradient.
+/// The weight is a [`Tensor`] or a [`Weight`]; one in half precision or in blocks is converted to
+/// f32 while it is read, exactly, and gets no gradient.
 ///
 /// # Shapes
 /// `x: […, in_features]`, `weight` as `layout` says, `bias: [out_features]` → `[…, out_features]`.
@@ -42,8 +43,8 @@ pub fn linear<'w>(
     linear_then(x, weight, bias, layout, None, None)
 }
 
-/// `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum, in one pass over the result where no gradient is recorded, with the
-/// bits of one after the other.
+/// `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum, in one pass over the result where
+/// no gradient is recorded, with the bits of one after the other.
 ///
 /// # Shapes
 /// As for [`linear`]; `residual` as the result.
@@ -68,7 +69,8 @@ pub fn linear_then<'w>(
 pub(crate) struct Layer<'p> {
     pub(crate) weight: &'p Weight,
     pub(crate) layout: WeightLayout,
-    /// Copies of the weight that are read instead where no gradient is recorded and all features are computed.
+    /// Copies of the weight that are read instead where no gradient is recorded and all features
+    /// are computed.
     pub(crate) packed: Option<&'p PackedWeight>,
     /// The output features that are computed. Default: all.
     pub(crate) features: Option<(usize, usize)>,
@@ -135,13 +137,15 @@ impl<'p> Layer<'p> {
     }
 }
 
-/// `fᵢ(x·Wᵢᵀ + bᵢ) + rᵢ` with each of several layers; where no gradient is recorded, they are one piece of work for the threads.
+/// `fᵢ(x·Wᵢᵀ + bᵢ) + rᵢ` with each of several layers; where no gradient is recorded, they are one
+/// piece of work for the threads.
 ///
 /// # Shapes
 /// `x: […, in_features]` → `[…, out_features]` of each, or as many as its range has.
 ///
 /// # Errors
-/// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a range that is not in the layer's features.
+/// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a range that is not in the layer's
+/// features.
 pub(crate) fn multiply<const N: usize>(x: &Tensor, layers: [Layer<'_>; N]) -> Result<[Tensor; N]> {
     let mut ys = std::array::from_fn(|_| None);
     if layers.iter().any(|layer| layer.is_recording(x)) {
@@ -253,7 +257,8 @@ impl Part {
         shape
     }
 
-    /// Where the part's numbers begin, and how many there are, in a weight that is stored by output features.
+    /// Where the part's numbers begin, and how many there are, in a weight that is stored by output
+    /// features.
     fn stored(&self) -> Range<usize> {
         self.start * self.n_in..(self.start + self.n_out) * self.n_in
     }
@@ -297,7 +302,8 @@ fn readable(w: &Weight, layout: WeightLayout, side: Side) -> Cow<'_, Weight> {
     }
 }
 
-/// A weight in the order in which products read it, rounded to bf16 if the precision says so; `None` for one in blocks.
+/// A weight in the order in which products read it, rounded to bf16 if the precision says so;
+/// `None` for one in blocks.
 pub(super) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
     let whole = Part::whole(weight, layout).ok()?;
     Some(match weight {

@@ -13,7 +13,8 @@ enum Transposed {
     B,
 }
 
-/// A batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, off the tape; the caller has checked the shapes. `b` may be one matrix for all.
+/// A batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, off the tape; the caller has checked the shapes.
+/// `b` may be one matrix for all.
 ///
 /// # Errors
 /// [`Error::Shape`] if the memory has no room for it.
@@ -111,7 +112,8 @@ impl Tensor {
         }))
     }
 
-    /// As [`Tensor::matmul`] with the last two axes of `other` exchanged: `[…, m, k] · […, n, k]ᵀ → […, m, n]`.
+    /// As [`Tensor::matmul`] with the last two axes of `other` exchanged: `[…, m, k] · […, n, k]ᵀ →
+    /// […, m, n]`.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for

@@ -8,7 +8,8 @@ use super::linear::{WeightLayout, pack};
 use crate::kernels::gemm::PackedB;
 use crate::tensor::{Weight, has_room};
 
-/// The packed copies of a weight, made when it is read again: a weight that is read once is not worth packing.
+/// The packed copies of a weight, made when it is read again: a weight that is read once is not
+/// worth packing.
 #[derive(Debug)]
 pub(crate) struct PackedWeight {
     /// Products that did without a copy.
@@ -22,7 +23,8 @@ pub(crate) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Products over which the packing of a file's weights is spread, so that no token of a text waits for all of it.
+    /// Products over which the packing of a file's weights is spread, so that no token of a text
+    /// waits for all of it.
     const SPREAD: f64 = 32.0;
     /// Rows of a product whose own time is of the order of the packing's.
     const MANY_ROWS: usize = 256;
@@ -32,8 +34,8 @@ impl PackedWeight {
         Self { products: AtomicU32::new(0), patience: 1, while_mapped: false, copies: Default::default() }
     }
 
-    /// Copies that take the place of a mapped file's pages in memory, if the weight lies in one. The weights of a file are packed in
-    /// turn, in its order.
+    /// Copies that take the place of a mapped file's pages in memory, if the weight lies in one.
+    /// The weights of a file are packed in turn, in its order.
     pub(crate) fn while_mapped(weight: &Weight) -> Option<Self> {
         let place = weight.place_in_file()?;
         Some(Self { patience: 1 + (Self::SPREAD * place) as u32, while_mapped: true, ..Self::new() })
@@ -44,8 +46,8 @@ impl PackedWeight {
         self.while_mapped
     }
 
-    /// The copy for products of `rows` rows in a precision, made at the second of them or, of a mapped weight, when it is its turn;
-    /// `None` if there is none.
+    /// The copy for products of `rows` rows in a precision, made at the second of them or, of a
+    /// mapped weight, when it is its turn; `None` if there is none.
     pub(crate) fn get(
         &self,
         weight: &Weight,

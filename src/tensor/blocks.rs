@@ -9,8 +9,8 @@ use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::parallel;
 use crate::mapped::MappedFile;
 
-/// Constant numbers in blocks along the last axis, in a row-major box of any rank. A clone shares the memory, which may be a mapped
-/// file's.
+/// Constant numbers in blocks along the last axis, in a row-major box of any rank. A clone shares
+/// the memory, which may be a mapped file's.
 ///
 /// ```
 /// use loquat::kernels::blocks::BlockFormat;
@@ -37,7 +37,8 @@ impl BlockTensor {
     /// A tensor of `shape` from its blocks, row by row.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the last axis does not fill whole blocks, or there are not as many blocks as `shape` says.
+    /// [`Error::Shape`] if the last axis does not fill whole blocks, or there are not as many
+    /// blocks as `shape` says.
     pub fn from_vec(format: BlockFormat, bytes: Vec<u8>, shape: &[usize]) -> Result<Self> {
         Self::new(format, bytes.len(), Bytes::Owned(bytes.into()), shape)
     }
@@ -45,7 +46,8 @@ impl BlockTensor {
     /// Blocks in a file, which stay there.
     ///
     /// # Errors
-    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] as for [`BlockTensor::from_vec`].
+    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] as for
+    /// [`BlockTensor::from_vec`].
     pub fn in_file(format: BlockFormat, file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
         let len = weight::slice(file, &bytes)?.len();
         Self::new(format, len, Bytes::File(file.clone(), bytes), shape)
@@ -92,13 +94,13 @@ impl BlockTensor {
         Tensor::write(&self.shape, |y| blocks::widen(self.format, self.bytes(), y))
     }
 
-    /// Some rows of a matrix, widened.
+    /// Some rows of a matrix, dequantised.
     pub(crate) fn widen_rows(&self, rows: Range<usize>, y: &mut [f32]) {
         let row = self.format.bytes_for(self.shape[1]);
         blocks::widen(self.format, &self.bytes()[rows.start * row..rows.end * row], y);
     }
 
-    /// Rows of a matrix by id, widened; the caller has checked the ids.
+    /// Rows of a matrix by id, dequantised; the caller has checked the ids.
     pub(crate) fn gather(&self, row: usize, ids: &[u32], out: &mut [f32]) {
         let chunk = parallel::chunk_len(ids.len(), 1, row as f32);
         parallel::chunks_mut(out, chunk * row.max(1), |i, out| {

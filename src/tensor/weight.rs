@@ -1,8 +1,9 @@
 //! [`Weight`]: a constant factor of products, in the number format in which it is stored.
 //!
-//! Decoding reads every weight once for each token, so its speed is that of the memory and half the bytes are twice the
-//! tokens. A weight in half precision is therefore never widened as a whole: the kernels widen what they have just read, in
-//! registers, which is exact, and multiply and add in `f32`. Numbers that lie aligned in a mapped file stay there.
+//! Decoding reads every weight once for each token, so its speed is that of the memory and half the
+//! bytes are twice the tokens. A weight in half precision is therefore never converted as a whole:
+//! the kernels convert what they have just read, in registers, which is exact, and multiply and add
+//! in `f32`. Numbers that lie aligned in a mapped file stay there.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,7 +18,8 @@ use crate::mapped::MappedFile;
 
 /// The factor of a product, or a table of vectors, in one of the formats in which weights are kept.
 ///
-/// Only [`Weight::F32`] can be trained; the others get no gradient, and pass one on to what they are multiplied with.
+/// Only [`Weight::F32`] can be trained; the others get no gradient, and pass one on to what they
+/// are multiplied with.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Weight {
@@ -180,7 +182,8 @@ impl sealed::Half for bf16 {
     }
 }
 
-/// Constant numbers of 16 bits in a row-major box of any rank. A clone shares the memory, which may be a mapped file's.
+/// Constant numbers of 16 bits in a row-major box of any rank. A clone shares the memory, which may
+/// be a mapped file's.
 ///
 /// ```
 /// use half::f16;
@@ -214,11 +217,12 @@ impl<T: Half> HalfTensor<T> {
         Ok(Self { shape: shape.to_vec(), numbers: Numbers::Owned(data.into()) })
     }
 
-    /// Little-endian numbers in a file: they stay there if they are aligned (and this machine is little-endian), and are copied
-    /// otherwise.
+    /// Little-endian numbers in a file: they stay there if they are aligned (and this machine is
+    /// little-endian), and are copied otherwise.
     ///
     /// # Errors
-    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as `shape` says.
+    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as
+    /// `shape` says.
     pub fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
         let len = checked_len(shape)?;
         let all = slice(file, &bytes)?;
@@ -272,7 +276,7 @@ impl<T: Half> HalfTensor<T> {
         Self { shape: x.shape().to_vec(), numbers: Numbers::Owned(data.into()) }
     }
 
-    /// Rows of a matrix by id, widened; the caller has checked the ids.
+    /// Rows of a matrix by id, in f32; the caller has checked the ids.
     pub(crate) fn gather(&self, row: usize, ids: &[u32], out: &mut [f32]) {
         let data = self.data();
         let chunk = parallel::chunk_len(ids.len(), 1, row as f32);

@@ -15,17 +15,18 @@
 //!
 //! # Tricks
 //!
-//! - **Probabilities are not kept.** One number a query, `lse`, gives them back: memory is linear in the
-//!   length. It costs one of the five products.
-//! - **One task for what shares a head of keys.** `dK` and `dV` grow in place over the queries, `dQ` in a
-//!   buffer `[dim, queries]` over the blocks of keys, always in ascending order by one task: the bits do
-//!   not depend on the threads. It costs tasks: there are as many as heads of keys.
-//! - **Four panels of queries before an update.** `P` and `dS` of 128 queries are collected, so that
-//!   `dK` and `dV` are loaded and stored once for these.
-//! - **Transposed `dQ`.** `dS` lies with queries in the lanes, so `dQᵀ += Kᵀ·dS` reads K and `dS` as they
-//!   are.
-//! - **Keys that nobody sees** meet zeros in `dS`, which take no infinite number away: if there is one,
-//!   a clean copy of the block stands in for it.
+//! - **Probabilities are not kept.** One number a query, `lse`, gives them back: memory is linear
+//!   in the length. It costs one of the five products.
+//! - **One task for what shares a head of keys.** `dK` and `dV` grow in place over the queries,
+//!   `dQ` in a buffer `[dim, queries]` over the blocks of keys, always in ascending order by one
+//!   task: the bits do not depend on the threads. It costs tasks: there are as many as heads of
+//!   keys.
+//! - **Four panels of queries before an update.** `P` and `dS` of 128 queries are collected, so
+//!   that `dK` and `dV` are loaded and stored once for these.
+//! - **Transposed `dQ`.** `dS` lies with queries in the lanes, so `dQᵀ += Kᵀ·dS` reads K and `dS`
+//!   as they are.
+//! - **Keys that nobody sees** meet zeros in `dS`, which take no infinite number away: if there is
+//!   one, a clean copy of the block stands in for it.
 
 use super::Attention;
 use super::forward::{is_finite, keys_len, masked, pack_keys, pack_queries, product};
@@ -101,7 +102,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
 
     // For every panel of queries: scaled Qᵀ, dOᵀ, dQᵀ [dim, PANEL], lse and delta [PANEL].
     let panel_len = dim * PANEL + SLACK;
-    // For a block of keys: K and V packed, scores, dP, mask [BLOCK, PANEL], P and dS [BLOCK, WIDTH], one of them packed.
+    // For a block of keys: K and V packed, scores, dP, mask [BLOCK, PANEL], P and dS [BLOCK,
+    // WIDTH], one of them packed.
     let score_len = BLOCK * PANEL + SLACK;
     let packed_len = (BLOCK + MAX_MR) * WIDTH + SLACK;
     let spare_len = WIDTH * PANEL + SLACK;
@@ -126,7 +128,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
         let lse = &args.lse[(batch * shape.n_heads + head) * total..][..total];
         for panel in 0..panels {
             let (own, lanes) = (panel * panel_len, queries(panel));
-            // SAFETY: the rows are queries of this head; a panel has room for `dim` rows and the slack.
+            // SAFETY: the rows are queries of this head; a panel has room for `dim` rows and the
+            // slack.
             unsafe {
                 // O passes through the place of dQ.
                 let mut pack = |data: *const f32, row: usize, scale: f32, packed: &mut [f32]| {
@@ -233,7 +236,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                             let a = seen_keys.wrapping_add(d);
                             let b = ds[column + i..].as_ptr();
                             let c = dquery_panels[own + d * PANEL + i..].as_mut_ptr();
-                            // SAFETY: `n` rows of K from `first_key` on and of dS; dQᵀ has rows to `dim`.
+                            // SAFETY: `n` rows of K from `first_key` on and of dS; dQᵀ has rows to
+                            // `dim`.
                             unsafe {
                                 let (rows, k, lda, ldb) = (dr.min(dim - d), n, seen_row, WIDTH);
                                 kernel.tile(TileArgs { rows, k, a, lda, b, ldb, c, ldc: PANEL, load: true });
@@ -249,7 +253,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                         let rows = mr.min(block - j);
                         let source = Source { data: x[j * WIDTH..].as_ptr(), along: WIDTH, deep: 1 };
                         let (b, c) = (b.wrapping_add(first * ldb), c.wrapping_add((first_key + j) * ldc));
-                        // SAFETY: `packed` has room for the panel; B has rows for the queries; the rows of C are ours.
+                        // SAFETY: `packed` has room for the panel; B has rows for the queries; the
+                        // rows of C are ours.
                         unsafe {
                             pack_panel(kernel, source, rows, rows, last - first, packed.as_mut_ptr());
                             let a = packed.as_ptr();
@@ -289,7 +294,8 @@ unsafe fn unpack<K: MicroKernel>(
         let n = (queries.len() - lane).min(16);
         let dst = dst.wrapping_add((queries.start + lane) * row);
         for d in (0..dim).step_by(16) {
-            // SAFETY: blocks of sixteen are written whole, smaller ones element by element, inside the rows.
+            // SAFETY: blocks of sixteen are written whole, smaller ones element by element, inside
+            // the rows.
             unsafe {
                 let src = packed.as_ptr().add(d * PANEL + lane);
                 if dim - d >= 16 {
@@ -310,8 +316,8 @@ unsafe fn unpack<K: MicroKernel>(
 ///
 /// # Safety
 ///
-/// As [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has room for `k` rows of a
-/// panel and the slack.
+/// As [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has room
+/// for `k` rows of a panel and the slack.
 unsafe fn row_of_tiles<K: MicroKernel>(kernel: K, args: TileArgs, cols: usize, spare: &mut [f32]) {
     let TileArgs { k, b, ldb, c, .. } = args;
     let whole = cols / K::NR * K::NR;

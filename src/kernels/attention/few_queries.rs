@@ -16,12 +16,13 @@
 //!
 //! - **All rows of a head together.** K and V are read once for all queries of all heads that share
 //!   them: their reading is the time.
-//! - **Keys in the lanes.** With one query, lanes of queries would be empty. Up to eight rows transpose
-//!   the keys in registers on their way to the products; more go through a panel.
-//! - **Several heads of keys in a task.** What a task reads of a position is one run of memory, and a
-//!   page of it is visited once: one query over 4096 keys takes 355 µs where it took 450.
-//! - **Asking in advance** for this block's values and the next block's keys, which are short pieces
-//!   far from each other. With the registers above: 1.13 times the speed over 128 keys, 1.33 over 4096.
+//! - **Keys in the lanes.** With one query, lanes of queries would be empty. Up to eight rows
+//!   transpose the keys in registers on their way to the products; more go through a panel.
+//! - **Several heads of keys in a task.** What a task reads of a position is one run of memory, and
+//!   a page of it is visited once: one query over 4096 keys takes 355 µs where it took 450.
+//! - **Asking in advance** for this block's values and the next block's keys, which are short
+//!   pieces far from each other. With the registers above: 1.13 times the speed over 128 keys, 1.33
+//!   over 4096.
 
 use std::ops::Range;
 
@@ -41,8 +42,8 @@ use crate::kernels::simd::Isa;
 /// Most rows (queries times the heads that share keys) that come here.
 pub(super) const MAX_ROWS: usize = 16;
 
-/// Queries that read the same keys: row `r` is query `queries.start + r % queries.len()` of the head
-/// `first_head + r / queries.len()`.
+/// Queries that read the same keys: row `r` is query `queries.start + r % queries.len()` of the
+/// head `first_head + r / queries.len()`.
 struct Rows<'a> {
     shape: &'a Attention<'a>,
     batch: usize,
@@ -79,7 +80,8 @@ impl Rows<'_> {
         }
     }
 
-    /// Scores of the keys `first..last`, at most `BLOCK`, of which `key` is the first, masked; row `r` at `r · BLOCK`.
+    /// Scores of the keys `first..last`, at most `BLOCK`, of which `key` is the first, masked; row
+    /// `r` at `r · BLOCK`.
     fn scores<P: Products>(
         &self,
         products: P,
@@ -95,11 +97,13 @@ impl Rows<'_> {
         for j in (0..keys.len()).step_by(PANEL) {
             let used = PANEL.min(keys.len() - j);
             if P::GROUP == 1 && used == PANEL && self.count() <= P::Kernel::COLUMNS_MR {
-                // Few rows: transposed on the way through registers. Then all rows are one panel of A.
+                // Few rows: transposed on the way through registers. Then all rows are one panel of
+                // A.
                 let (rows, a) = (self.count(), packed.as_ptr());
                 let (b, c) = (key.wrapping_add(j * key_row), scores[j..].as_mut_ptr());
                 let args = TileArgs { rows, k: dim, a, lda: rows, b, ldb: key_row, c, ldc: BLOCK, load: false };
-                // SAFETY: the keys exist; the rows are packed `dim` deep; the scores have room for the block.
+                // SAFETY: the keys exist; the rows are packed `dim` deep; the scores have room for
+                // the block.
                 unsafe { kernel.columns(args) };
                 continue;
             }
@@ -111,7 +115,8 @@ impl Rows<'_> {
                 for i in (0..used).step_by(P::NR) {
                     let (a, b) = (packed[r * k..].as_ptr(), panel.as_ptr().wrapping_add(i));
                     let c = scores[r * BLOCK + j + i..].as_mut_ptr();
-                    // SAFETY: both panels are `dim` deep; the scores have room for a whole block, whatever the panel has past `used`.
+                    // SAFETY: both panels are `dim` deep; the scores have room for a whole block,
+                    // whatever the panel has past `used`.
                     unsafe {
                         products.tile(TileArgs { rows, k, a, lda: rows, b, ldb: PANEL, c, ldc: BLOCK, load: false })
                     };
@@ -126,8 +131,8 @@ impl Rows<'_> {
     }
 }
 
-/// All heads and sequences. A task takes several heads of keys, which lie side by side, so that what it reads of a position is one run
-/// of memory, and a page of it is visited once.
+/// All heads and sequences. A task takes several heads of keys, which lie side by side, so that
+/// what it reads of a position is one run of memory, and a page of it is visited once.
 pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     let Attention { batch, n_kv_heads, .. } = *args.shape;
     let threads = parallel::threads();
@@ -201,7 +206,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
                 let Head { packed, out, max, sum } = Head::of(state, n, dim);
                 let key = args.key.block(batch, kv_head, first);
                 let value = args.value.block(batch, kv_head, first);
-                // Short pieces far from each other, which the processor does not find out: these values, and the next keys.
+                // Short pieces far from each other, which the processor does not find out: these
+                // values, and the next keys.
                 let fetch = |(data, row): (*const f32, usize), n: usize| {
                     (0..n).for_each(|j| prefetch_ahead(data.wrapping_add(j * row), dim));
                 };
@@ -240,7 +246,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
             for r in 0..n {
                 let (head, i) = rows.head_and_query(r);
                 let (dst, row) = args.out.at(batch, head);
-                // SAFETY: these rows of these heads are this task's alone; so are these elements of `lse`.
+                // SAFETY: these rows of these heads are this task's alone; so are these elements of
+                // `lse`.
                 unsafe {
                     let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
                     let factor = if sum[r] > 0.0 { 1.0 / sum[r] } else { 0.0 };
@@ -301,7 +308,8 @@ pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, hea
                 out[..dim].iter_mut().for_each(|o| *o *= factor);
             }
             let source = Source { data: scores.as_ptr(), along: BLOCK, deep: 1 };
-            // SAFETY: `seen` has rows for the keys, `values` room for a block of them, `probs` for the panel and the slack; `out` is a row.
+            // SAFETY: `seen` has rows for the keys, `values` room for a block of them, `probs` for
+            // the panel and the slack; `out` is a row.
             unsafe {
                 let values = Values::new(products, (seen.as_ptr(), dim), n, dim, values);
                 products.pack(source, 1, 1, n, probs.as_mut_ptr());

@@ -14,21 +14,21 @@
 //!
 //! # Tricks
 //!
-//! - **Queries in the lanes.** Scores are computed transposed, `[keys, queries]`: maximum and sum of a
-//!   query run down one lane, without sums across a vector. The scores are then a packed A of the
-//!   second product as they are.
-//! - **Values where they lie.** The outputs grow row by row, so V is a B whose rows are read in place.
-//!   Neither outputs nor values are transposed: 1.02 (f32) and 1.03 times (bf16) the speed of an
-//!   encoder of short texts.
-//! - **Four panels share a block.** Keys are packed once for 128 queries. It costs room for the panels
-//!   of all four.
-//! - **Rounded products.** In bf16 the same loops run on pairs; the probabilities are rounded in place.
-//!   A prompt of 512 tokens at 110M is read 1.05 times as fast.
-//! - **The last queries first.** With a causal mask they see the most keys, so the tasks that end last
-//!   are short.
-//! - **Computing again.** A masked key adds a probability of zero times its value, which is no zero if
-//!   the value is infinite. Such a row, found by its result, is computed once more with zeros for the
-//!   values that it does not see; the others pay one comparison a number.
+//! - **Queries in the lanes.** Scores are computed transposed, `[keys, queries]`: maximum and sum
+//!   of a query run down one lane, without sums across a vector. The scores are then a packed A of
+//!   the second product as they are.
+//! - **Values where they lie.** The outputs grow row by row, so V is a B whose rows are read in
+//!   place. Neither outputs nor values are transposed: 1.02 (f32) and 1.03 times (bf16) the speed
+//!   of an encoder of short texts.
+//! - **Four panels share a block.** Keys are packed once for 128 queries. It costs room for the
+//!   panels of all four.
+//! - **Rounded products.** In bf16 the same loops run on pairs; the probabilities are rounded in
+//!   place. A prompt of 512 tokens at 110M is read 1.05 times as fast.
+//! - **The last queries first.** With a causal mask they see the most keys, so the tasks that end
+//!   last are short.
+//! - **Computing again.** A masked key adds a probability of zero times its value, which is no zero
+//!   if the value is infinite. Such a row, found by its result, is computed once more with zeros
+//!   for the values that it does not see; the others pay one comparison a number.
 
 use std::ops::Range;
 
@@ -58,7 +58,8 @@ pub(super) struct Args<'a> {
     pub(super) lse: *mut f32,
 }
 
-// SAFETY: `lse` comes from a slice that outlives the call, each element of which belongs to one task.
+// SAFETY: `lse` comes from a slice that outlives the call, each element of which belongs to one
+// task.
 unsafe impl Sync for Args<'_> {}
 
 /// All heads and sequences.
@@ -83,8 +84,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
     let panels = (last - first).div_ceil(PANEL);
     let queries = |panel: usize| first + panel * PANEL..last.min(first + (panel + 1) * PANEL);
 
-    // Panels of Qᵀ [dim, PANEL] and of O [PANEL, width]; a block of K and of V, packed; scores and mask [BLOCK, PANEL]; scaled rows
-    // of Q.
+    // Panels of Qᵀ [dim, PANEL] and of O [PANEL, width]; a block of K and of V, packed; scores and
+    // mask [BLOCK, PANEL]; scaled rows of Q.
     let (width, panel_len) = (out_width(dim), P::groups(dim) * PANEL + SLACK);
     let (key_len, value_len, score_len) = (keys_len::<P>(dim), Values::<P>::len(dim), BLOCK * PANEL + SLACK);
     let len = panels * (panel_len + PANEL * width) + key_len + value_len + 2 * score_len + PANEL * dim;
@@ -107,7 +108,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
         let all = visible.range(first..last);
         for first_key in (all.start / BLOCK * BLOCK..all.end).step_by(BLOCK) {
             let last_key = all.end.min(first_key + BLOCK);
-            // SAFETY: the rows are keys and values of this head; the buffers have room for a block of them.
+            // SAFETY: the rows are keys and values of this head; the buffers have room for a block
+            // of them.
             let values = unsafe {
                 let (key, key_row) = args.key.block(batch, kv_head, first_key);
                 pack_keys(products, key, key_row, last_key - first_key, dim, keys);
@@ -122,11 +124,13 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
                 }
                 let scores = &mut scores[..n * PANEL];
                 let packed = &query_panels[panel * panel_len..];
-                // SAFETY: `keys` has the panels of A for `n` rows, `packed` is `dim` deep, `scores` has `n` rows.
+                // SAFETY: `keys` has the panels of A for `n` rows, `packed` is `dim` deep, `scores`
+                // has `n` rows.
                 unsafe { product(products, n, dim, keys, packed, scores) };
 
                 let see = first_key..first_key + n;
-                // SAFETY: the keys and queries exist, and `added` has room for a block and the slack.
+                // SAFETY: the keys and queries exist, and `added` has room for a block and the
+                // slack.
                 let masked = unsafe { masked(kernel, &visible, queries.clone(), see, added) };
                 let mut alpha = [0.0; PANEL];
                 let dropped = Dropped::new(shape, batch * shape.n_heads + head, queries.start, first_key);
@@ -147,7 +151,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
                 for i in (0..queries.len()).step_by(mr) {
                     let rows = mr.min(queries.len() - i);
                     let (a, c) = (scores[i..].as_ptr(), out[i * width..].as_mut_ptr());
-                    // SAFETY: the scores are those of `n` keys, the values at least as many; `out` has these rows.
+                    // SAFETY: the scores are those of `n` keys, the values at least as many; `out`
+                    // has these rows.
                     unsafe { values.weigh(rows, n, a, PANEL, c) };
                 }
             }
@@ -159,7 +164,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
             for (lane, i) in queries(panel).enumerate() {
                 let (sum, max) = (running.sum[lane], running.max[lane]);
                 let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
-                // SAFETY: these rows of this head are this task's alone; so are these elements of `lse`.
+                // SAFETY: these rows of this head are this task's alone; so are these elements of
+                // `lse`.
                 unsafe {
                     let dst = std::slice::from_raw_parts_mut(dst.wrapping_add(i * row), dim);
                     for (dst, o) in dst.iter_mut().zip(&out[lane * width..]) {
@@ -242,7 +248,8 @@ pub(super) unsafe fn pack_keys<P: Products>(
 ///
 /// # Safety
 ///
-/// * `a` holds the panels of which the first `n` keys are wanted, `dim` deep; `b` is a panel as deep.
+/// * `a` holds the panels of which the first `n` keys are wanted, `dim` deep; `b` is a panel as
+///   deep.
 pub(super) unsafe fn product<P: Products>(products: P, n: usize, dim: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     let k = P::groups(dim);
     assert!(c.len() >= n * PANEL && b.len() >= k * PANEL && a.len() >= n * k);
@@ -280,7 +287,8 @@ pub(super) unsafe fn masked<'a, K: MicroKernel>(
     }
     let (first_query, first_key, n) = (queries.start, keys.start, keys.len());
     assert!(buffer.len() >= n * PANEL + SLACK);
-    // SAFETY: the queries and keys are those of the shape, which was checked; the buffer is long enough.
+    // SAFETY: the queries and keys are those of the shape, which was checked; the buffer is long
+    // enough.
     let has = unsafe { visible.added(kernel, queries, keys, buffer.as_mut_ptr()) };
     Some(Masked { visible, first_query, first_key, added: has.then_some(&buffer[..n * PANEL]) })
 }

@@ -8,8 +8,8 @@ use crate::kernels::extent::{extent, size};
 /// Positions of a page of [`Heads::paged`]: the kernels' block of keys.
 pub const PAGE: usize = BLOCK;
 
-/// Numbers `[batch, length, heads, head_dim]`, read at strides: the columns of a wider activation, or a cache that
-/// keeps its heads apart, or its positions in pages.
+/// Numbers `[batch, length, heads, head_dim]`, read at strides: the columns of a wider activation,
+/// or a cache that keeps its heads apart, or its positions in pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a> {
     data: &'a [f32],
@@ -25,7 +25,8 @@ struct Pages<'a> {
     first: &'a [usize],
 }
 
-/// Distances in elements from one sequence, position, head to the next; the numbers of a head lie together.
+/// Distances in elements from one sequence, position, head to the next; the numbers of a head lie
+/// together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strides {
     batch: usize,
@@ -93,8 +94,9 @@ impl<'a> Heads<'a> {
         Heads { data, strides: Strides { batch, row, head }, pages: None }
     }
 
-    /// Pages of [`PAGE`] positions `[heads · head_dim]` each, the last of a sequence as long as it has to be. Sequence `i` has
-    /// the pages `first[i]..first[i + 1]`. For keys and values of [`attention`](super::attention), not of its backward.
+    /// Pages of [`PAGE`] positions `[heads · head_dim]` each, the last of a sequence as long as it
+    /// has to be. Sequence `i` has the pages `first[i]..first[i + 1]`. For keys and values of
+    /// [`attention`](super::attention), not of its backward.
     ///
     /// # Panics
     ///
@@ -139,8 +141,8 @@ impl<'a> Heads<'a> {
         Heads { strides, ..self }
     }
 
-    /// Where position `position` of the head is, and the distance to the next; `position` begins a block, through which the
-    /// distance holds.
+    /// Where position `position` of the head is, and the distance to the next; `position` begins a
+    /// block, through which the distance holds.
     pub(super) fn block(&self, batch: usize, head: usize, position: usize) -> (*const f32, usize) {
         debug_assert!(position.is_multiple_of(BLOCK), "a block begins here");
         match self.pages {
@@ -186,7 +188,8 @@ impl<'a> HeadsMut<'a> {
         HeadsMut { len: data.len(), data: data.as_mut_ptr(), strides, length, width, _slice: PhantomData }
     }
 
-    /// `[batch, length, Σ widths]` cut into its parts: the gradient of a joint projection of queries, keys and values.
+    /// `[batch, length, Σ widths]` cut into its parts: the gradient of a joint projection of
+    /// queries, keys and values.
     ///
     /// # Panics
     ///

@@ -1,8 +1,9 @@
-//! Attention: `out = softmax(scale · Q·Kᵀ + mask) · V`, forward and backward, without the matrix of scores.
+//! Attention: `out = softmax(scale · Q·Kᵀ + mask) · V`, forward and backward, without the matrix of
+//! scores.
 //!
-//! Keys are visited in blocks; the softmax is computed along the way (Milakov and Gimelshein, "Online normalizer
-//! calculation for softmax", 2018; Dao et al., "FlashAttention", 2022, and "FlashAttention-2", 2023). For a query with
-//! scores `s`:
+//! Keys are visited in blocks; the softmax is computed along the way (Milakov and Gimelshein,
+//! "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022, and
+//! "FlashAttention-2", 2023). For a query with scores `s`:
 //!
 //! ```text
 //! m ← −∞;  l ← 0;  o ← 0
@@ -13,8 +14,8 @@
 //! out = o / l;  lse = m + ln l
 //! ```
 //!
-//! Memory is linear in the length: the forward keeps one number a query (`lse`), from which the backward computes the
-//! probabilities again, block by block.
+//! Memory is linear in the length: the forward keeps one number a query (`lse`), from which the
+//! backward computes the probabilities again, block by block.
 //!
 //! Blocks begin at multiples of 128 keys whatever the query, sums run in ascending order, and a
 //! masked key adds exactly nothing: one query over a cache gives the same bits as the same row of
@@ -23,11 +24,13 @@
 //! is no zero, so a row that is not finite is computed again with zeros for the values that it does
 //! not see.
 //!
-//! Queries lie side by side in the vectors' lanes: the scores are computed transposed, so that maximum and sum run down
-//! the lanes, and are a packed factor of the second product as they are, whose other one, V, is read where it lies. When
-//! there are few queries, keys take the lanes instead.
+//! Queries lie side by side in the vectors' lanes: the scores are computed transposed, so that
+//! maximum and sum run down the lanes, and are a packed factor of the second product as they are,
+//! whose other one, V, is read where it lies. When there are few queries, keys take the lanes
+//! instead.
 //!
-//! In [`Precision::Bf16`] the factors of both products are rounded as they are packed, in either case alike.
+//! In [`Precision::Bf16`] the factors of both products are rounded as they are packed, in either
+//! case alike.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -81,7 +84,8 @@ pub struct Attention<'a> {
     pub batch: usize,
     /// Heads of queries.
     pub n_heads: usize,
-    /// Heads of keys and values: a divisor of `n_heads`; each serves as many consecutive heads of queries.
+    /// Heads of keys and values: a divisor of `n_heads`; each serves as many consecutive heads of
+    /// queries.
     pub n_kv_heads: usize,
     /// Queries a sequence.
     pub queries: usize,
@@ -93,12 +97,14 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// Whether a query sees no key after its own position.
     pub causal: bool,
-    /// How many keys up to its own position a query sees, itself included; all if absent. Only with `causal`.
+    /// How many keys up to its own position a query sees, itself included; all if absent. Only with
+    /// `causal`.
     pub window: Option<usize>,
-    /// The position among the keys of each sequence's first query, `[B]`; `keys − queries` if absent (the queries are
-    /// the last of the keys). Only with `causal`.
+    /// The position among the keys of each sequence's first query, `[B]`; `keys − queries` if
+    /// absent (the queries are the last of the keys). Only with `causal`.
     pub positions: Option<&'a [usize]>,
-    /// The number of keys that each sequence has, `[B]`: those from there on are padding. All if absent.
+    /// The number of keys that each sequence has, `[B]`: those from there on are padding. All if
+    /// absent.
     pub key_lengths: Option<&'a [usize]>,
     /// Which keys may be seen, `[B, S]`; all if absent.
     pub key_mask: Option<&'a [bool]>,
@@ -106,13 +112,14 @@ pub struct Attention<'a> {
     pub mask: Mask<'a>,
     /// Dropout of the probabilities, none if absent; [`attention_probs`] gives them before it.
     pub dropout: Option<Dropout>,
-    /// In [`Precision::Bf16`] scaled queries, keys, values and probabilities are rounded before they are multiplied, in [`attention`];
-    /// sums, and all else, are f32.
+    /// In [`Precision::Bf16`] scaled queries, keys, values and probabilities are rounded before
+    /// they are multiplied, in [`attention`]; sums, and all else, are f32.
     pub precision: Precision,
 }
 
-/// Dropout of the probabilities, of which no mask is kept: the same as [`dropout`](super::vecmath::dropout) on the matrices
-/// `[B, H, T, S]` (as long as they have less than 2³² elements), the same in the backward as in the forward.
+/// Dropout of the probabilities, of which no mask is kept: the same as
+/// [`dropout`](super::vecmath::dropout) on the matrices `[B, H, T, S]` (as long as they have less
+/// than 2³² elements), the same in the backward as in the forward.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of being dropped, in (0, 1].
@@ -180,7 +187,8 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// Attention of all heads and sequences; `lse`, if asked for, gets what [`attention_backward`] needs.
+/// Attention of all heads and sequences; `lse`, if asked for, gets what [`attention_backward`]
+/// needs.
 ///
 /// # Shapes
 ///
@@ -232,8 +240,8 @@ impl ProductsOp for Forward<'_> {
 ///
 /// # Shapes
 ///
-/// `dout`, `query`, `out`, `dquery`: `[B, T, H, D]`; `key`, `value`, `dkey`, `dvalue`: `[B, S, n_kv_heads, D]`;
-/// `lse`: `[B, H, T]`, from the forward.
+/// `dout`, `query`, `out`, `dquery`: `[B, T, H, D]`; `key`, `value`, `dkey`, `dvalue`: `[B, S,
+/// n_kv_heads, D]`; `lse`: `[B, H, T]`, from the forward.
 ///
 /// # Panics
 ///

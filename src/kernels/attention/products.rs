@@ -30,8 +30,10 @@ pub(super) trait Products: Copy + Send + Sync {
     /// # Safety
     ///
     /// * the source may be read at all `[p, i]`, `p < len`, `i < used`; `used <= width`;
-    /// * `dst` may be written for `groups(len) · width + SLACK` elements; what lies past `used` may become anything;
-    /// * if `dst` lies in the source, both begin there, `source.along` is 1, and `source.deep`, `used` and `width` are `PANEL`.
+    /// * `dst` may be written for `groups(len) · width + SLACK` elements; what lies past `used` may
+    ///   become anything;
+    /// * if `dst` lies in the source, both begin there, `source.along` is 1, and `source.deep`,
+    ///   `used` and `width` are `PANEL`.
     unsafe fn pack(self, source: Source, used: usize, width: usize, len: usize, dst: *mut f32);
 
     /// [`MicroKernel::tile`] of groups; `ldb` is `PANEL` where a group is more than a number.
@@ -76,7 +78,8 @@ impl<K: MicroKernel> Products for Exact<K> {
     }
 }
 
-/// Of numbers rounded to bf16, by AVX512-BF16; also where there is AMX, whose tiles are too large for a head and round otherwise.
+/// Of numbers rounded to bf16, by AVX512-BF16; also where there is AMX, whose tiles are too large
+/// for a head and round otherwise.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 struct Rounded {
@@ -158,7 +161,8 @@ pub(super) fn with_products<Op: ProductsOp>(precision: Precision, op: Op) {
     with_kernel(InF32(op));
 }
 
-/// A block of values as B of a product: panels of columns where they lie, if they can be read there, or packed.
+/// A block of values as B of a product: panels of columns where they lie, if they can be read
+/// there, or packed.
 pub(super) struct Values<P> {
     products: P,
     value: *const f32,
@@ -191,7 +195,8 @@ impl<P: Products> Values<P> {
     ///
     /// # Safety
     ///
-    /// * the rows, of `dim` elements, may be read as long as this lives, and nothing else is done with `packed`.
+    /// * the rows, of `dim` elements, may be read as long as this lives, and nothing else is done
+    ///   with `packed`.
     pub(super) unsafe fn new(
         products: P,
         (value, row): (*const f32, usize),
@@ -204,19 +209,21 @@ impl<P: Products> Values<P> {
         for (panel, j) in (Self::in_place(dim)..dim).step_by(PANEL).enumerate() {
             let source = Source { data: value.wrapping_add(j), along: 1, deep: row };
             let dst = packed.as_mut_ptr().wrapping_add(panel * panel_len);
-            // SAFETY: the caller's promise; there is room for the panels, and the slack behind the last.
+            // SAFETY: the caller's promise; there is room for the panels, and the slack behind the
+            // last.
             unsafe { products.pack(source, PANEL.min(dim - j), PANEL, n, dst) };
         }
         Values { products, value, row, dim, packed: packed.as_ptr(), panel_len }
     }
 
-    /// `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of [`out_width`] columns. The group of numbers for
-    /// row `i` and values `j·GROUP` on is at `a[j·lda + i]`.
+    /// `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of [`out_width`]
+    /// columns. The group of numbers for row `i` and values `j·GROUP` on is at `a[j·lda + i]`.
     ///
     /// # Safety
     ///
-    /// * `1 <= rows <= P::MR`; there are `n` values, and as many as `groups(n)` groups have if they were packed, of which those past
-    ///   `n` have a number of zero; `a` may be read at these places; `c` has these rows, and nothing else touches them.
+    /// * `1 <= rows <= P::MR`; there are `n` values, and as many as `groups(n)` groups have if they
+    ///   were packed, of which those past `n` have a number of zero; `a` may be read at these
+    ///   places; `c` has these rows, and nothing else touches them.
     #[inline]
     pub(super) unsafe fn weigh(&self, rows: usize, n: usize, a: *const f32, lda: usize, c: *mut f32) {
         let (width, in_place) = (out_width(self.dim), Self::in_place(self.dim));
@@ -225,7 +232,8 @@ impl<P: Products> Values<P> {
                 true => (self.value.wrapping_add(j), self.row),
                 false => (self.packed.wrapping_add((j - in_place) / PANEL * self.panel_len + j % PANEL), PANEL),
             };
-            // SAFETY: the caller's promises; columns in place lie inside the values' rows, the others were packed.
+            // SAFETY: the caller's promises; columns in place lie inside the values' rows, the
+            // others were packed.
             unsafe {
                 let (k, c) = (P::groups(n), c.wrapping_add(j));
                 self.products.tile(TileArgs { rows, k, a, lda, b, ldb, c, ldc: width, load: true });

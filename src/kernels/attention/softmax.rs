@@ -58,8 +58,8 @@ impl Masked<'_> {
     }
 }
 
-/// Dropout of a block's probabilities: the place of that of query i and key j is `i · keys + j`, counted on over heads
-/// and sequences.
+/// Dropout of a block's probabilities: the place of that of query i and key j is `i · keys + j`,
+/// counted on over heads and sequences.
 #[derive(Clone, Copy)]
 pub(super) struct Dropped {
     keep: Keep,
@@ -70,7 +70,8 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
-    /// Dropout of the block that begins at a query and key of the `matrix`-th matrix, if there is any.
+    /// Dropout of the block that begins at a query and key of the `matrix`-th matrix, if there is
+    /// any.
     pub(super) fn new(shape: &Attention<'_>, matrix: usize, query: usize, key: usize) -> Option<Dropped> {
         let Dropout { p, seed, offset } = shape.dropout?;
         // Places count on modulo 2⁶⁴, as those of `offset` do.
@@ -94,7 +95,8 @@ impl Dropped {
 
 /// Turns a block's scores into probabilities relative to the new maximum.
 ///
-/// Returns whether the maximum moved for any query; then `alpha` has the factors for what was summed before.
+/// Returns whether the maximum moved for any query; then `alpha` has the factors for what was
+/// summed before.
 pub(super) struct Update<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) masked: Option<Masked<'a>>,
@@ -163,7 +165,8 @@ impl SimdOp for Update<'_> {
     }
 }
 
-/// [`Update`] for one query whose scores lie in a row; returns the factor for what was summed before.
+/// [`Update`] for one query whose scores lie in a row; returns the factor for what was summed
+/// before.
 pub(super) struct UpdateRow<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) dropped: Option<Dropped>,
@@ -210,9 +213,12 @@ impl SimdOp for UpdateRow<'_> {
     }
 }
 
-/// The way back through a block: from scores and `dp = dO·Vᵀ` to probabilities and `ds = p ∘ (dp − delta)`.
+/// The way back through a block: from scores and `dp = dO·Vᵀ` to probabilities and `ds = p ∘ (dp −
+/// delta)`.
 ///
-/// With dropout `p` is what is left of the probabilities, and `dp` is dropped likewise. Rows of `p` and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for queries that see nothing.
+/// With dropout `p` is what is left of the probabilities, and `dp` is dropped likewise. Rows of `p`
+/// and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for queries that see
+/// nothing.
 pub(super) struct UpdateBackward<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) dp: &'a [f32],

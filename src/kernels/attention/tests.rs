@@ -204,7 +204,8 @@ fn products_of_rounded_numbers_agree_with_the_definition_on_them() {
             case.query.iter_mut().for_each(|x| *x *= shape.scale);
             [&mut case.query, &mut case.key, &mut case.value].into_iter().flatten().for_each(round);
             let expected = case.naive(&Attention { scale: 1.0, ..shape }).out;
-            // Probabilities are rounded after the block's maximum was taken away: each by at most 2⁻⁹ of itself.
+            // Probabilities are rounded after the block's maximum was taken away: each by at most
+            // 2⁻⁹ of itself.
             for (i, (x, y)) in found.iter().zip(&expected).enumerate() {
                 assert!((x - y).abs() < 2e-3, "{level:?} {shape:?}: out[{i}] is {x}, expected {y}");
             }

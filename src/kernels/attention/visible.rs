@@ -9,8 +9,8 @@ use crate::kernels::gemm::packing::{Source, pack_panel};
 
 /// A mask of single scores.
 ///
-/// The matrix of queries × keys may be shared by heads and sequences: `batch_stride` and `head_stride` are the elements
-/// from one matrix to the next, 0 where they share.
+/// The matrix of queries × keys may be shared by heads and sequences: `batch_stride` and
+/// `head_stride` are the elements from one matrix to the next, 0 where they share.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Mask<'a> {
     /// Every key may be seen.
@@ -116,7 +116,8 @@ impl<'a> Visible<'a> {
             && self.key_mask.is_none_or(|mask| mask[keys].iter().all(|&seen| seen))
     }
 
-    /// The first and one past the last of the queries from `query` on, `PANEL` at most, that see the key.
+    /// The first and one past the last of the queries from `query` on, `PANEL` at most, that see
+    /// the key.
     #[inline]
     pub(super) fn lanes(&self, query: usize, key: usize) -> (i32, i32) {
         if key >= self.keys || self.key_mask.is_some_and(|mask| !mask[key]) {
@@ -132,11 +133,13 @@ impl<'a> Visible<'a> {
         }
     }
 
-    /// What the mask adds to the scores of `PANEL` queries and some keys, keys × `PANEL`; false if there is no mask.
+    /// What the mask adds to the scores of `PANEL` queries and some keys, keys × `PANEL`; false if
+    /// there is no mask.
     ///
     /// # Safety
     ///
-    /// * the queries and keys are in the matrix; `dst` may be written for `keys.len() · PANEL + SLACK` elements.
+    /// * the queries and keys are in the matrix; `dst` may be written for `keys.len() · PANEL +
+    ///   SLACK` elements.
     pub(super) unsafe fn added<K: MicroKernel>(
         &self,
         kernel: K,

@@ -1,6 +1,7 @@
 //! Numbers in blocks: a few bits each, with a scale for every 16 or 32 of them.
 //!
-//! The formats are those of ggml (`ggml-quants.c`, <https://github.com/ggml-org/ggml>), in which GGUF files keep weights.
+//! The formats are those of ggml (`ggml-quants.c`, <https://github.com/ggml-org/ggml>), in which
+//! GGUF files keep weights.
 //!
 //! # The plain algorithm
 //!
@@ -10,13 +11,15 @@
 //!     for each number:  y = scale · q (− min)
 //! ```
 //!
-//! A block is converted by the same steps in the same order as in the reference, so the bits are the same.
+//! A block is converted by the same steps in the same order as in the reference, so the bits are
+//! the same.
 //!
-//! - **Each format is a plain loop** over arrays of known length, compiled once for each instruction set: the compiler
-//!   finds vectors for it, and no format has a kernel of its own for one processor.
+//! - **Each format is a plain loop** over arrays of known length, compiled once for each
+//!   instruction set: the compiler finds vectors for it, and no format has a kernel of its own for
+//!   one processor.
 //! - **Whole blocks only.** A reader cuts rows at blocks; there is no partial one to test for.
-//! - **Several rows in one call** (`widen_rows`), so that format and instruction set are chosen once for a panel of
-//!   columns of a product (`gemm/blocks.rs`).
+//! - **Several rows in one call** (`widen_rows`), so that format and instruction set are chosen
+//!   once for a panel of columns of a product (`gemm/blocks.rs`).
 //!
 //! # Formats
 //!
@@ -157,7 +160,8 @@ pub fn widen(format: BlockFormat, blocks: &[u8], y: &mut [f32]) {
     });
 }
 
-/// [`widen`] of several rows on this thread: `count.0` rows of `count.1` numbers, `blocks.1` bytes and `y.1` numbers apart.
+/// [`widen`] of several rows on this thread: `count.0` rows of `count.1` numbers, `blocks.1` bytes
+/// and `y.1` numbers apart.
 ///
 /// # Panics
 /// If the slices are too short.
@@ -180,8 +184,8 @@ trait Block {
     const LEN: usize;
     const BYTES: usize;
 
-    /// Implementations are `#[inline(always)]`, so that each instruction set has its own loops. `block` has `BYTES` bytes
-    /// and `y` room for `LEN` numbers.
+    /// Implementations are `#[inline(always)]`, so that each instruction set has its own loops.
+    /// `block` has `BYTES` bytes and `y` room for `LEN` numbers.
     fn widen(block: &[u8], y: &mut [f32]);
 }
 
@@ -233,7 +237,8 @@ impl Widen<'_> {
 fn half_at(block: &[u8], at: usize) -> f32 {
     let bits = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
     let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7FFF) << 13);
-    // The exponents' biases differ by 112; for the infinite and NaN the exponent is all ones in both.
+    // The exponents' biases differ by 112; for the infinite and NaN the exponent is all ones in
+    // both.
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
     let widened = match bits & 0x7C00 {
         0x7C00 => magnitude | 0x7F80_0000,

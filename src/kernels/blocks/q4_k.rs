@@ -1,4 +1,5 @@
-//! Four or five bits: 256 numbers in 144 or 176 bytes, in eight groups with a scale and a minimum of six bits each.
+//! Four or five bits: 256 numbers in 144 or 176 bytes, in eight groups with a scale and a minimum
+//! of six bits each.
 
 use super::{Block, K_LEN, half_at};
 
@@ -44,7 +45,8 @@ impl Block for Q5K {
     }
 }
 
-/// Groups 0 to 3 have six bits in a byte of their own; 4 to 7 four in the last bytes and two in the top of those bytes.
+/// Groups 0 to 3 have six bits in a byte of their own; 4 to 7 four in the last bytes and two in the
+/// top of those bytes.
 #[inline(always)]
 fn scale_and_min(bytes: &[u8], g: usize) -> (u8, u8) {
     if g < 4 {

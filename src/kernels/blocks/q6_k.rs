@@ -2,7 +2,8 @@
 
 use super::{Block, K_LEN, half_at};
 
-/// 128 bytes of two numbers' lower bits each, 64 bytes of four numbers' upper bits each, 16 scales, `d: f16`.
+/// 128 bytes of two numbers' lower bits each, 64 bytes of four numbers' upper bits each, 16 scales,
+/// `d: f16`.
 pub(super) struct Q6K;
 
 impl Block for Q6K {

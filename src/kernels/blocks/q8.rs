@@ -19,8 +19,8 @@ impl Block for Q8_0 {
     }
 }
 
-/// blocks = x, rounded to `Q8_0`: the scale is the largest magnitude through 127, ties round away from zero, as the
-/// reference does.
+/// blocks = x, rounded to `Q8_0`: the scale is the largest magnitude through 127, ties round away
+/// from zero, as the reference does.
 ///
 /// # Panics
 /// If `x` does not fill whole blocks, or `blocks` is not of their length.

@@ -1,6 +1,7 @@
 //! A B in blocks of a few bits a number, converted to f32 while it is multiplied with.
 //!
-//! The columns of B are rows of a weight, each a run of blocks. Whatever reads B asks for some numbers of some columns:
+//! The columns of B are rows of a weight, each a run of blocks. Whatever reads B asks for some
+//! numbers of some columns:
 //!
 //! ```text
 //! for each of the columns:  scratch[column] = the numbers of its blocks     (kernels/blocks)
@@ -8,10 +9,10 @@
 //! ```
 //!
 //! - Only whole blocks are converted, so whoever cuts `k` cuts it at multiples of [`Blocks::unit`].
-//! - The scratch has [`DEPTH`] numbers of each column: it stays in the second-level cache, and each column's blocks are still read in
-//!   runs that are long enough for the processor to fetch ahead.
-//! - Columns lie [`GAP`] elements further apart than their numbers need: at a power of two, the first-level cache would keep only a few
-//!   of them.
+//! - The scratch has [`DEPTH`] numbers of each column: it stays in the second-level cache, and each
+//!   column's blocks are still read in runs that are long enough for the processor to fetch ahead.
+//! - Columns lie [`GAP`] elements further apart than their numbers need: at a power of two, the
+//!   first-level cache would keep only a few of them.
 //!
 //! An element of C is the same chain as with all of B converted before, so the bits are the same.
 
@@ -37,7 +38,8 @@ pub struct Blocks {
 }
 
 impl<'a> Factor<'a> {
-    /// `k` × `n` numbers whose columns lie one after the other in blocks: the transpose of a weight `[n, k]`.
+    /// `k` × `n` numbers whose columns lie one after the other in blocks: the transpose of a weight
+    /// `[n, k]`.
     ///
     /// # Panics
     ///
@@ -55,11 +57,13 @@ impl Blocks {
         self.format.block_len()
     }
 
-    /// Calls `f` with the numbers `rows` of the columns `cols`, some rows after the other: which these are, and where. At least once.
+    /// Calls `f` with the numbers `rows` of the columns `cols`, some rows after the other: which
+    /// these are, and where. At least once.
     ///
     /// # Safety
     ///
-    /// * rows and columns are in B, the columns `PANEL` at most; the rows begin and end at multiples of [`Blocks::unit`].
+    /// * rows and columns are in B, the columns `PANEL` at most; the rows begin and end at
+    ///   multiples of [`Blocks::unit`].
     pub(super) unsafe fn columns<I: Isa>(
         &self,
         isa: I,
@@ -74,7 +78,8 @@ impl Blocks {
                 let along = part.len() + GAP;
                 let skipped = cols.start * stride + self.format.bytes_for(part.start);
                 let len = (cols.len() - 1) * stride + self.format.bytes_for(part.len());
-                // SAFETY: these are the bytes from the first column's blocks to the last column's, all of them in B.
+                // SAFETY: these are the bytes from the first column's blocks to the last column's,
+                // all of them in B.
                 let bytes = unsafe { std::slice::from_raw_parts(self.data.add(skipped), len) };
                 blocks::widen_rows(isa, self.format, (bytes, stride), (scratch, along), (cols.len(), part.len()));
                 f(part, Source { data: scratch.as_ptr(), along, deep: 1 });

@@ -1,7 +1,7 @@
 //! The loops around the register tiles: one driver for every precision.
 //!
-//! What is multiplied comes in 32-bit groups: one f32, two bf16, four int8. Packed A is `[groups, rows]`, packed B
-//! `[groups, PANEL]`.
+//! What is multiplied comes in 32-bit groups: one f32, two bf16, four int8. Packed A is `[groups,
+//! rows]`, packed B `[groups, PANEL]`.
 //!
 //! # The plain algorithm
 //!
@@ -24,15 +24,19 @@
 //!         after the last block of k: bias, activation, residual
 //! ```
 //!
-//! - **Register tile.** A tile of `mr × NR` sums stays in registers for a block of `k`, so each load of A or B is used `NR` or `mr`
-//!   times. A block of `k` ends by storing the sums and the next begins by loading them: the chain stays one.
-//! - **Packing.** A panel is read from end to end of its memory, whatever the layout of the factor. It costs a pass over both factors:
-//!   in training 12 % of the time, in bf16 more, since factors are rounded there too.
-//! - **Shared packing.** What several tasks would pack is packed once, before: every task takes part in that until nothing is left, then
-//!   goes on to its tile. It costs a point where tasks wait for each other, so [`Plan`] shares only what is small enough.
-//! - **Several products of one A** lie side by side, as if their Bs were one: A is packed once, and the tasks wait once for the last of
-//!   them to end.
-//! - **Asking for C.** The next tile's part of C is requested while this one is computed: it may be in no cache.
+//! - **Register tile.** A tile of `mr × NR` sums stays in registers for a block of `k`, so each
+//!   load of A or B is used `NR` or `mr` times. A block of `k` ends by storing the sums and the
+//!   next begins by loading them: the chain stays one.
+//! - **Packing.** A panel is read from end to end of its memory, whatever the layout of the factor.
+//!   It costs a pass over both factors: in training 12 % of the time, in bf16 more, since factors
+//!   are rounded there too.
+//! - **Shared packing.** What several tasks would pack is packed once, before: every task takes
+//!   part in that until nothing is left, then goes on to its tile. It costs a point where tasks
+//!   wait for each other, so [`Plan`] shares only what is small enough.
+//! - **Several products of one A** lie side by side, as if their Bs were one: A is packed once, and
+//!   the tasks wait once for the last of them to end.
+//! - **Asking for C.** The next tile's part of C is requested while this one is computed: it may be
+//!   in no cache.
 //!
 //! How a product is cut is in `plan`.
 
@@ -60,18 +64,21 @@ pub(super) trait Factors: Copy + Sync {
         *self
     }
 
-    /// Packs rows of A as `[groups, rows]`, or row by row with zero rows up to a number; groups past the end are zeros.
+    /// Packs rows of A as `[groups, rows]`, or row by row with zero rows up to a number; groups
+    /// past the end are zeros.
     ///
     /// # Safety
     ///
     /// * the rows are in A; `dst` has room for the panel and the slack.
     unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32);
 
-    /// Columns of B as `[groups, PANEL]`: packed into `dst`, or where they are; groups past the end are zeros.
+    /// Columns of B as `[groups, PANEL]`: packed into `dst`, or where they are; groups past the end
+    /// are zeros.
     ///
     /// # Safety
     ///
-    /// * the columns, at most `PANEL`, are in B and begin at a multiple of it; `dst` has room for the panel and the slack.
+    /// * the columns, at most `PANEL`, are in B and begin at a multiple of it; `dst` has room for
+    ///   the panel and the slack.
     unsafe fn panel_b(&self, cols: Range<usize>, groups: Range<usize>, dst: *mut u32) -> *const u32;
 }
 
@@ -84,15 +91,17 @@ pub(super) struct Part<F, S, E> {
     /// The result, row by row.
     pub(super) c: *mut S,
     pub(super) load: bool,
-    /// What is done with the parts of its rows when their sums are complete: called with row, first column and the sums.
+    /// What is done with the parts of its rows when their sums are complete: called with row, first
+    /// column and the sums.
     pub(super) finish: E,
 }
 
-// SAFETY: `c` comes from a slice that outlives the product, each element of which belongs to one task.
+// SAFETY: `c` comes from a slice that outlives the product, each element of which belongs to one
+// task.
 unsafe impl<F: Sync, S: Send, E: Sync> Sync for Part<F, S, E> {}
 
-/// The parts side by side, each from the next whole panel on: those that have some of the columns `cols`, where they begin, and which of
-/// their own columns these are.
+/// The parts side by side, each from the next whole panel on: those that have some of the columns
+/// `cols`, where they begin, and which of their own columns these are.
 fn side_by_side<F, S, E>(
     parts: &[Part<F, S, E>],
     cols: Range<usize>,
@@ -162,7 +171,8 @@ impl<F: Factors, S, E> Shared<'_, F, S, E> {
         let (units_a, units_b) = (per_block(plan.share_a, panels_a), per_block(plan.share_b, panels_b));
         let (block, unit) = (unit / (units_a + units_b), unit % (units_a + units_b));
         let groups = plan.groups::<K>(block);
-        // SAFETY: the rows and columns are in the factors; each panel has room for itself and the slack.
+        // SAFETY: the rows and columns are in the factors; each panel has room for itself and the
+        // slack.
         unsafe {
             if unit < units_a {
                 for panel in unit * UNIT..panels_a.min((unit + 1) * UNIT) {
@@ -183,7 +193,8 @@ impl<F: Factors, S, E> Shared<'_, F, S, E> {
     }
 }
 
-/// [`product`] of all parts: together where B is packed in each, so that a task packs its rows of A once and there is one end to wait for.
+/// [`product`] of all parts: together where B is packed in each, so that a task packs its rows of A
+/// once and there is one end to wait for.
 ///
 /// # Safety
 ///
@@ -200,12 +211,13 @@ pub(super) unsafe fn each<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K
     parts.chunks(together).for_each(|parts| unsafe { product(kernel, shape, batch, parts) });
 }
 
-/// `C = A·B` for `m` × `k` groups and `k` groups × `n` of each part, all of which pack B or none; or `batch` of one part, the results one
-/// after the other.
+/// `C = A·B` for `m` × `k` groups and `k` groups × `n` of each part, all of which pack B or none;
+/// or `batch` of one part, the results one after the other.
 ///
 /// # Safety
 ///
-/// * the factors are of these sizes, A the same in all; each `c` has `batch · m · n` elements that nothing else touches.
+/// * the factors are of these sizes, A the same in all; each `c` has `batch · m · n` elements that
+///   nothing else touches.
 unsafe fn product<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) + Sync>(
     kernel: K,
     (m, k): (usize, usize),
@@ -309,7 +321,8 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
                         for row in 0..own.len() {
                             prefetch_ahead(c.wrapping_add(row * ldc + K::NR), K::NR);
                         }
-                        // SAFETY: the panels are as deep and wide as the kernel reads; the tile of C is ours.
+                        // SAFETY: the panels are as deep and wide as the kernel reads; the tile of
+                        // C is ours.
                         unsafe {
                             let (rows, k) = (own.len(), groups.len());
                             let args = TileArgs { rows, k, a, lda: rows, b, ldb: PANEL, c, ldc, load };

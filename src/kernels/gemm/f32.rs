@@ -27,8 +27,8 @@ pub(super) struct Product<'a> {
     pub(super) epilogue: Epilogue<'a>,
 }
 
-// SAFETY: the pointers come from slices that outlive the product: A and B are only read, and each element of C belongs
-// to one task.
+// SAFETY: the pointers come from slices that outlive the product: A and B are only read, and each
+// element of C belongs to one task.
 unsafe impl Sync for Product<'_> {}
 
 impl<'a> Product<'a> {
@@ -74,7 +74,8 @@ impl<'a> KernelOp for Run<'a> {
                 move |i: usize, col: usize, row: &mut [f32]| finish(kernel.isa(), &epilogue, row, i * n + col, col);
             Part { n, factors: Plain { kernel, a, b, strides }, c, load: beta == Beta::One, finish }
         };
-        // SAFETY: the shapes and lengths were checked; C is borrowed mutably as long as the product lives.
+        // SAFETY: the shapes and lengths were checked; C is borrowed mutably as long as the product
+        // lives.
         unsafe { driver::each(Single(kernel), (m, k), batch, products.iter().map(part)) };
     }
 }

@@ -12,19 +12,19 @@
 //! B is read once, in long runs, and never copied to memory; all of A is packed first and stays in
 //! cache. Threads share the columns. What differs is how B lies:
 //!
-//! - **Packed** ([`by_panels`]): panel by panel, from end to end of the memory. Best for the memory:
-//!   57 to 66 GB/s where a plain loop over small pages reads 41; it costs the packing.
-//! - **Row by row** ([`row_by_row`]): a few rows at a time are read side by side from the first column to
-//!   the last, while C, which is small, is loaded and stored from cache. The processor fetches ahead
-//!   within a row only, so tasks are wide, and one row of A takes eight rows of B at a time in one loop:
-//!   79 µs where narrow tasks with a call for each tile took 107.
-//! - **Stored transposed, very few rows** ([`by_columns`]): sixteen columns at a time are transposed in
-//!   registers, and half-precision numbers converted to f32 there too. An element waits for the
-//!   multiply–add before it, so sixteen columns bound this at sixteen bytes a cycle.
-//! - **In blocks** ([`by_blocks`]): as stored transposed, some numbers of 32 columns at a time converted
-//!   to f32 (`blocks`).
-//! - **Stored transposed, more rows**: 32 of its rows are transposed block by block, through registers,
-//!   into a panel in the first-level cache that is used at once.
+//! - **Packed** ([`by_panels`]): panel by panel, from end to end of the memory. Best for the
+//!   memory: 57 to 66 GB/s where a plain loop over small pages reads 41; it costs the packing.
+//! - **Row by row** ([`row_by_row`]): a few rows at a time are read side by side from the first
+//!   column to the last, while C, which is small, is loaded and stored from cache. The processor
+//!   fetches ahead within a row only, so tasks are wide, and one row of A takes eight rows of B at
+//!   a time in one loop: 79 µs where narrow tasks with a call for each tile took 107.
+//! - **Stored transposed, very few rows** ([`by_columns`]): sixteen columns at a time are
+//!   transposed in registers, and half-precision numbers converted to f32 there too. An element
+//!   waits for the multiply–add before it, so sixteen columns bound this at sixteen bytes a cycle.
+//! - **In blocks** ([`by_blocks`]): as stored transposed, some numbers of 32 columns at a time
+//!   converted to f32 (`blocks`).
+//! - **Stored transposed, more rows**: 32 of its rows are transposed block by block, through
+//!   registers, into a panel in the first-level cache that is used at once.
 
 use std::ops::Range;
 
@@ -40,8 +40,8 @@ use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::{Isa, SimdOp};
 
-/// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C must be loaded and
-/// stored for several rows each time.
+/// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C
+/// must be loaded and stored for several rows each time.
 fn streams(m: usize, bytes: usize) -> usize {
     match m {
         // Rows at a multiple of 4 KiB would push each other out of the first-level cache.
@@ -86,7 +86,8 @@ pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
     let Some(first) = products.first().filter(|first| first.m > 0) else { return };
     let width = width(first, products.iter().map(|product| product.n).sum(), 1);
     share_columns(products, width, |product, cols| {
-        // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were checked.
+        // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were
+        // checked.
         unsafe { block(kernel, product, cols) }
     });
 }
@@ -110,8 +111,8 @@ pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
     n.max(1).div_ceil(wanted).next_multiple_of(PANEL)
 }
 
-/// The same of products like `first`, which have `n` columns. What reads a piece of each row of B reads long ones, since the processor
-/// fetches ahead within a row, but as many on each thread.
+/// The same of products like `first`, which have `n` columns. What reads a piece of each row of B
+/// reads long ones, since the processor fetches ahead within a row, but as many on each thread.
 fn width(first: &Product<'_>, n: usize, batch: usize) -> usize {
     let width = share(first.m, first.k, n, batch);
     if first.m > 2 || !first.b.is_row_by_row() {
@@ -156,7 +157,8 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
         } else {
             for i in (0..m).step_by(mr) {
                 let rows = mr.min(m - i);
-                // SAFETY: the rows are in A; the panels before and this one have `m · k` elements, the slack follows.
+                // SAFETY: the rows are in A; the panels before and this one have `m · k` elements,
+                // the slack follows.
                 unsafe { pack_panel(kernel, a.at(0, i), rows, rows, k, a_packed.as_mut_ptr().wrapping_add(i * k)) };
             }
             a_packed.as_ptr()
@@ -169,14 +171,16 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
                 let load = pc > 0 || beta == Beta::One;
                 let c = c.wrapping_add(i * ldc + j);
                 let args = TileArgs { rows, k: depth, a, lda: rows, b, ldb: PANEL, c, ldc, load };
-                // SAFETY: the panel of A is packed for `k`; B is a panel, see the loops below; C is ours.
+                // SAFETY: the panel of A is packed for `k`; B is a panel, see the loops below; C is
+                // ours.
                 unsafe { within(args, (used, K::NR), |args| kernel.tile(args)) };
             }
         };
         let of_a = Rows { m, mr, k, packed: a_panels };
         let to = Tile { c, ldc, load: beta == Beta::One };
         let range = cols.start..cols.start + in_place;
-        // SAFETY: whole panels of columns in B, and of C, which is ours; A is packed in panels of `mr`.
+        // SAFETY: whole panels of columns in B, and of C, which is ours; A is packed in panels of
+        // `mr`.
         unsafe {
             match b {
                 _ if in_place == 0 => {}
@@ -247,7 +251,8 @@ struct Tile {
 }
 
 impl Rows {
-    /// The tiles of columns `j..j + PANEL` of C and rows `pc..pc + depth` of B, which is at `b`: one for each panel of A.
+    /// The tiles of columns `j..j + PANEL` of C and rows `pc..pc + depth` of B, which is at `b`:
+    /// one for each panel of A.
     fn tiles<T>(
         &self,
         to: &Tile,
@@ -263,7 +268,8 @@ impl Rows {
     }
 }
 
-/// Whether to ask for rows in advance: the processor itself notices a run within a page only; from a cache that is soon enough.
+/// Whether to ask for rows in advance: the processor itself notices a run within a page only; from
+/// a cache that is soon enough.
 #[inline(always)]
 fn from_memory<T>(k: usize, b: Source<T>) -> bool {
     k * b.deep * size_of::<T>() >= LARGE
@@ -303,7 +309,8 @@ unsafe fn row_by_row<I: Isa, T: Element>(
     }
 }
 
-/// One row of C and columns of a B that is stored row by row; the panels and promises of [`row_by_row`].
+/// One row of C and columns of a B that is stored row by row; the panels and promises of
+/// [`row_by_row`].
 struct OneRow<T> {
     k: usize,
     a: *const f32,
@@ -318,7 +325,8 @@ impl<T: Element> SimdOp for OneRow<T> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        /// As many lines at one place of rows at a multiple of 4 KiB as the first-level cache holds.
+        /// As many lines at one place of rows at a multiple of 4 KiB as the first-level cache
+        /// holds.
         const ROWS: usize = 8;
         if self.k == 0 {
             return self.rows::<I, 0>(isa, 0);
@@ -353,8 +361,8 @@ impl<T: Element> OneRow<T> {
                     if ahead {
                         prefetch_ahead(row.wrapping_add(R * self.b.deep), 2 * I::LANES);
                     }
-                    acc[0] = isa.mul_add(x, T::widen(isa, row), acc[0]);
-                    acc[1] = isa.mul_add(x, T::widen(isa, row.add(I::LANES)), acc[1]);
+                    acc[0] = isa.mul_add(x, T::load(isa, row), acc[0]);
+                    acc[1] = isa.mul_add(x, T::load(isa, row.add(I::LANES)), acc[1]);
                 }
                 isa.store_ptr(c, acc[0]);
                 isa.store_ptr(c.add(I::LANES), acc[1]);
@@ -367,7 +375,8 @@ impl<T: Element> OneRow<T> {
 ///
 /// # Safety
 ///
-/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have `COLUMNS_MR` rows at most.
+/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have
+///   `COLUMNS_MR` rows at most.
 unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<T>, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
         for args in a.tiles(to, j, (0, a.k), (b.at(0, j).data, b.along)) {
@@ -399,7 +408,8 @@ unsafe fn by_blocks<K: MicroKernel>(kernel: K, a: &Rows, b: Blocks, to: &Tile, c
 ///
 /// # Safety
 ///
-/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have `PANEL_MR` rows at most.
+/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have
+///   `PANEL_MR` rows at most.
 unsafe fn by_panels<K: MicroKernel, G: Group>(kernel: K, a: &Rows, b: Panels<G>, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
         for args in a.tiles(to, j, (0, a.k), (b.at(0, j), PANEL)) {

@@ -1,8 +1,9 @@
 //! Products of 8-bit integers, summed exactly in 32 bits.
 //!
-//! Four numbers make a 32-bit group (two, widened to 16 bits, where there is no instruction for four). Every kernel is
-//! exact: none saturates on the way, as `vpmaddubsw` would. An instruction that wants its left factor unsigned gets
-//! `a + 128`, and 128 times the column's sum is taken off again.
+//! Four numbers make a 32-bit group (two, extended to 16 bits, where there is no instruction for
+//! four). Every kernel is exact: none saturates on the way, as `vpmaddubsw` would. An instruction
+//! that wants its left factor unsigned gets `a + 128`, and 128 times the column's sum is taken off
+//! again.
 
 use std::ops::Range;
 
@@ -39,7 +40,8 @@ mod sealed {
     }
 }
 
-/// `c[i, j] = Σₚ a[i, p] · b[j, p]`, exact as long as the sums fit into 32 bits (always for `k` up to 65 536).
+/// `c[i, j] = Σₚ a[i, p] · b[j, p]`, exact as long as the sums fit into 32 bits (always for `k` up
+/// to 65 536).
 ///
 /// # Shapes
 ///
@@ -210,7 +212,8 @@ where
             let (packed, copy) = scratch.split_at_mut(a_len);
             let packed: *mut u32 = packed.as_mut_ptr().cast();
             for i in (0..m).step_by(mr) {
-                // SAFETY: the rows are in A; the panels before and this one have `m · padded` elements, the slack follows.
+                // SAFETY: the rows are in A; the panels before and this one have `m · padded`
+                // elements, the slack follows.
                 unsafe { factors.pack_a(i..m.min(i + mr), 0..padded, None, packed.add(i * padded)) };
             }
             let _begun = kernel.begin(mr);
@@ -226,7 +229,8 @@ where
                 }
                 for i in (0..m).step_by(mr) {
                     let (rows, a, c) = (mr.min(m - i), packed.wrapping_add(i * padded), c.at(i * n + j));
-                    // SAFETY: A is packed for these rows, B has `PANEL` columns, and this tile of C is ours.
+                    // SAFETY: A is packed for these rows, B has `PANEL` columns, and this tile of C
+                    // is ours.
                     unsafe {
                         let b = source.cast();
                         let args = TileArgs { rows, k: len, a, lda: rows, b, ldb: len, c, ldc: n, load: false };
@@ -247,7 +251,8 @@ where
 #[cfg(target_arch = "x86_64")]
 struct Shared(*mut i32);
 
-// SAFETY: it comes from a slice that outlives the product, each element of which belongs to one task.
+// SAFETY: it comes from a slice that outlives the product, each element of which belongs to one
+// task.
 #[cfg(target_arch = "x86_64")]
 unsafe impl Sync for Shared {}
 
@@ -334,7 +339,8 @@ impl<K: MicroKernel> Bytes<'_, K> {
                     let row = &x[(rows.start + i + j) * self.k..][..self.k];
                     self.row(row, first..first + n, signed, flip, &mut out[..n]);
                 }
-                // SAFETY: the block is whole; `dst` is as the caller promises. Transposing moves bits and no numbers.
+                // SAFETY: the block is whole; `dst` is as the caller promises. Transposing moves
+                // bits and no numbers.
                 unsafe {
                     let dst = dst.add(chunk * CHUNK * width + i).cast();
                     self.pack.transpose(block.as_ptr().cast(), CHUNK, used, n, dst, width);

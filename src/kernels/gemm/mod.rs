@@ -1,7 +1,8 @@
 //! Matrix products: `C = act(A·B (+ C) + bias) + residual`, at the speed of the processor.
 //!
-//! A and B are [`Mat`]s: slices with a shape, perhaps stored transposed, so that the three products of a linear layer
-//! (`x·W`, `dy·Wᵀ`, `xᵀ·dy`) need no copy. Work is split over the caller's rayon pool.
+//! A and B are [`Mat`]s: slices with a shape, perhaps stored transposed, so that the three products
+//! of a linear layer (`x·W`, `dy·Wᵀ`, `xᵀ·dy`) need no copy. Work is split over the caller's rayon
+//! pool.
 //!
 //! # Same bits everywhere
 //!
@@ -11,17 +12,18 @@
 //! c ← 0 (or C[i, j] to accumulate);  for p in 0..k { c ← fma(A[i, p], B[p, j], c) }
 //! ```
 //!
-//! whatever the shape, the tile, the number of threads or the instruction set: registers hold many elements side by
-//! side, never parts of one, and a k-block ends by storing the chain and the next begins by loading it. So a row's
-//! result does not depend on the rows beside it, a product with a vector equals a row of a product with a matrix, and
-//! a naive loop over [`f32::mul_add`] is an exact oracle. ([`Level::Portable`](super::simd::Level::Portable) rounds the
-//! multiplication and the addition apart: the same chain, other bits.)
+//! whatever the shape, the tile, the number of threads or the instruction set: registers hold many
+//! elements side by side, never parts of one, and a k-block ends by storing the chain and the next
+//! begins by loading it. So a row's result does not depend on the rows beside it, a product with a
+//! vector equals a row of a product with a matrix, and a naive loop over [`f32::mul_add`] is an
+//! exact oracle. ([`Level::Portable`](super::simd::Level::Portable) rounds the multiplication and
+//! the addition apart: the same chain, other bits.)
 //!
 //! # How
 //!
-//! The blocking is that of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), as BLIS
-//! draws it: B is packed in panels that stay in the second-level cache, A in panels that stay in the first, and a
-//! micro-kernel keeps a tile of C in registers.
+//! The blocking is that of Goto and van de Geijn, "Anatomy of high-performance matrix
+//! multiplication" (2008), as BLIS draws it: B is packed in panels that stay in the second-level
+//! cache, A in panels that stay in the first, and a micro-kernel keeps a tile of C in registers.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -201,7 +203,7 @@ impl Epilogue<'_> {
 
 /// `C = act(A·B + bias) + residual`, or with C added to the product.
 ///
-/// B may be in half precision, which is widened on the way, or a [`PackedB`].
+/// B may be in half precision, which is converted to f32 when read, or a [`PackedB`].
 ///
 /// # Shapes
 ///
@@ -230,8 +232,8 @@ pub fn gemm_in<'b>(
     each(precision, checked(a, b.into(), c, beta, epilogue).as_slice());
 }
 
-/// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes it, as one piece of work for the threads
-/// where the rows are few or the factors packed.
+/// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes
+/// it, as one piece of work for the threads where the rows are few or the factors packed.
 ///
 /// # Shapes
 ///
@@ -250,7 +252,8 @@ pub fn gemm_each<'a>(
     each(precision, &products);
 }
 
-/// The one way into products: several with one A, rounded where the precision and the processor say so.
+/// The one way into products: several with one A, rounded where the precision and the processor say
+/// so.
 fn each(precision: Precision, products: &[f32::Product<'_>]) {
     #[cfg(target_arch = "x86_64")]
     if precision == Precision::Bf16 && rounded::each(products) {
@@ -278,8 +281,8 @@ fn checked<'a>(
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
 ///
-/// `a` and `b` describe the first matrices; the i-th begin `i · stride_a` and `i · stride_b` elements later. A stride
-/// of 0 uses one matrix for all.
+/// `a` and `b` describe the first matrices; the i-th begin `i · stride_a` and `i · stride_b`
+/// elements later. A stride of 0 uses one matrix for all.
 ///
 /// # Shapes
 ///

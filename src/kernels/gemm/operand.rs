@@ -10,7 +10,8 @@ use super::micro::{MicroKernel, PANEL};
 use super::packing::{Source, pack_panel};
 use crate::kernels::simd::{Isa, SimdOp};
 
-/// What the elements of B may be. A half-precision number is widened, which is exact; products and sums are in f32.
+/// What the elements of B may be. Half precision is converted to f32, which is exact; products and
+/// sums are in f32.
 pub trait Element: Copy + Send + Sync + sealed::Element {}
 
 impl Element for f32 {}
@@ -32,12 +33,12 @@ pub(super) mod sealed {
     pub trait Element: Sized {
         #[doc(hidden)]
         const KIND: Kind;
-        /// Reads `I::LANES` numbers.
+        /// Reads `I::LANES` numbers as f32.
         ///
         /// # Safety
         ///
         /// * `x` may be read for that many elements.
-        unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32;
+        unsafe fn load<I: Isa>(isa: I, x: *const Self) -> I::F32;
         #[doc(hidden)]
         fn strided(source: Source<Self>) -> Operand;
     }
@@ -58,7 +59,8 @@ pub enum Operand {
     Blocks(Blocks),
 }
 
-/// The right factor of a product: a [`Mat`] of any element, a [`PackedB`](super::PackedB), or a weight in blocks.
+/// The right factor of a product: a [`Mat`] of any element, a [`PackedB`](super::PackedB), or a
+/// weight in blocks.
 #[derive(Clone, Copy)]
 pub struct Factor<'a> {
     pub(super) operand: Operand,
@@ -102,7 +104,7 @@ macro_rules! element {
         impl sealed::Element for $t {
             const KIND: Kind = Kind::$strided;
             #[inline(always)]
-            unsafe fn widen<I: Isa>(isa: I, x: *const Self) -> I::F32 {
+            unsafe fn load<I: Isa>(isa: I, x: *const Self) -> I::F32 {
                 // SAFETY: the caller's promise.
                 unsafe { isa.$load(x) }
             }
@@ -137,7 +139,7 @@ macro_rules! number {
             #[inline(always)]
             unsafe fn row<I: Isa>(isa: I, number: *const Self, _: usize) -> I::F32 {
                 // SAFETY: the caller's promise.
-                unsafe { <$t as sealed::Element>::widen(isa, number) }
+                unsafe { <$t as sealed::Element>::load(isa, number) }
             }
         }
     )*};
@@ -190,12 +192,13 @@ impl Operand {
         }
     }
 
-    /// Columns `j..j + used` of rows `pc..pc + depth` as a panel in f32: where it is, or packed into `dst`.
+    /// Columns `j..j + used` of rows `pc..pc + depth` as a panel in f32: where it is, or packed
+    /// into `dst`.
     ///
     /// # Safety
     ///
-    /// * the block is in B; `j` is a multiple of `PANEL` if B is packed; `pc` and `pc + depth`, if that is not the end of B, are
-    ///   multiples of [`Operand::unit`];
+    /// * the block is in B; `j` is a multiple of `PANEL` if B is packed; `pc` and `pc + depth`, if
+    ///   that is not the end of B, are multiples of [`Operand::unit`];
     /// * `dst` may be written for `depth · PANEL + SLACK` elements.
     #[inline]
     pub(super) unsafe fn panel<K: MicroKernel>(
@@ -211,10 +214,10 @@ impl Operand {
         unsafe {
             match *self {
                 Operand::PanelsF32(panels) => return panels.at(pc, j),
-                Operand::PanelsF16(panels) => widen(kernel.isa(), panels.at(pc, j), depth * PANEL, dst),
+                Operand::PanelsF16(panels) => to_f32(kernel.isa(), panels.at(pc, j), depth * PANEL, dst),
                 Operand::PanelsBf16(panels) => {
                     debug_assert!(pc.is_multiple_of(2));
-                    kernel.isa().run(WidenPairs { src: panels.at(pc / 2, j), depth, dst });
+                    kernel.isa().run(PairsToF32 { src: panels.at(pc / 2, j), depth, dst });
                 }
                 Operand::Blocks(blocks) => {
                     blocks.columns(kernel.isa(), pc..pc + depth, j..j + used, |part, source| {
@@ -237,21 +240,21 @@ impl<T> Panels<T> {
     }
 }
 
-struct Widen<T> {
+struct ToF32<T> {
     src: *const T,
     len: usize,
     dst: *mut f32,
 }
 
-impl<T: Element> SimdOp for Widen<T> {
+impl<T: Element> SimdOp for ToF32<T> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let whole = self.len / I::LANES * I::LANES;
         for i in (0..whole).step_by(I::LANES) {
-            // SAFETY: the contract of `widen`.
-            unsafe { isa.store_ptr(self.dst.add(i), T::widen(isa, self.src.add(i))) };
+            // SAFETY: the contract of `to_f32`.
+            unsafe { isa.store_ptr(self.dst.add(i), T::load(isa, self.src.add(i))) };
         }
         if whole < self.len {
             let n = self.len - whole;
@@ -259,7 +262,7 @@ impl<T: Element> SimdOp for Widen<T> {
             unsafe {
                 let (mut x, mut y) = ([std::mem::zeroed::<T>(); 16], [0.0f32; 16]);
                 std::ptr::copy_nonoverlapping(self.src.add(whole), x.as_mut_ptr(), n);
-                isa.store_ptr(y.as_mut_ptr(), T::widen(isa, x.as_ptr()));
+                isa.store_ptr(y.as_mut_ptr(), T::load(isa, x.as_ptr()));
                 std::ptr::copy_nonoverlapping(y.as_ptr(), self.dst.add(whole), n);
             }
         }
@@ -267,13 +270,13 @@ impl<T: Element> SimdOp for Widen<T> {
 }
 
 /// Rows `0..depth` of a panel of pairs of bf16, the contract that of [`Operand::panel`].
-struct WidenPairs {
+struct PairsToF32 {
     src: *const u32,
     depth: usize,
     dst: *mut f32,
 }
 
-impl SimdOp for WidenPairs {
+impl SimdOp for PairsToF32 {
     type Output = ();
 
     #[inline(always)]
@@ -281,7 +284,8 @@ impl SimdOp for WidenPairs {
         for p in (0..self.depth).step_by(2) {
             for i in (0..PANEL).step_by(I::LANES) {
                 for row in 0..self.depth.min(p + 2) - p {
-                    // SAFETY: the panel has a group for each begun pair, `dst` a row for each of `depth`.
+                    // SAFETY: the panel has a group for each begun pair, `dst` a row for each of
+                    // `depth`.
                     unsafe {
                         let numbers = Group::row(isa, self.src.add(p / 2 * PANEL + i), row);
                         isa.store_ptr(self.dst.add((p + row) * PANEL + i), numbers);
@@ -292,14 +296,14 @@ impl SimdOp for WidenPairs {
     }
 }
 
-/// `dst[i] = src[i]`, widened.
+/// `dst[i] = src[i]`, converted to f32.
 ///
 /// # Safety
 ///
 /// * `src` may be read and `dst` written for `len` elements.
 #[inline]
-unsafe fn widen<I: Isa, T: Element>(isa: I, src: *const T, len: usize, dst: *mut f32) {
-    isa.run(Widen { src, len, dst });
+unsafe fn to_f32<I: Isa, T: Element>(isa: I, src: *const T, len: usize, dst: *mut f32) {
+    isa.run(ToF32 { src, len, dst });
 }
 
 /// [`pack_panel`] of a panel of B in half precision.
@@ -312,7 +316,7 @@ unsafe fn pack_half<K: MicroKernel, T: Element>(kernel: K, source: Source<T>, us
     unsafe {
         if source.along == 1 {
             for p in 0..k {
-                widen(kernel.isa(), source.at(p, 0).data, used, dst.add(p * PANEL));
+                to_f32(kernel.isa(), source.at(p, 0).data, used, dst.add(p * PANEL));
             }
             return;
         }
@@ -342,7 +346,7 @@ pub(super) unsafe fn transpose_half<K: MicroKernel, T: Element>(
         // SAFETY: the caller's promises, block by block.
         unsafe {
             for row in 0..rows {
-                widen(kernel.isa(), src.add(row * lds + p), cols, block[row * 16..].as_mut_ptr());
+                to_f32(kernel.isa(), src.add(row * lds + p), cols, block[row * 16..].as_mut_ptr());
             }
             kernel.transpose(block.as_ptr(), 16, rows, cols, dst.add(p * ldd), ldd);
         }

@@ -12,11 +12,12 @@ use super::packing::{Source, pack_panel, with_scratch};
 use crate::kernels::pages::Pages;
 use crate::kernels::parallel;
 
-/// A matrix B that is multiplied from the right many times, in the order in which the kernels read it.
+/// A matrix B that is multiplied from the right many times, in the order in which the kernels read
+/// it.
 ///
-/// Panels of 32 columns lie one after the other, so a product with few rows reads memory from end to end. The same
-/// packing serves every instruction set, and the bits are those of the same numbers unpacked. Half-precision numbers stay
-/// as they are and are widened on the way, exactly.
+/// Panels of 32 columns lie one after the other, so a product with few rows reads memory from end
+/// to end. The same packing serves every instruction set, and the bits are those of the same
+/// numbers unpacked. Half-precision numbers stay as they are and are converted to f32 when read.
 ///
 /// # Examples
 ///
@@ -80,7 +81,8 @@ impl PackedElement for bf16 {
     }
 }
 
-/// The panels of `b`, `depth` of its rows to a group; `place` puts a number into its group as one of those rows.
+/// The panels of `b`, `depth` of its rows to a group; `place` puts a number into its group as one
+/// of those rows.
 fn pack<T: Element, G: Zeroable + Copy + Send>(
     b: Mat<'_, T>,
     depth: usize,
@@ -120,7 +122,8 @@ fn fill<T: Element, G: Zeroable + Copy + Send>(
     });
 }
 
-/// Calls `f` with a matrix that is packed into memory which the thread keeps: for some products with it, one after the other.
+/// Calls `f` with a matrix that is packed into memory which the thread keeps: for some products
+/// with it, one after the other.
 ///
 /// # Panics
 ///
@@ -135,7 +138,8 @@ pub fn with_packed<R>(b: Mat<'_>, f: impl FnOnce(Factor<'_>) -> R) -> R {
     })
 }
 
-/// A panel of a matrix that is stored transposed, through registers; false if its numbers do not lie so that this can be done.
+/// A panel of a matrix that is stored transposed, through registers; false if its numbers do not
+/// lie so that this can be done.
 fn transpose<T: Element, G>(b: Mat<'_, T>, j: usize, used: usize, panel: &mut [Row<G>]) -> bool {
     // Two numbers of 16 bits, of two rows, pass for one of 32.
     let share = size_of::<f32>() / size_of::<T>();
@@ -219,7 +223,8 @@ impl PackedB {
         self.form().bytes
     }
 
-    /// All that depends on what the panels hold: whoever adds to [`Panels`] says it here, and how to pack in a [`PackedElement`].
+    /// All that depends on what the panels hold: whoever adds to [`Panels`] says it here, and how
+    /// to pack in a [`PackedElement`].
     fn form(&self) -> Form {
         fn panels<G, T>(panels: &[Row<G>], k: usize) -> (operand::Panels<T>, usize) {
             (operand::Panels { data: panels.as_ptr().cast(), k }, size_of_val(panels))

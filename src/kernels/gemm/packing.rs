@@ -1,8 +1,9 @@
 //! Copying blocks of A and B into panels.
 //!
-//! A panel is `width` rows of A (or columns of B) cut to `k` elements, stored with the short side together: element
-//! `[p, i]` at `p·width + i`, which is the order in which a micro-kernel reads. The source either lies the same way
-//! (copying) or across (transposing 16 × 16 blocks in registers).
+//! A panel is `width` rows of A (or columns of B) cut to `k` elements, stored with the short side
+//! together: element `[p, i]` at `p·width + i`, which is the order in which a micro-kernel reads.
+//! The source either lies the same way (copying) or across (transposing 16 × 16 blocks in
+//! registers).
 
 use std::cell::Cell;
 
@@ -31,7 +32,8 @@ impl<T> Source<T> {
 
 /// Packs one panel: `used` elements of the source and anything up to `width`, `k` deep.
 ///
-/// What lies past `used` (old numbers, perhaps NaN) only reaches columns of the tile that nobody stores.
+/// What lies past `used` (old numbers, perhaps NaN) only reaches columns of the tile that nobody
+/// stores.
 ///
 /// # Safety
 ///
@@ -46,7 +48,8 @@ pub(in crate::kernels) unsafe fn pack_panel<K: MicroKernel>(
     k: usize,
     dst: *mut f32,
 ) {
-    // SAFETY: indices stay below `k` and `used`; what is written past a row is overwritten by the next or in the slack.
+    // SAFETY: indices stay below `k` and `used`; what is written past a row is overwritten by the
+    // next or in the slack.
     unsafe {
         if source.along == 1 {
             return kernel.copy(source.data, source.deep, used, width, k, dst);

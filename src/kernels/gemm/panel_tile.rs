@@ -1,9 +1,11 @@
-//! A tile of all columns of a panel of B, for products with few rows, whose time is that of reading B.
+//! A tile of all columns of a panel of B, for products with few rows, whose time is that of reading
+//! B.
 //!
-//! Each line of the panel shall be read once and in the order of memory: a tile of half a panel's columns leaves every second line out and
-//! comes back for it, which took a quarter longer from memory. So a tile of one or two rows takes the whole panel, whatever the width of a
-//! vector; one of more rows, whose sums fill the registers, takes the columns in turn, so many rows of B at a time as the first-level
-//! cache keeps.
+//! Each line of the panel shall be read once and in the order of memory: a tile of half a panel's
+//! columns leaves every second line out and comes back for it, which took a quarter longer from
+//! memory. So a tile of one or two rows takes the whole panel, whatever the width of a vector; one
+//! of more rows, whose sums fill the registers, takes the columns in turn, so many rows of B at a
+//! time as the first-level cache keeps.
 
 use std::ops::Range;
 
@@ -16,8 +18,8 @@ pub(super) const PANEL_MR: usize = 6;
 /// Rows of B that are read for some columns before the next columns are.
 const DEPTH: usize = 64;
 
-/// [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of a B of groups and a packed A; `k` and the bits are
-/// those of the same numbers in f32.
+/// [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of a B of groups and
+/// a packed A; `k` and the bits are those of the same numbers in f32.
 ///
 /// # Safety
 ///

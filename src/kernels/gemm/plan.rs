@@ -1,7 +1,8 @@
 //! How a product is cut into blocks and tasks.
 //!
-//! The cut never changes a bit: an element of C is one chain over `k`, whatever block or task it falls in. So each number here is free,
-//! and was chosen by the size of a cache or by a measurement (`docs/performance.md`).
+//! The cut never changes a bit: an element of C is one chain over `k`, whatever block or task it
+//! falls in. So each number here is free, and was chosen by the size of a cache or by a measurement
+//! (`docs/performance.md`).
 
 use std::ops::Range;
 
@@ -9,19 +10,23 @@ use super::micro::{MAX_NC, PANEL, TileKernel};
 use super::packing::SLACK;
 use crate::kernels::parallel;
 
-/// Groups of a block of `k`: a panel of A of this depth, 14 rows of 4 bytes, is 21 KiB and stays in a first-level cache of 32 KiB. With
-/// AMX, depths from 64 to 384 are equally fast.
+/// Groups of a block of `k`: a panel of A of this depth, 14 rows of 4 bytes, is 21 KiB and stays in
+/// a first-level cache of 32 KiB. With AMX, depths from 64 to 384 are equally fast.
 pub(super) const KC: usize = 384;
 /// The most groups of a factor that are packed before the tasks' tiles: 16 MiB.
 const SHARED: usize = 1 << 22;
-/// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it in its cache.
+/// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it
+/// in its cache.
 const FLAT: usize = 256;
-/// Rows that a task has at least, if there are twice as many and B is packed. Each task then packs its own rows of A and waits for
-/// nobody, B is read once for that many rows, and the last task to end keeps the others waiting for no longer. 64 instead of 128 made an
-/// encoder 1.02 (f32) to 1.06 times (bf16) as fast. Columns are cut as far as they are many, or threads would be left without a task.
+/// Rows that a task has at least, if there are twice as many and B is packed. Each task then packs
+/// its own rows of A and waits for nobody, B is read once for that many rows, and the last task to
+/// end keeps the others waiting for no longer. 64 instead of 128 made an encoder 1.02 (f32) to 1.06
+/// times (bf16) as fast. Columns are cut as far as they are many, or threads would be left without
+/// a task.
 const DOWN: usize = 64;
-/// The same for a B of [`LARGE`] groups or more, which every task reads from memory: then one task a thread, since the reading costs more
-/// than waiting for the last to end. A prompt of 512 tokens at 1.1B takes 0.78 of its time with 64 rows, and 0.94 of that with 128.
+/// The same for a B of [`LARGE`] groups or more, which every task reads from memory: then one task
+/// a thread, since the reading costs more than waiting for the last to end. A prompt of 512 tokens
+/// at 1.1B takes 0.78 of its time with 64 rows, and 0.94 of that with 128.
 const DOWN_LARGE: usize = 256;
 /// Groups of such a B: 8 MiB.
 const LARGE: usize = 1 << 21;

@@ -38,12 +38,14 @@ pub(super) fn each(products: &[Product<'_>]) -> bool {
     true
 }
 
-/// Products with few rows of a B in bf16 that is stored transposed or packed: read where it lies, as in `few_rows`.
+/// Products with few rows of a B in bf16 that is stored transposed or packed: read where it lies,
+/// as in `few_rows`.
 fn few_rows<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products: &[Product<'_>]) {
     let Some(&Product { m, k, .. }) = products.first().filter(|first| first.m > 0) else { return };
     let width = share(m, k, products.iter().map(|product| product.n).sum(), 1);
     share_columns(products, width, |product, cols| {
-        // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were checked.
+        // SAFETY: the tasks' columns are disjoint parts of a C, inside the lengths that were
+        // checked.
         unsafe { block(kernel, pack, product, cols) }
     });
 }
@@ -52,7 +54,8 @@ fn few_rows<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products:
 ///
 /// # Safety
 ///
-/// * `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there; B is one of [`Pairs`].
+/// * `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there; B is one
+///   of [`Pairs`].
 unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n, k, a, b, c, beta, epilogue } = *product;
     let pairs = Pairs::of(b, k).expect("the caller has looked");
@@ -72,7 +75,8 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
         let pack_a = |as_rows: bool| {
             for i in (0..m).step_by(mr) {
                 let rows = i..m.min(i + mr);
-                // SAFETY: the rows are in A; the panels before and this one have `m · padded` elements, the slack follows.
+                // SAFETY: the rows are in A; the panels before and this one have `m · padded`
+                // elements, the slack follows.
                 unsafe {
                     factors.pack_a(rows.clone(), 0..padded, as_rows.then_some(rows.len()), a_packed.add(i * padded))
                 };
@@ -92,7 +96,8 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
                 let source = pairs.at(0, j);
                 for i in (0..m).step_by(mr) {
                     let (b, ldb) = (source.data.cast(), source.along);
-                    // SAFETY: A is packed for these rows, the columns are in B, and this tile of C is ours.
+                    // SAFETY: A is packed for these rows, the columns are in B, and this tile of C
+                    // is ours.
                     unsafe { kernel.columns(TileArgs { b, ldb, ..args(i, j) }) };
                 }
             }
@@ -105,7 +110,8 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
                 let panel = match pairs {
                     Pairs::Panels(panels) => panels.at(0, j),
                     Pairs::Columns(pairs) => {
-                        // SAFETY: the columns are in B; the panel has room for all pairs and the slack.
+                        // SAFETY: the columns are in B; the panel has room for all pairs and the
+                        // slack.
                         unsafe { pack_panel(pack, pairs.at(0, j), used, PANEL, groups, panel) };
                         panel.cast_const().cast()
                     }
@@ -125,7 +131,8 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
     });
 }
 
-/// A B in bf16 whose pairs of numbers, below each other in a column, are groups of 32 bits as it lies.
+/// A B in bf16 whose pairs of numbers, below each other in a column, are groups of 32 bits as it
+/// lies.
 #[derive(Clone, Copy)]
 enum Pairs {
     /// Stored transposed.
@@ -143,7 +150,8 @@ impl Pairs {
     }
 }
 
-/// A B that is stored transposed in bf16, its rows as pairs of numbers that pass for one of 32 bits; `None` if it is another.
+/// A B that is stored transposed in bf16, its rows as pairs of numbers that pass for one of 32
+/// bits; `None` if it is another.
 fn pairs_of(b: Operand, k: usize) -> Option<Source> {
     match b {
         Operand::Bf16(Source { data, along, deep: 1 }) if k.is_multiple_of(2) && along.is_multiple_of(2) => {
@@ -160,14 +168,15 @@ fn run<D: TileKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products: &[Prod
         let finish = move |i: usize, col: usize, row: &mut [f32]| finish(pack.isa(), &epilogue, row, i * n + col, col);
         Part { n, factors: Rounded { pack, a, b, k }, c, load: beta == Beta::One, finish }
     });
-    // SAFETY: the products' shapes and lengths were checked; C is borrowed mutably as long as they live.
+    // SAFETY: the products' shapes and lengths were checked; C is borrowed mutably as long as they
+    // live.
     unsafe { driver::each(kernel, (m, k.div_ceil(2)), 1, parts) };
 }
 
 /// The factors, rounded as they are packed.
 #[derive(Clone, Copy)]
 struct Rounded {
-    /// What transposes and widens.
+    /// What transposes and converts to f32.
     pack: avx512::Tile,
     a: Source,
     b: Operand,
@@ -191,8 +200,8 @@ impl Rounded {
     ///
     /// # Safety
     ///
-    /// * the source begins with the first column and group, and has `used <= width` columns; `dst` has room for the groups and the
-    ///   slack.
+    /// * the source begins with the first column and group, and has `used <= width` columns; `dst`
+    ///   has room for the groups and the slack.
     unsafe fn pack(&self, source: Source, used: usize, width: usize, groups: Range<usize>, dst: *mut u32) {
         let numbers = self.numbers(&groups);
         let full = numbers.div_ceil(2);
@@ -207,7 +216,8 @@ impl Rounded {
     ///
     /// # Safety
     ///
-    /// * the rows are in A; the number of groups is a multiple of `CHUNK`; `dst` has room for `mr` rows and the slack.
+    /// * the rows are in A; the number of groups is a multiple of `CHUNK`; `dst` has room for `mr`
+    ///   rows and the slack.
     unsafe fn pack_rows(&self, rows: Range<usize>, groups: Range<usize>, mr: usize, dst: *mut u32) {
         let (width, len) = (rows.len(), groups.len());
         // SAFETY: the caller's promises; the buffer has room for a chunk and the slack.
@@ -270,10 +280,12 @@ impl Factors for Rounded {
                 let round = |part: Range<usize>, source: Source| {
                     let end = if part.end == numbers.end { groups.end } else { part.end / 2 };
                     let dst = dst.wrapping_add((part.start / 2 - groups.start) * PANEL);
-                    // SAFETY: the caller's promises; the source has these columns' part of the numbers.
+                    // SAFETY: the caller's promises; the source has these columns' part of the
+                    // numbers.
                     unsafe { self.pack(source, cols.len(), PANEL, part.start / 2..end, dst) };
                 };
-                // SAFETY: the numbers and columns are in B; blocks of k begin and end at whole blocks.
+                // SAFETY: the numbers and columns are in B; blocks of k begin and end at whole
+                // blocks.
                 unsafe { blocks.columns(self.pack.isa(), numbers.clone(), cols.clone(), round) };
                 return dst;
             }

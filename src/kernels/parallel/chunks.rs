@@ -12,8 +12,9 @@ const WORTH_A_WAKE: Duration = Duration::from_micros(25);
 /// A task shorter than this is not worth a thread that is awake.
 const WORTH_IN_TEAM: Duration = Duration::from_micros(3);
 
-/// How many elements a task should have, of `len` in all that are done in units of `unit` at `ns_per_unit` each: at least
-/// as much work as handing it out is worth, few enough that every thread gets some.
+/// How many elements a task should have, of `len` in all that are done in units of `unit` at
+/// `ns_per_unit` each: at least as much work as handing it out is worth, few enough that every
+/// thread gets some.
 ///
 /// Only for work whose bits do not depend on where it is cut.
 pub fn chunk_len(len: usize, unit: usize, ns_per_unit: f32) -> usize {
@@ -39,7 +40,8 @@ pub struct Parts<'a, T> {
     _slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a shared `Parts` gives out `&mut T`s, disjoint by the contract of `get`, to other threads: what `T: Send` allows.
+// SAFETY: a shared `Parts` gives out `&mut T`s, disjoint by the contract of `get`, to other
+// threads: what `T: Send` allows.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 // SAFETY: it is a `&mut [T]`.
 unsafe impl<T: Send> Send for Parts<'_, T> {}
@@ -89,7 +91,8 @@ impl<'a, T> Parts<'a, T> {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "a part within the slice");
-        // SAFETY: the range is within the slice, which is borrowed mutably as long as `self`; the rest is the contract.
+        // SAFETY: the range is within the slice, which is borrowed mutably as long as `self`; the
+        // rest is the contract.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn watch_forks() {
             FORKED.store(true, Ordering::Relaxed);
         }
         static WATCHES: std::sync::Once = std::sync::Once::new();
-        // SAFETY: the system's own function, by its declaration; the handler stores a number and nothing else.
+        // SAFETY: the system's own function, by its declaration; the handler stores a number and
+        // nothing else.
         WATCHES.call_once(|| unsafe {
             pthread_atfork(None, None, Some(child));
         });

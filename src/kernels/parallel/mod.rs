@@ -1,25 +1,29 @@
 //! Work handed to the threads of the caller's rayon pool.
 //!
-//! A kernel cuts its work into numbered tasks and calls [`for_each`]. The tasks are fixed by the shape of the data, never
-//! by the number of threads, and each writes its own part of the output: who runs which task cannot change a bit.
+//! A kernel cuts its work into numbered tasks and calls [`for_each`]. The tasks are fixed by the
+//! shape of the data, never by the number of threads, and each writes its own part of the output:
+//! who runs which task cannot change a bit.
 //!
-//! The thread that calls takes part in the work and never waits for a worker that has not come: workers are invited
-//! ([`rayon::spawn`]) and those that find the work done leave again. So a busy pool costs speed, not progress, and
-//! nothing here can deadlock. The pool is the one that the caller is in
-//! ([`rayon::ThreadPool::install`]) or the global one; with one thread nothing is spawned and the tasks run in a plain
-//! loop. Calls from inside a task run serially.
+//! The thread that calls takes part in the work and never waits for a worker that has not come:
+//! workers are invited ([`rayon::spawn`]) and those that find the work done leave again. So a busy
+//! pool costs speed, not progress, and nothing here can deadlock. The pool is the one that the
+//! caller is in ([`rayon::ThreadPool::install`]) or the global one; with one thread nothing is
+//! spawned and the tasks run in a plain loop. Calls from inside a task run serially.
 //!
-//! Waking a sleeping thread takes 20 to 50 µs, which is more than a small layer of a small model takes altogether. Inside
-//! [`team`] the workers stay awake between the calls: they spin for a moment, then yield the processor, and after a
-//! millisecond without work they leave and will be invited anew. A call then costs about a microsecond to hand out.
-//! When a team ends they wait a fifth of a millisecond for the thread's next one, unless another team asks for workers: one
-//! token follows another sooner, and on a virtual machine a thread may take half a millisecond to wake up.
+//! Waking a sleeping thread takes 20 to 50 µs, which is more than a small layer of a small model
+//! takes altogether. Inside [`team`] the workers stay awake between the calls: they spin for a
+//! moment, then yield the processor, and after a millisecond without work they leave and will be
+//! invited anew. A call then costs about a microsecond to hand out. When a team ends they wait a
+//! fifth of a millisecond for the thread's next one, unless another team asks for workers: one
+//! token follows another sooner, and on a virtual machine a thread may take half a millisecond to
+//! wake up.
 //!
 //! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there
 //! each thread works alone.
 //!
-//! Each thread starts in its own contiguous share of the tasks, the same for each call of a team, so what it wrote in
-//! one kernel is in its own cache for the next; when the share is done it helps in the others'.
+//! Each thread starts in its own contiguous share of the tasks, the same for each call of a team,
+//! so what it wrote in one kernel is in its own cache for the next; when the share is done it helps
+//! in the others'.
 //!
 //! # Examples
 //!
@@ -68,7 +72,8 @@ pub fn threads() -> usize {
     }
 }
 
-/// Calls `f` with 0, 1, …, `n_tasks - 1`, on as many threads as the caller's pool has, and returns when all are done.
+/// Calls `f` with 0, 1, …, `n_tasks - 1`, on as many threads as the caller's pool has, and returns
+/// when all are done.
 ///
 /// A task should take 20 µs or more ([`chunk_len`] helps to choose), a few inside a [`team`].
 ///
@@ -81,13 +86,15 @@ pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
         return (0..n_tasks).for_each(f);
     }
     match ROLE.get() {
-        // SAFETY: the pointer is that of the workers which `team`, further up on this thread's stack, keeps alive.
+        // SAFETY: the pointer is that of the workers which `team`, further up on this thread's
+        // stack, keeps alive.
         Role::Calling(workers) => unsafe { &*workers }.run(n_tasks, &f),
         _ => Workers::new(threads, false).run(n_tasks, &f),
     }
 }
 
-/// Cuts `data` into chunks of `chunk` elements, the last maybe shorter, and calls `f` with each one's index and content.
+/// Cuts `data` into chunks of `chunk` elements, the last maybe shorter, and calls `f` with each
+/// one's index and content.
 ///
 /// # Panics
 ///

@@ -10,12 +10,14 @@
 //!   wait until nobody is inside                  until it has waited too long, or the team ends
 //! ```
 //!
-//! - **One atomic number** says whether a job is open, which one, and how many workers are inside: there is no order of several to get
-//!   wrong.
-//! - **Shares.** Each thread takes the tasks of a contiguous share first, the same in each call of a team, so that what it wrote in one
-//!   kernel is in its own cache for the next; then it helps in the others'.
-//! - **Waiting.** A worker of a team spins, then yields the processor, then leaves: a job then costs about a microsecond to hand out,
-//!   where waking a thread takes 20 to 50, and up to half a millisecond on a virtual machine.
+//! - **One atomic number** says whether a job is open, which one, and how many workers are inside:
+//!   there is no order of several to get wrong.
+//! - **Shares.** Each thread takes the tasks of a contiguous share first, the same in each call of
+//!   a team, so that what it wrote in one kernel is in its own cache for the next; then it helps in
+//!   the others'.
+//! - **Waiting.** A worker of a team spins, then yields the processor, then leaves: a job then
+//!   costs about a microsecond to hand out, where waking a thread takes 20 to 50, and up to half a
+//!   millisecond on a virtual machine.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -80,7 +82,8 @@ struct Job {
     setting: Setting,
 }
 
-/// On its own cache line, or pair of them, so that threads that count in neighbours do not disturb each other.
+/// On its own cache line, or pair of them, so that threads that count in neighbours do not disturb
+/// each other.
 #[repr(align(128))]
 struct Padded<T>(T);
 
@@ -89,10 +92,11 @@ pub(super) struct Workers(Arc<State>);
 
 /// What the calling thread and the workers share.
 ///
-/// `state` is the whole protocol: `epoch << 32 | OPEN | inside`. The calling thread writes `job` while the state is not open and
-/// nobody is inside; opens it, which also counts the epoch up; works; closes it; waits until nobody is inside. A worker
-/// adds itself to those inside and looks at what it added to: only if that was open may it read `job`, otherwise it subtracts
-/// itself again. All of that happens to one atomic number, so there is no order to get wrong.
+/// `state` is the whole protocol: `epoch << 32 | OPEN | inside`. The calling thread writes `job`
+/// while the state is not open and nobody is inside; opens it, which also counts the epoch up;
+/// works; closes it; waits until nobody is inside. A worker adds itself to those inside and looks
+/// at what it added to: only if that was open may it read `job`, otherwise it subtracts itself
+/// again. All of that happens to one atomic number, so there is no order to get wrong.
 struct State {
     state: Padded<AtomicU64>,
     shares: Box<[Padded<Share>]>,
@@ -113,8 +117,9 @@ struct Share {
     taken: AtomicBool,
 }
 
-// SAFETY: `job` is the only field that is not `Sync`, and `state` keeps its writes from its reads, see above. What the
-// job points to is `Sync` (`for_each` asks for it) and alive as long as the state is open or somebody is inside.
+// SAFETY: `job` is the only field that is not `Sync`, and `state` keeps its writes from its reads,
+// see above. What the job points to is `Sync` (`for_each` asks for it) and alive as long as the
+// state is open or somebody is inside.
 unsafe impl Sync for State {}
 // SAFETY: as above.
 unsafe impl Send for State {}
@@ -146,7 +151,8 @@ impl Workers {
         }
         let workers = &*self.0;
         let job = Job { f: (f as *const F).cast(), call: call::<F>, n_tasks, setting: setting() };
-        // SAFETY: not open and nobody inside: before the first job, and whenever `Close` was dropped.
+        // SAFETY: not open and nobody inside: before the first job, and whenever `Close` was
+        // dropped.
         unsafe { *workers.job.get() = Some(job) };
         for (i, share) in workers.shares.iter().enumerate() {
             share.0.next.store(workers.tasks(n_tasks, i).start, Ordering::Relaxed);
@@ -234,7 +240,8 @@ impl State {
         n_tasks * i / shares..n_tasks * (i + 1) / shares
     }
 
-    /// Takes tasks until none is left: of the own share first, then of the others'. Keeps a panic for the calling thread.
+    /// Takes tasks until none is left: of the own share first, then of the others'. Keeps a panic
+    /// for the calling thread.
     fn work(&self, job: &Job, own: usize) {
         let shares = self.shares.len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -261,7 +268,8 @@ impl State {
 
     /// A worker's part, on a thread of the pool.
     fn help(&self, own: usize) {
-        // A calling thread that waits for something else of rayon's may find its own invitation; it must not wait for itself.
+        // A calling thread that waits for something else of rayon's may find its own invitation; it
+        // must not wait for itself.
         if !matches!(ROLE.get(), Role::Free) {
             return self.shares[own].0.taken.store(false, Ordering::Release);
         }
@@ -272,7 +280,8 @@ impl State {
                 let before = self.state.0.fetch_add(1, Ordering::AcqRel);
                 if before & OPEN != 0 {
                     epoch_done = before / EPOCH;
-                    // SAFETY: we are inside an open job: the calling thread wrote it before and will not until we leave.
+                    // SAFETY: we are inside an open job: the calling thread wrote it before and
+                    // will not until we leave.
                     let job = unsafe { (*self.job.get()).expect("what is open has a job") };
                     with_setting(job.setting, || self.work(&job, own));
                 }
@@ -281,8 +290,9 @@ impl State {
                     return;
                 }
             }
-            // A job that was opened while we made up our mind saw the share taken and invited nobody: look again after
-            // giving it back. Either we see the job or the calling thread sees the share free, hence the strict order.
+            // A job that was opened while we made up our mind saw the share taken and invited
+            // nobody: look again after giving it back. Either we see the job or the calling thread
+            // sees the share free, hence the strict order.
             let share = &self.shares[own].0;
             share.taken.store(false, Ordering::SeqCst);
             let state = self.state.0.load(Ordering::SeqCst);

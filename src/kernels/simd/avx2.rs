@@ -22,8 +22,9 @@ impl Avx2 {
 /// Sliding this window over ones and zeros gives the mask of the first `n` lanes.
 static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-// Every block below is sound for the same reason: `self` proves that the processor has the instructions, and they touch
-// memory only through pointers whose validity is the contract of the (then unsafe) method.
+// Every block below is sound for the same reason: `self` proves that the processor has the
+// instructions, and they touch memory only through pointers whose validity is the contract of the
+// (then unsafe) method.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Isa for Avx2 {
     const LANES: usize = 8;

@@ -25,8 +25,9 @@ fn lanes_below(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
-// Every block below is sound for the same reason: `self` proves that the processor has the instructions, and they touch
-// memory only through pointers whose validity is the contract of the (then unsafe) method.
+// Every block below is sound for the same reason: `self` proves that the processor has the
+// instructions, and they touch memory only through pointers whose validity is the contract of the
+// (then unsafe) method.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Isa for Avx512 {
     const LANES: usize = 16;

@@ -191,14 +191,15 @@ fn machine(_want_amx: bool) -> Setting {
     Setting { level: Level::Portable, features: Features::default() }
 }
 
-/// Whether AMX tiles of (bf16, int8) may be used: the processor has them, the system saves them, and it granted them
-/// to this process.
+/// Whether AMX tiles of (bf16, int8) may be used: the processor has them, the system saves them,
+/// and it granted them to this process.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx() -> (bool, bool) {
     use std::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max, _xgetbv};
     #[target_feature(enable = "xsave")]
     fn saved_states() -> u64 {
-        // SAFETY: the register is readable where the system has turned `xsave` on, which the caller checked.
+        // SAFETY: the register is readable where the system has turned `xsave` on, which the caller
+        // checked.
         unsafe { _xgetbv(0) }
     }
     // SAFETY: every x86-64 processor has `cpuid`; leaf 7 is asked for only where it exists.
@@ -274,7 +275,8 @@ pub fn features() -> Features {
     setting().features
 }
 
-/// The best instruction set that the machine and `LOQUAT_ISA` allow, whatever this thread was lowered to.
+/// The best instruction set that the machine and `LOQUAT_ISA` allow, whatever this thread was
+/// lowered to.
 #[inline]
 pub(super) fn ceiling() -> Level {
     detected().setting.level
@@ -294,8 +296,8 @@ pub fn with_features<R>(kept: Features, f: impl FnOnce() -> R) -> R {
     with_setting(Setting { features: kept, ..setting() }, f)
 }
 
-/// Runs `f` once at each instruction set from [`Level::Portable`] up to the current one: the loop of every kernel's
-/// test.
+/// Runs `f` once at each instruction set from [`Level::Portable`] up to the current one: the loop
+/// of every kernel's test.
 ///
 /// # Panics
 ///

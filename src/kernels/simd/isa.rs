@@ -7,18 +7,20 @@ pub trait SimdOp {
     /// What the algorithm returns.
     type Output;
 
-    /// Runs the algorithm. Implementations are `#[inline(always)]`, and so is every function that they call with
-    /// the token.
+    /// Runs the algorithm. Implementations are `#[inline(always)]`, and so is every function that
+    /// they call with the token.
     fn eval<I: Isa>(self, isa: I) -> Self::Output;
 }
 
 /// A token: proof that the processor has an instruction set, and what its vectors can do.
 ///
-/// Lane 0 is the first in memory. Operations are IEEE single precision, rounded to nearest even, and do not trap;
-/// subnormal numbers are kept. Where a result could differ between processors it is pinned down here, so that every
-/// instruction set gives the same bits; the exception is [`Isa::mul_add`].
+/// Lane 0 is the first in memory. Operations are IEEE single precision, rounded to nearest even,
+/// and do not trap; subnormal numbers are kept. Where a result could differ between processors it
+/// is pinned down here, so that every instruction set gives the same bits; the exception is
+/// [`Isa::mul_add`].
 ///
-/// Slices must hold [`Isa::LANES`] elements unless the name says `partial`; the check vanishes under `chunks_exact`.
+/// Slices must hold [`Isa::LANES`] elements unless the name says `partial`; the check vanishes
+/// under `chunks_exact`.
 pub trait Isa: Copy + Send + Sync + 'static {
     /// Lanes of a vector: a power of two, from 4 to 16.
     const LANES: usize;
@@ -61,7 +63,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// - `y` is valid for writes of `LANES` elements; no alignment beyond that of `f32` is needed.
     unsafe fn store_ptr(self, y: *mut f32, v: Self::F32);
-    /// Writes [`Isa::LANES`] numbers past the caches, where the processor can: for outputs larger than the last cache.
+    /// Writes [`Isa::LANES`] numbers past the caches, where the processor can: for outputs larger
+    /// than the last cache.
     ///
     /// # Safety
     ///
@@ -94,7 +97,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// - `y` is valid for writes of `LANES` elements.
     unsafe fn store_i32_ptr(self, y: *mut i32, v: Self::I32);
-    /// Reads [`Isa::LANES`] half-precision numbers and widens them, exactly; a NaN stays a NaN and becomes quiet.
+    /// Reads [`Isa::LANES`] half-precision numbers as f32, exactly; a NaN stays a NaN and
+    /// becomes quiet.
     ///
     /// # Safety
     ///
@@ -106,7 +110,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// - `y` is valid for writes of `LANES` elements.
     unsafe fn store_f16_ptr(self, y: *mut f16, v: Self::F32);
-    /// Reads [`Isa::LANES`] bfloat16 numbers and widens them, exactly.
+    /// Reads [`Isa::LANES`] bfloat16 numbers as f32, exactly.
     ///
     /// # Safety
     ///
@@ -136,7 +140,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: checked above.
         unsafe { self.store_ptr(y.as_mut_ptr(), v) }
     }
-    /// Reads the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes are zero.
+    /// Reads the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes
+    /// are zero.
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::F32 {
         // Whole vectors without a mask, which AVX2 has in slow instructions only.
@@ -145,7 +150,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
             if x.len() >= Self::LANES { self.load_ptr(x.as_ptr()) } else { self.load_partial_ptr(x.as_ptr(), x.len()) }
         }
     }
-    /// Reads the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes are `fill`.
+    /// Reads the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes
+    /// are `fill`.
     #[inline(always)]
     fn load_partial_or(self, x: &[f32], fill: f32) -> Self::F32 {
         self.select(self.first_lanes(x.len()), self.load_partial(x), self.splat(fill))
@@ -176,7 +182,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: checked above.
         unsafe { self.store_i32_ptr(y.as_mut_ptr(), v) }
     }
-    /// Reads and widens the first [`Isa::LANES`] elements of `x`.
+    /// Reads as f32 the first [`Isa::LANES`] elements of `x`.
     #[inline(always)]
     fn load_f16(self, x: &[f16]) -> Self::F32 {
         assert!(x.len() >= Self::LANES);
@@ -190,7 +196,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: checked above.
         unsafe { self.store_f16_ptr(y.as_mut_ptr(), v) }
     }
-    /// Reads and widens the first [`Isa::LANES`] elements of `x`.
+    /// Reads as f32 the first [`Isa::LANES`] elements of `x`.
     #[inline(always)]
     fn load_bf16(self, x: &[bf16]) -> Self::F32 {
         assert!(x.len() >= Self::LANES);
@@ -204,7 +210,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
         // SAFETY: checked above.
         unsafe { self.store_bf16_ptr(y.as_mut_ptr(), v) }
     }
-    /// Reads and widens the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes are zero.
+    /// Reads as f32 the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the
+    /// other lanes are zero.
     #[inline(always)]
     fn load_f16_partial(self, x: &[f16]) -> Self::F32 {
         if x.len() >= Self::LANES {
@@ -222,7 +229,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
         self.store_f16(&mut whole, v);
         y[..n].copy_from_slice(&whole[..n]);
     }
-    /// Reads and widens the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the other lanes are zero.
+    /// Reads as f32 the first [`Isa::LANES`] elements of `x`, or all if there are fewer; the
+    /// other lanes are zero.
     #[inline(always)]
     fn load_bf16_partial(self, x: &[bf16]) -> Self::F32 {
         if x.len() >= Self::LANES {

@@ -1,14 +1,15 @@
 //! Vectors of `f32` and `i32` lanes, written once and run on every instruction set.
 //!
-//! An [`Isa`] value is a token: it can only be made after the processor was asked, so a function that is given one may
-//! use its instructions. An algorithm is a [`SimdOp`], generic over the token; [`dispatch`] calls it inside a function
-//! compiled for the best instruction set that the machine has and that the caller did not forbid. A binary built for
-//! plain x86-64 is therefore fast by itself.
+//! An [`Isa`] value is a token: it can only be made after the processor was asked, so a function
+//! that is given one may use its instructions. An algorithm is a [`SimdOp`], generic over the
+//! token; [`dispatch`] calls it inside a function compiled for the best instruction set that the
+//! machine has and that the caller did not forbid. A binary built for plain x86-64 is therefore
+//! fast by itself.
 //!
-//! The pattern is that of rten's `rten-simd` and of `pulp`. Two rules make it work. Whatever runs inside
-//! [`SimdOp::eval`] is `#[inline(always)]`: a function that is not inlined is compiled without the instructions, at the
-//! price of a call per vector. Closures cannot be marked so; use a struct with a method. And dispatch happens once per
-//! chunk of work, never once per row.
+//! The pattern is that of rten's `rten-simd` and of `pulp`. Two rules make it work. Whatever runs
+//! inside [`SimdOp::eval`] is `#[inline(always)]`: a function that is not inlined is compiled
+//! without the instructions, at the price of a call per vector. Closures cannot be marked so; use a
+//! struct with a method. And dispatch happens once per chunk of work, never once per row.
 //!
 //! | file | what it holds |
 //! |---|---|

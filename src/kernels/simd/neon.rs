@@ -20,9 +20,10 @@ impl Neon {
     }
 }
 
-// Every block below is sound for the same reason: `self` proves that the processor has the instructions, and they touch
-// memory only through pointers whose validity is the contract of the (then unsafe) method. The assembly is that of the
-// two conversions whose intrinsics are not stable; it touches registers only.
+// Every block below is sound for the same reason: `self` proves that the processor has the
+// instructions, and they touch memory only through pointers whose validity is the contract of the
+// (then unsafe) method. The assembly is that of the two conversions whose intrinsics are not
+// stable; it touches registers only.
 #[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
 impl Isa for Neon {
     const LANES: usize = 4;

@@ -36,8 +36,8 @@ fn truth(x: bool) -> u32 {
     (x as u32).wrapping_neg()
 }
 
-/// f16 → f32, exactly, without a branch: the exponent is moved and rebiased by a multiplication, which also normalises
-/// subnormal numbers (F. Giesen, "Half to float done quick", 2012).
+/// f16 → f32, exactly, without a branch: the exponent is moved and rebiased by a multiplication,
+/// which also normalises subnormal numbers (F. Giesen, "Half to float done quick", 2012).
 #[inline(always)]
 pub(super) fn f16_to_f32(h: u16) -> f32 {
     const REBIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
@@ -48,7 +48,8 @@ pub(super) fn f16_to_f32(h: u16) -> f32 {
     f32::from_bits(finite | special | quiet | ((h as u32 & 0x8000) << 16))
 }
 
-/// f32 → f16, to nearest even, without a branch (after F. Giesen's `float_to_half_fast3_rtne`, 2016).
+/// f32 → f16, to nearest even, without a branch (after F. Giesen's `float_to_half_fast3_rtne`,
+/// 2016).
 #[inline(always)]
 pub(super) fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -82,7 +83,8 @@ pub(super) fn f32_to_bf16(x: f32) -> u16 {
 /// The nearest whole number, the even one of two, without the library call that SSE2 would need.
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    // From 2^23 on every number is whole; below, adding and subtracting it leaves the rounding to the addition.
+    // From 2^23 on every number is whole; below, adding and subtracting it leaves the rounding to
+    // the addition.
     const WHOLE: f32 = (1 << 23) as f32;
     let magic = WHOLE.copysign(x);
     let rounded = ((x + magic) - magic).copysign(x);

@@ -30,7 +30,8 @@ pub enum Activation {
     Relu,
     /// x Φ(x), exact: PyTorch's `gelu`, Hugging Face's `gelu`.
     Gelu,
-    /// The tanh form of GELU: PyTorch's `gelu(approximate="tanh")`, Hugging Face's `gelu_new` and `gelu_pytorch_tanh`.
+    /// The tanh form of GELU: PyTorch's `gelu(approximate="tanh")`, Hugging Face's `gelu_new` and
+    /// `gelu_pytorch_tanh`.
     GeluTanh,
     /// x σ(x): Hugging Face's `silu` and `swish`.
     Silu,

@@ -13,9 +13,9 @@
 //! dx_j = scale · (e^(x_j - lse) ((1 - ε) w_label + ε/V Σ w) - (1 - ε) w_label·[j = label] - ε/V w_j)
 //! ```
 //!
-//! with ε the label smoothing (Szegedy et al., *Rethinking the Inception Architecture*, 2016, arXiv:1512.00567), V the
-//! number of classes and x̄ the mean of the row; the semantics of PyTorch's `cross_entropy`. Only `lse`, one number a row,
-//! is kept for the backward pass.
+//! with ε the label smoothing (Szegedy et al., *Rethinking the Inception Architecture*, 2016,
+//! arXiv:1512.00567), V the number of classes and x̄ the mean of the row; the semantics of
+//! PyTorch's `cross_entropy`. Only `lse`, one number a row, is kept for the backward pass.
 
 use super::elementwise::Lanes;
 use super::exp::exp_lanes;

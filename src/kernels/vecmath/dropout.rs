@@ -1,11 +1,13 @@
 //! Dropout with a generator that has no state.
 //!
-//! Element i is kept iff hash(seed, offset + i) ≥ p · 2³², and then divided by 1 - p (Srivastava et al., *Dropout*, 2014).
-//! Because the hash depends on the place alone, the backward pass is the same call on the gradient, no mask is stored,
-//! and neither threads nor vectors can change who is dropped. The caller moves `offset` on between calls.
+//! Element i is kept iff hash(seed, offset + i) ≥ p · 2³², and then divided by 1 - p (Srivastava et
+//! al., *Dropout*, 2014). Because the hash depends on the place alone, the backward pass is the
+//! same call on the gradient, no mask is stored, and neither threads nor vectors can change who is
+//! dropped. The caller moves `offset` on between calls.
 //!
-//! The hash is a murmur3 finaliser of the place (A. Appleby, 2011), with two words derived from the seed entering at
-//! different rounds, so that the patterns of two seeds are not shifted copies of each other.
+//! The hash is a murmur3 finaliser of the place (A. Appleby, 2011), with two words derived from the
+//! seed entering at different rounds, so that the patterns of two seeds are not shifted copies of
+//! each other.
 
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, MAX_LANES, SimdOp, dispatch};
@@ -75,7 +77,8 @@ pub(crate) const GOLDEN: u32 = 0x9e37_79b9;
 const M1: u32 = 0x85eb_ca6b;
 const M2: u32 = 0xc2b2_ae35;
 
-/// Two words for the hash, from the seed and the upper half of the place (Steele et al., SplitMix64, 2014).
+/// Two words for the hash, from the seed and the upper half of the place (Steele et al.,
+/// SplitMix64, 2014).
 fn key(seed: u64, high: u64) -> [u32; 2] {
     let mut z = seed.wrapping_add(high.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -102,7 +105,8 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// As [`dropout`] for `p` in (0, 1), at places whose upper half is `high`: for kernels that drop on the way.
+    /// As [`dropout`] for `p` in (0, 1), at places whose upper half is `high`: for kernels that
+    /// drop on the way.
     pub(crate) fn new(p: f32, seed: u64, high: u64) -> Keep {
         let threshold = (p as f64 * 4_294_967_296.0) as u64;
         let scale = if p < 1.0 { (1.0 / (1.0 - p as f64)) as f32 } else { 0.0 };

@@ -5,8 +5,9 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
 /// A function of `N` numbers, on a vector of each.
 ///
-/// The result of a lane must depend on that lane alone. A trait and not a closure, because a closure cannot be
-/// `#[inline(always)]`, and one that is not inlined is compiled without the instructions.
+/// The result of a lane must depend on that lane alone. A trait and not a closure, because a
+/// closure cannot be `#[inline(always)]`, and one that is not inlined is compiled without the
+/// instructions.
 pub(crate) trait Lanes<const N: usize>: Copy + Sync {
     /// Nanoseconds for 16 elements in cache, roughly: what the decision to use threads needs.
     const NS: f32 = 3.0;
@@ -38,7 +39,8 @@ pub(crate) fn update<F: Lanes<1>>(f: F, y: &mut [f32]) {
 pub(crate) fn update2<F: Lanes<2>>(f: F, y: &mut [f32], x: &[f32]) {
     assert_eq!(x.len(), y.len(), "element-wise: input and output must have the same length");
     let out = y.as_mut_ptr();
-    // SAFETY: the lengths are equal; the first input is the output, the second is borrowed beside it.
+    // SAFETY: the lengths are equal; the first input is the output, the second is borrowed beside
+    // it.
     unsafe { stream(f, [out, x.as_ptr()], out, y.len(), false) }
 }
 
@@ -47,12 +49,13 @@ pub(crate) fn update2<F: Lanes<2>>(f: F, y: &mut [f32], x: &[f32]) {
 pub(crate) fn update3<F: Lanes<3>>(f: F, y: &mut [f32], a: &[f32], b: &[f32]) {
     assert!(a.len() == y.len() && b.len() == y.len(), "element-wise: inputs and output must have the same length");
     let out = y.as_mut_ptr();
-    // SAFETY: the lengths are equal; the first input is the output, the others are borrowed beside it.
+    // SAFETY: the lengths are equal; the first input is the output, the others are borrowed beside
+    // it.
     unsafe { stream(f, [out, a.as_ptr(), b.as_ptr()], out, y.len(), false) }
 }
 
-/// Outputs of this many elements go past the caches: they would not be found there by whoever reads them next, and a
-/// store that does not first fetch its line saves a third of the traffic.
+/// Outputs of this many elements go past the caches: they would not be found there by whoever reads
+/// them next, and a store that does not first fetch its line saves a third of the traffic.
 pub(crate) const PAST_CACHES: usize = 8 << 20;
 
 /// # Safety
@@ -104,7 +107,8 @@ impl<const N: usize, F: Lanes<N>> SimdOp for Stream<N, F> {
                 }
                 i = to_aligned;
                 while i + 4 * I::LANES <= len {
-                    // SAFETY: four vectors at `i` are within `len`, and `y + i` is aligned to a vector.
+                    // SAFETY: four vectors at `i` are within `len`, and `y + i` is aligned to a
+                    // vector.
                     unsafe { four(isa, f, x, i, |j, v| isa.stream_ptr(y.add(j), v)) };
                     i += 4 * I::LANES;
                 }

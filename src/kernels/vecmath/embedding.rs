@@ -31,7 +31,8 @@ pub fn gather(table: &[f32], dim: usize, ids: &[u32], out: &mut [f32]) {
 
 /// table\[ids\[i\]\] += rows\[i\], in the order of i
 ///
-/// Threads share the columns, not the ids: so rows with the same id meet in order, and need no lock.
+/// Threads share the columns, not the ids: so rows with the same id meet in order, and need no
+/// lock.
 ///
 /// # Shapes
 ///

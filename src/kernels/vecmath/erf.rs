@@ -1,9 +1,10 @@
 //! The error function and the normal distribution.
 //!
-//! Both tails of the normal distribution come from one polynomial: log₂ 2Φ(-t) = t·P(t), minimax over [0, 6] with the
-//! weight that keeps the absolute error of Φ under 2⁻²⁶ and its relative error under 2⁻¹⁷. Its last coefficient is
-//! negative, so past 6 it falls on its own. (The idea, in base e and for erf, is N. Juffa's `erff`.) Near 0, erf has its
-//! own polynomial, x + x·Q(x²), to keep the relative error.
+//! Both tails of the normal distribution come from one polynomial: log₂ 2Φ(-t) = t·P(t), minimax
+//! over [0, 6] with the weight that keeps the absolute error of Φ under 2⁻²⁶ and its relative error
+//! under 2⁻¹⁷. Its last coefficient is negative, so past 6 it falls on its own. (The idea, in base
+//! e and for erf, is N. Juffa's `erff`.) Near 0, erf has its own polynomial, x + x·Q(x²), to keep
+//! the relative error.
 
 use super::elementwise::{Lanes, map};
 use super::exp::exp2_lanes;
@@ -58,7 +59,8 @@ fn twice_tail<I: Isa>(isa: I, t: I::F32) -> I::F32 {
     exp2_lanes(isa, isa.mul(p, t))
 }
 
-/// Φ(x), the normal distribution function; within 2⁻²⁴, and within 2⁻¹⁶ of itself in the lower tail down to -6.
+/// Φ(x), the normal distribution function; within 2⁻²⁴, and within 2⁻¹⁶ of itself in the lower tail
+/// down to -6.
 #[inline(always)]
 pub(crate) fn normal_cdf_lanes<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let tail = isa.mul(isa.splat(0.5), twice_tail(isa, isa.abs(x)));

@@ -1,8 +1,8 @@
 //! The exponential function.
 //!
-//! eˣ = 2ⁿ·eʳ with n the whole number nearest to x/ln 2 and |r| ≤ ln 2 / 2 (W. J. Cody and W. Waite, *Software Manual for
-//! the Elementary Functions*, 1980); eʳ by a polynomial of degree 6, minimax in relative error (Remez exchange); 2ⁿ by
-//! adding n to the exponent's bits.
+//! eˣ = 2ⁿ·eʳ with n the whole number nearest to x/ln 2 and |r| ≤ ln 2 / 2 (W. J. Cody and W.
+//! Waite, *Software Manual for the Elementary Functions*, 1980); eʳ by a polynomial of degree 6,
+//! minimax in relative error (Remez exchange); 2ⁿ by adding n to the exponent's bits.
 
 use super::elementwise::{Lanes, map};
 use super::polynomial::polynomial;
@@ -16,7 +16,8 @@ const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// (eʳ - 1 - r) / r², from the constant upwards; error 3.1e-9 of eʳ.
 const POLYNOMIAL: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 8.368_717e-3, 1.381_459_9e-3];
-/// Adding this to a number below 2²² leaves it rounded to a whole one, in the lowest bits, two's complement.
+/// Adding this to a number below 2²² leaves it rounded to a whole one, in the lowest bits, two's
+/// complement.
 pub(super) const ROUNDER: f32 = 12_582_912.0;
 /// Below this the result would be subnormal.
 const UNDERFLOW: f32 = -87.336_54;
@@ -25,7 +26,8 @@ const OVERFLOW: f32 = 88.722_83;
 
 /// y = eˣ
 ///
-/// Within 1 ulp; zero below -87.3365, where the result would be subnormal, and infinite above 88.7228.
+/// Within 1 ulp; zero below -87.3365, where the result would be subnormal, and infinite above
+/// 88.7228.
 ///
 /// # Examples
 ///

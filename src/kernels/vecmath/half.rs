@@ -1,6 +1,6 @@
 //! Conversion to and from half precision and bfloat16.
 //!
-//! Widening is exact; narrowing rounds to nearest, ties to even. A NaN stays one.
+//! Converting to f32 is exact; from f32 it rounds to nearest, ties to even. A NaN stays one.
 
 use half::{bf16, f16};
 

@@ -1,13 +1,16 @@
-//! The memory-bound families: element-wise functions, reductions, softmax, norms, optimiser steps, conversions.
+//! The memory-bound families: element-wise functions, reductions, softmax, norms, optimiser steps,
+//! conversions.
 //!
-//! Each family is a file: cited method, named constants, body generic over [`Isa`](super::simd::Isa), naive reference and
-//! a test at every instruction set. The public functions are safe, check lengths once, split large slices across threads
-//! and enter the instruction set once per part. Slices of unequal length panic.
+//! Each family is a file: cited method, named constants, body generic over
+//! [`Isa`](super::simd::Isa), naive reference and a test at every instruction set. The public
+//! functions are safe, check lengths once, split large slices across threads and enter the
+//! instruction set once per part. Slices of unequal length panic.
 //!
-//! Functions of one element depend on that element alone, functions of a row on that row alone. Reductions over rows
-//! (`sum_rows`, the gradients of norms, losses) add fixed groups of rows in a fixed order. So no result depends on the
-//! number of threads; and since sums within a row are kept in the same 32 partial sums whatever the vector's width, the
-//! bits agree between AVX-512, AVX2 and NEON as well.
+//! Functions of one element depend on that element alone, functions of a row on that row alone.
+//! Reductions over rows (`sum_rows`, the gradients of norms, losses) add fixed groups of rows in a
+//! fixed order. So no result depends on the number of threads; and since sums within a row are kept
+//! in the same 32 partial sums whatever the vector's width, the bits agree between AVX-512, AVX2
+//! and NEON as well.
 //!
 //! Accuracy is stated in ulp, the distance to the next `f32`, with fused multiply–add; without it
 //! ([`Level::Portable`](super::simd::Level::Portable)) bounds are about one ulp wider.

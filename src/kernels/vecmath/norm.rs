@@ -1,21 +1,24 @@
 //! Layer norm and RMS norm, forward and backward.
 //!
-//! Layer norm (Ba, Kiros, Hinton, *Layer Normalization*, 2016, arXiv:1607.06450), with x̂ = (x - mean) · rstd:
+//! Layer norm (Ba, Kiros, Hinton, *Layer Normalization*, 2016, arXiv:1607.06450), with x̂ = (x -
+//! mean) · rstd:
 //!
 //! ```text
 //! y = x̂ · w + b,  rstd = 1 / √(var + ε)
 //! g = dy · w:  dx = rstd · (g - mean(g) - x̂ · mean(g · x̂));  dw = Σ_rows dy · x̂;  db = Σ_rows dy
 //! ```
 //!
-//! RMS norm (Zhang, Sennrich, *Root Mean Square Layer Normalization*, 2019, arXiv:1910.07467), with x̂ = x · rstd:
+//! RMS norm (Zhang, Sennrich, *Root Mean Square Layer Normalization*, 2019, arXiv:1910.07467), with
+//! x̂ = x · rstd:
 //!
 //! ```text
 //! y = x̂ · w,  rstd = 1 / √(mean(x²) + ε)
 //! g = dy · w:  dx = rstd · (g - x̂ · mean(g · x̂));  dw = Σ_rows dy · x̂
 //! ```
 //!
-//! The variance is that of the differences from the mean, in a second pass over the row, which is in cache by then: the
-//! difference of two large sums would lose its digits. The sums over rows are those of 64 rows each, added in order.
+//! The variance is that of the differences from the mean, in a second pass over the row, which is
+//! in cache by then: the difference of two large sums would lose its digits. The sums over rows are
+//! those of 64 rows each, added in order.
 
 use super::arithmetic::Add;
 use super::elementwise::{Lanes, PAST_CACHES};
@@ -27,7 +30,8 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
 /// Layer norm of each row; weights missing are ones, a bias missing is zero.
 ///
-/// `mean` and `rstd` receive each row's, for [`layer_norm_backward`]; their length is the number of rows.
+/// `mean` and `rstd` receive each row's, for [`layer_norm_backward`]; their length is the number of
+/// rows.
 ///
 /// # Shapes
 ///
@@ -76,7 +80,8 @@ pub fn layer_norm(
 ///
 /// # Shapes
 ///
-/// `dy`, `x` and `dx` `[rows, cols]`; `weight`, `dweight` and `dbias` `[cols]`; `mean` and `rstd` `[rows]`.
+/// `dy`, `x` and `dx` `[rows, cols]`; `weight`, `dweight` and `dbias` `[cols]`; `mean` and `rstd`
+/// `[rows]`.
 pub fn layer_norm_backward(
     dy: &[f32],
     x: &[f32],
@@ -93,8 +98,8 @@ pub fn layer_norm_backward(
 
 /// RMS norm of each row.
 ///
-/// `rstd` receives the reciprocal of each row's root mean square, for [`rms_norm_backward`]; its length is the number of
-/// rows.
+/// `rstd` receives the reciprocal of each row's root mean square, for [`rms_norm_backward`]; its
+/// length is the number of rows.
 ///
 /// # Shapes
 ///

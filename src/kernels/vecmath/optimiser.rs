@@ -4,7 +4,8 @@
 //! Adam is Kingma and Ba, 2014 (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017
 //! (arXiv:1711.05101), AMSGrad Reddi, Kale and Kumar, 2018 (arXiv:1904.09237).
 //!
-//! Each step multiplies the gradient by `grad_scale` first: clipping by norm costs no pass of its own.
+//! Each step multiplies the gradient by `grad_scale` first: clipping by norm costs no pass of its
+//! own.
 
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
@@ -39,7 +40,8 @@ pub struct Adam {
     pub decoupled: bool,
 }
 
-/// One step of SGD. `momentum` is the buffer of that name, zero before the first step; empty if `sgd.momentum` is 0.
+/// One step of SGD. `momentum` is the buffer of that name, zero before the first step; empty if
+/// `sgd.momentum` is 0.
 ///
 /// # Shapes
 ///

@@ -1,20 +1,21 @@
 //! The gates of recurrent cells, one step of a batch: everything between the products.
 //!
-//! LSTM (Hochreiter, Schmidhuber 1997; with forget gates, Gers et al. 2000) from `a = W·x + U·h + b`:
+//! LSTM (Hochreiter, Schmidhuber 1997; with forget gates, Gers et al. 2000) from `a = W·x + U·h +
+//! b`:
 //!
 //! ```text
 //! i, f, o = σ(aᵢ), σ(a_f), σ(aₒ)    g = tanh(a_g)    c' = f·c + i·g    h' = o·tanh(c')
 //! ```
 //!
-//! GRU (Cho et al. 2014, as PyTorch has it: the reset gate applies after the product) from `a = W·x + b` and
-//! `u = U·h + b'`:
+//! GRU (Cho et al. 2014, as PyTorch has it: the reset gate applies after the product) from `a = W·x
+//! + b` and `u = U·h + b'`:
 //!
 //! ```text
 //! r, z = σ(aᵣ + uᵣ), σ(a_z + u_z)    n = tanh(aₙ + r·uₙ)    h' = (1 - z)·n + z·h
 //! ```
 //!
-//! The gates of a row stand side by side in that order (`i f g o`, `r z n`). A cell's way back reads what the forward
-//! left: gates after their functions.
+//! The gates of a row stand side by side in that order (`i f g o`, `r z n`). A cell's way back
+//! reads what the forward left: gates after their functions.
 
 use super::tanh::{sigmoid_lanes, tanh_lanes};
 use crate::kernels::extent::size;
@@ -95,7 +96,8 @@ fn put<I: Isa>(isa: I, y: &mut [f32], hidden: usize, gate: usize, j: usize, v: I
     if j + I::LANES <= hidden { isa.store(&mut y[j..], v) } else { isa.store_partial(&mut y[j..], v) }
 }
 
-/// A step of an LSTM: `gates`, before their functions on entry and after them on return; the new cell and hidden state.
+/// A step of an LSTM: `gates`, before their functions on entry and after them on return; the new
+/// cell and hidden state.
 ///
 /// # Shapes
 ///
@@ -127,7 +129,8 @@ impl Cell<1, 3> for LstmStep {
     }
 }
 
-/// The way back of [`lstm_step`]: `dc` is that of the new cell on entry and that of the old on return.
+/// The way back of [`lstm_step`]: `dc` is that of the new cell on entry and that of the old on
+/// return.
 ///
 /// # Shapes
 ///
@@ -168,8 +171,8 @@ impl Cell<4, 2> for LstmBackward {
     }
 }
 
-/// A step of a GRU: `gates` is `W·x + b` on entry and the gates on return; `products` is `U·h + b'`, whose last third is kept for the
-/// way back.
+/// A step of a GRU: `gates` is `W·x + b` on entry and the gates on return; `products` is `U·h +
+/// b'`, whose last third is kept for the way back.
 ///
 /// # Shapes
 ///
@@ -200,8 +203,8 @@ impl Cell<2, 3> for GruStep {
     }
 }
 
-/// The way back of [`gru_step`]. `dh` is that of the new state on entry, and on return that of the old one as far as it does not go
-/// through `products`.
+/// The way back of [`gru_step`]. `dh` is that of the new state on entry, and on return that of the
+/// old one as far as it does not go through `products`.
 ///
 /// # Shapes
 ///

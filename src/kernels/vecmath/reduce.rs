@@ -39,7 +39,8 @@ pub fn max(x: &[f32]) -> f32 {
     dispatch(Largest(x))
 }
 
-/// The first index of the largest element; of the first NaN if there is one. `None` if there are no elements.
+/// The first index of the largest element; of the first NaN if there is one. `None` if there are no
+/// elements.
 pub fn argmax(x: &[f32]) -> Option<usize> {
     let largest = max(x);
     x.iter().position(|&x| x == largest || x.is_nan())

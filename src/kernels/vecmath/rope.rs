@@ -1,14 +1,14 @@
 //! Rotary position embedding, forward and backward.
 //!
-//! Pairs of features of each head are rotated by an angle that grows with the position (Su et al., *RoFormer*, 2021,
-//! arXiv:2104.09864):
+//! Pairs of features of each head are rotated by an angle that grows with the position (Su et al.,
+//! *RoFormer*, 2021, arXiv:2104.09864):
 //!
 //! ```text
 //! a′ = a cos θ - b sin θ,   b′ = b cos θ + a sin θ
 //! ```
 //!
-//! The pairs are (i, i + rot_dim/2), as in GPT-NeoX and Llama, or (2i, 2i + 1), `interleaved`, as in the paper and GPT-J.
-//! The backward pass is the rotation by -θ.
+//! The pairs are (i, i + rot_dim/2), as in GPT-NeoX and Llama, or (2i, 2i + 1), `interleaved`, as
+//! in the paper and GPT-J. The backward pass is the rotation by -θ.
 
 use super::rows::{chunk_rows, count_rows};
 use crate::kernels::extent::size;
@@ -19,7 +19,8 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 ///
 /// # Shapes
 ///
-/// `x` `[rows, n_heads * head_dim]`, `positions` `[rows]`; `cos` and `sin` `[n_positions, rot_dim / 2]`.
+/// `x` `[rows, n_heads * head_dim]`, `positions` `[rows]`; `cos` and `sin` `[n_positions, rot_dim /
+/// 2]`.
 ///
 /// # Panics
 ///

@@ -1,7 +1,9 @@
-//! What the functions of rows share: loops over one row, and reductions whose bits do not depend on the vector's width.
+//! What the functions of rows share: loops over one row, and reductions whose bits do not depend on
+//! the vector's width.
 //!
-//! A sum over a row keeps 32 partial sums, element i in number i mod 32, whatever the vector: two registers of AVX-512,
-//! four of AVX2, eight of NEON. They are added as a halving tree, i with i + 16, then i + 8, and so on.
+//! A sum over a row keeps 32 partial sums, element i in number i mod 32, whatever the vector: two
+//! registers of AVX-512, four of AVX2, eight of NEON. They are added as a halving tree, i with i +
+//! 16, then i + 8, and so on.
 
 use super::elementwise::Lanes;
 use crate::kernels::parallel;
@@ -140,7 +142,8 @@ pub(crate) fn map_sum_row<I: Isa>(isa: I, x: &[f32], y: &mut [f32], f: impl Lane
     let mut wide = Wide::splat(isa, 0.0);
     let (mut inputs, mut outputs) = (x.chunks_exact(WIDE), y.chunks_exact_mut(WIDE));
     for (x, y) in (&mut inputs).zip(&mut outputs) {
-        // The processor's own prefetching ends with a page; this is what the row after this one needs.
+        // The processor's own prefetching ends with a page; this is what the row after this one
+        // needs.
         (0..WIDE).step_by(16).for_each(|line| isa.prefetch(x.as_ptr().wrapping_add(AHEAD + line)));
         for j in 0..WIDE / I::LANES {
             let v = f.lanes(isa, [isa.load(&x[j * I::LANES..])]);
@@ -222,8 +225,8 @@ unsafe fn map_ptr<I: Isa, const N: usize>(isa: I, x: [*const f32; N], y: *mut f3
     }
 }
 
-/// As [`map_row`], but past the caches: for rows of an output larger than they are. The caller fences
-/// ([`Isa::stream_fence`]) after the last row.
+/// As [`map_row`], but past the caches: for rows of an output larger than they are. The caller
+/// fences ([`Isa::stream_fence`]) after the last row.
 #[inline(always)]
 pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f32], f: impl Lanes<N>) {
     let len = y.len();
@@ -232,7 +235,8 @@ pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(isa: I, x: [&[f32]; N]
     let mut stop = y.as_ptr().align_offset(4 * I::LANES).min(len);
     while i < len {
         let n = (stop - i).min(I::LANES);
-        // SAFETY: `n` elements at `i` are within every row; whole vectors begin where `y` is aligned.
+        // SAFETY: `n` elements at `i` are within every row; whole vectors begin where `y` is
+        // aligned.
         unsafe {
             let v = f.lanes(isa, x.map(|x| isa.load_partial_ptr(x.as_ptr().add(i), n)));
             if n == I::LANES {

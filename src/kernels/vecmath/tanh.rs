@@ -1,7 +1,7 @@
 //! Hyperbolic tangent and the logistic sigmoid.
 //!
-//! tanh |x| = u / (u + 2) with u = e^(2|x|) - 1, which loses nothing near 0; the sign is put back at the end.
-//! σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ), the form whose exponential does not overflow.
+//! tanh |x| = u / (u + 2) with u = e^(2|x|) - 1, which loses nothing near 0; the sign is put back
+//! at the end. σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ), the form whose exponential does not overflow.
 
 use super::elementwise::{Lanes, map};
 use super::exp::{exp_below_overflow, expm1_positive};

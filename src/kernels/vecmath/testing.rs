@@ -74,7 +74,8 @@ pub(crate) fn check_values(f: impl Fn(&[f32], &mut [f32]), values: &[(f32, f32)]
     });
 }
 
-/// erf in double precision: its series below 3, the continued fraction of erfc above (both converge to 1e-15 there).
+/// erf in double precision: its series below 3, the continued fraction of erfc above (both converge
+/// to 1e-15 there).
 pub(crate) fn erf_f64(x: f64) -> f64 {
     let t = x.abs();
     let y = if t < 3.0 {
@@ -104,7 +105,8 @@ pub(crate) fn normal_cdf_f64(x: f64) -> f64 {
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
-/// Checks that two slices agree within `tolerance`, relative to the larger of 1 and the expected number.
+/// Checks that two slices agree within `tolerance`, relative to the larger of 1 and the expected
+/// number.
 #[track_caller]
 pub(crate) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len());

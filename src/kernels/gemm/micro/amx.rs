@@ -1,9 +1,10 @@
 //! AMX: tiles of 32 × 32 sums in four tile registers, `tdpbf16ps`, `tdpbssd` and `tdpbusd`.
 //!
-//! A tile register holds 16 rows of 64 bytes. For one step of 16 groups, two tiles of A (32 rows) and two of B (32 columns)
-//! are loaded and four products added; the instruction wants B in the groups that the packing makes anyway, and A row by
-//! row. Each thread configures the tiles before its work and releases them after, so that no other code pays for saving
-//! them. Instructions are spelled out, because the compiler's names for them are not stable yet.
+//! A tile register holds 16 rows of 64 bytes. For one step of 16 groups, two tiles of A (32 rows)
+//! and two of B (32 columns) are loaded and four products added; the instruction wants B in the
+//! groups that the packing makes anyway, and A row by row. Each thread configures the tiles before
+//! its work and releases them after, so that no other code pays for saving them. Instructions are
+//! spelled out, because the compiler's names for them are not stable yet.
 //!
 //! A few rows are multiplied with a B that is read where it lies, by tiles of as many rows: panels
 //! of packed weights are right factors as they are, and weights that are stored transposed are left
@@ -18,7 +19,8 @@
 //! of C. Numbers below 2⁻¹²⁶ count as zero. So the bits differ from those of `vdpbf16ps`, which has
 //! one chain over all pairs.
 //!
-//! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`, `TILELOADD`, `TDPBF16PS`.
+//! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`,
+//! `TILELOADD`, `TDPBF16PS`.
 
 use std::arch::asm;
 
@@ -96,7 +98,8 @@ macro_rules! kernel {
             const NS: f32 = 0.001;
 
             fn begin(self) -> impl Drop {
-                // SAFETY: the token proves that the processor has the tiles and that the system granted them.
+                // SAFETY: the token proves that the processor has the tiles and that the system
+                // granted them.
                 unsafe { Configured::new() }
             }
 
@@ -105,8 +108,9 @@ macro_rules! kernel {
  let TileArgs { rows, k: groups, a, b, c, ldc, load, .. } = args;
                 let product = |c: *mut $sum, ldc: usize, load: bool| {
                     let (lda, ldc) = (groups * 4, ldc * 4);
-                    // SAFETY: tiles are configured; A has 32 rows of `groups`, B has `groups` rows of 32, C has 32 rows
-                    // of 32; no stack, flags are clobbered, and the compiler keeps nothing in tile registers.
+                    // SAFETY: tiles are configured; A has 32 rows of `groups`, B has `groups` rows
+                    // of 32, C has 32 rows of 32; no stack, flags are clobbered, and the compiler
+                    // keeps nothing in tile registers.
                     unsafe {
                         asm!(
                             "test {load:e}, {load:e}",
@@ -192,7 +196,8 @@ macro_rules! kernel {
                 // and `tmm5`.
                 let turned = [ROWS, rows];
                 let whole = [ROWS; 2];
-                // SAFETY: the token proves that the processor has the tiles and that the system granted them.
+                // SAFETY: the token proves that the processor has the tiles and that the system
+                // granted them.
                 unsafe { Configured::with([turned, turned, whole, whole, whole, whole, turned, whole]) }
             }
 
@@ -202,7 +207,8 @@ macro_rules! kernel {
                 let mut sums = [<$sum>::default(); PANEL * ROWS];
                 let ends = |sums: &mut [$sum; PANEL * ROWS], to_c: bool| {
                     for (i, j) in (0..rows).flat_map(|i| (0..PANEL).map(move |j| (i, j))) {
-                        // SAFETY: the caller's promise about C; the sums have room for sixteen rows.
+                        // SAFETY: the caller's promise about C; the sums have room for sixteen
+                        // rows.
                         unsafe {
                             let (c, sum) = (c.add(i * ldc + j), &mut sums[j * rows + i]);
                             if to_c { *c = *sum } else { *sum = *c }
@@ -213,8 +219,9 @@ macro_rules! kernel {
                     ends(&mut sums, false);
                 }
                 let product = |sums: &mut [$sum; PANEL * ROWS], steps: usize, a: *const u32, b: *const u32, ldb: usize| {
-                    // SAFETY: tiles are configured; B has 32 columns, A and B have sixteen groups for each step; no stack,
-                    // flags are clobbered, and the compiler keeps nothing in tile registers.
+                    // SAFETY: tiles are configured; B has 32 columns, A and B have sixteen groups
+                    // for each step; no stack, flags are clobbered, and the compiler keeps nothing
+                    // in tile registers.
                     unsafe {
                         asm!(
                             "tileloadd tmm0, [{c} + {ldc}]",
@@ -288,7 +295,8 @@ impl PanelsKernel for AmxBf16 {
 
     fn begin(self, rows: usize) -> impl Drop {
         let (few, whole) = ([rows, ROWS], [ROWS; 2]);
-        // SAFETY: the token proves that the processor has the tiles and that the system granted them.
+        // SAFETY: the token proves that the processor has the tiles and that the system granted
+        // them.
         unsafe { Configured::with([few, few, whole, whole, few, whole, whole, whole]) }
     }
 
@@ -297,9 +305,9 @@ impl PanelsKernel for AmxBf16 {
         let TileArgs { k: groups, a, b, c, ldc, load, .. } = args;
         let lda = groups.next_multiple_of(ROWS);
         let product = |steps: usize, a: *const u32, b: *const u32, load: bool| {
-            // SAFETY: tiles are configured; A has the rows that are configured, B 32 columns, both sixteen groups for each step,
-            // C is as large as the tiles; no stack, flags are clobbered, and the compiler keeps
-            // nothing in tile registers.
+            // SAFETY: tiles are configured; A has the rows that are configured, B 32 columns, both
+            // sixteen groups for each step, C is as large as the tiles; no stack, flags are
+            // clobbered, and the compiler keeps nothing in tile registers.
             unsafe {
                 asm!(
                     "test {load:e}, {load:e}",
@@ -354,8 +362,9 @@ impl PanelsKernel for AmxBf16 {
     }
 }
 
-/// Without the hardware the instructions cannot run, but the way of the packed factors into the tiles can: the same driver around a
-/// kernel that does with arrays what the manual says that the instructions do with tiles.
+/// Without the hardware the instructions cannot run, but the way of the packed factors into the
+/// tiles can: the same driver around a kernel that does with arrays what the manual says that the
+/// instructions do with tiles.
 #[cfg(test)]
 pub(in crate::kernels::gemm) mod model {
     use super::*;
@@ -413,7 +422,8 @@ pub(in crate::kernels::gemm) mod model {
             let lda = 4 * groups;
             let mut sums = [[[[S::default(); ROWS]; ROWS]; 2]; 2];
             let rows_of = |half: usize| (0..ROWS).take_while(move |i| half * ROWS + i < rows);
-            // SAFETY: the contract: A has 32 rows of `groups`, B has `groups` rows of 32, C the rows asked for.
+            // SAFETY: the contract: A has 32 rows of `groups`, B has `groups` rows of 32, C the
+            // rows asked for.
             unsafe {
                 for (half, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                     for (i, j) in rows_of(half).flat_map(|i| (0..ROWS).map(move |j| (i, j))).filter(|_| add) {

@@ -90,7 +90,8 @@ unsafe fn tile<const R: usize>(args: TileArgs) {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn step<const R: usize>(acc: &mut [[__m256; 2]; R], a: *const f32, b: *const f32, ldb: usize) {
-    // Half of a panel is half of each two lines, which the processor does not fetch ahead by itself.
+    // Half of a panel is half of each two lines, which the processor does not fetch ahead by
+    // itself.
     if R >= 4 {
         _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * ldb).cast());
     }
@@ -104,19 +105,22 @@ unsafe fn step<const R: usize>(acc: &mut [[__m256; 2]; R], a: *const f32, b: *co
     }
 }
 
-/// Quarters of rows are paired by the loads, which leaves two rounds of shuffles of the usual three.
+/// Quarters of rows are paired by the loads, which leaves two rounds of shuffles of the usual
+/// three.
 ///
 /// # Safety
 ///
 /// As [`MicroKernel::transpose`].
 #[target_feature(enable = "avx2")]
 unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
-    // SAFETY: rows from `rows` on repeat the first; columns are read one by one where there are not four.
+    // SAFETY: rows from `rows` on repeat the first; columns are read one by one where there are not
+    // four.
     unsafe {
         for first in (0..rows).step_by(8) {
             let dst = dst.add(first);
             if first > 0 && rows - first < 8 {
-                // Whole vectors would spill over what the first eight rows put at the start of the next column.
+                // Whole vectors would spill over what the first eight rows put at the start of the
+                // next column.
                 for (p, i) in (0..cols).flat_map(|p| (0..rows - first).map(move |i| (p, i))) {
                     *dst.add(p * ldd + i) = *src.add((first + i) * lds + p);
                 }

@@ -1,4 +1,5 @@
-//! AVX-512: tiles of up to 14 × 32, 28 accumulators; the other four registers hold two vectors of B and broadcasts.
+//! AVX-512: tiles of up to 14 × 32, 28 accumulators; the other four registers hold two vectors of B
+//! and broadcasts.
 
 use std::arch::x86_64::*;
 
@@ -106,7 +107,8 @@ unsafe fn columns<const R: usize, T: Element>(args: TileArgs<f32, T>) {
     unsafe { columns_by::<R, T, f32>(args, add) }
 }
 
-/// Sixteen columns of B in the lanes, twice; `add` adds an element of A times a vector of B to a sum.
+/// Sixteen columns of B in the lanes, twice; `add` adds an element of A times a vector of B to a
+/// sum.
 ///
 /// # Safety
 ///
@@ -149,11 +151,13 @@ unsafe fn columns_to_rows<T: Element>(src: *const T, lds: usize, k: usize, dst: 
     unsafe { each_row_of_columns(k, src, lds, |p, v| _mm512_storeu_ps(dst.add(p * ldd), v)) }
 }
 
-/// Calls `f` with `p` and the `p`-th elements of sixteen columns, each stored in one run, for ascending `p < k`.
+/// Calls `f` with `p` and the `p`-th elements of sixteen columns, each stored in one run, for
+/// ascending `p < k`.
 ///
-/// A step takes a cache line of each column: four columns at a time are gathered by loads of 16 bytes, so that a line is read
-/// completely before the next one can push it out of the first-level cache, which columns at a distance of a multiple of 4 KiB
-/// would do. Numbers of 16 bits travel in pairs.
+/// A step takes a cache line of each column: four columns at a time are gathered by loads of 16
+/// bytes, so that a line is read completely before the next one can push it out of the first-level
+/// cache, which columns at a distance of a multiple of 4 KiB would do. Numbers of 16 bits travel in
+/// pairs.
 ///
 /// # Safety
 ///
@@ -162,8 +166,9 @@ unsafe fn columns_to_rows<T: Element>(src: *const T, lds: usize, k: usize, dst: 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut f: impl FnMut(usize, __m512)) {
     let step = 64 / size_of::<T>();
-    // Short columns end before the processor has found them out: the next sixteen are fetched while these are used, 4 % faster at 3 KiB.
-    // From 4 KiB on it gains nothing, and columns with something between them are not one run of memory.
+    // Short columns end before the processor has found them out: the next sixteen are fetched while
+    // these are used, 4 % faster at 3 KiB. From 4 KiB on it gains nothing, and columns with
+    // something between them are not one run of memory.
     let short = ldb == k && ldb * size_of::<T>() < 4096;
     let mut next = b.wrapping_add(16 * ldb).cast::<i8>();
     let mut columns = [b, b.wrapping_add(4 * ldb), b.wrapping_add(8 * ldb), b.wrapping_add(12 * ldb)];
@@ -177,7 +182,8 @@ unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut
                 }
                 next = next.wrapping_add(1024);
             }
-            // Columns j, j + 4, j + 8, j + 12 from four pointers: there are not registers for sixteen.
+            // Columns j, j + 4, j + 8, j + 12 from four pointers: there are not registers for
+            // sixteen.
             let lines = gathered_lines::<T>(|j, quarter| {
                 _mm_loadu_ps(columns[j / 4].wrapping_add(j % 4 * ldb).cast::<f32>().add(4 * quarter))
             });
@@ -304,7 +310,8 @@ pub(super) fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
     ]
 }
 
-/// Lines are read whole: rows at a distance of a multiple of 4 KiB would push each other out of the first-level cache.
+/// Lines are read whole: rows at a distance of a multiple of 4 KiB would push each other out of the
+/// first-level cache.
 ///
 /// # Safety
 ///

@@ -93,7 +93,8 @@ impl TileKernel for Avx512Bf16 {
 unsafe fn tile<const R: usize>(args: GroupArgs<f32>) {
     let TileArgs { k, a, lda, b, c, ldc, load, .. } = args;
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
-    // SAFETY: every address below is one that the caller lets us touch; the vector types are bits to each other.
+    // SAFETY: every address below is one that the caller lets us touch; the vector types are bits
+    // to each other.
     unsafe {
         let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
         if load {
@@ -118,19 +119,23 @@ unsafe fn tile<const R: usize>(args: GroupArgs<f32>) {
     }
 }
 
-/// Rounds to bf16 and packs `len` numbers, as many groups as that takes, of `used` columns: group `[p, i]` holds `src[2p, i]` below
-/// and `src[2p + 1, i]` above; what is missing of the last group is zero.
+/// Rounds to bf16 and packs `len` numbers, as many groups as that takes, of `used` columns: group
+/// `[p, i]` holds `src[2p, i]` below and `src[2p + 1, i]` above; what is missing of the last group
+/// is zero.
 ///
 /// # Safety
 ///
-/// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`; `used <= width`;
-/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` may become anything;
-/// * if `dst` lies in the source, both begin there, `src.along` is 1, and `used` and `src.deep` are `width`, a multiple of 16.
+/// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`; `used
+///   <= width`;
+/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` may
+///   become anything;
+/// * if `dst` lies in the source, both begin there, `src.along` is 1, and `used` and `src.deep` are
+///   `width`, a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx512vl")]
 pub(in crate::kernels) unsafe fn round_panel(src: Source, used: usize, width: usize, len: usize, dst: *mut u32) {
     let from = |i: usize| first(used - i);
-    // SAFETY: the caller's promises; masked loads touch the numbers that exist only, and what is stored past a row is overwritten by
-    // the next or in the slack.
+    // SAFETY: the caller's promises; masked loads touch the numbers that exist only, and what is
+    // stored past a row is overwritten by the next or in the slack.
     unsafe {
         if src.along == 1 {
             let order = _mm512_loadu_si512(ALTERNATING.as_ptr().cast());
@@ -201,7 +206,8 @@ fn rounded(low: __m512, high: __m512) -> __m512i {
 ///
 /// # Safety
 ///
-/// * the processor has AVX512-BF16; `x` may be read for `len` elements, `groups` written for half as many, rounded up.
+/// * the processor has AVX512-BF16; `x` may be read for `len` elements, `groups` written for half
+///   as many, rounded up.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(in crate::kernels::gemm) unsafe fn round_run(x: *const f32, len: usize, groups: *mut u32) {
     for i in (0..len).step_by(32) {

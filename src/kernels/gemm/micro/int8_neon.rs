@@ -42,7 +42,8 @@ impl TileKernel for Dotprod {
 unsafe fn tile<const R: usize>(args: GroupArgs<i32>) {
     let TileArgs { k, a, b, c, ldc, load, .. } = args;
     let mut acc = [[vdupq_n_s32(0); 2]; R];
-    // SAFETY: every address below is one that the caller lets us touch; `sdot` reads and writes registers only.
+    // SAFETY: every address below is one that the caller lets us touch; `sdot` reads and writes
+    // registers only.
     unsafe {
         if load {
             for (i, acc) in acc.iter_mut().enumerate() {

@@ -1,4 +1,5 @@
-//! Any processor: pairs of 16-bit numbers, which the compiler turns into `pmaddwd` or its like where there is one.
+//! Any processor: pairs of 16-bit numbers, which the compiler turns into `pmaddwd` or its like
+//! where there is one.
 
 use super::{GroupArgs, PANEL, TileArgs, TileKernel, by_rows};
 
@@ -31,7 +32,8 @@ unsafe fn tile<const R: usize>(args: GroupArgs<i32>) {
     let TileArgs { k, a, b, c, ldc, load, .. } = args;
     const N: usize = 8;
     let mut acc = [[0i32; N]; R];
-    // SAFETY: every address below is one that the caller lets us touch; arrays have their elements' alignment.
+    // SAFETY: every address below is one that the caller lets us touch; arrays have their elements'
+    // alignment.
     unsafe {
         if load {
             for (i, acc) in acc.iter_mut().enumerate() {

@@ -33,7 +33,8 @@ macro_rules! kernel {
 
             #[inline]
             unsafe fn tile(self, args: GroupArgs<i32>) {
-                // SAFETY: the token proves the instructions; the rest is this method's own contract.
+                // SAFETY: the token proves the instructions; the rest is this method's own
+                // contract.
                 unsafe { by_rows!([$($n)*], $tile, args) }
             }
         }

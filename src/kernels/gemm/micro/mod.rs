@@ -23,16 +23,19 @@ use std::mem::MaybeUninit;
 use super::operand::{Element, transpose_half};
 use crate::kernels::simd;
 
-/// Width of a packed panel of B, for every instruction set: a multiple of every [`MicroKernel::NR`].
+/// Width of a packed panel of B, for every instruction set: a multiple of every
+/// [`MicroKernel::NR`].
 pub(in crate::kernels) const PANEL: usize = 32;
 
-/// The most columns of a block of B: as deep as blocks are, they stay in a second-level cache of 1 MiB.
+/// The most columns of a block of B: as deep as blocks are, they stay in a second-level cache of 1
+/// MiB.
 pub(in crate::kernels) const MAX_NC: usize = 512;
 
 /// The most rows of a tile, of any kernel.
 pub(in crate::kernels) const MAX_MR: usize = 32;
 
-/// The arguments of a register tile: `C[i, j] (+)= Σₚ A[i, p] B[p, j]`, each element one chain in ascending `p`.
+/// The arguments of a register tile: `C[i, j] (+)= Σₚ A[i, p] B[p, j]`, each element one chain in
+/// ascending `p`.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct TileArgs<A = f32, B = A, C = f32> {
     /// Rows of A and C.
@@ -74,10 +77,11 @@ pub(in crate::kernels) trait TileKernel: Copy + Send + Sync {
     const NR: usize;
     /// Columns of a block of B: their panels, `KC` deep, stay in the second-level cache.
     const NC: usize = MAX_NC;
-    /// The number of groups that a step takes: packed factors are filled up with zeros to a multiple.
+    /// The number of groups that a step takes: packed factors are filled up with zeros to a
+    /// multiple.
     const STEP: usize;
-    /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of `[groups, rows]`; then `STEP` is
-    /// 16.
+    /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of
+    /// `[groups, rows]`; then `STEP` is 16.
     const ROWS_OF_A: bool;
     /// Nanoseconds of a product of groups, about: decides how many threads are worth it.
     const NS: f32;
@@ -89,8 +93,10 @@ pub(in crate::kernels) trait TileKernel: Copy + Send + Sync {
     ///
     /// # Safety
     ///
-    /// * between `begin` and the drop of its result; `1 <= rows <= MR`; `k` is a multiple of `STEP`;
-    /// * `a` is a packed panel of `rows` rows and `k` groups; row `p` of B is `NR` groups at `p · PANEL`;
+    /// * between `begin` and the drop of its result; `1 <= rows <= MR`; `k` is a multiple of
+    ///   `STEP`;
+    /// * `a` is a packed panel of `rows` rows and `k` groups; row `p` of B is `NR` groups at `p ·
+    ///   PANEL`;
     /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`.
     unsafe fn tile(self, args: GroupArgs<Self::Sum>);
 }
@@ -124,7 +130,8 @@ pub(super) trait ColumnsKernel: Copy + Send + Sync {
 /// A tile of a few rows and a packed panel of groups, read where it lies.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait PanelsKernel: ColumnsKernel {
-    /// Whether group `p` of row `i` of A is expected at `a[i · k + p]`, `k` filled up to whole steps.
+    /// Whether group `p` of row `i` of A is expected at `a[i · k + p]`, `k` filled up to whole
+    /// steps.
     const ROWS_OF_A: bool;
 
     /// As [`ColumnsKernel::begin`].
@@ -152,36 +159,42 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// The token of the instruction set.
     fn isa(self) -> Self::Isa;
 
-    /// `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`, each element one chain in ascending `p`.
+    /// `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`, each element one chain in
+    /// ascending `p`.
     ///
     /// # Safety
     ///
     /// * `1 <= rows <= MR`;
-    /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each `p · ldb`, `p < k`;
-    /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing else touches them.
+    /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each `p ·
+    ///   ldb`, `p < k`;
+    /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing
+    ///   else touches them.
     unsafe fn tile(self, args: TileArgs);
 
     /// Most rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
     const COLUMNS_MR: usize = 0;
 
-    /// [`MicroKernel::tile`] of a packed A for `PANEL` columns of a B that is stored transposed, column `j` at `b[j·ldb]`, in any
-    /// format.
+    /// [`MicroKernel::tile`] of a packed A for `PANEL` columns of a B that is stored transposed,
+    /// column `j` at `b[j·ldb]`, in any format.
     ///
     /// # Safety
     ///
-    /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k` elements at each `j · ldb`, `j < PANEL`.
+    /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k` elements at each `j ·
+    /// ldb`, `j < PANEL`.
     unsafe fn columns<T: Element>(self, _args: TileArgs<f32, T>) {
         unreachable!("a kernel without columns")
     }
 
     /// Transposes a block: `dst[p·ldd + i] = src[i·lds + p]` for `i < rows`, `p < cols`.
     ///
-    /// Elements `rows..16` of each row of `dst` may be overwritten with anything, in ascending `p`: blocks are written
-    /// left to right and top to bottom, so only what is past the end of a panel suffers.
+    /// Elements `rows..16` of each row of `dst` may be overwritten with anything, in ascending `p`:
+    /// blocks are written left to right and top to bottom, so only what is past the end of a panel
+    /// suffers.
     ///
     /// # Safety
     ///
-    /// * `1 <= rows <= 16`, `cols <= 16`; `src` may be read at `i·lds + p` for all `i < rows`, `p < cols`;
+    /// * `1 <= rows <= 16`, `cols <= 16`; `src` may be read at `i·lds + p` for all `i < rows`, `p <
+    ///   cols`;
     /// * `dst` may be written at `p·ldd + i` for all `p < cols`, `i < 16`.
     #[inline]
     unsafe fn transpose(self, src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
@@ -193,7 +206,8 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
         }
     }
 
-    /// Transposes rows of half-precision numbers and widens them: `dst[p·ldd + i] = src[i·lds + p]` for `i < rows`, `p < k`.
+    /// Transposes rows of half-precision numbers as f32: `dst[p·ldd + i] = src[i·lds + p]`
+    /// for `i < rows`, `p < k`.
     ///
     /// # Safety
     ///
@@ -236,13 +250,15 @@ impl Drop for Nothing {
     fn drop(&mut self) {}
 }
 
-/// Calls `tile` with a tile of C of whose `width` columns only `cols` are in C: where it is if these are all, else with a copy that is
-/// written back.
+/// Calls `tile` with a tile of C of whose `width` columns only `cols` are in C: where it is if
+/// these are all, else with a copy that is written back.
 ///
 /// # Safety
 ///
-/// * `1 <= rows <= MAX_MR`, `1 <= cols <= width <= PANEL`; C may be read and written for `cols` elements of these rows;
-/// * `tile` touches no more than these rows of the C that it is given, and `PANEL` columns of the copy.
+/// * `1 <= rows <= MAX_MR`, `1 <= cols <= width <= PANEL`; C may be read and written for `cols`
+///   elements of these rows;
+/// * `tile` touches no more than these rows of the C that it is given, and `PANEL` columns of the
+///   copy.
 #[inline]
 pub(in crate::kernels) unsafe fn within<A, B, S: Copy + Default>(
     args: TileArgs<A, B, S>,
@@ -256,7 +272,8 @@ pub(in crate::kernels) unsafe fn within<A, B, S: Copy + Default>(
     let mut copy = [const { MaybeUninit::<S>::uninit() }; MAX_MR * PANEL];
     copy[..rows * PANEL].fill(MaybeUninit::new(S::default()));
     let copy: *mut S = copy.as_mut_ptr().cast();
-    // SAFETY: the caller's promises; the copy has these rows, and zeros where nothing else is written.
+    // SAFETY: the caller's promises; the copy has these rows, and zeros where nothing else is
+    // written.
     unsafe {
         if load {
             for i in 0..rows {

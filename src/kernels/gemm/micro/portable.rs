@@ -1,6 +1,7 @@
 //! Any processor: tiles of up to 4 × 8 that the compiler puts into whatever vectors the target has.
 //!
-//! A multiply–add is two roundings here: without the instruction a fused one is a library call for each element.
+//! A multiply–add is two roundings here: without the instruction a fused one is a library call for
+//! each element.
 
 use super::{MicroKernel, TileArgs, by_rows};
 use crate::kernels::simd::Portable;
@@ -32,7 +33,8 @@ unsafe fn tile<const R: usize>(args: TileArgs) {
     let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
     const N: usize = Tile::NR;
     let mut acc = [[0.0f32; N]; R];
-    // SAFETY: every address below is one that the caller lets us touch; `[f32; N]` has the alignment of `f32`.
+    // SAFETY: every address below is one that the caller lets us touch; `[f32; N]` has the
+    // alignment of `f32`.
     unsafe {
         if load {
             for (i, acc) in acc.iter_mut().enumerate() {
