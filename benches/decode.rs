@@ -10,13 +10,11 @@ mod limits;
 use std::io::BufRead;
 use std::time::Instant;
 
-use half::{bf16, f16};
 use loquat::checkpoint::{WeightFormat, save_pretrained};
 use loquat::kernels::parallel;
 use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel, Llama, LlamaConfig};
 use loquat::nn::{Init, Module, Parameter, ParameterSource};
 use loquat::ops::{Precision, with_precision};
-use loquat::tensor::HalfTensor;
 use loquat::{IdTensor, Tensor, no_grad};
 
 const MODELS: [&str; 3] = ["gpt2-124m", "llama-110m", "llama-1b"];
@@ -30,7 +28,7 @@ struct Random {
 }
 
 impl Random {
-    fn numbers<T: Send>(&mut self, shape: &[usize], init: Init, from_f32: impl Fn(f32) -> T + Sync) -> Vec<T> {
+    fn numbers(&mut self, shape: &[usize], init: Init) -> Vec<f32> {
         let (low, high) = match init {
             Init::Zeros => (0.0, 0.0),
             Init::Ones => (1.0, 1.0),
@@ -42,7 +40,7 @@ impl Random {
         numbers.extend((0..len).map(|_| {
             self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let uniform = (self.state >> 40) as f32 / (1u64 << 24) as f32;
-            from_f32(low + (high - low) * uniform)
+            low + (high - low) * uniform
         }));
         numbers
     }
@@ -50,14 +48,14 @@ impl Random {
 
 impl ParameterSource for Random {
     fn parameter(&mut self, _: &str, shape: &[usize], init: Init) -> loquat::Result<Parameter> {
-        Ok(Parameter::new(Tensor::from_vec(self.numbers(shape, init, |x| x), shape)?))
+        Ok(Parameter::new(Tensor::from_vec(self.numbers(shape, init), shape)?))
     }
 
     fn weight(&mut self, path: &str, shape: &[usize], init: Init) -> loquat::Result<Parameter> {
         use loquat::tensor::Weight;
         Ok(Parameter::constant(match self.weights {
-            WeightFormat::F16 => Weight::F16(HalfTensor::from_vec(self.numbers(shape, init, f16::from_f32), shape)?),
-            WeightFormat::Bf16 => Weight::Bf16(HalfTensor::from_vec(self.numbers(shape, init, bf16::from_f32), shape)?),
+            WeightFormat::F16 => Weight::F32(Tensor::from_vec(self.numbers(shape, init), shape)?).to_f16(),
+            WeightFormat::Bf16 => Weight::F32(Tensor::from_vec(self.numbers(shape, init), shape)?).to_bf16(),
             _ => return self.parameter(path, shape, init),
         }))
     }

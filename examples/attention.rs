@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use loquat::atomic::write_file;
+
 use loquat::models::encoder::{EncoderConfig, TextBatch, TextEncoder};
 use loquat::models::{CausalLm, LanguageModel, read_config};
 use loquat::text::Tokenizer;
@@ -141,7 +141,7 @@ fn run(args: &Args) -> Result<()> {
         }
     }
     svg += "</svg>\n";
-    write_file(&args.out, |file| file.write_all(svg.as_bytes()))?;
+    std::fs::write(&args.out, svg).map_err(|source| Error::Io { path: args.out.clone(), source })?;
     say!("{} layers x {} heads of {n} tokens: {}", layers.len(), heads.len(), args.out.display());
     Ok(())
 }

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use loquat::embeddings::format::save_npy;
+use loquat::embeddings::save_npy;
 use loquat::ops::Precision;
 use loquat::{Result, SentenceEncoder};
 

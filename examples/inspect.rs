@@ -79,7 +79,7 @@ fn show_tensors(checkpoint: &Checkpoint, all: bool) {
         let numbers: usize = view.shape().iter().product();
         *format = (format.0 + 1, format.1 + numbers, format.2 + view.bytes().len());
     }
-    say!("\ntensors  {}", checkpoint.len());
+    say!("\ntensors  {}", checkpoint.names().count());
     for ((name, what), (count, bytes)) in rows {
         let times = if count > 1 { format!("× {count}") } else { String::new() };
         say!("  {name:52} {what:28} {times:6} {:>10}", size(bytes));

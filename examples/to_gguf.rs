@@ -67,7 +67,7 @@ fn run(args: &Args) -> Result<()> {
     };
     save_gguf(&args.output, &model, Some(&vocabulary), format)?;
     let file = GgufFile::open(&args.output, Load::Mmap)?;
-    say!("{}: {} tensors, {} bytes", args.output.display(), file.tensor_count(), file.bytes());
+    say!("{}: {} tensors, {} bytes", args.output.display(), file.tensors().len(), file.bytes());
     Ok(())
 }
 

@@ -24,24 +24,15 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, Result};
 
 /// How the names of unfinished files and folders begin.
-pub const TEMPORARY: &str = ".tmp-";
+pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// Writes the file `path`, or replaces it; through a link, the file that it leads to. A device or a
 /// pipe (`/dev/stdout`) is written to as it is.
 ///
-/// ```
-/// use loquat::atomic;
-///
-/// let path = std::env::temp_dir().join("loquat-atomic-doc");
-/// atomic::write_file(&path, |file| file.write_all(b"all of it"))?;
-/// # std::fs::remove_file(path).ok();
-/// # Ok::<(), loquat::Error>(())
-/// ```
-///
 /// # Errors
 /// [`Error::Io`] if anything cannot be written; what was at `path` before is untouched then, and
 /// nothing is left behind.
-pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub(crate) fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
     let create = |path: &Path| -> io::Result<File> {
         let file = File::create(path)?;
@@ -73,7 +64,7 @@ pub fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> 
 ///
 /// # Errors
 /// [`Error::Io`] if that cannot be done; what was at `to` before is untouched then.
-pub fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+pub(crate) fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let temporary = Temporary::beside(to);
     let linked = fs::hard_link(from, &temporary.path).or_else(|_| {
@@ -89,7 +80,7 @@ pub fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] if `path` exists or anything cannot be written, and what `fill` returns; nothing
 /// is left behind then.
-pub fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     if path.exists() {
         return Err(Error::io(path, io::ErrorKind::AlreadyExists.into()));
@@ -108,7 +99,7 @@ pub fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<(
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be removed.
-pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+pub(crate) fn remove(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     let temporary = Temporary::beside(path);
     fs::rename(path, &temporary.path).and_then(|()| remove_any(&temporary.path)).map_err(|e| Error::io(path, e))
@@ -119,7 +110,7 @@ pub fn remove(path: impl AsRef<Path>) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be removed.
-pub fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
+pub(crate) fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
     let folder = folder.as_ref();
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

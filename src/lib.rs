@@ -10,7 +10,7 @@
 //! | train and use word vectors | [`embeddings::Word2Vec`], [`embeddings::Glove`], [`WordVectors`]; the guide [`word_vectors`](guides::word_vectors) |
 //! | train or load a tokenizer, read corpora | [`text`] |
 //! | look inside a model | [`inspect()`] |
-//! | fast loops over slices | [`kernels`] |
+//! | ask for the instruction set and the number of threads | [`cpu`] |
 //!
 //! A layer of one's own is a struct of layers, one `init` for random numbers and for files, and a `forward`:
 //!
@@ -75,34 +75,49 @@
 //! |---|---|
 //! | `tokenizers` | [`text::Tokenizer`] and what takes text: [`TextGenerator`], [`tasks`] |
 //! | `chat` | chat templates: [`text::chat`] |
-//! | `constraints` | text held to a regular expression, a JSON schema or a grammar: [`generation::constraint`] |
+//! | `constraints` | text held to a regular expression, a JSON schema or a grammar: [`generation::TokenMask`] |
 
-pub mod atomic;
+mod atomic;
 pub mod checkpoint;
 pub mod embeddings;
-pub mod error;
+mod error;
 pub mod generation;
 #[cfg(any(doc, doctest))]
 pub mod guides;
+// Public for the benches, the tests and the examples in its own pages: it may change in any version.
+#[doc(hidden)]
 pub mod kernels;
-pub mod mapped;
+mod mapped;
 pub mod models;
 pub mod nn;
 pub mod ops;
-pub mod random;
+mod random;
 mod signature;
 pub mod tasks;
 pub mod tensor;
 pub mod text;
 pub mod training;
 
+/// What benches and tests need of the inside, without a promise.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::checkpoint::gguf::config::config_json;
+    pub use crate::generation::processor::*;
+}
+
+/// What the kernels use of the processor.
+pub mod cpu {
+    pub use crate::kernels::parallel::threads;
+    pub use crate::kernels::simd::{Level, level};
+}
+
 pub use checkpoint::Checkpoint;
 pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
 pub use generation::GenerationConfig;
-pub use mapped::{Load, MappedFile};
+pub use mapped::Load;
 pub use ops::{AttentionMask, Inspection, See, inspect};
-pub use random::Rng;
+pub use random::{Rng, RngState};
 #[cfg(feature = "tokenizers")]
 pub use tasks::{SentenceEncoder, TextGenerator};
 pub use tensor::{Gradients, IdTensor, Tensor, no_grad};

@@ -2,25 +2,8 @@
 //!
 //! A mapped file costs no memory until it is touched, and its pages can be given back at any time, so a corpus or a
 //! checkpoint may be larger than memory. A file that is read whole is a copy that nobody else can change.
-//!
-//! **Hazard.** While a file is mapped, its bytes are the file's bytes. If another process writes to the file, what this
-//! process sees changes with it, and if the file is cut shorter, touching the lost part ends the process with a bus
-//! error. No program can guard against that; the operating systems offer no lock that all writers respect. Whoever
-//! cannot rule it out (a file on a network share, a folder that others write to) chooses [`Load::Read`]. Replacing a
-//! file by renaming a new one over it, as this crate does when it saves, is harmless: the mapping keeps the old file.
-//!
-//! ```
-//! use loquat::mapped::{Load, MappedFile};
-//!
-//! let path = std::env::temp_dir().join("loquat-mapped-doc.txt");
-//! std::fs::write(&path, "seven kittens")?;
-//! let file = MappedFile::open(&path, Load::Mmap)?;
-//! assert_eq!(&file[..5], b"seven");
-//! # std::fs::remove_file(&path)?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
-// The one place outside `kernels/` that may hold an unsafe block: mapping a file cannot be safe, see the hazard above.
+// The one place outside `kernels/` that may hold an unsafe block: mapping a file cannot be safe, see the hazard of [`Load`].
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -31,10 +14,15 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 /// How a file comes into memory.
+///
+/// **Hazard.** While a file is mapped, its bytes are the file's bytes. If another process writes to the file, what this
+/// process sees changes with it, and if the file is cut shorter, touching the lost part ends the process with a bus
+/// error. No program can guard against that; the operating systems offer no lock that all writers respect. Whoever
+/// cannot rule it out (a file on a network share, a folder that others write to) chooses [`Load::Read`]. Replacing a
+/// file by renaming a new one over it, as this crate does when it saves, is harmless: the mapping keeps the old file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Load {
-    /// Map the file: nothing is copied, pages are read when they are touched. See the hazard in the
-    /// [module's documentation](self).
+    /// Map the file: nothing is copied, pages are read when they are touched.
     #[default]
     Mmap,
     /// Read the whole file into memory that belongs to this process alone.

@@ -1,21 +1,21 @@
 //! A seedable generator of random numbers whose values never change between versions.
-//!
-//! ChaCha with 8 rounds (Bernstein 2008; the cipher of the `rand_chacha` crate). One seed names 2^64 independent
-//! streams, so that a program can give each step, item or thread its own numbers: the result does not depend on who
-//! draws first.
-//!
-//! ```
-//! let mut rng = loquat::Rng::seed(7);
-//! let x = rng.uniform();
-//! assert!((0.0..1.0).contains(&x));
-//! assert_eq!(loquat::Rng::seed(7).uniform(), x);
-//! ```
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 /// A seedable, value-stable generator of random numbers.
+///
+/// ChaCha with 8 rounds (Bernstein 2008; the cipher of the `rand_chacha` crate). One seed names 2^64 independent
+/// streams, so that a program can give each step, item or thread its own numbers: the result does not depend on who
+/// draws first.
+///
+/// ```
+/// let mut rng = loquat::Rng::seed(7);
+/// let x = rng.uniform();
+/// assert!((0.0..1.0).contains(&x));
+/// assert_eq!(loquat::Rng::seed(7).uniform(), x);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng(ChaCha8Rng);
 
@@ -60,7 +60,7 @@ impl Rng {
     }
 
     /// The next 32 random bits.
-    pub fn next_u32(&mut self) -> u32 {
+    pub(crate) fn next_u32(&mut self) -> u32 {
         self.0.next_u32()
     }
 

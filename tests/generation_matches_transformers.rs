@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use loquat::GenerationConfig;
-use loquat::generation::processor::{
+use loquat::generation::{LogitsProcessor, StopReason, generate, perplexity, score};
+use loquat::internals::{
     EpsilonCutoff, EtaCutoff, ExponentialDecay, ForcedTokens, MinLength, MinP, NoRepeatNgrams, RemoveInvalid,
     RepetitionPenalty, SequenceBias, Suppress, Temperature, TopK, TopP, TypicalP,
 };
-use loquat::generation::{LogitsProcessor, StopReason, beam_search, generate, perplexity, score};
 use loquat::models::LanguageModel;
 use serde_json::Value;
 
@@ -215,7 +215,7 @@ fn beams_agree() {
         let options = &case["options"];
         let mut config = GenerationConfig::from_json(options).unwrap().greedy();
         config.num_return_sequences = config.num_beams;
-        let mut search = beam_search(&model, &ids(&case["prompt"]), &config).unwrap();
+        let mut search = generate(&model, &ids(&case["prompt"]), &config).unwrap();
         let given: Vec<u32> = search.by_ref().map(|id| id.unwrap()).collect();
         let (ours, theirs) = (search.hypotheses(), case["texts"].as_array().unwrap());
         let of = |texts: &[Value]| texts.iter().map(|text| ids(&text["ids"])).collect::<Vec<_>>();

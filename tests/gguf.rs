@@ -210,7 +210,7 @@ mod trained {
             let ours = GgufFile::open(&path, Load::Mmap).unwrap();
             let theirs = data(&format!("models/stories260K/stories260K-{name}.gguf")).unwrap();
             let theirs = GgufFile::open(theirs, Load::Mmap).unwrap();
-            assert_eq!(ours.tensor_count(), theirs.tensor_count());
+            assert_eq!(ours.tensors().len(), theirs.tensors().len());
             for (ours, theirs) in ours.tensors().zip(theirs.tensors()) {
                 assert_eq!((ours.name(), ours.shape()), (theirs.name(), theirs.shape()));
                 assert_eq!(ours.tensor_type(), theirs.tensor_type(), "{}", ours.name());
@@ -746,7 +746,7 @@ mod options {
             }
             writer.set("split.no", Value::U16(i)).unwrap();
             writer.set("split.count", Value::U16(count)).unwrap();
-            writer.set("split.tensors.count", Value::I32(file.tensor_count() as i32)).unwrap();
+            writer.set("split.tensors.count", Value::I32(file.tensors().len() as i32)).unwrap();
             for tensor in
                 file.tensors().enumerate().filter(|(n, _)| n % usize::from(count) == usize::from(i)).map(|(_, t)| t)
             {
@@ -779,7 +779,7 @@ mod options {
         }
         let file = GgufFile::open(&parts[1], Load::Mmap).unwrap();
         assert_eq!((file.file_count(), file.path()), (3, parts[0].as_path()));
-        assert_eq!(file.tensor_count(), GgufFile::open(&whole, Load::Mmap).unwrap().tensor_count());
+        assert_eq!(file.tensors().len(), GgufFile::open(&whole, Load::Mmap).unwrap().tensors().len());
         let sizes = parts.iter().map(|path| std::fs::metadata(path).unwrap().len() as usize);
         assert_eq!(file.bytes(), sizes.sum::<usize>());
 

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use loquat::nn::{self, *};
-use loquat::ops::linear::WeightLayout;
-use loquat::ops::{self, Activation, Attention, BinaryCrossEntropy, Cell, CrossEntropy, Reduction, concat, stack};
+
+use loquat::ops::{
+    self, Activation, Attention, BinaryCrossEntropy, Cell, CrossEntropy, Reduction, WeightLayout, concat, stack,
+};
 use loquat::{AttentionMask, Checkpoint, IdTensor, Result, Tensor, no_grad};
 
 /// A file of cases, and which of them were run.

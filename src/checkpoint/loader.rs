@@ -97,7 +97,7 @@ impl<'c> Loader<'c> {
     }
 
     /// What a caller chose of the weights of [`Loader::load`]: their format, and whether they are packed.
-    pub fn options(self, options: &OpenOptions) -> Self {
+    pub(crate) fn options(self, options: &OpenOptions) -> Self {
         Self { weights: options.weights, packed: options.packed, ..self }
     }
 
@@ -140,7 +140,7 @@ impl<'c> Loader<'c> {
     ///
     /// # Errors
     /// As [`Loader::load`].
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         for (a, b) in &self.tied {
             let (Some(a), Some(b)) = (self.find(a), self.find(b)) else { continue };
             if (a.dtype(), a.shape(), a.bytes()) != (b.dtype(), b.shape(), b.bytes()) {
@@ -205,7 +205,7 @@ impl<'c> Loader<'c> {
 }
 
 /// A parameter that cannot be had is an empty one: it takes no memory that a wrong configuration would name, and
-/// [`Loader::finish`] keeps it from being used.
+/// `Loader::finish` keeps it from being used.
 impl ParameterSource for Loader<'_> {
     fn parameter(&mut self, path: &str, shape: &[usize], _init: Init) -> Result<Parameter> {
         self.get(path, shape, WeightFormat::F32)

@@ -2,12 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`safetensors`] | one file of tensors: reading and writing |
+//! | `safetensors` | one file of tensors: reading and writing |
 //! | [`gguf`] | one file of tensors, configuration and tokenizer: reading and writing |
 //! | [`mod@self`] | [`Checkpoint`]: one such file, or a folder with one or with shards and their index |
-//! | [`view`] | [`TensorView`]: one tensor in a file, and its way to a [`Weight`](crate::tensor::Weight) |
-//! | [`loader`] | [`Loader`]: gives the layers of a model their parameters, strictly |
-//! | [`pretrained`] | [`save_pretrained`]: a model as a folder that `transformers` opens |
+//! | `view` | [`TensorView`]: one tensor in a file, and its way to a [`Weight`](crate::tensor::Weight) |
+//! | `loader` | [`Loader`]: gives the layers of a model their parameters, strictly |
+//! | `pretrained` | [`save_pretrained`]: a model as a folder that `transformers` opens |
 //! | `config_keys` | which keys of a `config.json` change nothing |
 //! | `rope_keys` | rotary positions in a `config.json` |
 //! | `recognise` | what a file or folder is that was taken for a model |
@@ -39,19 +39,21 @@
 
 pub(crate) mod config_keys;
 pub mod gguf;
-pub mod loader;
-pub mod pretrained;
+mod loader;
+pub(crate) mod pretrained;
 pub(crate) mod recognise;
 pub(crate) mod rope_keys;
-pub mod safetensors;
-pub mod view;
+pub(crate) mod safetensors;
+pub(crate) mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use loader::Loader;
-pub use pretrained::{Pretrained, save_pretrained, write_json};
-pub use safetensors::{SafetensorsFile, save_module, write_tensors, write_weights};
+pub(crate) use pretrained::write_json;
+pub use pretrained::{Pretrained, save_pretrained};
+pub(crate) use safetensors::SafetensorsFile;
+pub use safetensors::{save_module, write_tensors};
 pub use view::{DType, TensorView, WeightFormat};
 
 use gguf::GgufFile;
@@ -63,9 +65,9 @@ use crate::mapped::Load;
 use crate::nn::Module;
 
 /// The tensors' file in a model folder.
-pub const WEIGHTS: &str = "model.safetensors";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
 /// The list of shards in a model folder that has several files of tensors.
-pub const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// How the files of a model come into memory.
 ///
@@ -216,13 +218,8 @@ impl Checkpoint {
     }
 
     /// The number of tensors.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.names.len()
-    }
-
-    /// Whether there are no tensors.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
     }
 
     /// A tensor by name.
@@ -295,7 +292,7 @@ impl TensorFile {
 }
 
 /// Whether a path is that of a GGUF file, by its name.
-pub fn is_gguf(path: impl AsRef<Path>) -> bool {
+pub(crate) fn is_gguf(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref();
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && !path.is_dir()
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::nn::Module;
 
 /// The configuration's file in a model folder.
-pub const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 /// A model that a folder can hold.
 pub trait Pretrained: Module {
@@ -54,6 +54,6 @@ pub fn save_pretrained(folder: impl AsRef<Path>, model: &impl Pretrained) -> Res
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be written.
-pub fn write_json(path: impl AsRef<Path>, json: &serde_json::Value) -> Result<()> {
+pub(crate) fn write_json(path: impl AsRef<Path>, json: &serde_json::Value) -> Result<()> {
     atomic::write_file(path, |file| file.write_all(format!("{json:#}\n").as_bytes()))
 }

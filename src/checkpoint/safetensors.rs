@@ -30,7 +30,7 @@ const MAX_HEADER: usize = 100_000_000;
 
 /// A `.safetensors` file, open.
 #[derive(Debug)]
-pub struct SafetensorsFile {
+pub(crate) struct SafetensorsFile {
     file: Arc<MappedFile>,
     tensors: BTreeMap<String, Place>,
     metadata: BTreeMap<String, String>,
@@ -48,7 +48,7 @@ impl SafetensorsFile {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format, or contradicts itself.
-    pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
+    pub(crate) fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path, load)?);
         let wrong = |reason: String| match recognise::content(&file) {
             Some(what) => format!("expected a safetensors file, found {what}"),
@@ -71,23 +71,23 @@ impl SafetensorsFile {
     }
 
     /// The file's path, as it was given.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.file.path()
     }
 
     /// The tensors' names, in alphabetical order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
     /// A tensor by name.
-    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+    pub(crate) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, Place { dtype, shape, bytes }) = self.tensors.get_key_value(name)?;
         Some(TensorView { name, dtype, shape, file: &self.file, bytes: bytes.clone(), arrangement: Arrangement::Same })
     }
 
     /// An entry of `__metadata__`.
-    pub fn metadata(&self, key: &str) -> Option<&str> {
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }
 }
@@ -142,7 +142,7 @@ pub fn write_tensors<'t>(
 ///
 /// # Errors
 /// As there.
-pub fn write_weights<'t>(
+pub(crate) fn write_weights<'t>(
     path: impl AsRef<Path>,
     weights: impl IntoIterator<Item = (&'t str, &'t Weight)>,
     metadata: Option<(&str, &str)>,

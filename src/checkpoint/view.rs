@@ -136,7 +136,7 @@ impl<'a> TensorView<'a> {
         self.shape
     }
 
-    /// The numbers as the file has them, little-endian; last index fastest, but for what [`Arrangement`] says of GGUF files.
+    /// The numbers as the file has them, little-endian; last index fastest, but for what `Arrangement` says of GGUF files.
     pub fn bytes(&self) -> &'a [u8] {
         &self.file[self.bytes.clone()]
     }

@@ -109,13 +109,15 @@ impl<'a> Lookup<'a> {
 }
 
 impl WordVectors {
-    /// Scores the vectors on a file of either kind. It has analogies, for
-    /// [`WordVectors::evaluate_analogies`], if it starts with a section, or with four words while
-    /// none of its first two lines has a number behind two words; else it has similarities, for
-    /// [`WordVectors::evaluate_similarity`].
+    /// Scores the vectors on a file of word similarities or of analogies.
+    ///
+    /// Similarities are two words and a number a line, between them tabs, commas or blanks; where tabs or commas stand,
+    /// words may hold blanks (`ice cream`). Lines that start with `#` are comments, and the first line may have titles.
+    /// Analogies are four words a line, in sections (`: name`). A file has analogies if it starts with a section, or
+    /// with four words while none of its first two lines has a number behind two words.
     ///
     /// # Errors
-    /// As for these.
+    /// [`Error::Io`], or [`Error::Format`] naming a line that is something else.
     pub fn evaluate(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<Evaluation> {
         let path = path.as_ref();
         if has_analogies(&read_text(path)?) {
@@ -125,13 +127,12 @@ impl WordVectors {
         }
     }
 
-    /// Scores the vectors on a word-similarity file: two words and a number a line; lines that
-    /// start with `#` are comments. Between them stand tabs, commas or blanks; where tabs or commas
-    /// do, words may hold blanks (`ice cream`). The first line may have titles.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] naming a line that is something else.
-    pub fn evaluate_similarity(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<SimilarityScore> {
+    /// Scores the vectors on a file of similarities.
+    pub(crate) fn evaluate_similarity(
+        &self,
+        path: impl AsRef<Path>,
+        options: &EvaluationOptions,
+    ) -> Result<SimilarityScore> {
         let path = path.as_ref();
         let text = read_text(path)?;
         let lookup = Lookup::new(self, options);
@@ -166,11 +167,12 @@ impl WordVectors {
         Ok(SimilarityScore { spearman, pearson: pearson(&human, &ours), pairs: human.len(), missing })
     }
 
-    /// Scores the vectors on an analogy file, section by section; the last entry, `total`, is the sum.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] naming a line that is neither a section nor four words.
-    pub fn evaluate_analogies(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<Vec<AnalogyScore>> {
+    /// Scores the vectors on a file of analogies, section by section; the last entry, `total`, is the sum.
+    pub(crate) fn evaluate_analogies(
+        &self,
+        path: impl AsRef<Path>,
+        options: &EvaluationOptions,
+    ) -> Result<Vec<AnalogyScore>> {
         let path = path.as_ref();
         let text = read_text(path)?;
         let lookup = Lookup::new(self, options);

@@ -24,7 +24,7 @@ impl Default for Ngrams {
 
 impl Ngrams {
     /// Calls `f` with each n-gram of `word` and its bucket, in the order of fastText.
-    pub fn for_each(&self, word: &str, mut f: impl FnMut(&str, usize)) {
+    pub(crate) fn for_each(&self, word: &str, mut f: impl FnMut(&str, usize)) {
         if self.buckets == 0 || self.max_n == 0 {
             return;
         }
@@ -42,7 +42,7 @@ impl Ngrams {
     }
 
     /// The buckets of all n-grams of `word`.
-    pub fn buckets_of(&self, word: &str) -> Vec<u32> {
+    pub(crate) fn buckets_of(&self, word: &str) -> Vec<u32> {
         let mut buckets = Vec::new();
         self.for_each(word, |_, bucket| buckets.push(bucket as u32));
         buckets
@@ -56,7 +56,7 @@ pub(crate) fn fnv1a(bytes: &[u8]) -> u32 {
 
 /// The n-grams of trained vectors, with their rows.
 #[derive(Clone, Debug)]
-pub struct Subwords {
+pub(crate) struct Subwords {
     ngrams: Ngrams,
     dim: usize,
     rows: Vec<f32>,
@@ -69,21 +69,16 @@ impl Subwords {
         Subwords { ngrams, dim, rows }
     }
 
-    /// Which n-grams there are.
-    pub fn ngrams(&self) -> Ngrams {
-        self.ngrams
-    }
-
     /// The row of a bucket.
     ///
     /// # Panics
     /// If there are not as many buckets.
-    pub fn row(&self, bucket: usize) -> &[f32] {
+    pub(crate) fn row(&self, bucket: usize) -> &[f32] {
         &self.rows[bucket * self.dim..(bucket + 1) * self.dim]
     }
 
     /// The mean of the rows of the word's n-grams; nothing for a word without n-grams.
-    pub fn vector(&self, word: &str) -> Option<Vec<f32>> {
+    pub(crate) fn vector(&self, word: &str) -> Option<Vec<f32>> {
         let mut sum = vec![0.0; self.dim];
         let n = self.add_rows(word, &mut sum);
         (n > 0).then(|| {

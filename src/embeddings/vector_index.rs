@@ -48,11 +48,6 @@ impl VectorIndex {
         self.len() == 0
     }
 
-    /// The rows.
-    pub fn vectors(&self) -> ArrayView2<'_, f32> {
-        self.vectors.view()
-    }
-
     /// For each query the `k` rows with the largest cosine, exactly, best first; of equal ones the first. A row or query of zeros has
     /// the cosine 0 with all.
     ///

@@ -1,22 +1,4 @@
 //! Word2Vec, with or without subwords.
-//!
-//! Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) with negative
-//! sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
-//! (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
-//! up to three words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
-//! the quality beside gensim's), and vectors start twice as wide, as gensim's do.
-//!
-//! ```
-//! use loquat::embeddings::{TrainingText, Word2Vec};
-//!
-//! let stories = || (0..200).map(|i| {
-//!     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
-//!     ["the", who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
-//! });
-//! let vectors = Word2Vec::skip_gram().dim(20).epochs(20).train(&TrainingText::sentences(stories))?;
-//! assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 mod checkpoint;
 
@@ -35,12 +17,30 @@ use super::training::sampling::{Alias, FastRng, keep_probabilities};
 use super::training::settings::shared_settings;
 use super::training::text::TrainingText;
 use super::training::vocabulary::{Keep, TrainingVocabulary};
-pub use super::training::window::{Architecture, Loss};
+use super::training::window::{Architecture, Loss};
 use super::training::window::{NgramRows, Task};
 use super::word_vectors::Rows;
 use crate::{Error, Result};
 
 /// Settings of a training run, and what starts it.
+///
+/// Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) with negative
+/// sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
+/// (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
+/// up to three words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
+/// the quality beside gensim's), and vectors start twice as wide, as gensim's do.
+///
+/// ```
+/// use loquat::embeddings::{TrainingText, Word2Vec};
+///
+/// let stories = || (0..200).map(|i| {
+///     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
+///     ["the", who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
+/// });
+/// let vectors = Word2Vec::skip_gram().dim(20).epochs(20).train(&TrainingText::sentences(stories))?;
+/// assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 ///
 /// `Word2Vec` is a builder: settings are checked when training starts.
 #[derive(Clone, Debug, Serialize, Deserialize)]

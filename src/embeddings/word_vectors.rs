@@ -149,11 +149,6 @@ impl WordVectors {
         Some(self.counts.as_ref()?[self.index_of(word)?])
     }
 
-    /// The character n-grams that give unseen words a vector, if the vectors were trained with them.
-    pub fn subwords(&self) -> Option<&Subwords> {
-        self.subwords.as_ref()
-    }
-
     /// Row `i`.
     ///
     /// # Panics

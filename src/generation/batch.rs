@@ -1,8 +1,4 @@
 //! Many texts at once: the model reads its weights once for all of them.
-//!
-//! There is no padding. A text has a memory, a position, settings and random numbers of its own, and the model reads the new tokens
-//! of all texts as one run of rows ([`CausalLm::decode_batch`]); so each text has the tokens that it has alone, bit for bit, whoever is
-//! beside it. A text that ends leaves, and another may join at any time.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -18,6 +14,10 @@ use crate::generation::stopping::StopReason;
 use crate::models::{CausalLm, DecodeState};
 
 /// Texts that are written together: an iterator of their tokens, each with the number of its text, as they are written.
+///
+/// There is no padding. A text has a memory, a position, settings and random numbers of its own, and the model reads the new tokens
+/// of all texts as one run of rows ([`CausalLm::decode_batch`]); so each text has the tokens that it has alone, bit for bit, whoever is
+/// beside it. A text that ends leaves, and another may join at any time.
 ///
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};

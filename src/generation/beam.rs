@@ -1,19 +1,4 @@
 //! Beam search: the texts that are likeliest as wholes, found by continuing several at once.
-//!
-//! ```text
-//! score(text) = Σ log p(token | before) / length^length_penalty
-//! ```
-//!
-//! Each step continues every beam by every token, and keeps the `num_beams` best that go on; those among the best that end are
-//! finished texts. Agrees with `transformers`: tokens, scores, and when the search ends.
-//!
-//! - *Beam sampling* ([`do_sample`](GenerationConfig::do_sample)): the continuations are drawn without replacement from the
-//!   distribution of the summed scores, after temperature and cut-offs.
-//! - *Diverse groups* (Vijayakumar et al., "Diverse Beam Search", 2016): each group searches for itself, and a token costs
-//!   `diversity_penalty` for each time that an earlier group took it in the same step.
-//!
-//! Beams share what they have in common of a model's memory: [`KvCache`](crate::nn::KvCache) copies pages only where beams part. The
-//! search is an iterator that gives a token out as soon as all beams agree on it.
 
 use std::cmp::Ordering;
 use std::ops::Deref;
@@ -31,6 +16,21 @@ use crate::models::CausalLm;
 use crate::random::Rng;
 
 /// A text that a search found.
+///
+/// ```text
+/// score(text) = Σ log p(token | before) / length^length_penalty
+/// ```
+///
+/// Each step continues every beam by every token, and keeps the `num_beams` best that go on; those among the best that end are
+/// finished texts. Agrees with `transformers`: tokens, scores, and when the search ends.
+///
+/// - *Beam sampling* ([`do_sample`](GenerationConfig::do_sample)): the continuations are drawn without replacement from the
+///   distribution of the summed scores, after temperature and cut-offs.
+/// - *Diverse groups* (Vijayakumar et al., "Diverse Beam Search", 2016): each group searches for itself, and a token costs
+///   `diversity_penalty` for each time that an earlier group took it in the same step.
+///
+/// Beams share what they have in common of a model's memory: [`KvCache`](crate::nn::KvCache) copies pages only where beams part. The
+/// search is an iterator that gives a token out as soon as all beams agree on it.
 #[derive(Clone, Debug)]
 pub struct Hypothesis {
     /// Its tokens after the prompt, without an end token.
@@ -45,7 +45,7 @@ pub struct Hypothesis {
 }
 
 /// A running search: an iterator of the tokens on which all beams agree. See [`beam_search`].
-pub struct BeamSearch<P: Deref<Target: CausalLm>> {
+pub(crate) struct BeamSearch<P: Deref<Target: CausalLm>> {
     model: P,
     config: Arc<GenerationConfig>,
     /// The prompt, until it was read.
@@ -118,7 +118,7 @@ struct Candidate {
 ///
 /// # Errors
 /// As for [`generate`](crate::generation::generate()).
-pub fn beam_search<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BeamSearch<P>>
+pub(crate) fn beam_search<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BeamSearch<P>>
 where
     P: Deref<Target: CausalLm>,
 {
@@ -145,7 +145,7 @@ where
 impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
     /// The best texts, [`GenerationConfig::num_return_sequences`] at most, the best first: those that were found when the search has ended,
     /// none before.
-    pub fn hypotheses(&self) -> Vec<Hypothesis> {
+    pub(crate) fn hypotheses(&self) -> Vec<Hypothesis> {
         let hypothesis = |found: &Finished| Hypothesis {
             ids: found.text.new_ids().to_vec(),
             score: found.score,
@@ -156,24 +156,24 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
     }
 
     /// The prompt and what was given out.
-    pub fn ids(&self) -> &[u32] {
+    pub(crate) fn ids(&self) -> &[u32] {
         let lead = self.lead().ids();
         &lead[..lead.len() - self.lead().new_ids().len() + self.given]
     }
 
     /// What was given out.
-    pub fn new_ids(&self) -> &[u32] {
+    pub(crate) fn new_ids(&self) -> &[u32] {
         &self.lead().new_ids()[..self.given]
     }
 
     /// The log-probability of each of [`BeamSearch::new_ids`], if they are kept.
-    pub fn logprobs(&self) -> &[TokenLogprob] {
+    pub(crate) fn logprobs(&self) -> &[TokenLogprob] {
         let logprobs = self.lead().logprobs();
         &logprobs[..logprobs.len().min(self.given)]
     }
 
     /// Why the search ended; `None` while it goes on, or while tokens of the best text were not given out.
-    pub fn stop_reason(&self) -> Option<StopReason> {
+    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         self.stopped.filter(|_| self.given >= self.agreed())
     }
 

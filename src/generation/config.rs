@@ -102,7 +102,7 @@ pub struct GenerationConfig {
     /// Keep the log-probability of each token, and so many likeliest alternatives.
     pub logprobs: Option<usize>,
     /// How many texts a search continues at once; 1 is no search. See
-    /// [`beam`](crate::generation::beam). Default: 1.
+    /// [`Hypothesis`](crate::generation::Hypothesis). Default: 1.
     pub num_beams: Option<usize>,
     /// The largest [`num_beams`](Self::num_beams) that is an answer and no error: each beam costs a
     /// row of logits and a share of the model's memory. A file does not set it. Default: 128.
@@ -118,7 +118,7 @@ pub struct GenerationConfig {
     /// How many of the best texts are given; 1.
     pub num_return_sequences: Option<usize>,
     /// How many next tokens are guessed from the text itself, so that the model may read them at once; none. See
-    /// [`speculation`](crate::generation::speculation): what is written is the same.
+    /// [`speculate`](crate::generation::speculate): what is written is the same.
     pub prompt_lookup_num_tokens: Option<usize>,
     /// How many next tokens the smaller model of [`speculate`](crate::generation::speculate) guesses at once; 5.
     pub num_assistant_tokens: Option<usize>,

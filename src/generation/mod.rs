@@ -8,47 +8,48 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`config`] | [`GenerationConfig`] |
+//! | `config` | [`GenerationConfig`] |
 //! | `config_file` | [`GenerationConfig::open`]: a folder's `generation_config.json` |
-//! | [`processor`] | what changes logits before a token is drawn: penalties, biases, forced tokens, temperature, cut-offs |
-//! | [`constraint`] | which tokens may come next |
-//! | [`sampler`] | draws a token |
+//! | `processor` | what changes logits before a token is drawn: penalties, biases, forced tokens, temperature, cut-offs |
+//! | `constraint` | which tokens may come next |
+//! | `sampler` | draws a token |
 //! | `sequence` | one text that is being written, whatever the way of decoding |
-//! | [`tokens`] | the decoding loop, an iterator of ids |
-//! | [`beam`] | beam search, beam sampling, diverse groups |
-//! | [`batch`] | many texts at once |
-//! | [`speculation`] | guesses of the next tokens, read all at once |
-//! | [`prompt_cache`] | what a model remembers of a prompt, shared and saved |
-//! | [`logprobs`] | log-probabilities of tokens |
-//! | [`mod@score`] | how likely a given text is; perplexity |
-//! | [`stopping`] | why a text ends; cancelling |
+//! | `tokens` | the decoding loop, an iterator of ids |
+//! | `beam` | beam search, beam sampling, diverse groups |
+//! | `batch` | many texts at once |
+//! | `speculation` | guesses of the next tokens, read all at once |
+//! | `prompt_cache` | what a model remembers of a prompt, shared and saved |
+//! | `logprobs` | log-probabilities of tokens |
+//! | `score` | how likely a given text is; perplexity |
+//! | `stopping` | why a text ends; cancelling |
 //! | `stop_strings` | texts that end a text, across token borders |
-//! | [`text`] | the iterator of text |
+//! | `text` | the iterator of text |
 //!
 //! This floor must not know which model it runs, nor the text of a task.
 
-pub mod batch;
-pub mod beam;
-pub mod config;
+pub(crate) mod batch;
+pub(crate) mod beam;
+pub(crate) mod config;
 mod config_file;
-pub mod constraint;
-pub mod logprobs;
-pub mod processor;
-pub mod prompt_cache;
+pub(crate) mod constraint;
+pub(crate) mod logprobs;
+#[doc(hidden)]
+pub(crate) mod processor;
+pub(crate) mod prompt_cache;
 mod reader;
-pub mod sampler;
-pub mod score;
+pub(crate) mod sampler;
+pub(crate) mod score;
 pub(crate) mod sequence;
-pub mod speculation;
+pub(crate) mod speculation;
 #[cfg(feature = "tokenizers")]
 mod stop_strings;
-pub mod stopping;
+pub(crate) mod stopping;
 #[cfg(feature = "tokenizers")]
-pub mod text;
-pub mod tokens;
+pub(crate) mod text;
+pub(crate) mod tokens;
 
 pub use batch::{BatchGenerator, Generated, generate_batch};
-pub use beam::{BeamSearch, Hypothesis, beam_search};
+pub use beam::Hypothesis;
 pub use config::{EarlyStopping, GenerationConfig, Mirostat, Overflow};
 #[cfg(feature = "constraints")]
 pub use constraint::{Grammar, GrammarCompiler, GrammarLimits};
@@ -57,7 +58,7 @@ pub use logprobs::TokenLogprob;
 pub use processor::LogitsProcessor;
 pub use prompt_cache::PromptCache;
 pub use score::{Perplexity, perplexity, score};
-pub use speculation::{DraftModel, PromptLookup, Speculation, speculate};
+pub use speculation::{Speculation, speculate};
 pub use stopping::{Cancel, StopReason};
 #[cfg(feature = "tokenizers")]
 pub use text::{TextStream, stream};

@@ -9,7 +9,7 @@ use crate::random::Rng;
 ///
 /// # Errors
 /// [`Error::NotFinite`] if there is none: all are -∞, or one is not a number.
-pub fn greedy(logits: &[f32]) -> Result<u32> {
+pub(crate) fn greedy(logits: &[f32]) -> Result<u32> {
     let best = vecmath::argmax(logits).ok_or_else(|| not_finite(f32::NEG_INFINITY))?;
     if logits[best].is_finite() { Ok(best as u32) } else { Err(not_finite(logits[best])) }
 }
@@ -18,7 +18,7 @@ pub fn greedy(logits: &[f32]) -> Result<u32> {
 ///
 /// # Errors
 /// As for [`greedy`].
-pub fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
+pub(crate) fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
     let largest = logits[greedy(logits)? as usize];
     let weights = weights(logits, largest);
     let mut left = rng.uniform_f64() * vecmath::sum(&weights);

@@ -1,14 +1,4 @@
 //! Speculation: guesses of the next tokens, which the model reads all at once instead of one after the other.
-//!
-//! Reading five tokens takes a model hardly longer than one, as both read every weight once. So something cheap guesses how the text
-//! goes on, the model reads the guess, and what it would have written itself stays. What is written has the distribution that it
-//! has without guesses:
-//!
-//! - greedily, and with guesses from [the text itself](PromptLookup), the tokens are the very same: each is taken from the model's
-//!   logits in the same way, with the same random number, and a guess only tells what to read meanwhile;
-//! - a token `x` that a [smaller model](DraftModel) drew with probability `q(x)` is taken with probability `min(1, p(x) / q(x))`, and
-//!   else one is drawn from `max(0, p - q)`, normalised (Leviathan, Kalman, Matias, "Fast Inference from Transformers via
-//!   Speculative Decoding", 2023; Chen et al. 2023).
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -29,34 +19,18 @@ use crate::tensor::IdTensor;
 /// So many tokens are guessed if nobody says otherwise.
 pub(crate) const GUESSES: usize = 5;
 
-/// Something that guesses how a text goes on: [`PromptLookup`] or [`DraftModel`].
-pub trait Drafter: sealed::Drafter {}
-
-mod sealed {
-    use crate::error::Result;
-    use crate::generation::sequence::Sequence;
-
-    /// A guessed token, and the logits that it was drawn from if it was drawn.
-    pub struct Guess {
-        pub(crate) id: u32,
-        pub(crate) logits: Option<Vec<f32>>,
-    }
-
-    pub trait Drafter {
-        /// At most `count` tokens that may follow.
-        #[allow(private_interfaces)]
-        fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>>;
-    }
+/// A guessed token, and the logits that it was drawn from if it was drawn.
+struct Guess {
+    id: u32,
+    logits: Option<Vec<f32>>,
 }
-
-use sealed::Guess;
 
 /// Guesses that what followed the last tokens before will follow them again (Saxena, "Prompt Lookup Decoding", 2023): for texts that
 /// repeat what they are given, such as summaries and corrections. Costs nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct PromptLookup {
+pub(crate) struct PromptLookup {
     /// The largest number of last tokens that are looked for.
-    pub max_ngram: usize,
+    max_ngram: usize,
 }
 
 impl Default for PromptLookup {
@@ -65,11 +39,8 @@ impl Default for PromptLookup {
     }
 }
 
-impl Drafter for PromptLookup {}
-
-impl sealed::Drafter for PromptLookup {
-    #[allow(private_interfaces)]
-    fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
+impl PromptLookup {
+    fn draft(&self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
         let ids = text.ids();
         for n in (1..=self.max_ngram.min(ids.len().saturating_sub(1))).rev() {
             let last = &ids[ids.len() - n..];
@@ -84,7 +55,7 @@ impl sealed::Drafter for PromptLookup {
 }
 
 /// Guesses what a smaller model of the same vocabulary writes.
-pub struct DraftModel<D: Deref<Target: CausalLm>> {
+pub(crate) struct DraftModel<D: Deref<Target: CausalLm>> {
     model: D,
     state: <D::Target as CausalLm>::State,
     /// What the model has read.
@@ -101,10 +72,7 @@ impl<D: Deref<Target: CausalLm>> DraftModel<D> {
     }
 }
 
-impl<D: Deref<Target: CausalLm>> Drafter for DraftModel<D> {}
-
-impl<D: Deref<Target: CausalLm>> sealed::Drafter for DraftModel<D> {
-    #[allow(private_interfaces)]
+impl<D: Deref<Target: CausalLm>> DraftModel<D> {
     fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
         // Guesses that were not taken are forgotten.
         let same = self.read.iter().zip(text.ids()).take_while(|(a, b)| a == b).count().min(text.ids().len() - 1);
@@ -143,17 +111,14 @@ impl<D: Deref<Target: CausalLm>> sealed::Drafter for DraftModel<D> {
     }
 }
 
-/// The guesses of one text, from wherever they come.
+/// Where the guesses of a text come from.
 pub(crate) enum Guesses<D: Deref<Target: CausalLm>> {
     Lookup(PromptLookup),
-    #[cfg_attr(not(feature = "tokenizers"), expect(dead_code, reason = "a generator of text makes it"))]
     Draft(Box<DraftModel<D>>),
 }
 
-impl<D: Deref<Target: CausalLm>> Drafter for Guesses<D> {}
-
-impl<D: Deref<Target: CausalLm>> sealed::Drafter for Guesses<D> {
-    #[allow(private_interfaces)]
+impl<D: Deref<Target: CausalLm>> Guesses<D> {
+    /// At most `count` tokens that may follow.
     fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
         match self {
             Self::Lookup(lookup) => lookup.draft(text, count),
@@ -163,9 +128,9 @@ impl<D: Deref<Target: CausalLm>> sealed::Drafter for Guesses<D> {
 }
 
 /// Tokens that continue a prompt, found with guesses. See [`speculate`] and [`GenerationConfig::prompt_lookup_num_tokens`].
-pub struct Speculation<P: Deref<Target: CausalLm>, D: Drafter> {
+pub struct Speculation<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> {
     model: P,
-    drafter: D,
+    guesses: Guesses<D>,
     reader: Reader<<P::Target as CausalLm>::State>,
     text: Sequence,
     /// How many tokens to guess at once.
@@ -178,6 +143,16 @@ pub struct Speculation<P: Deref<Target: CausalLm>, D: Drafter> {
 
 /// Continues `prompt_ids` as [`generate`](crate::generation::generate()) does, while `draft` (a smaller model of the same vocabulary)
 /// guesses [`GenerationConfig::num_assistant_tokens`] tokens at a time.
+///
+/// Reading five tokens takes a model hardly longer than one, as both read every weight once. So something cheap guesses how the text
+/// goes on, the model reads the guess, and what it would have written itself stays. What is written has the distribution that it
+/// has without guesses:
+///
+/// - greedily, and with guesses from the text itself, the tokens are the very same: each is taken from the model's
+///   logits in the same way, with the same random number, and a guess only tells what to read meanwhile;
+/// - a token `x` that a smaller model drew with probability `q(x)` is taken with probability `min(1, p(x) / q(x))`, and
+///   else one is drawn from `max(0, p - q)`, normalised (Leviathan, Kalman, Matias, "Fast Inference from Transformers via
+///   Speculative Decoding", 2023; Chen et al. 2023).
 ///
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
@@ -193,19 +168,15 @@ pub struct Speculation<P: Deref<Target: CausalLm>, D: Drafter> {
 ///
 /// # Errors
 /// As for [`generate`](crate::generation::generate()); [`Error::Argument`] for a search with beams or another size of vocabulary.
-pub fn speculate<P, D>(
-    model: P,
-    draft: D,
-    prompt_ids: &[u32],
-    config: &GenerationConfig,
-) -> Result<Speculation<P, DraftModel<D>>>
+pub fn speculate<P, D>(model: P, draft: D, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Speculation<P, D>>
 where
     P: Deref<Target: CausalLm>,
     D: Deref<Target: CausalLm>,
 {
     check_draft(&*model, &*draft)?;
     let count = config.num_assistant_tokens.unwrap_or(GUESSES);
-    Speculation::new(model, DraftModel::new(draft, config.seed), prompt_ids, config, count)
+    let draft = Guesses::Draft(Box::new(DraftModel::new(draft, config.seed)));
+    Speculation::new(model, draft, prompt_ids, config, count)
 }
 
 /// Makes sure that one model can guess for another.
@@ -217,11 +188,11 @@ pub(crate) fn check_draft<M: CausalLm + ?Sized, D: CausalLm + ?Sized>(model: &M,
     Ok(())
 }
 
-impl<P: Deref<Target: CausalLm>, D: Drafter> Speculation<P, D> {
+impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
     /// `count` guesses at a time.
     pub(crate) fn new(
         model: P,
-        drafter: D,
+        guesses: Guesses<D>,
         prompt_ids: &[u32],
         config: &GenerationConfig,
         count: usize,
@@ -232,7 +203,7 @@ impl<P: Deref<Target: CausalLm>, D: Drafter> Speculation<P, D> {
         let text = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
         check_context(&*model, prompt_ids.len())?;
         let reader = Reader::new(&*model, prompt_ids.len());
-        Ok(Self { model, drafter, reader, text, count, written: VecDeque::new(), guessed: 0, taken: 0 })
+        Ok(Self { model, guesses, reader, text, count, written: VecDeque::new(), guessed: 0, taken: 0 })
     }
 
     /// The prompt and what was given out.
@@ -285,7 +256,7 @@ impl<P: Deref<Target: CausalLm>, D: Drafter> Speculation<P, D> {
         let count = self.count.min(room).min(self.text.left().saturating_sub(1));
         // A prompt is read alone, and so is what a full context begins anew with.
         let guesses = match self.reader.unread == 1 && count > 0 && self.text.goes_on() {
-            true => self.drafter.draft(&self.text, count)?,
+            true => self.guesses.draft(&self.text, count)?,
             false => Vec::new(),
         };
         if guesses.is_empty() {
@@ -362,7 +333,7 @@ fn check_guess(text: &mut Sequence, id: u32, q: &[f32], row: &[f32]) -> Result<O
     text.take(drawn, row)
 }
 
-impl<P: Deref<Target: CausalLm>, D: Drafter> Iterator for Speculation<P, D> {
+impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Iterator for Speculation<P, D> {
     type Item = Result<u32>;
 
     fn next(&mut self) -> Option<Result<u32>> {

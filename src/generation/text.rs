@@ -39,7 +39,7 @@ where
 ///
 /// # Errors
 /// As for [`generate`].
-pub fn stream_ids<P, T>(
+pub(crate) fn stream_ids<P, T>(
     model: P,
     tokenizer: T,
     prompt_ids: &[u32],
@@ -99,7 +99,7 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> 
         self.tokens.stop_reason()
     }
 
-    /// The best texts of a search with beams, as [`BeamSearch::hypotheses`](crate::generation::BeamSearch::hypotheses).
+    /// The best texts of a search with beams, as [`Tokens::hypotheses`](crate::generation::Tokens::hypotheses).
     pub fn hypotheses(&self) -> Vec<Hypothesis> {
         self.tokens.hypotheses()
     }

@@ -31,7 +31,7 @@ enum Way<P: Deref<Target: CausalLm>> {
     /// As those of the best text of a search.
     Beams(Box<BeamSearch<P>>),
     /// With guesses from the text itself or from a smaller model.
-    Guesses(Box<Speculation<P, Guesses<P>>>),
+    Guesses(Box<Speculation<P, P>>),
 }
 
 /// Continues `prompt_ids`, a token at a time.
@@ -50,8 +50,8 @@ enum Way<P: Deref<Target: CausalLm>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] for a setting out of range, an empty prompt, or one that fills the model's context;
-/// [`Error::Id`] for an id outside the vocabulary. An error while decoding is given out by the iterator, which then ends.
+/// [`Error::Argument`](crate::Error::Argument) for a setting out of range, an empty prompt, or one that fills the model's context;
+/// [`Error::Id`](crate::Error::Id) for an id outside the vocabulary. An error while decoding is given out by the iterator, which then ends.
 pub fn generate<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Tokens<P>>
 where
     P: Deref<Target: CausalLm>,
@@ -192,7 +192,8 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
         }
     }
 
-    /// The best texts of a search with beams, as [`BeamSearch::hypotheses`]; none without beams.
+    /// The best texts of a search with beams, [`GenerationConfig::num_return_sequences`] at most, the best first: those that
+    /// were found when the search has ended, none before and none without beams.
     pub fn hypotheses(&self) -> Vec<Hypothesis> {
         match &self.way {
             Way::Beams(search) => search.hypotheses(),

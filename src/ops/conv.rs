@@ -1,10 +1,4 @@
 //! Convolution over positions, and the maximum over them (Kim 2014, "Convolutional neural networks for sentence classification").
-//!
-//! ```text
-//! y[b, o, t] = bias[o] + Σ_{i, k} weight[o, i, k] · x[b, i, t · stride + k · dilation - padding]
-//! ```
-//!
-//! as a matrix product of the weight with the windows side by side (im2col). Zeros stand before and after the input.
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Mat, gemm_batch};
@@ -12,6 +6,12 @@ use crate::kernels::{parallel, vecmath};
 use crate::tensor::{Tensor, tape};
 
 /// How the windows of a convolution lie.
+///
+/// ```text
+/// y[b, o, t] = bias[o] + Σ_{i, k} weight[o, i, k] · x[b, i, t · stride + k · dilation - padding]
+/// ```
+///
+/// as a matrix product of the weight with the windows side by side (im2col). Zeros stand before and after the input.
 ///
 /// ```
 /// use loquat::{Tensor, ops::Conv1d};

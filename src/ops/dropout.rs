@@ -26,7 +26,7 @@ pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Result<Tensor> {
 ///
 /// # Errors
 /// As there.
-pub fn dropout_with_key(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
+pub(crate) fn dropout_with_key(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     if !(0.0..1.0).contains(&p) {
         return Err(Error::argument("dropout", "a probability in [0, 1)", p));
     }

@@ -5,49 +5,49 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`arithmetic`] | element by element, with NumPy's broadcasting |
-//! | [`shape`] | reshape, permute, narrow, concatenate, stack |
-//! | [`reduce`] | sums and means |
-//! | [`activation`] | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
-//! | [`linear`](mod@linear) | products with a layer's weight |
+//! | `arithmetic` | element by element, with NumPy's broadcasting |
+//! | `shape` | reshape, permute, narrow, concatenate, stack |
+//! | `reduce` | sums and means |
+//! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
+//! | `linear` | products with a layer's weight |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
-//! | [`matmul`] | products of matrices and batches of them |
-//! | [`precision`] | f32 or bf16 for the products |
-//! | [`attention`] | scaled dot-product attention, and what it may see |
-//! | [`rope`] | rotary positions |
-//! | [`conv`] | convolution over positions, maximum over them |
-//! | [`pool`] | maxima of windows of positions |
-//! | [`window`] | each position with those before it |
-//! | [`recurrent`] | plain RNN, LSTM, GRU over whole sequences |
-//! | [`norm`] | layer and RMS normalisation |
-//! | [`mod@embedding`] | rows by id |
-//! | [`loss`] | cross-entropy, binary cross-entropy, mean squared error |
-//! | [`mod@dropout`] | random zeros |
+//! | `matmul` | products of matrices and batches of them |
+//! | `precision` | f32 or bf16 for the products |
+//! | `attention` | scaled dot-product attention, and what it may see |
+//! | `rope` | rotary positions |
+//! | `conv` | convolution over positions, maximum over them |
+//! | `pool` | maxima of windows of positions |
+//! | `window` | each position with those before it |
+//! | `recurrent` | plain RNN, LSTM, GRU over whole sequences |
+//! | `norm` | layer and RMS normalisation |
+//! | `embedding` | rows by id |
+//! | `loss` | cross-entropy, binary cross-entropy, mean squared error |
+//! | `dropout` | random zeros |
 //! | [`mod@inspect`] | a look at attention and hidden states while a model runs |
 //!
 //! This floor must not know parameters or names.
 
-pub mod activation;
-pub mod arithmetic;
-pub mod attention;
-pub mod conv;
-pub mod dropout;
-pub mod embedding;
+mod activation;
+mod arithmetic;
+pub(crate) mod attention;
+mod conv;
+pub(crate) mod dropout;
+mod embedding;
 #[cfg(test)]
 pub(crate) mod gradient_check;
 pub mod inspect;
-pub mod linear;
-pub mod loss;
-pub mod matmul;
-pub mod norm;
+pub(crate) mod linear;
+mod loss;
+mod matmul;
+mod norm;
 pub(crate) mod packed_weight;
-pub mod pool;
-pub mod precision;
-pub mod recurrent;
-pub mod reduce;
-pub mod rope;
-pub mod shape;
-pub mod window;
+mod pool;
+pub(crate) mod precision;
+pub(crate) mod recurrent;
+mod reduce;
+pub(crate) mod rope;
+mod shape;
+mod window;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionMask};
@@ -55,7 +55,7 @@ pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
 pub use embedding::{embedding, embedding_with_padding};
 pub use inspect::{Inspection, See, inspect};
-pub use linear::{linear, linear_then};
+pub use linear::{WeightLayout, linear, linear_then};
 pub use loss::{
     BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss,
     mse_loss_with,
@@ -63,7 +63,8 @@ pub use loss::{
 pub use norm::{layer_norm, rms_norm};
 pub use pool::MaxPool1d;
 pub use precision::{Precision, with_precision};
-pub use recurrent::{Cell, Recurrent, RecurrentOutput, RecurrentWeights};
+pub use recurrent::Cell;
+pub(crate) use recurrent::{Recurrent, RecurrentWeights};
 pub use rope::Rope;
 pub use shape::{concat, stack};
 pub use window::windows;

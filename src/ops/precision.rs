@@ -39,6 +39,6 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
 }
 
 /// The precision that products are computed in now.
-pub fn precision() -> Precision {
+pub(crate) fn precision() -> Precision {
     PRECISION.get()
 }

@@ -1,12 +1,4 @@
 //! Rotary positions (Su et al. 2021, "RoFormer"): pairs of columns turn by an angle that grows with the position.
-//!
-//! ```text
-//! (x₁, x₂) ← (x₁ cos φ - x₂ sin φ, x₂ cos φ + x₁ sin φ),   φ = position · θ^(-2i / rot_dim)
-//! ```
-//!
-//! for pair `i` of each head. A pair is column `i` of the first and of the second half of what turns (GPT-NeoX, Llama in Hugging
-//! Face's checkpoints), or two neighbours (the paper, GPT-J). The product of a query and a key then depends on the difference of
-//! their positions only.
 
 use std::sync::Arc;
 
@@ -18,6 +10,14 @@ use crate::tensor::{IdTensor, Tensor, tape};
 const MAX_TABLE: usize = 1 << 30;
 
 /// Cosines and sines for every position, and which columns they turn.
+///
+/// ```text
+/// (x₁, x₂) ← (x₁ cos φ - x₂ sin φ, x₂ cos φ + x₁ sin φ),   φ = position · θ^(-2i / rot_dim)
+/// ```
+///
+/// for pair `i` of each head. A pair is column `i` of the first and of the second half of what turns (GPT-NeoX, Llama in Hugging
+/// Face's checkpoints), or two neighbours (the paper, GPT-J). The product of a query and a key then depends on the difference of
+/// their positions only.
 ///
 /// ```
 /// use loquat::{IdTensor, Tensor, ops::Rope};
@@ -51,7 +51,7 @@ impl Rope {
     ///
     /// # Errors
     /// [`Error::Argument`] unless `rot_dim` is even and above 0.
-    pub fn frequencies(rot_dim: usize, theta: f64) -> Result<Vec<f32>> {
+    pub(crate) fn frequencies(rot_dim: usize, theta: f64) -> Result<Vec<f32>> {
         if !rot_dim.is_multiple_of(2) || !(2..=1 << 20).contains(&rot_dim) {
             return Err(Error::argument("rope columns", "an even number above 0", rot_dim));
         }
@@ -73,7 +73,7 @@ impl Rope {
     ///
     /// # Errors
     /// As there.
-    pub fn from_position(frequencies: &[f32], first: u32, max_positions: usize, scale: f32) -> Result<Self> {
+    pub(crate) fn from_position(frequencies: &[f32], first: u32, max_positions: usize, scale: f32) -> Result<Self> {
         let len = frequencies.len().checked_mul(max_positions).filter(|&len| len <= MAX_TABLE);
         if frequencies.is_empty() || len.is_none() {
             let found = format!("{} frequencies, {max_positions} positions", frequencies.len());
@@ -98,7 +98,7 @@ impl Rope {
     }
 
     /// The first position without an angle.
-    pub fn max_positions(&self) -> usize {
+    pub(crate) fn max_positions(&self) -> usize {
         2 * self.cos.len() / self.rot_dim
     }
 

@@ -31,4 +31,4 @@ pub use question_answering::{Answer, QuestionAnswering};
 #[cfg(feature = "tokenizers")]
 pub use sentence_encoder::{Pooling, SentenceEncoder};
 #[cfg(feature = "tokenizers")]
-pub use text_generator::{BorrowedStream, OwnedStream, TextGenerator};
+pub use text_generator::{OwnedStream, TextGenerator};

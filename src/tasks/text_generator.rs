@@ -44,7 +44,7 @@ pub struct TextGenerator {
 }
 
 /// Pieces of text that borrow their [`TextGenerator`].
-pub type BorrowedStream<'g> = TextStream<&'g LanguageModel, &'g Tokenizer>;
+pub(crate) type BorrowedStream<'g> = TextStream<&'g LanguageModel, &'g Tokenizer>;
 
 /// Pieces of text that share model and tokenizer with their [`TextGenerator`], and may outlive it.
 pub type OwnedStream = TextStream<Arc<LanguageModel>, Arc<Tokenizer>>;
@@ -99,7 +99,7 @@ impl TextGenerator {
 
     /// The same generator, with a smaller model of the same vocabulary to guess
     /// [`GenerationConfig::num_assistant_tokens`] tokens at a time: the same text, sooner if the guesses are good. See
-    /// [`generation::speculation`]. Streams of one text without beams use it.
+    /// [`generation::speculate`]. Streams of one text without beams use it.
     ///
     /// # Errors
     /// [`Error::Argument`] if the vocabularies differ in size.
@@ -285,7 +285,7 @@ impl TextGenerator {
     }
 
     /// The text of ids that continue a prompt, until a stop string: of each of a search's
-    /// [`hypotheses`](crate::generation::BeamSearch::hypotheses), say.
+    /// [`hypotheses`](crate::generation::Tokens::hypotheses), say.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] when the file's decoder fails.

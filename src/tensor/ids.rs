@@ -69,7 +69,7 @@ impl IdTensor {
     ///
     /// # Errors
     /// [`Error::Shape`] unless there are two axes.
-    pub fn batch_and_len(&self) -> Result<(usize, usize)> {
+    pub(crate) fn batch_and_len(&self) -> Result<(usize, usize)> {
         match self.shape[..] {
             [batch, seq_len] => Ok((batch, seq_len)),
             _ => Err(Error::shape("ids", "[batch, seq_len]", &self.shape)),

@@ -5,7 +5,7 @@
 //! | [`mod@self`] | [`Tensor`]: `f32`, any rank, row-major, cheap to clone |
 //! | `storage` | memory from a reuse pool |
 //! | `weight` | [`Weight`]: factors of products in the format in which they are stored |
-//! | `blocks` | [`BlockTensor`]: constant numbers of a few bits |
+//! | `blocks` | `BlockTensor`: constant numbers of a few bits |
 //! | `tape` | nodes, the backward walk, [`Gradients`], [`no_grad`] |
 //! | `ids` | [`IdTensor`]: token ids and other indices |
 //! | `convert` | to and from `ndarray` |
@@ -22,12 +22,13 @@ mod weight;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use blocks::BlockTensor;
+pub(crate) use blocks::BlockTensor;
 pub use ids::IdTensor;
 pub use storage::release_unused;
 pub(crate) use storage::{Buffer, has_room};
 pub use tape::{Gradients, no_grad};
-pub use weight::{Half, HalfTensor, Weight};
+pub use weight::Weight;
+pub(crate) use weight::{Half, HalfTensor};
 
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
@@ -125,7 +126,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as `shape` says.
-    pub fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
+    pub(crate) fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
         let all = weight::slice(file, &bytes)?;
         if checked_len(shape)?.checked_mul(4) != Some(all.len()) {
             return Err(Error::shape("tensor in a file", format!("{shape:?}"), [all.len() / 4]));

@@ -107,7 +107,7 @@ impl Corpus {
     }
 
     /// The same corpus, its files mapped into memory rather than read through a buffer (see
-    /// [`MappedFile`] for what that asks of the files).
+    /// [`Load`](crate::Load) for what that asks of the files).
     ///
     /// # Errors
     /// [`Error::Io`] naming a file that cannot be mapped.
@@ -121,7 +121,7 @@ impl Corpus {
     }
 
     /// The files, in order.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 

@@ -67,7 +67,7 @@ impl SentenceSplitter {
     }
 
     /// Where the sentences stand: their bytes.
-    pub fn ranges<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+    pub(crate) fn ranges<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
         let mut start = 0;
         std::iter::from_fn(move || {
             loop {

@@ -49,7 +49,7 @@ impl WordCounts {
     }
 
     /// Counts a word `n` times.
-    pub fn add_n(&mut self, word: &str, n: u64) {
+    pub(crate) fn add_n(&mut self, word: &str, n: u64) {
         match self.counts.get_mut(word) {
             Some(count) => *count += n,
             None => {
@@ -231,16 +231,6 @@ impl Vocabulary {
     /// How often the word of an id occurred; 0 for ids that there are not.
     pub fn count(&self, id: u32) -> u64 {
         self.counts.get(id as usize).copied().unwrap_or(0)
-    }
-
-    /// The counts, by id.
-    pub fn counts(&self) -> &[u64] {
-        &self.counts
-    }
-
-    /// The sum of all counts.
-    pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
     }
 
     /// The words, by id.

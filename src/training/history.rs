@@ -137,7 +137,7 @@ impl History {
     }
 
     /// Keeps the rows up to a step.
-    pub fn truncate(&mut self, step: u64) {
+    pub(crate) fn truncate(&mut self, step: u64) {
         let kept = self.rows.partition_point(|row| row.step <= step);
         self.rows.truncate(kept);
     }
@@ -153,7 +153,7 @@ impl History {
     }
 
     /// The rows as comma-separated values, with a header; empty cells are empty.
-    pub fn to_csv(&self) -> String {
+    pub(crate) fn to_csv(&self) -> String {
         let own: BTreeSet<&str> = self.rows.iter().flat_map(|row| row.metrics.keys().map(String::as_str)).collect();
         let columns: Vec<&str> = COLUMNS.into_iter().chain(own).collect();
         let mut csv = String::from("step");
@@ -179,7 +179,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Argument`] naming the line and what was expected there.
-    pub fn from_csv(csv: &str) -> Result<Self> {
+    pub(crate) fn from_csv(csv: &str) -> Result<Self> {
         let mut lines = csv.lines().enumerate().filter(|(_, line)| !line.is_empty());
         let header = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
         if header.first().map(String::as_str) != Some("step") {
@@ -207,7 +207,7 @@ impl History {
     }
 
     /// The rows as a JSON array of objects; empty cells are absent, and what is not finite is `null` or absent.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("rows of numbers are JSON")
     }
 
@@ -215,7 +215,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Argument`] saying what was expected.
-    pub fn from_json(json: &str) -> Result<Self> {
+    pub(crate) fn from_json(json: &str) -> Result<Self> {
         let history: History =
             serde_json::from_str(json).map_err(|e| Error::argument("history", "a JSON array of rows", e))?;
         if let Some(pair) = history.rows.windows(2).find(|pair| pair[0].step >= pair[1].step) {

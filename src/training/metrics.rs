@@ -145,11 +145,6 @@ impl ConfusionMatrix {
         Ok(ConfusionMatrix { n_classes, counts: vec![0; n_classes * n_classes] })
     }
 
-    /// The number of classes.
-    pub fn n_classes(&self) -> usize {
-        self.n_classes
-    }
-
     /// Counts one decision.
     ///
     /// # Errors
@@ -198,7 +193,7 @@ impl ConfusionMatrix {
     }
 
     /// The number of decisions.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 

@@ -3,10 +3,10 @@
 //! | file | what |
 //! |---|---|
 //! | [`data`] | batches: from examples by index, from one long row of tokens |
-//! | [`trainer`] | the loop: steps, validation, checkpoints, resuming |
-//! | [`optimizer`] | SGD, Adam, AdamW; groups of parameters; clipping |
-//! | [`schedule`] | the learning rate as a function of the step |
-//! | [`loss`] | the loss of language modelling |
+//! | `trainer` | the loop: steps, validation, checkpoints, resuming |
+//! | `optimizer` | SGD, Adam, AdamW; groups of parameters; clipping |
+//! | `schedule` | the learning rate as a function of the step |
+//! | `loss` | the loss of language modelling |
 //! | [`metrics`] | mean loss, accuracy, precision, recall, F1 |
 //! | [`history`] | what a run did, step by step, as CSV and JSON |
 //!
@@ -14,11 +14,11 @@
 
 pub mod data;
 pub mod history;
-pub mod loss;
+mod loss;
 pub mod metrics;
-pub mod optimizer;
-pub mod schedule;
-pub mod trainer;
+mod optimizer;
+mod schedule;
+mod trainer;
 
 pub use history::History;
 pub use loss::next_token_loss;

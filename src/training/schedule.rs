@@ -1,33 +1,33 @@
 //! The learning rate as a function of the step.
-//!
-//! ```text
-//! warm-up       (s + 1) / (w + 1)                                   for s < w
-//! constant      1
-//! linear        1 - (1 - min) · r                                   r = min((s - w) / (n - w), 1)
-//! cosine        min + (1 - min) · (1 + cos πr) / 2                  Loshchilov, Hutter 2017, one period
-//! inverse root  √(w / s), and 1 / √(s + 1) without warm-up          Vaswani et al. 2017
-//! ```
-//!
-//! with step s from 0, w warm-up steps and n steps in all; each is a factor of the optimizer's learning rate. Warm-up begins above
-//! zero, as in nanoGPT: a first step of length zero would be a step for nothing. They agree with `torch.optim.lr_scheduler`:
-//! `LinearLR(start_factor=1/(w+1), total_iters=w)` followed by `ConstantLR(1)`, `LinearLR`, `CosineAnnealingLR` or
-//! `LambdaLR`.
-//!
-//! ```
-//! use loquat::training::Schedule;
-//!
-//! // nanoGPT: from 1e-3 to 1e-4 by a cosine over 2000 steps, 100 of them warm-up
-//! let schedule = Schedule::cosine(2000).min_factor(0.1).warmup(100);
-//! assert!((schedule.factor(50) - 51.0 / 101.0).abs() < 1e-12);
-//! assert_eq!(schedule.factor(100), 1.0);
-//! assert!((schedule.factor(2000) - 0.1).abs() < 1e-12);
-//! ```
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// A factor of the learning rate for each step.
+///
+/// ```text
+/// warm-up       (s + 1) / (w + 1)                                   for s < w
+/// constant      1
+/// linear        1 - (1 - min) · r                                   r = min((s - w) / (n - w), 1)
+/// cosine        min + (1 - min) · (1 + cos πr) / 2                  Loshchilov, Hutter 2017, one period
+/// inverse root  √(w / s), and 1 / √(s + 1) without warm-up          Vaswani et al. 2017
+/// ```
+///
+/// with step s from 0, w warm-up steps and n steps in all; each is a factor of the optimizer's learning rate. Warm-up begins above
+/// zero, as in nanoGPT: a first step of length zero would be a step for nothing. They agree with `torch.optim.lr_scheduler`:
+/// `LinearLR(start_factor=1/(w+1), total_iters=w)` followed by `ConstantLR(1)`, `LinearLR`, `CosineAnnealingLR` or
+/// `LambdaLR`.
+///
+/// ```
+/// use loquat::training::Schedule;
+///
+/// // nanoGPT: from 1e-3 to 1e-4 by a cosine over 2000 steps, 100 of them warm-up
+/// let schedule = Schedule::cosine(2000).min_factor(0.1).warmup(100);
+/// assert!((schedule.factor(50) - 51.0 / 101.0).abs() < 1e-12);
+/// assert_eq!(schedule.factor(100), 1.0);
+/// assert!((schedule.factor(2000) - 0.1).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
     curve: Curve,

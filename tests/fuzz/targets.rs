@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use loquat::checkpoint::gguf::{GgmlVocabulary, GgufFile};
 use loquat::checkpoint::{Checkpoint, OpenOptions, save_pretrained};
+use loquat::internals;
 use loquat::models::encoder::{BertConfig, EncoderConfig, TextEncoder};
 use loquat::models::{Gpt2, Gpt2Config, LanguageModel, estimate, gguf_config, open_checkpoint};
 use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};

@@ -6,23 +6,23 @@
 //! | [`mod@self`] | [`GgufFile`]: the file, open and checked |
 //! | `header` | reading the header, field by field |
 //! | `parts` | the other files of a model that is split over several |
-//! | [`value`] | [`Value`]: what the file says about itself |
-//! | [`tensor_type`] | [`TensorType`]: how a tensor's numbers are written |
+//! | `value` | [`Value`]: what the file says about itself |
+//! | `tensor_type` | [`TensorType`]: how a tensor's numbers are written |
 //! | `architecture` | what a model family says of itself in GGUF |
 //! | `tensors` | a file's tensors under the names that `transformers` gives them |
 //! | `keys`, `rope` | between metadata and a `config.json`; rotary positions, both ways |
-//! | [`vocabulary`] | the tokenizer in a file |
-//! | [`write`](mod@write) | writing files |
+//! | `vocabulary` | the tokenizer in a file |
+//! | `write` | writing files |
 //! | `save` | writing whole models |
 //!
 //! Everything is checked when the file is opened: every count, length, offset and type, against the file's size and
 //! against each other, before anything is allocated by it. What stays in memory is a table of places; strings and arrays are read
 //! from the file when they are asked for.
 
-pub mod tensor_type;
-pub mod value;
-pub mod vocabulary;
-pub mod write;
+pub(crate) mod tensor_type;
+pub(crate) mod value;
+pub(crate) mod vocabulary;
+pub(crate) mod write;
 
 pub(crate) mod architecture;
 mod cursor;
@@ -50,9 +50,9 @@ use crate::error::{Error, Result};
 use crate::mapped::{Load, MappedFile};
 
 /// The first bytes of every GGUF file.
-pub const MAGIC: [u8; 4] = *b"GGUF";
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 /// The key that names the architecture.
-pub const ARCHITECTURE: &str = "general.architecture";
+pub(crate) const ARCHITECTURE: &str = "general.architecture";
 /// Roles of tokens that end a text.
 const ENDS: [&str; 3] = ["eos", "eot", "eom"];
 
@@ -151,11 +151,6 @@ impl GgufFile {
         Some(self.value(&entries[i]))
     }
 
-    /// The number of tensors.
-    pub fn tensor_count(&self) -> usize {
-        self.header.tensors.len()
-    }
-
     /// The tensors, by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
         self.header.tensors.iter().map(|place| self.at(place))
@@ -176,7 +171,12 @@ impl GgufFile {
     ///
     /// # Errors
     /// [`Error::Format`] naming the key.
-    pub fn require<'a, T>(&'a self, key: &str, expected: &str, read: impl FnOnce(Value<'a>) -> Option<T>) -> Result<T> {
+    pub(crate) fn require<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(Value<'a>) -> Option<T>,
+    ) -> Result<T> {
         self.optional(key, expected, read)?
             .ok_or_else(|| Error::format(self.path(), format!("`{key}`: expected {expected}, found none")))
     }
@@ -185,7 +185,7 @@ impl GgufFile {
     ///
     /// # Errors
     /// As there.
-    pub fn optional<'a, T>(
+    pub(crate) fn optional<'a, T>(
         &'a self,
         key: &str,
         expected: &str,
@@ -229,7 +229,7 @@ impl<'a> GgufTensor<'a> {
     }
 
     /// Where in their file the numbers are.
-    pub fn range(&self) -> Range<usize> {
+    pub(crate) fn range(&self) -> Range<usize> {
         self.place.bytes.clone()
     }
 }

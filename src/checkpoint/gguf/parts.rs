@@ -59,8 +59,8 @@ pub(super) fn with_others(file: GgufFile, load: Load) -> Result<GgufFile> {
     }
     whole.header.tensors = tensors;
     let expected = whole.optional(TENSORS, "a whole number", |v| v.as_usize())?;
-    if let Some(expected) = expected.filter(|&expected| expected != whole.tensor_count()) {
-        let reason = format!("expected {expected} tensors in {count} parts, found {}", whole.tensor_count());
+    if let Some(expected) = expected.filter(|&expected| expected != whole.tensors().len()) {
+        let reason = format!("expected {expected} tensors in {count} parts, found {}", whole.tensors().len());
         return Err(Error::format(whole.path(), reason));
     }
     Ok(whole)

@@ -57,13 +57,13 @@ impl TensorType {
     pub const Q8_0: Self = Self(8);
 
     /// The type of a number in a file.
-    pub fn from_id(id: u32) -> Option<Self> {
+    pub(crate) fn from_id(id: u32) -> Option<Self> {
         let id = u8::try_from(id).ok()?;
         TYPES.iter().any(|entry| entry.0 == id).then_some(Self(id))
     }
 
     /// The number in a file.
-    pub fn id(self) -> u32 {
+    pub(crate) fn id(self) -> u32 {
         u32::from(self.0)
     }
 
@@ -77,17 +77,17 @@ impl TensorType {
     }
 
     /// Numbers in a block: 1 if there are no blocks.
-    pub fn block_len(self) -> usize {
+    pub(crate) fn block_len(self) -> usize {
         usize::from(self.entry().2)
     }
 
     /// Bytes of a block, or of a number if there are no blocks.
-    pub fn block_bytes(self) -> usize {
+    pub(crate) fn block_bytes(self) -> usize {
         usize::from(self.entry().3)
     }
 
     /// The format of the blocks, if they can be widened.
-    pub fn block_format(self) -> Option<BlockFormat> {
+    pub(crate) fn block_format(self) -> Option<BlockFormat> {
         BlockFormat::ALL.into_iter().find(|format| format.name() == self.name())
     }
 

@@ -70,12 +70,12 @@ impl ValueType {
     ];
 
     /// The type of a number in a file.
-    pub fn from_id(id: u32) -> Option<Self> {
+    pub(crate) fn from_id(id: u32) -> Option<Self> {
         Self::ALL.get(id as usize).copied()
     }
 
     /// The number in a file.
-    pub fn id(self) -> u32 {
+    pub(crate) fn id(self) -> u32 {
         self as u32
     }
 
@@ -101,7 +101,7 @@ impl ValueType {
 
 impl<'a> Value<'a> {
     /// The type.
-    pub fn value_type(&self) -> ValueType {
+    pub(crate) fn value_type(&self) -> ValueType {
         match self {
             Value::U8(_) => ValueType::U8,
             Value::I8(_) => ValueType::I8,
@@ -128,7 +128,7 @@ impl<'a> Value<'a> {
     }
 
     /// A whole number.
-    pub fn as_i64(&self) -> Option<i64> {
+    pub(crate) fn as_i64(&self) -> Option<i64> {
         match *self {
             Value::U8(x) => Some(x.into()),
             Value::I8(x) => Some(x.into()),
@@ -143,7 +143,7 @@ impl<'a> Value<'a> {
     }
 
     /// A whole number that is not negative and fits a machine word.
-    pub fn as_usize(&self) -> Option<usize> {
+    pub(crate) fn as_usize(&self) -> Option<usize> {
         self.as_u64()?.try_into().ok()
     }
 
@@ -213,11 +213,6 @@ impl std::fmt::Display for Value<'_> {
 }
 
 impl<'a> Array<'a> {
-    /// The type of the elements.
-    pub fn element_type(&self) -> ValueType {
-        self.kind
-    }
-
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.len

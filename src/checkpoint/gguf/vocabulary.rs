@@ -12,7 +12,8 @@ pub struct GgmlVocabulary {
     pub pre: Option<String>,
     /// The tokens' spellings, by id.
     pub tokens: Vec<String>,
-    /// What each token is: see [`TokenType`]. Empty if the file does not say.
+    /// What each token is, as ggml numbers it: 1 text, 2 unknown, 3 control, 4 found whole, 5 unused, 6 a byte. Empty if
+    /// the file does not say.
     pub token_types: Vec<i32>,
     /// Each token's score. Empty if the file does not say.
     pub scores: Vec<f32>,
@@ -33,7 +34,7 @@ pub struct GgmlVocabulary {
 /// What a token is, as ggml numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-pub enum TokenType {
+pub(crate) enum TokenType {
     /// Part of a text.
     Normal = 1,
     /// Stands for what the vocabulary lacks.
@@ -121,7 +122,7 @@ impl GgmlVocabulary {
     }
 
     /// Whether a token is of a type; without types all are normal.
-    pub fn is(&self, id: usize, token_type: TokenType) -> bool {
+    pub(crate) fn is(&self, id: usize, token_type: TokenType) -> bool {
         self.token_types.get(id).map_or(token_type == TokenType::Normal, |&found| found == token_type as i32)
     }
 

@@ -14,7 +14,7 @@ impl WordVectors {
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] with the byte of what is wrong.
-    pub fn read_word2vec_binary(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+    pub(crate) fn read_word2vec_binary(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         read(path.as_ref(), options)
     }
 

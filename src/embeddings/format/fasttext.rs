@@ -34,7 +34,7 @@ impl WordVectors {
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] with the byte of what is wrong.
-    pub fn read_fasttext(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+    pub(crate) fn read_fasttext(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
         let file = MappedFile::open(path, Load::Mmap)?;
         read(path, &file, options)

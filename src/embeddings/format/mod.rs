@@ -1,25 +1,10 @@
 //! Files of word vectors, one format a file.
-//!
-//! | format | file | reading | writing |
-//! |---|---|---|---|
-//! | word2vec text, fastText `.vec` | [`text`] | [`WordVectors::read_word2vec_text`] | [`WordVectors::save_word2vec_text`] |
-//! | GloVe text (no header) | [`text`] | [`WordVectors::read_glove`] | [`WordVectors::save_glove`] |
-//! | word2vec binary | [`binary`] | [`WordVectors::read_word2vec_binary`] | [`WordVectors::save_word2vec_binary`] |
-//! | fastText `.bin` | [`fasttext`] | [`WordVectors::read_fasttext`] | – |
-//! | NumPy `.npy` with the words beside | [`numpy`] | [`WordVectors::open_numpy`] (mapped) | [`WordVectors::save_numpy`] |
-//!
-//! Text may start with a byte-order mark of UTF-8, which is passed over. A packed file (gzip, zip,
-//! …) and text in UTF-16 are refused by name.
-//!
-//! Readers are strict unless [`ReadOptions`] says otherwise: whatever is not as the format prescribes is an error with
-//! its line or byte. Nothing is allocated from a length that a header merely claims. Writers write beside the target
-//! and rename, so a file is either the old one or the whole new one.
 
-pub mod binary;
-pub mod fasttext;
+mod binary;
+mod fasttext;
 mod kind;
-pub mod numpy;
-pub mod text;
+mod numpy;
+mod text;
 
 pub use numpy::save_npy;
 
@@ -66,6 +51,21 @@ pub enum Malformed {
 }
 
 /// How strict a reader is, and how much it reads. The default is strict and reads all.
+///
+/// | format | reading | writing |
+/// |---|---|---|
+/// | word2vec text, fastText `.vec` | [`WordVectors::open`] | [`WordVectors::save_word2vec_text`] |
+/// | GloVe text (no header) | [`WordVectors::open`] | [`WordVectors::save_glove`] |
+/// | word2vec binary | [`WordVectors::open`] | [`WordVectors::save_word2vec_binary`] |
+/// | fastText `.bin` | [`WordVectors::open`] | – |
+/// | NumPy `.npy` with the words beside | [`WordVectors::open_numpy`] (mapped) | [`WordVectors::save_numpy`] |
+///
+/// Text may start with a byte-order mark of UTF-8, which is passed over. A packed file (gzip, zip,
+/// …) and text in UTF-16 are refused by name.
+///
+/// Readers are strict unless [`ReadOptions`] says otherwise: whatever is not as the format prescribes is an error with
+/// its line or byte. Nothing is allocated from a length that a header merely claims. Writers write beside the target
+/// and rename, so a file is either the old one or the whole new one.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct ReadOptions {

@@ -159,7 +159,7 @@ fn fasttext_models_give_the_vectors_of_their_vec_files() {
         let text = WordVectors::open(&vec).unwrap();
         assert_close(&model, &text, 2e-4);
         assert!(model.count(model.word(0).unwrap()).unwrap() > 0);
-        if model.subwords().is_some() {
+        if model.subwords.is_some() {
             assert!(model.vector("unseenwords").is_some());
         }
     }

@@ -18,7 +18,7 @@ impl WordVectors {
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] with the line of what is wrong.
-    pub fn read_word2vec_text(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+    pub(crate) fn read_word2vec_text(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         read(path.as_ref(), options, true)
     }
 
@@ -26,7 +26,7 @@ impl WordVectors {
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Format`] with the line of what is wrong.
-    pub fn read_glove(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+    pub(crate) fn read_glove(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         read(path.as_ref(), options, false)
     }
 

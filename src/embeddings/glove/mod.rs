@@ -1,26 +1,5 @@
 //! GloVe: global vectors for word representation (Pennington, Socher and Manning 2014,
 //! <https://nlp.stanford.edu/pubs/glove.pdf>; agrees in its loss and its updates with the authors' `glove.c`).
-//!
-//! Words that stand near each other are counted (1/distance each), and vectors are fitted to the logarithms:
-//!
-//! ```text
-//! Σ_ij f(X_ij) (w_i · c_j + b_i + b_j − ln X_ij)²        f(x) = min(1, (x / x_max)^alpha)
-//! ```
-//!
-//! by AdaGrad, in random order; biases move at a rate of 1, vectors at that of choice. A word's vector is w + c. Counting
-//! and shuffling stay within [`Glove::memory_mb`], with temporary files for what does not fit.
-//!
-//! ```
-//! use loquat::embeddings::{Glove, TrainingText};
-//!
-//! let stories = || (0..300).map(|i| {
-//!     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
-//!     [who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
-//! });
-//! let vectors = Glove::new().dim(10).window(4).train(&TrainingText::sentences(stories))?;
-//! assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 mod checkpoint;
 mod cooccurrence;
@@ -50,6 +29,27 @@ use cooccurrence::Counting;
 use records::TempFolder;
 
 /// Settings of GloVe, and what starts it: a builder; settings are checked when work starts.
+///
+/// Words that stand near each other are counted (1/distance each), and vectors are fitted to the logarithms:
+///
+/// ```text
+/// Σ_ij f(X_ij) (w_i · c_j + b_i + b_j − ln X_ij)²        f(x) = min(1, (x / x_max)^alpha)
+/// ```
+///
+/// by AdaGrad, in random order; biases move at a rate of 1, vectors at that of choice. A word's vector is w + c. Counting
+/// and shuffling stay within [`Glove::memory_mb`], with temporary files for what does not fit.
+///
+/// ```
+/// use loquat::embeddings::{Glove, TrainingText};
+///
+/// let stories = || (0..300).map(|i| {
+///     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
+///     [who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
+/// });
+/// let vectors = Glove::new().dim(10).window(4).train(&TrainingText::sentences(stories))?;
+/// assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Glove {
     dim: usize,

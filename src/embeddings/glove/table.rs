@@ -70,13 +70,8 @@ impl Cooccurrences {
         self.lock().len()
     }
 
-    /// How many words to each side were near.
-    pub fn window(&self) -> usize {
-        self.window
-    }
-
     /// Whether words behind a word count as those before it do.
-    pub fn symmetric(&self) -> bool {
+    pub(crate) fn symmetric(&self) -> bool {
         self.symmetric
     }
 

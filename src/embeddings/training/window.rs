@@ -26,7 +26,7 @@ const _: () = assert!(GROUP <= MAX_INPUTS);
 
 /// What predicts what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Architecture {
+pub(crate) enum Architecture {
     /// Each word and each of its neighbours.
     SkipGram,
     /// The mean of the neighbours predicts the word.
@@ -35,7 +35,7 @@ pub enum Architecture {
 
 /// What stands in for the softmax over the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// So many random words as examples of what does not belong.
     Negative(usize),
     /// The turns on the path to the word in a Huffman tree.

@@ -1,21 +1,4 @@
 //! Constraints from a regular expression, a JSON schema or a grammar, by the `llguidance` crate (feature `constraints`).
-//!
-//! The tokens of a vocabulary are kept as bytes in a trie; a lexer of derivatives and an Earley parser walk it, so a mask costs
-//! well below a millisecond whatever the vocabulary. Tokens may begin and end anywhere, in the middle of a character too.
-//!
-//! ```
-//! # use loquat::{models::{MlpConfig, MlpLm}, text::TokenizerTrainer};
-//! # let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["yes no maybe"])?;
-//! # let model = MlpLm::init(&MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3), &mut loquat::Rng::seed(1))?;
-//! use loquat::GenerationConfig;
-//! use loquat::generation::{GrammarCompiler, stream};
-//!
-//! let compiler = GrammarCompiler::of(&tokenizer)?;
-//! let config = GenerationConfig::default().constraint(compiler.regex("yes|no")?);
-//! let answer: String = stream(&model, &tokenizer, "Is it?", &config)?.collect::<Result<_, _>>()?;
-//! assert!(["yes", "no"].contains(&answer.as_str()));
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 use std::sync::Arc;
 
@@ -35,6 +18,23 @@ const STACK_PER_LEVEL: usize = 256 << 10;
 const MAX_LEXER_STATES: usize = 50_000;
 
 /// Compiles grammars for the tokens of a vocabulary: build it once per tokenizer.
+///
+/// The tokens of a vocabulary are kept as bytes in a trie; a lexer of derivatives and an Earley parser walk it, so a mask costs
+/// well below a millisecond whatever the vocabulary. Tokens may begin and end anywhere, in the middle of a character too.
+///
+/// ```
+/// # use loquat::{models::{MlpConfig, MlpLm}, text::TokenizerTrainer};
+/// # let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["yes no maybe"])?;
+/// # let model = MlpLm::init(&MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::GenerationConfig;
+/// use loquat::generation::{GrammarCompiler, stream};
+///
+/// let compiler = GrammarCompiler::of(&tokenizer)?;
+/// let config = GenerationConfig::default().constraint(compiler.regex("yes|no")?);
+/// let answer: String = stream(&model, &tokenizer, "Is it?", &config)?.collect::<Result<_, _>>()?;
+/// assert!(["yes", "no"].contains(&answer.as_str()));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct GrammarCompiler {
     factory: Arc<ParserFactory>,

@@ -13,11 +13,6 @@ impl TokenSet {
         Self { words: vec![0; vocab_size.div_ceil(64)], vocab_size }
     }
 
-    /// The number of ids that it may hold.
-    pub fn vocab_size(&self) -> usize {
-        self.vocab_size
-    }
-
     /// Adds an id; one outside the vocabulary is passed over.
     pub fn insert(&mut self, id: u32) {
         if (id as usize) < self.vocab_size {

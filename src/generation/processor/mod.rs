@@ -2,21 +2,17 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`bias`] | biases of tokens and runs of tokens, bad words |
-//! | [`penalty`] | repetition, presence and frequency penalties, runs that must not come twice |
-//! | [`force`] | forced and suppressed tokens, the shortest length, invalid numbers |
-//! | [`cutoff`] | temperature, top-k, top-p, min-p, typical-p, epsilon and eta cut-offs |
-//! | [`mirostat`] | Mirostat 2 |
-//!
-//! The order: bias, repetition, frequency and presence, runs, bad words, least lengths, forced beginning and end, invalid
-//! numbers, the urge to end, suppressed tokens, processors of one's own, the constraint; and if tokens are drawn,
-//! temperature, top-k, top-p, min-p, typical-p, epsilon, eta, Mirostat. Greedy decoding has all but the last group.
+//! | `bias` | biases of tokens and runs of tokens, bad words |
+//! | `penalty` | repetition, presence and frequency penalties, runs that must not come twice |
+//! | `force` | forced and suppressed tokens, the shortest length, invalid numbers |
+//! | `cutoff` | temperature, top-k, top-p, min-p, typical-p, epsilon and eta cut-offs |
+//! | `mirostat` | Mirostat 2 |
 
-pub mod bias;
-pub mod cutoff;
-pub mod force;
-pub mod mirostat;
-pub mod penalty;
+pub(crate) mod bias;
+pub(crate) mod cutoff;
+pub(crate) mod force;
+pub(crate) mod mirostat;
+pub(crate) mod penalty;
 
 pub use bias::SequenceBias;
 pub use cutoff::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopK, TopP, TypicalP};
@@ -28,6 +24,10 @@ use crate::error::{Error, Result};
 use crate::generation::config::GenerationConfig;
 
 /// Changes the logits of the next token. A token whose logit is -∞ is never drawn.
+///
+/// The order: bias, repetition, frequency and presence, runs, bad words, least lengths, forced beginning and end, invalid
+/// numbers, the urge to end, suppressed tokens, processors of one's own, the constraint; and if tokens are drawn,
+/// temperature, top-k, top-p, min-p, typical-p, epsilon, eta, Mirostat. Greedy decoding has all but the last group.
 ///
 /// Any `FnMut(&[u32], &mut [f32]) -> Result<()>` that can be cloned is one:
 ///

@@ -81,7 +81,7 @@ impl AttentionMask {
     }
 
     /// Whether later keys are masked.
-    pub fn is_causal(&self) -> bool {
+    pub(crate) fn is_causal(&self) -> bool {
         self.causal
     }
 

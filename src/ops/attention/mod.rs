@@ -1,24 +1,5 @@
 //! Scaled dot-product attention with many heads (Vaswani et al. 2017, "Attention is all you need").
 //!
-//! ```text
-//! scores = q·kᵀ · scale + mask,   probs = softmax(scores),   output = probs·v
-//! ```
-//!
-//! for each head, a head being `head_dim` neighbouring columns of `[batch, seq_len, n_heads · head_dim]`. Keys and values may
-//! have fewer heads, each shared by a group of neighbouring query heads (Ainslie et al. 2023, "GQA"). What a query may see is an
-//! [`AttentionMask`].
-//!
-//! ```
-//! use loquat::{Rng, Tensor, ops::{Attention, AttentionMask}};
-//!
-//! let x = Tensor::normal(&[2, 5, 12], 1.0, &mut Rng::seed(1));
-//! let y = Attention::new(3).forward(&x, &x, &x, &AttentionMask::causal())?;
-//! assert_eq!(y.shape(), [2, 5, 12]);
-//! // The first token sees only itself.
-//! assert!(y.data()[..12].iter().zip(x.data()).all(|(y, x)| (y - x).abs() < 1e-6));
-//! # Ok::<(), loquat::Error>(())
-//! ```
-//!
 //! | file | what |
 //! |---|---|
 //! | [`mask`] | [`AttentionMask`] |
@@ -28,7 +9,7 @@
 
 mod composed;
 mod fused;
-pub mod mask;
+pub(crate) mod mask;
 pub(crate) mod paged;
 
 #[cfg(test)]
@@ -42,6 +23,25 @@ use crate::tensor::{Tensor, tape};
 use fused::{Fused, Gradients, Place};
 
 /// The settings of an attention.
+///
+/// ```text
+/// scores = q·kᵀ · scale + mask,   probs = softmax(scores),   output = probs·v
+/// ```
+///
+/// for each head, a head being `head_dim` neighbouring columns of `[batch, seq_len, n_heads · head_dim]`. Keys and values may
+/// have fewer heads, each shared by a group of neighbouring query heads (Ainslie et al. 2023, "GQA"). What a query may see is an
+/// [`AttentionMask`].
+///
+/// ```
+/// use loquat::{Rng, Tensor, ops::{Attention, AttentionMask}};
+///
+/// let x = Tensor::normal(&[2, 5, 12], 1.0, &mut Rng::seed(1));
+/// let y = Attention::new(3).forward(&x, &x, &x, &AttentionMask::causal())?;
+/// assert_eq!(y.shape(), [2, 5, 12]);
+/// // The first token sees only itself.
+/// assert!(y.data()[..12].iter().zip(x.data()).all(|(y, x)| (y - x).abs() < 1e-6));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Attention {
     /// Heads of the queries.
@@ -63,7 +63,7 @@ pub struct Attention {
 
 /// Sequences of one length, for [`Attention::forward_spans`].
 #[derive(Clone, Debug)]
-pub struct Span {
+pub(crate) struct Span {
     /// How many.
     pub sequences: usize,
     /// Positions of each.
@@ -198,7 +198,7 @@ impl Attention {
     ///
     /// # Errors
     /// As for [`Attention::forward`]; [`Error::NoGradient`] if an input needs a gradient.
-    pub fn forward_spans(&self, query: &Tensor, key: &Tensor, value: &Tensor, spans: &[Span]) -> Result<Tensor> {
+    pub(crate) fn forward_spans(&self, query: &Tensor, key: &Tensor, value: &Tensor, spans: &[Span]) -> Result<Tensor> {
         let inputs = [query, key, value];
         tape::refuse("attention over spans", &inputs)?;
         let total = spans.iter().try_fold(0usize, |sum, s| s.sequences.checked_mul(s.len)?.checked_add(sum));
@@ -237,7 +237,7 @@ impl Attention {
     ///
     /// # Errors
     /// As there; [`Error::NoGradient`] if an input needs a gradient.
-    pub fn forward_cached(
+    pub(crate) fn forward_cached(
         &self,
         query: &Tensor,
         keys: &Tensor,

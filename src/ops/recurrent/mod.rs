@@ -4,20 +4,6 @@
 //! One operation reads a whole batch in one direction: the products of all inputs come first, as one; then each step multiplies
 //! by the recurrent weights and applies the gates. Sequences may have different lengths; no step is spent on padding.
 //!
-//! ```
-//! use loquat::{Rng, Tensor, ops::{Cell, Recurrent, RecurrentWeights}};
-//!
-//! let mut rng = Rng::seed(1);
-//! let [weight_ih, weight_hh] = [3, 5].map(|n| Tensor::normal(&[4 * 5, n], 0.5, &mut rng));
-//! let weights = RecurrentWeights { weight_ih: &weight_ih, weight_hh: &weight_hh, bias_ih: None, bias_hh: None };
-//! let x = Tensor::normal(&[2, 7, 3], 1.0, &mut rng);
-//! let lstm = Recurrent { cell: Cell::Lstm, reverse: false };
-//! let output = lstm.forward(&x, None, None, &weights, Some(&[7, 4]))?;
-//! assert_eq!((output.y.shape(), output.h_n.shape()), (&[2, 7, 5][..], &[2, 5][..]));
-//! assert_eq!(output.y.data()[11 * 5..], [0.0; 15]); // past the end of the second sequence
-//! # Ok::<(), loquat::Error>(())
-//! ```
-//!
 //! | file | what |
 //! |---|---|
 //! | `schedule` | which positions each step reads |
@@ -49,7 +35,7 @@ pub enum Cell {
 
 impl Cell {
     /// How many times as many rows as hidden units the weights have.
-    pub fn gates(self) -> usize {
+    pub(crate) fn gates(self) -> usize {
         match self {
             Cell::RnnTanh | Cell::RnnRelu => 1,
             Cell::Lstm => 4,
@@ -65,7 +51,7 @@ impl Cell {
 
 /// The weights of one layer in one direction.
 #[derive(Clone, Copy)]
-pub struct RecurrentWeights<'a> {
+pub(crate) struct RecurrentWeights<'a> {
     /// `[gates · hidden, input]`.
     pub weight_ih: &'a Tensor,
     /// `[gates · hidden, hidden]`.
@@ -78,7 +64,7 @@ pub struct RecurrentWeights<'a> {
 
 /// A cell and a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recurrent {
+pub(crate) struct Recurrent {
     /// What a step computes.
     pub cell: Cell,
     /// Whether sequences are read from their last position to their first.
@@ -87,7 +73,7 @@ pub struct Recurrent {
 
 /// What [`Recurrent::forward`] gives.
 #[derive(Clone, Debug)]
-pub struct RecurrentOutput {
+pub(crate) struct RecurrentOutput {
     /// The hidden state at each position, `[batch, seq_len, hidden]`; zero past the end of a sequence.
     pub y: Tensor,
     /// The hidden state after the last step of each sequence, `[batch, hidden]`.
@@ -104,7 +90,7 @@ impl Recurrent {
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a length above `seq_len`, or a `c_0` without an LSTM.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         x: &Tensor,
         h_0: Option<&Tensor>,
@@ -178,6 +164,7 @@ impl Recurrent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rng;
     use crate::ops::concat;
     use crate::ops::gradient_check::{check, sample};
 
@@ -198,6 +185,18 @@ mod tests {
         let parts = [Some(output.y), Some(output.h_n), output.c_n];
         let flat = parts.into_iter().flatten().map(|x| x.reshape(&[x.len()])).collect::<Result<Vec<_>>>()?;
         concat(&flat.iter().collect::<Vec<_>>(), 0)
+    }
+
+    #[test]
+    fn nothing_is_computed_past_the_end_of_a_sequence() {
+        let mut rng = Rng::seed(1);
+        let [weight_ih, weight_hh] = [3, 5].map(|n| Tensor::normal(&[4 * 5, n], 0.5, &mut rng));
+        let weights = RecurrentWeights { weight_ih: &weight_ih, weight_hh: &weight_hh, bias_ih: None, bias_hh: None };
+        let x = Tensor::normal(&[2, 7, 3], 1.0, &mut rng);
+        let lstm = Recurrent { cell: Cell::Lstm, reverse: false };
+        let output = lstm.forward(&x, None, None, &weights, Some(&[7, 4])).unwrap();
+        assert_eq!((output.y.shape(), output.h_n.shape()), (&[2, 7, 5][..], &[2, 5][..]));
+        assert_eq!(output.y.data()[11 * 5..], [0.0; 15]);
     }
 
     #[test]

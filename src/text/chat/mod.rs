@@ -75,9 +75,9 @@ use self::value::Value as JinjaValue;
 use crate::error::{Error, Result};
 
 /// The template's file in a model folder.
-pub const TEMPLATE: &str = "chat_template.jinja";
+pub(crate) const TEMPLATE: &str = "chat_template.jinja";
 /// The tokenizer's settings in a model folder.
-pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The special tokens in a model folder.
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 

@@ -133,12 +133,12 @@ impl Tokenizer {
     }
 
     /// Whether a token is marked as special, that is, left out of decoded text on request.
-    pub fn is_special(&self, id: u32) -> bool {
+    pub(crate) fn is_special(&self, id: u32) -> bool {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
     /// Ids of all special tokens, ascending.
-    pub fn special_ids(&self) -> Vec<u32> {
+    pub(crate) fn special_ids(&self) -> Vec<u32> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         let mut ids: Vec<u32> = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         ids.sort_unstable();
@@ -290,7 +290,7 @@ impl Tokenizer {
 
     /// The number of tokens that `tokenizer_config.json` says a model reads; `None` where it says none, or the huge number that stands
     /// for none. Nothing is cut by it unless a caller does.
-    pub fn model_max_length(&self) -> Option<usize> {
+    pub(crate) fn model_max_length(&self) -> Option<usize> {
         self.config.get("model_max_length")?.as_u64().and_then(|length| usize::try_from(length).ok())
     }
 

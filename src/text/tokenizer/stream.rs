@@ -97,7 +97,7 @@ impl Tokenizer {
 
 impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
     /// A decoder that points to `tokenizer` as the caller likes: see [`Tokenizer::decode_stream`].
-    pub fn new(tokenizer: T) -> Self {
+    pub(crate) fn new(tokenizer: T) -> Self {
         let state = match tokenizer.decoding {
             Decoding::Bytes => State::Bytes(Vec::new()),
             _ => State::Window { ids: Vec::new(), context: 0, text: String::new() },

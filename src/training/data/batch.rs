@@ -34,7 +34,7 @@ impl Batch {
     }
 
     /// The number of tokens, filling not counted.
-    pub fn n_tokens(&self) -> usize {
+    pub(crate) fn n_tokens(&self) -> usize {
         match &self.attention_mask {
             Some(mask) => mask.data().iter().filter(|&&attend| attend != 0).count(),
             None => self.input_ids.len(),
@@ -42,7 +42,7 @@ impl Batch {
     }
 
     /// The number of labels that count for the loss.
-    pub fn n_labels(&self) -> usize {
+    pub(crate) fn n_labels(&self) -> usize {
         self.labels.as_ref().map_or(0, |labels| labels.data().iter().filter(|&&label| label != IGNORE_INDEX).count())
     }
 }

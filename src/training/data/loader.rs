@@ -173,11 +173,6 @@ impl<D: Dataset, C: Collate<D::Example>> DataLoader<D, C> {
         self
     }
 
-    /// The dataset.
-    pub fn dataset(&self) -> &D {
-        &self.dataset
-    }
-
     fn settings(&self) -> Vec<u64> {
         let Order { batch_size, shuffle, drop_last, bucket_batches } = self.order;
         let sizes = [self.dataset.len(), batch_size, usize::from(drop_last), bucket_batches].map(|n| n as u64);

@@ -38,7 +38,7 @@ impl TokenWidth {
     }
 
     /// Bytes of one id.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             TokenWidth::U16 => 2,
             TokenWidth::U32 => 4,
@@ -111,7 +111,7 @@ impl TokenStream {
     ///
     /// # Errors
     /// [`Error::Id`] when they reach beyond the end.
-    pub fn append(&self, start: usize, len: usize, ids: &mut Vec<u32>) -> Result<()> {
+    pub(crate) fn append(&self, start: usize, len: usize, ids: &mut Vec<u32>) -> Result<()> {
         let Some(end) = start.checked_add(len).filter(|&end| end <= self.len) else {
             let id = (start as u64).saturating_add(len as u64);
             return Err(Error::Id { what: "end of a window of tokens".into(), id, limit: self.len + 1 });
@@ -135,7 +135,7 @@ impl TokenStream {
     ///
     /// # Errors
     /// [`Error::Id`] when it reaches beyond the end.
-    pub fn slice(&self, start: usize, len: usize) -> Result<Self> {
+    pub(crate) fn slice(&self, start: usize, len: usize) -> Result<Self> {
         if start.checked_add(len).is_none_or(|end| end > self.len) {
             let id = (start as u64).saturating_add(len as u64);
             return Err(Error::Id { what: "end of a part of tokens".into(), id, limit: self.len + 1 });
@@ -210,16 +210,6 @@ impl TokenWriter {
         written.map_err(|e| Error::io(&self.path, e))?;
         self.len += ids.len();
         Ok(())
-    }
-
-    /// The number of ids so far.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is no id yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Ends the file and opens it.

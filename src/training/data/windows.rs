@@ -48,7 +48,7 @@ impl RandomWindows {
     ///
     /// # Errors
     /// None that the checks of [`new`](RandomWindows::new) leave.
-    pub fn batch(&self, step: u64) -> Result<Batch> {
+    pub(crate) fn batch(&self, step: u64) -> Result<Batch> {
         let mut rng = Rng::stream(self.seed, step);
         let starts: Vec<usize> = (0..self.batch_size).map(|_| rng.below(self.stream.len() - self.context)).collect();
         batch(&self.stream, &starts, self.context)
@@ -115,7 +115,7 @@ impl SequentialWindows {
     }
 
     /// The number of windows of an epoch.
-    pub fn n_windows(&self) -> usize {
+    pub(crate) fn n_windows(&self) -> usize {
         (self.stream.len() - 1).div_ceil(self.context)
     }
 }

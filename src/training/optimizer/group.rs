@@ -48,7 +48,7 @@ impl ParameterGroup {
     }
 
     /// Whether a parameter belongs to the group.
-    pub fn selects(&self, path: &str, shape: &[usize]) -> bool {
+    pub(crate) fn selects(&self, path: &str, shape: &[usize]) -> bool {
         (self.select)(path, shape)
     }
 

@@ -1,30 +1,4 @@
 //! From gradients to better parameters.
-//!
-//! An [`Optimizer`] is a rule ([`Sgd`], [`Adam`], [`AdamW`]), groups of parameters that have their own learning rate or
-//! weight decay, and the moments, keyed by the parameter's path, so that they can be saved and loaded by name.
-//!
-//! ```
-//! use loquat::nn::{Linear, Module};
-//! use loquat::training::{AdamW, Optimizer, ParameterGroup, clip_grad_norm};
-//! use loquat::{Rng, Tensor, ops};
-//!
-//! let mut rng = Rng::seed(1);
-//! let (x, y) = (Tensor::normal(&[64, 3], 1.0, &mut rng), Tensor::full(&[64, 1], 2.0));
-//! let mut model = Linear::init(3, 1, true, &mut rng)?;
-//!
-//! let rule = AdamW { lr: 0.05, weight_decay: 0.1, ..AdamW::default() };
-//! let mut optimizer = Optimizer::new(rule)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
-//! let mut loss = f32::INFINITY;
-//! for _ in 0..200 {
-//!     let mean = ops::mse_loss(&model.forward(&x)?, &y)?;
-//!     loss = mean.item()?;
-//!     let mut gradients = mean.backward()?;
-//!     clip_grad_norm(&mut gradients, 1.0)?;
-//!     optimizer.step(&mut model, &gradients)?;
-//! }
-//! assert!(loss < 0.01, "{loss}");
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 mod group;
 mod rule;
@@ -41,6 +15,32 @@ use crate::nn::{Module, Parameter};
 use crate::tensor::{Gradients, Tensor};
 
 /// A rule, the groups of parameters, and what the rule remembers of each parameter.
+///
+/// An [`Optimizer`] is a rule ([`Sgd`], [`Adam`], [`AdamW`]), groups of parameters that have their own learning rate or
+/// weight decay, and the moments, keyed by the parameter's path, so that they can be saved and loaded by name.
+///
+/// ```
+/// use loquat::nn::{Linear, Module};
+/// use loquat::training::{AdamW, Optimizer, ParameterGroup, clip_grad_norm};
+/// use loquat::{Rng, Tensor, ops};
+///
+/// let mut rng = Rng::seed(1);
+/// let (x, y) = (Tensor::normal(&[64, 3], 1.0, &mut rng), Tensor::full(&[64, 1], 2.0));
+/// let mut model = Linear::init(3, 1, true, &mut rng)?;
+///
+/// let rule = AdamW { lr: 0.05, weight_decay: 0.1, ..AdamW::default() };
+/// let mut optimizer = Optimizer::new(rule)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
+/// let mut loss = f32::INFINITY;
+/// for _ in 0..200 {
+///     let mean = ops::mse_loss(&model.forward(&x)?, &y)?;
+///     loss = mean.item()?;
+///     let mut gradients = mean.backward()?;
+///     clip_grad_norm(&mut gradients, 1.0)?;
+///     optimizer.step(&mut model, &gradients)?;
+/// }
+/// assert!(loss < 0.01, "{loss}");
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
@@ -79,11 +79,6 @@ impl Optimizer {
         group.check()?;
         self.groups.push(group);
         Ok(self)
-    }
-
-    /// The rule.
-    pub fn rule(&self) -> &Rule {
-        &self.rule
     }
 
     /// Multiplies the learning rates of all groups, from the next step on: a [schedule](crate::training::Schedule)'s value.

@@ -128,7 +128,7 @@ impl From<AdamW> for Rule {
 
 impl Rule {
     /// The rule's name, as in messages.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Rule::Sgd(_) => "SGD",
             Rule::Adam(_) => "Adam",
@@ -137,7 +137,7 @@ impl Rule {
     }
 
     /// The learning rate.
-    pub fn lr(&self) -> f64 {
+    pub(crate) fn lr(&self) -> f64 {
         match self {
             Rule::Sgd(rule) => rule.lr,
             Rule::Adam(rule) => rule.lr,
@@ -146,7 +146,7 @@ impl Rule {
     }
 
     /// The weight decay.
-    pub fn weight_decay(&self) -> f64 {
+    pub(crate) fn weight_decay(&self) -> f64 {
         match self {
             Rule::Sgd(rule) => rule.weight_decay,
             Rule::Adam(rule) => rule.weight_decay,

@@ -115,11 +115,6 @@ impl<'a> RunFolder<'a> {
         self
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The last checkpoint: a model folder with the run's state.
     ///
     /// # Errors

@@ -1,56 +1,4 @@
 //! The loop that trains: batches, losses, gradients, steps; validation, checkpoints, history.
-//!
-//! The [`Trainer`] knows no model: it is given the loss as a function of model and batch. It prints nothing: whoever wants to
-//! see something observes ([`TrainObserver`]).
-//!
-//! A run in a [`RunFolder`] can be stopped and resumed at any step, and goes on **bit for bit**: N + M steps give the same weights,
-//! moments and losses as N steps, save, load, M steps. Chance (dropout) is keyed by seed and step, data sources
-//! by their state; nothing hangs on the number of threads.
-//!
-//! After a run the model holds its **last** weights, unless it stops early: then it holds the
-//! **best** ones, as the folder does ([`Trainer::restore_best`]; [`TrainReport::held`] says which).
-//!
-//! ```
-//! use std::ops::ControlFlow;
-//! use loquat::nn::{Embedding, Linear};
-//! use loquat::training::data::{Batch, RandomWindows, SequentialWindows, TokenStream};
-//! use loquat::training::{AdamW, Existing, Optimizer, RunFolder, Schedule, TrainEvent, Trainer};
-//! use loquat::{Result, Rng, Tensor, ops};
-//!
-//! /// The next token by the last one alone.
-//! struct Bigram { embedding: Embedding, head: Linear }
-//! loquat::module!(Bigram { embedding, head });
-//!
-//! fn loss(model: &Bigram, batch: &Batch) -> Result<Tensor> {
-//!     let hidden = model.embedding.forward(&batch.input_ids)?;
-//!     ops::cross_entropy(&model.head.forward(&hidden)?, batch.labels.as_ref().expect("windows have labels"))
-//! }
-//!
-//! let mut rng = Rng::seed(1);
-//! let mut model = Bigram { embedding: Embedding::init(5, 8, 0.1, &mut rng)?, head: Linear::init(8, 5, true, &mut rng)? };
-//! let (train, validation) = TokenStream::from_ids((0..1000).map(|i| i % 5).collect()).split(0.9)?;
-//! let mut train = RandomWindows::new(train, 16, 4, 42)?;
-//! let mut validation = SequentialWindows::new(validation, 16, 4)?;
-//!
-//! let folder = std::env::temp_dir().join("loquat-trainer-doc");
-//! let mut optimizer = Optimizer::new(AdamW { lr: 0.1, ..AdamW::default() })?;
-//! let mut steps = 0;
-//! let report = Trainer::steps(50)
-//!     .schedule(Schedule::cosine(50).warmup(5).min_factor(0.1))
-//!     .clip_grad_norm(1.0)
-//!     .validate(&mut validation, 25)
-//!     .folder(RunFolder::new(&folder).existing(Existing::Replace))
-//!     .observe(&mut |event: &TrainEvent<'_>| {
-//!         steps += usize::from(matches!(event, TrainEvent::Step { .. }));
-//!         ControlFlow::Continue(())
-//!     })
-//!     .run(&mut model, &mut optimizer, &mut train, loss)?;
-//! assert_eq!(steps, 50);
-//! assert!(report.best.is_some_and(|best| best.value < 0.1), "{report:?}");
-//! assert!(folder.join("model.safetensors").exists());
-//! # std::fs::remove_dir_all(folder).ok();
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 mod best;
 mod event;
@@ -85,6 +33,58 @@ use crate::training::{Optimizer, Schedule};
 type Measure<'a, M> = Box<dyn FnMut(&M) -> Result<Vec<(String, f64)>> + 'a>;
 
 /// How long a run is, and what happens on the way. `B` is the batch, `M` the model.
+///
+/// The [`Trainer`] knows no model: it is given the loss as a function of model and batch. It prints nothing: whoever wants to
+/// see something observes ([`TrainObserver`]).
+///
+/// A run in a [`RunFolder`] can be stopped and resumed at any step, and goes on **bit for bit**: N + M steps give the same weights,
+/// moments and losses as N steps, save, load, M steps. Chance (dropout) is keyed by seed and step, data sources
+/// by their state; nothing hangs on the number of threads.
+///
+/// After a run the model holds its **last** weights, unless it stops early: then it holds the
+/// **best** ones, as the folder does ([`Trainer::restore_best`]; [`TrainReport::held`] says which).
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::nn::{Embedding, Linear};
+/// use loquat::training::data::{Batch, RandomWindows, SequentialWindows, TokenStream};
+/// use loquat::training::{AdamW, Existing, Optimizer, RunFolder, Schedule, TrainEvent, Trainer};
+/// use loquat::{Result, Rng, Tensor, ops};
+///
+/// /// The next token by the last one alone.
+/// struct Bigram { embedding: Embedding, head: Linear }
+/// loquat::module!(Bigram { embedding, head });
+///
+/// fn loss(model: &Bigram, batch: &Batch) -> Result<Tensor> {
+///     let hidden = model.embedding.forward(&batch.input_ids)?;
+///     ops::cross_entropy(&model.head.forward(&hidden)?, batch.labels.as_ref().expect("windows have labels"))
+/// }
+///
+/// let mut rng = Rng::seed(1);
+/// let mut model = Bigram { embedding: Embedding::init(5, 8, 0.1, &mut rng)?, head: Linear::init(8, 5, true, &mut rng)? };
+/// let (train, validation) = TokenStream::from_ids((0..1000).map(|i| i % 5).collect()).split(0.9)?;
+/// let mut train = RandomWindows::new(train, 16, 4, 42)?;
+/// let mut validation = SequentialWindows::new(validation, 16, 4)?;
+///
+/// let folder = std::env::temp_dir().join("loquat-trainer-doc");
+/// let mut optimizer = Optimizer::new(AdamW { lr: 0.1, ..AdamW::default() })?;
+/// let mut steps = 0;
+/// let report = Trainer::steps(50)
+///     .schedule(Schedule::cosine(50).warmup(5).min_factor(0.1))
+///     .clip_grad_norm(1.0)
+///     .validate(&mut validation, 25)
+///     .folder(RunFolder::new(&folder).existing(Existing::Replace))
+///     .observe(&mut |event: &TrainEvent<'_>| {
+///         steps += usize::from(matches!(event, TrainEvent::Step { .. }));
+///         ControlFlow::Continue(())
+///     })
+///     .run(&mut model, &mut optimizer, &mut train, loss)?;
+/// assert_eq!(steps, 50);
+/// assert!(report.best.is_some_and(|best| best.value < 0.1), "{report:?}");
+/// assert!(folder.join("model.safetensors").exists());
+/// # std::fs::remove_dir_all(folder).ok();
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct Trainer<'a, B, M> {
     budget: Budget,
     seed: u64,
