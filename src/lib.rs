@@ -98,13 +98,6 @@ pub mod tensor;
 pub mod text;
 pub mod training;
 
-/// What benches and tests need of the inside, without a promise.
-#[doc(hidden)]
-pub mod internals {
-    pub use crate::checkpoint::gguf::config::config_json;
-    pub use crate::generation::processor::*;
-}
-
 /// What the kernels use of the processor.
 pub mod cpu {
     pub use crate::kernels::parallel::threads;

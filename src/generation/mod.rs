@@ -33,8 +33,7 @@ pub(crate) mod config;
 mod config_file;
 pub(crate) mod constraint;
 pub(crate) mod logprobs;
-#[doc(hidden)]
-pub(crate) mod processor;
+mod processor;
 pub(crate) mod prompt_cache;
 mod reader;
 pub(crate) mod sampler;

@@ -183,7 +183,7 @@ pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
 /// # Errors
 /// [`Error::Format`] naming a key that is missing or wrong; [`Error::Config`] for an architecture or
 /// option that is not known.
-pub fn gguf_config(file: &GgufFile) -> Result<Value> {
+fn gguf_config(file: &GgufFile) -> Result<Value> {
     let Some(name) = file.architecture() else {
         return Err(Error::format(file.path(), "expected `general.architecture`, found none"));
     };

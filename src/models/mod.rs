@@ -33,7 +33,7 @@ pub use encoder::{
     EncoderForTokenClassification, TextBatch, TextEncoder,
 };
 pub use estimate::{MemoryEstimate, estimate, estimate_of};
-pub use families::{gguf_config, open_checkpoint, read_config, save_gguf};
+pub use families::{open_checkpoint, read_config, save_gguf};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use language_model::{LanguageModel, LanguageModelState};
 pub use llama::{Llama, LlamaConfig};

@@ -7,9 +7,8 @@ use std::sync::OnceLock;
 
 use loquat::checkpoint::gguf::{GgmlVocabulary, GgufFile};
 use loquat::checkpoint::{Checkpoint, OpenOptions, save_pretrained};
-use loquat::internals;
 use loquat::models::encoder::{BertConfig, EncoderConfig, TextEncoder};
-use loquat::models::{Gpt2, Gpt2Config, LanguageModel, estimate, gguf_config, open_checkpoint};
+use loquat::models::{Gpt2, Gpt2Config, LanguageModel, estimate, open_checkpoint, read_config};
 use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use loquat::text::{Tokenizer, TokenizerTrainer};
 use loquat::{GenerationConfig, Load, Result, Rng, SentenceEncoder, TextGenerator};
@@ -69,7 +68,7 @@ pub(crate) fn gguf(data: &[u8]) {
         let file = GgufFile::open(&path, Load::Read)?;
         file.metadata().for_each(|(key, value)| assert!(!key.is_empty() && !value.to_string().is_empty()));
         let vocabulary = GgmlVocabulary::read(&file);
-        let _ = gguf_config(&file);
+        let _ = read_config(&path);
         widen_all(&open_checkpoint(&path, Load::Read)?);
         let _ = estimate(&path, &OpenOptions::default());
         let _ = LanguageModel::open(&path);

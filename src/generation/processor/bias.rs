@@ -8,14 +8,14 @@ use crate::generation::processor::LogitsProcessor;
 /// Adds a bias to the logit of the last token of a run when the others have just been written; a run of one token is
 /// biased always. A bias of -∞ forbids the run.
 #[derive(Clone, Debug)]
-pub struct SequenceBias {
+pub(crate) struct SequenceBias {
     /// Run → bias; of a run that is named twice the later holds.
     biases: Vec<(Vec<u32>, f32)>,
 }
 
 impl SequenceBias {
     /// From runs of at least one token.
-    pub fn new(biases: impl IntoIterator<Item = (Vec<u32>, f32)>) -> Self {
+    pub(crate) fn new(biases: impl IntoIterator<Item = (Vec<u32>, f32)>) -> Self {
         let mut last: BTreeMap<Vec<u32>, f32> = BTreeMap::new();
         last.extend(biases.into_iter().filter(|(ids, _)| !ids.is_empty()));
         Self { biases: last.into_iter().collect() }

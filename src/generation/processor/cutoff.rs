@@ -43,7 +43,7 @@ pub(crate) fn weights(logits: &[f32], largest: f32) -> Vec<f32> {
 
 /// Divides the logits by a temperature above 0.
 #[derive(Clone, Copy, Debug)]
-pub struct Temperature(pub f32);
+pub(crate) struct Temperature(pub f32);
 
 impl LogitsProcessor for Temperature {
     fn process(&mut self, _: &[u32], logits: &mut [f32]) -> Result<()> {
@@ -54,7 +54,7 @@ impl LogitsProcessor for Temperature {
 
 /// Keeps this many of the largest logits, and all that equal the smallest of them.
 #[derive(Clone, Copy, Debug)]
-pub struct TopK(pub usize);
+pub(crate) struct TopK(pub usize);
 
 impl LogitsProcessor for TopK {
     fn process(&mut self, _: &[u32], logits: &mut [f32]) -> Result<()> {
@@ -71,19 +71,19 @@ macro_rules! cutoffs {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
-        pub struct $name {
+        pub(crate) struct $name {
             threshold: f32,
             min_tokens_to_keep: usize,
         }
 
         impl $name {
             /// With its threshold; keeps at least one token.
-            pub fn new(threshold: f32) -> Self {
+            pub(crate) fn new(threshold: f32) -> Self {
                 Self { threshold, min_tokens_to_keep: 1 }
             }
 
             /// Keeps at least so many tokens.
-            pub fn keep(mut self, min_tokens_to_keep: usize) -> Self {
+            pub(crate) fn keep(mut self, min_tokens_to_keep: usize) -> Self {
                 self.min_tokens_to_keep = min_tokens_to_keep.max(1);
                 self
             }

@@ -7,14 +7,14 @@ use crate::generation::processor::LogitsProcessor;
 
 /// Forbids end tokens while the text, the prompt included, is shorter than a length.
 #[derive(Clone, Debug)]
-pub struct MinLength {
+pub(crate) struct MinLength {
     length: usize,
     eos_token_ids: Vec<u32>,
 }
 
 impl MinLength {
     /// `length` tokens, the prompt's included.
-    pub fn new(length: usize, eos_token_ids: Vec<u32>) -> Self {
+    pub(crate) fn new(length: usize, eos_token_ids: Vec<u32>) -> Self {
         Self { length, eos_token_ids }
     }
 }
@@ -30,17 +30,17 @@ impl LogitsProcessor for MinLength {
 
 /// Leaves nothing but given tokens at given places.
 #[derive(Clone, Debug, Default)]
-pub struct ForcedTokens(BTreeMap<usize, Vec<u32>>);
+pub(crate) struct ForcedTokens(BTreeMap<usize, Vec<u32>>);
 
 impl ForcedTokens {
     /// One of `tokens` at `place`, counted from 0 at the prompt's first.
-    pub fn at(mut self, place: usize, tokens: impl Into<Vec<u32>>) -> Self {
+    pub(crate) fn at(mut self, place: usize, tokens: impl Into<Vec<u32>>) -> Self {
         self.0.insert(place, tokens.into());
         self
     }
 
     /// Whether no place is forced.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -61,7 +61,7 @@ impl LogitsProcessor for ForcedTokens {
 
 /// Forbids tokens.
 #[derive(Clone, Debug)]
-pub struct Suppress {
+pub(crate) struct Suppress {
     tokens: Vec<u32>,
     /// Only here, counted from the prompt's first token.
     place: Option<usize>,
@@ -69,12 +69,12 @@ pub struct Suppress {
 
 impl Suppress {
     /// Everywhere.
-    pub fn always(tokens: Vec<u32>) -> Self {
+    pub(crate) fn always(tokens: Vec<u32>) -> Self {
         Self { tokens, place: None }
     }
 
     /// At one place, counted from 0 at the prompt's first token.
-    pub fn at(place: usize, tokens: Vec<u32>) -> Self {
+    pub(crate) fn at(place: usize, tokens: Vec<u32>) -> Self {
         Self { tokens, place: Some(place) }
     }
 }
@@ -90,7 +90,7 @@ impl LogitsProcessor for Suppress {
 
 /// From a length on, adds `|logit| × (factor^(tokens beyond it) - 1)` to the end tokens.
 #[derive(Clone, Debug)]
-pub struct ExponentialDecay {
+pub(crate) struct ExponentialDecay {
     start: usize,
     factor: f32,
     eos_token_ids: Vec<u32>,
@@ -98,7 +98,7 @@ pub struct ExponentialDecay {
 
 impl ExponentialDecay {
     /// From `start` tokens on, the prompt's included.
-    pub fn new(start: usize, factor: f32, eos_token_ids: Vec<u32>) -> Self {
+    pub(crate) fn new(start: usize, factor: f32, eos_token_ids: Vec<u32>) -> Self {
         Self { start, factor, eos_token_ids }
     }
 }
@@ -119,7 +119,7 @@ impl LogitsProcessor for ExponentialDecay {
 
 /// Makes what is no number 0, and what is infinite the largest or smallest finite number.
 #[derive(Clone, Copy, Debug)]
-pub struct RemoveInvalid;
+pub(crate) struct RemoveInvalid;
 
 impl LogitsProcessor for RemoveInvalid {
     fn process(&mut self, _: &[u32], logits: &mut [f32]) -> Result<()> {

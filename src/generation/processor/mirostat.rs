@@ -9,9 +9,10 @@ use crate::generation::processor::cutoff::Distribution;
 ///
 /// Takes what earlier processors left as the distribution.
 #[derive(Clone, Debug)]
-pub struct MirostatTwo {
+pub(crate) struct MirostatTwo {
     tau: f32,
     eta: f32,
+    /// The surprise at which tokens are cut off, in bits.
     mu: f32,
     /// The length of the text and the log-probabilities that the last token was drawn from.
     last: Option<(usize, Vec<f32>)>,
@@ -19,13 +20,8 @@ pub struct MirostatTwo {
 
 impl MirostatTwo {
     /// A target of `tau` bits, and a rate of correction.
-    pub fn new(tau: f32, eta: f32) -> Self {
+    pub(crate) fn new(tau: f32, eta: f32) -> Self {
         Self { tau, eta, mu: 2.0 * tau, last: None }
-    }
-
-    /// The surprise at which tokens are cut off, in bits.
-    pub fn mu(&self) -> f32 {
-        self.mu
     }
 }
 
@@ -77,7 +73,7 @@ mod tests {
             ids.push(id);
         }
         mirostat.process(&ids, &mut [0.0; 50]).unwrap();
-        assert!((mirostat.mu() - mu).abs() < 1e-3, "{} and {mu}", mirostat.mu());
+        assert!((mirostat.mu - mu).abs() < 1e-3, "{} and {mu}", mirostat.mu);
     }
 
     #[test]

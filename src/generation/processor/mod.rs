@@ -8,17 +8,17 @@
 //! | `cutoff` | temperature, top-k, top-p, min-p, typical-p, epsilon and eta cut-offs |
 //! | `mirostat` | Mirostat 2 |
 
-pub(crate) mod bias;
+mod bias;
 pub(crate) mod cutoff;
-pub(crate) mod force;
-pub(crate) mod mirostat;
-pub(crate) mod penalty;
+mod force;
+mod mirostat;
+mod penalty;
 
-pub use bias::SequenceBias;
-pub use cutoff::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopK, TopP, TypicalP};
-pub use force::{ExponentialDecay, ForcedTokens, MinLength, RemoveInvalid, Suppress};
-pub use mirostat::MirostatTwo;
-pub use penalty::{NoRepeatNgrams, OccurrencePenalty, RepetitionPenalty};
+use bias::SequenceBias;
+use cutoff::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopK, TopP, TypicalP};
+use force::{ExponentialDecay, ForcedTokens, MinLength, RemoveInvalid, Suppress};
+use mirostat::MirostatTwo;
+use penalty::{NoRepeatNgrams, OccurrencePenalty, RepetitionPenalty};
 
 use crate::error::{Error, Result};
 use crate::generation::config::GenerationConfig;
@@ -226,58 +226,4 @@ fn check_ids(config: &GenerationConfig, vocab_size: usize) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn processed(config: &GenerationConfig, ids: &[u32], prompt_len: usize, logits: &[f32]) -> Vec<f32> {
-        let mut logits = logits.to_vec();
-        let mut processors = Processors::new(config, prompt_len, logits.len(), 1).unwrap();
-        processors.process_first(ids, &mut logits).unwrap();
-        processors.process_sampling(ids, &mut logits).unwrap();
-        logits
-    }
-
-    #[test]
-    fn greedy_decoding_has_penalties_and_no_cutoffs() {
-        let config = GenerationConfig::default().repetition_penalty(2.0).temperature(0.5).top_k(1);
-        assert_eq!(processed(&config.clone().greedy(), &[0], 1, &[4.0, 3.0]), [2.0, 3.0]);
-        assert_eq!(processed(&config, &[0], 1, &[4.0, 3.0]), [f32::NEG_INFINITY, 6.0]);
-    }
-
-    #[test]
-    fn processors_of_ones_own_come_before_the_temperature() {
-        let own = |_: &[u32], logits: &mut [f32]| {
-            logits[0] += 1.0;
-            Ok(())
-        };
-        let config = GenerationConfig::default().temperature(0.5).logit_bias(0, 1.0).processor(own);
-        assert_eq!(processed(&config, &[1], 1, &[0.0, 0.0]), [4.0, 0.0]);
-    }
-
-    #[test]
-    fn places_count_from_the_prompt() {
-        let mut config =
-            GenerationConfig::default().forced_token(1, 2).max_new_tokens(3).eos_token_id(0).min_new_tokens(1);
-        config.forced_eos_token_ids = vec![0];
-        config.begin_suppress_tokens = vec![1];
-        let allowed = |ids: &[u32]| -> Vec<usize> {
-            let logits = processed(&config, ids, 2, &[0.0; 4]);
-            (0..4).filter(|&i| logits[i] > f32::NEG_INFINITY).collect()
-        };
-        assert_eq!(allowed(&[1, 1]), [2, 3], "neither the end nor what is not written first");
-        assert_eq!(allowed(&[1, 1, 3]), [2], "forced");
-        assert_eq!(allowed(&[1, 1, 3, 2]), [0], "the end where the text must end");
-    }
-
-    #[test]
-    fn tokens_outside_the_vocabulary_are_errors() {
-        for config in [
-            GenerationConfig::default().logit_bias(9, 1.0),
-            GenerationConfig::default().bad_words([1, 9]),
-            GenerationConfig::default().suppress_token(9),
-            GenerationConfig::default().forced_token(0, 9),
-        ] {
-            assert!(matches!(Processors::new(&config, 1, 9, 1), Err(Error::Id { id: 9, limit: 9, .. })));
-        }
-    }
-}
+mod tests;

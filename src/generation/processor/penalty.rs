@@ -6,14 +6,14 @@ use crate::generation::processor::LogitsProcessor;
 /// Divides the logits of tokens in prompt and text by a penalty above 0; negative ones are multiplied (CTRL, Keskar et al.
 /// 2019).
 #[derive(Clone, Debug)]
-pub struct RepetitionPenalty {
+pub(crate) struct RepetitionPenalty {
     penalty: f32,
     seen: Vec<u32>,
 }
 
 impl RepetitionPenalty {
     /// 1 changes nothing, above 1 discourages repetition.
-    pub fn new(penalty: f32) -> Self {
+    pub(crate) fn new(penalty: f32) -> Self {
         Self { penalty, seen: Vec::new() }
     }
 }
@@ -36,7 +36,7 @@ impl LogitsProcessor for RepetitionPenalty {
 /// Takes `frequency × occurrences + presence` off the logit of each token that was written after the prompt, as OpenAI's
 /// interface and vLLM do.
 #[derive(Clone, Debug)]
-pub struct OccurrencePenalty {
+pub(crate) struct OccurrencePenalty {
     frequency: f32,
     presence: f32,
     prompt_len: usize,
@@ -45,7 +45,7 @@ pub struct OccurrencePenalty {
 
 impl OccurrencePenalty {
     /// The first `prompt_len` tokens do not count.
-    pub fn new(frequency: f32, presence: f32, prompt_len: usize) -> Self {
+    pub(crate) fn new(frequency: f32, presence: f32, prompt_len: usize) -> Self {
         Self { frequency, presence, prompt_len, seen: Vec::new() }
     }
 }
@@ -67,7 +67,7 @@ impl LogitsProcessor for OccurrencePenalty {
 
 /// Forbids the token that would complete a run of this many tokens for the second time.
 #[derive(Clone, Copy, Debug)]
-pub struct NoRepeatNgrams(pub usize);
+pub(crate) struct NoRepeatNgrams(pub usize);
 
 impl LogitsProcessor for NoRepeatNgrams {
     fn process(&mut self, ids: &[u32], logits: &mut [f32]) -> Result<()> {
