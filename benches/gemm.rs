@@ -12,11 +12,9 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use half::{bf16, f16};
 use loquat::kernels::blocks::{BlockFormat, quantize_q8_0};
-use loquat::kernels::gemm::{Beta, Epilogue, Mat, PackedB, Precision, gemm, gemm_in, gemm_int8};
+use loquat::kernels::gemm::{Beta, Epilogue, Factor, Mat, PackedB, Precision, gemm, gemm_in, gemm_int8};
 use loquat::kernels::parallel;
 use loquat::kernels::simd::{self, Level};
-use loquat::ops::linear::{WeightLayout, linear};
-use loquat::tensor::{BlockTensor, Tensor, Weight};
 
 type Shape = (usize, usize, usize);
 
@@ -64,8 +62,8 @@ struct Factors {
     bytes: (Vec<i8>, Vec<i8>),
     packed: [Option<PackedB>; 2],
     halves: (Vec<f16>, Vec<bf16>),
-    /// A and B of a layer.
-    blocks: Option<(Tensor, Weight)>,
+    /// B in Q8_0.
+    blocks: Vec<u8>,
     c: Vec<f32>,
     sums: Vec<i32>,
 }
@@ -90,24 +88,23 @@ impl Factors {
             "bf16-weights" => (vec![], b.iter().map(|&x| bf16::from_f32(x)).collect()),
             _ => (vec![], vec![]),
         };
-        let blocks = (kind == "q8-weights").then(|| {
-            let mut blocks = vec![0; BlockFormat::Q8_0.bytes_for(n * k)];
+        let mut blocks = Vec::new();
+        if kind == "q8-weights" {
+            blocks.resize(BlockFormat::Q8_0.bytes_for(n * k), 0);
             quantize_q8_0(&b, &mut blocks);
-            let b = BlockTensor::from_vec(BlockFormat::Q8_0, blocks, &[n, k]).expect("whole blocks");
-            (Tensor::from_vec(a.clone(), &[m, k]).expect("m × k"), Weight::Blocks(b))
-        });
+        }
         Factors { shape, a, b, bytes, packed, halves, blocks, c: vec![0.0; m * n], sums: vec![0; m * n] }
     }
 
     fn run(&mut self, kind: &str, layout: &str) {
-        let (m, k, _) = self.shape;
+        let (m, k, n) = self.shape;
         let a = if layout.starts_with('T') { Mat::transposed(&self.a, m, k) } else { Mat::new(&self.a, m, k) };
         let b = right(&self.b, layout, self.shape);
         let precision = if kind.ends_with("bf16") { Precision::Bf16 } else { Precision::F32 };
         let (zero, none) = (Beta::Zero, Epilogue::default());
-        if let Some((a, b)) = &self.blocks {
-            drop(linear(a, b, None, WeightLayout::OutIn).expect("shapes that fit"));
-            return;
+        if !self.blocks.is_empty() {
+            let b = Factor::blocks(BlockFormat::Q8_0, &self.blocks, k, n);
+            return gemm(a, b, &mut self.c, zero, none);
         }
         let packed = self.packed.iter().flatten().next();
         match (kind, packed) {

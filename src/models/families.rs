@@ -124,7 +124,7 @@ impl Source<'_> {
 
 /// The family of a `model_type`.
 pub(crate) fn find(model_type: &str) -> Option<&'static Family> {
-    FAMILIES.iter().find(|family| family.model_types.contains(&model_type))
+    FAMILIES.iter().copied().find(|family| family.model_types.contains(&model_type))
 }
 
 /// The family of a `config.json`.
@@ -139,7 +139,7 @@ pub(crate) fn of(config: &Value) -> Result<&'static Family> {
 /// The error of a `model_type` that is not one of the families that `fits` accepts.
 pub(crate) fn unknown(config: &Value, fits: impl Fn(&Family) -> bool) -> Error {
     let known: Vec<&str> =
-        FAMILIES.iter().filter(|family| fits(family)).flat_map(|family| family.model_types).copied().collect();
+        FAMILIES.iter().copied().filter(|family| fits(family)).flat_map(|family| family.model_types).copied().collect();
     let (last, others) = known.split_last().unwrap_or((&"", &[]));
     let found = config.get("model_type").and_then(Value::as_str).unwrap_or("none");
     Error::config("model_type", format!("{} or {last}", others.join(", ")), found)
@@ -147,7 +147,7 @@ pub(crate) fn unknown(config: &Value, fits: impl Fn(&Family) -> bool) -> Error {
 
 /// Every architecture of GGUF files.
 fn architectures() -> impl Iterator<Item = &'static Architecture> {
-    FAMILIES.iter().flat_map(|family| family.gguf)
+    FAMILIES.iter().copied().flat_map(|family| family.gguf)
 }
 
 /// The architecture of a GGUF file.

@@ -44,7 +44,7 @@ impl<'a> Factor<'a> {
     /// # Panics
     ///
     /// If a column does not fill whole blocks, or there are not `n` of them.
-    pub(crate) fn blocks(format: BlockFormat, data: &'a [u8], k: usize, n: usize) -> Self {
+    pub fn blocks(format: BlockFormat, data: &'a [u8], k: usize, n: usize) -> Self {
         let expected = format.bytes_for(k).checked_mul(n);
         assert_eq!(Some(data.len()), expected, "gemm: B is {k} × {n} in {format}");
         Self::new(Operand::Blocks(Blocks { data: data.as_ptr(), format, k }), k, n)
