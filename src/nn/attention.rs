@@ -184,15 +184,9 @@ impl AttentionNames {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Projections {
-    /// One layer each.
-    Separate {
-        /// `[n_heads · head_dim, d_model]`.
-        query: Linear,
-        /// `[n_kv_heads · head_dim, key_dim]`.
-        key: Linear,
-        /// `[n_kv_heads · head_dim, value_dim]`.
-        value: Linear,
-    },
+    /// One layer each for query `[n_heads · head_dim, d_model]`, key `[n_kv_heads · head_dim, key_dim]`
+    /// and value `[n_kv_heads · head_dim, value_dim]`.
+    Separate(Box<[Linear; 3]>),
     /// One layer, `[(n_heads + 2 · n_kv_heads) · head_dim, d_model]`, whose outputs are all queries,
     /// then all keys, then all values.
     Packed(Linear),
@@ -256,15 +250,17 @@ pub(crate) enum Context<'a> {
 
 /// Visits the parts of an attention under their names, by reference or by mutable reference.
 macro_rules! visit_parts {
-    ($visit:ident, $self:expr, $path:ident, $f:ident) => {{
+    ($visit:ident, $self:expr, $path:ident, $f:ident $(, $mut:tt)?) => {{
         let Self { projections, in_proj_bias, out, q_norm, k_norm, sinks, names, .. } = $self;
         match (projections, &names.projections) {
-            (Projections::Separate { query, key, value }, ProjectionNames::Separate([q, k, v])) => {
+            (Projections::Separate(layers), ProjectionNames::Separate([q, k, v])) => {
+                let [query, key, value] = &$($mut)? **layers;
                 query.$visit(&below($path, q), $f);
                 key.$visit(&below($path, k), $f);
                 value.$visit(&below($path, v), $f);
             }
-            (Projections::Separate { query, key, value }, _) => {
+            (Projections::Separate(layers), _) => {
+                let [query, key, value] = &$($mut)? **layers;
                 query.weight.$visit(&below($path, "q_proj_weight"), $f);
                 key.weight.$visit(&below($path, "k_proj_weight"), $f);
                 value.weight.$visit(&below($path, "v_proj_weight"), $f);
@@ -292,7 +288,7 @@ impl Module for MultiHeadAttention {
     }
 
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
-        visit_parts!(visit_mut, self, path, f);
+        visit_parts!(visit_mut, self, path, f, mut);
     }
 }
 
@@ -329,11 +325,11 @@ impl MultiHeadAttention {
         let all = query + 2 * kv;
         let mut in_proj_bias = None;
         let projections = match names.projections {
-            ProjectionNames::Separate([q, k, v]) => Projections::Separate {
-                query: linear(q, d_model, query)?,
-                key: linear(k, key_dim, kv)?,
-                value: linear(v, value_dim, kv)?,
-            },
+            ProjectionNames::Separate([q, k, v]) => Projections::Separate(Box::new([
+                linear(q, d_model, query)?,
+                linear(k, key_dim, kv)?,
+                linear(v, value_dim, kv)?,
+            ])),
             ProjectionNames::Packed(name) => Projections::Packed(linear(name, d_model, all)?),
             ProjectionNames::Interleaved(name) => Projections::Interleaved(linear(name, d_model, all)?),
             ProjectionNames::PyTorch => {
@@ -346,7 +342,7 @@ impl MultiHeadAttention {
                 } else {
                     let query = linear("q_proj_weight", d_model, query)?;
                     let key = linear("k_proj_weight", key_dim, kv)?;
-                    Projections::Separate { query, key, value: linear("v_proj_weight", value_dim, kv)? }
+                    Projections::Separate(Box::new([query, key, linear("v_proj_weight", value_dim, kv)?]))
                 };
                 in_proj_bias = bias.then(|| p.get("in_proj_bias", &[all], Init::Zeros)).transpose()?;
                 if let Projections::Packed(all) = &mut projections {
@@ -512,10 +508,10 @@ impl MultiHeadAttention {
     /// Queries, keys and values of a self-attention, normalised and rotated.
     fn project(&self, x: &Tensor, rotation: Option<&Rotation>) -> Result<[Tensor; 3]> {
         let [q, k, v] = match &self.projections {
-            Projections::Separate { query, key, value } if self.in_proj_bias.is_none() => {
-                Linear::forward_each([query, key, value].map(|layer| (layer, None)), x)?
+            Projections::Separate(layers) if self.in_proj_bias.is_none() => {
+                Linear::forward_each(layers.each_ref().map(|layer| (layer, None)), x)?
             }
-            Projections::Separate { .. } => self.project_raw([x, x, x])?,
+            Projections::Separate(_) => self.project_raw([x, x, x])?,
             Projections::Packed(all) => {
                 let (qkv, [q, k, v]) = (all.forward(x)?, self.ranges());
                 let part = |range: &std::ops::Range<usize>| qkv.narrow(-1, range.start, range.len());
@@ -548,8 +544,8 @@ impl MultiHeadAttention {
     fn part(&self, which: usize, x: &Tensor) -> Result<Tensor> {
         let range = self.ranges()[which].clone();
         match &self.projections {
-            Projections::Separate { query, key, value } => {
-                let y = [query, key, value][which].forward(x)?;
+            Projections::Separate(layers) => {
+                let y = layers[which].forward(x)?;
                 let Some(bias) = &self.in_proj_bias else { return Ok(y) };
                 y.add(&bias.tensor().narrow(0, range.start, range.len())?)
             }

@@ -63,7 +63,7 @@ fn standard(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<S
     }
     if let Some(divisors) = divisors(keys.file)? {
         if let Some(other) = kind.filter(|&kind| kind != "none") {
-            return Err(Error::config(&type_key, &format!("none beside the tensor `{ROPE_FREQS}`"), other));
+            return Err(Error::config(&type_key, format!("none beside the tensor `{ROPE_FREQS}`"), other));
         }
         return from_divisors(&divisors, config, width).map(object);
     }
@@ -157,7 +157,7 @@ pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, rope: &RopeKeys<'_>, width: us
             let Ok(original) = u32::try_from(original_max_positions) else {
                 let expected = "a whole number below 2^32";
                 return Err(Error::config(
-                    &format!("rope_scaling.{}", rope_keys::ORIGINAL_POSITIONS),
+                    format!("rope_scaling.{}", rope_keys::ORIGINAL_POSITIONS),
                     expected,
                     original_max_positions,
                 ));
