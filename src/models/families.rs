@@ -13,13 +13,14 @@ use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained, is_gguf, recognise}
 use crate::error::{Error, Result};
 use crate::mapped::Load;
 use crate::models::encoder::{self, EncoderConfig};
-use crate::models::{LanguageModel, gpt2, llama, mlp, rnn};
+use crate::models::{LanguageModel, gpt_neox, gpt2, llama, mlp, rnn};
 use crate::nn::Parameters;
 
 /// Every family: a new one is a file, its module in `mod.rs` and a line here.
 const FAMILIES: &[&Family] = &[
     &gpt2::FAMILY,
-    &llama::FAMILY, // Mistral, Qwen2 and Qwen3 too
+    &gpt_neox::FAMILY, // Pythia too
+    &llama::FAMILY,    // Mistral, Qwen2 and Qwen3 too
     &rnn::FAMILY,
     &mlp::FAMILY,
     &encoder::bert::FAMILY, // RoBERTa, XLM-RoBERTa, CamemBERT and MPNet too

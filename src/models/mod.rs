@@ -8,6 +8,7 @@
 //! | `language_model` | a causal language model of any family |
 //! | [`mod@estimate`] | the memory that a model will need, before it is loaded |
 //! | [`gpt2`] | GPT-2 |
+//! | [`gpt_neox`] | GPT-NeoX, Pythia |
 //! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
 //! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their heads |
 //! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
@@ -21,6 +22,7 @@ pub mod encoder;
 pub mod estimate;
 mod families;
 pub mod gpt2;
+pub mod gpt_neox;
 mod language_model;
 pub mod llama;
 pub mod mlp;
@@ -34,6 +36,7 @@ pub use encoder::{
 };
 pub use estimate::{MemoryEstimate, estimate, estimate_of};
 pub use families::{open_checkpoint, read_config, save_gguf};
+pub use gpt_neox::{GptNeoX, GptNeoXConfig};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use language_model::{LanguageModel, LanguageModelState};
 pub use llama::{Llama, LlamaConfig};
