@@ -3,7 +3,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config_keys::MAX_SIZE;
 use crate::error::{Error, Result};
 use crate::nn::RopeScaling;
 use crate::nn::rotary::yarn_attention_factor;
@@ -59,17 +58,6 @@ impl<'c> RopeKeys<'c> {
     /// [`Error::Config`] if it is no number.
     pub(crate) fn partial_rotary_factor(&self) -> Result<Option<f64>> {
         self.dict().number("partial_rotary_factor")
-    }
-
-    /// The largest number of positions: `max_position_embeddings`, stretched by the scaling.
-    pub(crate) fn max_seq_len(&self) -> usize {
-        let positions = self.max_positions;
-        let stretched = match self.read() {
-            Ok((_, RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. })) => positions as f64 * factor,
-            Ok((_, RopeScaling::Yarn { factor, original_max_positions, .. })) => original_max_positions as f64 * factor,
-            _ => 0.0,
-        };
-        positions.max(stretched as usize).min(MAX_SIZE)
     }
 
     fn dict(&self) -> Dict<'c> {

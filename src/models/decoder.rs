@@ -7,7 +7,9 @@
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, check_batch, decode_by_sequence, decode_by_token};
 use crate::nn::attention::Context;
-use crate::nn::{Embedding, KvCache, KvCaches, KvLayers, Module, RotaryPositions, Rotation};
+use crate::nn::{
+    Dropout, Embedding, KvCache, KvCaches, KvLayers, LayerNorm, Linear, Module, RmsNorm, RotaryPositions, Rotation,
+};
 use crate::ops::{AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
@@ -23,7 +25,7 @@ pub trait DecoderBlock: Module + Send + Sync {
 
 /// What a [`DecoderBlock`] reads beside its input.
 pub struct DecoderCall<'a> {
-    /// One for each of [`Decoder::rotary`].
+    /// One for each of [`DecoderParts::rotary`].
     rotations: &'a [Rotation],
     mask: &'a AttentionMask,
     cache: Option<KvLayers<'a>>,
@@ -41,24 +43,42 @@ impl<'a> DecoderCall<'a> {
     }
 }
 
-/// The positions of a call's tokens in their sequences.
-pub struct Positions {
-    /// `[batch, seq_len]`.
-    ids: IdTensor,
-    /// The first, if all sequences have the same positions, one after the other.
-    first: Option<usize>,
+/// The parts of a [`Decoder`].
+pub struct DecoderParts<'m, B> {
+    /// The paths of the embeddings' output and of the layers, for [`inspect`](mod@crate::ops::inspect).
+    pub paths: [&'static str; 2],
+    /// The largest number of positions.
+    pub max_positions: usize,
+    /// A vector for each token, `[vocab_size, width]`; the head too if there is no other.
+    pub tokens: &'m Embedding,
+    /// A vector for each position, if positions are learned.
+    pub positions: Option<&'m Embedding>,
+    /// Rotary positions: none, those of all layers, or several that layers choose from.
+    pub rotary: &'m [RotaryPositions],
+    /// Dropout of the embeddings' sum.
+    pub dropout: Dropout,
+    /// The layers, from the input up.
+    pub layers: &'m [B],
+    /// After the last layer.
+    pub norm: NormRef<'m>,
+    /// The head, if it is not the token table.
+    pub head: Option<&'m Linear>,
 }
 
-impl Positions {
-    /// Learned vectors of the positions: `[seq_len, width]`, or `[batch, seq_len, width]` where
-    /// sequences differ.
-    ///
-    /// # Errors
-    /// [`Error::Id`] past the last row of the table.
-    pub fn embed(&self, table: &Embedding) -> Result<Tensor> {
-        match self.first {
-            Some(first) => table.weight.tensor().narrow(0, first, self.ids.shape()[1]),
-            None => table.forward(&self.ids),
+/// The norm of a model's own kind.
+#[derive(Clone, Copy)]
+pub enum NormRef<'m> {
+    /// Layer normalisation.
+    Layer(&'m LayerNorm),
+    /// RMS normalisation.
+    Rms(&'m RmsNorm),
+}
+
+impl NormRef<'_> {
+    fn forward(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => norm.forward(x),
         }
     }
 }
@@ -68,43 +88,20 @@ pub trait Decoder: Module + Send + Sync {
     /// Its layer.
     type Block: DecoderBlock;
 
-    /// The paths of the embeddings' output and of the layers, for [`inspect`](mod@crate::ops::inspect).
-    const PATHS: [&str; 2];
-
-    /// The number of token ids.
-    fn vocab_size(&self) -> usize;
-
-    /// The largest number of positions.
-    fn max_positions(&self) -> usize;
-
-    /// The rotary positions: none, those of all layers, or several that layers choose from.
-    fn rotary(&self) -> &[RotaryPositions] {
-        &[]
-    }
-
-    /// The input of the first layer.
-    ///
-    /// # Shapes
-    /// `input_ids: [batch, seq_len]` → `[batch, seq_len, width]`.
-    ///
-    /// # Errors
-    /// [`Error::Id`] for an id outside the vocabulary.
-    fn embed(&self, input_ids: &IdTensor, positions: &Positions) -> Result<Tensor>;
-
-    /// From the input up.
-    fn layers(&self) -> &[Self::Block];
-
-    /// The norm after the last layer.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
-    fn final_norm(&self, x: &Tensor) -> Result<Tensor>;
+    /// What it consists of.
+    fn parts(&self) -> DecoderParts<'_, Self::Block>;
 
     /// The head: `hidden_states: […, width]` → `[…, vocab_size]`.
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit.
-    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor>;
+    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        let parts = self.parts();
+        match parts.head {
+            Some(head) => head.forward(hidden_states),
+            None => parts.tokens.logits(hidden_states),
+        }
+    }
 
     /// The hidden states after the final norm, of the positions that follow those in `cache`.
     ///
@@ -132,43 +129,51 @@ fn hidden_states<D: Decoder + ?Sized>(
     attention_mask: Option<&IdTensor>,
     mut caches: Option<KvCaches<'_, '_>>,
 ) -> Result<Tensor> {
+    let parts = model.parts();
     let (_, seq_len) = input_ids.batch_and_len()?;
-    let (end, limit) = (caches.as_ref().map_or(seq_len, |c| c.end(seq_len)), model.max_positions());
+    let (end, limit) = (caches.as_ref().map_or(seq_len, |c| c.end(seq_len)), parts.max_positions);
     if end > limit {
         return Err(Error::argument("input_ids", format!("at most {limit} positions"), end));
     }
     let past = if let Some(KvCaches::Even(cache)) = &caches { cache.len() } else { 0 };
-    let (mut ids, mask) = positions_and_mask(input_ids, attention_mask, past)?;
-    let ragged =
-        if let Some(caches @ KvCaches::Ragged(..)) = &caches { Some(caches.positions(input_ids)?) } else { None };
-    let first = (attention_mask.is_none() && ragged.is_none()).then_some(past);
-    ids = ragged.unwrap_or(ids);
-    let rotations = model.rotary().iter().map(|rotary| rotary.at(&ids)).collect::<Result<Vec<_>>>()?;
-    let mut x = model.embed(input_ids, &Positions { ids, first })?; // [B, T, C]
-    let [embeddings, layers] = D::PATHS;
+    let (mut positions, mask) = positions_and_mask(input_ids, attention_mask, past)?;
+    let mut even = attention_mask.is_none(); // all sequences are at the same positions
+    if let Some(caches @ KvCaches::Ragged(..)) = &caches {
+        (positions, even) = (caches.positions(input_ids)?, false);
+    }
+    let mut x = parts.tokens.forward(input_ids)?; // [B, T, C]
+    if let Some(table) = parts.positions {
+        x = x.add(&match even {
+            true => table.weight.tensor().narrow(0, past, seq_len)?, // [T, C]
+            false => table.forward(&positions)?,                     // [B, T, C]
+        })?;
+    }
+    x = parts.dropout.forward(&x)?;
+    let rotations = parts.rotary.iter().map(|rotary| rotary.at(&positions)).collect::<Result<Vec<_>>>()?;
+    let [embeddings, layers] = parts.paths;
     inspect::hidden(embeddings, &x);
-    for (i, block) in model.layers().iter().enumerate() {
+    for (i, block) in parts.layers.iter().enumerate() {
         let cache = caches.as_mut().map(|caches| caches.layer(i));
         let call = DecoderCall { rotations: &rotations, mask: &mask, cache };
         x = inspect::layer(layers, i, || block.forward(&x, call))?;
     }
-    model.final_norm(&x)
+    parts.norm.forward(&x)
 }
 
 /// Whether calls that read the same positions in other parts differ.
 fn depends_on_parts<D: Decoder>(model: &D) -> bool {
-    model.rotary().iter().any(RotaryPositions::is_dynamic)
+    model.parts().rotary.iter().any(RotaryPositions::is_dynamic)
 }
 
 impl<D: Decoder> CausalLm for D {
     type State = KvCache;
 
     fn vocab_size(&self) -> usize {
-        Decoder::vocab_size(self)
+        self.parts().tokens.weight.shape()[0]
     }
 
     fn max_seq_len(&self) -> Option<usize> {
-        Some(self.max_positions())
+        Some(self.parts().max_positions)
     }
 
     fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
@@ -176,7 +181,7 @@ impl<D: Decoder> CausalLm for D {
     }
 
     fn new_state(&self, _batch: usize) -> KvCache {
-        KvCache::new(self.layers().len())
+        KvCache::new(self.parts().layers.len())
     }
 
     fn decode(&self, input_ids: &IdTensor, state: &mut KvCache) -> Result<Tensor> {
@@ -208,7 +213,7 @@ impl<D: Decoder> CausalLm for D {
     }
 
     fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        self.logits(&self.final_norm(hidden_states)?)
+        self.logits(&self.parts().norm.forward(hidden_states)?)
     }
 }
 

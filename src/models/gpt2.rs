@@ -8,16 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::checkpoint::Pretrained;
-use crate::checkpoint::config_keys::{activation, check_dropout, check_other, check_sizes};
+use crate::checkpoint::config_keys::{activation, check_dropout, check_other, check_sizes, overlaid};
 use crate::checkpoint::gguf::architecture::{Architecture, Arranged, KeyWriter, Keys};
 use crate::error::{Error, Result};
-use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, Positions};
+use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
 use crate::models::families::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
 use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Parameters};
+use crate::ops::Activation;
 use crate::ops::linear::WeightLayout;
-use crate::tensor::{IdTensor, Tensor};
+use crate::tensor::Tensor;
 
 /// The family in the registry.
 pub(super) const FAMILY: Family = Family {
@@ -30,8 +31,7 @@ pub(super) const FAMILY: Family = Family {
         intermediate: "n_inner",
     }),
     open: Some(|source| {
-        let config: Gpt2Config = source.config()?;
-        config.check()?;
+        let config = Gpt2Config::from_json(source.config)?;
         source.load(&NAMES, config.tie_word_embeddings, |p| Gpt2::init(&config, p))
     }),
     gguf: &[GGUF],
@@ -126,6 +126,16 @@ impl Gpt2Config {
     /// A model of these sizes without dropout.
     pub fn new(vocab_size: usize, n_positions: usize, n_embd: usize, n_layer: usize, n_head: usize) -> Self {
         Self { vocab_size, n_positions, n_embd, n_layer, n_head, ..Self::default() }.dropout(0.0)
+    }
+
+    /// From the content of a `config.json`; keys that it lacks have their defaults.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a key that is wrong or not supported.
+    pub fn from_json(config: &Value) -> Result<Self> {
+        let config = overlaid(&Self::default(), config)?;
+        Self::check(&config)?;
+        Ok(config)
     }
 
     /// Sets all three probabilities of dropout.
@@ -314,34 +324,19 @@ impl Gpt2 {
 
 impl Decoder for Gpt2 {
     type Block = Gpt2Block;
-    const PATHS: [&str; 2] = ["transformer.embeddings", "transformer.h"];
 
-    fn vocab_size(&self) -> usize {
-        self.config.vocab_size
-    }
-
-    fn max_positions(&self) -> usize {
-        self.config.n_positions
-    }
-
-    fn embed(&self, input_ids: &IdTensor, positions: &Positions) -> Result<Tensor> {
+    fn parts(&self) -> DecoderParts<'_, Gpt2Block> {
         let t = &self.transformer;
-        let tokens = t.wte.forward(input_ids)?; // [B, T, C]
-        t.embd_dropout.forward(&tokens.add(&positions.embed(&t.wpe)?)?)
-    }
-
-    fn layers(&self) -> &[Gpt2Block] {
-        &self.transformer.h
-    }
-
-    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.transformer.ln_f.forward(x)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden_states), // […, C] → […, V]
-            None => self.transformer.wte.logits(hidden_states),
+        DecoderParts {
+            paths: ["transformer.embeddings", "transformer.h"],
+            max_positions: self.config.n_positions,
+            tokens: &t.wte,
+            positions: Some(&t.wpe),
+            rotary: &[],
+            dropout: t.embd_dropout,
+            layers: &t.h,
+            norm: NormRef::Layer(&t.ln_f),
+            head: self.lm_head.as_ref(),
         }
     }
 }
@@ -378,23 +373,6 @@ const GGUF: Architecture = Architecture {
         ("ffn_down.weight", Arranged::Transposed),
     ],
     keys: &[],
-    config_keys: &[
-        "activation_function",
-        "attn_pdrop",
-        "embd_pdrop",
-        "initializer_range",
-        "layer_norm_epsilon",
-        "n_embd",
-        "n_head",
-        "n_inner",
-        "n_layer",
-        "n_positions",
-        "resid_pdrop",
-        "scale_attn_by_inverse_layer_idx",
-        "scale_attn_weights",
-        "tie_word_embeddings",
-        "vocab_size",
-    ],
     read: read_gguf,
     write: Some(write_gguf),
     // Older versions of llama.cpp want the head even where it is the token table.
@@ -420,18 +398,14 @@ fn read_gguf(keys: &Keys<'_>) -> Result<Value> {
 }
 
 fn write_gguf(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
-    let config = keys.config;
-    if !matches!(config["activation_function"].as_str(), Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast")) {
-        return Err(Error::config("activation_function", "gelu_new", &config["activation_function"]));
+    let config = Gpt2Config::from_json(keys.config)?;
+    if activation("activation_function", &config.activation_function)? != Activation::GeluTanh {
+        return Err(Error::config("activation_function", "gelu_new", config.activation_function));
     }
     keys.only("scale_attn_weights", true)?;
     keys.only("scale_attn_by_inverse_layer_idx", false)?;
-    let n_inner = match &config["n_inner"] {
-        Value::Null => json!(config["n_embd"].as_u64().and_then(|width| width.checked_mul(4))),
-        given => given.clone(),
-    };
     keys.sizes([("context_length", "n_positions"), ("embedding_length", "n_embd"), ("block_count", "n_layer")])?;
-    keys.size("feed_forward_length", "n_inner", &n_inner)?;
+    keys.size("feed_forward_length", "n_inner", &json!(config.n_inner()))?;
     keys.sizes([("attention.head_count", "n_head")])?;
     keys.number("attention.layer_norm_epsilon", "layer_norm_epsilon")
 }

@@ -16,13 +16,13 @@ use crate::checkpoint::gguf::architecture::{Architecture, Arranged, KeyWriter, K
 use crate::checkpoint::gguf::{Value as GgufValue, rope};
 use crate::checkpoint::rope_keys::{ORIGINAL_POSITIONS, RopeKeys};
 use crate::error::{Error, Result};
-use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, Positions};
+use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
 use crate::models::families::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
 use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Parameters, RotaryPositions};
 use crate::ops::linear::WeightLayout;
-use crate::tensor::{IdTensor, Tensor};
+use crate::tensor::Tensor;
 
 /// The family in the registry.
 pub(super) const FAMILY: Family = Family {
@@ -356,36 +356,19 @@ impl GptNeoX {
 
 impl Decoder for GptNeoX {
     type Block = GptNeoXBlock;
-    const PATHS: [&str; 2] = ["gpt_neox.embed_in", "gpt_neox.layers"];
 
-    fn vocab_size(&self) -> usize {
-        self.config.vocab_size
-    }
-
-    fn max_positions(&self) -> usize {
-        self.config.rope_keys().max_seq_len()
-    }
-
-    fn rotary(&self) -> &[RotaryPositions] {
-        std::slice::from_ref(&self.gpt_neox.rotary)
-    }
-
-    fn embed(&self, input_ids: &IdTensor, _positions: &Positions) -> Result<Tensor> {
-        self.gpt_neox.dropout.forward(&self.gpt_neox.embed_in.forward(input_ids)?) // [B, T, C]
-    }
-
-    fn layers(&self) -> &[GptNeoXBlock] {
-        &self.gpt_neox.layers
-    }
-
-    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.gpt_neox.final_layer_norm.forward(x)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        match &self.embed_out {
-            Some(head) => head.forward(hidden_states), // […, C] → […, V]
-            None => self.gpt_neox.embed_in.logits(hidden_states),
+    fn parts(&self) -> DecoderParts<'_, GptNeoXBlock> {
+        let m = &self.gpt_neox;
+        DecoderParts {
+            paths: ["gpt_neox.embed_in", "gpt_neox.layers"],
+            max_positions: m.rotary.stretched(self.config.max_position_embeddings),
+            tokens: &m.embed_in,
+            positions: None,
+            rotary: std::slice::from_ref(&m.rotary),
+            dropout: m.dropout,
+            layers: &m.layers,
+            norm: NormRef::Layer(&m.final_layer_norm),
+            head: self.embed_out.as_ref(),
         }
     }
 }
@@ -416,28 +399,6 @@ const GGUF: Architecture = Architecture {
     ],
     arranged: &[("attn_qkv", Arranged::SideBySide)],
     keys: &["use_parallel_residual"],
-    config_keys: &[
-        "attention_bias",
-        "attention_dropout",
-        "classifier_dropout",
-        "hidden_act",
-        "hidden_dropout",
-        "hidden_size",
-        "initializer_range",
-        "intermediate_size",
-        "layer_norm_eps",
-        "max_position_embeddings",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "original_max_position_embeddings",
-        "rope_parameters",
-        "rope_scaling",
-        "rotary_emb_base",
-        "rotary_pct",
-        "tie_word_embeddings",
-        "use_parallel_residual",
-        "vocab_size",
-    ],
     read: read_gguf,
     write: Some(write_gguf),
     // Readers want a head.

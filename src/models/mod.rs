@@ -29,7 +29,7 @@ pub mod mlp;
 pub mod rnn;
 
 pub use causal::{CausalLm, DecodeState};
-pub use decoder::{Decoder, DecoderBlock, DecoderCall, Positions};
+pub use decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
 pub use encoder::{
     EncoderConfig, EncoderForMaskedLm, EncoderForQuestionAnswering, EncoderForSequenceClassification,
     EncoderForTokenClassification, TextBatch, TextEncoder,

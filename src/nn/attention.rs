@@ -118,31 +118,6 @@ impl MultiHeadAttentionConfig {
     pub fn rope(self, rope: Rope) -> Self {
         Self { rope: Some(rope), ..self }
     }
-
-    /// Sets the factor of the scores.
-    pub fn scale(self, scale: f32) -> Self {
-        Self { scale: Some(scale), ..self }
-    }
-
-    /// Sets how many positions a query of self-attention sees, its own included.
-    pub fn window(self, window: usize) -> Self {
-        Self { window: Some(window), ..self }
-    }
-
-    /// Sets the cap of the scores.
-    pub fn softcap(self, softcap: f32) -> Self {
-        Self { softcap: Some(softcap), ..self }
-    }
-
-    /// Sets whether each query head has a learned sink.
-    pub fn sinks(self, sinks: bool) -> Self {
-        Self { sinks, ..self }
-    }
-
-    /// Sets the normalisation of queries and keys.
-    pub fn qk_norm(self, qk_norm: QkNorm) -> Self {
-        Self { qk_norm: Some(qk_norm), ..self }
-    }
 }
 
 /// The names of an attention's parameters in a checkpoint, below the attention's own path.

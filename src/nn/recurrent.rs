@@ -268,84 +268,47 @@ pub struct Gru {
     layers: Recurrent,
 }
 
-crate::module!(Rnn { layers = "" });
-crate::module!(Lstm { layers = "" });
-crate::module!(Gru { layers = "" });
+/// Implements a layer of one kind of cell.
+macro_rules! layer {
+    ($layer:ident, $cell:expr) => {
+        crate::module!($layer { layers = "" });
+
+        impl $layer {
+            /// See [`Recurrent::init`].
+            ///
+            /// # Errors
+            /// Same as [`Recurrent::init`].
+            pub fn init<'a>(config: &RecurrentConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
+                Ok(Self { layers: Recurrent::init($cell, config, p)? })
+            }
+
+            /// See [`Recurrent::forward`].
+            ///
+            /// # Errors
+            /// Same as [`Recurrent::forward`].
+            pub fn forward(
+                &self,
+                x: &Tensor,
+                state: Option<&RecurrentState>,
+                lengths: Option<&[usize]>,
+            ) -> Result<(Tensor, RecurrentState)> {
+                self.layers.forward(x, state, lengths)
+            }
+        }
+    };
+}
+
+layer!(Rnn, Cell::RnnTanh);
+layer!(Lstm, Cell::Lstm);
+layer!(Gru, Cell::Gru);
 
 impl Rnn {
-    /// A layer with tanh.
+    /// A layer with ReLU instead of tanh.
     ///
     /// # Errors
-    /// As for [`Recurrent::init`].
-    pub fn init<'a>(config: &RecurrentConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
-        Ok(Self { layers: Recurrent::init(Cell::RnnTanh, config, p)? })
-    }
-
-    /// A layer with ReLU.
-    ///
-    /// # Errors
-    /// As for [`Recurrent::init`].
+    /// Same as [`Recurrent::init`].
     pub fn init_relu<'a>(config: &RecurrentConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         Ok(Self { layers: Recurrent::init(Cell::RnnRelu, config, p)? })
-    }
-
-    /// See [`Recurrent::forward`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        state: Option<&RecurrentState>,
-        lengths: Option<&[usize]>,
-    ) -> Result<(Tensor, RecurrentState)> {
-        self.layers.forward(x, state, lengths)
-    }
-}
-
-impl Lstm {
-    /// See [`Recurrent::init`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn init<'a>(config: &RecurrentConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
-        Ok(Self { layers: Recurrent::init(Cell::Lstm, config, p)? })
-    }
-
-    /// See [`Recurrent::forward`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        state: Option<&RecurrentState>,
-        lengths: Option<&[usize]>,
-    ) -> Result<(Tensor, RecurrentState)> {
-        self.layers.forward(x, state, lengths)
-    }
-}
-
-impl Gru {
-    /// See [`Recurrent::init`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn init<'a>(config: &RecurrentConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
-        Ok(Self { layers: Recurrent::init(Cell::Gru, config, p)? })
-    }
-
-    /// See [`Recurrent::forward`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        state: Option<&RecurrentState>,
-        lengths: Option<&[usize]>,
-    ) -> Result<(Tensor, RecurrentState)> {
-        self.layers.forward(x, state, lengths)
     }
 }
 

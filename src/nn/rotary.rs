@@ -93,7 +93,24 @@ pub struct RotaryPositions {
     scale: f32,
 }
 
+impl RopeScaling {
+    /// How many positions a model reads that was trained on `max_positions`.
+    pub(crate) fn stretched(&self, max_positions: usize) -> usize {
+        let stretched = match self {
+            Self::Linear { factor } | Self::Dynamic { factor, .. } => max_positions as f64 * factor,
+            Self::Yarn { factor, original_max_positions, .. } => *original_max_positions as f64 * factor,
+            _ => 0.0,
+        };
+        max_positions.max(stretched as usize)
+    }
+}
+
 impl RotaryPositions {
+    /// Same as [`RopeScaling::stretched`].
+    pub(crate) fn stretched(&self, max_positions: usize) -> usize {
+        self.scaling.stretched(max_positions)
+    }
+
     /// The first `rot_dim` columns of each head turn; `theta` is usually 10 000.
     ///
     /// # Errors

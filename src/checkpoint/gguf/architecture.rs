@@ -30,9 +30,8 @@ pub(crate) struct Architecture {
     pub(crate) keys: &'static [&'static str],
     /// From the metadata to a `config.json`.
     pub(crate) read: fn(&Keys<'_>) -> Result<Json>,
-    /// The keys of a `config.json` that `write` writes or that only training reads.
-    pub(crate) config_keys: &'static [&'static str],
-    /// From a `config.json` to the metadata, if files are written.
+    /// From a `config.json` to the metadata, if files are written. It refuses keys that the family does
+    /// not know, and values that GGUF has no key for; what only training reads is left out.
     pub(crate) write: Option<fn(&mut KeyWriter<'_, '_>) -> Result<()>>,
     /// Whether a token table that is the head too is written as both.
     pub(crate) repeats_table: bool,

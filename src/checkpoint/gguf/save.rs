@@ -13,7 +13,6 @@ use super::keys::KeyWriter;
 use super::vocabulary::GgmlVocabulary;
 use super::{ARCHITECTURE, ENDS, GgufWriter, TensorType, Value};
 use crate::checkpoint::Pretrained;
-use crate::checkpoint::config_keys::check_other;
 use crate::checkpoint::view::Arrangement;
 use crate::error::{Error, Result};
 use crate::kernels::{blocks, vecmath};
@@ -73,8 +72,6 @@ pub(crate) fn save(
     let mut writer = GgufWriter::new();
     let config = model.config_json();
     writer.set(ARCHITECTURE, Value::String(architecture.name))?;
-    let known = architecture.config_keys;
-    check_other(config.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str())))?;
     if let Some(write) = architecture.write {
         write(&mut KeyWriter { config: &config, architecture, writer: &mut writer })?;
     }

@@ -354,7 +354,6 @@ const GGUF: GgufArchitecture = GgufArchitecture {
     ],
     arranged: &[],
     keys: &["classifier.output_labels", "pooling_type"],
-    config_keys: &[],
     read: read_gguf,
     write: None,
     repeats_table: false,

@@ -337,7 +337,7 @@ impl LlamaConfig {
 
     /// The largest number of positions: what `max_position_embeddings` says, stretched by the scaling of the rotary frequencies.
     pub fn max_seq_len(&self) -> usize {
-        self.rope_keys().max_seq_len()
+        self.rope_keys().read().map_or(0, |(_, scaling)| scaling.stretched(self.max_position_embeddings))
     }
 
     /// The rotary positions of the model.
@@ -349,7 +349,7 @@ impl LlamaConfig {
         RotaryPositions::new(self.head_dim(), theta, scaling)
     }
 
-    fn rope_keys(&self) -> RopeKeys<'_> {
+    pub(super) fn rope_keys(&self) -> RopeKeys<'_> {
         RopeKeys {
             theta: self.rope_theta,
             scaling: self.rope_scaling.as_ref(),

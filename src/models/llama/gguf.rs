@@ -5,11 +5,12 @@
 
 use serde_json::{Value, json};
 
-use super::config::{FULL, SLIDING};
+use super::config::{FULL, LlamaConfig, SLIDING};
+use crate::checkpoint::config_keys::activation;
 use crate::checkpoint::gguf::architecture::{Architecture, Arranged, KeyWriter, Keys};
 use crate::checkpoint::gguf::rope;
-use crate::checkpoint::rope_keys::RopeKeys;
 use crate::error::{Error, Result};
+use crate::ops::Activation;
 
 pub(super) static ARCHITECTURES: [Architecture; 4] = [
     LLAMA,
@@ -43,31 +44,6 @@ const LLAMA: Architecture = Architecture {
         "attention.sliding_window_pattern",
         "attention.value_length",
         "expert_count",
-    ],
-    config_keys: &[
-        "attention_bias",
-        "attention_dropout",
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "initializer_range",
-        "intermediate_size",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "mlp_bias",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "original_max_position_embeddings",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "sliding_window",
-        "tie_word_embeddings",
-        "use_sliding_window",
-        "vocab_size",
     ],
     read: read_llama,
     write: Some(write_llama),
@@ -177,36 +153,22 @@ fn read(keys: &Keys<'_>, model_type: &str, class: &str) -> Result<Value> {
 }
 
 fn write_llama(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
-    keys.only("sliding_window", Value::Null)?;
-    write(keys)
+    write(keys).map(drop)
 }
 
 /// The window is in all layers.
 fn write_mistral(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
-    write(keys)?;
-    match keys.config["sliding_window"].is_null() {
-        true => Ok(()),
-        false => keys.sizes([("attention.sliding_window", "sliding_window")]),
+    match write(keys)?.sliding_window {
+        Some(_) => keys.sizes([("attention.sliding_window", "sliding_window")]),
+        None => Ok(()),
     }
 }
 
-/// A window is in the layers that the configuration names.
+/// The window is in the layers that the configuration names.
 fn write_qwen(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
-    write(keys)?;
-    let config = keys.config;
-    if config["sliding_window"].is_null() || config["use_sliding_window"] != true {
-        return Ok(());
-    }
-    let layers = config["num_hidden_layers"].as_u64().unwrap_or(0);
-    let slides: Vec<bool> = match (&config["layer_types"], config["max_window_layers"].as_u64()) {
-        (Value::Array(types), _) if types.len() as u64 == layers => types.iter().map(|t| t == SLIDING).collect(),
-        (Value::Null, Some(first)) => (0..layers).map(|layer| layer >= first).collect(),
-        (Value::Null, None) => return Ok(()),
-        (types, _) => {
-            return Err(Error::config("layer_types", format!("one of each of {layers} layers"), types));
-        }
-    };
-    if slides.contains(&true) || slides.is_empty() {
+    let config = write(keys)?;
+    let slides: Vec<bool> = (0..config.num_hidden_layers).map(|layer| config.window(layer).is_some()).collect();
+    if slides.contains(&true) {
         keys.sizes([("attention.sliding_window", "sliding_window")])?;
         if slides.contains(&false) {
             keys.bools("attention.sliding_window_pattern", &slides)?;
@@ -215,18 +177,11 @@ fn write_qwen(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
     Ok(())
 }
 
-fn write(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
-    let config = keys.config;
-    if !matches!(config["hidden_act"].as_str(), None | Some("silu" | "swish")) {
-        return Err(Error::config("hidden_act", "silu", &config["hidden_act"]));
+fn write(keys: &mut KeyWriter<'_, '_>) -> Result<LlamaConfig> {
+    let config = LlamaConfig::from_json(keys.config)?;
+    if activation("hidden_act", &config.hidden_act)? != Activation::Silu {
+        return Err(Error::config("hidden_act", "silu", config.hidden_act));
     }
-    let heads = &config["num_attention_heads"];
-    let key_heads = if config["num_key_value_heads"].is_null() { heads } else { &config["num_key_value_heads"] };
-    let quotient = config["hidden_size"].as_u64().zip(heads.as_u64()).and_then(|(width, n)| width.checked_div(n));
-    let head_dim = match &config["head_dim"] {
-        Value::Null => json!(quotient),
-        given => given.clone(),
-    };
     keys.sizes([
         ("context_length", "max_position_embeddings"),
         ("embedding_length", "hidden_size"),
@@ -235,10 +190,11 @@ fn write(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
         ("attention.head_count", "num_attention_heads"),
         ("vocab_size", "vocab_size"),
     ])?;
-    keys.size("attention.head_count_kv", "num_key_value_heads", key_heads)?;
+    keys.size("attention.head_count_kv", "num_key_value_heads", &json!(config.num_key_value_heads()))?;
     for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
-        keys.size(name, "head_dim", &head_dim)?;
+        keys.size(name, "head_dim", &json!(config.head_dim()))?;
     }
     keys.number("attention.layer_norm_rms_epsilon", "rms_norm_eps")?;
-    rope::write(keys, &RopeKeys::of(config), head_dim.as_u64().unwrap_or(0) as usize)
+    rope::write(keys, &config.rope_keys(), config.head_dim())?;
+    Ok(config)
 }

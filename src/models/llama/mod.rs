@@ -25,13 +25,13 @@ pub use config::{LlamaConfig, MODEL_TYPES};
 use crate::checkpoint::Pretrained;
 use crate::checkpoint::config_keys::activation;
 use crate::error::Result;
-use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, Positions};
+use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
 use crate::models::families::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames, QkNorm};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
 use crate::nn::{Dropout, Embedding, Init, Linear, Parameters, RmsNorm, RotaryPositions};
 use crate::ops::linear::WeightLayout;
-use crate::tensor::{IdTensor, Tensor};
+use crate::tensor::Tensor;
 
 /// The family in the registry.
 pub(super) const FAMILY: Family = Family {
@@ -195,36 +195,19 @@ impl Llama {
 
 impl Decoder for Llama {
     type Block = LlamaBlock;
-    const PATHS: [&str; 2] = ["model.embed_tokens", "model.layers"];
 
-    fn vocab_size(&self) -> usize {
-        self.config.vocab_size
-    }
-
-    fn max_positions(&self) -> usize {
-        self.config.max_seq_len()
-    }
-
-    fn rotary(&self) -> &[RotaryPositions] {
-        std::slice::from_ref(&self.model.rotary)
-    }
-
-    fn embed(&self, input_ids: &IdTensor, _positions: &Positions) -> Result<Tensor> {
-        self.model.embed_tokens.forward(input_ids) // [B, T, C]
-    }
-
-    fn layers(&self) -> &[LlamaBlock] {
-        &self.model.layers
-    }
-
-    fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.model.norm.forward(x)
-    }
-
-    fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden_states), // […, C] → […, V]
-            None => self.model.embed_tokens.logits(hidden_states),
+    fn parts(&self) -> DecoderParts<'_, LlamaBlock> {
+        let m = &self.model;
+        DecoderParts {
+            paths: ["model.embed_tokens", "model.layers"],
+            max_positions: m.rotary.stretched(self.config.max_position_embeddings),
+            tokens: &m.embed_tokens,
+            positions: None,
+            rotary: std::slice::from_ref(&m.rotary),
+            dropout: Dropout::new(0.0),
+            layers: &m.layers,
+            norm: NormRef::Rms(&m.norm),
+            head: self.lm_head.as_ref(),
         }
     }
 }
