@@ -50,6 +50,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use loader::Loader;
+#[cfg(feature = "tokenizers")]
 pub(crate) use pretrained::write_json;
 pub use pretrained::{Pretrained, save_pretrained};
 pub(crate) use safetensors::SafetensorsFile;

@@ -102,10 +102,10 @@ struct Candidate {
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
 /// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
-/// use loquat::{GenerationConfig, generation::beam_search};
+/// use loquat::{GenerationConfig, generation::generate};
 ///
 /// let config = GenerationConfig::default().greedy().num_beams(4).num_return_sequences(2).max_new_tokens(5);
-/// let mut search = beam_search(&model, &[1, 2, 3], &config)?;
+/// let mut search = generate(&model, &[1, 2, 3], &config)?;
 /// for id in search.by_ref() {
 ///     print!("{} ", id?); // all beams agree on it
 /// }

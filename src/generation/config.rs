@@ -162,7 +162,8 @@ pub enum EarlyStopping {
     Never,
 }
 
-/// Settings of [Mirostat 2](crate::generation::processor::MirostatTwo).
+/// Settings of Mirostat 2, which keeps the surprise `-log2 p` of what is drawn near a target: tokens more surprising than
+/// `μ` bits are cut off, and after each token `μ` moves against the error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mirostat {
     /// The surprise to aim at, in bits; above 0. llama.cpp takes 5.

@@ -22,13 +22,16 @@ mod weight;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use blocks::BlockTensor;
+// Public by `Weight`, which holds them, but no part of the promise.
+#[doc(hidden)]
+pub use blocks::BlockTensor;
 pub use ids::IdTensor;
 pub use storage::release_unused;
 pub(crate) use storage::{Buffer, has_room};
 pub use tape::{Gradients, no_grad};
 pub use weight::Weight;
-pub(crate) use weight::{Half, HalfTensor};
+#[doc(hidden)]
+pub use weight::{Half, HalfTensor};
 
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;

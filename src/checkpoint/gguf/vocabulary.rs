@@ -34,6 +34,7 @@ pub struct GgmlVocabulary {
 /// What a token is, as ggml numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
+#[cfg_attr(not(feature = "tokenizers"), expect(dead_code, reason = "a tokenizer says what its tokens are"))]
 pub(crate) enum TokenType {
     /// Part of a text.
     Normal = 1,
@@ -122,6 +123,7 @@ impl GgmlVocabulary {
     }
 
     /// Whether a token is of a type; without types all are normal.
+    #[cfg(feature = "tokenizers")]
     pub(crate) fn is(&self, id: usize, token_type: TokenType) -> bool {
         self.token_types.get(id).map_or(token_type == TokenType::Normal, |&found| found == token_type as i32)
     }
