@@ -44,30 +44,54 @@ impl Isa for Avx2 {
         unsafe { run(self, op) }
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m256 {
-        unsafe { _mm256_set1_ps(x) }
+    methods! {
+        splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
+        splat_i32(x: i32) -> __m256i { _mm256_set1_epi32(x) }
+        stream_fence() { _mm_sfence() }
+        add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        neg_mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
+        min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        sqrt(a: __m256) -> __m256 { _mm256_sqrt_ps(a) }
+        lt(a: __m256, b: __m256) -> __m256i { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+        le(a: __m256, b: __m256) -> __m256i { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(a, b)) }
+        eq(a: __m256, b: __m256) -> __m256i { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
+        eq_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_cmpeq_epi32(a, b) }
+        lt_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_cmpgt_epi32(b, a) }
+        mask_and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        mask_or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        any(m: __m256i) -> bool { _mm256_movemask_epi8(m) != 0 }
+        select(m: __m256i, a: __m256, b: __m256) -> __m256 { _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m)) }
+        add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        mul_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_mullo_epi32(a, b) }
+        and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        xor(a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }
+        shl(a: __m256i, n: u32) -> __m256i { _mm256_sllv_epi32(a, _mm256_set1_epi32(n as i32)) }
+        shr(a: __m256i, n: u32) -> __m256i { _mm256_srlv_epi32(a, _mm256_set1_epi32(n as i32)) }
+        bits(a: __m256) -> __m256i { _mm256_castps_si256(a) }
+        from_bits(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
+        to_i32(a: __m256) -> __m256i { _mm256_cvtps_epi32(a) }
+        from_i32(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
     }
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> __m256i {
-        unsafe { _mm256_set1_epi32(x) }
+
+    pointer_methods! {
+        load_ptr(x: *const f32) -> __m256 { _mm256_loadu_ps(x) }
+        store_ptr(y: *mut f32, v: __m256) { _mm256_storeu_ps(y, v) }
+        stream_ptr(y: *mut f32, v: __m256) { _mm256_stream_ps(y, v) }
+        load_i32_ptr(x: *const i32) -> __m256i { _mm256_loadu_si256(x.cast()) }
+        store_i32_ptr(y: *mut i32, v: __m256i) { _mm256_storeu_si256(y.cast(), v) }
+        load_f16_ptr(x: *const f16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) }
+        store_f16_ptr(y: *mut f16, v: __m256) {
+            _mm_storeu_si128(y.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v))
+        }
     }
-    #[inline(always)]
-    unsafe fn load_ptr(self, x: *const f32) -> __m256 {
-        unsafe { _mm256_loadu_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_ptr(self, y: *mut f32, v: __m256) {
-        unsafe { _mm256_storeu_ps(y, v) }
-    }
-    #[inline(always)]
-    unsafe fn stream_ptr(self, y: *mut f32, v: __m256) {
-        unsafe { _mm256_stream_ps(y, v) }
-    }
-    #[inline(always)]
-    fn stream_fence(self) {
-        unsafe { _mm_sfence() }
-    }
+
     #[inline(always)]
     unsafe fn load_partial_ptr(self, x: *const f32, n: usize) -> __m256 {
         unsafe { _mm256_maskload_ps(x, self.first_lanes(n)) }
@@ -75,22 +99,6 @@ impl Isa for Avx2 {
     #[inline(always)]
     unsafe fn store_partial_ptr(self, y: *mut f32, v: __m256, n: usize) {
         unsafe { _mm256_maskstore_ps(y, self.first_lanes(n), v) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32_ptr(self, x: *const i32) -> __m256i {
-        unsafe { _mm256_loadu_si256(x.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_i32_ptr(self, y: *mut i32, v: __m256i) {
-        unsafe { _mm256_storeu_si256(y.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16_ptr(self, x: *const f16) -> __m256 {
-        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn store_f16_ptr(self, y: *mut f16, v: __m256) {
-        unsafe { _mm_storeu_si128(y.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
     unsafe fn load_bf16_ptr(self, x: *const bf16) -> __m256 {
@@ -119,135 +127,14 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn add(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn neg_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        unsafe { _mm256_fnmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn min(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: __m256) -> __m256 {
-        unsafe { _mm256_sqrt_ps(a) }
-    }
-    #[inline(always)]
     fn round(self, a: __m256) -> __m256 {
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
 
     #[inline(always)]
-    fn lt(self, a: __m256, b: __m256) -> __m256i {
-        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
-    }
-    #[inline(always)]
-    fn le(self, a: __m256, b: __m256) -> __m256i {
-        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(a, b)) }
-    }
-    #[inline(always)]
-    fn eq(self, a: __m256, b: __m256) -> __m256i {
-        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
-    }
-    #[inline(always)]
-    fn eq_i32(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_cmpeq_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn lt_i32(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_cmpgt_epi32(b, a) }
-    }
-    #[inline(always)]
     fn first_lanes(self, n: usize) -> __m256i {
         // SAFETY: the start is at most 8, and 8 elements are read of 16.
         unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
-    }
-    #[inline(always)]
-    fn mask_and(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_and_si256(a, b) }
-    }
-    #[inline(always)]
-    fn mask_or(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_or_si256(a, b) }
-    }
-    #[inline(always)]
-    fn any(self, m: __m256i) -> bool {
-        unsafe { _mm256_movemask_epi8(m) != 0 }
-    }
-    #[inline(always)]
-    fn select(self, m: __m256i, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m)) }
-    }
-
-    #[inline(always)]
-    fn add_i32(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_mullo_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn and(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_and_si256(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_or_si256(a, b) }
-    }
-    #[inline(always)]
-    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_xor_si256(a, b) }
-    }
-    #[inline(always)]
-    fn shl(self, a: __m256i, n: u32) -> __m256i {
-        unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(n as i32)) }
-    }
-    #[inline(always)]
-    fn shr(self, a: __m256i, n: u32) -> __m256i {
-        unsafe { _mm256_srlv_epi32(a, _mm256_set1_epi32(n as i32)) }
-    }
-    #[inline(always)]
-    fn bits(self, a: __m256) -> __m256i {
-        unsafe { _mm256_castps_si256(a) }
-    }
-    #[inline(always)]
-    fn from_bits(self, a: __m256i) -> __m256 {
-        unsafe { _mm256_castsi256_ps(a) }
-    }
-    #[inline(always)]
-    fn to_i32(self, a: __m256) -> __m256i {
-        unsafe { _mm256_cvtps_epi32(a) }
-    }
-    #[inline(always)]
-    fn from_i32(self, a: __m256i) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(a) }
     }
 
     #[inline(always)]

@@ -47,54 +47,53 @@ impl Isa for Avx512 {
         unsafe { run(self, op) }
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(x) }
+    methods! {
+        splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        splat_i32(x: i32) -> __m512i { _mm512_set1_epi32(x) }
+        stream_fence() { _mm_sfence() }
+        add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        neg_mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        sqrt(a: __m512) -> __m512 { _mm512_sqrt_ps(a) }
+        lt(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+        le(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
+        eq(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+        eq_i32(a: __m512i, b: __m512i) -> __mmask16 { _mm512_cmpeq_epi32_mask(a, b) }
+        lt_i32(a: __m512i, b: __m512i) -> __mmask16 { _mm512_cmplt_epi32_mask(a, b) }
+        select(m: __mmask16, a: __m512, b: __m512) -> __m512 { _mm512_mask_blend_ps(m, b, a) }
+        add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        mul_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_mullo_epi32(a, b) }
+        and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        xor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
+        shl(a: __m512i, n: u32) -> __m512i { _mm512_sllv_epi32(a, _mm512_set1_epi32(n as i32)) }
+        shr(a: __m512i, n: u32) -> __m512i { _mm512_srlv_epi32(a, _mm512_set1_epi32(n as i32)) }
+        bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
+        from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        to_i32(a: __m512) -> __m512i { _mm512_cvtps_epi32(a) }
+        from_i32(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
     }
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> __m512i {
-        unsafe { _mm512_set1_epi32(x) }
+
+    pointer_methods! {
+        load_ptr(x: *const f32) -> __m512 { _mm512_loadu_ps(x) }
+        store_ptr(y: *mut f32, v: __m512) { _mm512_storeu_ps(y, v) }
+        stream_ptr(y: *mut f32, v: __m512) { _mm512_stream_ps(y, v) }
+        load_partial_ptr(x: *const f32, n: usize) -> __m512 { _mm512_maskz_loadu_ps(lanes_below(n), x) }
+        store_partial_ptr(y: *mut f32, v: __m512, n: usize) { _mm512_mask_storeu_ps(y, lanes_below(n), v) }
+        load_i32_ptr(x: *const i32) -> __m512i { _mm512_loadu_si512(x.cast()) }
+        store_i32_ptr(y: *mut i32, v: __m512i) { _mm512_storeu_si512(y.cast(), v) }
+        load_f16_ptr(x: *const f16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) }
+        store_f16_ptr(y: *mut f16, v: __m512) {
+            _mm256_storeu_si256(y.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v))
+        }
     }
-    #[inline(always)]
-    unsafe fn load_ptr(self, x: *const f32) -> __m512 {
-        unsafe { _mm512_loadu_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_ptr(self, y: *mut f32, v: __m512) {
-        unsafe { _mm512_storeu_ps(y, v) }
-    }
-    #[inline(always)]
-    unsafe fn stream_ptr(self, y: *mut f32, v: __m512) {
-        unsafe { _mm512_stream_ps(y, v) }
-    }
-    #[inline(always)]
-    fn stream_fence(self) {
-        unsafe { _mm_sfence() }
-    }
-    #[inline(always)]
-    unsafe fn load_partial_ptr(self, x: *const f32, n: usize) -> __m512 {
-        unsafe { _mm512_maskz_loadu_ps(lanes_below(n), x) }
-    }
-    #[inline(always)]
-    unsafe fn store_partial_ptr(self, y: *mut f32, v: __m512, n: usize) {
-        unsafe { _mm512_mask_storeu_ps(y, lanes_below(n), v) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32_ptr(self, x: *const i32) -> __m512i {
-        unsafe { _mm512_loadu_si512(x.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_i32_ptr(self, y: *mut i32, v: __m512i) {
-        unsafe { _mm512_storeu_si512(y.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16_ptr(self, x: *const f16) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn store_f16_ptr(self, y: *mut f16, v: __m512) {
-        unsafe { _mm256_storeu_si256(y.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
-    }
+
     #[inline(always)]
     unsafe fn load_bf16_ptr(self, x: *const bf16) -> __m512 {
         unsafe {
@@ -122,66 +121,10 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_div_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn neg_mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fnmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: __m512) -> __m512 {
-        unsafe { _mm512_sqrt_ps(a) }
-    }
-    #[inline(always)]
     fn round(self, a: __m512) -> __m512 {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
 
-    #[inline(always)]
-    fn lt(self, a: __m512, b: __m512) -> __mmask16 {
-        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
-    }
-    #[inline(always)]
-    fn le(self, a: __m512, b: __m512) -> __mmask16 {
-        unsafe { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
-    }
-    #[inline(always)]
-    fn eq(self, a: __m512, b: __m512) -> __mmask16 {
-        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
-    }
-    #[inline(always)]
-    fn eq_i32(self, a: __m512i, b: __m512i) -> __mmask16 {
-        unsafe { _mm512_cmpeq_epi32_mask(a, b) }
-    }
-    #[inline(always)]
-    fn lt_i32(self, a: __m512i, b: __m512i) -> __mmask16 {
-        unsafe { _mm512_cmplt_epi32_mask(a, b) }
-    }
     #[inline(always)]
     fn first_lanes(self, n: usize) -> __mmask16 {
         lanes_below(n)
@@ -197,59 +140,6 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn any(self, m: __mmask16) -> bool {
         m != 0
-    }
-    #[inline(always)]
-    fn select(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mask_blend_ps(m, b, a) }
-    }
-
-    #[inline(always)]
-    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_mullo_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn and(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_and_si512(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_or_si512(a, b) }
-    }
-    #[inline(always)]
-    fn xor(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_xor_si512(a, b) }
-    }
-    #[inline(always)]
-    fn shl(self, a: __m512i, n: u32) -> __m512i {
-        unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(n as i32)) }
-    }
-    #[inline(always)]
-    fn shr(self, a: __m512i, n: u32) -> __m512i {
-        unsafe { _mm512_srlv_epi32(a, _mm512_set1_epi32(n as i32)) }
-    }
-    #[inline(always)]
-    fn bits(self, a: __m512) -> __m512i {
-        unsafe { _mm512_castps_si512(a) }
-    }
-    #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
-        unsafe { _mm512_castsi512_ps(a) }
-    }
-    #[inline(always)]
-    fn to_i32(self, a: __m512) -> __m512i {
-        unsafe { _mm512_cvtps_epi32(a) }
-    }
-    #[inline(always)]
-    fn from_i32(self, a: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(a) }
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@
 //! | `detect` | the one place that asks the processor; [`Level`], [`Features`], lowering |
 //! | `isa` | the [`Isa`] trait: what a vector can do |
 //! | `portable`, `avx2`, `avx512`, `neon` | its implementations |
+//! | `table` | the form of their tables |
 //!
 //! # Examples
 //!
@@ -43,6 +44,9 @@
 //! dispatch(Double(&mut x));
 //! assert_eq!(x, vec![3.0; 21]);
 //! ```
+
+#[macro_use]
+mod table;
 
 mod detect;
 mod isa;

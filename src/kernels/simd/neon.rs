@@ -43,26 +43,57 @@ impl Isa for Neon {
         unsafe { run(self, op) }
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> float32x4_t {
-        unsafe { vdupq_n_f32(x) }
+    methods! {
+        splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }
+        splat_i32(x: i32) -> int32x4_t { vdupq_n_s32(x) }
+        add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
+        sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
+        mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+        div(a: float32x4_t, b: float32x4_t) -> float32x4_t { vdivq_f32(a, b) }
+        mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+        neg_mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
+        max(a: float32x4_t, b: float32x4_t) -> float32x4_t { vbslq_f32(vcgtq_f32(a, b), a, b) }
+        sqrt(a: float32x4_t) -> float32x4_t { vsqrtq_f32(a) }
+        round(a: float32x4_t) -> float32x4_t { vrndnq_f32(a) }
+        lt(a: float32x4_t, b: float32x4_t) -> uint32x4_t { vcltq_f32(a, b) }
+        le(a: float32x4_t, b: float32x4_t) -> uint32x4_t { vcleq_f32(a, b) }
+        eq(a: float32x4_t, b: float32x4_t) -> uint32x4_t { vceqq_f32(a, b) }
+        eq_i32(a: int32x4_t, b: int32x4_t) -> uint32x4_t { vceqq_s32(a, b) }
+        lt_i32(a: int32x4_t, b: int32x4_t) -> uint32x4_t { vcltq_s32(a, b) }
+        mask_and(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t { vandq_u32(a, b) }
+        mask_or(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t { vorrq_u32(a, b) }
+        any(m: uint32x4_t) -> bool { vmaxvq_u32(m) != 0 }
+        select(m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t { vbslq_f32(m, a, b) }
+        add_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
+        sub_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
+        mul_i32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vmulq_s32(a, b) }
+        and(a: int32x4_t, b: int32x4_t) -> int32x4_t { vandq_s32(a, b) }
+        or(a: int32x4_t, b: int32x4_t) -> int32x4_t { vorrq_s32(a, b) }
+        xor(a: int32x4_t, b: int32x4_t) -> int32x4_t { veorq_s32(a, b) }
+        shl(a: int32x4_t, n: u32) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(n as i32)) }
+        bits(a: float32x4_t) -> int32x4_t { vreinterpretq_s32_f32(a) }
+        from_bits(a: int32x4_t) -> float32x4_t { vreinterpretq_f32_s32(a) }
+        to_i32(a: float32x4_t) -> int32x4_t { vcvtnq_s32_f32(a) }
+        from_i32(a: int32x4_t) -> float32x4_t { vcvtq_f32_s32(a) }
+        deinterleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+            (vuzp1q_f32(a, b), vuzp2q_f32(a, b))
+        }
+        interleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
+            (vzip1q_f32(a, b), vzip2q_f32(a, b))
+        }
     }
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> int32x4_t {
-        unsafe { vdupq_n_s32(x) }
+
+    pointer_methods! {
+        load_ptr(x: *const f32) -> float32x4_t { vld1q_f32(x) }
+        store_ptr(y: *mut f32, v: float32x4_t) { vst1q_f32(y, v) }
+        stream_ptr(y: *mut f32, v: float32x4_t) { vst1q_f32(y, v) }
+        load_i32_ptr(x: *const i32) -> int32x4_t { vld1q_s32(x) }
+        store_i32_ptr(y: *mut i32, v: int32x4_t) { vst1q_s32(y, v) }
+        load_bf16_ptr(x: *const bf16) -> float32x4_t {
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.cast())))
+        }
     }
-    #[inline(always)]
-    unsafe fn load_ptr(self, x: *const f32) -> float32x4_t {
-        unsafe { vld1q_f32(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_ptr(self, y: *mut f32, v: float32x4_t) {
-        unsafe { vst1q_f32(y, v) }
-    }
-    #[inline(always)]
-    unsafe fn stream_ptr(self, y: *mut f32, v: float32x4_t) {
-        unsafe { vst1q_f32(y, v) }
-    }
+
     #[inline(always)]
     fn stream_fence(self) {}
     #[inline(always)]
@@ -80,14 +111,6 @@ impl Isa for Neon {
             vst1q_f32(lanes.as_mut_ptr(), v);
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), y, n);
         }
-    }
-    #[inline(always)]
-    unsafe fn load_i32_ptr(self, x: *const i32) -> int32x4_t {
-        unsafe { vld1q_s32(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_i32_ptr(self, y: *mut i32, v: int32x4_t) {
-        unsafe { vst1q_s32(y, v) }
     }
     #[inline(always)]
     unsafe fn load_f16_ptr(self, x: *const f16) -> float32x4_t {
@@ -109,10 +132,6 @@ impl Isa for Neon {
         }
     }
     #[inline(always)]
-    unsafe fn load_bf16_ptr(self, x: *const bf16) -> float32x4_t {
-        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.cast()))) }
-    }
-    #[inline(always)]
     unsafe fn store_bf16_ptr(self, y: *mut bf16, v: float32x4_t) {
         unsafe {
             let bits = vreinterpretq_u32_f32(v);
@@ -130,137 +149,21 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vaddq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vsubq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vmulq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vdivq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-        unsafe { vfmaq_f32(c, a, b) }
-    }
-    #[inline(always)]
-    fn neg_mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-        unsafe { vfmsq_f32(c, a, b) }
-    }
-    #[inline(always)]
     fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // Not `fmin`, which differs from x86 where one is a NaN.
         unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
     }
-    #[inline(always)]
-    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
-    }
-    #[inline(always)]
-    fn sqrt(self, a: float32x4_t) -> float32x4_t {
-        unsafe { vsqrtq_f32(a) }
-    }
-    #[inline(always)]
-    fn round(self, a: float32x4_t) -> float32x4_t {
-        unsafe { vrndnq_f32(a) }
-    }
 
-    #[inline(always)]
-    fn lt(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
-        unsafe { vcltq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn le(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
-        unsafe { vcleq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn eq(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
-        unsafe { vceqq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn eq_i32(self, a: int32x4_t, b: int32x4_t) -> uint32x4_t {
-        unsafe { vceqq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn lt_i32(self, a: int32x4_t, b: int32x4_t) -> uint32x4_t {
-        unsafe { vcltq_s32(a, b) }
-    }
     #[inline(always)]
     fn first_lanes(self, n: usize) -> uint32x4_t {
         const LANE: [u32; 4] = [0, 1, 2, 3];
         unsafe { vcltq_u32(vld1q_u32(LANE.as_ptr()), vdupq_n_u32(n.min(4) as u32)) }
     }
-    #[inline(always)]
-    fn mask_and(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
-        unsafe { vandq_u32(a, b) }
-    }
-    #[inline(always)]
-    fn mask_or(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
-        unsafe { vorrq_u32(a, b) }
-    }
-    #[inline(always)]
-    fn any(self, m: uint32x4_t) -> bool {
-        unsafe { vmaxvq_u32(m) != 0 }
-    }
-    #[inline(always)]
-    fn select(self, m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vbslq_f32(m, a, b) }
-    }
 
-    #[inline(always)]
-    fn add_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vaddq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vsubq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vmulq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn and(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vandq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn or(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vorrq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn xor(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { veorq_s32(a, b) }
-    }
-    #[inline(always)]
-    fn shl(self, a: int32x4_t, n: u32) -> int32x4_t {
-        unsafe { vshlq_s32(a, vdupq_n_s32(n as i32)) }
-    }
     #[inline(always)]
     fn shr(self, a: int32x4_t, n: u32) -> int32x4_t {
         // A shift to the left by a negative number is one to the right.
         unsafe { vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(n as i32)))) }
-    }
-    #[inline(always)]
-    fn bits(self, a: float32x4_t) -> int32x4_t {
-        unsafe { vreinterpretq_s32_f32(a) }
-    }
-    #[inline(always)]
-    fn from_bits(self, a: int32x4_t) -> float32x4_t {
-        unsafe { vreinterpretq_f32_s32(a) }
-    }
-    #[inline(always)]
-    fn to_i32(self, a: float32x4_t) -> int32x4_t {
-        unsafe { vcvtnq_s32_f32(a) }
-    }
-    #[inline(always)]
-    fn from_i32(self, a: int32x4_t) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(a) }
     }
 
     #[inline(always)]
@@ -276,13 +179,5 @@ impl Isa for Neon {
             let a2 = self.max(a, vextq_f32::<2>(a, a));
             vgetq_lane_f32::<0>(self.max(a2, vextq_f32::<1>(a2, a2)))
         }
-    }
-    #[inline(always)]
-    fn deinterleave(self, a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
-        unsafe { (vuzp1q_f32(a, b), vuzp2q_f32(a, b)) }
-    }
-    #[inline(always)]
-    fn interleave(self, a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
-        unsafe { (vzip1q_f32(a, b), vzip2q_f32(a, b)) }
     }
 }

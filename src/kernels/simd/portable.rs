@@ -105,14 +105,41 @@ impl Isa for Portable {
         op.eval(self)
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> F32 {
-        [x; LANES]
+    safe_methods! {
+        splat(x: f32) -> F32 { [x; LANES] }
+        splat_i32(x: i32) -> I32 { [x; LANES] }
+        add(a: F32, b: F32) -> F32 { zip(a, b, |a, b| a + b) }
+        sub(a: F32, b: F32) -> F32 { zip(a, b, |a, b| a - b) }
+        mul(a: F32, b: F32) -> F32 { zip(a, b, |a, b| a * b) }
+        div(a: F32, b: F32) -> F32 { zip(a, b, |a, b| a / b) }
+        sqrt(a: F32) -> F32 { map(a, f32::sqrt) }
+        round(a: F32) -> F32 { map(a, round) }
+        lt(a: F32, b: F32) -> Self::Mask { zip(a, b, |a, b| truth(a < b)) }
+        le(a: F32, b: F32) -> Self::Mask { zip(a, b, |a, b| truth(a <= b)) }
+        eq(a: F32, b: F32) -> Self::Mask { zip(a, b, |a, b| truth(a == b)) }
+        eq_i32(a: I32, b: I32) -> Self::Mask { zip(a, b, |a, b| truth(a == b)) }
+        lt_i32(a: I32, b: I32) -> Self::Mask { zip(a, b, |a, b| truth(a < b)) }
+        first_lanes(n: usize) -> Self::Mask { map([0, 1, 2, 3], |lane| truth(lane < n)) }
+        mask_and(a: Self::Mask, b: Self::Mask) -> Self::Mask { zip(a, b, |a, b| a & b) }
+        mask_or(a: Self::Mask, b: Self::Mask) -> Self::Mask { zip(a, b, |a, b| a | b) }
+        any(m: Self::Mask) -> bool { m[0] | m[1] | m[2] | m[3] != 0 }
+        add_i32(a: I32, b: I32) -> I32 { zip(a, b, i32::wrapping_add) }
+        sub_i32(a: I32, b: I32) -> I32 { zip(a, b, i32::wrapping_sub) }
+        mul_i32(a: I32, b: I32) -> I32 { zip(a, b, i32::wrapping_mul) }
+        and(a: I32, b: I32) -> I32 { zip(a, b, |a, b| a & b) }
+        or(a: I32, b: I32) -> I32 { zip(a, b, |a, b| a | b) }
+        xor(a: I32, b: I32) -> I32 { zip(a, b, |a, b| a ^ b) }
+        shl(a: I32, n: u32) -> I32 { map(a, |a| a << n) }
+        shr(a: I32, n: u32) -> I32 { map(a, |a| ((a as u32) >> n) as i32) }
+        bits(a: F32) -> I32 { map(a, |a| a.to_bits() as i32) }
+        from_bits(a: I32) -> F32 { map(a, |a| f32::from_bits(a as u32)) }
+        to_i32(a: F32) -> I32 { map(a, |a| round(a) as i32) }
+        from_i32(a: I32) -> F32 { map(a, |a| a as f32) }
+        reduce_sum(a: F32) -> f32 { (a[0] + a[2]) + (a[1] + a[3]) }
+        deinterleave(a: F32, b: F32) -> (F32, F32) { ([a[0], a[2], b[0], b[2]], [a[1], a[3], b[1], b[3]]) }
+        interleave(a: F32, b: F32) -> (F32, F32) { ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]) }
     }
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> I32 {
-        [x; LANES]
-    }
+
     #[inline(always)]
     unsafe fn load_ptr(self, x: *const f32) -> F32 {
         // SAFETY: the caller's contract; an array may be read unaligned.
@@ -178,22 +205,6 @@ impl Isa for Portable {
     fn prefetch<T>(self, _x: *const T) {}
 
     #[inline(always)]
-    fn add(self, a: F32, b: F32) -> F32 {
-        zip(a, b, |a, b| a + b)
-    }
-    #[inline(always)]
-    fn sub(self, a: F32, b: F32) -> F32 {
-        zip(a, b, |a, b| a - b)
-    }
-    #[inline(always)]
-    fn mul(self, a: F32, b: F32) -> F32 {
-        zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn div(self, a: F32, b: F32) -> F32 {
-        zip(a, b, |a, b| a / b)
-    }
-    #[inline(always)]
     fn mul_add(self, a: F32, b: F32, c: F32) -> F32 {
         self.add(self.mul(a, b), c)
     }
@@ -209,51 +220,7 @@ impl Isa for Portable {
     fn max(self, a: F32, b: F32) -> F32 {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
-    #[inline(always)]
-    fn sqrt(self, a: F32) -> F32 {
-        map(a, f32::sqrt)
-    }
-    #[inline(always)]
-    fn round(self, a: F32) -> F32 {
-        map(a, round)
-    }
 
-    #[inline(always)]
-    fn lt(self, a: F32, b: F32) -> Self::Mask {
-        zip(a, b, |a, b| truth(a < b))
-    }
-    #[inline(always)]
-    fn le(self, a: F32, b: F32) -> Self::Mask {
-        zip(a, b, |a, b| truth(a <= b))
-    }
-    #[inline(always)]
-    fn eq(self, a: F32, b: F32) -> Self::Mask {
-        zip(a, b, |a, b| truth(a == b))
-    }
-    #[inline(always)]
-    fn eq_i32(self, a: I32, b: I32) -> Self::Mask {
-        zip(a, b, |a, b| truth(a == b))
-    }
-    #[inline(always)]
-    fn lt_i32(self, a: I32, b: I32) -> Self::Mask {
-        zip(a, b, |a, b| truth(a < b))
-    }
-    #[inline(always)]
-    fn first_lanes(self, n: usize) -> Self::Mask {
-        map([0, 1, 2, 3], |lane| truth(lane < n))
-    }
-    #[inline(always)]
-    fn mask_and(self, a: Self::Mask, b: Self::Mask) -> Self::Mask {
-        zip(a, b, |a, b| a & b)
-    }
-    #[inline(always)]
-    fn mask_or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask {
-        zip(a, b, |a, b| a | b)
-    }
-    #[inline(always)]
-    fn any(self, m: Self::Mask) -> bool {
-        m[0] | m[1] | m[2] | m[3] != 0
-    }
     #[inline(always)]
     fn select(self, m: Self::Mask, a: F32, b: F32) -> F32 {
         let chosen = zip(m, a, |m, a| m & a.to_bits());
@@ -262,69 +229,8 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn add_i32(self, a: I32, b: I32) -> I32 {
-        zip(a, b, i32::wrapping_add)
-    }
-    #[inline(always)]
-    fn sub_i32(self, a: I32, b: I32) -> I32 {
-        zip(a, b, i32::wrapping_sub)
-    }
-    #[inline(always)]
-    fn mul_i32(self, a: I32, b: I32) -> I32 {
-        zip(a, b, i32::wrapping_mul)
-    }
-    #[inline(always)]
-    fn and(self, a: I32, b: I32) -> I32 {
-        zip(a, b, |a, b| a & b)
-    }
-    #[inline(always)]
-    fn or(self, a: I32, b: I32) -> I32 {
-        zip(a, b, |a, b| a | b)
-    }
-    #[inline(always)]
-    fn xor(self, a: I32, b: I32) -> I32 {
-        zip(a, b, |a, b| a ^ b)
-    }
-    #[inline(always)]
-    fn shl(self, a: I32, n: u32) -> I32 {
-        map(a, |a| a << n)
-    }
-    #[inline(always)]
-    fn shr(self, a: I32, n: u32) -> I32 {
-        map(a, |a| ((a as u32) >> n) as i32)
-    }
-    #[inline(always)]
-    fn bits(self, a: F32) -> I32 {
-        map(a, |a| a.to_bits() as i32)
-    }
-    #[inline(always)]
-    fn from_bits(self, a: I32) -> F32 {
-        map(a, |a| f32::from_bits(a as u32))
-    }
-    #[inline(always)]
-    fn to_i32(self, a: F32) -> I32 {
-        map(a, |a| round(a) as i32)
-    }
-    #[inline(always)]
-    fn from_i32(self, a: I32) -> F32 {
-        map(a, |a| a as f32)
-    }
-
-    #[inline(always)]
-    fn reduce_sum(self, a: F32) -> f32 {
-        (a[0] + a[2]) + (a[1] + a[3])
-    }
-    #[inline(always)]
     fn reduce_max(self, a: F32) -> f32 {
         let max = |a: f32, b: f32| if a > b { a } else { b };
         max(max(a[0], a[2]), max(a[1], a[3]))
-    }
-    #[inline(always)]
-    fn deinterleave(self, a: F32, b: F32) -> (F32, F32) {
-        ([a[0], a[2], b[0], b[2]], [a[1], a[3], b[1], b[3]])
-    }
-    #[inline(always)]
-    fn interleave(self, a: F32, b: F32) -> (F32, F32) {
-        ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]])
     }
 }
