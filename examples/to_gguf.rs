@@ -4,7 +4,7 @@
 //! cargo run --release --example to_gguf -- --model DIR --output MODEL.gguf --format q8_0
 //! ```
 //!
-//! Takes GPT-2, Llama, Mistral, Qwen2 and Qwen3; prints what was written.
+//! Takes GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3; prints what was written.
 
 #[macro_use]
 #[path = "cli/say.rs"]
