@@ -565,9 +565,10 @@ fn normalise(norm: &Option<RmsNorm>, x: Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::nn::{Module, train_mode};
+    use crate::ops;
     use crate::ops::gradient_check::{check, sample};
     use crate::random::Rng;
-    use crate::tensor::no_grad;
+    use crate::tensor::{Weight, no_grad};
 
     fn layer(config: MultiHeadAttentionConfig) -> MultiHeadAttention {
         let mut layer = MultiHeadAttention::init(&config, &mut Rng::seed(3)).unwrap();
@@ -635,6 +636,100 @@ mod tests {
                 let y = layer.cross_cached(&x, &memory, &AttentionMask::none()).unwrap();
                 assert_eq!(y.to_vec(), layer.cross(&x, &x, &x, &AttentionMask::none()).unwrap().to_vec());
             });
+        }
+    }
+
+    const INTERLEAVED: AttentionNames =
+        AttentionNames { projections: ProjectionNames::Interleaved("qkv"), out: "out", ..AttentionNames::PYTORCH };
+    const SEPARATE: AttentionNames = AttentionNames {
+        projections: ProjectionNames::Separate(["q", "k", "v"]),
+        out: "out",
+        ..AttentionNames::PYTORCH
+    };
+
+    /// Every option at once, for each arrangement of the projections.
+    fn options(names: &'static AttentionNames) -> MultiHeadAttentionConfig {
+        MultiHeadAttentionConfig {
+            scale: Some(0.4),
+            window: Some(3),
+            softcap: Some(2.0),
+            sinks: true,
+            qk_norm: Some(QkNorm { eps: 1e-5, across_heads: false }),
+            names,
+            ..MultiHeadAttentionConfig::new(8, 4).kv_heads(2)
+        }
+    }
+
+    #[test]
+    fn every_option_has_gradients_and_the_bits_of_the_whole_over_a_cache() {
+        let x = sample(&[1, 9, 8], 1);
+        let causal = AttentionMask::causal();
+        for names in [&AttentionNames::PYTORCH, &INTERLEAVED, &SEPARATE] {
+            for across_heads in [false, true] {
+                let qk_norm = Some(QkNorm { eps: 1e-5, across_heads });
+                let layer = layer(MultiHeadAttentionConfig { qk_norm, ..options(names) });
+                check_layer("options", &layer, &[sample(&[1, 4, 8], 2)], &causal);
+                no_grad(|| {
+                    let full = layer.forward(&x, &causal).unwrap();
+                    let mut cache = KvLayer::new();
+                    for (start, len) in [(0, 4), (4, 1), (5, 3), (8, 1)] {
+                        let new = x.narrow(1, start, len).unwrap();
+                        let y = layer.forward_cached(&new, &causal, &mut cache).unwrap();
+                        assert_eq!(y.to_vec(), full.narrow(1, start, len).unwrap().to_vec(), "{names:?}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// A packed projection, an interleaved one and three separate ones of the same numbers, in every
+    /// format.
+    #[test]
+    fn arrangements_of_the_projections_agree_to_the_bit_in_every_format() {
+        let [mut separate, mut packed, mut interleaved] =
+            [&SEPARATE, &AttentionNames::PYTORCH, &INTERLEAVED].map(|names| layer(options(names)));
+        let Projections::Separate(layers) = &separate.projections else { panic!("three layers") };
+        let [q, k, v] = layers.each_ref().map(|layer| {
+            let bias = layer.bias.as_ref().unwrap().tensor();
+            [layer.weight.tensor().clone(), bias.reshape(&[bias.len(), 1]).unwrap()]
+        });
+        for i in [0, 1] {
+            let rows = |x: &[Tensor; 2], start: usize, len: usize| x[i].narrow(0, start, len).unwrap().detach();
+            let side_by_side = [q[i].clone(), k[i].clone(), v[i].clone()];
+            // Two query heads of two columns, a key and a value for each of two key heads.
+            let by_head = [0, 1].map(|g| [rows(&q, g * 4, 4), rows(&k, g * 2, 2), rows(&v, g * 2, 2)]).concat();
+            for (layer, parts) in [(&mut packed, &side_by_side[..]), (&mut interleaved, &by_head)] {
+                let all = ops::concat(&parts.iter().collect::<Vec<_>>(), 0).unwrap();
+                let (Projections::Packed(one) | Projections::Interleaved(one)) = &mut layer.projections else {
+                    panic!("one layer")
+                };
+                match i {
+                    0 => one.weight.set(&all).unwrap(),
+                    _ => one.bias.as_mut().unwrap().set(&all.reshape(&[all.len()]).unwrap()).unwrap(),
+                }
+            }
+        }
+        let (out, x, memory) = (separate.out.clone(), sample(&[2, 5, 8], 7), sample(&[2, 3, 8], 8));
+        let formats: [fn(&Weight) -> Weight; 3] = [Clone::clone, Weight::to_f16, Weight::to_bf16];
+        for format in formats {
+            let outputs = [&mut separate, &mut packed, &mut interleaved].map(|layer| {
+                layer.out = out.clone();
+                layer.visit_mut("", &mut |path, parameter| {
+                    if parameter.shape().len() == 2 && !path.starts_with("out") {
+                        let weight = format(parameter.weight());
+                        parameter.set_weight(&weight).unwrap();
+                    }
+                });
+                let none = AttentionMask::none();
+                no_grad(|| {
+                    let own = layer.forward(&x, &AttentionMask::causal()).unwrap();
+                    let cross = layer.cross(&x, &memory, &memory, &none).unwrap();
+                    let cached = layer.cross_cached(&x, &layer.cache_memory(&memory, &memory).unwrap(), &none).unwrap();
+                    assert_eq!(cached.to_vec(), cross.to_vec());
+                    [own.to_vec(), cross.to_vec()]
+                })
+            });
+            assert!(outputs[0] == outputs[1] && outputs[0] == outputs[2]);
         }
     }
 

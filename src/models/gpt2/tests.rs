@@ -2,7 +2,7 @@ use super::*;
 use crate::models::CausalLm;
 use crate::nn::{KvCache, Module};
 use crate::random::Rng;
-use crate::tensor::no_grad;
+use crate::tensor::{IdTensor, no_grad};
 
 fn tiny() -> Gpt2 {
     Gpt2::init(&Gpt2Config::new(13, 16, 12, 2, 3), &mut Rng::seed(1)).unwrap()

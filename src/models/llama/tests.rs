@@ -3,7 +3,7 @@ use crate::models::CausalLm;
 use crate::models::causal::DecodeState;
 use crate::nn::Module;
 use crate::random::Rng;
-use crate::tensor::no_grad;
+use crate::tensor::{IdTensor, no_grad};
 use serde_json::json;
 
 fn config(model_type: &str) -> LlamaConfig {

@@ -287,3 +287,47 @@ fn a_masked_value_that_is_no_number_adds_nothing() {
         }
     }
 }
+
+fn capped(sinks: &Tensor) -> Attention {
+    Attention { n_kv_heads: 1, softcap: Some(1.5), sinks: Some(sinks.clone()), ..Attention::new(2) }
+}
+
+#[test]
+fn capped_scores_and_sinks_match_the_formula_and_have_gradients() {
+    let [q, k, v, sinks] = [sample(&[1, 3, 6], 1), sample(&[1, 4, 3], 2), sample(&[1, 4, 3], 3), sample(&[2], 4)];
+    let none = AttentionMask::none();
+    check("softcap and sinks", &[q.clone(), k.clone(), v.clone(), sinks.clone()], |x| {
+        capped(&x[3]).forward(&x[0], &x[1], &x[2], &AttentionMask::causal())
+    });
+    let y = capped(&sinks).forward(&q, &k, &v, &none).unwrap();
+    for (t, h) in [(0, 0), (1, 1), (2, 0)] {
+        let q = &q.data()[t * 6 + h * 3..][..3];
+        let score = |key: &[f32]| {
+            let dot: f32 = q.iter().zip(key).map(|(a, b)| a * b).sum::<f32>() / 3f32.sqrt();
+            (1.5 * (dot / 1.5).tanh()).exp()
+        };
+        let weights: Vec<f32> = k.data().chunks(3).map(score).collect();
+        let sum = weights.iter().sum::<f32>() + sinks.data()[h].exp();
+        for column in 0..3 {
+            let value = weights.iter().zip(v.data().chunks(3)).map(|(w, v)| w / sum * v[column]).sum::<f32>();
+            assert!((y.data()[t * 6 + h * 3 + column] - value).abs() < 1e-6, "query {t}, head {h}");
+        }
+    }
+    // A query that sees no key sees its sink, which has no value.
+    let unseen = AttentionMask::padding(&IdTensor::batch(&[[0; 4]]).unwrap());
+    assert_eq!(capped(&sinks).forward(&q, &k, &v, &unseen).unwrap().to_vec(), [0.0; 18]);
+    let wrong = |attention: Attention| attention.forward(&q, &k, &v, &none).is_err();
+    assert!(wrong(Attention { softcap: Some(0.0), ..capped(&sinks) }));
+    assert!(wrong(capped(&Tensor::zeros(&[3]))));
+}
+
+#[test]
+fn capped_scores_and_sinks_over_a_cache_have_the_bits_of_the_whole() {
+    let (x, kv, sinks) = (sample(&[2, 70, 8], 1), sample(&[2, 70, 4], 2), sample(&[2], 3));
+    let (attention, causal) = (capped(&sinks), AttentionMask::causal());
+    let full = attention.forward(&x, &kv, &kv, &causal).unwrap();
+    for t in [0, 1, 16, 63, 69] {
+        let y = attention.forward_cached(&position(&x, t), &kv, &kv, t + 1, &causal).unwrap();
+        assert_eq!(y.to_vec(), position(&full, t).to_vec(), "position {t}");
+    }
+}
