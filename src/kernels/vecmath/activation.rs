@@ -17,7 +17,7 @@
 //! which it is equal: ½(1 + tanh u) = σ(2u). SiLU is also known as Swish. ELU is Clevert,
 //! Unterthiner and Hochreiter, 2015 (arXiv:1511.07289).
 
-use super::elementwise::{Lanes, map};
+use super::elementwise::{Lanes, lanes, map};
 use super::erf::{normal_cdf_lanes, normal_pdf_lanes};
 use super::exp::exp_lanes;
 use super::tanh::{sigmoid_lanes, tanh_lanes};
@@ -125,220 +125,102 @@ pub fn leaky_relu_backward(slope: f32, dy: &[f32], x: &[f32], dx: &mut [f32]) {
     map(LeakyReluBackward(slope), [dy, x], dx);
 }
 
-#[derive(Clone, Copy)]
-struct Softplus;
-
-impl Lanes<1> for Softplus {
-    const NS: f32 = 10.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        // max(x, 0) + ln(1 + u), u = e^-|x| in [0, 1]; ln(1 + u) = 2 artanh(s), s = u / (2 + u) in
-        // [0, 1/3].
-        let largest = isa.max(isa.zero(), x);
-        let u = exp_lanes(isa, isa.neg(isa.abs(x)));
-        let s = isa.div(u, isa.add(isa.splat(2.0), u));
-        let z = isa.mul(s, s);
-        // 1 + z/3 + z²/5 + …: what is left out is below 2e-9 of it.
-        let series = [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0f32];
-        let mut sum = isa.zero();
-        for n in series {
-            sum = isa.mul_add(sum, z, isa.splat(1.0 / n));
-        }
-        let twice = isa.add(s, s);
-        isa.mul_add(twice, sum, largest)
+lanes!(struct Softplus: 1 in 10.0 ns, |self, isa, [x]| {
+    // max(x, 0) + ln(1 + u), u = e^-|x| in [0, 1]; ln(1 + u) = 2 artanh(s), s = u / (2 + u) in
+    // [0, 1/3].
+    let largest = isa.max(isa.zero(), x);
+    let u = exp_lanes(isa, isa.neg(isa.abs(x)));
+    let s = isa.div(u, isa.add(isa.splat(2.0), u));
+    let z = isa.mul(s, s);
+    // 1 + z/3 + z²/5 + …: what is left out is below 2e-9 of it.
+    let series = [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0f32];
+    let mut sum = isa.zero();
+    for n in series {
+        sum = isa.mul_add(sum, z, isa.splat(1.0 / n));
     }
-}
+    let twice = isa.add(s, s);
+    isa.mul_add(twice, sum, largest)
+});
 
-#[derive(Clone, Copy)]
-struct SoftplusBackward;
+lanes!(struct SoftplusBackward: 2 in 8.0 ns, |self, isa, [dy, x]| isa.mul(dy, sigmoid_lanes(isa, x)));
 
-impl Lanes<2> for SoftplusBackward {
-    const NS: f32 = 8.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        isa.mul(dy, sigmoid_lanes(isa, x))
-    }
-}
+lanes!(struct Elu(f32): 1 in 9.0 ns, |self, isa, [x]| {
+    // eˣ - 1 = 2 t / (1 - t), t = tanh(x/2), which keeps the digits near zero.
+    let t = tanh_lanes(isa, isa.mul(isa.splat(0.5), x));
+    let below = isa.div(isa.add(t, t), isa.sub(isa.splat(1.0), t));
+    isa.select(isa.lt(isa.zero(), x), x, isa.mul(isa.splat(self.0), below))
+});
 
-#[derive(Clone, Copy)]
-struct Elu(f32);
+lanes!(struct EluBackward(f32): 2 in 9.0 ns, |self, isa, [dy, x]| {
+    let below = isa.mul(isa.mul(dy, isa.splat(self.0)), exp_lanes(isa, x));
+    isa.select(isa.lt(isa.zero(), x), dy, below)
+});
 
-impl Lanes<1> for Elu {
-    const NS: f32 = 9.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        // eˣ - 1 = 2 t / (1 - t), t = tanh(x/2), which keeps the digits near zero.
-        let t = tanh_lanes(isa, isa.mul(isa.splat(0.5), x));
-        let below = isa.div(isa.add(t, t), isa.sub(isa.splat(1.0), t));
-        isa.select(isa.lt(isa.zero(), x), x, isa.mul(isa.splat(self.0), below))
-    }
-}
+lanes!(struct LeakyRelu(f32): 1 in 2.0 ns, |self, isa, [x]| {
+    isa.select(isa.lt(isa.zero(), x), x, isa.mul(isa.splat(self.0), x))
+});
 
-#[derive(Clone, Copy)]
-struct EluBackward(f32);
+lanes!(struct LeakyReluBackward(f32): 2 in 3.0 ns, |self, isa, [dy, x]| {
+    isa.select(isa.lt(isa.zero(), x), dy, isa.mul(isa.splat(self.0), dy))
+});
 
-impl Lanes<2> for EluBackward {
-    const NS: f32 = 9.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        let below = isa.mul(isa.mul(dy, isa.splat(self.0)), exp_lanes(isa, x));
-        isa.select(isa.lt(isa.zero(), x), dy, below)
-    }
-}
+lanes!(struct Relu: 1 in 2.0 ns, |self, isa, [x]| {
+    // In this order a NaN passes.
+    isa.max(isa.zero(), x)
+});
 
-#[derive(Clone, Copy)]
-struct LeakyRelu(f32);
+lanes!(struct ReluBackward: 2 in 3.0 ns, |self, isa, [dy, x]| {
+    isa.select(isa.lt(isa.zero(), x), dy, isa.zero())
+});
 
-impl Lanes<1> for LeakyRelu {
-    const NS: f32 = 2.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        isa.select(isa.lt(isa.zero(), x), x, isa.mul(isa.splat(self.0), x))
-    }
-}
+lanes!(struct Gelu: 1 in 8.0 ns, |self, isa, [x]| isa.mul(x, normal_cdf_lanes(isa, x)));
 
-#[derive(Clone, Copy)]
-struct LeakyReluBackward(f32);
-
-impl Lanes<2> for LeakyReluBackward {
-    const NS: f32 = 3.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        isa.select(isa.lt(isa.zero(), x), dy, isa.mul(isa.splat(self.0), dy))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Relu;
-
-impl Lanes<1> for Relu {
-    const NS: f32 = 2.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        // In this order a NaN passes.
-        isa.max(isa.zero(), x)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct ReluBackward;
-
-impl Lanes<2> for ReluBackward {
-    const NS: f32 = 3.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        isa.select(isa.lt(isa.zero(), x), dy, isa.zero())
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Gelu;
-
-impl Lanes<1> for Gelu {
-    const NS: f32 = 8.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        isa.mul(x, normal_cdf_lanes(isa, x))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct GeluBackward;
-
-impl Lanes<2> for GeluBackward {
-    const NS: f32 = 14.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        let slope = isa.mul_add(x, normal_pdf_lanes(isa, x), normal_cdf_lanes(isa, x));
-        isa.mul(dy, slope)
-    }
-}
+lanes!(struct GeluBackward: 2 in 14.0 ns, |self, isa, [dy, x]| {
+    let slope = isa.mul_add(x, normal_pdf_lanes(isa, x), normal_cdf_lanes(isa, x));
+    isa.mul(dy, slope)
+});
 
 /// 2√(2/π)
 const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
-#[derive(Clone, Copy)]
-struct GeluTanh;
+lanes!(struct GeluTanh: 1 in 8.0 ns, |self, isa, [x]| {
+    let s = isa.mul(x, x);
+    let inner = isa.mul_add(isa.splat(TWICE_SQRT_2_OVER_PI * CUBIC), s, isa.splat(TWICE_SQRT_2_OVER_PI));
+    isa.mul(x, sigmoid_lanes(isa, isa.mul(x, inner)))
+});
 
-impl Lanes<1> for GeluTanh {
-    const NS: f32 = 8.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        let s = isa.mul(x, x);
-        let inner = isa.mul_add(isa.splat(TWICE_SQRT_2_OVER_PI * CUBIC), s, isa.splat(TWICE_SQRT_2_OVER_PI));
-        isa.mul(x, sigmoid_lanes(isa, isa.mul(x, inner)))
-    }
-}
+lanes!(struct GeluTanhBackward: 2 in 10.0 ns, |self, isa, [dy, x]| {
+    let s = isa.mul(x, x);
+    let cubic = isa.splat(TWICE_SQRT_2_OVER_PI * CUBIC);
+    let linear = isa.splat(TWICE_SQRT_2_OVER_PI);
+    let sigma = sigmoid_lanes(isa, isa.mul(x, isa.mul_add(cubic, s, linear)));
+    // 2u′
+    let inner = isa.mul_add(isa.splat(3.0 * TWICE_SQRT_2_OVER_PI * CUBIC), s, linear);
+    let rest = isa.sub(isa.splat(1.0), sigma);
+    // σ (1 + x (1 - σ) 2u′)
+    let slope = isa.mul(sigma, isa.mul_add(isa.mul(x, rest), inner, isa.splat(1.0)));
+    isa.mul(dy, slope)
+});
 
-#[derive(Clone, Copy)]
-struct GeluTanhBackward;
+lanes!(struct Silu: 1 in 7.0 ns, |self, isa, [x]| isa.mul(x, sigmoid_lanes(isa, x)));
 
-impl Lanes<2> for GeluTanhBackward {
-    const NS: f32 = 10.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        let s = isa.mul(x, x);
-        let cubic = isa.splat(TWICE_SQRT_2_OVER_PI * CUBIC);
-        let linear = isa.splat(TWICE_SQRT_2_OVER_PI);
-        let sigma = sigmoid_lanes(isa, isa.mul(x, isa.mul_add(cubic, s, linear)));
-        // 2u′
-        let inner = isa.mul_add(isa.splat(3.0 * TWICE_SQRT_2_OVER_PI * CUBIC), s, linear);
-        let rest = isa.sub(isa.splat(1.0), sigma);
-        // σ (1 + x (1 - σ) 2u′)
-        let slope = isa.mul(sigma, isa.mul_add(isa.mul(x, rest), inner, isa.splat(1.0)));
-        isa.mul(dy, slope)
-    }
-}
+lanes!(struct SiluBackward: 2 in 9.0 ns, |self, isa, [dy, x]| {
+    let one = isa.splat(1.0);
+    let sigma = sigmoid_lanes(isa, x);
+    let slope = isa.mul(sigma, isa.mul_add(x, isa.sub(one, sigma), one));
+    isa.mul(dy, slope)
+});
 
-#[derive(Clone, Copy)]
-struct Silu;
+lanes!(struct SigmoidBackward: 2 in 8.0 ns, |self, isa, [dy, x]| {
+    let sigma = sigmoid_lanes(isa, x);
+    isa.mul(dy, isa.mul(sigma, isa.sub(isa.splat(1.0), sigma)))
+});
 
-impl Lanes<1> for Silu {
-    const NS: f32 = 7.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        isa.mul(x, sigmoid_lanes(isa, x))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct SiluBackward;
-
-impl Lanes<2> for SiluBackward {
-    const NS: f32 = 9.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        let one = isa.splat(1.0);
-        let sigma = sigmoid_lanes(isa, x);
-        let slope = isa.mul(sigma, isa.mul_add(x, isa.sub(one, sigma), one));
-        isa.mul(dy, slope)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct SigmoidBackward;
-
-impl Lanes<2> for SigmoidBackward {
-    const NS: f32 = 8.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        let sigma = sigmoid_lanes(isa, x);
-        isa.mul(dy, isa.mul(sigma, isa.sub(isa.splat(1.0), sigma)))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct TanhBackward;
-
-impl Lanes<2> for TanhBackward {
-    const NS: f32 = 9.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, x]: [I::F32; 2]) -> I::F32 {
-        let y = tanh_lanes(isa, x);
-        isa.mul(dy, isa.neg_mul_add(y, y, isa.splat(1.0)))
-    }
-}
+lanes!(struct TanhBackward: 2 in 9.0 ns, |self, isa, [dy, x]| {
+    let y = tanh_lanes(isa, x);
+    isa.mul(dy, isa.neg_mul_add(y, y, isa.splat(1.0)))
+});
 
 #[cfg(test)]
 mod tests {

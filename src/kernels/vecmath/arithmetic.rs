@@ -1,6 +1,6 @@
 //! Sums, products and their kin, element by element and row by row.
 
-use super::elementwise::{Lanes, map, update, update2, update3};
+use super::elementwise::{Lanes, lanes, map, update, update2, update3};
 use super::rows::{chunk_rows, map_row};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
@@ -123,60 +123,15 @@ impl<F: Lanes<2>> SimdOp for MapRows<'_, F> {
     }
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Add;
+lanes!(pub(super) struct Add: 2 in 3.0 ns, |self, isa, [x, y]| isa.add(x, y));
 
-impl Lanes<2> for Add {
-    const NS: f32 = 3.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x, y]: [I::F32; 2]) -> I::F32 {
-        isa.add(x, y)
-    }
-}
+lanes!(struct Sub: 2 in 3.0 ns, |self, isa, [x, y]| isa.sub(x, y));
 
-#[derive(Clone, Copy)]
-struct Sub;
+lanes!(pub(super) struct Mul: 2 in 3.0 ns, |self, isa, [x, y]| isa.mul(x, y));
 
-impl Lanes<2> for Sub {
-    const NS: f32 = 3.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x, y]: [I::F32; 2]) -> I::F32 {
-        isa.sub(x, y)
-    }
-}
+lanes!(struct Div: 2 in 5.0 ns, |self, isa, [x, y]| isa.div(x, y));
 
-#[derive(Clone, Copy)]
-pub(super) struct Mul;
-
-impl Lanes<2> for Mul {
-    const NS: f32 = 3.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x, y]: [I::F32; 2]) -> I::F32 {
-        isa.mul(x, y)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Div;
-
-impl Lanes<2> for Div {
-    const NS: f32 = 5.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x, y]: [I::F32; 2]) -> I::F32 {
-        isa.div(x, y)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Axpy(f32);
-
-impl Lanes<2> for Axpy {
-    const NS: f32 = 3.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [y, x]: [I::F32; 2]) -> I::F32 {
-        isa.mul_add(isa.splat(self.0), x, y)
-    }
-}
+lanes!(struct Axpy(f32): 2 in 3.0 ns, |self, isa, [y, x]| isa.mul_add(isa.splat(self.0), x, y));
 
 #[derive(Clone, Copy)]
 pub(super) struct Scale(pub(super) f32);
@@ -189,38 +144,11 @@ impl Lanes<1> for Scale {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Shift(f32);
+lanes!(struct Shift(f32): 1 in 2.0 ns, |self, isa, [x]| isa.add(isa.splat(self.0), x));
 
-impl Lanes<1> for Shift {
-    const NS: f32 = 2.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        isa.add(isa.splat(self.0), x)
-    }
-}
+lanes!(pub(super) struct MulAdd: 3 in 4.0 ns, |self, isa, [y, a, b]| isa.mul_add(a, b, y));
 
-#[derive(Clone, Copy)]
-pub(super) struct MulAdd;
-
-impl Lanes<3> for MulAdd {
-    const NS: f32 = 4.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [y, a, b]: [I::F32; 3]) -> I::F32 {
-        isa.mul_add(a, b, y)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Sqrt;
-
-impl Lanes<1> for Sqrt {
-    const NS: f32 = 5.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        isa.sqrt(x)
-    }
-}
+lanes!(struct Sqrt: 1 in 5.0 ns, |self, isa, [x]| isa.sqrt(x));
 
 #[cfg(test)]
 mod tests {

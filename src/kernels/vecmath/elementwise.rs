@@ -16,6 +16,23 @@ pub(crate) trait Lanes<const N: usize>: Copy + Sync {
     fn lanes<I: Isa>(self, isa: I, x: [I::F32; N]) -> I::F32;
 }
 
+/// Defines a function of `N` numbers: `lanes!(struct Add: 2 in 3.0 ns, |self, isa, [x, y]| isa.add(x, y));`
+macro_rules! lanes {
+    ($vis:vis struct $name:ident $(($($field:tt)*))?: $n:literal in $ns:literal ns, |$self:ident, $isa:ident, $x:pat_param| $body:expr) => {
+        #[derive(Clone, Copy)]
+        $vis struct $name $(($($field)*))?;
+
+        impl Lanes<$n> for $name {
+            const NS: f32 = $ns;
+            #[inline(always)]
+            fn lanes<I: Isa>($self, $isa: I, $x: [I::F32; $n]) -> I::F32 {
+                $body
+            }
+        }
+    };
+}
+pub(crate) use lanes;
+
 /// `y[i] = f(x0[i], x1[i], …)`
 #[track_caller]
 pub(crate) fn map<const N: usize, F: Lanes<N>>(f: F, x: [&[f32]; N], y: &mut [f32]) {

@@ -6,7 +6,7 @@
 //! e and for erf, is N. Juffa's `erff`.) Near 0, erf has its own polynomial, x + x·Q(x²), to keep
 //! the relative error.
 
-use super::elementwise::{Lanes, map};
+use super::elementwise::{Lanes, lanes, map};
 use super::exp::exp2_lanes;
 use super::polynomial::polynomial;
 use crate::kernels::simd::Isa;
@@ -34,21 +34,14 @@ pub fn erf(x: &[f32], y: &mut [f32]) {
     map(Erf, [x], y);
 }
 
-#[derive(Clone, Copy)]
-struct Erf;
-
-impl Lanes<1> for Erf {
-    const NS: f32 = 9.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        let s = isa.mul(x, x);
-        let near = isa.mul_add(polynomial(isa, NEAR_ZERO, s, isa.mul(s, s)), x, x);
-        let t = isa.abs(x);
-        let tails = twice_tail(isa, isa.mul(t, isa.splat(std::f32::consts::SQRT_2)));
-        let far = isa.copysign(isa.sub(isa.splat(1.0), tails), x);
-        isa.select(isa.lt(t, isa.splat(0.55)), near, far)
-    }
-}
+lanes!(struct Erf: 1 in 9.0 ns, |self, isa, [x]| {
+    let s = isa.mul(x, x);
+    let near = isa.mul_add(polynomial(isa, NEAR_ZERO, s, isa.mul(s, s)), x, x);
+    let t = isa.abs(x);
+    let tails = twice_tail(isa, isa.mul(t, isa.splat(std::f32::consts::SQRT_2)));
+    let far = isa.copysign(isa.sub(isa.splat(1.0), tails), x);
+    isa.select(isa.lt(t, isa.splat(0.55)), near, far)
+});
 
 /// 2Φ(-t) for t ≥ 0.
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! Waite, *Software Manual for the Elementary Functions*, 1980); eʳ by a polynomial of degree 6,
 //! minimax in relative error (Remez exchange); 2ⁿ by adding n to the exponent's bits.
 
-use super::elementwise::{Lanes, map};
+use super::elementwise::{Lanes, lanes, map};
 use super::polynomial::polynomial;
 use crate::kernels::simd::Isa;
 
@@ -40,16 +40,7 @@ pub fn exp(x: &[f32], y: &mut [f32]) {
     map(Exp, [x], y);
 }
 
-#[derive(Clone, Copy)]
-struct Exp;
-
-impl Lanes<1> for Exp {
-    const NS: f32 = 5.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        exp_lanes(isa, x)
-    }
-}
+lanes!(struct Exp: 1 in 5.0 ns, |self, isa, [x]| exp_lanes(isa, x));
 
 /// eˣ, see [`exp`].
 #[inline(always)]

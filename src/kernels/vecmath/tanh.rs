@@ -3,7 +3,7 @@
 //! tanh |x| = u / (u + 2) with u = e^(2|x|) - 1, which loses nothing near 0; the sign is put back
 //! at the end. σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ), the form whose exponential does not overflow.
 
-use super::elementwise::{Lanes, map};
+use super::elementwise::{Lanes, lanes, map};
 use super::exp::{exp_below_overflow, expm1_positive};
 use crate::kernels::simd::Isa;
 
@@ -24,27 +24,9 @@ pub fn sigmoid(x: &[f32], y: &mut [f32]) {
     map(Sigmoid, [x], y);
 }
 
-#[derive(Clone, Copy)]
-struct Tanh;
+lanes!(struct Tanh: 1 in 8.0 ns, |self, isa, [x]| tanh_lanes(isa, x));
 
-impl Lanes<1> for Tanh {
-    const NS: f32 = 8.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        tanh_lanes(isa, x)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Sigmoid;
-
-impl Lanes<1> for Sigmoid {
-    const NS: f32 = 7.0;
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        sigmoid_lanes(isa, x)
-    }
-}
+lanes!(struct Sigmoid: 1 in 7.0 ns, |self, isa, [x]| sigmoid_lanes(isa, x));
 
 /// tanh x, see [`tanh`].
 #[inline(always)]
