@@ -246,39 +246,27 @@ impl Pretrained for LanguageModel {
     }
 }
 
+/// Methods that the content of a [`LanguageModel`] implements.
+macro_rules! delegate {
+    ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        $(fn $name(&self $(, $argument: $type)*) -> $result {
+            self.0.$name($($argument),*)
+        })*
+    };
+}
+
 impl CausalLm for LanguageModel {
     type State = LanguageModelState;
 
-    fn vocab_size(&self) -> usize {
-        self.0.vocab_size()
-    }
-
-    fn max_seq_len(&self) -> Option<usize> {
-        self.0.max_seq_len()
-    }
-
-    fn forward(&self, input_ids: &IdTensor) -> Result<Tensor> {
-        self.0.forward(input_ids)
-    }
-
-    fn new_state(&self, batch: usize) -> LanguageModelState {
-        self.0.new_state(batch)
-    }
-
-    fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
-        self.0.decode(input_ids, state)
-    }
-
-    fn decode_all(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor> {
-        self.0.decode_all(input_ids, state)
-    }
-
-    fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut LanguageModelState]) -> Result<Tensor> {
-        self.0.decode_batch(input_ids, states)
-    }
-
-    fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        self.0.unembed(hidden_states)
+    delegate! {
+        fn vocab_size(&self) -> usize;
+        fn max_seq_len(&self) -> Option<usize>;
+        fn forward(&self, input_ids: &IdTensor) -> Result<Tensor>;
+        fn new_state(&self, batch: usize) -> LanguageModelState;
+        fn decode(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor>;
+        fn decode_all(&self, input_ids: &IdTensor, state: &mut LanguageModelState) -> Result<Tensor>;
+        fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut LanguageModelState]) -> Result<Tensor>;
+        fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor>;
     }
 }
 

@@ -34,73 +34,32 @@ fn convert<A: Sync, B: Send>(x: &[A], y: &mut [B], f: impl Fn(&[A], &mut [B]) + 
     parallel::chunks_mut(y, chunk, |i, y| f(&x[i * chunk..][..y.len()], y));
 }
 
-struct ToF16<'a> {
-    x: &'a [f32],
-    y: &'a mut [f16],
-}
-
-impl SimdOp for ToF16<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
-        for (x, y) in (&mut x).zip(&mut y) {
-            isa.store_f16(y, isa.load(x));
+/// Defines a conversion by the methods that load and store whole vectors and parts of one.
+macro_rules! conversion {
+    ($name:ident: $from:ty => $to:ty, $load:ident, $load_partial:ident, $store:ident, $store_partial:ident) => {
+        struct $name<'a> {
+            x: &'a [$from],
+            y: &'a mut [$to],
         }
-        isa.store_f16_partial(y.into_remainder(), isa.load_partial(x.remainder()));
-    }
-}
 
-struct FromF16<'a> {
-    x: &'a [f16],
-    y: &'a mut [f32],
-}
-
-impl SimdOp for FromF16<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
-        for (x, y) in (&mut x).zip(&mut y) {
-            isa.store(y, isa.load_f16(x));
+        impl SimdOp for $name<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn eval<I: Isa>(self, isa: I) {
+                let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
+                for (x, y) in (&mut x).zip(&mut y) {
+                    isa.$store(y, isa.$load(x));
+                }
+                isa.$store_partial(y.into_remainder(), isa.$load_partial(x.remainder()));
+            }
         }
-        isa.store_partial(y.into_remainder(), isa.load_f16_partial(x.remainder()));
-    }
+    };
 }
 
-struct ToBf16<'a> {
-    x: &'a [f32],
-    y: &'a mut [bf16],
-}
-
-impl SimdOp for ToBf16<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
-        for (x, y) in (&mut x).zip(&mut y) {
-            isa.store_bf16(y, isa.load(x));
-        }
-        isa.store_bf16_partial(y.into_remainder(), isa.load_partial(x.remainder()));
-    }
-}
-
-struct FromBf16<'a> {
-    x: &'a [bf16],
-    y: &'a mut [f32],
-}
-
-impl SimdOp for FromBf16<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let (mut x, mut y) = (self.x.chunks_exact(I::LANES), self.y.chunks_exact_mut(I::LANES));
-        for (x, y) in (&mut x).zip(&mut y) {
-            isa.store(y, isa.load_bf16(x));
-        }
-        isa.store_partial(y.into_remainder(), isa.load_bf16_partial(x.remainder()));
-    }
-}
+conversion!(ToF16: f32 => f16, load, load_partial, store_f16, store_f16_partial);
+conversion!(FromF16: f16 => f32, load_f16, load_f16_partial, store, store_partial);
+conversion!(ToBf16: f32 => bf16, load, load_partial, store_bf16, store_bf16_partial);
+conversion!(FromBf16: bf16 => f32, load_bf16, load_bf16_partial, store, store_partial);
 
 #[cfg(test)]
 mod tests {
