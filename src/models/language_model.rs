@@ -13,6 +13,15 @@ use crate::models::families::{self, Source};
 use crate::nn::{KvCache, Module, Parameter};
 use crate::tensor::{IdTensor, Tensor};
 
+/// Methods that the content of a box implements.
+macro_rules! delegate {
+    ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        $(fn $name(&self $(, $argument: $type)*) -> $result {
+            self.0.$name($($argument),*)
+        })*
+    };
+}
+
 /// A causal language model of any family that this crate knows, or of your own.
 ///
 /// ```no_run
@@ -153,20 +162,14 @@ impl Debug for LanguageModelState {
 }
 
 impl DecodeState for LanguageModelState {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn kv_cache(&self) -> Option<&KvCache> {
-        self.0.kv_cache()
+    delegate! {
+        fn len(&self) -> usize;
+        fn kv_cache(&self) -> Option<&KvCache>;
+        fn can_truncate(&self) -> bool;
     }
 
     fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
         self.0.kv_cache_mut()
-    }
-
-    fn can_truncate(&self) -> bool {
-        self.0.can_truncate()
     }
 
     fn truncate(&mut self, len: usize) -> bool {
@@ -244,15 +247,6 @@ impl Pretrained for LanguageModel {
     fn config_json(&self) -> Value {
         self.0.config_json()
     }
-}
-
-/// Methods that the content of a [`LanguageModel`] implements.
-macro_rules! delegate {
-    ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
-        $(fn $name(&self $(, $argument: $type)*) -> $result {
-            self.0.$name($($argument),*)
-        })*
-    };
 }
 
 impl CausalLm for LanguageModel {

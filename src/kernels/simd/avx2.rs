@@ -78,6 +78,29 @@ impl Isa for Avx2 {
         from_bits(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
         to_i32(a: __m256) -> __m256i { _mm256_cvtps_epi32(a) }
         from_i32(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
+        reduce_sum(a: __m256) -> f32 {
+            let a4 = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a2 = _mm_add_ps(a4, _mm_movehl_ps(a4, a4));
+            _mm_cvtss_f32(_mm_add_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
+        }
+        reduce_max(a: __m256) -> f32 {
+            let a4 = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a2 = _mm_max_ps(a4, _mm_movehl_ps(a4, a4));
+            _mm_cvtss_f32(_mm_max_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
+        }
+        deinterleave(a: __m256, b: __m256) -> (__m256, __m256) {
+            // Per half: a0 a2 b0 b2 | a4 a6 b4 b6; then the middle pairs change places.
+            let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            let even = _mm256_permute4x64_pd::<0b11_01_10_00>(even);
+            let odd = _mm256_permute4x64_pd::<0b11_01_10_00>(odd);
+            (_mm256_castpd_ps(even), _mm256_castpd_ps(odd))
+        }
+        interleave(a: __m256, b: __m256) -> (__m256, __m256) {
+            let low = _mm256_unpacklo_ps(a, b); // a0 b0 a1 b1 | a4 b4 a5 b5
+            let high = _mm256_unpackhi_ps(a, b); // a2 b2 a3 b3 | a6 b6 a7 b7
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+        }
     }
 
     pointer_methods! {
@@ -90,26 +113,11 @@ impl Isa for Avx2 {
         store_f16_ptr(y: *mut f16, v: __m256) {
             _mm_storeu_si128(y.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load_partial_ptr(self, x: *const f32, n: usize) -> __m256 {
-        unsafe { _mm256_maskload_ps(x, self.first_lanes(n)) }
-    }
-    #[inline(always)]
-    unsafe fn store_partial_ptr(self, y: *mut f32, v: __m256, n: usize) {
-        unsafe { _mm256_maskstore_ps(y, self.first_lanes(n), v) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16_ptr(self, x: *const bf16) -> __m256 {
-        unsafe {
+        load_bf16_ptr(x: *const bf16) -> __m256 {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
         }
-    }
-    #[inline(always)]
-    unsafe fn store_bf16_ptr(self, y: *mut bf16, v: __m256) {
-        unsafe {
+        store_bf16_ptr(y: *mut bf16, v: __m256) {
             let bits = _mm256_castps_si256(v);
             let top = _mm256_srli_epi32::<16>(bits);
             let odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
@@ -120,6 +128,15 @@ impl Isa for Avx2 {
             let packed = _mm_packus_epi32(_mm256_castsi256_si128(word), _mm256_extracti128_si256::<1>(word));
             _mm_storeu_si128(y.cast(), packed)
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial_ptr(self, x: *const f32, n: usize) -> __m256 {
+        unsafe { _mm256_maskload_ps(x, self.first_lanes(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial_ptr(self, y: *mut f32, v: __m256, n: usize) {
+        unsafe { _mm256_maskstore_ps(y, self.first_lanes(n), v) }
     }
     #[inline(always)]
     fn prefetch<T>(self, x: *const T) {
@@ -135,41 +152,5 @@ impl Isa for Avx2 {
     fn first_lanes(self, n: usize) -> __m256i {
         // SAFETY: the start is at most 8, and 8 elements are read of 16.
         unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n.min(8)).cast()) }
-    }
-
-    #[inline(always)]
-    fn reduce_sum(self, a: __m256) -> f32 {
-        unsafe {
-            let a4 = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let a2 = _mm_add_ps(a4, _mm_movehl_ps(a4, a4));
-            _mm_cvtss_f32(_mm_add_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
-        }
-    }
-    #[inline(always)]
-    fn reduce_max(self, a: __m256) -> f32 {
-        unsafe {
-            let a4 = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let a2 = _mm_max_ps(a4, _mm_movehl_ps(a4, a4));
-            _mm_cvtss_f32(_mm_max_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
-        }
-    }
-    #[inline(always)]
-    fn deinterleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
-        unsafe {
-            // Per half: a0 a2 b0 b2 | a4 a6 b4 b6; then the middle pairs change places.
-            let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
-            let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
-            let even = _mm256_permute4x64_pd::<0b11_01_10_00>(even);
-            let odd = _mm256_permute4x64_pd::<0b11_01_10_00>(odd);
-            (_mm256_castpd_ps(even), _mm256_castpd_ps(odd))
-        }
-    }
-    #[inline(always)]
-    fn interleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
-        unsafe {
-            let low = _mm256_unpacklo_ps(a, b); // a0 b0 a1 b1 | a4 b4 a5 b5
-            let high = _mm256_unpackhi_ps(a, b); // a2 b2 a3 b3 | a6 b6 a7 b7
-            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
-        }
     }
 }

@@ -78,6 +78,28 @@ impl Isa for Avx512 {
         from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
         to_i32(a: __m512) -> __m512i { _mm512_cvtps_epi32(a) }
         from_i32(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        reduce_sum(a: __m512) -> f32 {
+            let a8 = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a4 = _mm_add_ps(_mm256_castps256_ps128(a8), _mm256_extractf128_ps::<1>(a8));
+            let a2 = _mm_add_ps(a4, _mm_movehl_ps(a4, a4));
+            _mm_cvtss_f32(_mm_add_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
+        }
+        reduce_max(a: __m512) -> f32 {
+            let a8 = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a4 = _mm_max_ps(_mm256_castps256_ps128(a8), _mm256_extractf128_ps::<1>(a8));
+            let a2 = _mm_max_ps(a4, _mm_movehl_ps(a4, a4));
+            _mm_cvtss_f32(_mm_max_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
+        }
+        deinterleave(a: __m512, b: __m512) -> (__m512, __m512) {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
+        }
+        interleave(a: __m512, b: __m512) -> (__m512, __m512) {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+        }
     }
 
     pointer_methods! {
@@ -92,19 +114,12 @@ impl Isa for Avx512 {
         store_f16_ptr(y: *mut f16, v: __m512) {
             _mm256_storeu_si256(y.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v))
         }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16_ptr(self, x: *const bf16) -> __m512 {
-        unsafe {
+        load_bf16_ptr(x: *const bf16) -> __m512 {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         }
-    }
-    #[inline(always)]
-    unsafe fn store_bf16_ptr(self, y: *mut bf16, v: __m512) {
-        // Not `vcvtneps2bf16`, which flushes subnormal numbers.
-        unsafe {
+        store_bf16_ptr(y: *mut bf16, v: __m512) {
+            // Not `vcvtneps2bf16`, which flushes subnormal numbers.
             let bits = _mm512_castps_si512(v);
             let top = _mm512_srli_epi32::<16>(bits);
             let odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
@@ -115,6 +130,7 @@ impl Isa for Avx512 {
             _mm256_storeu_si256(y.cast(), _mm512_cvtepi32_epi16(word))
         }
     }
+
     #[inline(always)]
     fn prefetch<T>(self, x: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
@@ -140,40 +156,5 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn any(self, m: __mmask16) -> bool {
         m != 0
-    }
-
-    #[inline(always)]
-    fn reduce_sum(self, a: __m512) -> f32 {
-        unsafe {
-            let a8 = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
-            let a4 = _mm_add_ps(_mm256_castps256_ps128(a8), _mm256_extractf128_ps::<1>(a8));
-            let a2 = _mm_add_ps(a4, _mm_movehl_ps(a4, a4));
-            _mm_cvtss_f32(_mm_add_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
-        }
-    }
-    #[inline(always)]
-    fn reduce_max(self, a: __m512) -> f32 {
-        unsafe {
-            let a8 = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
-            let a4 = _mm_max_ps(_mm256_castps256_ps128(a8), _mm256_extractf128_ps::<1>(a8));
-            let a2 = _mm_max_ps(a4, _mm_movehl_ps(a4, a4));
-            _mm_cvtss_f32(_mm_max_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
-        }
-    }
-    #[inline(always)]
-    fn deinterleave(self, a: __m512, b: __m512) -> (__m512, __m512) {
-        unsafe {
-            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-            (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
-        }
-    }
-    #[inline(always)]
-    fn interleave(self, a: __m512, b: __m512) -> (__m512, __m512) {
-        unsafe {
-            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
-        }
     }
 }

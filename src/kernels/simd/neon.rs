@@ -81,6 +81,10 @@ impl Isa for Neon {
         interleave(a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) {
             (vzip1q_f32(a, b), vzip2q_f32(a, b))
         }
+        reduce_sum(a: float32x4_t) -> f32 {
+            let a2 = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+            vget_lane_f32::<0>(a2) + vget_lane_f32::<1>(a2)
+        }
     }
 
     pointer_methods! {
@@ -91,6 +95,28 @@ impl Isa for Neon {
         store_i32_ptr(y: *mut i32, v: int32x4_t) { vst1q_s32(y, v) }
         load_bf16_ptr(x: *const bf16) -> float32x4_t {
             vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x.cast())))
+        }
+        load_f16_ptr(x: *const f16) -> float32x4_t {
+            let half = vld1_u16(x.cast());
+            let wide: float32x4_t;
+            asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) half,
+                options(pure, nomem, nostack, preserves_flags));
+            wide
+        }
+        store_f16_ptr(y: *mut f16, v: float32x4_t) {
+            let half: uint16x4_t;
+            asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) half, in(vreg) v,
+                options(pure, nomem, nostack, preserves_flags));
+            vst1_u16(y.cast(), half);
+        }
+        store_bf16_ptr(y: *mut bf16, v: float32x4_t) {
+            let bits = vreinterpretq_u32_f32(v);
+            let top = vshrq_n_u32::<16>(bits);
+            let odd = vandq_u32(top, vdupq_n_u32(1));
+            let rounded = vshrq_n_u32::<16>(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))));
+            let number = vceqq_f32(v, v);
+            let word = vbslq_u32(number, rounded, vorrq_u32(top, vdupq_n_u32(0x40)));
+            vst1_u16(y.cast(), vmovn_u32(word));
         }
     }
 
@@ -110,37 +136,6 @@ impl Isa for Neon {
         unsafe {
             vst1q_f32(lanes.as_mut_ptr(), v);
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), y, n);
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_f16_ptr(self, x: *const f16) -> float32x4_t {
-        unsafe {
-            let half = vld1_u16(x.cast());
-            let wide: float32x4_t;
-            asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) half,
-                options(pure, nomem, nostack, preserves_flags));
-            wide
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_f16_ptr(self, y: *mut f16, v: float32x4_t) {
-        unsafe {
-            let half: uint16x4_t;
-            asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) half, in(vreg) v,
-                options(pure, nomem, nostack, preserves_flags));
-            vst1_u16(y.cast(), half);
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_bf16_ptr(self, y: *mut bf16, v: float32x4_t) {
-        unsafe {
-            let bits = vreinterpretq_u32_f32(v);
-            let top = vshrq_n_u32::<16>(bits);
-            let odd = vandq_u32(top, vdupq_n_u32(1));
-            let rounded = vshrq_n_u32::<16>(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))));
-            let number = vceqq_f32(v, v);
-            let word = vbslq_u32(number, rounded, vorrq_u32(top, vdupq_n_u32(0x40)));
-            vst1_u16(y.cast(), vmovn_u32(word));
         }
     }
     #[inline(always)]
@@ -166,13 +161,6 @@ impl Isa for Neon {
         unsafe { vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(n as i32)))) }
     }
 
-    #[inline(always)]
-    fn reduce_sum(self, a: float32x4_t) -> f32 {
-        unsafe {
-            let a2 = vadd_f32(vget_low_f32(a), vget_high_f32(a));
-            vget_lane_f32::<0>(a2) + vget_lane_f32::<1>(a2)
-        }
-    }
     #[inline(always)]
     fn reduce_max(self, a: float32x4_t) -> f32 {
         unsafe {

@@ -1,24 +1,24 @@
-//! Implementations of [`Isa`](super::Isa) as tables: a row for each method that is one expression.
+//! Implementations of [`Isa`](super::Isa) as tables: a row for each method.
 
-/// Methods whose expression is unsafe, but sound for every argument, as the file says that uses this.
+/// Methods whose body is unsafe, but sound for every argument, as the file says that uses this.
 macro_rules! methods {
-    ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? { $expression:expr })*) => {
+    ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(
             #[inline(always)]
             fn $name(self, $($x: $type),*) $(-> $result)? {
-                unsafe { $expression }
+                unsafe { $body }
             }
         )*
     };
 }
 
-/// Methods whose expression is safe.
+/// Methods whose body is safe.
 macro_rules! safe_methods {
-    ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? { $expression:expr })*) => {
+    ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(
             #[inline(always)]
             fn $name(self, $($x: $type),*) $(-> $result)? {
-                $expression
+                $body
             }
         )*
     };
@@ -26,11 +26,11 @@ macro_rules! safe_methods {
 
 /// Unsafe methods, whose pointers are valid by their contract.
 macro_rules! pointer_methods {
-    ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? { $expression:expr })*) => {
+    ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(
             #[inline(always)]
             unsafe fn $name(self, $($x: $type),*) $(-> $result)? {
-                unsafe { $expression }
+                unsafe { $body }
             }
         )*
     };

@@ -17,7 +17,7 @@
 //! arXiv:1512.00567), V the number of classes and x̄ the mean of the row; the semantics of
 //! PyTorch's `cross_entropy`. Only `lse`, one number a row, is kept for the backward pass.
 
-use super::elementwise::Lanes;
+use super::elementwise::{Lanes, lanes};
 use super::exp::exp_lanes;
 use super::rows::{Fold, Sum, chunk_rows, count_rows, map_row, sum_row, update_row2};
 use super::softmax::{row_max, row_sum_exp};
@@ -213,32 +213,14 @@ impl Fold<2> for WeightedSumBelow {
     }
 }
 
-/// y + α w
-#[derive(Clone, Copy)]
-struct AddScaled(f32);
+// y + α w
+lanes!(struct AddScaled(f32): 2, |self, isa, [y, w]| isa.mul_add(isa.splat(self.0), w, y));
 
-impl Lanes<2> for AddScaled {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [y, w]: [I::F32; 2]) -> I::F32 {
-        isa.mul_add(isa.splat(self.0), w, y)
-    }
-}
-
-/// e^(x - lse) · scale + uniform
-#[derive(Clone, Copy)]
-struct Slope {
-    lse: f32,
-    scale: f32,
-    uniform: f32,
-}
-
-impl Lanes<1> for Slope {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        let probability = exp_lanes(isa, isa.sub(x, isa.splat(self.lse)));
-        isa.mul_add(probability, isa.splat(self.scale), isa.splat(self.uniform))
-    }
-}
+// e^(x - lse) · scale + uniform
+lanes!(struct Slope { lse: f32, scale: f32, uniform: f32 }: 1, |self, isa, [x]| {
+    let probability = exp_lanes(isa, isa.sub(x, isa.splat(self.lse)));
+    isa.mul_add(probability, isa.splat(self.scale), isa.splat(self.uniform))
+});
 
 struct Backward<'a> {
     logits: &'a [f32],

@@ -18,12 +18,19 @@ pub(crate) trait Lanes<const N: usize>: Copy + Sync {
 
 /// Defines a function of `N` numbers: `lanes!(struct Add: 2 in 3.0 ns, |self, isa, [x, y]| isa.add(x, y));`
 macro_rules! lanes {
-    ($vis:vis struct $name:ident $(($($field:tt)*))?: $n:literal in $ns:literal ns, |$self:ident, $isa:ident, $x:pat_param| $body:expr) => {
+    ($vis:vis struct $name:ident $(($field:ty))?: $n:literal $(in $ns:literal ns)?, $($function:tt)*) => {
         #[derive(Clone, Copy)]
-        $vis struct $name $(($($field)*))?;
-
+        $vis struct $name $(($field))?;
+        lanes!(@impl $name: $n $(in $ns)?, $($function)*);
+    };
+    ($vis:vis struct $name:ident { $($field:ident: $type:ty),* }: $n:literal, $($function:tt)*) => {
+        #[derive(Clone, Copy)]
+        $vis struct $name { $($field: $type),* }
+        lanes!(@impl $name: $n, $($function)*);
+    };
+    (@impl $name:ident: $n:literal $(in $ns:literal)?, |$self:ident, $isa:ident, $x:pat_param| $body:expr) => {
         impl Lanes<$n> for $name {
-            const NS: f32 = $ns;
+            $(const NS: f32 = $ns;)?
             #[inline(always)]
             fn lanes<I: Isa>($self, $isa: I, $x: [I::F32; $n]) -> I::F32 {
                 $body

@@ -21,7 +21,7 @@
 //! those of 64 rows each, added in order.
 
 use super::arithmetic::Add;
-use super::elementwise::{Lanes, PAST_CACHES};
+use super::elementwise::{Lanes, PAST_CACHES, lanes};
 use super::reduce::{ROW_GROUP, add_groups};
 use super::rows::{Dot, Fold, Sum, SumSquares, chunk_rows, sum_row};
 use super::rows::{map_row, map_row_past_caches, update_row2, update_row3};
@@ -249,27 +249,11 @@ impl Normed {
     }
 }
 
-/// x̂ · w + b
-#[derive(Clone, Copy)]
-struct Affine(Normed);
+// x̂ · w + b
+lanes!(struct Affine(Normed): 3, |self, isa, [x, w, b]| isa.mul_add(self.0.of(isa, x), w, b));
 
-impl Lanes<3> for Affine {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x, w, b]: [I::F32; 3]) -> I::F32 {
-        isa.mul_add(self.0.of(isa, x), w, b)
-    }
-}
-
-/// x̂ · w
-#[derive(Clone, Copy)]
-struct Scaled(Normed);
-
-impl Lanes<2> for Scaled {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x, w]: [I::F32; 2]) -> I::F32 {
-        isa.mul(self.0.of(isa, x), w)
-    }
-}
+// x̂ · w
+lanes!(struct Scaled(Normed): 2, |self, isa, [x, w]| isa.mul(self.0.of(isa, x), w));
 
 struct RmsNorm<'a> {
     x: &'a [f32],
@@ -303,33 +287,15 @@ impl Fold<3> for SlopeAlong {
     }
 }
 
-/// rstd · (g - mean(g) - x̂ · mean(g · x̂))
-#[derive(Clone, Copy)]
-struct Slope {
-    normed: Normed,
-    mean_g: f32,
-    mean_g_x: f32,
-}
+// rstd · (g - mean(g) - x̂ · mean(g · x̂))
+lanes!(struct Slope { normed: Normed, mean_g: f32, mean_g_x: f32 }: 3, |self, isa, [dy, w, x]| {
+    let g = isa.sub(isa.mul(dy, w), isa.splat(self.mean_g));
+    let rest = isa.neg_mul_add(self.normed.of(isa, x), isa.splat(self.mean_g_x), g);
+    isa.mul(isa.splat(self.normed.rstd), rest)
+});
 
-impl Lanes<3> for Slope {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, w, x]: [I::F32; 3]) -> I::F32 {
-        let g = isa.sub(isa.mul(dy, w), isa.splat(self.mean_g));
-        let rest = isa.neg_mul_add(self.normed.of(isa, x), isa.splat(self.mean_g_x), g);
-        isa.mul(isa.splat(self.normed.rstd), rest)
-    }
-}
-
-/// dw + dy · x̂
-#[derive(Clone, Copy)]
-struct WeightSlope(Normed);
-
-impl Lanes<3> for WeightSlope {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dw, dy, x]: [I::F32; 3]) -> I::F32 {
-        isa.mul_add(dy, self.0.of(isa, x), dw)
-    }
-}
+// dw + dy · x̂
+lanes!(struct WeightSlope(Normed): 3, |self, isa, [dw, dy, x]| isa.mul_add(dy, self.0.of(isa, x), dw));
 
 /// A group of rows; `dweight` and `dbias` are empty if not wanted, else zero before.
 struct LayerNormBackward<'a> {

@@ -10,7 +10,7 @@
 //! which the next product spreads over the batch.)
 
 use super::arithmetic::Scale;
-use super::elementwise::{Lanes, PAST_CACHES};
+use super::elementwise::{Lanes, PAST_CACHES, lanes};
 use super::exp::exp_below_overflow;
 use super::rows::{Dot, Fold, Max, Sum, Wide, chunk_rows, count_rows, fold_row, sum_row};
 use super::rows::{map_row, map_row_past_caches, map_sum_row, update_row};
@@ -117,16 +117,8 @@ pub(super) fn row_sum_exp<I: Isa>(isa: I, x: &[f32], max: f32) -> f32 {
     sum_row(isa, [x], SumExp(max))
 }
 
-/// e^(x - max), for max ≥ x
-#[derive(Clone, Copy)]
-struct ExpBelow(f32);
-
-impl Lanes<1> for ExpBelow {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        exp_below_overflow(isa, isa.sub(x, isa.splat(self.0)))
-    }
-}
+// e^(x - max), for max ≥ x
+lanes!(struct ExpBelow(f32): 1, |self, isa, [x]| exp_below_overflow(isa, isa.sub(x, isa.splat(self.0))));
 
 /// Σ e^(x - max), for max ≥ x
 #[derive(Clone, Copy)]
@@ -203,17 +195,9 @@ impl SimdOp for SoftmaxBackward<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct SoftmaxSlope {
-    dot: f32,
-}
-
-impl Lanes<2> for SoftmaxSlope {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, y]: [I::F32; 2]) -> I::F32 {
-        isa.mul(y, isa.sub(dy, isa.splat(self.dot)))
-    }
-}
+lanes!(struct SoftmaxSlope { dot: f32 }: 2, |self, isa, [dy, y]| {
+    isa.mul(y, isa.sub(dy, isa.splat(self.dot)))
+});
 
 struct LogSoftmax<'a> {
     x: &'a [f32],
@@ -236,20 +220,11 @@ impl SimdOp for LogSoftmax<'_> {
     }
 }
 
-/// x - max - log_sum
-#[derive(Clone, Copy)]
-struct Below {
-    max: f32,
-    log_sum: f32,
-}
-
-impl Lanes<1> for Below {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [x]: [I::F32; 1]) -> I::F32 {
-        // In this order, as PyTorch: x - max is exact near the top, where it matters.
-        isa.sub(isa.sub(x, isa.splat(self.max)), isa.splat(self.log_sum))
-    }
-}
+// x - max - log_sum
+lanes!(struct Below { max: f32, log_sum: f32 }: 1, |self, isa, [x]| {
+    // In this order, as PyTorch: x - max is exact near the top, where it matters.
+    isa.sub(isa.sub(x, isa.splat(self.max)), isa.splat(self.log_sum))
+});
 
 struct LogSoftmaxBackward<'a> {
     dy: &'a [f32],
@@ -274,17 +249,9 @@ impl SimdOp for LogSoftmaxBackward<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct LogSoftmaxSlope {
-    sum: f32,
-}
-
-impl Lanes<2> for LogSoftmaxSlope {
-    #[inline(always)]
-    fn lanes<I: Isa>(self, isa: I, [dy, y]: [I::F32; 2]) -> I::F32 {
-        isa.neg_mul_add(exp_below_overflow(isa, y), isa.splat(self.sum), dy)
-    }
-}
+lanes!(struct LogSoftmaxSlope { sum: f32 }: 2, |self, isa, [dy, y]| {
+    isa.neg_mul_add(exp_below_overflow(isa, y), isa.splat(self.sum), dy)
+});
 
 #[cfg(test)]
 mod tests {
