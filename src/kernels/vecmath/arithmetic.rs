@@ -131,7 +131,7 @@ lanes!(pub(super) struct Mul: 2 in 3.0 ns, |self, isa, [x, y]| isa.mul(x, y));
 
 lanes!(struct Div: 2 in 5.0 ns, |self, isa, [x, y]| isa.div(x, y));
 
-lanes!(struct Axpy(f32): 2 in 3.0 ns, |self, isa, [y, x]| isa.mul_add(isa.splat(self.0), x, y));
+lanes!(pub(super) struct Axpy(pub(super) f32): 2 in 3.0 ns, |self, isa, [y, x]| isa.mul_add(isa.splat(self.0), x, y));
 
 #[derive(Clone, Copy)]
 pub(super) struct Scale(pub(super) f32);

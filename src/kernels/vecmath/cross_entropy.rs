@@ -17,6 +17,7 @@
 //! arXiv:1512.00567), V the number of classes and x̄ the mean of the row; the semantics of
 //! PyTorch's `cross_entropy`. Only `lse`, one number a row, is kept for the backward pass.
 
+use super::arithmetic::Axpy;
 use super::elementwise::{Lanes, lanes};
 use super::exp::exp_lanes;
 use super::rows::{Fold, Sum, chunk_rows, count_rows, map_row, sum_row, update_row2};
@@ -213,9 +214,6 @@ impl Fold<2> for WeightedSumBelow {
     }
 }
 
-// y + α w
-lanes!(struct AddScaled(f32): 2, |self, isa, [y, w]| isa.mul_add(isa.splat(self.0), w, y));
-
 // e^(x - lse) · scale + uniform
 lanes!(struct Slope { lse: f32, scale: f32, uniform: f32 }: 1, |self, isa, [x]| {
     let probability = exp_lanes(isa, isa.sub(x, isa.splat(self.lse)));
@@ -258,7 +256,7 @@ impl SimdOp for Backward<'_> {
             let of_label = scale * (1.0 - self.smoothing) * weight[label as usize];
             map_row(isa, [x], dx, Slope { lse, scale: of_label - uniform * self.total, uniform: 0.0 });
             if uniform != 0.0 {
-                update_row2(isa, dx, weight, AddScaled(uniform));
+                update_row2(isa, dx, weight, Axpy(uniform));
             }
             dx[label as usize] -= of_label;
         }

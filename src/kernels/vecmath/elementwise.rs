@@ -18,9 +18,9 @@ pub(crate) trait Lanes<const N: usize>: Copy + Sync {
 
 /// Defines a function of `N` numbers: `lanes!(struct Add: 2 in 3.0 ns, |self, isa, [x, y]| isa.add(x, y));`
 macro_rules! lanes {
-    ($vis:vis struct $name:ident $(($field:ty))?: $n:literal $(in $ns:literal ns)?, $($function:tt)*) => {
+    ($vis:vis struct $name:ident $(($shown:vis $field:ty))?: $n:literal $(in $ns:literal ns)?, $($function:tt)*) => {
         #[derive(Clone, Copy)]
-        $vis struct $name $(($field))?;
+        $vis struct $name $(($shown $field))?;
         lanes!(@impl $name: $n $(in $ns)?, $($function)*);
     };
     ($vis:vis struct $name:ident { $($field:ident: $type:ty),* }: $n:literal, $($function:tt)*) => {
