@@ -406,7 +406,6 @@ mod options {
         let mut model = match config["model_type"].as_str() {
             Some("gpt2") => {
                 let config: Gpt2Config = serde_json::from_value(config.clone()).unwrap();
-                config.check().unwrap();
                 LanguageModel::new(Gpt2::init(&config, &mut rng).unwrap())
             }
             _ => {

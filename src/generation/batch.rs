@@ -255,7 +255,7 @@ mod tests {
     use crate::generation::config::Overflow;
     use crate::generation::stopping::Cancel;
     use crate::generation::tokens::generate;
-    use crate::models::rnn::CellType;
+    use crate::models::CellType;
     use crate::models::{Gpt2, Gpt2Config, Llama, LlamaConfig, MlpConfig, MlpLm, RnnConfig, RnnLm};
     use crate::random::Rng;
 

@@ -357,7 +357,7 @@ mod tests {
     use super::*;
     use crate::generation::stopping::Cancel;
     use crate::generation::tokens::generate;
-    use crate::models::rnn::CellType;
+    use crate::models::CellType;
     use crate::models::{Gpt2, Gpt2Config, MlpConfig, MlpLm, RnnConfig, RnnLm};
 
     fn gpt2(seed: u64, n_positions: usize) -> Gpt2 {

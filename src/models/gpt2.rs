@@ -153,7 +153,7 @@ impl Gpt2Config {
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong or not supported.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.model_type != "gpt2" {
             return Err(Error::config("model_type", "gpt2", &self.model_type));
         }

@@ -179,7 +179,7 @@ impl GptNeoXConfig {
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong or not supported.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.model_type != "gpt_neox" {
             return Err(Error::config("model_type", "gpt_neox", &self.model_type));
         }

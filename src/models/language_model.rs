@@ -272,7 +272,7 @@ mod tests {
     use crate::checkpoint::pretrained::CONFIG;
     use crate::checkpoint::{OpenOptions, WeightFormat, save_pretrained};
     use crate::mapped::Load;
-    use crate::models::rnn::CellType;
+    use crate::models::CellType;
     use crate::models::{CausalLm, Gpt2, Gpt2Config, Llama, LlamaConfig, MlpConfig, MlpLm, RnnConfig, RnnLm};
     use crate::nn::Module;
     use crate::random::Rng;

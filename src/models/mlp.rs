@@ -51,7 +51,7 @@ pub struct MlpConfig {
 
 impl MlpConfig {
     /// The `model_type` of this architecture.
-    pub const MODEL_TYPE: &'static str = "loquat-mlp";
+    pub(crate) const MODEL_TYPE: &'static str = "loquat-mlp";
 
     /// A model of these sizes without dropout.
     pub fn new(vocab_size: usize, d_model: usize, d_ff: usize, window: usize) -> Self {
@@ -62,7 +62,7 @@ impl MlpConfig {
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.model_type != Self::MODEL_TYPE {
             return Err(Error::config("model_type", Self::MODEL_TYPE, &self.model_type));
         }

@@ -11,8 +11,8 @@
 //! | [`gpt_neox`] | GPT-NeoX, Pythia |
 //! | [`llama`] | Llama, Mistral, Qwen2, Qwen3 |
 //! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their heads |
-//! | [`rnn`] | a recurrent model: plain, LSTM or GRU |
-//! | [`mlp`] | a feed-forward model over a window (Bengio 2003) |
+//! | `rnn` | a recurrent model: plain, LSTM or GRU |
+//! | `mlp` | a feed-forward model over a window (Bengio 2003) |
 //!
 //! This floor must not know generation or training.
 
@@ -25,8 +25,8 @@ pub mod gpt2;
 pub mod gpt_neox;
 mod language_model;
 pub mod llama;
-pub mod mlp;
-pub mod rnn;
+mod mlp;
+mod rnn;
 
 pub use causal::{CausalLm, DecodeState};
 pub use decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};

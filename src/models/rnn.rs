@@ -62,7 +62,7 @@ pub struct RnnConfig {
 
 impl RnnConfig {
     /// The `model_type` of this architecture.
-    pub const MODEL_TYPE: &'static str = "loquat-rnn";
+    pub(crate) const MODEL_TYPE: &'static str = "loquat-rnn";
 
     /// A model of these sizes without dropout.
     pub fn new(cell: CellType, vocab_size: usize, d_model: usize, n_layers: usize) -> Self {
@@ -73,7 +73,7 @@ impl RnnConfig {
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.model_type != Self::MODEL_TYPE {
             return Err(Error::config("model_type", Self::MODEL_TYPE, &self.model_type));
         }

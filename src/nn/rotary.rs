@@ -239,7 +239,7 @@ fn check(scaling: &RopeScaling) -> Result<()> {
 }
 
 /// `0.1 · mscale · ln factor + 1`: how much sharper attention has to be over a text stretched by `factor` (YaRN, eq. 22).
-pub fn yarn_attention_factor(factor: f64, mscale: f64) -> f64 {
+pub(crate) fn yarn_attention_factor(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
 

@@ -40,9 +40,13 @@ use std::sync::Arc;
 use header::{Entry, Header, Place};
 pub use save::GgufFormat;
 pub(crate) use save::save;
+// Inner parts of a file, public for tests that make and read files by hand: they may change in any version.
+#[doc(hidden)]
 pub use tensor_type::TensorType;
+#[doc(hidden)]
 pub use value::{Array, Value, ValueType};
 pub use vocabulary::GgmlVocabulary;
+#[doc(hidden)]
 pub use write::GgufWriter;
 
 use super::recognise;
@@ -84,6 +88,7 @@ pub struct GgufFile {
 }
 
 /// A tensor of a [`GgufFile`], under the name that the file has for it.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct GgufTensor<'a> {
     pub(super) file: &'a Arc<MappedFile>,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::nn::RotaryPositions;
 
 /// The `model_type`s that a [`Llama`](super::Llama) is made from.
-pub const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+pub(crate) const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// In what the architectures differ.
 struct Variant {
@@ -114,7 +114,7 @@ impl Variant {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LlamaConfig {
-    /// One of [`MODEL_TYPES`].
+    /// `"llama"`, `"mistral"`, `"qwen2"` or `"qwen3"`.
     pub model_type: String,
     /// The class of `transformers` that opens the checkpoint.
     pub architectures: Option<Vec<String>>,
@@ -311,7 +311,7 @@ impl LlamaConfig {
     }
 
     /// How many positions a query of this layer sees, its own included; `None` for all.
-    pub fn window(&self, layer: usize) -> Option<usize> {
+    pub(crate) fn window(&self, layer: usize) -> Option<usize> {
         let slides = match self.variant().windows {
             Windows::None => false,
             Windows::All => true,
@@ -344,7 +344,7 @@ impl LlamaConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for a scaling that is not known or lacks a number; [`Error::Argument`] for a number that cannot be.
-    pub fn rotary(&self) -> Result<RotaryPositions> {
+    pub(crate) fn rotary(&self) -> Result<RotaryPositions> {
         let (theta, scaling) = self.rope_keys().read()?;
         RotaryPositions::new(self.head_dim(), theta, scaling)
     }
@@ -364,7 +364,7 @@ impl LlamaConfig {
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong or not supported.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let model_type = self.model_type.as_str();
         if Variant::find(model_type).is_none() {
             return Err(Error::config("model_type", MODEL_TYPES.join(", "), model_type));

@@ -14,13 +14,14 @@
 //! | file | what |
 //! |---|---|
 //! | [`mod@self`] | [`Llama`]: layers and model |
-//! | [`config`] | [`LlamaConfig`]: `config.json`, and in what the architectures differ |
+//! | `config` | [`LlamaConfig`]: `config.json`, and in what the architectures differ |
 //! | `gguf` | names and keys in GGUF files |
 
-pub mod config;
+mod config;
 mod gguf;
 
-pub use config::{LlamaConfig, MODEL_TYPES};
+pub use config::LlamaConfig;
+use config::MODEL_TYPES;
 
 use crate::checkpoint::Pretrained;
 use crate::checkpoint::config_keys::activation;

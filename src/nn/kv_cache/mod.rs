@@ -7,12 +7,12 @@
 //! |---|---|
 //! | [`mod@self`] | [`KvCache`], [`KvLayer`] |
 //! | `pages` | the pages of one sequence |
-//! | `ragged` | [`KvCaches`]: several caches, of different lengths, in one call |
+//! | `ragged` | `KvCaches`: several caches, of different lengths, in one call |
 
 mod pages;
 mod ragged;
 
-pub use ragged::{KvCaches, KvLayers};
+pub(crate) use ragged::{KvCaches, KvLayers};
 
 use crate::error::{Error, Result};
 use crate::ops::attention::paged::Paged;
@@ -216,7 +216,7 @@ impl KvLayer {
     ///
     /// # Errors
     /// [`Error::Argument`] if nothing is cached; as for [`Attention::forward`].
-    pub fn look_up(&self, attention: &Attention, query: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+    pub(crate) fn look_up(&self, attention: &Attention, query: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         if !self.sequences.is_empty()
             && let Some(y) = attention.forward_paged(query, &paged([self]), mask)?
         {

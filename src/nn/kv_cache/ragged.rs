@@ -9,7 +9,7 @@ use crate::tensor::{IdTensor, Tensor};
 ///
 /// Sequences of different lengths stand one after the other, without padding: every layer but attention works row by row and
 /// takes no notice, so each sequence has the bits that it has alone.
-pub enum KvCaches<'a, 'c> {
+pub(crate) enum KvCaches<'a, 'c> {
     /// One cache, for inputs `[batch, new positions]`.
     Even(&'a mut KvCache),
     /// A cache of one sequence each, with the number of its new positions, for inputs `[1, sum of new positions]`.
@@ -17,7 +17,7 @@ pub enum KvCaches<'a, 'c> {
 }
 
 /// One layer of [`KvCaches`].
-pub enum KvLayers<'a> {
+pub(crate) enum KvLayers<'a> {
     /// As [`KvCaches::Even`].
     Even(&'a mut KvLayer),
     /// As [`KvCaches::Ragged`].
@@ -29,7 +29,7 @@ impl KvCaches<'_, '_> {
     ///
     /// # Panics
     /// If there is no such layer.
-    pub fn layer(&mut self, i: usize) -> KvLayers<'_> {
+    pub(crate) fn layer(&mut self, i: usize) -> KvLayers<'_> {
         match self {
             Self::Even(cache) => KvLayers::Even(cache.layer_mut(i)),
             Self::Ragged(caches, new) => {
@@ -42,7 +42,7 @@ impl KvCaches<'_, '_> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `input_ids` do not have the new positions of the caches.
-    pub fn positions(&self, input_ids: &IdTensor) -> Result<IdTensor> {
+    pub(crate) fn positions(&self, input_ids: &IdTensor) -> Result<IdTensor> {
         let (batch, seq_len) = input_ids.batch_and_len()?;
         let from = |past: usize, new: usize| (past..past + new).map(|position| position as u32);
         let positions: Vec<u32> = match self {
@@ -53,7 +53,7 @@ impl KvCaches<'_, '_> {
     }
 
     /// The position after the last, of the longest sequence.
-    pub fn end(&self, seq_len: usize) -> usize {
+    pub(crate) fn end(&self, seq_len: usize) -> usize {
         match self {
             Self::Even(cache) => cache.len() + seq_len,
             Self::Ragged(caches, new) => caches.iter().zip(*new).map(|(c, new)| c.len() + new).max().unwrap_or(0),
@@ -69,7 +69,7 @@ impl KvLayers<'_> {
     ///
     /// # Errors
     /// As there; [`Error::Argument`] for a mask that is not just causal, where the caches are ragged.
-    pub fn attend(
+    pub(crate) fn attend(
         self,
         attention: &Attention,
         query: &Tensor,
