@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::families::{self, SizeKeys, open_checkpoint, read_config};
+use super::families::{self, open_checkpoint, read_config};
+use super::family::{Family, SizeKeys};
 use crate::checkpoint::config_keys::MAX_SIZE;
 use crate::checkpoint::{Checkpoint, DType, OpenOptions, TensorView, WeightFormat};
 use crate::error::{Error, Result};
@@ -121,7 +122,7 @@ struct Sizes {
 
 impl Sizes {
     fn read(config: &Value) -> Result<Self> {
-        let sized = |family: &families::Family| family.sizes.is_some();
+        let sized = |family: &Family| family.sizes.is_some();
         let keys = families::of(config)?.sizes.as_ref().ok_or_else(|| families::unknown(config, sized))?;
         let get = |key: &str| config.get(key)?.as_u64().and_then(|x| usize::try_from(x).ok()).filter(|&x| x < MAX_SIZE);
         let need = |key: &str| {

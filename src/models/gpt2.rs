@@ -12,7 +12,7 @@ use crate::checkpoint::config_keys::{activation, check_dropout, check_other, che
 use crate::checkpoint::gguf::architecture::{Architecture, Arranged, KeyWriter, Keys};
 use crate::error::{Error, Result};
 use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
-use crate::models::families::{Family, Names, SizeKeys};
+use crate::models::family::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
 use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Parameters};

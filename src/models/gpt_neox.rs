@@ -17,7 +17,7 @@ use crate::checkpoint::gguf::{Value as GgufValue, rope};
 use crate::checkpoint::rope_keys::{ORIGINAL_POSITIONS, RopeKeys};
 use crate::error::{Error, Result};
 use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
-use crate::models::families::{Family, Names, SizeKeys};
+use crate::models::family::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
 use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Parameters, RotaryPositions};

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::checkpoint::{OpenOptions, Pretrained};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
-use crate::models::families::{self, Source};
+use crate::models::families;
+use crate::models::family::{Family, Source};
 use crate::nn::{KvCache, Module, Parameter};
 use crate::tensor::{IdTensor, Tensor};
 
@@ -213,9 +214,12 @@ impl LanguageModel {
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = folder.as_ref();
         let config = families::read_config(path)?;
-        let decodes = |family: &families::Family| family.open.is_some();
+        let decodes = |family: &Family| family.open.is_some();
         match families::of(&config).ok().and_then(|family| family.open) {
-            Some(open) => open(&Source { path, config: &config, options }),
+            Some(open) => {
+                let checkpoint = |path: &Path, load| families::open_checkpoint(path, load);
+                open(&Source { path, config: &config, options, checkpoint })
+            }
             None => Err(families::unknown(&config, decodes)),
         }
     }

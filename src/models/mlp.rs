@@ -16,7 +16,7 @@ use crate::checkpoint::Pretrained;
 use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
-use crate::models::families::{Family, Names};
+use crate::models::family::{Family, Names};
 use crate::nn::{Dropout, Embedding, Linear, Parameters};
 use crate::ops;
 use crate::tensor::{IdTensor, Tensor};

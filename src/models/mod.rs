@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`causal`] | what generation and training need of a model that continues text |
 //! | [`decoder`] | the decoder that families fill in |
+//! | `family` | what a family says of itself |
 //! | `families` | the registry of families: opening, GGUF files, error texts |
 //! | `language_model` | a causal language model of any family |
 //! | [`mod@estimate`] | the memory that a model will need, before it is loaded |
@@ -21,6 +22,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod estimate;
 mod families;
+mod family;
 pub mod gpt2;
 pub mod gpt_neox;
 mod language_model;

@@ -15,7 +15,7 @@ use crate::checkpoint::Pretrained;
 use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
-use crate::models::families::{Family, Names};
+use crate::models::family::{Family, Names};
 use crate::nn::{Dropout, Embedding, Linear, Parameters, Recurrent, RecurrentConfig, RecurrentState};
 use crate::ops::Cell;
 use crate::tensor::{IdTensor, Tensor};

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Precision;
-use super::linear::{WeightLayout, pack};
+use super::weight_part::{WeightLayout, pack};
 use crate::kernels::gemm::PackedB;
 use crate::tensor::{Weight, has_room};
 

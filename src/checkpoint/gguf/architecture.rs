@@ -111,7 +111,7 @@ impl Architecture {
     /// [`Error::Format`](crate::Error::Format) naming a key that is missing or wrong;
     /// [`Error::Config`](crate::Error::Config) for an option that is not known.
     pub(crate) fn config_json(&self, file: &GgufFile) -> Result<Json> {
-        let keys = Keys { file, architecture: self };
+        let keys = Keys { file, architecture: self.name, known: self.keys, causal: self.causal };
         keys.check()?;
         let mut config = (self.read)(&keys)?;
         let id = |role: &str| {

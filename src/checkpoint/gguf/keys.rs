@@ -2,7 +2,6 @@
 
 use serde_json::Value as Json;
 
-use super::architecture::Architecture;
 use super::{GgufFile, GgufWriter, Value};
 use crate::error::{Error, Result};
 
@@ -37,12 +36,17 @@ const NEUTRAL: [(&str, f64); 2] = [("rope.scaling.yarn_attn_factor", 1.0), ("rop
 /// The keys below an architecture's name.
 pub(crate) struct Keys<'f> {
     pub(crate) file: &'f GgufFile,
-    pub(super) architecture: &'f Architecture,
+    /// The architecture's name.
+    pub(super) architecture: &'static str,
+    /// Keys that are read, beside those that every architecture may have.
+    pub(super) known: &'static [&'static str],
+    /// Whether attention is causal.
+    pub(super) causal: bool,
 }
 
 impl Keys<'_> {
     pub(crate) fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture.name)
+        format!("{}.{name}", self.architecture)
     }
 
     pub(crate) fn size(&self, name: &str) -> Result<usize> {
@@ -84,7 +88,7 @@ impl Keys<'_> {
 
     /// The numbers of query heads and of key heads, 0 if the file has none.
     pub(crate) fn heads(&self) -> Result<(usize, usize)> {
-        heads(self.file, self.architecture.name)
+        heads(self.file, self.architecture)
     }
 
     /// Checks that every key of the architecture is known, or has a value at which it changes
@@ -92,7 +96,7 @@ impl Keys<'_> {
     pub(super) fn check(&self) -> Result<()> {
         let start = self.key("");
         let nothing = |key: &str, value: &Value<'_>| match value {
-            Value::Bool(causal) if key == "attention.causal" => *causal == self.architecture.causal,
+            Value::Bool(causal) if key == "attention.causal" => *causal == self.causal,
             Value::Bool(truth) => !truth,
             Value::String(text) => text.is_empty(),
             Value::Array(values) => values.is_empty(),
@@ -103,7 +107,7 @@ impl Keys<'_> {
         };
         for (name, value) in self.file.metadata() {
             let Some(key) = name.strip_prefix(&start) else { continue };
-            let known = COMMON.contains(&key) || self.architecture.keys.contains(&key);
+            let known = COMMON.contains(&key) || self.known.contains(&key);
             if !known && !nothing(key, &value) {
                 return Err(Error::config(name, "none: it is not known, and may change the result", value));
             }
@@ -152,13 +156,14 @@ pub(super) fn heads(file: &GgufFile, architecture: &str) -> Result<(usize, usize
 /// Writes the keys below an architecture's name.
 pub(crate) struct KeyWriter<'c, 't> {
     pub(crate) config: &'c Json,
-    pub(super) architecture: &'static Architecture,
+    /// The architecture's name.
+    pub(super) architecture: &'static str,
     pub(super) writer: &'c mut GgufWriter<'t>,
 }
 
 impl<'c, 't> KeyWriter<'c, 't> {
     pub(crate) fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture.name)
+        format!("{}.{name}", self.architecture)
     }
 
     pub(crate) fn set(&mut self, name: &str, value: Value<'_>) -> Result<()> {

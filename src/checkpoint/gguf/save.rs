@@ -73,7 +73,7 @@ pub(crate) fn save(
     let config = model.config_json();
     writer.set(ARCHITECTURE, Value::String(architecture.name))?;
     if let Some(write) = architecture.write {
-        write(&mut KeyWriter { config: &config, architecture, writer: &mut writer })?;
+        write(&mut KeyWriter { config: &config, architecture: architecture.name, writer: &mut writer })?;
     }
     if let Some(name) = path.file_stem() {
         writer.set("general.name", Value::String(&name.to_string_lossy()))?;

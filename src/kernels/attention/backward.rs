@@ -29,7 +29,8 @@
 //!   one, a clean copy of the block stands in for it.
 
 use super::Attention;
-use super::forward::{is_finite, keys_len, masked, pack_keys, pack_queries, product};
+use super::args::is_finite;
+use super::forward::{keys_len, masked, pack_keys, pack_queries, product};
 use super::heads::{Heads, HeadsMut};
 use super::products::Exact;
 use super::softmax::{BLOCK, Dropped, UpdateBackward};

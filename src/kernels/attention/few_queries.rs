@@ -27,7 +27,7 @@
 use std::ops::Range;
 
 use super::Attention;
-use super::forward::{Args, is_finite};
+use super::args::{Args, is_finite};
 use super::heads::Heads;
 use super::products::{Exact, Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, UpdateRow};

@@ -32,9 +32,8 @@
 
 use std::ops::Range;
 
-use super::Attention;
+use super::args::{Args, is_finite};
 use super::few_queries::again;
-use super::heads::{Heads, HeadsMut};
 use super::products::{Products, Scaled, Values, out_width};
 use super::softmax::{BLOCK, Dropped, Masked, Running, Update};
 use super::visible::Visible;
@@ -46,21 +45,6 @@ use crate::kernels::simd::Isa;
 
 /// Panels of queries of a task.
 const PANELS: usize = 4;
-
-/// The arguments of the forward.
-pub(super) struct Args<'a> {
-    pub(super) shape: &'a Attention<'a>,
-    pub(super) query: Heads<'a>,
-    pub(super) key: Heads<'a>,
-    pub(super) value: Heads<'a>,
-    pub(super) out: HeadsMut<'a>,
-    /// Null, or room for `[B, H, T]`.
-    pub(super) lse: *mut f32,
-}
-
-// SAFETY: `lse` comes from a slice that outlives the call, each element of which belongs to one
-// task.
-unsafe impl Sync for Args<'_> {}
 
 /// All heads and sequences.
 pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
@@ -182,14 +166,6 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, f
         }
     });
     not_finite.into_iter().for_each(|i| again(products, args, batch, head, i));
-}
-
-/// Whether all numbers of a row are.
-pub(super) fn is_finite(row: &[f32]) -> bool {
-    // Of the bits without the sign, which vectors compare; no finite number has those of infinity
-    // or more.
-    let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()));
-    largest < f32::INFINITY.to_bits()
 }
 
 /// Packs `scale · Qᵀ`, `[dim, PANEL]`, of `n` queries in the lanes.

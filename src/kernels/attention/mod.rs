@@ -38,6 +38,7 @@
 //! | `visible` | which keys a query sees |
 //! | `products` | what is multiplied: f32, or numbers rounded to bf16 |
 //! | `softmax` | one block of the online softmax, and its way back |
+//! | `args` | the arguments of the forward |
 //! | `forward`, `few_queries`, `backward` | the loops |
 //!
 //! # Examples
@@ -56,6 +57,7 @@
 //! assert!(out[2] > 2.0 && out[2] < 3.0);
 //! ```
 
+mod args;
 mod backward;
 mod few_queries;
 mod forward;
@@ -220,10 +222,10 @@ pub fn attention(
         return;
     }
     let lse = lse.map_or(std::ptr::null_mut(), |lse| lse.as_mut_ptr());
-    with_products(shape.precision, Forward(forward::Args { shape, query, key, value, out, lse }));
+    with_products(shape.precision, Forward(args::Args { shape, query, key, value, out, lse }));
 }
 
-struct Forward<'a>(forward::Args<'a>);
+struct Forward<'a>(args::Args<'a>);
 
 impl ProductsOp for Forward<'_> {
     fn run<P: Products>(self, products: P) {

@@ -19,7 +19,6 @@
 use std::ops::Range;
 
 use super::micro::PANEL;
-use super::operand::{Factor, Operand};
 use super::packing::{Source, with_scratch};
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::simd::Isa;
@@ -37,21 +36,12 @@ pub struct Blocks {
     k: usize,
 }
 
-impl<'a> Factor<'a> {
-    /// `k` × `n` numbers whose columns lie one after the other in blocks: the transpose of a weight
-    /// `[n, k]`.
-    ///
-    /// # Panics
-    ///
-    /// If a column does not fill whole blocks, or there are not `n` of them.
-    pub fn blocks(format: BlockFormat, data: &'a [u8], k: usize, n: usize) -> Self {
-        let expected = format.bytes_for(k).checked_mul(n);
-        assert_eq!(Some(data.len()), expected, "gemm: B is {k} × {n} in {format}");
-        Self::new(Operand::Blocks(Blocks { data: data.as_ptr(), format, k }), k, n)
-    }
-}
-
 impl Blocks {
+    /// The blocks of columns of `k` numbers.
+    pub(super) fn new(format: BlockFormat, data: &[u8], k: usize) -> Self {
+        Self { data: data.as_ptr(), format, k }
+    }
+
     /// Numbers of a block: what reads B begins and ends at multiples of it in `k`.
     pub(super) fn unit(&self) -> usize {
         self.format.block_len()

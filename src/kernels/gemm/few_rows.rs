@@ -30,12 +30,12 @@ use std::ops::Range;
 
 use super::Beta;
 use super::blocks::Blocks;
-use super::f32::{Product, finish};
 use super::micro::{MicroKernel, PANEL, TileArgs, within};
 use super::operand::{Element, Group, Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use super::panel_tile::{PANEL_MR, panel_tile};
 use super::plan::{even, tasks_of};
+use super::product::{Product, finish};
 use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::{Isa, SimdOp};

@@ -30,6 +30,7 @@
 //! | `plan` | how a product is cut into blocks and tasks |
 //! | `driver` | the loops around the register tiles |
 //! | `f32`, `rounded`, `int8` | what a product of each kind packs and which tile it uses |
+//! | `product` | a product as these see it, and what follows it |
 //! | `few_rows`, `panel_tile` | products with so few rows that the time is that of reading B |
 //! | `operand`, `packed`, `blocks` | what B may be: f32, f16, bf16, at strides or packed once; blocks of a few bits |
 //! | `packing` | copying blocks of A and B into panels |
@@ -59,6 +60,7 @@ mod packed;
 pub(in crate::kernels) mod packing;
 mod panel_tile;
 pub(in crate::kernels) mod plan;
+mod product;
 #[cfg(target_arch = "x86_64")]
 mod rounded;
 
@@ -254,7 +256,7 @@ pub fn gemm_each<'a>(
 
 /// The one way into products: several with one A, rounded where the precision and the processor say
 /// so.
-fn each(precision: Precision, products: &[f32::Product<'_>]) {
+fn each(precision: Precision, products: &[product::Product<'_>]) {
     #[cfg(target_arch = "x86_64")]
     if precision == Precision::Bf16 && rounded::each(products) {
         return;
@@ -270,13 +272,13 @@ fn checked<'a>(
     c: &'a mut [f32],
     beta: Beta,
     epilogue: Epilogue<'a>,
-) -> Option<f32::Product<'a>> {
+) -> Option<product::Product<'a>> {
     let (m, k, n) = (a.rows, a.cols, b.n);
     assert_eq!(k, b.k, "gemm: A is {m} × {k}, B is {} × {n}", b.k);
     assert_eq!(Some(c.len()), size([m, n]), "gemm: C is {m} × {n}");
     a.check("gemm: A", (1, 0));
     epilogue.check(m, n);
-    (!c.is_empty()).then(|| f32::Product::new(a, b.operand, n, c, beta, epilogue))
+    (!c.is_empty()).then(|| product::Product::new(a, b.operand, n, c, beta, epilogue))
 }
 
 /// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
@@ -302,5 +304,5 @@ pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_
     }
     // Strides that lead nowhere, from one matrix alone or without elements, are not multiplied.
     let strides = if batch == 1 || k == 0 { [0; 2] } else { [stride_a, stride_b] };
-    f32::product(f32::Product::new(a, b.operand(), n, c, beta, Epilogue::default()), batch, strides);
+    f32::product(product::Product::new(a, b.operand(), n, c, beta, Epilogue::default()), batch, strides);
 }

@@ -8,6 +8,7 @@ use super::Mat;
 use super::blocks::Blocks;
 use super::micro::{MicroKernel, PANEL};
 use super::packing::{Source, pack_panel};
+use crate::kernels::blocks::BlockFormat;
 use crate::kernels::simd::{Isa, SimdOp};
 
 /// What the elements of B may be. Half precision is converted to f32, which is exact; products and
@@ -75,6 +76,18 @@ unsafe impl Send for Factor<'_> {}
 unsafe impl Sync for Factor<'_> {}
 
 impl<'a> Factor<'a> {
+    /// `k` × `n` numbers whose columns lie one after the other in blocks: the transpose of a weight
+    /// `[n, k]`.
+    ///
+    /// # Panics
+    ///
+    /// If a column does not fill whole blocks, or there are not `n` of them.
+    pub fn blocks(format: BlockFormat, data: &'a [u8], k: usize, n: usize) -> Self {
+        let expected = format.bytes_for(k).checked_mul(n);
+        assert_eq!(Some(data.len()), expected, "gemm: B is {k} × {n} in {format}");
+        Self::new(Operand::Blocks(Blocks::new(format, data, k)), k, n)
+    }
+
     /// `operand`, whose numbers live as long as `'a`, is `k` × `n`.
     pub(super) fn new(operand: Operand, k: usize, n: usize) -> Self {
         Self { operand, k, n, _data: PhantomData }

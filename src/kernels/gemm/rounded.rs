@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::Beta;
 use super::driver::{self, Factors, Part};
-use super::f32::{FEW_ROWS, Product, finish};
+use super::f32::FEW_ROWS;
 use super::few_rows::{share, share_columns};
 use super::micro::amx::AmxBf16;
 use super::micro::avx512;
@@ -20,6 +20,7 @@ use super::micro::{ColumnsKernel, MicroKernel, PANEL, PanelsKernel, TileArgs, Ti
 use super::operand::{Operand, Panels};
 use super::packing::{SLACK, Source, pack_panel, with_scratch};
 use super::plan::even;
+use super::product::{Product, finish};
 use crate::kernels::simd::Avx512;
 
 /// Products of rounded factors with one A; false if the processor has no instruction for them.

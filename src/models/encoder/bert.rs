@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use serde_json::{Value, json};
 
-use super::config::{Architecture, EncoderConfig, HeadOptions, LayerNames, MlmNames, Names, set_labels};
+use super::EncoderConfig;
+use super::architecture::{Architecture, HeadOptions, LayerNames, MlmNames, Names, set_labels};
 use crate::checkpoint::config_keys::{activation, check_other, overlaid};
 use crate::checkpoint::gguf::architecture::{Architecture as GgufArchitecture, Keys};
 use crate::error::{Error, Result};
-use crate::models::families::{Family, SizeKeys};
+use crate::models::family::{Family, SizeKeys};
 use crate::nn::attention::{AttentionNames, ProjectionNames};
 use crate::nn::feed_forward::Place;
 use crate::ops::Activation;

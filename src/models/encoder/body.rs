@@ -1,6 +1,7 @@
 //! From token ids to hidden states.
 
-use super::config::{Architecture, EncoderConfig, LayerNames, Names};
+use super::architecture::{Architecture, LayerNames, Names};
+use super::config::EncoderConfig;
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
 use crate::kernels::parallel;

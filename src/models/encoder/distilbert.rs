@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Architecture, EncoderConfig, HeadOptions, LayerNames, MlmNames, Names};
+use super::EncoderConfig;
+use super::architecture::{Architecture, HeadOptions, LayerNames, MlmNames, Names};
 use crate::checkpoint::config_keys::{activation, check_other, overlaid};
 use crate::error::{Error, Result};
-use crate::models::families::{Family, SizeKeys};
+use crate::models::family::{Family, SizeKeys};
 use crate::nn::attention::{AttentionNames, ProjectionNames};
 use crate::nn::feed_forward::Place;
 use crate::ops::Activation;

@@ -1,7 +1,8 @@
 //! What is put on top of an encoder: guesses for masked tokens, classes of texts and of tokens, answers.
 
+use super::architecture::{Architecture, MlmNames};
 use super::body::{TextBatch, TextEncoder, first_token, linear};
-use super::config::{Architecture, EncoderConfig, MlmNames};
+use super::config::EncoderConfig;
 use crate::checkpoint::Pretrained;
 use crate::error::{Error, Result};
 use crate::nn::{Dropout, Init, LayerNorm, Linear, Module, Parameter, Parameters, module::below};

@@ -17,6 +17,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `architecture` | what the architectures have in common, and the names of labels |
 //! | `config` | [`EncoderConfig`]: `config.json`, whichever architecture it is of |
 //! | `bert`, `distilbert` | the configurations, and the names in their checkpoints |
 //! | `body` | [`TextEncoder`]: token ids to hidden states |
@@ -37,6 +38,7 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 
+mod architecture;
 pub(super) mod bert;
 mod body;
 mod config;

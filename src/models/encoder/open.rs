@@ -2,15 +2,36 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
+use super::architecture::Names;
 use super::body::TextEncoder;
-use super::config::{EncoderConfig, Names};
+use super::config::EncoderConfig;
 use super::heads::{Head, WithHead};
 use crate::checkpoint::{Checkpoint, Loader, OpenOptions};
 use crate::error::Result;
-use crate::models::families::{open_checkpoint, read_config};
+use crate::models::families::{self, open_checkpoint, read_config};
 
 /// Beginnings of the names of heads: what a model does not ask for of them, it does not need. Of the body, every name must fit.
 const HEADS: [&str; 6] = ["cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "qa_outputs."];
+
+impl EncoderConfig {
+    /// Reads the content of a `config.json`. Keys that it lacks have the values that `transformers` gives them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an architecture or option that is not known, with its key.
+    pub fn from_json(json: &Value) -> Result<Self> {
+        let read = families::of(json)?.encoder.ok_or_else(|| families::unknown(json, |f| f.encoder.is_some()))?;
+        let config = read(json)?;
+        config.architecture()?;
+        Ok(config)
+    }
+
+    /// Whether [`EncoderConfig::from_json`] knows this `model_type`.
+    pub fn knows(model_type: &str) -> bool {
+        families::find(model_type).is_some_and(|family| family.encoder.is_some())
+    }
+}
 
 impl TextEncoder {
     /// Opens the body of a folder, whether there is a head on it or not; with the pooler if there is one.

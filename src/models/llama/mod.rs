@@ -27,7 +27,7 @@ use crate::checkpoint::Pretrained;
 use crate::checkpoint::config_keys::activation;
 use crate::error::Result;
 use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, NormRef};
-use crate::models::families::{Family, Names, SizeKeys};
+use crate::models::family::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames, QkNorm};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
 use crate::nn::{Dropout, Embedding, Init, Linear, Parameters, RmsNorm, RotaryPositions};

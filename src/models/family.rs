@@ -1,0 +1,114 @@
+//! What a model family says of itself, for the registry (`families`).
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::checkpoint::gguf::architecture::Architecture;
+use crate::checkpoint::pretrained::CONFIG;
+use crate::checkpoint::{Checkpoint, OpenOptions, Pretrained};
+use crate::error::{Error, Result};
+use crate::mapped::Load;
+use crate::models::encoder::EncoderConfig;
+use crate::models::{CausalLm, LanguageModel};
+use crate::nn::Parameters;
+
+/// What the crate knows of a family.
+pub(crate) struct Family {
+    /// The values of `model_type` in `config.json`.
+    pub(crate) model_types: &'static [&'static str],
+    /// The keys of its sizes, if it is a Transformer.
+    pub(crate) sizes: Option<SizeKeys>,
+    /// Opens a causal language model, if it is one.
+    pub(crate) open: Option<fn(&Source<'_>) -> Result<LanguageModel>>,
+    /// Reads the configuration of an encoder, if it is one.
+    pub(crate) encoder: Option<fn(&Value) -> Result<EncoderConfig>>,
+    /// Its architectures in GGUF.
+    pub(crate) gguf: &'static [Architecture],
+}
+
+impl Family {
+    /// To be filled in: nothing is known.
+    pub(crate) const NONE: Self = Self { model_types: &[], sizes: None, open: None, encoder: None, gguf: &[] };
+}
+
+/// Keys of `config.json` for the sizes that [`estimate`](mod@super::estimate) reads.
+pub(crate) struct SizeKeys {
+    pub(crate) hidden: &'static str,
+    pub(crate) layers: &'static str,
+    pub(crate) heads: &'static str,
+    pub(crate) kv_heads: &'static str,
+    pub(crate) intermediate: &'static str,
+}
+
+impl SizeKeys {
+    /// Those of Llama, BERT and most others.
+    pub(crate) const USUAL: Self = Self {
+        hidden: "hidden_size",
+        layers: "num_hidden_layers",
+        heads: "num_attention_heads",
+        kv_heads: "num_key_value_heads",
+        intermediate: "intermediate_size",
+    };
+}
+
+/// In what the names of checkpoints differ from the paths of a model's fields.
+pub(crate) struct Names {
+    /// What checkpoints of the bare model leave out, with its dot.
+    pub(crate) prefix: &'static str,
+    /// Ends of names that hold no parameters.
+    pub(crate) ignored: &'static [&'static str],
+    /// The token table.
+    pub(crate) table: &'static str,
+    /// The head, which may be the token table.
+    pub(crate) head: &'static str,
+}
+
+impl Names {
+    /// Of a model that only this crate saves.
+    pub(crate) const OWN: Self = Self { prefix: "", ignored: &[], table: "", head: "" };
+}
+
+/// A model's folder or file.
+pub(crate) struct Source<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) config: &'a Value,
+    pub(crate) options: &'a OpenOptions,
+    /// Opens the tensors under the names that `transformers` gives them.
+    pub(crate) checkpoint: fn(&Path, Load) -> Result<Checkpoint>,
+}
+
+impl Source<'_> {
+    /// The configuration.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the key that does not fit.
+    pub(crate) fn config<C: DeserializeOwned>(&self) -> Result<C> {
+        C::deserialize(self.config).map_err(|e| Error::format(self.path.join(CONFIG), e.to_string()))
+    }
+
+    /// The model with the parameters of the checkpoint; `tied` if the head is the token table.
+    ///
+    /// # Errors
+    /// [`Error::Load`] with every tensor that does not fit; [`Error::Format`] or [`Error::Io`] for
+    /// files that cannot be read.
+    pub(crate) fn load<M>(
+        &self,
+        names: &Names,
+        tied: bool,
+        init: impl FnOnce(Parameters<'_>) -> Result<M>,
+    ) -> Result<LanguageModel>
+    where
+        M: CausalLm<State: Debug + 'static> + Pretrained + Clone + Debug + 'static,
+    {
+        let checkpoint = (self.checkpoint)(self.path, self.options.load)?;
+        let ignored = |name: &str| names.ignored.iter().any(|end| name.ends_with(end));
+        let mut loader = checkpoint.loader().options(self.options).optional_prefix(names.prefix).ignore(ignored);
+        if tied {
+            loader = loader.tie(names.table, names.head);
+        }
+        loader.load(init).map(LanguageModel::new)
+    }
+}
