@@ -30,6 +30,7 @@ pub enum Load {
 }
 
 /// The bytes of a file, read-only. They start at an address that is a multiple of 8.
+#[doc(hidden)]
 pub struct MappedFile {
     bytes: Bytes,
     path: PathBuf,

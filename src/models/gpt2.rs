@@ -145,7 +145,7 @@ impl Gpt2Config {
     }
 
     /// Width inside the feed-forward part.
-    pub fn n_inner(&self) -> usize {
+    pub(crate) fn n_inner(&self) -> usize {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
 
@@ -274,7 +274,7 @@ pub struct Gpt2Model {
 
 crate::module!(Gpt2Model { wte, wpe, h, ln_f, embd_dropout });
 
-/// GPT-2 with its head. See the [module](self).
+/// GPT-2 with its head (Radford et al. 2019).
 ///
 /// ```
 /// use loquat::models::{CausalLm, Gpt2, Gpt2Config};

@@ -140,8 +140,7 @@ impl GptNeoXConfig {
     /// use loquat::models::GptNeoXConfig;
     ///
     /// let pythia_70m = GptNeoXConfig::new(50_304, 512, 6, 8);
-    /// assert_eq!(pythia_70m.rot_dim()?, 16);
-    /// # Ok::<(), loquat::Error>(())
+    /// assert_eq!(pythia_70m.intermediate_size, 2048);
     /// ```
     pub fn new(vocab_size: usize, hidden_size: usize, num_hidden_layers: usize, num_attention_heads: usize) -> Self {
         let intermediate_size = hidden_size.saturating_mul(4);
@@ -163,7 +162,7 @@ impl GptNeoXConfig {
     ///
     /// # Errors
     /// [`Error::Config`] if the share is no number from 0 to 1 that makes an even number of columns.
-    pub fn rot_dim(&self) -> Result<usize> {
+    pub(crate) fn rot_dim(&self) -> Result<usize> {
         let inside = self.rope_keys().partial_rotary_factor()?;
         let (share, head_dim) =
             (inside.or(self.rotary_pct).unwrap_or(0.25), self.hidden_size / self.num_attention_heads.max(1));
@@ -305,7 +304,7 @@ pub struct GptNeoXModel {
 
 crate::module!(GptNeoXModel { embed_in, layers, final_layer_norm, dropout; skip rotary });
 
-/// GPT-NeoX with its head. See the [module](self).
+/// GPT-NeoX with its head (Black et al. 2022; Pythia, Biderman et al. 2023).
 ///
 /// ```
 /// use loquat::models::{CausalLm, GptNeoX, GptNeoXConfig};

@@ -76,7 +76,8 @@ impl MlpConfig {
     }
 }
 
-/// The model. See the [module](self).
+/// A feed-forward language model over a window of word vectors (Bengio et al. 2003,
+/// <https://www.jmlr.org/papers/v3/bengio03a.html>).
 #[derive(Clone, Debug)]
 pub struct MlpLm {
     /// Sizes.

@@ -82,7 +82,7 @@ impl RnnConfig {
     }
 }
 
-/// The model. See the [module](self).
+/// A recurrent language model (Mikolov et al. 2010), with cells of PyTorch: plain, LSTM or GRU.
 #[derive(Clone, Debug)]
 pub struct RnnLm {
     /// Sizes.

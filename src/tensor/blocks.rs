@@ -20,6 +20,7 @@ use crate::mapped::MappedFile;
 /// assert_eq!(zeros.widen().data(), [0.0; 64]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
+#[doc(hidden)]
 #[derive(Clone)]
 pub struct BlockTensor {
     format: BlockFormat,

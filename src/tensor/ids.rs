@@ -80,7 +80,7 @@ impl IdTensor {
     ///
     /// # Errors
     /// [`Error::Id`] with the first that is not.
-    pub fn check_below(&self, limit: usize, what: &str) -> Result<()> {
+    pub(crate) fn check_below(&self, limit: usize, what: &str) -> Result<()> {
         match self.data.iter().position(|&id| id as usize >= limit) {
             None => Ok(()),
             Some(at) => Err(Error::Id { what: format!("{what} at index {at}"), id: u64::from(self.data[at]), limit }),

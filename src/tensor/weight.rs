@@ -152,6 +152,7 @@ impl From<Tensor> for Weight {
 }
 
 /// The number formats of 16 bits.
+#[doc(hidden)]
 pub trait Half: bytemuck::Pod + Send + Sync + sealed::Half {}
 
 impl Half for f16 {}
@@ -193,6 +194,7 @@ impl sealed::Half for bf16 {
 /// assert_eq!(half.widen().data(), [1.0; 6]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
+#[doc(hidden)]
 #[derive(Clone)]
 pub struct HalfTensor<T> {
     shape: Vec<usize>,

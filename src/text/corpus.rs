@@ -2,8 +2,7 @@
 //!
 //! A [`Corpus`] is one file or many, taken as one text after the other. It is read in *pieces*: whole lines, as many as
 //! fit into a given number of bytes. A line that is longer than that is cut at white space (or, failing that, between
-//! two characters), so that a corpus which is one endless line, as text8 is, also streams. Several threads read one
-//! corpus at once, each a [`Section`] of it: a run of bytes that starts and ends at the border of a line.
+//! two characters), so that a corpus which is one endless line, as text8 is, also streams.
 //!
 //! ```
 //! use loquat::text::Corpus;
@@ -21,7 +20,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,12 +38,6 @@ struct Source {
     path: PathBuf,
     len: u64,
     map: Option<Arc<MappedFile>>,
-}
-
-/// A part of a [`Corpus`] that one thread reads: see [`Corpus::sections`].
-#[derive(Debug, Clone)]
-pub struct Section {
-    runs: Vec<Run>,
 }
 
 /// The bytes `start..end` of a file.
@@ -152,56 +145,6 @@ impl Corpus {
         }
         Ok(text)
     }
-
-    /// Cuts the corpus into `n` sections of about the same number of bytes, each beginning and ending at the border of a
-    /// line; together, in order, they are the corpus. Where lines are longer than a section, some sections are empty.
-    ///
-    /// The cuts depend on the files and on `n` alone.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when a file cannot be read.
-    pub fn sections(&self, n: usize) -> Result<Vec<Section>> {
-        let n = n.max(1);
-        let total = self.len();
-        let mut sections = vec![Section { runs: Vec::new() }; n];
-        let mut before = 0; // bytes in the files before this one
-        for file in &self.files {
-            let mut start = 0;
-            for (i, section) in sections.iter_mut().enumerate() {
-                let ideal = (u128::from(total) * (i as u128 + 1) / n as u128) as u64;
-                let end = if ideal <= before + start {
-                    start
-                } else if ideal >= before + file.len {
-                    file.len
-                } else {
-                    file.line_after(ideal - before)?
-                };
-                if end > start {
-                    section.runs.push(Run { source: file.clone(), start, end });
-                    start = end;
-                }
-            }
-            before += file.len;
-        }
-        Ok(sections)
-    }
-}
-
-impl Section {
-    /// The length in bytes.
-    pub fn len(&self) -> u64 {
-        self.runs.iter().map(|run| run.end - run.start).sum()
-    }
-
-    /// Whether nothing is left for this section.
-    pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
-    /// The section's text, in pieces of at most `limit` bytes (at least 4, the longest character).
-    pub fn pieces(&self, limit: usize) -> Pieces {
-        Pieces::new(self.runs.clone().into(), limit)
-    }
 }
 
 impl Source {
@@ -219,20 +162,6 @@ impl Source {
         if start == 0 && end == self.len { Ok(Box::new(file)) } else { Ok(Box::new(file.take(end - start))) }
     }
 
-    /// The position behind the first line feed at or after `position`, or the file's end.
-    fn line_after(&self, position: u64) -> Result<u64> {
-        // From the byte before: a cut that already is a line's border stays.
-        let from = position.saturating_sub(1);
-        let mut reader = BufReader::new(self.reader(from, self.len)?);
-        let mut line = LineEnd::default();
-        let n = std::io::copy(&mut reader, &mut line);
-        match (line.found, n) {
-            (Some(offset), _) => Ok(from + offset),
-            (None, Ok(_)) => Ok(self.len),
-            (None, Err(e)) => Err(Error::io(&self.path, e)),
-        }
-    }
-
     /// The line, counted from 1, that holds the byte at `position`.
     fn line_of(&self, position: u64) -> Result<u64> {
         let mut lines = LineCount(1);
@@ -247,28 +176,6 @@ struct Shared(Arc<MappedFile>);
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
         self.0.as_ref().as_ref()
-    }
-}
-
-/// Stops a copy behind the first line feed.
-#[derive(Default)]
-struct LineEnd {
-    seen: u64,
-    found: Option<u64>,
-}
-
-impl std::io::Write for LineEnd {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if let Some(i) = bytes.iter().position(|&b| b == b'\n') {
-            self.found = Some(self.seen + i as u64 + 1);
-            return Ok(0); // ends the copy
-        }
-        self.seen += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -419,30 +326,6 @@ mod tests {
         let corpus = Corpus::open(write(&folder, "a", "aaa bbb\nccc ddd\neee fff ggg hhh")).unwrap();
         let pieces: Vec<String> = corpus.pieces(12).map(Result::unwrap).collect();
         assert_eq!(pieces, ["aaa bbb\n", "ccc ddd\n", "eee fff ggg", " hhh"]);
-    }
-
-    #[test]
-    fn sections_cover_the_corpus_and_cut_at_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let a: String = (0..50).map(|i| format!("{}\n", "x".repeat(i % 7))).collect();
-        let paths = [write(&folder, "a", &a), write(&folder, "b", "last\nlines"), write(&folder, "c", "")];
-        let streamed = Corpus::open_all(&paths).unwrap();
-        for corpus in [streamed.clone(), streamed.mapped().unwrap()] {
-            for n in 0..20 {
-                let sections = corpus.sections(n).unwrap();
-                assert_eq!(sections.len(), n.max(1));
-                let mut all = String::new();
-                for section in &sections {
-                    assert!(all.is_empty() || all.ends_with('\n'), "{n}: cut inside a line");
-                    let text: String = section.pieces(16).map(Result::unwrap).collect();
-                    assert_eq!(text.len() as u64, section.len());
-                    all += &text;
-                }
-                assert_eq!(all, a.clone() + "last\nlines");
-            }
-            let lens: Vec<u64> = corpus.sections(4).unwrap().iter().map(Section::len).collect();
-            assert!(lens.iter().all(|&n| n.abs_diff(corpus.len() / 4) < 12), "{lens:?}");
-        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod tokenizer;
 mod vocabulary;
 
 pub use clean::{NormalForm, TextCleaner, WhiteSpace};
-pub use corpus::{Corpus, Pieces, Section};
+pub use corpus::{Corpus, Pieces};
 pub use sentences::{SentenceSplitter, split_sentences};
 pub use stop_words::StopWords;
 #[cfg(feature = "tokenizers")]

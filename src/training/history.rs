@@ -9,11 +9,15 @@
 //! let mut history = History::default();
 //! history.push(Row { loss: Some(4.2), lr: Some(1e-3), ..Row::at(1) }.with("accuracy", 0.25));
 //! history.push(Row { loss: Some(3.9), val_loss: Some(4.0), ..Row::at(2) });
-//! let csv = history.to_csv();
-//! assert!(csv.starts_with("step,epoch,loss,val_loss,lr,grad_norm,tokens_per_second,seconds,accuracy\n1,,4.2,"));
-//! assert_eq!(History::from_csv(&csv)?, history);
 //! assert_eq!(history.best_val_loss(), Some((2, 4.0)));
-//! # Ok::<(), loquat::Error>(())
+//!
+//! let path = std::env::temp_dir().join("loquat-history-doc.csv");
+//! history.save(&path)?;
+//! let csv = std::fs::read_to_string(&path)?;
+//! assert!(csv.starts_with("step,epoch,loss,val_loss,lr,grad_norm,tokens_per_second,seconds,accuracy\n1,,4.2,"));
+//! assert_eq!(History::open(&path)?, history);
+//! # std::fs::remove_file(&path)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -41,12 +41,9 @@ use header::{Entry, Header, Place};
 pub use save::GgufFormat;
 pub(crate) use save::save;
 // Inner parts of a file, public for tests that make and read files by hand: they may change in any version.
-#[doc(hidden)]
 pub use tensor_type::TensorType;
-#[doc(hidden)]
 pub use value::{Array, Value, ValueType};
 pub use vocabulary::GgmlVocabulary;
-#[doc(hidden)]
 pub use write::GgufWriter;
 
 use super::recognise;
@@ -157,11 +154,13 @@ impl GgufFile {
     }
 
     /// The tensors, by name.
+    #[doc(hidden)]
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
         self.header.tensors.iter().map(|place| self.at(place))
     }
 
     /// A tensor by the name that the file has for it.
+    #[doc(hidden)]
     pub fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
         let tensors = &self.header.tensors;
         let i = tensors.binary_search_by(|place| self.at(place).name().cmp(name)).ok()?;

@@ -30,13 +30,14 @@ const TOLERANCE: f32 = 1e-4;
 /// [`Error::Config`] for a scaling that is not known; [`Error::Format`] if what is ours contradicts
 /// the rest.
 pub(crate) fn read(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<String, Json>>> {
-    let standard = standard(keys, config, width)?;
+    let theta = keys.optional_number("rope.freq_base")?.unwrap_or(10_000.0);
+    let standard = standard(keys, theta, width)?;
     let Some(text) = keys.file.optional(EXACT, "a string", |v| v.as_str())? else { return Ok(standard) };
     let wrong =
         |expected: &str| Error::format(keys.file.path(), format!("`{EXACT}`: expected {expected}, found {text}"));
     let Ok(Json::Object(exact)) = serde_json::from_str(text) else { return Err(wrong("a JSON object")) };
     let turns = |scaling: Option<&Map<String, Json>>| {
-        let (theta, scaling) = RopeKeys { scaling, ..RopeKeys::of(config) }.read()?;
+        let (theta, scaling) = RopeKeys { scaling, theta: Some(theta), ..RopeKeys::of(config) }.read()?;
         RotaryPositions::new(width, theta, scaling)
     };
     let (ours, theirs) = (turns(Some(&exact))?, turns(standard.as_ref())?);
@@ -50,7 +51,7 @@ pub(crate) fn read(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Optio
 }
 
 /// What llama.cpp's keys say.
-fn standard(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<String, Json>>> {
+fn standard(keys: &Keys<'_>, theta: f64, width: usize) -> Result<Option<Map<String, Json>>> {
     let object = |json: Json| match json {
         Json::Object(object) => Some(object),
         _ => None,
@@ -65,7 +66,7 @@ fn standard(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<S
         if let Some(other) = kind.filter(|&kind| kind != "none") {
             return Err(Error::config(&type_key, format!("none beside the tensor `{ROPE_FREQS}`"), other));
         }
-        return from_divisors(&divisors, config, width).map(object);
+        return from_divisors(&divisors, theta, width).map(object);
     }
     let factor = match keys.optional_number("rope.scaling.factor")? {
         Some(factor) => Some(factor),
@@ -107,11 +108,10 @@ fn divisors(file: &GgufFile) -> Result<Option<Vec<f32>>> {
 }
 
 /// Published models of Llama differ in `factor` alone; other divisors stay what they are.
-fn from_divisors(divisors: &[f32], config: &Json, width: usize) -> Result<Json> {
+fn from_divisors(divisors: &[f32], theta: f64, width: usize) -> Result<Json> {
     if width != 2 * divisors.len() {
         return Err(Error::config(ROPE_FREQS, "one divisor for two columns that turn", divisors.len()));
     }
-    let theta = config["rope_theta"].as_f64().unwrap_or(10_000.0);
     let published = RopeScaling::Llama3 {
         factor: divisors.iter().fold(0f32, |max, &x| max.max(x)).into(),
         low_freq_factor: 1.0,

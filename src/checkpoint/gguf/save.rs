@@ -21,7 +21,7 @@ use crate::nn::Parameter;
 /// ggml's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// The format of the matrices in a file that [`save_gguf`] writes. Norms, biases and positions are always 32 bits.
+/// The format of the matrices in a file that [`save_gguf`](crate::models::save_gguf) writes. Norms, biases and positions are always 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GgufFormat {

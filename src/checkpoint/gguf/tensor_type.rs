@@ -5,6 +5,7 @@ use crate::kernels::blocks::BlockFormat;
 use crate::checkpoint::DType;
 
 /// A type of tensors, as ggml numbers them. Those without a [`DType`] that can be widened are known by name and size only.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorType(u8);
 

@@ -6,6 +6,7 @@ use super::cursor::Cursor;
 const MAX_DEPTH: usize = 4;
 
 /// The type of a [`Value`], as GGUF numbers them.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names say it
 pub enum ValueType {
@@ -25,6 +26,7 @@ pub enum ValueType {
 }
 
 /// A value of the metadata. Strings and lists are the file's own bytes.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the names say it
 pub enum Value<'a> {
@@ -44,6 +46,7 @@ pub enum Value<'a> {
 }
 
 /// A list of values of one type.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array<'a> {
     pub(super) kind: ValueType,

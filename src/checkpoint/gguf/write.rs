@@ -16,6 +16,7 @@ const VERSION: u32 = 3;
 type Bytes<'t> = Box<dyn Fn() -> Vec<u8> + 't>;
 
 /// A GGUF file in the making: keys and tensors, in the order in which they are given.
+#[doc(hidden)]
 #[derive(Default)]
 pub struct GgufWriter<'t> {
     entries: Vec<(String, Vec<u8>)>,

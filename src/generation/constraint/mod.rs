@@ -58,6 +58,7 @@ pub trait TokenMask: BoxedMask + Send + Sync {
 }
 
 /// A copy behind a box: every text that is written has a mask of its own. Given to whatever is [`Clone`].
+#[doc(hidden)]
 pub trait BoxedMask {
     /// The copy.
     fn boxed_clone(&self) -> Box<dyn TokenMask>;

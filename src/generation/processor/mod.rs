@@ -52,6 +52,7 @@ pub trait LogitsProcessor: BoxedClone + Send + Sync {
 }
 
 /// A copy behind a box: every text that is written has processors of its own. Given to whatever is [`Clone`].
+#[doc(hidden)]
 pub trait BoxedClone {
     /// The copy.
     fn boxed_clone(&self) -> Box<dyn LogitsProcessor>;

@@ -41,7 +41,7 @@ impl EncoderConfig {
     /// The names of the classes that a head tells apart, in the order of its logits; `LABEL_0`, `LABEL_1` if the file names none.
     ///
     /// # Errors
-    /// [`Error::Config`] if `id2label` is no map from 0, 1, 2 … to names, or `num_labels` differs from it.
+    /// [`Error::Config`](crate::Error::Config) if `id2label` is no map from 0, 1, 2 … to names, or `num_labels` differs from it.
     pub fn labels(&self) -> Result<Vec<String>> {
         let other = match self {
             Self::Bert(config) => &config.other,
@@ -59,7 +59,7 @@ impl EncoderConfig {
     }
 
     /// The width of the hidden states.
-    pub fn hidden_size(&self) -> usize {
+    pub(crate) fn hidden_size(&self) -> usize {
         match self {
             Self::Bert(config) => config.hidden_size,
             Self::DistilBert(config) => config.dim,

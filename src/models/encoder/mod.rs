@@ -47,10 +47,10 @@ mod heads;
 mod open;
 
 pub use bert::BertConfig;
-pub use body::{EncoderBlock, EncoderEmbeddings, TextBatch, TextEncoder};
+pub use body::{TextBatch, TextEncoder};
 pub use config::EncoderConfig;
 pub use distilbert::DistilBertConfig;
 pub use heads::{
-    ClassifierHead, EncoderForMaskedLm, EncoderForQuestionAnswering, EncoderForSequenceClassification,
-    EncoderForTokenClassification, Head, MaskedLmHead, SequenceClassifierHead, SpanHead, WithHead,
+    EncoderForMaskedLm, EncoderForQuestionAnswering, EncoderForSequenceClassification, EncoderForTokenClassification,
+    Head, WithHead,
 };

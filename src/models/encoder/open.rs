@@ -19,7 +19,7 @@ impl EncoderConfig {
     /// Reads the content of a `config.json`. Keys that it lacks have the values that `transformers` gives them.
     ///
     /// # Errors
-    /// [`Error::Config`] for an architecture or option that is not known, with its key.
+    /// [`Error::Config`](crate::Error::Config) for an architecture or option that is not known, with its key.
     pub fn from_json(json: &Value) -> Result<Self> {
         let read = families::of(json)?.encoder.ok_or_else(|| families::unknown(json, |f| f.encoder.is_some()))?;
         let config = read(json)?;

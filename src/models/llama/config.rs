@@ -209,7 +209,7 @@ impl LlamaConfig {
     /// The defaults of a `model_type`, those of `transformers`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a type that is not one of [`MODEL_TYPES`].
+    /// [`Error::Config`] for a type that is not one of `llama`, `mistral`, `qwen2` and `qwen3`.
     pub fn of(model_type: &str) -> Result<Self> {
         let variant =
             Variant::find(model_type).ok_or_else(|| Error::config("model_type", MODEL_TYPES.join(", "), model_type))?;
@@ -267,7 +267,7 @@ impl LlamaConfig {
     }
 
     /// The content of `config.json`.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let mut config = json!(self);
         let variant = self.variant();
         let keys = [
@@ -291,7 +291,7 @@ impl LlamaConfig {
     }
 
     /// Heads of the keys and values.
-    pub fn num_key_value_heads(&self) -> usize {
+    pub(crate) fn num_key_value_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
@@ -324,20 +324,6 @@ impl LlamaConfig {
             }
         };
         self.sliding_window.filter(|_| slides)
-    }
-
-    /// The ids of `eos_token_id`.
-    pub fn eos_token_ids(&self) -> Vec<u32> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        match &self.eos_token_id {
-            Value::Array(ids) => ids.iter().filter_map(id).collect(),
-            one => id(one).into_iter().collect(),
-        }
-    }
-
-    /// The largest number of positions: what `max_position_embeddings` says, stretched by the scaling of the rotary frequencies.
-    pub fn max_seq_len(&self) -> usize {
-        self.rope_keys().read().map_or(0, |(_, scaling)| scaling.stretched(self.max_position_embeddings))
     }
 
     /// The rotary positions of the model.

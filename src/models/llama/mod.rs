@@ -145,7 +145,7 @@ pub struct LlamaModel {
 
 crate::module!(LlamaModel { embed_tokens, layers, norm; skip rotary });
 
-/// A model of the Llama family with its head. See the [module](self).
+/// A model of the Llama family (Touvron et al. 2023): Llama, Mistral, Qwen2 and Qwen3, with its head.
 ///
 /// ```
 /// use loquat::models::{CausalLm, Llama, LlamaConfig};

@@ -79,18 +79,13 @@ impl KvCache {
     }
 
     /// The number of layers.
-    pub fn n_layers(&self) -> usize {
+    pub(crate) fn n_layers(&self) -> usize {
         self.layers.len()
     }
 
     /// Forgets the positions from `len` on, and keeps the memory.
     pub fn truncate(&mut self, len: usize) {
         self.layers.iter_mut().for_each(|layer| layer.truncate(len));
-    }
-
-    /// Forgets everything, and keeps the memory if the next sequences are as many.
-    pub fn clear(&mut self) {
-        self.truncate(0);
     }
 
     /// Sequence `i` becomes what sequence `rows[i]` was, as beams need it; there may be more or fewer of them than before.
@@ -346,7 +341,7 @@ mod tests {
         assert!(cache.layer_mut(0).append(&of(1), &of(1)).is_err());
         assert!(cache.layer_mut(0).append(&of(2), &Tensor::zeros(&[2, 1, 3])).is_err());
         assert_eq!(cache.len(), 2);
-        cache.clear();
+        cache.truncate(0);
         cache.layer_mut(0).append(&of(1), &of(1)).unwrap();
         assert_eq!((cache.len(), cache.layer(0).keys().unwrap().shape()[0]), (2, 1));
         assert!(KvLayer::new().append(&of(1).watch(), &of(1)).is_err());

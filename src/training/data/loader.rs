@@ -117,11 +117,11 @@ impl DataState {
 ///
 /// let examples: Vec<Example> = (2..12).map(|n| Example::causal(&vec![1; n])).collect();
 /// let mut loader = DataLoader::new(examples, PadCollator::new(0), 4)?.shuffle(42);
-/// let mut tokens = 0;
+/// let mut sizes = Vec::new();
 /// while let Some(batch) = loader.next_batch()? {
-///     tokens += batch.n_tokens();
+///     sizes.push(batch.input_ids.shape()[0]);
 /// }
-/// assert_eq!((tokens, loader.state().epoch), (55, 1));
+/// assert_eq!((sizes, loader.state().epoch), (vec![4, 4, 2], 1));
 /// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Debug, Clone)]

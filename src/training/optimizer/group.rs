@@ -9,10 +9,11 @@ type Select = dyn Fn(&str, &[usize]) -> bool + Send + Sync;
 /// Some of the parameters, with their own learning rate or weight decay.
 ///
 /// ```
-/// use loquat::training::ParameterGroup;
+/// use loquat::training::{AdamW, Optimizer, ParameterGroup};
 ///
 /// let head = ParameterGroup::by_path(|path| path.starts_with("lm_head.")).lr(1e-4);
-/// assert!(head.selects("lm_head.weight", &[8, 4]) && !head.selects("wte.weight", &[8, 4]));
+/// let optimizer = Optimizer::new(AdamW::default())?.group(head)?;
+/// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct ParameterGroup {
