@@ -159,6 +159,7 @@ impl Half for f16 {}
 impl Half for bf16 {}
 
 mod sealed {
+    #[doc(hidden)]
     pub trait Half: Sized {
         fn widen(x: &[Self], y: &mut [f32]);
         fn round(x: &[f32], y: &mut [Self]);

@@ -117,6 +117,7 @@ impl GgufFile {
     }
 
     /// The file's path, as it was given; of several parts that of the first.
+    #[doc(hidden)]
     pub fn path(&self) -> &Path {
         self.files[0].path()
     }
@@ -147,6 +148,7 @@ impl GgufFile {
     }
 
     /// The value of a key.
+    #[doc(hidden)]
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
         let entries = &self.header.entries;
         let i = entries.binary_search_by(|entry| self.text(&entry.key).cmp(key)).ok()?;
