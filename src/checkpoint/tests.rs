@@ -318,7 +318,10 @@ fn mapped_weights_are_packed_in_turn_and_stay_what_they_are() {
     let layout = crate::ops::linear::WeightLayout::OutIn;
     let is_packed_for = |layer: &Linear, rows| {
         let (weight, precision) = (layer.weight.weight(), crate::ops::Precision::F32);
-        layer.weight.packed().is_some_and(|packed| packed.get(weight, layout, precision, rows).is_some())
+        layer.weight.packed().is_some_and(|packed| {
+            let pack = || crate::ops::linear::pack(weight, layout, precision);
+            packed.get(weight, layout, precision, rows, pack).is_some()
+        })
     };
     let is_packed = |layer: &Linear| is_packed_for(layer, 1);
     let fresh = open(Load::Mmap, true);

@@ -110,7 +110,6 @@ impl Linear {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the layer does not have these features; as
     /// for [`Linear::forward`].
-    #[allow(dead_code)] // for the projections of attentions
     pub(crate) fn forward_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
         let [y] = multiply(x, [Layer { features: Some((rows.start, rows.end)), ..self.layer() }])?;
         Ok(y)

@@ -5,16 +5,16 @@
 //! [`gemm`](crate::kernels::gemm)s with the weight as it is stored, in any format.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::kernels::gemm::{Beta, Epilogue, Factor, Mat, gemm_each, gemm_in};
+use crate::kernels::gemm::{Beta, Epilogue, Factor, Mat, PackedB, gemm_each, gemm_in};
 use crate::kernels::vecmath;
 use crate::ops::activation::Activation;
 use crate::ops::packed_weight::PackedWeight;
-use crate::ops::precision::precision;
-pub use crate::ops::weight_part::WeightLayout;
-use crate::ops::weight_part::{Part, Side, readable};
-use crate::tensor::{Tensor, Weight, tape};
+use crate::ops::precision::{Precision, precision};
+pub use crate::tensor::WeightLayout;
+use crate::tensor::{HalfTensor, Tensor, Weight, tape};
 
 /// `y = x·Wᵀ + b` over the last axis.
 ///
@@ -158,7 +158,8 @@ pub(crate) fn multiply<const N: usize>(x: &Tensor, layers: [Layer<'_>; N]) -> Re
         let products = ys.iter_mut().zip(&weights).zip(&layers).filter_map(|((y, weight), layer)| {
             let ((part, weight), y) = (weight.as_ref()?, y.as_mut()?);
             let packed = layer.packed.filter(|_| layer.features.is_none());
-            let packed = packed.and_then(|packed| packed.get(layer.weight, layer.layout, precision, rows));
+            let pack = || pack(layer.weight, layer.layout, precision);
+            let packed = packed.and_then(|packed| packed.get(layer.weight, layer.layout, precision, rows, pack));
             let epilogue = Epilogue {
                 bias: layer.bias.map(|bias| &bias.data()[part.start..part.start + part.n_out]),
                 activation: layer.activation,
@@ -209,12 +210,113 @@ fn record(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, part: Part) -> Res
     }))
 }
 
+/// What a layer's weight is multiplied with.
+#[derive(Clone, Copy)]
+enum Side {
+    /// `x`
+    Forward,
+    /// `dy`
+    Backward,
+}
+
+/// The output features of a weight that a product takes.
+#[derive(Clone, Copy)]
+struct Part {
+    layout: WeightLayout,
+    n_in: usize,
+    /// All output features.
+    stored_out: usize,
+    /// The first that is taken, and how many.
+    start: usize,
+    n_out: usize,
+}
+
+impl Part {
+    fn whole(weight: &Weight, layout: WeightLayout) -> Result<Self> {
+        let (n_in, n_out) = match (weight.shape(), layout) {
+            (&[n_out, n_in], WeightLayout::OutIn) | (&[n_in, n_out], WeightLayout::InOut) => (n_in, n_out),
+            (other, _) => return Err(Error::shape("linear weight", "two axes", other)),
+        };
+        Ok(Self { layout, n_in, stored_out: n_out, start: 0, n_out })
+    }
+
+    fn rows(&self, x: &Tensor) -> usize {
+        x.shape()[..x.rank() - 1].iter().product()
+    }
+
+    fn shape_of_result(&self, x: &Tensor) -> Vec<usize> {
+        let mut shape = x.shape().to_vec();
+        shape[x.rank() - 1] = self.n_out;
+        shape
+    }
+
+    /// Where the part's numbers begin, and how many there are, in a weight that is stored by output
+    /// features.
+    fn stored(&self) -> Range<usize> {
+        self.start * self.n_in..(self.start + self.n_out) * self.n_in
+    }
+
+    /// The part as the right factor `[in, out]`, or `[out, in]` for the way back.
+    fn matrix<'w, T>(&self, w: &'w [T], side: Side) -> Mat<'w, T> {
+        let w = match self.layout {
+            WeightLayout::OutIn => Mat::transposed(&w[self.stored()], self.n_in, self.n_out),
+            // A weight without inputs has no numbers to begin at.
+            WeightLayout::InOut => {
+                Mat::new(&w[self.start.min(w.len())..], self.n_in, self.n_out).with_ld(self.stored_out)
+            }
+        };
+        match side {
+            Side::Forward => w,
+            Side::Backward => w.t(),
+        }
+    }
+
+    /// The same of a [`readable`] weight in any format.
+    fn factor<'w>(&self, w: &'w Weight, side: Side) -> Factor<'w> {
+        match w {
+            Weight::F32(w) => self.matrix(w.data(), side).into(),
+            Weight::F16(w) => self.matrix(w.data(), side).into(),
+            Weight::Bf16(w) => self.matrix(w.data(), side).into(),
+            Weight::Blocks(w) => {
+                let (format, numbers) = (w.format(), self.stored());
+                let blocks = &w.bytes()[format.bytes_for(numbers.start)..format.bytes_for(numbers.end)];
+                Factor::blocks(format, blocks, self.n_in, self.n_out)
+            }
+        }
+    }
+}
+
+/// The weight, or its numbers in f32 where a product would read its blocks across.
+fn readable(w: &Weight, layout: WeightLayout, side: Side) -> Cow<'_, Weight> {
+    match (w, layout, side) {
+        (Weight::Blocks(_), WeightLayout::OutIn, Side::Forward) => Cow::Borrowed(w),
+        (Weight::Blocks(w), _, _) => Cow::Owned(Weight::F32(w.widen())),
+        _ => Cow::Borrowed(w),
+    }
+}
+
+/// A weight in the order in which products read it, rounded to bf16 if the precision says so;
+/// `None` for one in blocks.
+pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
+    let whole = Part::whole(weight, layout).ok()?;
+    Some(match weight {
+        Weight::Blocks(_) => return None,
+        Weight::Bf16(w) => PackedB::new(whole.matrix(w.data(), Side::Forward)),
+        other if precision.rounds() => {
+            let rounded = HalfTensor::<half::bf16>::round(&other.to_tensor());
+            PackedB::new(whole.matrix(rounded.data(), Side::Forward))
+        }
+        Weight::F32(w) => PackedB::new(whole.matrix(w.data(), Side::Forward)),
+        Weight::F16(w) => PackedB::new(whole.matrix(w.data(), Side::Forward)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::blocks::{BlockFormat, quantize_q8_0};
     use crate::ops::gradient_check::{check, sample};
-    use crate::ops::precision::{Precision, with_precision};
+    use crate::ops::precision::with_precision;
     use crate::tensor::BlockTensor;
 
     #[test]

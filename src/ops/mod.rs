@@ -11,7 +11,6 @@
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
-//! | `weight_part` | a weight, or a part of it, as a factor |
 //! | `matmul` | products of matrices and batches of them |
 //! | `precision` | f32 or bf16 for the products |
 //! | `attention` | scaled dot-product attention, and what it may see |
@@ -48,7 +47,6 @@ pub(crate) mod recurrent;
 mod reduce;
 pub(crate) mod rope;
 mod shape;
-pub(crate) mod weight_part;
 mod window;
 
 pub use activation::Activation;

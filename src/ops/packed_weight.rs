@@ -4,9 +4,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Precision;
-use super::weight_part::{WeightLayout, pack};
 use crate::kernels::gemm::PackedB;
-use crate::tensor::{Weight, has_room};
+use crate::tensor::{Weight, WeightLayout, has_room};
 
 /// The packed copies of a weight, made when it is read again: a weight that is read once is not
 /// worth packing.
@@ -46,14 +45,15 @@ impl PackedWeight {
         self.while_mapped
     }
 
-    /// The copy for products of `rows` rows in a precision, made at the second of them or, of a
-    /// mapped weight, when it is its turn; `None` if there is none.
+    /// The copy for products of `rows` rows in a precision, which `pack` makes at the second of them
+    /// or, of a mapped weight, when it is its turn; `None` if there is none.
     pub(crate) fn get(
         &self,
         weight: &Weight,
         layout: WeightLayout,
         precision: Precision,
         rows: usize,
+        pack: impl FnOnce() -> Option<PackedB>,
     ) -> Option<&PackedB> {
         let rounds = precision.rounds() && !matches!(weight, Weight::Bf16(_));
         let copy = &self.copies[usize::from(rounds)];
@@ -64,7 +64,7 @@ impl PackedWeight {
             }
         }
         let copy = copy.get_or_init(|| {
-            let packed = has_room(weight.bytes()).then(|| pack(weight, layout, precision)).flatten()?;
+            let packed = has_room(weight.bytes()).then(pack).flatten()?;
             weight.give_back();
             Some((layout, packed))
         });

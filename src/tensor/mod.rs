@@ -30,6 +30,7 @@ pub use storage::release_unused;
 pub(crate) use storage::{Buffer, has_room};
 pub use tape::{Gradients, no_grad};
 pub use weight::Weight;
+pub use weight::WeightLayout;
 #[doc(hidden)]
 pub use weight::{Half, HalfTensor};
 

@@ -325,6 +325,15 @@ pub(crate) fn slice<'f>(file: &'f MappedFile, bytes: &Range<usize>) -> Result<&'
     })
 }
 
+/// How a layer's weight matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightLayout {
+    /// `[out_features, in_features]`, as `torch.nn.Linear` has it.
+    OutIn,
+    /// `[in_features, out_features]`, as GPT-2's checkpoints have it.
+    InOut,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

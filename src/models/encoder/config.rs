@@ -59,7 +59,7 @@ impl EncoderConfig {
     }
 
     /// The width of the hidden states.
-    pub(crate) fn hidden_size(&self) -> usize {
+    pub fn hidden_size(&self) -> usize {
         match self {
             Self::Bert(config) => config.hidden_size,
             Self::DistilBert(config) => config.dim,

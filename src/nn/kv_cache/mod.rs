@@ -123,7 +123,7 @@ impl KvLayer {
     }
 
     /// The number of sequences; 0 before the first use.
-    pub fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.sequences.len()
     }
 
