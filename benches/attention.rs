@@ -9,7 +9,7 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use loquat::kernels::attention::{Attention, Heads, HeadsMut, attention, attention_backward};
+use loquat::kernels::attention::{AttentionShape, Heads, HeadsMut, attention, attention_backward};
 use loquat::kernels::parallel;
 use loquat::kernels::simd;
 
@@ -45,11 +45,11 @@ impl Arrays {
         let [out, dquery, dkey, dvalue] = &mut self.outputs;
         let [dquery, dkey, dvalue] = [dquery, dkey, dvalue].map(|x| HeadsMut::rows(x, length, HEADS, DIM));
         if what == "one" {
-            let shape = Attention { causal: true, ..Attention::new(1, HEADS, 1, length, DIM) };
+            let shape = AttentionShape { causal: true, ..AttentionShape::new(1, HEADS, 1, length, DIM) };
             let (query, out) = (Heads::rows(&self.inputs[0], 1, HEADS, DIM), HeadsMut::rows(out, 1, HEADS, DIM));
             return attention(&shape, query, key, value, out, None);
         }
-        let shape = Attention { causal: true, ..Attention::new(1, HEADS, length, length, DIM) };
+        let shape = AttentionShape { causal: true, ..AttentionShape::new(1, HEADS, length, length, DIM) };
         attention(&shape, query, key, value, HeadsMut::rows(out, length, HEADS, DIM), Some(&mut self.lse));
         if what == "both" {
             attention_backward(&shape, dout, query, key, value, view(out), &self.lse, dquery, dkey, dvalue);

@@ -31,7 +31,7 @@
 //! | [`row_dots`](mod@row_dots) | one vector against many rows |
 //! | [`shared_row`](mod@shared_row) | numbers that several threads add to |
 //! | [`simd`] | instruction set tokens, detection, dispatch |
-//! | [`vecmath`] | element-wise functions, reductions, softmax, norms, optimiser steps |
+//! | [`vecmath`] | element-wise functions, reductions, softmax, norms, optimizer steps |
 
 #![allow(unsafe_code)]
 

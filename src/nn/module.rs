@@ -1,4 +1,4 @@
-//! Visiting the parameters of a layer or model by path: all that optimisers, checkpoints and the like need.
+//! Visiting the parameters of a layer or model by path: all that optimizers, checkpoints and the like need.
 
 use crate::error::Result;
 use crate::nn::parameter::{Parameter, join};

@@ -1,11 +1,11 @@
 //! The arguments of the forward, for many queries and for few.
 
-use super::Attention;
+use super::AttentionShape;
 use super::heads::{Heads, HeadsMut};
 
 /// The arguments of the forward.
 pub(super) struct Args<'a> {
-    pub(super) shape: &'a Attention<'a>,
+    pub(super) shape: &'a AttentionShape<'a>,
     pub(super) query: Heads<'a>,
     pub(super) key: Heads<'a>,
     pub(super) value: Heads<'a>,

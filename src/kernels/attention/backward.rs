@@ -28,7 +28,7 @@
 //! - **Keys that nobody sees** meet zeros in `dS`, which take no infinite number away: if there is
 //!   one, a clean copy of the block stands in for it.
 
-use super::Attention;
+use super::AttentionShape;
 use super::args::is_finite;
 use super::forward::{keys_len, masked, pack_keys, pack_queries, product};
 use super::heads::{Heads, HeadsMut};
@@ -48,7 +48,7 @@ const WIDTH: usize = PANELS * PANEL;
 
 /// The arguments of the backward.
 pub(super) struct Args<'a> {
-    pub(super) shape: &'a Attention<'a>,
+    pub(super) shape: &'a AttentionShape<'a>,
     pub(super) dout: Heads<'a>,
     pub(super) query: Heads<'a>,
     pub(super) key: Heads<'a>,

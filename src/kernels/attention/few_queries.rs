@@ -26,7 +26,7 @@
 
 use std::ops::Range;
 
-use super::Attention;
+use super::AttentionShape;
 use super::args::{Args, is_finite};
 use super::heads::Heads;
 use super::products::{Exact, Products, Scaled, Values, out_width};
@@ -45,7 +45,7 @@ pub(super) const MAX_ROWS: usize = 16;
 /// Queries that read the same keys: row `r` is query `queries.start + r % queries.len()` of the
 /// head `first_head + r / queries.len()`.
 struct Rows<'a> {
-    shape: &'a Attention<'a>,
+    shape: &'a AttentionShape<'a>,
     batch: usize,
     first_head: usize,
     heads: usize,
@@ -134,7 +134,7 @@ impl Rows<'_> {
 /// All heads and sequences. A task takes several heads of keys, which lie side by side, so that
 /// what it reads of a position is one run of memory, and a page of it is visited once.
 pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
-    let Attention { batch, n_kv_heads, .. } = *args.shape;
+    let AttentionShape { batch, n_kv_heads, .. } = *args.shape;
     let threads = parallel::threads();
     let parts = if batch == 1 { threads } else { (2 * threads).div_ceil(batch.max(1)) };
     let heads = n_kv_heads.div_ceil(parts).max(1);
@@ -327,12 +327,12 @@ pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, hea
 /// The probabilities of all heads and sequences.
 pub(super) fn probs<K: MicroKernel>(
     kernel: K,
-    shape: &Attention<'_>,
+    shape: &AttentionShape<'_>,
     query: Heads<'_>,
     key: Heads<'_>,
     probs: &mut [f32],
 ) {
-    let Attention { n_heads, queries, keys, head_dim: dim, .. } = *shape;
+    let AttentionShape { n_heads, queries, keys, head_dim: dim, .. } = *shape;
     if probs.is_empty() {
         return;
     }

@@ -44,13 +44,13 @@
 //! # Examples
 //!
 //! ```
-//! use loquat::kernels::attention::{Attention, Heads, HeadsMut, attention};
+//! use loquat::kernels::attention::{AttentionShape, Heads, HeadsMut, attention};
 //!
 //! // one sequence of two tokens, one head of two numbers; the second token sees both
 //! let (query, key) = ([1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]);
 //! let value = [1.0, 2.0, 3.0, 4.0];
 //! let mut out = [0.0; 4];
-//! let shape = Attention { causal: true, ..Attention::new(1, 1, 2, 2, 2) };
+//! let shape = AttentionShape { causal: true, ..AttentionShape::new(1, 1, 2, 2, 2) };
 //! let view = |x| Heads::rows(x, 2, 1, 2);
 //! attention(&shape, view(&query), view(&key), view(&value), HeadsMut::rows(&mut out, 2, 1, 2), None);
 //! assert_eq!(out[..2], [1.0, 2.0]);
@@ -81,7 +81,7 @@ use products::{Products, ProductsOp, with_products};
 ///
 /// Letters: `B` batch, `H` heads, `T` queries, `S` keys, `D` head_dim.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention<'a> {
+pub struct AttentionShape<'a> {
     /// Sequences.
     pub batch: usize,
     /// Heads of queries.
@@ -95,7 +95,7 @@ pub struct Attention<'a> {
     pub keys: usize,
     /// Numbers a head.
     pub head_dim: usize,
-    /// Factor of the scores; [`Attention::new`] sets 1/√D.
+    /// Factor of the scores; [`AttentionShape::new`] sets 1/√D.
     pub scale: f32,
     /// Whether a query sees no key after its own position.
     pub causal: bool,
@@ -132,10 +132,10 @@ pub struct Dropout {
     pub offset: u64,
 }
 
-impl<'a> Attention<'a> {
+impl<'a> AttentionShape<'a> {
     /// Attention without masks, as many heads of keys as of queries, scale 1/√`head_dim`.
     pub fn new(batch: usize, n_heads: usize, queries: usize, keys: usize, head_dim: usize) -> Self {
-        Attention {
+        AttentionShape {
             batch,
             n_heads,
             n_kv_heads: n_heads,
@@ -160,7 +160,7 @@ impl<'a> Attention<'a> {
     }
 
     fn check(&self) {
-        let Attention { batch, n_heads, n_kv_heads, queries, keys, .. } = *self;
+        let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, .. } = *self;
         assert!(
             n_heads == 0 || n_kv_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
             "attention: {n_heads} heads of queries cannot share {n_kv_heads} of keys"
@@ -200,7 +200,7 @@ impl<'a> Attention<'a> {
 ///
 /// If the shapes do not fit each other or the slices; so for the others.
 pub fn attention(
-    shape: &Attention<'_>,
+    shape: &AttentionShape<'_>,
     query: Heads<'_>,
     key: Heads<'_>,
     value: Heads<'_>,
@@ -208,7 +208,7 @@ pub fn attention(
     lse: Option<&mut [f32]>,
 ) {
     shape.check();
-    let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
     assert!(!query.is_paged(), "attention: pages are for keys and values");
     let query = query.checked("attention: query", batch, queries, None, n_heads, head_dim);
     let key = key.checked("attention: key", batch, keys, shape.key_lengths, n_kv_heads, head_dim);
@@ -249,7 +249,7 @@ impl ProductsOp for Forward<'_> {
 ///
 /// If the shapes do not fit each other or the slices.
 pub fn attention_backward(
-    shape: &Attention<'_>,
+    shape: &AttentionShape<'_>,
     dout: Heads<'_>,
     query: Heads<'_>,
     key: Heads<'_>,
@@ -261,7 +261,7 @@ pub fn attention_backward(
     dvalue: HeadsMut<'_>,
 ) {
     shape.check();
-    let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
     assert!(![dout, query, key, value, out].iter().any(Heads::is_paged), "attention_backward: no pages");
     let dout = dout.checked("attention_backward: dout", batch, queries, None, n_heads, head_dim);
     let query = query.checked("attention_backward: query", batch, queries, None, n_heads, head_dim);
@@ -297,9 +297,9 @@ impl KernelOp for Backward<'_> {
 /// # Panics
 ///
 /// If the shapes do not fit each other or the slices.
-pub fn attention_probs(shape: &Attention<'_>, query: Heads<'_>, key: Heads<'_>, probs: &mut [f32]) {
+pub fn attention_probs(shape: &AttentionShape<'_>, query: Heads<'_>, key: Heads<'_>, probs: &mut [f32]) {
     shape.check();
-    let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
     assert!(!query.is_paged() && !key.is_paged(), "attention_probs: no pages");
     let query = query.checked("attention_probs: query", batch, queries, None, n_heads, head_dim);
     let key = key.checked("attention_probs: key", batch, keys, None, n_kv_heads, head_dim);
@@ -312,7 +312,7 @@ pub fn attention_probs(shape: &Attention<'_>, query: Heads<'_>, key: Heads<'_>, 
 }
 
 struct Probs<'a> {
-    shape: &'a Attention<'a>,
+    shape: &'a AttentionShape<'a>,
     query: Heads<'a>,
     key: Heads<'a>,
     probs: &'a mut [f32],

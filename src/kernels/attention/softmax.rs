@@ -3,7 +3,7 @@
 //! Scores are `[keys, PANEL]`, queries in the lanes.
 
 use super::visible::Visible;
-use super::{Attention, Dropout};
+use super::{AttentionShape, Dropout};
 use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{Isa, MAX_LANES, SimdOp};
 use crate::kernels::vecmath::{GOLDEN, Keep, exp_below_overflow as exp};
@@ -72,7 +72,7 @@ pub(super) struct Dropped {
 impl Dropped {
     /// Dropout of the block that begins at a query and key of the `matrix`-th matrix, if there is
     /// any.
-    pub(super) fn new(shape: &Attention<'_>, matrix: usize, query: usize, key: usize) -> Option<Dropped> {
+    pub(super) fn new(shape: &AttentionShape<'_>, matrix: usize, query: usize, key: usize) -> Option<Dropped> {
         let Dropout { p, seed, offset } = shape.dropout?;
         // Places count on modulo 2⁶⁴, as those of `offset` do.
         let row = (matrix as u64).wrapping_mul(shape.queries as u64).wrapping_add(query as u64);

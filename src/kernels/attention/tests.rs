@@ -32,14 +32,14 @@ struct Results {
 }
 
 impl Case {
-    fn new(shape: &Attention<'_>) -> Self {
-        let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    fn new(shape: &AttentionShape<'_>) -> Self {
+        let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
         let (q, kv) = (batch * queries * n_heads * head_dim, batch * keys * n_kv_heads * head_dim);
         Case { query: random(q, 1), key: random(kv, 2), value: random(kv, 3), dout: random(q, 4) }
     }
 
-    fn run(&self, shape: &Attention<'_>) -> Results {
-        let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
+    fn run(&self, shape: &AttentionShape<'_>) -> Results {
+        let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;
         let q = |x| Heads::rows(x, queries, n_heads, head_dim);
         let kv = |x| Heads::rows(x, keys, n_kv_heads, head_dim);
         let mut r = Results {
@@ -67,8 +67,8 @@ impl Case {
     }
 
     /// The definition, in f64, with the whole matrix of probabilities.
-    fn naive(&self, shape: &Attention<'_>) -> Results {
-        let Attention { batch, n_heads, n_kv_heads, queries, keys, head_dim: dim, .. } = *shape;
+    fn naive(&self, shape: &AttentionShape<'_>) -> Results {
+        let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim: dim, .. } = *shape;
         let mut r = [self.query.len(), batch * n_heads * queries, self.query.len(), self.key.len(), self.key.len()]
             .map(|len| vec![0.0f64; len]);
         let [out, lse, dquery, dkey, dvalue] = &mut r;
@@ -111,7 +111,7 @@ impl Case {
 }
 
 /// What dropout multiplies a probability by.
-fn kept(shape: &Attention<'_>, place: usize) -> f64 {
+fn kept(shape: &AttentionShape<'_>, place: usize) -> f64 {
     let Some(Dropout { p, seed, offset }) = shape.dropout else { return 1.0 };
     let mut y = [0.0];
     crate::kernels::vecmath::dropout(&[1.0], p, seed, offset + place as u64, &mut y);
@@ -119,7 +119,7 @@ fn kept(shape: &Attention<'_>, place: usize) -> f64 {
 }
 
 /// What the masks add to a score: 0 or −∞, or what the user adds.
-fn added(shape: &Attention<'_>, b: usize, h: usize, i: usize, j: usize) -> f64 {
+fn added(shape: &AttentionShape<'_>, b: usize, h: usize, i: usize, j: usize) -> f64 {
     let position = shape.positions.map_or_else(|| shape.keys.wrapping_sub(shape.queries), |p| p[b]).wrapping_add(i);
     let hidden = shape.causal && (j > position || j + shape.window.unwrap_or(usize::MAX / 2) <= position)
         || shape.key_lengths.is_some_and(|lengths| j >= lengths[b])
@@ -151,22 +151,22 @@ fn assert_close(found: &Results, expected: &Results, what: &str) {
 }
 
 /// Named shapes around the blocks' edges, without masks of their own.
-fn shapes() -> Vec<Attention<'static>> {
-    let with = |n_kv_heads, shape| Attention { n_kv_heads, ..shape };
+fn shapes() -> Vec<AttentionShape<'static>> {
+    let with = |n_kv_heads, shape| AttentionShape { n_kv_heads, ..shape };
     vec![
-        Attention::new(1, 1, 1, 1, 1),
-        Attention::new(2, 3, 5, 5, 7),
-        Attention::new(1, 2, 17, 17, 16),
-        Attention::new(1, 1, 32, 33, 64),
-        Attention::new(2, 2, 31, 130, 20),
-        with(2, Attention::new(1, 4, 33, 127, 64)),
-        with(1, Attention::new(2, 3, 129, 129, 32)),
-        Attention::new(1, 1, 130, 260, 80),
-        Attention::new(1, 2, 300, 300, 24),
-        with(2, Attention::new(1, 4, 3, 200, 48)),
-        with(1, Attention::new(1, 8, 1, 300, 64)),
-        Attention::new(1, 1, 0, 4, 8),
-        Attention::new(1, 1, 4, 0, 8),
+        AttentionShape::new(1, 1, 1, 1, 1),
+        AttentionShape::new(2, 3, 5, 5, 7),
+        AttentionShape::new(1, 2, 17, 17, 16),
+        AttentionShape::new(1, 1, 32, 33, 64),
+        AttentionShape::new(2, 2, 31, 130, 20),
+        with(2, AttentionShape::new(1, 4, 33, 127, 64)),
+        with(1, AttentionShape::new(2, 3, 129, 129, 32)),
+        AttentionShape::new(1, 1, 130, 260, 80),
+        AttentionShape::new(1, 2, 300, 300, 24),
+        with(2, AttentionShape::new(1, 4, 3, 200, 48)),
+        with(1, AttentionShape::new(1, 8, 1, 300, 64)),
+        AttentionShape::new(1, 1, 0, 4, 8),
+        AttentionShape::new(1, 1, 4, 0, 8),
     ]
 }
 
@@ -177,9 +177,9 @@ fn forward_and_backward_agree_with_the_definition() {
             let case = Case::new(&shape);
             assert_close(&case.run(&shape), &case.naive(&shape), &format!("{level:?} {shape:?}"));
             if shape.keys >= shape.queries {
-                let shape = Attention { causal: true, ..shape };
+                let shape = AttentionShape { causal: true, ..shape };
                 assert_close(&case.run(&shape), &case.naive(&shape), &format!("{level:?} {shape:?}"));
-                let shape = Attention { window: Some(70), ..shape };
+                let shape = AttentionShape { window: Some(70), ..shape };
                 assert_close(&case.run(&shape), &case.naive(&shape), &format!("{level:?} {shape:?}"));
             }
         }
@@ -192,10 +192,10 @@ fn products_of_rounded_numbers_agree_with_the_definition_on_them() {
         let rounds = Precision::Bf16.rounds();
         for shape in shapes().into_iter().flat_map(|shape| {
             let causal = shape.keys >= shape.queries;
-            [Some(shape), causal.then_some(Attention { causal, window: Some(70), ..shape })].into_iter().flatten()
+            [Some(shape), causal.then_some(AttentionShape { causal, window: Some(70), ..shape })].into_iter().flatten()
         }) {
             let mut case = Case::new(&shape);
-            let found = case.run(&Attention { precision: Precision::Bf16, ..shape }).out;
+            let found = case.run(&AttentionShape { precision: Precision::Bf16, ..shape }).out;
             if !rounds {
                 assert_eq!(found, case.run(&shape).out, "{level:?} {shape:?}");
                 continue;
@@ -203,7 +203,7 @@ fn products_of_rounded_numbers_agree_with_the_definition_on_them() {
             let round = |x: &mut f32| *x = half::bf16::from_f32(*x).to_f32();
             case.query.iter_mut().for_each(|x| *x *= shape.scale);
             [&mut case.query, &mut case.key, &mut case.value].into_iter().flatten().for_each(round);
-            let expected = case.naive(&Attention { scale: 1.0, ..shape }).out;
+            let expected = case.naive(&AttentionShape { scale: 1.0, ..shape }).out;
             // Probabilities are rounded after the block's maximum was taken away: each by at most
             // 2⁻⁹ of itself.
             for (i, (x, y)) in found.iter().zip(&expected).enumerate() {
@@ -218,7 +218,8 @@ fn dropout_is_that_of_the_matrix_of_probabilities() {
     for_each_level(|level| {
         let dropout = Some(Dropout { p: 0.3, seed: 5, offset: 11 });
         for (queries, keys, causal) in [(2, 140, false), (40, 40, true), (130, 150, false)] {
-            let shape = Attention { n_kv_heads: 2, causal, dropout, ..Attention::new(2, 4, queries, keys, 24) };
+            let shape =
+                AttentionShape { n_kv_heads: 2, causal, dropout, ..AttentionShape::new(2, 4, queries, keys, 24) };
             let case = Case::new(&shape);
             assert_close(&case.run(&shape), &case.naive(&shape), &format!("{level:?} {shape:?}"));
         }
@@ -229,7 +230,7 @@ fn dropout_is_that_of_the_matrix_of_probabilities() {
 fn masks_hide_keys_and_a_query_without_keys_gets_zeros() {
     for_each_level(|level| {
         for (queries, keys) in [(4, 150), (40, 150), (150, 150)] {
-            let base = Attention { n_kv_heads: 2, ..Attention::new(2, 4, queries, keys, 24) };
+            let base = AttentionShape { n_kv_heads: 2, ..AttentionShape::new(2, 4, queries, keys, 24) };
             let case = Case::new(&base);
             let mut add = random(2 * queries * keys, 7);
             add[5..5 + keys].fill(f32::NEG_INFINITY);
@@ -237,12 +238,15 @@ fn masks_hide_keys_and_a_query_without_keys_gets_zeros() {
             let keep: Vec<bool> = random(4 * queries * keys, 8).iter().map(|&x| x > 0.3).collect();
             let key_mask: Vec<bool> = random(2 * keys, 9).iter().map(|&x| x > 0.0).collect();
             let cases = [
-                Attention { key_lengths: Some(&[77, 0]), ..base },
-                Attention { key_mask: Some(&key_mask), ..base },
-                Attention { key_mask: Some(&key_mask), key_lengths: Some(&[149, 30]), causal: true, ..base },
-                Attention { mask: Mask::Add { data: &add, batch_stride: queries * keys, head_stride: 0 }, ..base },
-                Attention { mask: Mask::Keep { data: &keep, batch_stride: 0, head_stride: queries * keys }, ..base },
-                Attention {
+                AttentionShape { key_lengths: Some(&[77, 0]), ..base },
+                AttentionShape { key_mask: Some(&key_mask), ..base },
+                AttentionShape { key_mask: Some(&key_mask), key_lengths: Some(&[149, 30]), causal: true, ..base },
+                AttentionShape { mask: Mask::Add { data: &add, batch_stride: queries * keys, head_stride: 0 }, ..base },
+                AttentionShape {
+                    mask: Mask::Keep { data: &keep, batch_stride: 0, head_stride: queries * keys },
+                    ..base
+                },
+                AttentionShape {
                     mask: Mask::Keep { data: &keep, batch_stride: 0, head_stride: 0 },
                     causal: true,
                     window: Some(9),
@@ -252,7 +256,7 @@ fn masks_hide_keys_and_a_query_without_keys_gets_zeros() {
             ];
             for shape in cases {
                 let found = case.run(&shape);
-                let plain = Attention { mask: Mask::None, key_mask: None, ..shape };
+                let plain = AttentionShape { mask: Mask::None, key_mask: None, ..shape };
                 assert_close(&found, &case.naive(&shape), &format!("{level:?} {plain:?}"));
                 assert!(found.out.iter().chain(&found.dquery).all(|x| x.is_finite()));
             }
@@ -268,8 +272,8 @@ fn one_query_over_the_cache_has_the_bits_of_the_whole() {
             shapes.iter().flat_map(|&shape| [Precision::F32, Precision::Bf16].map(|precision| (shape, precision)));
         for ((n_kv_heads, dim, window), precision) in shapes {
             let (length, n_heads, capacity) = (300, 4, 320);
-            let plain = Attention::new(1, n_heads, length, length, dim);
-            let whole = Attention { n_kv_heads, causal: true, window, precision, ..plain };
+            let plain = AttentionShape::new(1, n_heads, length, length, dim);
+            let whole = AttentionShape { n_kv_heads, causal: true, window, precision, ..plain };
             let case = Case::new(&whole);
             let expected = case.run(&whole).out;
             // The cache keeps its heads apart.
@@ -282,7 +286,7 @@ fn one_query_over_the_cache_has_the_bits_of_the_whole() {
             }
             let [key, value] = caches.each_ref().map(|cache| Heads::cache(cache, n_kv_heads, capacity, dim));
             for (first, queries) in [(0, 1), (1, 1), (127, 1), (128, 1), (200, 3), (295, 5), (250, 40), (299, 1)] {
-                let shape = Attention { queries, keys: first + queries, ..whole };
+                let shape = AttentionShape { queries, keys: first + queries, ..whole };
                 let (from, to) = (first * n_heads * dim, (first + queries) * n_heads * dim);
                 let mut out = vec![0.0; to - from];
                 let query = Heads::rows(&case.query[from..to], queries, n_heads, dim);
@@ -299,7 +303,7 @@ fn one_query_over_the_cache_has_the_bits_of_the_whole() {
 
 #[test]
 fn neither_threads_nor_the_instruction_set_change_a_bit() {
-    let shape = Attention { causal: true, n_kv_heads: 2, ..Attention::new(2, 4, 200, 200, 40) };
+    let shape = AttentionShape { causal: true, n_kv_heads: 2, ..AttentionShape::new(2, 4, 200, 200, 40) };
     let case = Case::new(&shape);
     let mut fused: Option<Results> = None;
     for_each_level(|level| {
@@ -320,7 +324,7 @@ fn a_joint_projection_is_read_and_written_in_place() {
     let (batch, length, n_heads, n_kv_heads, dim) = (2, 40, 4, 2, 8);
     let (wide, kv_wide) = (n_heads * dim, n_kv_heads * dim);
     let width = wide + 2 * kv_wide;
-    let shape = Attention { n_kv_heads, causal: true, ..Attention::new(batch, n_heads, length, length, dim) };
+    let shape = AttentionShape { n_kv_heads, causal: true, ..AttentionShape::new(batch, n_heads, length, length, dim) };
     let joint = random(batch * length * width, 1);
     let columns = |from: usize, to: usize| -> Vec<f32> {
         joint.chunks(width).flat_map(|row| row[from..to].iter().copied()).collect()
@@ -354,7 +358,7 @@ fn a_joint_projection_is_read_and_written_in_place() {
 
 #[test]
 fn probabilities_sum_to_one_and_weigh_the_values() {
-    let shape = Attention { causal: true, n_kv_heads: 1, ..Attention::new(2, 2, 37, 150, 16) };
+    let shape = AttentionShape { causal: true, n_kv_heads: 1, ..AttentionShape::new(2, 2, 37, 150, 16) };
     let case = Case::new(&shape);
     let expected = case.run(&shape).out;
     let mut probs = vec![f32::NAN; 2 * 2 * 37 * 150];
@@ -375,7 +379,7 @@ fn probabilities_sum_to_one_and_weigh_the_values() {
 fn a_slice_that_is_too_short_is_refused() {
     let (x, mut out) = ([0.0; 16], [0.0; 16]);
     let view = |x| Heads::rows(x, 2, 2, 4);
-    let shape = Attention::new(1, 2, 2, 2, 4);
+    let shape = AttentionShape::new(1, 2, 2, 2, 4);
     attention(&shape, view(&x), view(&x[..15]), view(&x), HeadsMut::rows(&mut out, 2, 2, 4), None);
 }
 
@@ -384,7 +388,7 @@ fn a_slice_that_is_too_short_is_refused() {
 fn a_result_of_fewer_rows_is_refused() {
     let (x, mut out) = ([0.0; 64], [0.0; 64]);
     let view = |x| Heads::rows(x, 4, 2, 4);
-    let shape = Attention::new(2, 2, 4, 4, 4);
+    let shape = AttentionShape::new(2, 2, 4, 4, 4);
     attention(&shape, view(&x), view(&x), view(&x), HeadsMut::rows(&mut out, 2, 2, 4), None);
 }
 
@@ -399,16 +403,16 @@ fn a_masked_key_adds_nothing_even_if_it_is_no_number() {
     for_each_level(|level| {
         for (queries, keys, dim) in [(1, 5, 7), (3, 140, 24), (33, 40, 20), (65, 140, 16)] {
             for precision in [Precision::F32, Precision::Bf16] {
-                let shape = Attention { precision, ..Attention::new(2, 2, queries, keys, dim) };
+                let shape = AttentionShape { precision, ..AttentionShape::new(2, 2, queries, keys, dim) };
                 let hidden = keys / 2;
                 let key_mask: Vec<bool> = (0..2 * keys).map(|j| j % keys != hidden).collect();
                 let keep: Vec<bool> = (0..queries * keys).map(|at| at % keys != hidden).collect();
                 let add: Vec<f32> = keep.iter().map(|&keep| if keep { 0.25 } else { f32::NEG_INFINITY }).collect();
                 let (batch_stride, head_stride) = (0, 0);
                 let masks = [
-                    Attention { key_mask: Some(&key_mask), ..shape },
-                    Attention { mask: Mask::Keep { data: &keep, batch_stride, head_stride }, ..shape },
-                    Attention { mask: Mask::Add { data: &add, batch_stride, head_stride }, ..shape },
+                    AttentionShape { key_mask: Some(&key_mask), ..shape },
+                    AttentionShape { mask: Mask::Keep { data: &keep, batch_stride, head_stride }, ..shape },
+                    AttentionShape { mask: Mask::Add { data: &add, batch_stride, head_stride }, ..shape },
                 ];
                 for (m, shape) in masks.into_iter().enumerate() {
                     let mut case = Case::new(&shape);
@@ -425,7 +429,7 @@ fn a_masked_key_adds_nothing_even_if_it_is_no_number() {
                     }
                 }
                 // The future of a causal query.
-                let shape = Attention { causal: true, ..shape };
+                let shape = AttentionShape { causal: true, ..shape };
                 let mut case = Case::new(&shape);
                 let clean = case.run(&shape);
                 rows_at(&mut case.value, keys, 2, dim, keys - 1).for_each(|x| *x = f32::NAN);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Attention;
+use super::AttentionShape;
 use crate::kernels::extent::extent;
 use crate::kernels::gemm::micro::{MicroKernel, PANEL};
 use crate::kernels::gemm::packing::{Source, pack_panel};
@@ -37,13 +37,13 @@ pub enum Mask<'a> {
 }
 
 impl Mask<'_> {
-    pub(super) fn check(&self, shape: &Attention<'_>) {
+    pub(super) fn check(&self, shape: &AttentionShape<'_>) {
         let (len, batch_stride, head_stride) = match *self {
             Mask::None => return,
             Mask::Add { data, batch_stride, head_stride } => (data.len(), batch_stride, head_stride),
             Mask::Keep { data, batch_stride, head_stride } => (data.len(), batch_stride, head_stride),
         };
-        let Attention { batch, n_heads, queries, keys, .. } = *shape;
+        let AttentionShape { batch, n_heads, queries, keys, .. } = *shape;
         let needed = extent([(batch, batch_stride), (n_heads, head_stride), (queries, keys), (keys, 1)]);
         assert!(
             needed.is_some_and(|needed| needed <= len),
@@ -69,7 +69,7 @@ pub(super) struct Visible<'a> {
 }
 
 impl<'a> Visible<'a> {
-    pub(super) fn new(shape: &Attention<'a>, batch: usize, head: usize) -> Self {
+    pub(super) fn new(shape: &AttentionShape<'a>, batch: usize, head: usize) -> Self {
         let first = shape.causal.then(|| shape.positions.map_or_else(|| shape.keys - shape.queries, |p| p[batch]));
         let mask_at = match shape.mask {
             // Without keys there is no mask, and the strides may be anything.

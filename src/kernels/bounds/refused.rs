@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use half::{bf16, f16};
 
 use crate::kernels::attention::{
-    self, Attention, Heads, HeadsMut, Mask, attention, attention_backward, attention_probs,
+    self, AttentionShape, Heads, HeadsMut, Mask, attention, attention_backward, attention_probs,
 };
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::gemm::{self, Beta, Epilogue, Mat, PackedB, Precision, gemm, gemm_batch, gemm_each, gemm_int8};
@@ -101,9 +101,9 @@ fn products_of_extreme_shapes() {
 #[test]
 fn attention_of_extreme_shapes() {
     let x = [0.5f32; 64];
-    let plain = Attention::new(2, 1, 2, 2, 4);
+    let plain = AttentionShape::new(2, 1, 2, 2, 4);
     let rows = || Heads::rows(&x, 2, 1, 4);
-    let run = |shape: &Attention<'_>, views: [Heads<'_>; 3], out: HeadsMut<'_>| {
+    let run = |shape: &AttentionShape<'_>, views: [Heads<'_>; 3], out: HeadsMut<'_>| {
         attention(shape, views[0], views[1], views[2], out, None);
     };
     let with_query = |query: Heads<'_>| run(&plain, [query, rows(), rows()], HeadsMut::rows(&mut [0.0; 16], 2, 1, 4));
@@ -138,11 +138,11 @@ fn attention_of_extreme_shapes() {
         let shapes =
             [(far, 1, 2, 2, 4), (2, far, 2, 2, 4), (2, 1, far, 2, 4), (2, 1, 2, 2, far), (far, far, far, far, far)];
         for (batch, heads, queries, keys, dim) in shapes {
-            let shape = Attention::new(batch, heads, queries, keys, dim);
+            let shape = AttentionShape::new(batch, heads, queries, keys, dim);
             refused("attention: query", || run(&shape, [rows(); 3], HeadsMut::rows(&mut [0.0; 16], 2, 1, 4)));
         }
         refused("attention: key", || {
-            run(&Attention::new(2, 1, 2, far, 4), [rows(); 3], HeadsMut::rows(&mut [0.0; 16], 2, 1, 4));
+            run(&AttentionShape::new(2, 1, 2, far, 4), [rows(); 3], HeadsMut::rows(&mut [0.0; 16], 2, 1, 4));
         });
         // Masks.
         let (data, keep) = ([0.0; 8], [true; 8]);
@@ -151,29 +151,29 @@ fn attention_of_extreme_shapes() {
                 Mask::Add { data: &data, batch_stride, head_stride },
                 Mask::Keep { data: &keep, batch_stride, head_stride },
             ] {
-                let shape = Attention { mask, ..plain };
+                let shape = AttentionShape { mask, ..plain };
                 refused("attention: the mask", || run(&shape, [rows(); 3], HeadsMut::rows(&mut [0.0; 16], 2, 1, 4)));
             }
         }
     }
     let positions = [MAX, 0];
-    let causal = Attention { causal: true, positions: Some(&positions), ..plain };
+    let causal = AttentionShape { causal: true, positions: Some(&positions), ..plain };
     for window in [None, Some(1), Some(MAX)] {
-        let shape = Attention { window, ..causal };
+        let shape = AttentionShape { window, ..causal };
         refused("attention: the positions", || run(&shape, [rows(); 3], HeadsMut::rows(&mut [0.0; 16], 2, 1, 4)));
     }
     refused("attention: the key mask", || {
-        let shape = Attention { key_mask: Some(&[]), ..Attention::new(ROOT, 1, 0, ROOT, 4) };
+        let shape = AttentionShape { key_mask: Some(&[]), ..AttentionShape::new(ROOT, 1, 0, ROOT, 4) };
         run(&shape, [rows(); 3], HeadsMut::rows(&mut [], 0, 1, 4));
     });
     refused("attention: lse", || {
-        let shape = Attention::new(ROOT, ROOT, 1, 0, 0);
+        let shape = AttentionShape::new(ROOT, ROOT, 1, 0, 0);
         let (none, out) = (Heads::rows(&[], 1, 1, 0), HeadsMut::rows(&mut [], MAX, MAX, 0));
         attention(&shape, none, none, none, out, Some(&mut []));
     });
     refused("attention_probs: probs", || {
         attention_probs(
-            &Attention::new(1, 1, ROOT, ROOT, 0),
+            &AttentionShape::new(1, 1, ROOT, ROOT, 0),
             Heads::rows(&[], 1, 1, 0),
             Heads::rows(&[], 1, 1, 0),
             &mut [],
@@ -191,8 +191,12 @@ fn attention_of_extreme_shapes() {
         for queries in [1, 2, 40] {
             let (data, mut out) = (vec![0.5; queries * 4], vec![1.0; queries * 4]);
             let positions = [last.min(MAX - queries)];
-            let shape =
-                Attention { causal: true, window, positions: Some(&positions), ..Attention::new(1, 1, queries, 3, 4) };
+            let shape = AttentionShape {
+                causal: true,
+                window,
+                positions: Some(&positions),
+                ..AttentionShape::new(1, 1, queries, 3, 4)
+            };
             let views = [Heads::rows(&data, queries, 1, 4), Heads::rows(&x, 3, 1, 4), Heads::rows(&x, 3, 1, 4)];
             run(&shape, views, HeadsMut::rows(&mut out, queries, 1, 4));
             assert!(out.iter().all(|o| (o - seen).abs() < 1e-6), "{queries} queries, {window:?}: {out:?}");
@@ -202,31 +206,31 @@ fn attention_of_extreme_shapes() {
     let far = Heads::strided(&[], MAX, MAX, MAX);
     for shape in [(0, MAX, MAX, MAX, MAX), (MAX, 0, MAX, MAX, MAX), (MAX, MAX, 0, 0, MAX), (3, 2, 5, 4, 0)] {
         let (batch, heads, queries, keys, dim) = shape;
-        let shape = Attention::new(batch, heads, queries, keys, dim);
+        let shape = AttentionShape::new(batch, heads, queries, keys, dim);
         run(&shape, [far; 3], HeadsMut::rows(&mut [], MAX, MAX, dim));
         let out = || HeadsMut::rows(&mut [], MAX, MAX, dim);
         let lse = vec![0.0; if dim == 0 { 30 } else { 0 }];
         attention_backward(&shape, far, far, far, far, far, &lse, out(), out(), out());
     }
     for queries in [1, 40] {
-        let (data, shape) = (vec![0.5; 3 * queries * 4], Attention::new(3, 1, queries, 0, 4));
+        let (data, shape) = (vec![0.5; 3 * queries * 4], AttentionShape::new(3, 1, queries, 0, 4));
         let (mut out, mut lse) = (vec![1.0; 3 * queries * 4], vec![1.0; 3 * queries]);
         let (query, mask) =
             (Heads::rows(&data, queries, 1, 4), Mask::Add { data: &[], batch_stride: MAX, head_stride: MAX });
-        let shape = Attention { mask, ..shape };
+        let shape = AttentionShape { mask, ..shape };
         attention(&shape, query, far, far, HeadsMut::rows(&mut out, queries, 1, 4), Some(&mut lse));
         assert!(out.iter().all(|&o| o == 0.0) && lse.iter().all(|&l| l == f32::NEG_INFINITY));
     }
     // One sequence, position and head: no distance is gone.
     let (mut out, one) = ([0.0; 4], Heads::strided(&x[..4], MAX, MAX, MAX));
-    run(&Attention::new(1, 1, 1, 1, 4), [one; 3], HeadsMut::rows(&mut out, 1, 1, 4));
+    run(&AttentionShape::new(1, 1, 1, 1, 4), [one; 3], HeadsMut::rows(&mut out, 1, 1, 4));
     assert_eq!(out, [0.5; 4]);
     let mut probs = [0.0];
-    attention_probs(&Attention::new(1, 1, 1, 1, 4), one, one, &mut probs);
+    attention_probs(&AttentionShape::new(1, 1, 1, 1, 4), one, one, &mut probs);
     assert_eq!(probs, [1.0]);
     let pages = [&x[..4]];
     let paged = Heads::paged(&pages, &[0, 1], MAX, 4);
-    run(&Attention::new(1, 1, 1, 1, 4), [one, paged, paged], HeadsMut::rows(&mut out, 1, 1, 4));
+    run(&AttentionShape::new(1, 1, 1, 1, 4), [one, paged, paged], HeadsMut::rows(&mut out, 1, 1, 4));
     assert_eq!((out, attention::PAGE), ([0.5; 4], 128));
 }
 

@@ -7,7 +7,9 @@
 
 use half::{bf16, f16};
 
-use crate::kernels::attention::{Attention, Heads, HeadsMut, Mask, attention, attention_backward, attention_probs};
+use crate::kernels::attention::{
+    AttentionShape, Heads, HeadsMut, Mask, attention, attention_backward, attention_probs,
+};
 use crate::kernels::blocks::tests::random_blocks;
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::gemm::{self, Beta, Element, Epilogue, Mat, PackedB, PackedElement, Precision};
@@ -271,14 +273,14 @@ fn attentions() {
                     let added = place.input(queries * keys);
                     let mask = Mask::Add { data: added.ours(), batch_stride: 0, head_stride: 0 };
                     let lengths = [keys, keys.min(1)];
-                    let shape = Attention {
+                    let shape = AttentionShape {
                         n_kv_heads: kv_heads,
                         causal: keys >= queries,
                         window: (keys >= queries && n % 3 == 0).then_some(5),
                         key_lengths: Some(&lengths),
                         mask: if n % 2 == 0 { mask } else { Mask::None },
                         precision,
-                        ..Attention::new(batch, heads, queries, keys, dim)
+                        ..AttentionShape::new(batch, heads, queries, keys, dim)
                     };
                     let mut out = place.output(batch * queries * heads * dim);
                     let mut lse = place.output(batch * heads * queries);

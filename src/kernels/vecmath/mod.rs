@@ -1,4 +1,4 @@
-//! The memory-bound families: element-wise functions, reductions, softmax, norms, optimiser steps,
+//! The memory-bound families: element-wise functions, reductions, softmax, norms, optimizer steps,
 //! conversions.
 //!
 //! Each family is a file: cited method, named constants, body generic over
@@ -30,7 +30,7 @@
 //! | `dropout` | dropout by a hash of the place |
 //! | `recurrent` | the gates of LSTM and GRU |
 //! | `embedding` | rows by id, and their gradient |
-//! | `optimiser` | steps of SGD, Adam and AdamW |
+//! | `optimizer` | steps of SGD, Adam and AdamW |
 //! | `half` | conversion to and from f16 and bf16 |
 //! | `polynomial` | polynomials by short chains |
 //! | `elementwise`, `rows` | the loops that all of these run in |
@@ -45,7 +45,7 @@ mod erf;
 mod exp;
 mod half;
 mod norm;
-mod optimiser;
+mod optimizer;
 mod polynomial;
 mod recurrent;
 mod reduce;
@@ -72,7 +72,7 @@ pub use erf::erf;
 pub use exp::exp;
 pub use half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
-pub use optimiser::{Adam, Sgd, adam_step, sgd_step};
+pub use optimizer::{Adam, Sgd, adam_step, sgd_step};
 pub use recurrent::{gru_step, gru_step_backward, lstm_step, lstm_step_backward};
 pub use reduce::{argmax, dot, max, sum, sum_rows, sum_squares};
 pub use rope::rope;

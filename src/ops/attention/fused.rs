@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Dims;
 use super::mask::Resolved;
-use crate::kernels::attention::{Attention, Dropout, Heads, HeadsMut, Mask, attention, attention_backward};
+use crate::kernels::attention::{AttentionShape, Dropout, Heads, HeadsMut, Mask, attention, attention_backward};
 use crate::ops::arithmetic::broadcast_to;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, tape};
@@ -80,7 +80,7 @@ impl Fused {
     }
 
     /// The kernel's description of a call.
-    fn with_shape(&self, call: &Call, precision: Precision, f: impl FnOnce(&Attention<'_>)) {
+    fn with_shape(&self, call: &Call, precision: Precision, f: impl FnOnce(&AttentionShape<'_>)) {
         let (dims, mask) = (&self.dims, &self.mask);
         let alone = !mask.starts_at_once();
         let lengths: Vec<usize> = mask.ranges.iter().map(|range| range.end).collect();
@@ -95,7 +95,7 @@ impl Fused {
             Mask::Add { data: bias.data(), batch_stride, head_stride }
         });
         let queries = dims.queries - call.first_query;
-        f(&Attention {
+        f(&AttentionShape {
             n_kv_heads: dims.n_kv_heads,
             scale: dims.scale,
             causal: mask.causal.is_some(),
@@ -106,7 +106,7 @@ impl Fused {
             mask: added,
             dropout: self.dropout.map(|(p, seed)| Dropout { p, seed, offset: 0 }),
             precision,
-            ..Attention::new(call.sequences.len(), dims.n_heads, queries, call.keys.len(), dims.head_dim)
+            ..AttentionShape::new(call.sequences.len(), dims.n_heads, queries, call.keys.len(), dims.head_dim)
         });
     }
 

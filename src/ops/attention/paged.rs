@@ -3,7 +3,7 @@
 use super::fused::Fused;
 use super::{Attention, AttentionMask};
 use crate::error::{Error, Result};
-use crate::kernels::attention::{Attention as Shape, Heads, HeadsMut, attention};
+use crate::kernels::attention::{AttentionShape, Heads, HeadsMut, attention};
 use crate::ops::inspect::{self, See};
 use crate::ops::precision::precision;
 use crate::tensor::{Tensor, tape};
@@ -74,7 +74,7 @@ impl Attention {
         let lengths = resolved.ranges.iter().zip(&paged.lens).map(|(range, &len)| range.end.min(len));
         let lengths: Vec<usize> = lengths.collect();
         let positions: Vec<usize> = paged.lens.iter().map(|len| len - queries.min(*len)).collect();
-        let shape = Shape {
+        let shape = AttentionShape {
             n_kv_heads: dims.n_kv_heads,
             scale: dims.scale,
             causal: resolved.causal.is_some(),
@@ -82,7 +82,7 @@ impl Attention {
             positions: resolved.causal.is_some().then_some(&positions),
             key_lengths: Some(&lengths),
             precision: precision(),
-            ..Shape::new(batch, dims.n_heads, queries, longest, dims.head_dim)
+            ..AttentionShape::new(batch, dims.n_heads, queries, longest, dims.head_dim)
         };
         let heads = |pages| Heads::paged(pages, &paged.first, dims.n_kv_heads, dims.head_dim);
         let q = Heads::rows(query.data(), queries, dims.n_heads, dims.head_dim);

@@ -18,8 +18,8 @@ pub(super) const MAX_NESTING: usize = 80;
 pub(super) const MAX_DEPTH: u16 = 128;
 /// Expressions, statements and calls that are being evaluated within each other.
 const MAX_FRAMES: usize = 320;
-/// Bytes of the stack that they take. An optimised build needs half of it for so many frames; a
-/// build without optimisation stops here, earlier.
+/// Bytes of the stack that they take. An optimized build needs half of it for so many frames; a
+/// build without optimization stops here, earlier.
 const MAX_STACK: usize = 700 << 10;
 /// Time of a rendering, and per byte of the conversation.
 const FUEL: u64 = 250_000_000;
