@@ -19,6 +19,7 @@ pub(super) struct Args<'a> {
 unsafe impl Sync for Args<'_> {}
 
 /// Whether all numbers of a row are.
+#[inline(always)]
 pub(super) fn is_finite(row: &[f32]) -> bool {
     // Of the bits without the sign, which vectors compare; no finite number has those of infinity
     // or more.
