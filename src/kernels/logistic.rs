@@ -153,14 +153,16 @@ impl Logistic<'_> {
     #[inline(always)]
     fn tile<const R: usize, const N: usize, I: Isa>(&self, isa: I, i: usize, first: usize) -> [f32; MAX_LANES] {
         let w = self.width;
-        let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(i + r) * w..(i + r + 1) * w]);
-        let y: [&[f32]; N] = std::array::from_fn(|j| &self.y[(first + j) * w..(first + j + 1) * w]);
+        let (x, y) = (&self.x[i * w..(i + R) * w], &self.y[first * w..(first + N) * w]);
         let mut sums = [[isa.zero(); N]; R];
         let mut at = 0;
         while at < w {
-            let xs: [I::F32; R] = std::array::from_fn(|r| isa.load(&x[r][at..at + I::LANES]));
+            let mut xs = [isa.zero(); R];
+            for r in 0..R {
+                xs[r] = isa.load(&x[r * w + at..]);
+            }
             for j in 0..N {
-                let yj = isa.load(&y[j][at..at + I::LANES]);
+                let yj = isa.load(&y[j * w + at..]);
                 for r in 0..R {
                     sums[r][j] = isa.mul_add(xs[r], yj, sums[r][j]);
                 }
@@ -183,7 +185,10 @@ impl Logistic<'_> {
         let mut sums = [isa.zero(); MAX_LANES];
         let mut at = 0;
         while at < w {
-            let x: [I::F32; M] = std::array::from_fn(|i| isa.load(&self.x[i * w + at..][..I::LANES]));
+            let mut x = [isa.zero(); M];
+            for i in 0..M {
+                x[i] = isa.load(&self.x[i * w + at..]);
+            }
             for i in 1..M {
                 for k in 0..i {
                     sums[below(i) + k] = isa.mul_add(x[i], x[k], sums[below(i) + k]);
@@ -249,7 +254,10 @@ impl Logistic<'_> {
         let w = self.width;
         let mut at = 0;
         while at < w {
-            let y: [I::F32; N] = std::array::from_fn(|j| isa.load(&self.y[(first + j) * w + at..][..I::LANES]));
+            let mut y = [isa.zero(); N];
+            for j in 0..N {
+                y[j] = isa.load(&self.y[(first + j) * w + at..]);
+            }
             let mut dy = [isa.zero(); N];
             let mut before = [isa.zero(); MAX_INPUTS];
             for i in 0..self.m {

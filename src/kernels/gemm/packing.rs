@@ -81,18 +81,37 @@ thread_local! {
 ///
 /// The thread keeps the buffer for the next call.
 pub(in crate::kernels) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut spare = SPARE.take();
-    let mut buffer = spare.pop().unwrap_or_default();
-    SPARE.set(spare);
-    let lines = len.div_ceil(16);
-    if buffer.len() < lines {
-        buffer.resize(lines, Line([0.0; 16]));
+    f(Scratch::take(len).elements())
+}
+
+/// A buffer of this thread's, given back when it is dropped.
+struct Scratch {
+    lines: Vec<Line>,
+    used: usize,
+}
+
+impl Scratch {
+    fn take(len: usize) -> Scratch {
+        let mut spare = SPARE.take();
+        let mut lines = spare.pop().unwrap_or_default();
+        SPARE.set(spare);
+        let used = len.div_ceil(16);
+        if lines.len() < used {
+            lines.resize(used, Line([0.0; 16]));
+        }
+        Scratch { lines, used }
     }
-    // SAFETY: `Line` is sixteen `f32` without padding.
-    let slice = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<f32>(), lines * 16) };
-    let result = f(slice);
-    let mut spare = SPARE.take();
-    spare.push(buffer);
-    SPARE.set(spare);
-    result
+
+    fn elements(&mut self) -> &mut [f32] {
+        // SAFETY: `Line` is sixteen `f32` without padding, and there are `used` of them.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), self.used * 16) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut spare = SPARE.take();
+        spare.push(std::mem::take(&mut self.lines));
+        SPARE.set(spare);
+    }
 }

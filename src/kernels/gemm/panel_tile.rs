@@ -45,14 +45,15 @@ impl<G: Group, const R: usize> SimdOp for Tile<G, R> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let k = self.0.k;
-        match PANEL / I::LANES {
-            2 => self.columns::<I, 2>(isa, 0, 0..k),
-            4 if R <= 2 => self.columns::<I, 4>(isa, 0, 0..k),
-            8 if R <= 2 => self.columns::<I, 8>(isa, 0, 0..k),
+        // Constants, so that only one arm is compiled.
+        match const { if R <= 2 { PANEL / I::LANES } else { 2 } } {
+            4 => self.columns::<I, 4>(isa, 0, 0..k),
+            8 => self.columns::<I, 8>(isa, 0, 0..k),
             _ => {
-                for p in (0..k.max(1)).step_by(DEPTH) {
+                let depth = if const { PANEL / I::LANES == 2 } { k.max(1) } else { DEPTH };
+                for p in (0..k.max(1)).step_by(depth) {
                     for j in (0..PANEL).step_by(2 * I::LANES) {
-                        self.columns::<I, 2>(isa, j, p..k.min(p + DEPTH));
+                        self.columns::<I, 2>(isa, j, p..k.min(p.saturating_add(depth)));
                     }
                 }
             }
@@ -71,13 +72,18 @@ impl<G: Group, const R: usize> Tile<G, R> {
             let mut acc = [[isa.zero(); V]; R];
             if load || rows.start > 0 {
                 for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = std::array::from_fn(|v| isa.load_ptr(c(i, v)));
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = isa.load_ptr(c(i, v));
+                    }
                 }
             }
             for first in rows.clone().step_by(G::ROWS) {
                 let groups = b.add(first / G::ROWS * ldb + j);
                 for row in 0..G::ROWS.min(rows.end - first) {
-                    let y: [_; V] = std::array::from_fn(|v| G::row(isa, groups.add(v * I::LANES), row));
+                    let mut y = [isa.zero(); V];
+                    for (v, y) in y.iter_mut().enumerate() {
+                        *y = G::row(isa, groups.add(v * I::LANES), row);
+                    }
                     for (i, acc) in acc.iter_mut().enumerate() {
                         let x = isa.splat(*a.add((first + row) * R + i));
                         for v in 0..V {

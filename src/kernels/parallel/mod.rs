@@ -81,6 +81,12 @@ pub fn threads() -> usize {
 ///
 /// With the panic of a task, once no task runs any more; the tasks not yet begun are dropped.
 pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
+    // One body for all kernels, and one copy of each kernel's task: a call through a pointer is
+    // nothing next to a task.
+    for_each_task(n_tasks, &f);
+}
+
+fn for_each_task(n_tasks: usize, f: &(dyn Fn(usize) + Sync)) {
     let threads = if n_tasks > 1 { threads() } else { 1 };
     if threads == 1 {
         return (0..n_tasks).for_each(f);
@@ -88,8 +94,8 @@ pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
     match ROLE.get() {
         // SAFETY: the pointer is that of the workers which `team`, further up on this thread's
         // stack, keeps alive.
-        Role::Calling(workers) => unsafe { &*workers }.run(n_tasks, &f),
-        _ => Workers::new(threads, false).run(n_tasks, &f),
+        Role::Calling(workers) => unsafe { &*workers }.run(n_tasks, f),
+        _ => Workers::new(threads, false).run(n_tasks, f),
     }
 }
 

@@ -73,11 +73,10 @@ impl Drop for AsRole {
     }
 }
 
-/// The tasks of one call, with the type of the function taken away.
+/// The tasks of one call.
 #[derive(Clone, Copy)]
 struct Job {
-    f: *const (),
-    call: unsafe fn(*const (), usize),
+    f: *const (dyn Fn(usize) + Sync),
     n_tasks: usize,
     setting: Setting,
 }
@@ -144,13 +143,12 @@ impl Workers {
     }
 
     /// The calling thread's part of a job. It is inside one job at a time: `Workers` is not shared.
-    pub(super) fn run<F: Fn(usize) + Sync>(&self, n_tasks: usize, f: &F) {
-        unsafe fn call<F: Fn(usize)>(f: *const (), task: usize) {
-            // SAFETY: `f` was made from a `&F` below, which outlives the job.
-            unsafe { (*f.cast::<F>())(task) }
-        }
+    pub(super) fn run(&self, n_tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         let workers = &*self.0;
-        let job = Job { f: (f as *const F).cast(), call: call::<F>, n_tasks, setting: setting() };
+        // SAFETY: only the lifetime changes, and `f` outlives the job: this function returns when
+        // it is closed and nobody is inside.
+        let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        let job = Job { f, n_tasks, setting: setting() };
         // SAFETY: not open and nobody inside: before the first job, and whenever `Close` was
         // dropped.
         unsafe { *workers.job.get() = Some(job) };
@@ -253,7 +251,7 @@ impl State {
                     let task = next.fetch_add(1, Ordering::Relaxed);
                     if task < end {
                         // SAFETY: `job` is open or we are counted inside, so its function is alive.
-                        unsafe { (job.call)(job.f, task) };
+                        unsafe { (*job.f)(task) };
                     }
                 }
             }

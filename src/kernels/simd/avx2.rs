@@ -35,7 +35,6 @@ impl Isa for Avx2 {
     type I32 = __m256i;
     type Mask = __m256i;
 
-    #[inline]
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run<Op: SimdOp>(isa: Avx2, op: Op) -> Op::Output {

@@ -38,7 +38,6 @@ impl Isa for Avx512 {
     type I32 = __m512i;
     type Mask = __mmask16;
 
-    #[inline]
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
         fn run<Op: SimdOp>(isa: Avx512, op: Op) -> Op::Output {

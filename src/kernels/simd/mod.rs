@@ -77,7 +77,6 @@ pub use avx512::Avx512;
 pub use neon::Neon;
 
 /// Runs `op` with the instructions of the current [`level`].
-#[inline]
 pub fn dispatch<Op: SimdOp>(op: Op) -> Op::Output {
     match level() {
         #[cfg(target_arch = "x86_64")]

@@ -34,7 +34,6 @@ impl Isa for Neon {
     type I32 = int32x4_t;
     type Mask = uint32x4_t;
 
-    #[inline]
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
         #[target_feature(enable = "neon")]
         fn run<Op: SimdOp>(isa: Neon, op: Op) -> Op::Output {

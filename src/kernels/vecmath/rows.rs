@@ -5,7 +5,7 @@
 //! registers of AVX-512, four of AVX2, eight of NEON. They are added as a halving tree, i with i +
 //! 16, then i + 8, and so on.
 
-use super::elementwise::Lanes;
+use super::elementwise::{Lanes, apply, load, load_partial};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 
@@ -115,11 +115,12 @@ pub(crate) fn sum_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], f: impl Fo
 pub(crate) fn fold_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], mut wide: Wide<I>, f: impl Fold<N>) -> Wide<I> {
     let len = x[0].len();
     assert!(x.iter().all(|x| x.len() == len));
+    let rows = x.map(<[f32]>::as_ptr);
     let mut i = 0;
     while i + WIDE <= len {
         for j in 0..WIDE / I::LANES {
             // SAFETY: `i + WIDE <= len`, the length of each row.
-            let v = x.map(|x| unsafe { isa.load_ptr(x.as_ptr().add(i + j * I::LANES)) });
+            let v = unsafe { load(isa, rows, i + j * I::LANES) };
             wide.0[j] = f.fold(isa, wide.0[j], v);
         }
         i += WIDE;
@@ -128,7 +129,7 @@ pub(crate) fn fold_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], mut wide:
         for j in 0..WIDE / I::LANES {
             let n = len.saturating_sub(i + j * I::LANES).min(I::LANES);
             // SAFETY: `n` elements from `i + j * LANES` on are within the length of each row.
-            let v = x.map(|x| unsafe { isa.load_partial_ptr(x.as_ptr().wrapping_add(i + j * I::LANES), n) });
+            let v = unsafe { load_partial(isa, rows, i + j * I::LANES, n) };
             wide.0[j] = isa.select(isa.first_lanes(n), f.fold(isa, wide.0[j], v), wide.0[j]);
         }
     }
@@ -166,7 +167,7 @@ pub(crate) fn map_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f
     let len = y.len();
     assert!(x.iter().all(|x| x.len() == len));
     // SAFETY: every row has `len` elements, and `y` is borrowed mutably.
-    unsafe { map_ptr(isa, x.map(<[f32]>::as_ptr), y.as_mut_ptr(), len, f) }
+    unsafe { apply(isa, f, x.map(<[f32]>::as_ptr), y.as_mut_ptr(), len, false) }
 }
 
 /// `y[i] = f(y[i])` over one row.
@@ -174,7 +175,7 @@ pub(crate) fn map_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f
 pub(crate) fn update_row<I: Isa>(isa: I, y: &mut [f32], f: impl Lanes<1>) {
     let out = y.as_mut_ptr();
     // SAFETY: the input is the output.
-    unsafe { map_ptr(isa, [out.cast_const()], out, y.len(), f) }
+    unsafe { apply(isa, f, [out.cast_const()], out, y.len(), false) }
 }
 
 /// `y[i] = f(y[i], x[i])` over one row.
@@ -183,7 +184,7 @@ pub(crate) fn update_row2<I: Isa>(isa: I, y: &mut [f32], x: &[f32], f: impl Lane
     assert_eq!(x.len(), y.len());
     let out = y.as_mut_ptr();
     // SAFETY: the lengths are equal; the first input is the output.
-    unsafe { map_ptr(isa, [out.cast_const(), x.as_ptr()], out, y.len(), f) }
+    unsafe { apply(isa, f, [out.cast_const(), x.as_ptr()], out, y.len(), false) }
 }
 
 /// `y[i] = f(y[i], a[i], b[i])` over one row.
@@ -193,61 +194,17 @@ pub(crate) fn update_row3<I: Isa>(isa: I, y: &mut [f32], a: &[f32], b: &[f32], f
     let out = y.as_mut_ptr();
     let inputs = [out.cast_const(), a.as_ptr(), b.as_ptr()];
     // SAFETY: the lengths are equal; the first input is the output.
-    unsafe { map_ptr(isa, inputs, out, y.len(), f) }
+    unsafe { apply(isa, f, inputs, out, y.len(), false) }
 }
 
-/// # Safety
-///
-/// - each of `x` is valid for reads and `y` for writes of `len` elements;
-/// - each of `x` is `y` itself or does not overlap it.
-#[inline(always)]
-unsafe fn map_ptr<I: Isa, const N: usize>(isa: I, x: [*const f32; N], y: *mut f32, len: usize, f: impl Lanes<N>) {
-    let mut i = 0;
-    // Two at a time: short rows are common, long chains of latency are not.
-    while i + 2 * I::LANES <= len {
-        // SAFETY: two vectors at `i` are within `len`.
-        unsafe {
-            let a = f.lanes(isa, x.map(|x| isa.load_ptr(x.add(i))));
-            let b = f.lanes(isa, x.map(|x| isa.load_ptr(x.add(i + I::LANES))));
-            isa.store_ptr(y.add(i), a);
-            isa.store_ptr(y.add(i + I::LANES), b);
-        }
-        i += 2 * I::LANES;
-    }
-    while i < len {
-        let n = (len - i).min(I::LANES);
-        // SAFETY: `n` elements at `i` are within `len`.
-        unsafe {
-            let v = f.lanes(isa, x.map(|x| isa.load_partial_ptr(x.add(i), n)));
-            isa.store_partial_ptr(y.add(i), v, n);
-        }
-        i += n;
-    }
-}
-
-/// As [`map_row`], but past the caches: for rows of an output larger than they are. The caller
+/// Same as [`map_row`], but past the caches: for rows of an output larger than they are. The caller
 /// fences ([`Isa::stream_fence`]) after the last row.
 #[inline(always)]
 pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f32], f: impl Lanes<N>) {
     let len = y.len();
     assert!(x.iter().all(|x| x.len() == len));
-    let mut i = 0;
-    let mut stop = y.as_ptr().align_offset(4 * I::LANES).min(len);
-    while i < len {
-        let n = (stop - i).min(I::LANES);
-        // SAFETY: `n` elements at `i` are within every row; whole vectors begin where `y` is
-        // aligned.
-        unsafe {
-            let v = f.lanes(isa, x.map(|x| isa.load_partial_ptr(x.as_ptr().add(i), n)));
-            if n == I::LANES {
-                isa.stream_ptr(y.as_mut_ptr().add(i), v);
-            } else {
-                isa.store_partial_ptr(y.as_mut_ptr().add(i), v, n);
-            }
-        }
-        i += n;
-        stop = len;
-    }
+    // SAFETY: every row has `len` elements, and `y` is borrowed mutably.
+    unsafe { apply(isa, f, x.map(<[f32]>::as_ptr), y.as_mut_ptr(), len, true) }
 }
 
 /// How many rows a task takes, at `ns` nanoseconds for 16 elements.

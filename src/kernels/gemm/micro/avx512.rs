@@ -191,7 +191,7 @@ unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut
             for (quarter, gathered) in lines.into_iter().enumerate() {
                 for (unit, v) in transposed(gathered).into_iter().enumerate() {
                     let unit = 4 * quarter + unit;
-                    if T::KIND == Kind::F32 {
+                    if const { matches!(T::KIND, Kind::F32) } {
                         f(p + unit, v);
                     } else {
                         for (i, v) in pair::<T>(v).into_iter().enumerate() {
