@@ -2,21 +2,17 @@
 //!
 //! Every message is lower case, without a full stop, says what was expected, then what was found, and for which name.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error, by cause, with the data that is needed to mend it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A tensor, slice or array has the wrong shape.
-    #[error(
-        "{what}: expected {}{expected}, found {}{found}",
-        shape_before(expected),
-        shape_before_found(expected, found)
-    )]
     Shape {
         /// The operation or tensor, by name.
         what: String,
@@ -26,14 +22,12 @@ pub enum Error {
         found: String,
     },
     /// Shapes do not go together in an operation: `cannot broadcast [2, 5] with [3, 5]`.
-    #[error("cannot {action}")]
     Mismatch {
         /// What was to be done with which shapes, and why that is impossible where it does not
         /// show.
         action: String,
     },
     /// An id (of a token, a position, a class) is not below its limit.
-    #[error("{what}: expected an id below {limit}, found {id}")]
     Id {
         /// What the id selects.
         what: String,
@@ -43,7 +37,6 @@ pub enum Error {
         limit: usize,
     },
     /// A setting or argument is outside what it may be.
-    #[error("{name}: expected {expected}, found {found}")]
     Argument {
         /// The setting's name.
         name: String,
@@ -53,7 +46,6 @@ pub enum Error {
         found: String,
     },
     /// A key of a configuration file is missing, wrong or not supported.
-    #[error("config `{key}`: expected {expected}, found {found}")]
     Config {
         /// The key, as the file spells it.
         key: String,
@@ -63,13 +55,11 @@ pub enum Error {
         found: String,
     },
     /// An operation without a backward formula was applied to a tensor that needs gradients.
-    #[error("operation `{op}` has no gradient, but its input needs one")]
     NoGradient {
         /// The operation.
         op: &'static str,
     },
     /// `backward` was called on a tensor that no gradient can start from.
-    #[error("backward: expected {expected}, found {found}")]
     Backward {
         /// What `backward` needs.
         expected: &'static str,
@@ -77,13 +67,10 @@ pub enum Error {
         found: String,
     },
     /// Tensors of a checkpoint do not fit the model; every bad name is listed.
-    #[error("{0}")]
     Load(Box<LoadReport>),
     /// A tokenizer could not be built, or refused its input.
-    #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// A chat template is none, refuses the conversation, or uses more than it may.
-    #[error("chat template `{name}`: {reason}")]
     Template {
         /// The template's name.
         name: String,
@@ -91,7 +78,6 @@ pub enum Error {
         reason: String,
     },
     /// A file's content is not what its format prescribes.
-    #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -99,7 +85,6 @@ pub enum Error {
         reason: String,
     },
     /// The operating system refused to read or write a file.
-    #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -107,7 +92,6 @@ pub enum Error {
         source: std::io::Error,
     },
     /// One of several prompts could not be continued.
-    #[error("prompt {index} (counted from 0): {source}")]
     Prompt {
         /// The prompt's place.
         index: usize,
@@ -115,13 +99,46 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A number that must be finite is not, for example a training loss.
-    #[error("{what}: expected a finite number, found {found}")]
     NotFinite {
         /// The quantity.
         what: String,
         /// Its value.
         found: f64,
     },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Shape { what, expected, found } => {
+                let (before, before_found) = (shape_before(expected), shape_before_found(expected, found));
+                write!(f, "{what}: expected {before}{expected}, found {before_found}{found}")
+            }
+            Error::Mismatch { action } => write!(f, "cannot {action}"),
+            Error::Id { what, id, limit } => write!(f, "{what}: expected an id below {limit}, found {id}"),
+            Error::Argument { name, expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
+            Error::Config { key, expected, found } => write!(f, "config `{key}`: expected {expected}, found {found}"),
+            Error::NoGradient { op } => write!(f, "operation `{op}` has no gradient, but its input needs one"),
+            Error::Backward { expected, found } => write!(f, "backward: expected {expected}, found {found}"),
+            Error::Load(report) => report.fmt(f),
+            Error::Tokenizer(reason) => write!(f, "tokenizer: {reason}"),
+            Error::Template { name, reason } => write!(f, "chat template `{name}`: {reason}"),
+            Error::Format { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Error::Prompt { index, source } => write!(f, "prompt {index} (counted from 0): {source}"),
+            Error::NotFinite { what, found } => write!(f, "{what}: expected a finite number, found {found}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            Error::Prompt { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 /// The word before a shape that was needed; none before a rule in words.

@@ -5,7 +5,7 @@
 //! checked before the first tensor is looked at: no length is believed that the file does not bear out, and nothing is
 //! allocated by it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
@@ -172,7 +172,7 @@ pub(crate) fn write_weights<'t>(
     };
     let places = sorted.iter().map(place).collect();
     // One entry at most: a map of several would be written in an order that changes from run to run.
-    let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_string(), value.to_string())]));
+    let metadata = metadata.map(|(key, value)| [(key.to_string(), value.to_string())].into_iter().collect());
     let header = Metadata::new(metadata, places).expect("places are laid out one behind the other");
     let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");
     header.resize(header.len().next_multiple_of(LENGTH), b' ');
