@@ -1,6 +1,6 @@
 //! Attention: milliseconds, GFLOP/s and the share of the multiply–add limit; 8 heads of 64, causal.
 //!
-//! `cargo bench --bench attention` runs criterion. With `--serve` it answers a line `what length` on its standard input
+//! `cargo bench -p loquat-benches --bench attention` runs criterion. With `--serve` it answers a line `what length` on its standard input
 //! with the seconds that one call takes: `benches/peers/attention.py` alternates between this and PyTorch.
 
 mod limits;

@@ -1,6 +1,6 @@
 //! Decoding and reading a prompt, with random weights of the sizes of public models.
 //!
-//! `cargo bench --bench decode -- [MODEL] [WEIGHTS]` prints tokens a second, and what share of the memory's rate of reading the
+//! `cargo bench -p loquat-benches --bench decode -- [MODEL] [WEIGHTS]` prints tokens a second, and what share of the memory's rate of reading the
 //! weights are read at; WEIGHTS may end with `-packed` (`Module::keep_packed`). With `--serve` it answers lines `model weights decode|prefill[-bf16] tokens` by seconds per token, so that
 //! `benches/peers/decode.py` can alternate between this and its peers. With `--write FOLDER MODEL WEIGHTS` it writes the model as a
 //! folder for them to open.

@@ -1,7 +1,7 @@
 //! Sentences a second through all-MiniLM-L6-v2, token ids to normalised means: 512 of 32 tokens and 64 of 256.
 //!
 //! ```sh
-//! LOQUAT_MINILM=DIR cargo bench --bench encode                 # a table
+//! LOQUAT_MINILM=DIR cargo bench -p loquat-benches --bench encode                 # a table
 //! python benches/peers/encode.py --bench PATH --model DIR      # beside PyTorch, in turns; PATH is this bench's program
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! Matrix products: GFLOP/s and the share of the multiply–add limit; few rows also GB/s of B.
 //!
-//! `cargo bench --bench gemm` runs criterion. With `--serve` it answers a line `kind layout m k n`
+//! `cargo bench -p loquat-benches --bench gemm` runs criterion. With `--serve` it answers a line `kind layout m k n`
 //! on its standard input with the seconds that one call takes: `benches/peers/gemm.py` alternates
 //! between this and its peers.
 

@@ -1,6 +1,6 @@
 //! The ten nearest of 400 000 words of 300 dimensions, for one query and for a hundred.
 //!
-//! `cargo bench --bench nearest` runs criterion. With `--serve` it answers a line `one`, `batch` or `limit_read` on its standard input
+//! `cargo bench -p loquat-benches --bench nearest` runs criterion. With `--serve` it answers a line `one`, `batch` or `limit_read` on its standard input
 //! with seconds: `benches/peers/nearest.py` alternates between this and NumPy.
 
 mod limits;

@@ -1,7 +1,7 @@
 //! A training step of a character GPT: forward, backward, clipping, AdamW. Milliseconds, tokens a second, and the share of the
 //! multiply–add limit.
 //!
-//! `cargo bench --bench train_step` runs criterion. With `--serve` it answers a line `recipe precision` on its standard input with
+//! `cargo bench -p loquat-benches --bench train_step` runs criterion. With `--serve` it answers a line `recipe precision` on its standard input with
 //! the seconds of a step: `benches/peers/train_step.py` alternates between this and PyTorch.
 
 mod limits;

@@ -1,6 +1,6 @@
 //! The memory-bound kernels at 1 MiB and 64 MiB: GB/s and the share of what the machine can copy.
 //!
-//! `cargo bench --bench vecmath` runs criterion. With `--serve` it answers a line `name MiB` on its standard input with
+//! `cargo bench -p loquat-benches --bench vecmath` runs criterion. With `--serve` it answers a line `name MiB` on its standard input with
 //! the seconds that one call takes: `benches/peers/vecmath.py` alternates between this and PyTorch.
 
 mod limits;

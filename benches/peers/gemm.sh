@@ -7,7 +7,7 @@ python=${1:-python3}
 shift || true
 what=gemm
 case "${1:-}" in attention | decode) what=$1 && shift ;; esac
-bench=$(cargo bench --bench $what --no-run --message-format json 2>/dev/null |
+bench=$(cargo bench -p loquat-benches --bench $what --no-run --message-format json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\/'$what'-[^"]*\)".*/\1/p' | tail -1)
 export RAYON_NUM_THREADS=${RAYON_NUM_THREADS:-2}
 rust=()

@@ -1,6 +1,6 @@
 """NumPy's matrix product and `argpartition` beside benches/nearest.rs, alternating: ten nearest of 400 000 × 300.
 
-    cargo bench --bench nearest --no-run   # names the binary
+    cargo bench -p loquat-benches --bench nearest --no-run   # names the binary
     python benches/peers/nearest.py --bench PATH [--rounds N]
 
 NumPy's rows have length 1 beforehand. A ratio is theirs ÷ ours in time, so above 1 ours is faster.

@@ -1,6 +1,6 @@
 """A training step in PyTorch eager beside benches/train_step.rs, alternating; bf16 is PyTorch's autocast.
 
-    cargo bench --bench train_step --no-run   # names the binary
+    cargo bench -p loquat-benches --bench train_step --no-run   # names the binary
     python benches/peers/train_step.py --bench PATH [--threads N] [--rounds N] [--recipes cpu,small] [--precisions f32,bf16]
                                        [--candle PATH]
 
