@@ -1,7 +1,8 @@
-//! What a run did, step by step, as CSV and JSON.
+//! The history of a training run, one row per step, saved as CSV or JSON.
 //!
-//! A row has the fixed columns that every run has, each of which may be empty, and any number of its own (an accuracy,
-//! say). Numbers are written so that reading them gives the same bits.
+//! A row has a fixed set of columns, any of which may be empty, and any number of additional
+//! metrics (for example, an accuracy). Numbers round-trip exactly: what is written reads back with
+//! the same bits.
 //!
 //! ```
 //! use loquat::training::history::{History, Row};
@@ -14,7 +15,8 @@
 //! let path = std::env::temp_dir().join("loquat-history-doc.csv");
 //! history.save(&path)?;
 //! let csv = std::fs::read_to_string(&path)?;
-//! assert!(csv.starts_with("step,epoch,loss,val_loss,lr,grad_norm,tokens_per_second,seconds,accuracy\n1,,4.2,"));
+//! let header = "step,epoch,loss,val_loss,lr,grad_norm,tokens_per_second,seconds,accuracy";
+//! assert!(csv.starts_with(&format!("{header}\n1,,4.2,")));
 //! assert_eq!(History::open(&path)?, history);
 //! # std::fs::remove_file(&path)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -28,19 +30,19 @@ use serde::{Deserialize, Serialize};
 use crate::atomic;
 use crate::{Error, Result};
 
-/// One line of a [`History`].
+/// One row of a [`History`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Row {
-    /// The step, counted from 1: how often the optimizer has stepped.
+    /// The number of optimizer steps done, counted from 1.
     pub step: u64,
-    /// The epoch, with its part that is done.
+    /// The number of epochs done, including the fraction of the current one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<f64>,
-    /// The training loss: mean since the last row, natural logarithm.
+    /// The training loss in nats: the mean since the last row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// The validation loss.
+    /// The validation loss, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
     /// The learning rate.
@@ -49,18 +51,18 @@ pub struct Row {
     /// The norm of all gradients, before clipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
-    /// Training speed since the last row, in tokens.
+    /// Training speed since the last row, in tokens per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    /// Time since the run began, in seconds.
+    /// Seconds since the run began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// What this run measures beside.
+    /// Additional metrics by name.
     #[serde(flatten, serialize_with = "finite")]
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// Leaves out what JSON has no word for.
+/// Leaves out NaN and infinity, which JSON cannot represent.
 fn finite<S: serde::Serializer>(
     metrics: &BTreeMap<String, f64>,
     serializer: S,
@@ -68,23 +70,23 @@ fn finite<S: serde::Serializer>(
     serializer.collect_map(metrics.iter().filter(|(_, value)| value.is_finite()))
 }
 
-/// The fixed columns behind `step`, in the order of the file.
+/// The fixed columns after `step`, in the order of the file.
 const COLUMNS: [&str; 7] = ["epoch", "loss", "val_loss", "lr", "grad_norm", "tokens_per_second", "seconds"];
 
 impl Row {
-    /// An empty row of a step.
+    /// Returns an empty row for a step.
     pub fn at(step: u64) -> Self {
         Row { step, ..Row::default() }
     }
 
-    /// Adds a number of the run's own.
+    /// Adds a metric.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: f64) -> Self {
         self.metrics.insert(name.into(), value);
         self
     }
 
-    /// The number in a column, fixed or own.
+    /// Returns the value of a column, fixed or additional, or `None` if it is empty.
     pub fn get(&self, column: &str) -> Option<f64> {
         match column {
             "step" => Some(self.step as f64),
@@ -99,7 +101,7 @@ impl Row {
         }
     }
 
-    /// Whether every row has a column of this name.
+    /// Returns whether `column` is one of the fixed columns.
     pub(crate) fn is_fixed(column: &str) -> bool {
         column == "step" || COLUMNS.contains(&column)
     }
@@ -120,7 +122,7 @@ impl Row {
     }
 }
 
-/// The rows of a run, by ascending step.
+/// The rows of a run, sorted by step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History {
@@ -128,35 +130,35 @@ pub struct History {
 }
 
 impl History {
-    /// The rows.
+    /// Returns the rows.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Appends a row. Rows of this step and of later ones are dropped first, so that a run that was resumed from an
-    /// older checkpoint does not tell its story twice.
+    /// Appends a row. Rows of the same or a later step are removed first, so a run that resumes
+    /// from an older checkpoint leaves no duplicates.
     pub fn push(&mut self, row: Row) {
         self.truncate(row.step.saturating_sub(1));
         self.rows.push(row);
     }
 
-    /// Keeps the rows up to a step.
+    /// Removes the rows after `step`.
     pub(crate) fn truncate(&mut self, step: u64) {
         let kept = self.rows.partition_point(|row| row.step <= step);
         self.rows.truncate(kept);
     }
 
-    /// The (step, value) pairs of a column, where it is not empty.
+    /// Returns the (step, value) pairs of the rows in which a column is not empty.
     pub fn column(&self, name: &str) -> Vec<(u64, f64)> {
         self.rows.iter().filter_map(|row| Some((row.step, row.get(name)?))).collect()
     }
 
-    /// The lowest validation loss and its step.
+    /// Returns the step and value of the lowest validation loss.
     pub fn best_val_loss(&self) -> Option<(u64, f64)> {
         self.column("val_loss").into_iter().filter(|(_, loss)| !loss.is_nan()).min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// The rows as comma-separated values, with a header; empty cells are empty.
+    /// Returns the rows as comma-separated values with a header.
     pub(crate) fn to_csv(&self) -> String {
         let own: BTreeSet<&str> = self.rows.iter().flat_map(|row| row.metrics.keys().map(String::as_str)).collect();
         let columns: Vec<&str> = COLUMNS.into_iter().chain(own).collect();
@@ -179,10 +181,10 @@ impl History {
         csv
     }
 
-    /// Reads comma-separated values with a header that begins with `step`.
+    /// Parses comma-separated values with a header that begins with `step`.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming the line and what was expected there.
+    /// [`Error::Argument`] with the line number and the expected content.
     pub(crate) fn from_csv(csv: &str) -> Result<Self> {
         let mut lines = csv.lines().enumerate().filter(|(_, line)| !line.is_empty());
         let header = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
@@ -203,22 +205,23 @@ impl History {
                 row.set(column, cell.parse().map_err(|_| wrong("a number", cell))?);
             }
             if history.rows.last().is_some_and(|last| last.step >= row.step) {
-                return Err(wrong("a step above the line before", &cells[0]));
+                return Err(wrong("a step larger than that of the line before", &cells[0]));
             }
             history.rows.push(row);
         }
         Ok(history)
     }
 
-    /// The rows as a JSON array of objects; empty cells are absent, and what is not finite is `null` or absent.
+    /// Returns the rows as a JSON array of objects. Empty cells are left out; values that are not
+    /// finite are `null` or left out.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("rows of numbers are JSON")
     }
 
-    /// Reads a JSON array of objects.
+    /// Parses a JSON array of objects.
     ///
     /// # Errors
-    /// [`Error::Argument`] saying what was expected.
+    /// [`Error::Argument`] if the text is not such an array or its steps do not ascend.
     pub(crate) fn from_json(json: &str) -> Result<Self> {
         let history: History =
             serde_json::from_str(json).map_err(|e| Error::argument("history", "a JSON array of rows", e))?;
@@ -232,20 +235,22 @@ impl History {
         Ok(history)
     }
 
-    /// Writes the rows to a file: CSV, or JSON where its name ends in `.json`. The file is replaced as a whole.
+    /// Saves the rows to a file: JSON if its name ends in `.json`, otherwise CSV. The file is
+    /// replaced atomically.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let text = if is_json(path) { self.to_json() } else { self.to_csv() };
         atomic::write_file(path, |file| file.write_all(text.as_bytes()))
     }
 
-    /// Reads a file: CSV, or JSON where its name ends in `.json`.
+    /// Reads a file: JSON if its name ends in `.json`, otherwise CSV.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming it and the line where it is no history.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] with the path and line if its
+    /// content is not a history.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
@@ -258,19 +263,19 @@ fn is_json(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "json")
 }
 
-/// A cell of text as CSV writes it.
+/// Quotes a cell for CSV if needed.
 fn quoted(cell: &str) -> String {
     let cell = cell.replace(['\n', '\r'], " ");
     if cell.contains([',', '"']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
-/// The cells of a line.
+/// Splits a line of CSV into cells.
 fn cells(line: &str) -> Vec<String> {
     let mut cells = vec![String::new()];
     let mut chars = line.chars().peekable();
     let mut inside = false;
     while let Some(c) = chars.next() {
-        let cell = cells.last_mut().expect("there is a cell at any time");
+        let cell = cells.last_mut().expect("the list of cells is never empty");
         match c {
             '"' if inside && chars.peek() == Some(&'"') => cell.extend(chars.next()),
             '"' => inside = !inside,
@@ -347,7 +352,7 @@ mod tests {
             ("step,loss\n1,2,3", "line 2"),
             ("step,loss\nx,2", "a step"),
             ("step,loss\n1,y", "a number"),
-            ("step,loss\n2,1\n1,1", "above the line before"),
+            ("step,loss\n2,1\n1,1", "a step larger than that of the line before"),
         ];
         for (csv, word) in cases {
             let error = History::from_csv(csv).unwrap_err().to_string();

@@ -1,13 +1,15 @@
-//! What a run is judged by: mean loss and perplexity, accuracy, precision, recall, F1, confusion matrix.
+//! Metrics: mean loss and perplexity, accuracy, precision, recall, F1, confusion matrix.
 //!
-//! Counts are those of scikit-learn: for class c, with true positives, false positives and false negatives
+//! Definitions are those of scikit-learn. For class c, with true positives, false positives and
+//! false negatives
 //!
 //! ```text
 //! precision = tp / (tp + fp)    recall = tp / (tp + fn)    F1 = 2 tp / (2 tp + fp + fn)
 //! ```
 //!
-//! averaged over the classes that occur (macro: each class alike; weighted: by its number of labels) or computed from
-//! the classes' sums (micro). A quotient 0/0 is what [`ZeroDivision`] says.
+//! averaged over the classes that occur (macro: unweighted; weighted: by the number of labels of
+//! each class) or computed from counts summed over the classes (micro). [`ZeroDivision`] is the
+//! value of 0/0.
 //!
 //! ```
 //! use loquat::training::metrics::{Average, ConfusionMatrix, ZeroDivision};
@@ -21,7 +23,18 @@
 
 use crate::{Error, Result};
 
-/// A mean of losses, each counted as often as it has tokens or examples: in f64, so that a long run's mean is exact.
+/// A running mean of losses, weighted by the number of tokens or examples of each. Summed in f64.
+///
+/// # Examples
+/// ```
+/// use loquat::training::metrics::LossMean;
+///
+/// let mut loss = LossMean::default();
+/// loss.add(1.0, 3); // the mean loss of 3 tokens
+/// loss.add(3.0, 1);
+/// assert_eq!(loss.mean(), Some(1.5));
+/// assert_eq!(loss.perplexity(), Some(1.5f64.exp()));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossMean {
     sum: f64,
@@ -29,7 +42,7 @@ pub struct LossMean {
 }
 
 impl LossMean {
-    /// Adds a loss that is itself the mean of `count` tokens or examples.
+    /// Adds a loss that is the mean over `count` tokens or examples.
     pub fn add(&mut self, mean_loss: f64, count: usize) {
         if count > 0 {
             self.sum += mean_loss * count as f64;
@@ -37,23 +50,33 @@ impl LossMean {
         }
     }
 
-    /// The mean, or none before anything was added.
+    /// Returns the mean, or `None` if nothing was added.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0.0).then(|| self.sum / self.count)
     }
 
-    /// exp(mean), for a loss in natural logarithms.
+    /// Returns the perplexity, exp(mean), of a loss in nats.
     pub fn perplexity(&self) -> Option<f64> {
         self.mean().map(f64::exp)
     }
 
-    /// How many tokens or examples the mean is of.
+    /// Returns the number of tokens or examples.
     pub fn count(&self) -> u64 {
         self.count as u64
     }
 }
 
-/// The share of right decisions among those that count.
+/// The fraction of correct predictions.
+///
+/// # Examples
+/// ```
+/// use loquat::training::metrics::Accuracy;
+///
+/// let mut accuracy = Accuracy::default();
+/// accuracy.add_all(&[1, 0, 2, 9], &[1, 1, 2, 0], Some(9))?; // label 9 is ignored
+/// assert_eq!(accuracy.value(), Some(2.0 / 3.0));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accuracy {
     right: u64,
@@ -61,10 +84,10 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Counts decisions, but for those whose label is `ignore_index`.
+    /// Adds predictions, except those whose label is `ignore_index`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there are more labels than predictions or fewer.
+    /// [`Error::Shape`] if the numbers of labels and predictions differ.
     pub fn add_all(&mut self, labels: &[u32], predictions: &[u32], ignore_index: Option<u32>) -> Result<()> {
         if labels.len() != predictions.len() {
             return Err(Error::shape("predictions", format!("[{}]", labels.len()), [predictions.len()]));
@@ -76,57 +99,68 @@ impl Accuracy {
         Ok(())
     }
 
-    /// The share, or none before the first decision.
+    /// Returns the accuracy in [0, 1], or `None` if there are no predictions.
     pub fn value(&self) -> Option<f64> {
         (self.total > 0).then(|| self.right as f64 / self.total as f64)
     }
 
-    /// How many decisions were counted.
+    /// Returns the number of predictions, without the ignored ones.
     pub fn count(&self) -> u64 {
         self.total
     }
 }
 
-/// Over which classes precision, recall and F1 are taken.
+/// How precision, recall and F1 are averaged over classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Average {
-    /// Of one class, the positive one; the others are all negative.
+    /// The scores of one class, the positive one; all others count as negative.
     Binary {
-        /// The class.
+        /// The positive class.
         positive: usize,
     },
-    /// Of all decisions alike: every class's counts in one sum.
+    /// The scores of the counts summed over all classes.
     Micro,
-    /// The plain mean over the classes that occur among labels or predictions.
+    /// The unweighted mean over the classes that occur among labels or predictions.
     Macro,
-    /// The mean over the classes, weighted by how many labels each has.
+    /// The mean over the classes, weighted by the number of labels of each.
     Weighted,
 }
 
-/// What a quotient 0/0 counts as, for example the precision of a class that was never predicted.
+/// The value of 0/0, for example the precision of a class that was never predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ZeroDivision {
-    /// 0: scikit-learn's default.
+    /// 0, scikit-learn's default.
     #[default]
     Zero,
     /// 1.
     One,
-    /// Not a number, which is then left out of averages.
+    /// NaN, which averages leave out.
     Nan,
 }
 
 /// Precision, recall and F1, each in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scores {
-    /// How many of the predictions are right.
+    /// The fraction of predictions of the class that are correct.
     pub precision: f64,
-    /// How many of the labels were found.
+    /// The fraction of labels of the class that were predicted.
     pub recall: f64,
-    /// Their harmonic mean.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
 }
 
-/// How often label i was predicted as j.
+/// A confusion matrix: how often label `i` was predicted as `j`.
+///
+/// # Examples
+/// ```
+/// use loquat::training::metrics::ConfusionMatrix;
+///
+/// let mut matrix = ConfusionMatrix::new(2)?;
+/// matrix.add_all(&[0, 0, 1, 1], &[0, 1, 1, 1])?;
+/// assert_eq!(matrix.count(0, 1), 1);
+/// assert_eq!(matrix.accuracy(), Some(0.75));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix {
     n_classes: usize,
@@ -134,10 +168,10 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// A matrix of zeros.
+    /// Returns a matrix of zeros.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there are between 1 and 65 536 classes.
+    /// [`Error::Argument`] unless the number of classes is in [1, 65 536].
     pub fn new(n_classes: usize) -> Result<Self> {
         if n_classes == 0 || n_classes > 1 << 16 {
             return Err(Error::argument("n_classes", "a number in [1, 65536]", n_classes));
@@ -145,10 +179,10 @@ impl ConfusionMatrix {
         Ok(ConfusionMatrix { n_classes, counts: vec![0; n_classes * n_classes] })
     }
 
-    /// Counts one decision.
+    /// Adds one prediction.
     ///
     /// # Errors
-    /// [`Error::Id`] for a class that there is not.
+    /// [`Error::Id`] if a class is out of range.
     pub fn add(&mut self, label: u32, prediction: u32) -> Result<()> {
         for (what, id) in [("label", label), ("prediction", prediction)] {
             if id as usize >= self.n_classes {
@@ -159,11 +193,11 @@ impl ConfusionMatrix {
         Ok(())
     }
 
-    /// Counts decisions.
+    /// Adds predictions. After an error the matrix is unchanged.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there are more labels than predictions or fewer, [`Error::Id`] for a class that there is
-    /// not; nothing is counted then.
+    /// [`Error::Shape`] if the numbers of labels and predictions differ; [`Error::Id`] if a class
+    /// is out of range.
     pub fn add_all(&mut self, labels: &[u32], predictions: &[u32]) -> Result<()> {
         if labels.len() != predictions.len() {
             return Err(Error::shape("predictions", format!("[{}]", labels.len()), [predictions.len()]));
@@ -178,7 +212,7 @@ impl ConfusionMatrix {
         Ok(())
     }
 
-    /// How often `label` was predicted as `prediction`; 0 for classes that there are not.
+    /// Returns how often `label` was predicted as `prediction`; 0 if a class is out of range.
     pub fn count(&self, label: usize, prediction: usize) -> u64 {
         if label < self.n_classes && prediction < self.n_classes {
             self.counts[label * self.n_classes + prediction]
@@ -187,41 +221,41 @@ impl ConfusionMatrix {
         }
     }
 
-    /// The counts, one row a label.
+    /// Returns the rows of the matrix, one per label.
     pub fn rows(&self) -> impl Iterator<Item = &[u64]> {
         self.counts.chunks(self.n_classes)
     }
 
-    /// The number of decisions.
+    /// The number of predictions.
     pub(crate) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The share of right decisions, or none before the first.
+    /// Returns the fraction of correct predictions, or `None` if there are no predictions.
     pub fn accuracy(&self) -> Option<f64> {
         let right: u64 = (0..self.n_classes).map(|c| self.count(c, c)).sum();
         (self.total() > 0).then(|| right as f64 / self.total() as f64)
     }
 
-    /// Precision, recall and F1 of one class against all others.
+    /// Returns precision, recall and F1 of one class against all others.
     ///
     /// # Errors
-    /// [`Error::Id`] for a class that there is not.
+    /// [`Error::Id`] if the class is out of range.
     pub fn class_scores(&self, class: usize, zero: ZeroDivision) -> Result<Scores> {
         self.scores(Average::Binary { positive: class }, zero)
     }
 
-    /// Precision, recall and F1.
+    /// Returns precision, recall and F1.
     ///
     /// # Errors
-    /// [`Error::Id`] for a positive class that there is not.
+    /// [`Error::Id`] if the positive class is out of range.
     pub fn scores(&self, average: Average, zero: ZeroDivision) -> Result<Scores> {
-        let class = |c: usize| Tally {
+        let class = |c: usize| ClassCounts {
             right: self.count(c, c),
             predicted: (0..self.n_classes).map(|label| self.count(label, c)).sum(),
             labels: (0..self.n_classes).map(|prediction| self.count(c, prediction)).sum(),
         };
-        let tallies: Vec<Tally> = match average {
+        let tallies: Vec<ClassCounts> = match average {
             Average::Binary { positive } if positive >= self.n_classes => {
                 return Err(Error::Id { what: "positive class".into(), id: positive as u64, limit: self.n_classes });
             }
@@ -231,8 +265,8 @@ impl ConfusionMatrix {
         Ok(match average {
             Average::Binary { .. } => tallies[0].scores(zero),
             Average::Micro => {
-                let sum = |f: fn(&Tally) -> u64| tallies.iter().map(f).sum();
-                Tally { right: sum(|t| t.right), predicted: sum(|t| t.predicted), labels: sum(|t| t.labels) }
+                let sum = |f: fn(&ClassCounts) -> u64| tallies.iter().map(f).sum();
+                ClassCounts { right: sum(|t| t.right), predicted: sum(|t| t.predicted), labels: sum(|t| t.labels) }
                     .scores(zero)
             }
             Average::Macro => mean(tallies.iter().map(|t| (t.scores(zero), 1.0)), zero),
@@ -241,14 +275,14 @@ impl ConfusionMatrix {
     }
 }
 
-/// Decisions about one class.
-struct Tally {
+/// The counts of one class: correct predictions, predictions, labels.
+struct ClassCounts {
     right: u64,
     predicted: u64,
     labels: u64,
 }
 
-impl Tally {
+impl ClassCounts {
     fn scores(&self, zero: ZeroDivision) -> Scores {
         let quotient = |a: u64, b: u64| if b == 0 { zero.value() } else { a as f64 / b as f64 };
         Scores {
@@ -269,8 +303,8 @@ impl ZeroDivision {
     }
 }
 
-/// The weighted mean of scores, those that are not a number left out; the plain mean of what is
-/// left if that weighs nothing.
+/// Returns the weighted mean of scores without NaN; the unweighted mean if the remaining weights
+/// are all zero.
 fn mean(scores: impl Iterator<Item = (Scores, f64)> + Clone, zero: ZeroDivision) -> Scores {
     let of = |part: fn(&Scores) -> f64| {
         let values =
@@ -310,8 +344,8 @@ mod tests {
         assert!(accuracy.add_all(&[1], &[], None).is_err());
     }
 
-    /// Expected values by scikit-learn's definitions, worked out by hand:
-    /// labels 0 0 0 1 1 2, predictions 0 0 1 1 2 1 (class 3 does not occur).
+    /// Expected values computed by hand from scikit-learn's definitions: labels 0 0 0 1 1 2,
+    /// predictions 0 0 1 1 2 1 (class 3 does not occur).
     #[test]
     fn averages_are_scikit_learns() {
         let mut matrix = ConfusionMatrix::new(4).unwrap();
@@ -348,8 +382,8 @@ mod tests {
     }
 
     /// `precision_recall_fscore_support([4, 4], [1, 2], average="weighted", zero_division=nan)` is
-    /// (0, 0, 0): the only class with labels has no precision, and those that have one have no
-    /// labels.
+    /// (0, 0, 0): the only class with labels has no precision, and the classes with a precision
+    /// have no labels.
     #[test]
     fn what_is_left_and_weighs_nothing_is_averaged_plainly() {
         let mut matrix = ConfusionMatrix::new(5).unwrap();

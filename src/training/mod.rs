@@ -1,16 +1,14 @@
-//! Floor 6: from data and a model to a better model.
+//! Training: data loading, optimizers, learning rate schedules, the training loop, metrics.
 //!
-//! | file | what |
+//! | item | what |
 //! |---|---|
-//! | [`data`] | batches: from examples by index, from one long row of tokens |
-//! | `trainer` | the loop: steps, validation, checkpoints, resuming |
-//! | `optimizer` | SGD, Adam, AdamW; groups of parameters; clipping |
-//! | `schedule` | the learning rate as a function of the step |
-//! | `loss` | the loss of language modelling |
+//! | [`data`] | batches: from examples by index, or from one long sequence of tokens |
+//! | [`Trainer`] | the training loop: steps, validation, checkpoints, resuming |
+//! | [`Optimizer`] | SGD, Adam, AdamW; parameter groups; gradient clipping |
+//! | [`Schedule`] | the learning rate as a function of the step |
+//! | [`next_token_loss`] | the loss of language modelling |
 //! | [`metrics`] | mean loss, accuracy, precision, recall, F1 |
-//! | [`history`] | what a run did, step by step, as CSV and JSON |
-//!
-//! This floor must not know the text of a task, nor which model it trains.
+//! | [`history`] | the history of a run, as CSV and JSON |
 
 pub mod data;
 pub mod history;

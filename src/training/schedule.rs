@@ -1,24 +1,25 @@
-//! The learning rate as a function of the step.
+//! Learning rate schedules.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A factor of the learning rate for each step.
+/// A learning rate schedule: a factor of the learning rate for each step.
 ///
 /// ```text
-/// warm-up       (s + 1) / (w + 1)                                   for s < w
+/// warm-up       (s + 1) / (w + 1)                            for s < w
 /// constant      1
-/// linear        1 - (1 - min) · r                                   r = min((s - w) / (n - w), 1)
-/// cosine        min + (1 - min) · (1 + cos πr) / 2                  Loshchilov, Hutter 2017, one period
-/// inverse root  √(w / s), and 1 / √(s + 1) without warm-up          Vaswani et al. 2017
+/// linear        1 - (1 - min) · r                            r = min((s - w) / (n - w), 1)
+/// cosine        min + (1 - min) · (1 + cos πr) / 2           Loshchilov, Hutter 2017, one period
+/// inverse root  √(w / s), and 1 / √(s + 1) without warm-up   Vaswani et al. 2017
 /// ```
 ///
-/// with step s from 0, w warm-up steps and n steps in all; each is a factor of the optimizer's learning rate. Warm-up begins above
-/// zero, as in nanoGPT: a first step of length zero would be a step for nothing. They agree with `torch.optim.lr_scheduler`:
-/// `LinearLR(start_factor=1/(w+1), total_iters=w)` followed by `ConstantLR(1)`, `LinearLR`, `CosineAnnealingLR` or
-/// `LambdaLR`.
+/// for step s counted from 0, w warm-up steps and n steps in total. Warm-up begins above zero, as
+/// in nanoGPT, so that the first step changes the weights. The factors agree with those of
+/// `torch.optim.lr_scheduler`: `LinearLR(start_factor=1/(w+1), total_iters=w)` followed by
+/// `ConstantLR(1)`, `LinearLR`, `CosineAnnealingLR` or `LambdaLR`.
 ///
+/// # Examples
 /// ```
 /// use loquat::training::Schedule;
 ///
@@ -52,37 +53,39 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The same learning rate always.
+    /// Returns a schedule with a constant learning rate.
     pub fn constant() -> Self {
         Self { curve: Curve::Constant, warmup_steps: 0, min_factor: 0.0 }
     }
 
-    /// Down in a straight line to 0, or to [`Schedule::min_factor`], at step `total_steps` (warm-up included).
+    /// Returns a schedule that falls linearly to [`Schedule::min_factor`] (default: 0) at step
+    /// `total_steps` (warm-up included).
     pub fn linear(total_steps: u64) -> Self {
         Self { curve: Curve::Linear { total_steps }, ..Self::constant() }
     }
 
-    /// Down along half a cosine to 0, or to [`Schedule::min_factor`], at step `total_steps` (warm-up included).
+    /// Returns a schedule that falls along half a cosine to [`Schedule::min_factor`] (default: 0)
+    /// at step `total_steps` (warm-up included).
     pub fn cosine(total_steps: u64) -> Self {
         Self { curve: Curve::Cosine { total_steps }, ..Self::constant() }
     }
 
-    /// Down with the root of the step, for ever.
+    /// Returns a schedule that falls with the inverse square root of the step, without end.
     pub fn inverse_sqrt() -> Self {
         Self { curve: Curve::InverseSqrt, ..Self::constant() }
     }
 
-    /// Rises to the full learning rate over this many steps first.
+    /// Sets the number of warm-up steps, in which the factor rises to 1. Default: 0.
     pub fn warmup(self, steps: u64) -> Self {
         Self { warmup_steps: steps, ..self }
     }
 
-    /// The smallest factor after warm-up: the last learning rate divided by the full one.
+    /// Sets the smallest factor after warm-up, in [0, 1]. Default: 0.
     pub fn min_factor(self, factor: f64) -> Self {
         Self { min_factor: factor, ..self }
     }
 
-    /// The factor in step `step`, counted from 0.
+    /// Returns the factor of step `step`, counted from 0.
     pub fn factor(&self, step: u64) -> f64 {
         let warmup = self.warmup_steps;
         if step < warmup {
@@ -103,13 +106,15 @@ impl Schedule {
         }
     }
 
+    /// Checks that the smallest factor is in [0, 1].
+    ///
     /// # Errors
-    /// [`Error::Argument`] unless the smallest factor is in `[0, 1]`.
+    /// [`Error::Argument`] if it is not.
     pub(crate) fn check(&self) -> Result<()> {
         if (0.0..=1.0).contains(&self.min_factor) {
             Ok(())
         } else {
-            Err(Error::argument("min_factor", "a share in [0, 1]", self.min_factor))
+            Err(Error::argument("min_factor", "a number in [0, 1]", self.min_factor))
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What a model is fed in one step, and how examples of different lengths become it.
+//! The batch of a training step, and the collator that pads examples of different lengths.
 
 use super::Collate;
 use crate::random::Rng;
 use crate::tensor::IdTensor;
 use crate::{Error, Result};
 
-/// The label of what counts for no loss: filling, and tokens that nobody asked about.
+/// The label of positions that the loss ignores: padding, and tokens without a label.
 pub const IGNORE_INDEX: u32 = crate::ops::CrossEntropy::IGNORED;
 
 /// The examples of one step, as rows of equal length.
@@ -13,27 +13,28 @@ pub const IGNORE_INDEX: u32 = crate::ops::CrossEntropy::IGNORED;
 pub struct Batch {
     /// Token ids, `[batch, seq_len]`.
     pub input_ids: IdTensor,
-    /// 1 for a token and 0 for filling, `[batch, seq_len]`; none where nothing is filled.
+    /// 1 for a token and 0 for padding, `[batch, seq_len]`; `None` if nothing is padded.
     pub attention_mask: Option<IdTensor>,
-    /// 0 or 1 for the first or second text, `[batch, seq_len]`, where examples have it.
+    /// 0 for the first and 1 for the second text, `[batch, seq_len]`, if the examples have them.
     pub token_type_ids: Option<IdTensor>,
-    /// A label for each token, `[batch, seq_len]`, or for each example, `[batch]`; [`IGNORE_INDEX`] counts for nothing.
-    /// In language modelling the label of a token is the token after it: the shift is done.
+    /// A label for each token, `[batch, seq_len]`, or for each example, `[batch]`; the loss ignores
+    /// [`IGNORE_INDEX`]. In language modelling the label of a token is the next token: labels are
+    /// already shifted.
     pub labels: Option<IdTensor>,
 }
 
 impl Batch {
-    /// The number of examples.
+    /// Returns the number of examples.
     pub fn batch_size(&self) -> usize {
         self.input_ids.shape()[0]
     }
 
-    /// The length of the rows.
+    /// Returns the number of tokens per row.
     pub fn seq_len(&self) -> usize {
         self.input_ids.shape()[1]
     }
 
-    /// The number of tokens, filling not counted.
+    /// The number of tokens, without padding.
     pub(crate) fn n_tokens(&self) -> usize {
         match &self.attention_mask {
             Some(mask) => mask.data().iter().filter(|&&attend| attend != 0).count(),
@@ -41,37 +42,38 @@ impl Batch {
         }
     }
 
-    /// The number of labels that count for the loss.
+    /// The number of labels that are not ignored.
     pub(crate) fn n_labels(&self) -> usize {
         self.labels.as_ref().map_or(0, |labels| labels.data().iter().filter(|&&label| label != IGNORE_INDEX).count())
     }
 }
 
-/// What an example's model shall answer.
+/// The labels of an example.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Labels {
-    /// Nothing.
+    /// No labels.
     #[default]
     None,
-    /// One class for the whole.
+    /// One class for the whole example.
     Class(u32),
-    /// One class for each token, or [`IGNORE_INDEX`].
+    /// One class per token, or [`IGNORE_INDEX`].
     Tokens(Vec<u32>),
 }
 
-/// One example: ids, and what the model shall answer.
+/// One training example: token ids and labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Example {
     /// Token ids.
     pub input_ids: Vec<u32>,
-    /// 0 or 1 for the first or second text; empty where that does not matter.
+    /// 0 for the first and 1 for the second text; empty if the model does not distinguish them.
     pub token_type_ids: Vec<u32>,
-    /// What the model shall answer.
+    /// The labels.
     pub labels: Labels,
 }
 
 impl Example {
-    /// Language modelling: each token's label is the token after it, so that n ids give n − 1 tokens.
+    /// Returns an example for language modelling: the label of each token is the next token, so `n`
+    /// ids give `n − 1` tokens.
     pub fn causal(ids: &[u32]) -> Self {
         let n = ids.len().saturating_sub(1);
         Example {
@@ -81,12 +83,12 @@ impl Example {
         }
     }
 
-    /// Ids with one class for the whole.
+    /// Returns an example with one class for the whole text.
     pub fn class(input_ids: Vec<u32>, class: u32) -> Self {
         Example { input_ids, token_type_ids: Vec::new(), labels: Labels::Class(class) }
     }
 
-    /// Ids with a class for each.
+    /// Returns an example with one class per token.
     pub fn tokens(input_ids: Vec<u32>, labels: Vec<u32>) -> Self {
         Example { input_ids, token_type_ids: Vec::new(), labels: Labels::Tokens(labels) }
     }
@@ -99,8 +101,9 @@ impl From<crate::text::Encoding> for Example {
     }
 }
 
-/// Fills short examples up to the longest of their batch.
+/// A collator that pads the examples of a batch to the length of the longest.
 ///
+/// # Examples
 /// ```
 /// use loquat::Rng;
 /// use loquat::training::data::{Collate, Example, IGNORE_INDEX, PadCollator};
@@ -121,33 +124,33 @@ pub struct PadCollator {
 }
 
 impl PadCollator {
-    /// Fills on the right with this id.
+    /// Returns a collator that pads on the right with `pad_token_id`.
     pub fn new(pad_token_id: u32) -> Self {
         PadCollator { pad_token_id, left: false, multiple: 1, max_length: usize::MAX }
     }
 
-    /// Fills on the left, as generation wants it.
+    /// Pads on the left, as generation needs it.
     #[must_use]
     pub fn left(mut self) -> Self {
         self.left = true;
         self
     }
 
-    /// Rounds the length up to a multiple.
+    /// Rounds the length of a batch up to a multiple of `tokens`. Default: 1.
     #[must_use]
     pub fn to_multiple_of(mut self, tokens: usize) -> Self {
         self.multiple = tokens.max(1);
         self
     }
 
-    /// Cuts examples off behind this many tokens.
+    /// Truncates examples to this many tokens. Default: no truncation.
     #[must_use]
     pub fn max_length(mut self, tokens: usize) -> Self {
         self.max_length = tokens;
         self
     }
 
-    /// Rows of one length from lists of at most it.
+    /// Pads lists to `len` and concatenates them.
     fn rows<'a>(&self, lists: impl Iterator<Item = &'a [u32]>, len: usize, fill: u32) -> Vec<u32> {
         let mut rows = Vec::new();
         for list in lists {
@@ -169,8 +172,8 @@ impl Collate<Example> for PadCollator {
     type Batch = Batch;
 
     /// # Errors
-    /// [`Error::Shape`] when an example has more labels or types than tokens or fewer, or when the examples' labels are
-    /// of different kinds.
+    /// [`Error::Shape`] if an example has a different number of labels or type ids than tokens, or
+    /// if the kinds of labels differ between examples.
     fn collate(&self, examples: Vec<Example>, _: &mut Rng) -> Result<Batch> {
         for example in &examples {
             let n = example.input_ids.len();
@@ -208,7 +211,7 @@ impl Collate<Example> for PadCollator {
             Some(Labels::Class(_)) => {
                 let class = |e: &Example| match e.labels {
                     Labels::Class(class) => Ok(class),
-                    _ => Err(Error::shape("labels of a batch", "a class for each example", "other labels")),
+                    _ => Err(Error::shape("labels of a batch", "one class per example", "labels of another kind")),
                 };
                 let classes: Vec<u32> = examples.iter().map(class).collect::<Result<_>>()?;
                 Some(IdTensor::new(classes, &[examples.len()])?)
@@ -216,7 +219,7 @@ impl Collate<Example> for PadCollator {
             Some(Labels::Tokens(_)) => {
                 let labels = |e| match e {
                     &Example { labels: Labels::Tokens(ref labels), .. } => Ok(&labels[..]),
-                    _ => Err(Error::shape("labels of a batch", "a label for each token", "other labels")),
+                    _ => Err(Error::shape("labels of a batch", "one label per token", "labels of another kind")),
                 };
                 let lists: Vec<&[u32]> = examples.iter().map(labels).collect::<Result<_>>()?;
                 Some(tensor(self.rows(lists.into_iter(), len, IGNORE_INDEX))?)

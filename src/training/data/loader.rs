@@ -1,4 +1,4 @@
-//! Batches of examples by index: shuffled, in buckets of like length, and resumable.
+//! Batches of examples by index: shuffled, grouped by length, and resumable.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,26 +6,48 @@ use super::order::Order;
 use crate::random::Rng;
 use crate::{Error, Result};
 
-/// Examples by index.
+/// A collection of examples that are read by index.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::{Dataset, Example};
+///
+/// /// Sequences of growing length, made when they are read.
+/// struct Counting;
+///
+/// impl Dataset for Counting {
+///     type Example = Example;
+///     fn len(&self) -> usize {
+///         100
+///     }
+///     fn get(&self, index: usize) -> loquat::Result<Example> {
+///         Ok(Example::causal(&(0..index as u32 + 2).collect::<Vec<_>>()))
+///     }
+/// }
+///
+/// assert_eq!(Counting.get(1)?.input_ids, [0, 1]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait Dataset {
-    /// One example.
+    /// The type of an example.
     type Example;
 
-    /// The number of examples.
+    /// Returns the number of examples.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Returns whether there are no examples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The example at an index below [`len`](Dataset::len).
+    /// Reads the example at an index below [`len`](Dataset::len).
     ///
     /// # Errors
-    /// Whatever reading it may bring.
+    /// Any error of reading it.
     fn get(&self, index: usize) -> Result<Self::Example>;
 
-    /// How long an example is, in any unit: what [`DataLoader::buckets`] sorts by.
+    /// Returns the length of an example, in any unit, by which [`DataLoader::buckets`] sorts.
+    /// Default: 0.
     fn example_len(&self, _index: usize) -> usize {
         0
     }
@@ -47,62 +69,87 @@ impl Dataset for Vec<super::Example> {
     }
 }
 
-/// Makes a batch of examples.
+/// Combines examples into a batch.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::Collate;
+/// use loquat::{Rng, Tensor};
+///
+/// /// Stacks rows of three numbers.
+/// struct Rows;
+///
+/// impl Collate<[f32; 3]> for Rows {
+///     type Batch = Tensor;
+///     fn collate(&self, examples: Vec<[f32; 3]>, _: &mut Rng) -> loquat::Result<Tensor> {
+///         Tensor::from_vec(examples.concat(), &[examples.len(), 3])
+///     }
+/// }
+///
+/// let batch = Rows.collate(vec![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &mut Rng::seed(0))?;
+/// assert_eq!(batch.shape(), [2, 3]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait Collate<E> {
-    /// What the model is fed.
+    /// The type of a batch.
     type Batch;
 
-    /// Puts examples together. Whoever needs chance (masking tokens, say) takes it from `rng`, which depends on the
-    /// loader's seed and on the batch's place alone, so that a resumed run draws the same.
+    /// Combines examples. Random choices (for example, which tokens are masked) come from `rng`,
+    /// which depends only on the seed of the loader and the index of the batch, so a resumed run
+    /// makes the same choices.
     ///
     /// # Errors
-    /// When the examples do not fit each other.
+    /// If the examples cannot be combined.
     fn collate(&self, examples: Vec<E>, rng: &mut Rng) -> Result<Self::Batch>;
 }
 
-/// A supply of batches that can say where it stands and go on from there.
+/// A source of batches whose position can be saved and restored.
 pub trait BatchSource {
-    /// What the model is fed.
+    /// The type of a batch.
     type Batch;
 
-    /// The next batch; none once at the end of each epoch. An endless source has one endless epoch.
+    /// Returns the next batch, or `None` once at the end of each epoch. An endless source never
+    /// returns `None`.
     ///
     /// # Errors
-    /// Whatever reading the examples may bring.
+    /// Any error of reading the examples.
     fn next_batch(&mut self) -> Result<Option<Self::Batch>>;
 
-    /// Batches in an epoch, unless it is endless.
+    /// Returns the number of batches in an epoch, or `None` if the source is endless.
     fn batches_per_epoch(&self) -> Option<usize>;
 
-    /// Where the source stands.
+    /// Returns the position of the source.
     fn state(&self) -> DataState;
 
-    /// Goes to where another source of the same settings stood.
+    /// Moves to the saved position of a source with the same settings.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the other had other settings or other data, so that the run would not be the same.
+    /// [`Error::Argument`] if the position was saved with other settings or data, so that the
+    /// batches would differ.
     fn restore(&mut self, state: &DataState) -> Result<()>;
 }
 
-/// Where a [`BatchSource`] stands, to be saved with a checkpoint.
+/// The position of a [`BatchSource`], saved with a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataState {
     /// The epoch, counted from 0.
     pub epoch: u64,
-    /// Batches of this epoch that were given out.
+    /// The number of batches of this epoch that were returned.
     pub position: u64,
-    /// Numbers that must be the same in the source that goes on: seed, sizes, lengths.
+    /// Numbers that must be equal in the source that resumes: seed, sizes, lengths.
     pub settings: Vec<u64>,
 }
 
 impl DataState {
+    /// Checks that the position was saved with these settings.
+    ///
     /// # Errors
-    /// [`Error::Argument`] when the settings differ.
+    /// [`Error::Argument`] if it was not.
     pub(super) fn check(&self, settings: &[u64]) -> Result<()> {
         if self.settings != settings {
             return Err(Error::argument(
                 "position in the data",
-                format!("one saved under the settings {settings:?} (seed, batch size, lengths)"),
+                format!("one saved with the settings {settings:?} (seed, batch size, lengths)"),
                 format!("{:?}", self.settings),
             ));
         }
@@ -112,6 +159,7 @@ impl DataState {
 
 /// Batches of a [`Dataset`].
 ///
+/// # Examples
 /// ```
 /// use loquat::training::data::{BatchSource, DataLoader, Example, PadCollator};
 ///
@@ -131,15 +179,16 @@ pub struct DataLoader<D, C> {
     order: Order,
     epoch: u64,
     position: usize,
-    /// This epoch's batches, once they were needed.
+    /// The batches of this epoch, once computed.
     batches: Option<Vec<Vec<usize>>>,
 }
 
 impl<D: Dataset, C: Collate<D::Example>> DataLoader<D, C> {
-    /// Batches of `batch_size` examples in the order of the data, the last of an epoch perhaps smaller.
+    /// Returns a loader of batches of `batch_size` examples in the order of the dataset; the last
+    /// batch of an epoch may be smaller.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the size is 0 or there is no example.
+    /// [`Error::Argument`] if `batch_size` is 0 or the dataset is empty.
     pub fn new(dataset: D, collate: C, batch_size: usize) -> Result<Self> {
         if batch_size == 0 {
             return Err(Error::argument("batch_size", "at least 1", batch_size));
@@ -151,22 +200,23 @@ impl<D: Dataset, C: Collate<D::Example>> DataLoader<D, C> {
         Ok(DataLoader { dataset, collate, order, epoch: 0, position: 0, batches: None })
     }
 
-    /// Visits the examples of each epoch in another random order, which the seed determines.
+    /// Shuffles the examples of each epoch, in an order determined by the seed and the epoch.
     #[must_use]
     pub fn shuffle(mut self, seed: u64) -> Self {
         self.order.shuffle = Some(seed);
         self
     }
 
-    /// Leaves out an epoch's last batch if it is smaller than the others.
+    /// Drops the last batch of an epoch if it is smaller than the others.
     #[must_use]
     pub fn drop_last(mut self) -> Self {
         self.order.drop_last = true;
         self
     }
 
-    /// Puts examples of like length together: the shuffled examples of every `batches` batches are sorted by length
-    /// before they are cut into batches, which are then shuffled. Without shuffling all are sorted, the longest first.
+    /// Groups examples of similar length: the shuffled examples of every `batches` batches are
+    /// sorted by length and cut into batches, which are then shuffled. Without
+    /// [`shuffle`](DataLoader::shuffle) the whole dataset is sorted, longest first.
     #[must_use]
     pub fn buckets(mut self, batches: usize) -> Self {
         self.order.bucket_batches = batches;
@@ -194,7 +244,7 @@ impl<D: Dataset, C: Collate<D::Example>> BatchSource for DataLoader<D, C> {
             return Ok(None);
         };
         let examples = indices.iter().map(|&index| self.dataset.get(index)).collect::<Result<_>>()?;
-        /// Sets the collator's chance apart from the shuffling's.
+        /// Separates the random numbers of the collator from those of shuffling.
         const COLLATE: u64 = 0x636f_6c6c_6174_6521;
         let seed = self.order.shuffle.unwrap_or(0) ^ COLLATE;
         let mut rng = Rng::stream(seed, self.epoch.wrapping_mul(1 << 32).wrapping_add(self.position as u64));

@@ -1,9 +1,12 @@
-//! Batches for training: from examples by index, or from one long row of tokens.
+//! Batches for training: from examples by index, or from one long sequence of tokens.
 //!
-//! - [`DataLoader`]: a [`Dataset`] of examples, shuffled, in buckets of like length, filled up by a [`Collate`].
-//! - [`RandomWindows`], [`SequentialWindows`]: windows into a [`TokenStream`], which may be larger than memory.
+//! - [`DataLoader`]: batches of a [`Dataset`], shuffled, grouped by length, combined by a
+//!   [`Collate`].
+//! - [`RandomWindows`], [`SequentialWindows`]: windows of a [`TokenStream`], which may be larger
+//!   than memory.
 //!
-//! All are a [`BatchSource`]: they say where they stand ([`DataState`]) and go on from there with exactly the next batch.
+//! All implement [`BatchSource`]: their position ([`DataState`]) can be saved, and a resumed source
+//! continues with exactly the next batch.
 
 mod batch;
 mod loader;

@@ -1,7 +1,7 @@
 //! The order in which an epoch visits its examples.
 //!
-//! An order is a function of (seed, epoch) and of the examples' lengths, of nothing else: a run that is resumed computes
-//! it again and goes on at its place.
+//! The order is a function of the seed, the epoch and the lengths of the examples only: a resumed
+//! run computes it again.
 
 use crate::random::Rng;
 
@@ -9,20 +9,21 @@ use crate::random::Rng;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) batch_size: usize,
-    /// The seed, or none for the order of the data.
+    /// The seed, or `None` for the order of the dataset.
     pub(super) shuffle: Option<u64>,
     pub(super) drop_last: bool,
-    /// How many batches are sorted by length together; 0 for none.
+    /// The number of batches that are sorted by length together, or 0 for no sorting.
     pub(super) bucket_batches: usize,
 }
 
 impl Order {
-    /// The number of batches of an epoch of `n` examples.
+    /// Returns the number of batches of an epoch of `n` examples.
     pub(super) fn n_batches(&self, n: usize) -> usize {
         if self.drop_last { n / self.batch_size } else { n.div_ceil(self.batch_size) }
     }
 
-    /// The examples of each batch of an epoch. `length` is asked for only where there are buckets.
+    /// Returns the examples of each batch of an epoch. `length` is called only if batches are
+    /// grouped by length.
     pub(super) fn batches(&self, n: usize, epoch: u64, length: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..n).collect();
         let mut rng = self.shuffle.map(|seed| Rng::stream(seed, epoch));
@@ -30,7 +31,7 @@ impl Order {
             rng.shuffle(&mut order);
         }
         if self.bucket_batches > 0 {
-            // Without shuffling there is no order to keep random, and the whole is one bucket.
+            // Without shuffling no randomness needs to be kept: the whole epoch is one bucket.
             let bucket = match rng {
                 Some(_) => self.bucket_batches.saturating_mul(self.batch_size),
                 None => n.max(1),
@@ -40,7 +41,7 @@ impl Order {
             }
         }
         let mut batches: Vec<Vec<usize>> = order.chunks(self.batch_size).map(<[usize]>::to_vec).collect();
-        // The incomplete batch is left out before the batches are mixed: it is the last by order, not by chance.
+        // Removed before the batches are shuffled: the incomplete batch is the last one.
         let incomplete = batches.pop_if(|last| last.len() < self.batch_size);
         if let (Some(rng), true) = (&mut rng, self.bucket_batches > 0) {
             rng.shuffle(&mut batches);

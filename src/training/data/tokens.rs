@@ -1,8 +1,9 @@
-//! A text as one long row of token ids, in memory or in a mapped file that need not fit there.
+//! A sequence of token ids, in memory or in a mapped file that may be larger than memory.
 //!
-//! The file is nanoGPT's `train.bin`: the ids one after the other, little-endian, 16 bits each where the vocabulary
-//! allows it and 32 otherwise, no header. [`TokenWriter`] makes one; [`tokenize_to_file`] makes one from text of any
-//! size in bounded memory.
+//! The file format is that of nanoGPT's `train.bin`: the ids one after the other, little-endian, 16
+//! bits each if the vocabulary is small enough and 32 bits otherwise, without a header.
+//! [`TokenWriter`] writes such files; [`tokenize_to_file`] encodes text of any size into one, in
+//! bounded memory.
 //!
 //! ```
 //! use loquat::training::data::TokenStream;
@@ -22,22 +23,22 @@ use std::sync::Arc;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
-/// How many bits an id has in a file.
+/// The width of an id in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenWidth {
-    /// 16 bits: vocabularies of up to 65 536 tokens.
+    /// 16 bits, for vocabularies of up to 65 536 tokens.
     U16,
     /// 32 bits.
     U32,
 }
 
 impl TokenWidth {
-    /// The narrowest width that holds every id of a vocabulary.
+    /// Returns the smallest width that fits every id of a vocabulary.
     pub fn of_vocab(vocab_size: usize) -> Self {
         if vocab_size <= 1 << 16 { TokenWidth::U16 } else { TokenWidth::U32 }
     }
 
-    /// Bytes of one id.
+    /// The number of bytes of an id.
     pub(crate) fn bytes(self) -> usize {
         match self {
             TokenWidth::U16 => 2,
@@ -46,7 +47,7 @@ impl TokenWidth {
     }
 }
 
-/// A row of token ids, or a part of one. A clone shares the ids.
+/// A sequence of token ids, or a slice of one. Clones share the ids.
 #[derive(Debug, Clone)]
 pub struct TokenStream {
     ids: Ids,
@@ -61,23 +62,24 @@ enum Ids {
 }
 
 impl TokenStream {
-    /// A row of ids in memory.
+    /// Returns a sequence of ids in memory.
     pub fn from_ids(ids: Vec<u32>) -> Self {
         TokenStream { start: 0, len: ids.len(), ids: Ids::Memory(Arc::new(ids)) }
     }
 
-    /// Opens a file of ids, mapped.
+    /// Maps a file of ids.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened, [`Error::Format`] when its length is no whole number of ids.
+    /// [`Error::Io`] if the file cannot be opened; [`Error::Format`] if its length is not a
+    /// multiple of the width.
     pub fn open(path: impl AsRef<Path>, width: TokenWidth) -> Result<Self> {
         Self::open_with(path, width, Load::Mmap)
     }
 
-    /// Opens a file of ids, mapped or read whole.
+    /// Maps a file of ids or reads it into memory.
     ///
     /// # Errors
-    /// As [`open`](TokenStream::open).
+    /// Same as [`open`](TokenStream::open).
     pub fn open_with(path: impl AsRef<Path>, width: TokenWidth, load: Load) -> Result<Self> {
         let file = MappedFile::open(&path, load)?;
         if file.len() % width.bytes() != 0 {
@@ -87,20 +89,20 @@ impl TokenStream {
         Ok(TokenStream { start: 0, len: file.len() / width.bytes(), ids: Ids::File(Arc::new(file), width) })
     }
 
-    /// The number of ids.
+    /// Returns the number of ids.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no id.
+    /// Returns whether there are no ids.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The ids `start..start + len`.
+    /// Returns the ids `start..start + len`.
     ///
     /// # Errors
-    /// [`Error::Id`] when they reach beyond the end.
+    /// [`Error::Id`] if the range is out of bounds.
     pub fn ids(&self, start: usize, len: usize) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.append(start, len, &mut ids)?;
@@ -110,7 +112,7 @@ impl TokenStream {
     /// Appends the ids `start..start + len` to a list.
     ///
     /// # Errors
-    /// [`Error::Id`] when they reach beyond the end.
+    /// [`Error::Id`] if the range is out of bounds.
     pub(crate) fn append(&self, start: usize, len: usize, ids: &mut Vec<u32>) -> Result<()> {
         let Some(end) = start.checked_add(len).filter(|&end| end <= self.len) else {
             let id = (start as u64).saturating_add(len as u64);
@@ -131,10 +133,10 @@ impl TokenStream {
         Ok(())
     }
 
-    /// The part `start..start + len`, which shares the ids.
+    /// Returns the slice `start..start + len`, which shares the ids.
     ///
     /// # Errors
-    /// [`Error::Id`] when it reaches beyond the end.
+    /// [`Error::Id`] if the range is out of bounds.
     pub(crate) fn slice(&self, start: usize, len: usize) -> Result<Self> {
         if start.checked_add(len).is_none_or(|end| end > self.len) {
             let id = (start as u64).saturating_add(len as u64);
@@ -143,10 +145,11 @@ impl TokenStream {
         Ok(TokenStream { ids: self.ids.clone(), start: self.start + start, len })
     }
 
-    /// The first `fraction` of the ids and the rest: training and validation. nanoGPT's split is 0.9.
+    /// Splits the sequence into the first `fraction` of the ids and the rest, for training and
+    /// validation. nanoGPT uses 0.9.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the fraction is in [0, 1].
+    /// [`Error::Argument`] if the fraction is not in [0, 1].
     pub fn split(&self, fraction: f64) -> Result<(Self, Self)> {
         if !(0.0..=1.0).contains(&fraction) {
             return Err(Error::argument("fraction", "a number in [0, 1]", fraction));
@@ -155,7 +158,7 @@ impl TokenStream {
         Ok((self.slice(0, first)?, self.slice(first, self.len - first)?))
     }
 
-    /// The largest id, or none where there is no id; reads everything once.
+    /// Returns the largest id, or `None` if there are no ids. Reads the whole sequence.
     pub fn max_id(&self) -> Option<u32> {
         const BLOCK: usize = 1 << 16;
         let mut block = Vec::with_capacity(BLOCK.min(self.len));
@@ -169,7 +172,8 @@ impl TokenStream {
     }
 }
 
-/// Writes a file of ids. The file appears under its name when it is whole, on [`finish`](TokenWriter::finish).
+/// A writer of files of ids. The file appears under its name only when
+/// [`finish`](TokenWriter::finish) completes it.
 pub struct TokenWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -179,10 +183,10 @@ pub struct TokenWriter {
 }
 
 impl TokenWriter {
-    /// Starts a file.
+    /// Creates a file.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be made.
+    /// [`Error::Io`] if it cannot be created.
     pub fn create(path: impl AsRef<Path>, width: TokenWidth) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let mut temporary = path.clone().into_os_string();
@@ -195,7 +199,7 @@ impl TokenWriter {
     /// Appends ids.
     ///
     /// # Errors
-    /// [`Error::Id`] for an id that the width cannot hold, [`Error::Io`] when the disk is full.
+    /// [`Error::Id`] if an id does not fit the width; [`Error::Io`] if writing fails.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let file = self.file.as_mut().expect("the file is open until it is finished");
         let written = match self.width {
@@ -212,10 +216,10 @@ impl TokenWriter {
         Ok(())
     }
 
-    /// Ends the file and opens it.
+    /// Completes the file and maps it.
     ///
     /// # Errors
-    /// [`Error::Io`] when the disk is full or the file cannot be put in place.
+    /// [`Error::Io`] if writing or renaming fails.
     pub fn finish(mut self) -> Result<TokenStream> {
         let file = self.file.take().expect("the file is open until it is finished");
         let place = |file: BufWriter<File>| -> std::io::Result<()> {
@@ -230,7 +234,7 @@ impl TokenWriter {
 impl Drop for TokenWriter {
     fn drop(&mut self) {
         self.file = None;
-        let _ = std::fs::remove_file(&self.temporary); // gone already when the file is in its place
+        let _ = std::fs::remove_file(&self.temporary); // does not exist any more after `finish`
     }
 }
 
@@ -253,10 +257,10 @@ mod tokenize {
     /// Bytes of text in memory at once.
     const PIECE: usize = 4 << 20;
 
-    /// Encodes a corpus into memory. After each file comes the token `end`, if there is one.
+    /// Encodes a corpus into memory. The token `end`, if given, is appended after each file.
     ///
     /// # Errors
-    /// Those of the corpus and of the tokenizer; [`Error::Format`] when there is no text.
+    /// The errors of the corpus and the tokenizer; [`Error::Format`] if there is no text.
     pub fn tokenize(corpus: &Corpus, tokenizer: &Tokenizer, end: Option<u32>) -> Result<TokenStream> {
         let mut all = Vec::new();
         encode(corpus, tokenizer, end, |ids| {
@@ -266,16 +270,17 @@ mod tokenize {
         Ok(TokenStream::from_ids(all))
     }
 
-    /// Encodes a corpus into a file of ids, in memory that does not grow with the corpus. After each file comes the
-    /// token `end`, if there is one.
+    /// Encodes a corpus into a file of ids, in memory that does not grow with the corpus. The token
+    /// `end`, if given, is appended after each file.
     ///
-    /// The text is encoded in blocks that end where a line ends, with no other white space around its end. For tokenizers
-    /// that split at such a place anyway (byte-level, word pieces, characters) the ids are those of the whole text at
-    /// once; those that put a space before every text (Llama-2, T5) do so at the beginning of each block.
+    /// The text is encoded in blocks that end at the end of a line without other white space around
+    /// it. Tokenizers that split at such a place anyway (byte-level, WordPiece, characters) give
+    /// the same ids as for the whole text at once; tokenizers that insert a space before every text
+    /// (Llama-2, T5) insert one at the beginning of each block.
     ///
     /// # Errors
-    /// Those of the corpus and of the tokenizer; [`Error::Format`] when there is no text; [`Error::Io`] when the disk is
-    /// full, upon which nothing is left behind.
+    /// The errors of the corpus and the tokenizer; [`Error::Format`] if there is no text;
+    /// [`Error::Io`] if writing fails. No file is left behind after an error.
     pub fn tokenize_to_file(
         corpus: &Corpus,
         tokenizer: &Tokenizer,
@@ -314,7 +319,8 @@ mod tokenize {
         Ok(())
     }
 
-    /// Encodes the blocks of a text and returns where the last one ended: at the text's end, if this is `all` of it.
+    /// Encodes the blocks of a text and returns the end of the last one, which is the end of the
+    /// text if `all` is set.
     fn encode_blocks(
         text: &str,
         tokenizer: &Tokenizer,
@@ -340,9 +346,10 @@ mod tokenize {
         Ok(start)
     }
 
-    /// The first border of a block from `from` on: behind a line feed between what is no white space (runs of white space
-    /// are split by what follows them). Where the next few blocks have none, as in a text of one endless line, before a
-    /// single space between two words.
+    /// Returns the first end of a block at or after `from`: after a line feed between characters
+    /// that are not white space (a run of white space is split depending on what follows it). If
+    /// the next few blocks have none, as in a text of one very long line: before a single space
+    /// between two words.
     fn border(text: &str, from: usize) -> Option<usize> {
         const LOOK: usize = 1 << 18;
         let bytes = text.as_bytes();

@@ -1,7 +1,8 @@
-//! Windows into one long row of tokens, each `context` tokens and their labels, the tokens after them.
+//! Windows of a long sequence of tokens: `context` tokens each, with the next tokens as labels.
 //!
-//! [`RandomWindows`] draws them as nanoGPT does: each step draws anew, and step n of a seed is always the same.
-//! [`SequentialWindows`] visits every token once an epoch, in order or with the windows shuffled.
+//! [`RandomWindows`] draws windows as nanoGPT does: each step draws new ones, and step n of a seed
+//! is always the same. [`SequentialWindows`] visits every token once per epoch, in order or
+//! shuffled.
 //!
 //! ```
 //! use loquat::training::data::{BatchSource, RandomWindows, TokenStream};
@@ -20,7 +21,7 @@ use crate::random::Rng;
 use crate::tensor::IdTensor;
 use crate::{Error, Result};
 
-/// Windows at random places, for ever.
+/// An endless source of windows at random positions.
 #[derive(Debug, Clone)]
 pub struct RandomWindows {
     stream: TokenStream,
@@ -31,23 +32,23 @@ pub struct RandomWindows {
 }
 
 impl RandomWindows {
-    /// Batches of `batch_size` windows of `context` tokens.
+    /// Returns a source of batches of `batch_size` windows of `context` tokens.
     ///
     /// # Errors
-    /// [`Error::Argument`] when a size is 0, or when the stream does not hold one window and the token behind it.
+    /// [`Error::Argument`] if a size is 0, or if the stream has fewer than `context + 1` tokens.
     pub fn new(stream: TokenStream, context: usize, batch_size: usize, seed: u64) -> Result<Self> {
         check(context, batch_size)?;
         if stream.len() <= context {
-            let expected = format!("below the number of tokens of the text, {}", stream.len());
+            let expected = format!("less than the number of tokens of the text, {}", stream.len());
             return Err(Error::argument("context", expected, context));
         }
         Ok(RandomWindows { stream, context, batch_size, seed, step: 0 })
     }
 
-    /// The batch of a step: a function of seed and step alone.
+    /// Returns the batch of a step, a function of seed and step only.
     ///
     /// # Errors
-    /// None that the checks of [`new`](RandomWindows::new) leave.
+    /// None after the checks of [`new`](RandomWindows::new).
     pub(crate) fn batch(&self, step: u64) -> Result<Batch> {
         let mut rng = Rng::stream(self.seed, step);
         let starts: Vec<usize> = (0..self.batch_size).map(|_| rng.below(self.stream.len() - self.context)).collect();
@@ -80,9 +81,22 @@ impl BatchSource for RandomWindows {
     }
 }
 
-/// Windows one behind the other, each token once an epoch: for validation, or for training by epochs.
+/// A source of consecutive windows that visits each token once per epoch, for validation or for
+/// training by epochs.
 ///
-/// The last window of the stream is filled up; its filling counts for no loss.
+/// The last window of the stream is padded; the loss ignores the padding.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::{BatchSource, SequentialWindows, TokenStream};
+///
+/// let stream = TokenStream::from_ids((0..10).collect());
+/// let mut windows = SequentialWindows::new(stream, 3, 2)?;
+/// let batch = windows.next_batch()?.unwrap();
+/// assert_eq!(batch.input_ids.data(), [0, 1, 2, 3, 4, 5]);
+/// assert_eq!(batch.labels.unwrap().data(), [1, 2, 3, 4, 5, 6]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct SequentialWindows {
     stream: TokenStream,
@@ -94,10 +108,10 @@ pub struct SequentialWindows {
 }
 
 impl SequentialWindows {
-    /// Batches of `batch_size` windows of `context` tokens.
+    /// Returns a source of batches of `batch_size` windows of `context` tokens.
     ///
     /// # Errors
-    /// [`Error::Argument`] when a size is 0, or when the stream does not hold a token and the one after it.
+    /// [`Error::Argument`] if a size is 0, or if the stream has fewer than 2 tokens.
     pub fn new(stream: TokenStream, context: usize, batch_size: usize) -> Result<Self> {
         check(context, batch_size)?;
         if stream.len() < 2 {
@@ -107,7 +121,7 @@ impl SequentialWindows {
         Ok(SequentialWindows { stream, context, order, epoch: 0, position: 0, batches: None })
     }
 
-    /// Visits the windows of each epoch in another random order, which the seed determines.
+    /// Shuffles the windows of each epoch, in an order determined by the seed and the epoch.
     #[must_use]
     pub fn shuffle(mut self, seed: u64) -> Self {
         self.order.shuffle = Some(seed);
@@ -130,7 +144,7 @@ impl BatchSource for SequentialWindows {
                 let batches = self.batches.get_or_insert_with(|| self.order.batches(n, self.epoch, |_| 0));
                 batches.get(self.position).cloned().unwrap_or_default()
             }
-            // In order, no list is needed, however long the stream.
+            // In order: no list of indices is needed, regardless of the length of the stream.
             None => {
                 let first = self.position * self.order.batch_size;
                 (first..n.min(first + self.order.batch_size)).collect()
@@ -171,7 +185,7 @@ impl BatchSource for SequentialWindows {
 }
 
 fn check(context: usize, batch_size: usize) -> Result<()> {
-    /// Larger batches are a slip, and would be allocated.
+    /// Larger batches are assumed to be a mistake; the memory would be allocated.
     const MOST: usize = 1 << 28;
     for (name, value) in [("context", context), ("batch_size", batch_size)] {
         if value == 0 || value > MOST {
@@ -184,7 +198,8 @@ fn check(context: usize, batch_size: usize) -> Result<()> {
     }
 }
 
-/// The windows that begin at `starts`; what reaches beyond the end of the stream is filled with 0 and ignored.
+/// Returns the windows that begin at `starts`. Positions beyond the end of the stream are padded
+/// with 0 and ignored by the loss.
 fn batch(stream: &TokenStream, starts: &[usize], context: usize) -> Result<Batch> {
     let mut input_ids = Vec::with_capacity(starts.len() * context);
     let mut labels = Vec::with_capacity(starts.len() * context);
@@ -283,7 +298,7 @@ mod tests {
     #[test]
     fn sizes_that_do_not_fit_are_errors() {
         let error = RandomWindows::new(stream(8), 8, 1, 0).unwrap_err().to_string();
-        assert_eq!(error, "context: expected below the number of tokens of the text, 8, found 8");
+        assert_eq!(error, "context: expected less than the number of tokens of the text, 8, found 8");
         assert!(RandomWindows::new(stream(9), 8, 1, 0).is_ok());
         for (context, batch) in [(0, 1), (1, 0), (usize::MAX, 2), (1 << 20, 1 << 20)] {
             assert!(RandomWindows::new(stream(8), context, batch, 0).is_err());

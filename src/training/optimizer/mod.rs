@@ -1,4 +1,4 @@
-//! From gradients to better parameters.
+//! Optimizers: rules, parameter groups, gradient clipping.
 
 mod group;
 mod rule;
@@ -14,11 +14,12 @@ use crate::error::{Error, Result};
 use crate::nn::{Module, Parameter};
 use crate::tensor::{Gradients, Tensor};
 
-/// A rule, the groups of parameters, and what the rule remembers of each parameter.
+/// An optimizer: an update rule ([`Sgd`], [`Adam`], [`AdamW`]), parameter groups and the moments of
+/// each parameter.
 ///
-/// An [`Optimizer`] is a rule ([`Sgd`], [`Adam`], [`AdamW`]), groups of parameters that have their own learning rate or
-/// weight decay, and the moments, keyed by the parameter's path, so that they can be saved and loaded by name.
+/// Moments are keyed by the path of the parameter, so they can be saved and loaded by name.
 ///
+/// # Examples
 /// ```
 /// use loquat::nn::{Linear, Module};
 /// use loquat::training::{AdamW, Optimizer, ParameterGroup, clip_grad_norm};
@@ -29,7 +30,8 @@ use crate::tensor::{Gradients, Tensor};
 /// let mut model = Linear::init(3, 1, true, &mut rng)?;
 ///
 /// let rule = AdamW { lr: 0.05, weight_decay: 0.1, ..AdamW::default() };
-/// let mut optimizer = Optimizer::new(rule)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
+/// let no_decay = ParameterGroup::biases_and_norms().weight_decay(0.0);
+/// let mut optimizer = Optimizer::new(rule)?.group(no_decay)?;
 /// let mut loss = f32::INFINITY;
 /// for _ in 0..200 {
 ///     let mean = ops::mse_loss(&model.forward(&x)?, &y)?;
@@ -46,64 +48,66 @@ pub struct Optimizer {
     rule: Rule,
     groups: Vec<ParameterGroup>,
     lr_factor: f64,
-    /// By path.
+    /// The state of each parameter, by path.
     memory: BTreeMap<String, Memory>,
 }
 
-/// What a rule remembers of a parameter.
+/// The state of a parameter.
 #[derive(Debug)]
 struct Memory {
-    /// The steps that this parameter took.
+    /// The number of steps of this parameter.
     steps: u64,
-    /// One of the parameter's shape for each of [`Rule::moment_names`].
+    /// One tensor of the parameter's shape for each of [`Rule::moment_names`].
     moments: Vec<Tensor>,
 }
 
 impl Optimizer {
-    /// An optimizer that treats all parameters alike.
+    /// Returns an optimizer without parameter groups.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a setting of the rule is out of its range.
+    /// [`Error::Argument`] if a setting of the rule is out of range.
     pub fn new(rule: impl Into<Rule>) -> Result<Self> {
         let rule = rule.into();
         rule.check().map_err(|(name, expected, found)| Error::argument(name, expected, found))?;
         Ok(Self { rule, groups: Vec::new(), lr_factor: 1.0, memory: BTreeMap::new() })
     }
 
-    /// Adds a group. A parameter belongs to the first group that selects it, in the order of these calls, and to none if none
-    /// does: then the rule's own settings hold.
+    /// Adds a parameter group. A parameter belongs to the first group that selects it, in the order
+    /// of these calls. A parameter that no group selects uses the settings of the rule.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a setting of the group is out of its range.
+    /// [`Error::Argument`] if a setting of the group is out of range.
     pub fn group(mut self, group: ParameterGroup) -> Result<Self> {
         group.check()?;
         self.groups.push(group);
         Ok(self)
     }
 
-    /// Multiplies the learning rates of all groups, from the next step on: a [schedule](crate::training::Schedule)'s value.
+    /// Sets a factor of the learning rates of all groups, from the next step on: the value of a
+    /// [schedule](crate::training::Schedule).
     pub fn set_lr_factor(&mut self, factor: f64) {
         self.lr_factor = factor;
     }
 
-    /// The learning rate of the next step, outside of groups.
+    /// Returns the learning rate of the next step for parameters outside of groups.
     pub fn lr(&self) -> f64 {
         self.rule.lr() * self.lr_factor
     }
 
-    /// Moves every parameter of `model` that has a gradient.
+    /// Updates every parameter of `model` that has a gradient.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `gradients` has none for any parameter of `model`: they are another model's. [`Error::Shape`] if
-    /// a parameter changed its shape since the last step.
+    /// [`Error::Argument`] if `gradients` belong to another model: none is of a parameter of
+    /// `model`. [`Error::Shape`] if the shape of a parameter changed since the last step.
     pub fn step(&mut self, model: &mut (impl Module + ?Sized), gradients: &Gradients) -> Result<()> {
         self.step_scaled(model, gradients, 1.0)
     }
 
-    /// As [`Optimizer::step`] with all gradients multiplied by `scale`, at no cost: clipping, for example.
+    /// Same as [`Optimizer::step`], with all gradients multiplied by `scale` (for example, for
+    /// clipping) within the update.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`Optimizer::step`].
     pub fn step_scaled(&mut self, model: &mut (impl Module + ?Sized), gradients: &Gradients, scale: f32) -> Result<()> {
         let (mut found, mut result) = (false, Ok(()));
         model.visit_mut("", &mut |path, parameter| {
@@ -114,7 +118,11 @@ impl Optimizer {
         });
         result?;
         if !found && !gradients.is_empty() {
-            return Err(Error::argument("gradients", "those of the model's parameters", "only others"));
+            return Err(Error::argument(
+                "gradients",
+                "gradients of the model's parameters",
+                "only gradients of others",
+            ));
         }
         Ok(())
     }
@@ -140,12 +148,27 @@ impl Optimizer {
     }
 }
 
-/// Scales all gradients together so that their Euclidean norm is at most `max_norm` (Pascanu et al. 2013), and returns the norm
-/// that they had, as `torch.nn.utils.clip_grad_norm_`.
+/// Clips gradients: scales them together so that their Euclidean norm is at most `max_norm`
+/// (Pascanu et al. 2013). Returns the norm before clipping. Same as
+/// `torch.nn.utils.clip_grad_norm_`.
+///
+/// If the norm is not finite, it is returned and nothing is scaled.
 ///
 /// # Errors
-/// [`Error::Argument`] if `max_norm` is not above 0. A norm that is not finite is returned, not an error; nothing is scaled
-/// then.
+/// [`Error::Argument`] if `max_norm` is not above 0.
+///
+/// # Examples
+/// ```
+/// use loquat::nn::Parameter;
+/// use loquat::training::clip_grad_norm;
+/// use loquat::{Tensor, ops};
+///
+/// let x = Parameter::new(Tensor::from_vec(vec![1.5, 2.0], &[2])?);
+/// let mut gradients = x.tensor().mul(x.tensor())?.sum()?.backward()?; // 2x = [3, 4]
+/// assert_eq!(clip_grad_norm(&mut gradients, 1.0)?, 5.0);
+/// assert!((gradients.norm() - 1.0).abs() < 1e-6);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn clip_grad_norm(gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
     if max_norm.is_nan() || max_norm <= 0.0 {
         return Err(Error::argument("max_norm", "a norm above 0", max_norm));
@@ -158,7 +181,7 @@ pub fn clip_grad_norm(gradients: &mut Gradients, max_norm: f64) -> Result<f64> {
     Ok(norm)
 }
 
-/// What makes a gradient of norm `norm` one of at most `max_norm`; PyTorch's formula.
+/// The factor that scales a gradient of norm `norm` to at most `max_norm`, by PyTorch's formula.
 pub(crate) fn clip_factor(norm: f64, max_norm: f64) -> f32 {
     (max_norm / (norm + 1e-6)).min(1.0) as f32
 }
@@ -177,7 +200,7 @@ mod tests {
         Two { weight: Parameter::new(Tensor::full(&[2, 2], 1.0)), bias: Parameter::new(Tensor::full(&[2], 1.0)) }
     }
 
-    /// The gradient of each parameter is all ones.
+    /// Returns gradients of ones.
     fn ones(model: &Two) -> Gradients {
         let sum = model.weight.tensor().sum().unwrap().add(&model.bias.tensor().sum().unwrap()).unwrap();
         sum.backward().unwrap()

@@ -1,20 +1,23 @@
-//! The formulas by which a parameter follows its gradient.
+//! Update rules: SGD, Adam, AdamW.
 //!
-//! With parameter θ, gradient g, learning rate η, weight decay λ and the count t of steps from 1:
+//! With parameter θ, gradient g, learning rate η, weight decay λ and step t counted from 1:
 //!
 //! ```text
-//! SGD    g ← g + λθ                      b ← μb + (1-δ)g (b = g at t = 1)     θ ← θ - η b,  Nesterov: θ ← θ - η (g + μb)
-//! Adam   g ← g + λθ                      m ← β₁m + (1-β₁)g   v ← β₂v + (1-β₂)g²
+//! SGD    g ← g + λθ
+//!        b ← μb + (1-δ)g  (b = g at t = 1)
+//!        θ ← θ - η b;  Nesterov: θ ← θ - η (g + μb)
+//! Adam   g ← g + λθ
+//!        m ← β₁m + (1-β₁)g
+//!        v ← β₂v + (1-β₂)g²
 //!        θ ← θ - η/(1-β₁ᵗ) · m / (√v / √(1-β₂ᵗ) + ε);  AMSGrad: the largest v so far in place of v
-//! AdamW  θ ← θ - ηλθ, then as Adam without the decay of g
+//! AdamW  θ ← θ - ηλθ, then Adam with λ = 0
 //! ```
 //!
-//! with the dampening δ of SGD.
+//! where μ is the momentum and δ the dampening of SGD.
 //!
 //! Momentum: Polyak 1964, Sutskever et al. 2013. Adam: Kingma, Ba 2015. AdamW: Loshchilov, Hutter
-//! 2019. AMSGrad: Reddi, Kale, Kumar
-//! 2018. They agree with
-//! `torch.optim.SGD`, `Adam` and `AdamW`, also in what is done in which precision: the factors in f64, the elements in f32.
+//! 2019. AMSGrad: Reddi, Kale, Kumar 2018. The results agree with `torch.optim.SGD`, `Adam` and
+//! `AdamW`, including precision: factors are computed in f64, elements in f32.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,25 +26,28 @@ use crate::tensor::Tensor;
 
 /// Stochastic gradient descent, as `torch.optim.SGD`.
 ///
+/// # Examples
 /// ```
-/// use loquat::training::Sgd;
+/// use loquat::training::{Optimizer, Sgd};
 ///
 /// let rule = Sgd { lr: 0.1, momentum: 0.9, nesterov: true, ..Sgd::default() };
 /// assert_eq!(rule.weight_decay, 0.0);
+/// assert_eq!(Optimizer::new(rule)?.lr(), 0.1);
+/// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sgd {
-    /// Learning rate.
+    /// Learning rate. Default: 1e-3.
     pub lr: f64,
-    /// Share of the last direction that is kept, in `[0, 1)`; 0 for none.
+    /// Momentum, in `[0, 1)`. Default: 0.
     pub momentum: f64,
-    /// Share of the gradient that does not go into the direction, in `[0, 1]`; without effect in a
-    /// parameter's first step.
+    /// Dampening of momentum, in `[0, 1]`; it has no effect in the first step of a parameter.
+    /// Default: 0.
     #[serde(default)]
     pub dampening: f64,
-    /// Whether to look ahead by one step of momentum; not with dampening.
+    /// Whether to use Nesterov momentum, which needs a dampening of 0. Default: false.
     pub nesterov: bool,
-    /// Added to the gradient as `weight_decay · parameter`.
+    /// Weight decay: `weight_decay · parameter` is added to the gradient. Default: 0.
     pub weight_decay: f64,
 }
 
@@ -51,18 +57,29 @@ impl Default for Sgd {
     }
 }
 
-/// Adaptive moment estimation, as `torch.optim.Adam`: weight decay is added to the gradient.
+/// Adam (adaptive moment estimation), as `torch.optim.Adam`: weight decay is added to the gradient.
+///
+/// # Examples
+/// ```
+/// use loquat::training::{Adam, Optimizer};
+///
+/// let optimizer = Optimizer::new(Adam { lr: 3e-4, ..Adam::default() })?;
+/// assert_eq!(optimizer.lr(), 3e-4);
+/// assert!(Optimizer::new(Adam { betas: (0.9, 1.0), ..Adam::default() }).is_err());
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
-    /// Learning rate.
+    /// Learning rate. Default: 1e-3.
     pub lr: f64,
-    /// Shares of the old first and second moment that are kept, in `[0, 1)`.
+    /// Decay rates of the first and second moment, in `[0, 1)`. Default: (0.9, 0.999).
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment for numerical stability. Default: 1e-8.
     pub eps: f64,
-    /// Added to the gradient as `weight_decay · parameter`.
+    /// Weight decay: `weight_decay · parameter` is added to the gradient. Default: 0.
     pub weight_decay: f64,
-    /// Whether to divide by the largest second moment so far (AMSGrad): one moment more in memory.
+    /// Whether to divide by the largest second moment so far (AMSGrad), which keeps one more moment
+    /// in memory. Default: false.
     #[serde(default)]
     pub amsgrad: bool,
 }
@@ -74,17 +91,27 @@ impl Default for Adam {
 }
 
 /// Adam with decoupled weight decay, as `torch.optim.AdamW`.
+///
+/// # Examples
+/// ```
+/// use loquat::training::{AdamW, Optimizer};
+///
+/// let optimizer = Optimizer::new(AdamW { lr: 3e-4, weight_decay: 0.1, ..AdamW::default() })?;
+/// assert_eq!(optimizer.lr(), 3e-4);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamW {
-    /// Learning rate.
+    /// Learning rate. Default: 1e-3.
     pub lr: f64,
-    /// Shares of the old first and second moment that are kept, in `[0, 1)`.
+    /// Decay rates of the first and second moment, in `[0, 1)`. Default: (0.9, 0.999).
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment for numerical stability. Default: 1e-8.
     pub eps: f64,
-    /// The parameter shrinks by `lr · weight_decay` of itself each step.
+    /// Weight decay: each step multiplies the parameter by `1 - lr · weight_decay`. Default: 0.01.
     pub weight_decay: f64,
-    /// Whether to divide by the largest second moment so far (AMSGrad): one moment more in memory.
+    /// Whether to divide by the largest second moment so far (AMSGrad), which keeps one more moment
+    /// in memory. Default: false.
     #[serde(default)]
     pub amsgrad: bool,
 }
@@ -95,16 +122,16 @@ impl Default for AdamW {
     }
 }
 
-/// One of the rules.
+/// An update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Rule {
     /// Stochastic gradient descent.
     Sgd(Sgd),
-    /// Adaptive moments.
+    /// Adam.
     Adam(Adam),
-    /// Adaptive moments with decoupled weight decay.
+    /// Adam with decoupled weight decay.
     AdamW(AdamW),
 }
 
@@ -127,7 +154,7 @@ impl From<AdamW> for Rule {
 }
 
 impl Rule {
-    /// The rule's name, as in messages.
+    /// The name of the rule, for messages.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Rule::Sgd(_) => "SGD",
@@ -154,7 +181,7 @@ impl Rule {
         }
     }
 
-    /// What the moments are called in a file: PyTorch's names.
+    /// The names of the moments in a file, those of PyTorch.
     pub(super) fn moment_names(&self) -> &'static [&'static str] {
         match self {
             Rule::Sgd(Sgd { momentum: 0.0, .. }) => &[],
@@ -166,25 +193,25 @@ impl Rule {
         }
     }
 
-    /// The setting that is out of its range, what it may be, and what it is.
+    /// Returns the first setting that is out of range: its name, the expected range and its value.
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str, f64)> {
         let not_negative = |name, x: f64| {
-            if x >= 0.0 && x.is_finite() { Ok(()) } else { Err((name, "a finite number of 0 or more", x)) }
+            if x >= 0.0 && x.is_finite() { Ok(()) } else { Err((name, "a finite number ≥ 0", x)) }
         };
-        let share = |name, x: f64| if (0.0..1.0).contains(&x) { Ok(()) } else { Err((name, "a share in [0, 1)", x)) };
+        let share = |name, x: f64| if (0.0..1.0).contains(&x) { Ok(()) } else { Err((name, "a number in [0, 1)", x)) };
         not_negative("lr", self.lr())?;
         not_negative("weight_decay", self.weight_decay())?;
         match *self {
             Rule::Sgd(Sgd { momentum, nesterov, dampening, .. }) => {
                 share("momentum", momentum)?;
                 if !(0.0..=1.0).contains(&dampening) {
-                    return Err(("dampening", "a share in [0, 1]", dampening));
+                    return Err(("dampening", "a number in [0, 1]", dampening));
                 }
                 if nesterov && dampening != 0.0 {
-                    return Err(("dampening", "0 for Nesterov's step", dampening));
+                    return Err(("dampening", "0 with Nesterov momentum", dampening));
                 }
                 if nesterov && momentum == 0.0 {
-                    return Err(("momentum", "a share above 0 for Nesterov's step", momentum));
+                    return Err(("momentum", "a number above 0 with Nesterov momentum", momentum));
                 }
                 Ok(())
             }
@@ -196,7 +223,7 @@ impl Rule {
         }
     }
 
-    /// Moves `parameter` by `gradient · scale`, in step `t` (from 1) of its own.
+    /// Updates `parameter` by `gradient · scale` in its step `t`, counted from 1.
     pub(super) fn update(
         &self,
         t: u64,
@@ -224,12 +251,12 @@ impl Rule {
                 let (first, second) = (first.make_mut(), second.make_mut());
                 vecmath::adam_step(&adam, t, scale, parameter, gradient, first, second, largest);
             }
-            (_, moments) => unreachable!("Adam has two moments or three, not {}", moments.len()),
+            (_, moments) => unreachable!("Adam has two or three moments, not {}", moments.len()),
         }
     }
 }
 
-/// What a group of parameters may have of its own, at this step.
+/// The settings of a group of parameters in one step.
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
     pub(super) lr: f64,

@@ -1,7 +1,8 @@
-//! What an optimizer remembers, in a file.
+//! The state of an optimizer in a file.
 //!
-//! A safetensors file with PyTorch's names behind the parameters' paths (`wte.weight.exp_avg`), shaped as the parameters;
-//! the rule and each parameter's count of steps stand in its metadata as JSON, under `optimizer`.
+//! The file is in safetensors format. Moments have the path of their parameter with PyTorch's name
+//! appended (`wte.weight.exp_avg`) and its shape; the rule and the number of steps of each
+//! parameter are in the metadata, as JSON under the key `optimizer`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,21 +14,21 @@ use crate::checkpoint::{Checkpoint, write_tensors};
 use crate::error::{Error, LoadReport, MisShaped, Result};
 use crate::nn::Module;
 
-/// The entry of the file's metadata.
+/// The key in the metadata of the file.
 const KEY: &str = "optimizer";
 
 #[derive(Serialize, Deserialize)]
 struct State {
     rule: Rule,
-    /// By path.
+    /// The number of steps of each parameter, by path.
     steps: BTreeMap<String, u64>,
 }
 
 impl Optimizer {
-    /// Writes what the optimizer remembers. The file appears whole or not at all.
+    /// Saves the state. The file is replaced atomically.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let name = |path: String| self.rule.moment_names().iter().map(move |name| format!("{path}.{name}"));
         let names: Vec<String> = self.memory.keys().flat_map(|path| name(path.clone())).collect();
@@ -37,12 +38,13 @@ impl Optimizer {
         write_tensors(path, tensors, Some((KEY, &state)))
     }
 
-    /// Goes on from what another optimizer remembered, of the same rule and for the same model. Learning rates and other
-    /// settings stay this one's.
+    /// Loads the state of an optimizer with the same rule, saved for the same model. Learning rates
+    /// and other settings of `self` are kept.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] if the file cannot be read or was not made by the same rule, [`Error::Load`]
-    /// with every name that does not fit the model; the optimizer is unchanged then.
+    /// [`Error::Io`] and [`Error::Format`] if the file cannot be read or was saved with another
+    /// rule; [`Error::Load`] with every name that does not fit the model. After an error the
+    /// optimizer is unchanged.
     pub fn load(&mut self, path: impl AsRef<Path>, model: &(impl Module + ?Sized)) -> Result<()> {
         let path = path.as_ref();
         let checkpoint = Checkpoint::open(path)?;
@@ -53,7 +55,7 @@ impl Optimizer {
         if (state.rule.name(), state.rule.moment_names()) != (self.rule.name(), names) {
             let moments = |rule: &Rule| format!("{} with moments {:?}", rule.name(), rule.moment_names());
             let reason =
-                format!("expected the state of {}, found that of {}", moments(&self.rule), moments(&state.rule));
+                format!("expected the state of {}, found the state of {}", moments(&self.rule), moments(&state.rule));
             return Err(Error::format(path, reason));
         }
         let mut report = LoadReport::default();

@@ -1,4 +1,4 @@
-//! Which weights of a run are the best, and what they are measured by.
+//! The best weights of a run, and the metric that decides.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,31 +7,31 @@ use crate::nn::Module;
 use crate::tensor::Weight;
 use crate::training::history::Row;
 
-/// The name of the mean loss over the validation data, as in the history.
+/// The name of the mean validation loss, as in the history.
 pub(super) const VAL_LOSS: &str = "val_loss";
 
-/// Which way a number gets better.
+/// The direction in which a metric improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// A loss, an error.
+    /// Lower is better: a loss, an error.
     Lowest,
-    /// An accuracy, an F1.
+    /// Higher is better: an accuracy, an F1.
     Highest,
 }
 
 /// The best validation of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// The steps done when it was found.
+    /// The number of steps done at that validation.
     pub step: u64,
-    /// The validation loss, natural logarithm, or the number that
-    /// [`Trainer::best_by`](super::Trainer::best_by) names.
+    /// The validation loss in nats, or the metric set by
+    /// [`Trainer::best_by`](super::Trainer::best_by).
     #[serde(alias = "loss")]
     pub value: f64,
 }
 
-/// The number that decides.
+/// The metric that decides which weights are best.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Watch {
     pub(super) metric: String,
@@ -45,16 +45,17 @@ impl Default for Watch {
 }
 
 impl Watch {
-    /// The number among a validation's.
+    /// Returns the value of the metric in a validation.
     ///
     /// # Errors
-    /// [`Error::Argument`] if it is not there; [`Error::NotFinite`] if it is none.
+    /// [`Error::Argument`] if the validation does not have the metric; [`Error::NotFinite`] if its
+    /// value is not finite.
     pub(super) fn value(&self, step: u64, loss: Option<f64>, metrics: &[(String, f64)]) -> Result<f64> {
         let loss = loss.map(|loss| (VAL_LOSS, loss));
         let mut all = loss.into_iter().chain(metrics.iter().map(|(name, value)| (name.as_str(), *value)));
         let found = all.clone().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
         let Some((name, value)) = all.find(|(name, _)| *name == self.metric) else {
-            let expected = format!("`{}` among the numbers of a validation", self.metric);
+            let expected = format!("`{}` among the metrics of the validation", self.metric);
             return Err(Error::argument("best_by", expected, format!("[{found}]")));
         };
         if value.is_finite() {
@@ -72,19 +73,21 @@ impl Watch {
     }
 }
 
+/// Checks the names of metrics.
+///
 /// # Errors
-/// [`Error::Argument`] for a name that a column of the history has already, or that comes twice.
+/// [`Error::Argument`] for a duplicate name or that of a fixed column of the history.
 pub(super) fn check_names(metrics: &[(String, f64)]) -> Result<()> {
     for (i, (name, _)) in metrics.iter().enumerate() {
         if Row::is_fixed(name) || metrics[..i].iter().any(|(other, _)| other == name) {
-            let expected = "names of their own, each once, that no column of the history has";
+            let expected = "unique names that differ from the fixed columns of the history";
             return Err(Error::argument("names of metrics", expected, format!("`{name}`")));
         }
     }
     Ok(())
 }
 
-/// The weights of a model, without a copy until one of both is changed.
+/// The weights of a model, copied only if either side changes.
 pub(super) struct Kept(Vec<Weight>);
 
 impl Kept {

@@ -1,47 +1,49 @@
-//! What a run tells while it goes on.
+//! Events of a run, and their observers.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Something that happened in a run.
+/// An event of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum TrainEvent<'a> {
-    /// The run begins, or goes on.
+    /// The run begins or resumes.
     #[non_exhaustive]
     Start {
-        /// Steps done before: 0 for a new run.
+        /// Steps already done: 0 for a new run.
         step: u64,
-        /// Steps in all, if they are known beforehand.
+        /// Total number of steps, if it is known in advance.
         total_steps: Option<u64>,
     },
-    /// The parameters were moved.
+    /// The optimizer stepped.
     #[non_exhaustive]
     Step {
-        /// Steps done, this one included.
+        /// Steps done, including this one.
         step: u64,
-        /// Steps in all, if they are known beforehand.
+        /// Total number of steps, if it is known in advance.
         total_steps: Option<u64>,
-        /// Epochs done, with the part of the present one where its length is known.
+        /// Epochs done, including the fraction of the current one if the length of an epoch is
+        /// known.
         epoch: f64,
-        /// The mean training loss of this step's batches, natural logarithm.
+        /// The mean training loss of the batches of this step, in nats.
         loss: f64,
         /// The learning rate.
         lr: f64,
         /// The norm of all gradients, before clipping.
         grad_norm: f64,
-        /// Tokens of this step's batches.
+        /// The number of tokens in the batches of this step.
         tokens: usize,
-        /// Speed of this step.
+        /// The speed of this step, in tokens per second.
         tokens_per_second: f64,
     },
-    /// The first step found trainable parameters that the loss does not depend on. Told once, if there are any: a part of the
-    /// model that is not used, or a mistake.
+    /// Trainable parameters had no gradient in the first step: the loss does not depend on them.
+    /// Sent once, only if there are any. Either a part of the model is not used, or there is a
+    /// mistake.
     #[non_exhaustive]
     WithoutGradient {
         /// Steps done.
         step: u64,
-        /// The parameters' paths.
+        /// The paths of the parameters.
         paths: &'a [String],
     },
     /// An epoch ended.
@@ -57,12 +59,12 @@ pub enum TrainEvent<'a> {
     Validation {
         /// Steps done.
         step: u64,
-        /// The mean loss over the validation data, natural logarithm, if there are such data.
+        /// The mean loss over the validation data, in nats, if there are such data.
         loss: Option<f64>,
-        /// What [`Trainer::validate_by`](super::Trainer::validate_by) measured.
+        /// The metrics of [`Trainer::validate_by`](super::Trainer::validate_by).
         metrics: &'a [(String, f64)],
-        /// Whether it is the best so far, by the number that
-        /// [`Trainer::best_by`](super::Trainer::best_by) names.
+        /// Whether this is the best validation so far, by the metric of
+        /// [`Trainer::best_by`](super::Trainer::best_by).
         best: bool,
     },
     /// A checkpoint was written.
@@ -70,15 +72,15 @@ pub enum TrainEvent<'a> {
     Saved {
         /// Steps done.
         step: u64,
-        /// Its folder.
+        /// The folder of the checkpoint.
         path: &'a Path,
     },
-    /// The run is over.
+    /// The run ended.
     #[non_exhaustive]
     End {
         /// Steps done.
         step: u64,
-        /// Why.
+        /// Why the run ended.
         reason: TrainEnd,
     },
 }
@@ -89,18 +91,20 @@ pub enum TrainEvent<'a> {
 pub enum TrainEnd {
     /// All steps or epochs are done.
     Finished,
-    /// The validation loss, or the number that [`Trainer::best_by`](super::Trainer::best_by) names,
-    /// did not get better any more. The model holds the best weights, unless
-    /// [`Trainer::restore_best`](super::Trainer::restore_best) says no.
+    /// The validation loss, or the metric of [`Trainer::best_by`](super::Trainer::best_by), stopped
+    /// improving. The model holds the best weights, unless
+    /// [`Trainer::restore_best`](super::Trainer::restore_best) is false.
     EarlyStopping,
-    /// The observer asked for it.
+    /// The observer stopped the run.
     Observer,
 }
 
-/// Listens to a run, and may stop it: after [`ControlFlow::Break`] the run saves its checkpoint and ends.
+/// An observer of a run. It can stop the run by [`ControlFlow::Break`]: the run then saves a
+/// checkpoint and ends.
 ///
-/// Closures are observers:
+/// Closures are observers.
 ///
+/// # Examples
 /// ```
 /// use std::ops::ControlFlow;
 /// use loquat::training::{TrainEvent, TrainObserver};
@@ -110,11 +114,11 @@ pub enum TrainEnd {
 ///     steps += u32::from(matches!(event, TrainEvent::Step { .. }));
 ///     if steps < 10 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 /// };
-/// let observer: &mut dyn TrainObserver = &mut count;
-/// # let _ = observer;
+/// let event = TrainEvent::Epoch { step: 1, epoch: 1 };
+/// assert_eq!(TrainObserver::on_event(&mut count, &event), ControlFlow::Continue(()));
 /// ```
 pub trait TrainObserver {
-    /// Called on the thread that trains.
+    /// Handles an event. Called on the thread that trains.
     fn on_event(&mut self, event: &TrainEvent<'_>) -> ControlFlow<()>;
 }
 

@@ -1,34 +1,34 @@
-//! The folder of a run: its model, its history, and the checkpoints that it goes on from.
+//! The folder of a run: its model, its history, and the checkpoints from which it resumes.
 //!
 //! ```text
 //! out/
-//!   config.json, tokenizer.json, …   by the caller's hooks
-//!   model.safetensors                the best weights by validation; the last ones without validation
+//!   config.json, tokenizer.json, …   written by the caller's hooks
+//!   model.safetensors                the best weights by validation; without, the last ones
 //!   history.csv
 //!   checkpoints/
-//!     step-00000500/                 the last state: a model folder too, and beside the model
-//!       best.safetensors               the best weights so far, the file above by another name
+//!     step-00000500/                 the last state: a model folder with these additional files
+//!       best.safetensors               the best weights so far: a hard link to the file above
 //!       optimizer.safetensors          the moments
-//!       trainer.json                   step, place in the data, best number, history
+//!       trainer.json                   step, position in the data, best metric, history
 //! ```
 //!
-//! Both `out/` and each `step-…/` are folders that `transformers` opens.
+//! `transformers` can open both `out/` and each `step-…/`.
 //!
-//! A kill at any instant loses nothing that was there before. Single files are replaced by
-//! renaming. A checkpoint is several files that belong together, so it is made under a temporary
-//! name, given to the disk, and renamed to a name that was not there before; only then are older
-//! ones removed (they lose their name first). Whoever resumes takes the `step-…` of the highest
-//! number, which is whole. The weights in `out/` may be of a later step than the last checkpoint: a
-//! resumed run puts those back that were the best by then, and comes by the same step with the same
+//! Killing the process at any time loses nothing that was saved before. Single files are replaced
+//! by renaming. A checkpoint consists of several files, so it is written under a temporary name,
+//! synced to disk, and renamed to a new name; only then are older checkpoints removed (they are
+//! renamed first). A resumed run reads the `step-…` with the highest number, which is complete. The
+//! weights in `out/` may be of a later step than the last checkpoint: a resumed run restores the
+//! weights that were the best at its checkpoint, and reaches the later step again with the same
 //! bits.
 //!
-//! A second run in the folder is refused as long as the first one trains (`lock`).
+//! A second run in the folder is refused while the first one trains (`lock`).
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::Counters;
 use super::best::Watch;
 use super::lock::Lock;
 use crate::atomic;
@@ -47,30 +47,33 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "trainer.json";
 const HISTORY: &str = "history.csv";
 
-/// What to do with a run that the folder holds already.
+/// What to do if the folder already contains a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Existing {
-    /// An error, also for any other model: nothing is lost by mistake.
+    /// Return an error, also if the folder contains any other model, so that nothing is overwritten
+    /// by mistake.
     #[default]
     Refuse,
-    /// Go on from its last checkpoint; an error if there is none.
+    /// Resume from the last checkpoint; return an error if there is none.
     Resume,
-    /// Go on from its last checkpoint, or begin if there is none, over the weights that may be
-    /// there: for a program that is started again until it is done.
+    /// Resume from the last checkpoint; if there is none, begin a new run that overwrites existing
+    /// weights. For a program that is restarted until it finishes.
     ResumeOrBegin,
-    /// Remove its weights and checkpoints and begin anew.
+    /// Remove the weights and checkpoints and begin a new run.
     Replace,
 }
 
-/// Writes a file into a model folder.
+/// A callback that writes files into a model folder.
 type Hook<'a> = Box<dyn Fn(&Path) -> Result<()> + 'a>;
 
-/// Where a run keeps its model and its state.
+/// The folder in which a run saves its model and its state.
 ///
+/// # Examples
 /// ```
 /// use loquat::training::{Existing, RunFolder};
 ///
-/// let folder = RunFolder::new("out/shakespeare").existing(Existing::Resume).file("note.txt", "trained on plays");
+/// let folder = RunFolder::new("out/shakespeare").existing(Existing::Resume);
+/// let folder = folder.file("note.txt", "trained on plays");
 /// assert!(folder.last_checkpoint()?.is_none());
 /// # Ok::<(), loquat::Error>(())
 /// ```
@@ -82,22 +85,22 @@ pub struct RunFolder<'a> {
 }
 
 impl<'a> RunFolder<'a> {
-    /// A folder, which is made if it is not there.
+    /// Returns the folder at `path`, which is created when the run starts.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), existing: Existing::Refuse, keep: 1, hooks: Vec::new() }
     }
 
-    /// What to do with a run that is there already.
+    /// Sets what to do if the folder already contains a run. Default: [`Existing::Refuse`].
     pub fn existing(self, existing: Existing) -> Self {
         Self { existing, ..self }
     }
 
-    /// How many of the last checkpoints to keep: 1 if not said, and at least 1.
+    /// Sets how many of the last checkpoints to keep, at least 1. Default: 1.
     pub fn keep(self, checkpoints: usize) -> Self {
         Self { keep: checkpoints.max(1), ..self }
     }
 
-    /// Writes the model's `config.json` into each model folder.
+    /// Writes the `config.json` of the model into each model folder.
     pub fn config(self, model: &impl Pretrained) -> Self {
         let config = format!("{:#}\n", model.config_json());
         self.file(pretrained::CONFIG, config)
@@ -109,13 +112,14 @@ impl<'a> RunFolder<'a> {
         self.files(move |folder| atomic::write_file(folder.join(&name), |file| file.write_all(content.as_bytes())))
     }
 
-    /// Calls `write` with each model folder, to write more into it: the tokenizer, for example.
+    /// Calls `write` with each model folder, to write more files into it (for example, the
+    /// tokenizer).
     pub fn files(mut self, write: impl Fn(&Path) -> Result<()> + 'a) -> Self {
         self.hooks.push(Box::new(write));
         self
     }
 
-    /// The last checkpoint: a model folder with the run's state.
+    /// Returns the path of the last checkpoint: a model folder with the state of the run.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -123,7 +127,7 @@ impl<'a> RunFolder<'a> {
         Ok(self.checkpoints()?.pop().map(|(_, path)| path))
     }
 
-    /// The checkpoints by step.
+    /// The checkpoints, sorted by step.
     fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
         let folder = self.path.join(CHECKPOINTS);
         let entries = match std::fs::read_dir(&folder) {
@@ -142,12 +146,12 @@ impl<'a> RunFolder<'a> {
         Ok(checkpoints)
     }
 
-    /// Makes sure that a run may begin here, before anything is written.
+    /// Checks that a run may begin here, before anything is written.
     ///
     /// # Errors
-    /// [`Error::Argument`] if another process trains in the folder, if it holds a run and that is
-    /// to be refused, and if it holds no checkpoint and one is to be resumed; [`Error::Io`] if it
-    /// cannot be read.
+    /// [`Error::Argument`] if another process trains in the folder, if the folder contains a run
+    /// and [`Existing::Refuse`] is set, or if it has no checkpoint and [`Existing::Resume`] is set;
+    /// [`Error::Io`] if it cannot be read.
     pub fn check(&self) -> Result<()> {
         Lock::check(&self.path)?;
         self.check_found()
@@ -157,27 +161,26 @@ impl<'a> RunFolder<'a> {
         let name = "folder of the run";
         match (self.existing, self.found()?.first()) {
             (Existing::Refuse, Some(path)) => {
-                let expected = "one without a model (or say resume or replace)";
+                let expected = "a folder without a model (or `Existing::Resume` or `Existing::Replace`)";
                 Err(Error::argument(name, expected, path.display()))
             }
             (Existing::Resume, _) if self.last_checkpoint()?.is_none() => {
                 let found = format!("none in {}", self.path.display());
-                Err(Error::argument(name, "one with a checkpoint to resume from (or do not say resume)", found))
+                Err(Error::argument(name, "a folder with a checkpoint (or not `Existing::Resume`)", found))
             }
             _ => Ok(()),
         }
     }
 
-    /// The checkpoints and weights that the folder holds.
+    /// The checkpoints and weights in the folder.
     fn found(&self) -> Result<Vec<PathBuf>> {
         let weights = Some(self.path.join(MODEL)).filter(|path| path.exists());
         Ok(self.checkpoints()?.into_iter().map(|(_, path)| path).chain(weights).collect())
     }
 
-    /// Makes the folder ready and this run's own, and gives the checkpoint to go on from if there
-    /// is one.
+    /// Creates and locks the folder. Returns the checkpoint to resume from, if there is one.
     pub(super) fn open(&self) -> Result<(Lock, Option<PathBuf>)> {
-        // Nothing is made where nothing may begin.
+        // Checked first, so that a run that may not begin creates nothing.
         self.check()?;
         let folder = self.path.join(CHECKPOINTS);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
@@ -190,24 +193,25 @@ impl<'a> RunFolder<'a> {
         Ok((lock, self.last_checkpoint()?))
     }
 
-    /// Puts the weights back that were the best when a checkpoint was written.
+    /// Restores the weights that were the best when a checkpoint was written.
     pub(super) fn put_best_back(&self, checkpoint: &Path) -> Result<()> {
         let best = checkpoint.join(BEST);
         if best.exists() { atomic::link(best, self.path.join(MODEL)) } else { Ok(()) }
     }
 
-    /// The folder's own weights.
+    /// Loads the weights of the folder itself.
     pub(super) fn load_model(&self, model: &mut impl Module) -> Result<()> {
         Checkpoint::open(self.path.join(MODEL))?.load_into(model)
     }
 
-    /// Writes what the caller adds into the folder itself. What cannot be written is better known before the first step than after
-    /// the last; but nothing is written over the files of a run that does not fit.
+    /// Writes the caller's files into the folder itself. This happens before the first step, so
+    /// that a file that cannot be written is an error early; and after loading, so that a run that
+    /// does not fit overwrites nothing.
     pub(super) fn write_files(&self) -> Result<()> {
         self.hooks.iter().try_for_each(|write| write(&self.path))
     }
 
-    /// Replaces the folder's own weights.
+    /// Replaces the weights of the folder itself.
     pub(super) fn save_model(&self, model: &impl Module) -> Result<()> {
         save_module(self.path.join(MODEL), model)
     }
@@ -216,11 +220,12 @@ impl<'a> RunFolder<'a> {
         atomic::write_file(self.path.join(HISTORY), |file| file.write_all(history.to_csv().as_bytes()))
     }
 
-    /// Writes a checkpoint and removes those that are too many.
+    /// Writes a checkpoint and removes old ones.
     pub(super) fn save_checkpoint(&self, model: &impl Module, optimizer: &Optimizer, state: &State) -> Result<PathBuf> {
         let path = self.path.join(CHECKPOINTS).join(format!("{STEP}{:08}", state.progress.step));
         if path.exists() {
-            // Of the same step of the same run, so of the same bits: a new run begins without checkpoints.
+            // It has the same bits: it is of the same step of the same run, because a new run
+            // begins without checkpoints.
             return Ok(path);
         }
         let json = serde_json::to_string_pretty(state).expect("finite numbers and names are JSON");
@@ -240,12 +245,12 @@ impl<'a> RunFolder<'a> {
     }
 }
 
-/// A checkpoint's model, optimizer and state.
+/// Loads the model, the optimizer and the state of a checkpoint.
 pub(super) fn load_checkpoint(folder: &Path, model: &mut impl Module, optimizer: &mut Optimizer) -> Result<State> {
     let path = folder.join(STATE);
     let json = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
     let state: State =
-        serde_json::from_slice(&json).map_err(|e| Error::format(&path, format!("expected a run's state: {e}")))?;
+        serde_json::from_slice(&json).map_err(|e| Error::format(&path, format!("expected the state of a run: {e}")))?;
     if state.format != State::FORMAT {
         return Err(Error::format(&path, format!("expected format {}, found {}", State::FORMAT, state.format)));
     }
@@ -254,22 +259,23 @@ pub(super) fn load_checkpoint(folder: &Path, model: &mut impl Module, optimizer:
     Ok(state)
 }
 
-/// All that a run needs beside the model and the moments to go on as if it had never stopped.
+/// The state that a resumed run needs in addition to the weights and moments to continue with the
+/// same bits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct State {
     format: u32,
-    /// Decides dropout, with the step.
+    /// The seed of dropout.
     pub(super) seed: u64,
-    /// Batches in a step.
+    /// The number of batches per step.
     pub(super) accumulate: usize,
-    /// For the reader: a run may go on with another one.
+    /// Informative only: a run may resume with another schedule.
     schedule: Schedule,
-    /// What the best weights are the best by.
+    /// The metric that decides which weights are best.
     #[serde(default)]
     pub(super) watch: Watch,
     pub(super) data: DataState,
     #[serde(flatten)]
-    pub(super) progress: Progress,
+    pub(super) progress: Counters,
     pub(super) history: Vec<Row>,
 }
 
@@ -282,7 +288,7 @@ impl State {
         schedule: Schedule,
         watch: Watch,
         data: DataState,
-        progress: Progress,
+        progress: Counters,
         history: &History,
     ) -> Self {
         let history = history.rows().to_vec();

@@ -1,8 +1,8 @@
-//! One run in a folder at a time.
+//! A lock that allows one run in a folder at a time.
 //!
-//! The file `.run.lock` holds the number of the process that trains, and is locked as long as it
-//! does: the system lets go of a lock with the process, however that ends, so that nothing a killed
-//! run leaves behind keeps the next one out.
+//! The file `.run.lock` contains the id of the process that trains, and is locked while it trains.
+//! The operating system releases the lock when the process ends, however it ends, so a killed run
+//! does not block the next one.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -12,25 +12,25 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 const NAME: &str = ".run.lock";
-/// Attempts before another process counts as a run, and the time between them: who only looks lets
-/// go at once.
+/// Attempts before the folder counts as taken, and the delay between them: [`Lock::check`] of
+/// another process holds the lock only for an instant.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A folder that is this run's alone until this is dropped.
+/// The lock of a folder, released when it is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
-    /// Open, and so locked.
+    /// Open, and therefore locked.
     _file: File,
 }
 
 impl Lock {
-    /// Takes the folder, which exists. Where the file system knows no locks, nobody is kept out.
+    /// Locks an existing folder. On file systems without locks this always succeeds.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming the process that trains there; [`Error::Io`] if the file cannot
-    /// be written.
+    /// [`Error::Argument`] with the id of the process that trains there; [`Error::Io`] if the file
+    /// cannot be written.
     pub(super) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
         for _ in 0..ATTEMPTS {
@@ -40,7 +40,7 @@ impl Lock {
                 std::thread::sleep(PAUSE);
                 continue;
             }
-            // The run before may have removed the file between the two calls above.
+            // The previous run may have removed the file between opening and locking it.
             if is_at(&file, &path) {
                 let number = format!("{}\n", std::process::id());
                 file.set_len(0).and_then(|()| file.write_all(number.as_bytes())).map_err(|e| Error::io(&path, e))?;
@@ -50,10 +50,10 @@ impl Lock {
         Err(taken(folder, &path))
     }
 
-    /// Makes sure that no run has the folder, which need not exist.
+    /// Checks that no run has locked the folder, which need not exist.
     ///
     /// # Errors
-    /// As for [`Lock::take`].
+    /// Same as [`Lock::take`].
     pub(super) fn check(folder: &Path) -> Result<()> {
         let path = folder.join(NAME);
         match File::open(&path) {
@@ -65,12 +65,13 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Still locked: whoever opens it now finds that it is gone, and makes another.
+        // Removed while locked: a process that already opened it finds that it is gone and creates
+        // another.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Whether no other run has locked the file; from now on it is this one's.
+/// Tries to lock the file. Returns false if another run has locked it.
 fn is_free(file: &File) -> bool {
     !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
@@ -95,7 +96,7 @@ fn taken(folder: &Path, path: &Path) -> Error {
     let process = if number.trim().is_empty() { "another".into() } else { format!("process {}", number.trim()) };
     Error::argument(
         "folder of the run",
-        "one in which no other run trains",
+        "a folder in which no other run trains",
         format!("{process} in {}", folder.display()),
     )
 }
@@ -115,7 +116,7 @@ mod tests {
         }
         drop(lock);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        // What a killed run leaves behind keeps nobody out.
+        // What a killed run leaves behind.
         std::fs::write(folder.path().join(NAME), "1\n").unwrap();
         Lock::check(folder.path()).unwrap();
         drop(Lock::take(folder.path()).unwrap());

@@ -1,4 +1,4 @@
-//! The loop that trains: batches, losses, gradients, steps; validation, checkpoints, history.
+//! The training loop: batches, losses, gradients, steps; validation, checkpoints, history.
 
 mod best;
 mod event;
@@ -19,7 +19,7 @@ pub use folder::{Existing, RunFolder};
 use folder::{State, load_checkpoint};
 use lock::Lock;
 pub use step::{BatchSize, evaluate};
-use step::{Moved, Step};
+use step::{Step, StepResult};
 
 use crate::error::{Error, Result};
 use crate::nn::Module;
@@ -29,21 +29,24 @@ use crate::training::data::BatchSource;
 use crate::training::history::{History, Row};
 use crate::training::{Optimizer, Schedule};
 
-/// What a validation measures of a model beside the loss: numbers by name.
+/// A callback that measures a model: metrics by name.
 type Measure<'a, M> = Box<dyn FnMut(&M) -> Result<Vec<(String, f64)>> + 'a>;
 
-/// How long a run is, and what happens on the way. `B` is the batch, `M` the model.
+/// The training loop: its length, validation, checkpoints and observer. `B` is the batch, `M` the
+/// model.
 ///
-/// The [`Trainer`] knows no model: it is given the loss as a function of model and batch. It prints nothing: whoever wants to
-/// see something observes ([`TrainObserver`]).
+/// The loss is a function of model and batch, so a trainer works with any model. It prints nothing:
+/// use a [`TrainObserver`] to report progress.
 ///
-/// A run in a [`RunFolder`] can be stopped and resumed at any step, and goes on **bit for bit**: N + M steps give the same weights,
-/// moments and losses as N steps, save, load, M steps. Chance (dropout) is keyed by seed and step, data sources
-/// by their state; nothing hangs on the number of threads.
+/// A run in a [`RunFolder`] can be stopped and resumed at any step with the same bits: N + M steps
+/// give the same weights, moments and losses as N steps, saving, loading and M steps. Randomness
+/// (dropout) depends on seed and step only, data sources on their saved position, and nothing on
+/// the number of threads.
 ///
-/// After a run the model holds its **last** weights, unless it stops early: then it holds the
-/// **best** ones, as the folder does ([`Trainer::restore_best`]; [`TrainReport::held`] says which).
+/// After a run the model holds its **last** weights, or, after early stopping, the **best** ones,
+/// as the folder does ([`Trainer::restore_best`], [`TrainReport::held`]).
 ///
+/// # Examples
 /// ```
 /// use std::ops::ControlFlow;
 /// use loquat::nn::{Embedding, Linear};
@@ -51,17 +54,19 @@ type Measure<'a, M> = Box<dyn FnMut(&M) -> Result<Vec<(String, f64)>> + 'a>;
 /// use loquat::training::{AdamW, Existing, Optimizer, RunFolder, Schedule, TrainEvent, Trainer};
 /// use loquat::{Result, Rng, Tensor, ops};
 ///
-/// /// The next token by the last one alone.
+/// /// Predicts the next token from the last one only.
 /// struct Bigram { embedding: Embedding, head: Linear }
 /// loquat::module!(Bigram { embedding, head });
 ///
 /// fn loss(model: &Bigram, batch: &Batch) -> Result<Tensor> {
 ///     let hidden = model.embedding.forward(&batch.input_ids)?;
-///     ops::cross_entropy(&model.head.forward(&hidden)?, batch.labels.as_ref().expect("windows have labels"))
+///     let labels = batch.labels.as_ref().expect("windows have labels");
+///     ops::cross_entropy(&model.head.forward(&hidden)?, labels)
 /// }
 ///
 /// let mut rng = Rng::seed(1);
-/// let mut model = Bigram { embedding: Embedding::init(5, 8, 0.1, &mut rng)?, head: Linear::init(8, 5, true, &mut rng)? };
+/// let embedding = Embedding::init(5, 8, 0.1, &mut rng)?;
+/// let mut model = Bigram { embedding, head: Linear::init(8, 5, true, &mut rng)? };
 /// let (train, validation) = TokenStream::from_ids((0..1000).map(|i| i % 5).collect()).split(0.9)?;
 /// let mut train = RandomWindows::new(train, 16, 4, 42)?;
 /// let mut validation = SequentialWindows::new(validation, 16, 4)?;
@@ -94,7 +99,7 @@ pub struct Trainer<'a, B, M> {
     schedule: Schedule,
     validation: Option<&'a mut dyn BatchSource<Batch = B>>,
     measure: Option<Measure<'a, M>>,
-    /// Steps from validation to validation, as each of both said.
+    /// The intervals between validations, as set by `validate` and `validate_by`.
     validate_every: Vec<u64>,
     watch: Watch,
     patience: Option<u64>,
@@ -111,26 +116,26 @@ enum Budget {
     Epochs(u64),
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TrainReport {
-    /// Steps done, those before a resumption included.
+    /// The number of steps done, including those before resuming.
     pub steps: u64,
     /// Why the run ended.
     pub stop: TrainEnd,
-    /// The step whose weights the model holds: that of [`TrainReport::best`] if those were
-    /// restored, else the last.
+    /// The step whose weights the model holds: that of [`TrainReport::best`] if the best weights
+    /// were restored, otherwise the last.
     pub held: u64,
-    /// The best validation, if there was one.
+    /// The best validation, if there was any.
     pub best: Option<Best>,
-    /// Losses, learning rates, speed.
+    /// Losses, learning rates and speed by step.
     pub history: History,
 }
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Progress {
+struct Counters {
     /// Steps done.
     step: u64,
     /// Epochs done.
@@ -138,9 +143,9 @@ struct Progress {
     best: Option<Best>,
     /// Validations since the best one.
     stale: u64,
-    /// Since the last row of the history.
+    /// Sums since the last row of the history.
     pending: Pending,
-    /// Time spent in earlier parts of the run.
+    /// Seconds spent before the run was resumed.
     seconds: f64,
 }
 
@@ -154,12 +159,12 @@ struct Pending {
 }
 
 impl<'a, B, M> Trainer<'a, B, M> {
-    /// A run of so many steps, those before a resumption included.
+    /// Returns a trainer for a number of steps, including those before resuming.
     pub fn steps(steps: u64) -> Self {
         Self::new(Budget::Steps(steps))
     }
 
-    /// A run of so many epochs, those before a resumption included.
+    /// Returns a trainer for a number of epochs, including those before resuming.
     pub fn epochs(epochs: u64) -> Self {
         Self::new(Budget::Epochs(epochs))
     }
@@ -185,49 +190,52 @@ impl<'a, B, M> Trainer<'a, B, M> {
         }
     }
 
-    /// The seed of dropout; 0 if not said.
+    /// Sets the seed of dropout. Default: 0.
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// The precision of matrix products, in training and validation; f32 if not said. In [`Precision::Bf16`] weights, sums, norms,
-    /// losses and moments stay in f32.
+    /// Sets the precision of matrix products in training and validation. Default: f32. In
+    /// [`Precision::Bf16`] weights, sums, norms, losses and moments stay in f32.
     pub fn precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// Batches in a step, whose gradients are averaged by their labels as if they were one batch; 1 if not said.
+    /// Sets the number of batches per step (gradient accumulation). Gradients are averaged by
+    /// labels, as if they were of one batch. Default: 1.
     pub fn accumulate(self, batches: usize) -> Self {
         Self { accumulate: batches, ..self }
     }
 
-    /// Scales gradients of a norm above this down to it.
+    /// Clips gradients to this norm ([`clip_grad_norm`](crate::training::clip_grad_norm)). Default:
+    /// no clipping.
     pub fn clip_grad_norm(self, max_norm: f64) -> Self {
         Self { max_norm: Some(max_norm), ..self }
     }
 
-    /// The learning rate over the steps; constant if not said.
+    /// Sets the learning rate schedule. Default: constant.
     pub fn schedule(self, schedule: Schedule) -> Self {
         Self { schedule, ..self }
     }
 
-    /// Validates after each `every` steps and at the end, by the mean loss over all batches of an
-    /// epoch of `source`.
+    /// Validates every `every` steps and at the end, by the mean loss over all batches of an epoch
+    /// of `source`.
     pub fn validate(mut self, source: &'a mut dyn BatchSource<Batch = B>, every: u64) -> Self {
         self.validate_every.push(every);
         Self { validation: Some(source), ..self }
     }
 
-    /// Validates after each `every` steps and at the end by numbers of one's own, which go into the
-    /// history and to the observer. It may stand alone or beside [`Trainer::validate`], with the
-    /// same `every`. `measure` runs without gradients and dropout.
+    /// Validates every `every` steps and at the end, by metrics that are saved in the history and
+    /// sent to the observer. Can be combined with [`Trainer::validate`], with the same `every`.
+    /// `measure` runs without gradients and dropout.
     ///
+    /// # Examples
     /// ```
     /// use loquat::nn::Linear;
     /// use loquat::training::{Goal, Trainer};
     /// # use loquat::training::data::Batch;
     ///
-    /// let accuracy = |_: &Linear| 0.75; // what the model does on a test set
+    /// let accuracy = |_: &Linear| 0.75; // computed on a test set
     /// let trainer = Trainer::epochs(10)
     ///     .validate_by(100, |model: &Linear| Ok([("accuracy", accuracy(model))]))
     ///     .best_by("accuracy", Goal::Highest)
@@ -245,43 +253,45 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Self { measure: Some(measure), ..self }
     }
 
-    /// Which number of a validation decides what is the best: for early stopping, for the weights
-    /// in the folder, and for [`Trainer::restore_best`]. `metric` is a name that
-    /// [`Trainer::validate_by`] gives, or `val_loss`. Default: the lowest `val_loss`.
+    /// Sets the metric that decides which weights are best: for early stopping, for the weights in
+    /// the folder, and for [`Trainer::restore_best`]. `metric` is a name returned by
+    /// [`Trainer::validate_by`], or `val_loss`. Default: the lowest `val_loss`.
     pub fn best_by(self, metric: impl Into<String>, goal: Goal) -> Self {
         Self { watch: Watch { metric: metric.into(), goal }, ..self }
     }
 
-    /// Ends the run when so many validations in a row were not better than the best one. The model
-    /// then holds the best weights ([`Trainer::restore_best`]).
+    /// Stops the run after `patience` validations in a row without improvement. The model then
+    /// holds the best weights ([`Trainer::restore_best`]). Default: no early stopping.
     pub fn early_stopping(self, patience: u64) -> Self {
         Self { patience: Some(patience), ..self }
     }
 
-    /// Whether the model holds the best weights by validation when the run has ended, for whatever
-    /// reason, and not the last ones. The folder's last checkpoint keeps the last ones all the
-    /// same, to go on from. Default: true with [`Trainer::early_stopping`], else false. Without a
-    /// folder the best weights are kept in memory, beside the model's.
+    /// Sets whether the model holds the best weights by validation at the end of the run, for
+    /// whatever reason it ends, rather than the last ones. The last checkpoint in the folder has
+    /// the last weights in either case. Without a folder the best weights are kept in memory, in
+    /// addition to those of the model. Default: true with [`Trainer::early_stopping`], otherwise
+    /// false.
     pub fn restore_best(self, restore: bool) -> Self {
         Self { restore_best: Some(restore), ..self }
     }
 
-    /// Keeps model, history and checkpoints in a folder. A checkpoint is written at the end at least.
+    /// Saves model, history and checkpoints in a folder. A checkpoint is written at least at the
+    /// end. Default: nothing is saved.
     pub fn folder(self, folder: RunFolder<'a>) -> Self {
         Self { folder: Some(folder), ..self }
     }
 
-    /// Writes a checkpoint after each `every` steps.
+    /// Writes a checkpoint every `every` steps. Default: only at the end.
     pub fn save_every(self, every: u64) -> Self {
         Self { save_every: Some(every), ..self }
     }
 
-    /// Writes a row of the history after each `every` steps; 10 if not said. Validations have rows anyway.
+    /// Adds a row to the history every `every` steps and at every validation. Default: 10.
     pub fn log_every(self, every: u64) -> Self {
         Self { log_every: every, ..self }
     }
 
-    /// Tells an observer what happens; it may stop the run.
+    /// Sets the observer, which receives events and can stop the run.
     pub fn observe(self, observer: &'a mut dyn TrainObserver) -> Self {
         Self { observer: Some(observer), ..self }
     }
@@ -309,7 +319,7 @@ impl<'a, B, M> Trainer<'a, B, M> {
         if let [first, .., last] = self.validate_every[..]
             && first != last
         {
-            return Err(Error::argument("validate every", format!("{first}, as said first"), last));
+            return Err(Error::argument("validate every", format!("{first}, the interval set first"), last));
         }
         let watches = self.watch != Watch::default();
         for (name, asked) in [
@@ -318,15 +328,11 @@ impl<'a, B, M> Trainer<'a, B, M> {
             ("best_by", watches),
         ] {
             if asked && self.validate_every.is_empty() {
-                return Err(Error::argument(
-                    name,
-                    "validation data or a validation by numbers of one's own",
-                    "neither",
-                ));
+                return Err(Error::argument(name, "validation data or metrics (`validate`, `validate_by`)", "neither"));
             }
         }
         if self.validation.is_none() && !self.validate_every.is_empty() && !watches {
-            let expected = "a number to go by, as there are no validation data";
+            let expected = "the name of a metric, because there are no validation data";
             return Err(Error::argument("best_by", expected, VAL_LOSS));
         }
         if self.save_every.is_some() && self.folder.is_none() {
@@ -335,25 +341,25 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Ok(())
     }
 
-    fn tell(&mut self, course: &mut Course, event: TrainEvent<'_>) {
+    fn notify(&mut self, run: &mut ActiveRun, event: TrainEvent<'_>) {
         if let Some(observer) = &mut self.observer {
-            course.asked_to_stop |= observer.on_event(&event).is_break();
+            run.asked_to_stop |= observer.on_event(&event).is_break();
         }
     }
 
-    /// Trains `model` on the batches of `train`; `loss` is the mean loss of a batch. Afterwards the
-    /// model holds the weights of [`TrainReport::held`].
+    /// Trains `model` on the batches of `train`; `loss` returns the mean loss of a batch.
+    /// Afterwards the model holds the weights of [`TrainReport::held`].
     ///
-    /// Each step runs inside [`team`](crate::kernels::parallel::team) and [`train_mode`](crate::nn::train_mode);
-    /// validation without gradients and dropout.
+    /// Each step runs inside [`team`](crate::kernels::parallel::team) and
+    /// [`train_mode`](crate::nn::train_mode); validation runs without gradients and dropout.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when a loss or gradient is: the step's number is named, the model is as
-    /// it was before the step and nothing is saved. [`Error::Argument`] for settings that make no
-    /// sense, for data that have an epoch without a batch (fewer examples than a batch, say, where
-    /// smaller ones are dropped), for a folder in which another process trains, and for a
-    /// checkpoint of a run with other settings. What `loss`, the validation, the data sources and
-    /// the folder return.
+    /// - [`Error::NotFinite`] if a loss or gradient is not finite, with the number of the step. The
+    ///   model is unchanged by that step and nothing is saved.
+    /// - [`Error::Argument`] for settings that contradict each other, for an epoch without batches
+    ///   (for example, fewer examples than a batch with `drop_last`), for a folder in which another
+    ///   process trains, and for a checkpoint of a run with other settings.
+    /// - The errors of `loss`, the validation, the data sources and the folder.
     pub fn run<S>(
         mut self,
         model: &mut M,
@@ -367,15 +373,15 @@ impl<'a, B, M> Trainer<'a, B, M> {
         B: BatchSize + Send + Sync,
     {
         self.check()?;
-        let mut course = self.open(model, optimizer, train)?;
+        let mut run = self.open(model, optimizer, train)?;
         let total_steps = self.total_steps(train);
         let step = Step { seed: self.seed, precision: self.precision, max_norm: self.max_norm, loss: &loss };
-        let start = TrainEvent::Start { step: course.progress.step, total_steps };
-        self.tell(&mut course, start);
-        // Whoever stands at the end of an epoch has seen its batches.
-        let (mut batches_seen, mut first) = (course.progress.step > 0 || train.state().position > 0, true);
+        let start = TrainEvent::Start { step: run.progress.step, total_steps };
+        self.notify(&mut run, start);
+        // A source at the end of an epoch has returned the batches of that epoch.
+        let (mut batches_seen, mut first) = (run.progress.step > 0 || train.state().position > 0, true);
         let reason = loop {
-            if let Some(reason) = self.reason_to_stop(&course) {
+            if let Some(reason) = self.reason_to_stop(&run) {
                 break reason;
             }
             let (batches, epoch_ended) = self.next_batches(train)?;
@@ -385,15 +391,15 @@ impl<'a, B, M> Trainer<'a, B, M> {
             if !batches.is_empty() {
                 batches_seen = true;
                 let begun = Instant::now();
-                optimizer.set_lr_factor(self.schedule.factor(course.progress.step));
-                let Moved { loss: mean_loss, grad_norm, without_gradient } =
-                    step.run(course.progress.step, model, optimizer, &batches, std::mem::take(&mut first))?;
+                optimizer.set_lr_factor(self.schedule.factor(run.progress.step));
+                let StepResult { loss: mean_loss, grad_norm, without_gradient } =
+                    step.run(run.progress.step, model, optimizer, &batches, std::mem::take(&mut first))?;
                 let tokens = batches.iter().map(BatchSize::n_tokens).sum();
                 drop(batches);
                 let seconds = begun.elapsed().as_secs_f64().max(1e-9);
-                course.progress.step += 1;
-                course.progress.add(mean_loss, tokens, seconds);
-                let step_number = course.progress.step;
+                run.progress.step += 1;
+                run.progress.add(mean_loss, tokens, seconds);
+                let step_number = run.progress.step;
                 let in_epoch = match train.batches_per_epoch() {
                     _ if epoch_ended => 1.0,
                     Some(batches) => train.state().position as f64 / batches.max(1) as f64,
@@ -402,67 +408,67 @@ impl<'a, B, M> Trainer<'a, B, M> {
                 let event = TrainEvent::Step {
                     step: step_number,
                     total_steps,
-                    epoch: course.progress.epoch as f64 + in_epoch,
+                    epoch: run.progress.epoch as f64 + in_epoch,
                     loss: mean_loss,
                     lr: optimizer.lr(),
                     grad_norm,
                     tokens,
                     tokens_per_second: tokens as f64 / seconds,
                 };
-                self.tell(&mut course, event);
+                self.notify(&mut run, event);
                 if !without_gradient.is_empty() {
-                    self.tell(&mut course, TrainEvent::WithoutGradient { step: step_number, paths: &without_gradient });
+                    self.notify(&mut run, TrainEvent::WithoutGradient { step: step_number, paths: &without_gradient });
                 }
                 let last = Row {
-                    epoch: train.batches_per_epoch().map(|_| course.progress.epoch as f64 + in_epoch),
+                    epoch: train.batches_per_epoch().map(|_| run.progress.epoch as f64 + in_epoch),
                     lr: Some(optimizer.lr()),
                     grad_norm: Some(grad_norm),
                     ..Row::at(step_number)
                 };
                 if self.validate_every.first().is_some_and(|every| step_number.is_multiple_of(*every)) {
-                    let row = self.validate_now(model, &loss, &mut course, last, true)?;
-                    course.log(row);
+                    let row = self.validate_now(model, &loss, &mut run, last, true)?;
+                    run.log(row);
                 } else if step_number.is_multiple_of(self.log_every) {
-                    course.log(last);
+                    run.log(last);
                 } else {
-                    course.unlogged = Some(last);
+                    run.unlogged = Some(last);
                 }
             }
             if epoch_ended {
-                course.progress.epoch += 1;
-                let event = TrainEvent::Epoch { step: course.progress.step, epoch: course.progress.epoch };
-                self.tell(&mut course, event);
+                run.progress.epoch += 1;
+                let event = TrainEvent::Epoch { step: run.progress.step, epoch: run.progress.epoch };
+                self.notify(&mut run, event);
             }
-            let due = self.save_every.is_some_and(|every| course.progress.step.is_multiple_of(every));
-            if due && self.reason_to_stop(&course).is_none() {
-                self.save(model, optimizer, train, &mut course)?;
+            let due = self.save_every.is_some_and(|every| run.progress.step.is_multiple_of(every));
+            if due && self.reason_to_stop(&run).is_none() {
+                self.save(model, optimizer, train, &mut run)?;
             }
         };
         if reason == TrainEnd::Finished {
-            self.finish(model, &loss, &mut course)?;
+            self.finish(model, &loss, &mut run)?;
         }
-        self.save(model, optimizer, train, &mut course)?;
-        let held = self.hold(model, &course)?;
-        let step = course.progress.step;
-        self.tell(&mut course, TrainEvent::End { step, reason });
-        Ok(TrainReport { steps: step, stop: reason, held, best: course.progress.best, history: course.history })
+        self.save(model, optimizer, train, &mut run)?;
+        let held = self.hold(model, &run)?;
+        let step = run.progress.step;
+        self.notify(&mut run, TrainEvent::End { step, reason });
+        Ok(TrainReport { steps: step, stop: reason, held, best: run.progress.best, history: run.history })
     }
 
-    /// Whether the model is to hold the best weights at the end.
+    /// Whether the model holds the best weights at the end.
     fn restores(&self) -> bool {
         self.restore_best.unwrap_or(self.patience.is_some())
     }
 
-    /// Gives the model the weights that it is to hold after the run, and their step.
-    fn hold(&self, model: &mut M, course: &Course) -> Result<u64>
+    /// Gives the model its final weights and returns their step.
+    fn hold(&self, model: &mut M, run: &ActiveRun) -> Result<u64>
     where
         M: Module,
     {
-        let last = course.progress.step;
-        let Some(best) = course.progress.best.filter(|best| self.restores() && best.step != last) else {
+        let last = run.progress.step;
+        let Some(best) = run.progress.best.filter(|best| self.restores() && best.step != last) else {
             return Ok(last);
         };
-        match (&self.folder, &course.kept) {
+        match (&self.folder, &run.kept) {
             (Some(folder), _) => folder.load_model(model)?,
             (None, Some(kept)) => kept.put_back(model)?,
             (None, None) => unreachable!("without a folder the best weights are kept"),
@@ -470,18 +476,18 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Ok(best.step)
     }
 
-    /// A fresh run, or the one that the folder's last checkpoint belongs to.
+    /// Begins a new run, or resumes that of the last checkpoint in the folder.
     fn open<S: BatchSource<Batch = B> + ?Sized>(
         &self,
         model: &mut M,
         optimizer: &mut Optimizer,
         train: &mut S,
-    ) -> Result<Course>
+    ) -> Result<ActiveRun>
     where
         M: Module,
     {
-        let mut course = Course {
-            progress: Progress::default(),
+        let mut run = ActiveRun {
+            progress: Counters::default(),
             history: History::default(),
             began: Instant::now(),
             saved: None,
@@ -490,9 +496,9 @@ impl<'a, B, M> Trainer<'a, B, M> {
             kept: None,
             _lock: None,
         };
-        let Some(folder) = &self.folder else { return Ok(course) };
+        let Some(folder) = &self.folder else { return Ok(run) };
         let (lock, checkpoint) = folder.open()?;
-        course._lock = Some(lock);
+        run._lock = Some(lock);
         if let Some(path) = checkpoint {
             let state = load_checkpoint(&path, model, optimizer)?;
             for (name, ours, theirs) in
@@ -503,27 +509,27 @@ impl<'a, B, M> Trainer<'a, B, M> {
                 }
             }
             if state.progress.best.is_some() && self.watch != state.watch {
-                let expected = format!("the {:?} `{}`, as in {}", state.watch.goal, state.watch.metric, path.display());
-                let found = format!("the {:?} `{}`", self.watch.goal, self.watch.metric);
+                let expected = format!("`{}` ({:?}), as in {}", state.watch.metric, state.watch.goal, path.display());
+                let found = format!("`{}` ({:?})", self.watch.metric, self.watch.goal);
                 return Err(Error::argument("best_by", expected, found));
             }
             train.restore(&state.data)?;
             folder.put_best_back(&path)?;
-            state.history.into_iter().for_each(|row| course.history.push(row));
-            course.saved = Some(state.progress.step);
-            course.progress = state.progress;
+            state.history.into_iter().for_each(|row| run.history.push(row));
+            run.saved = Some(state.progress.step);
+            run.progress = state.progress;
         }
         folder.write_files()?;
-        Ok(course)
+        Ok(run)
     }
 
-    fn reason_to_stop(&self, course: &Course) -> Option<TrainEnd> {
-        let Progress { step, epoch, stale, .. } = course.progress;
+    fn reason_to_stop(&self, run: &ActiveRun) -> Option<TrainEnd> {
+        let Counters { step, epoch, stale, .. } = run.progress;
         let spent = match self.budget {
             Budget::Steps(steps) => step >= steps,
             Budget::Epochs(epochs) => epoch >= epochs,
         };
-        if course.asked_to_stop {
+        if run.asked_to_stop {
             Some(TrainEnd::Observer)
         } else if self.patience.is_some_and(|patience| stale >= patience) {
             Some(TrainEnd::EarlyStopping)
@@ -541,7 +547,7 @@ impl<'a, B, M> Trainer<'a, B, M> {
         }
     }
 
-    /// The batches of a step, and whether the epoch ended behind them.
+    /// Reads the batches of a step, and returns whether the epoch ended after them.
     fn next_batches<S: BatchSource<Batch = B> + ?Sized>(&self, train: &mut S) -> Result<(Vec<B>, bool)> {
         let mut batches = Vec::new();
         while batches.len() < self.accumulate {
@@ -553,13 +559,13 @@ impl<'a, B, M> Trainer<'a, B, M> {
         Ok((batches, false))
     }
 
-    /// Validates, and puts what it found into the row; `scheduled` validations count for early
+    /// Validates and adds the results to the row; only `scheduled` validations count for early
     /// stopping.
     fn validate_now(
         &mut self,
         model: &M,
         loss: &(impl Fn(&M, &B) -> Result<Tensor> + Sync),
-        course: &mut Course,
+        run: &mut ActiveRun,
         row: Row,
         scheduled: bool,
     ) -> Result<Row>
@@ -567,7 +573,7 @@ impl<'a, B, M> Trainer<'a, B, M> {
         M: Module + Sync,
         B: BatchSize + Send + Sync,
     {
-        let step = course.progress.step;
+        let step = run.progress.step;
         let mut val_loss = None;
         if let Some(source) = &mut self.validation {
             let mean = with_precision(self.precision, || evaluate(model, &mut **source, loss))?;
@@ -583,91 +589,90 @@ impl<'a, B, M> Trainer<'a, B, M> {
         };
         check_names(&metrics)?;
         let value = self.watch.value(step, val_loss, &metrics)?;
-        let best = course.progress.best.is_none_or(|best| self.watch.is_better(value, best.value));
+        let best = run.progress.best.is_none_or(|best| self.watch.is_better(value, best.value));
         if best {
-            course.progress.best = Some(Best { step, value });
-            course.progress.stale = 0;
+            run.progress.best = Some(Best { step, value });
+            run.progress.stale = 0;
             match &self.folder {
                 Some(folder) => folder.save_model(model)?,
-                None => course.kept = self.restores().then(|| Kept::of(model)),
+                None => run.kept = self.restores().then(|| Kept::of(model)),
             }
         } else {
-            course.progress.stale += u64::from(scheduled);
+            run.progress.stale += u64::from(scheduled);
         }
-        self.tell(course, TrainEvent::Validation { step, loss: val_loss, metrics: &metrics, best });
+        self.notify(run, TrainEvent::Validation { step, loss: val_loss, metrics: &metrics, best });
         Ok(metrics.into_iter().fold(Row { val_loss, ..row }, |row, (name, value)| row.with(name, value)))
     }
 
-    /// What is due at the end of a run and was not at its last step: a validation, a row.
+    /// Adds the validation and row of the last step, if they were not due at that step.
     fn finish(
         &mut self,
         model: &M,
         loss: &(impl Fn(&M, &B) -> Result<Tensor> + Sync),
-        course: &mut Course,
+        run: &mut ActiveRun,
     ) -> Result<()>
     where
         M: Module + Sync,
         B: BatchSize + Send + Sync,
     {
-        let step = course.progress.step;
-        let logged = course.history.rows().last().filter(|row| row.step == step);
-        let row = course.unlogged.take().or(logged.cloned());
-        let Some(mut row) = row.filter(|_| course.saved != Some(step)) else { return Ok(()) };
+        let step = run.progress.step;
+        let logged = run.history.rows().last().filter(|row| row.step == step);
+        let row = run.unlogged.take().or(logged.cloned());
+        let Some(mut row) = row.filter(|_| run.saved != Some(step)) else { return Ok(()) };
         if self.validate_every.first().is_some_and(|every| !step.is_multiple_of(*every)) {
-            row = self.validate_now(model, loss, course, row, false)?;
+            row = self.validate_now(model, loss, run, row, false)?;
         }
-        course.log(row);
+        run.log(row);
         Ok(())
     }
 
-    /// Writes a checkpoint, unless this step's was.
+    /// Writes a checkpoint, unless there is one of this step.
     fn save<S: BatchSource<Batch = B> + ?Sized>(
         &mut self,
         model: &M,
         optimizer: &Optimizer,
         train: &S,
-        course: &mut Course,
+        run: &mut ActiveRun,
     ) -> Result<()>
     where
         M: Module,
     {
-        let step = course.progress.step;
-        let Some(folder) = self.folder.as_ref().filter(|_| course.saved != Some(step)) else { return Ok(()) };
-        let mut progress = course.progress.clone();
-        progress.seconds = course.seconds();
+        let step = run.progress.step;
+        let Some(folder) = self.folder.as_ref().filter(|_| run.saved != Some(step)) else { return Ok(()) };
+        let mut progress = run.progress.clone();
+        progress.seconds = run.seconds();
         let watch = self.watch.clone();
-        let state =
-            State::new(self.seed, self.accumulate, self.schedule, watch, train.state(), progress, &course.history);
+        let state = State::new(self.seed, self.accumulate, self.schedule, watch, train.state(), progress, &run.history);
         let path = folder.save_checkpoint(model, optimizer, &state)?;
-        folder.save_history(&course.history)?;
+        folder.save_history(&run.history)?;
         if self.validate_every.is_empty() {
             folder.save_model(model)?;
         }
-        course.saved = Some(step);
-        self.tell(course, TrainEvent::Saved { step, path: &path });
+        run.saved = Some(step);
+        self.notify(run, TrainEvent::Saved { step, path: &path });
         Ok(())
     }
 }
 
-/// A run on its way.
-struct Course {
-    progress: Progress,
+/// A run in progress.
+struct ActiveRun {
+    progress: Counters,
     history: History,
-    /// When this part of the run began.
+    /// When the run began or was resumed.
     began: Instant,
     /// The step of the last checkpoint.
     saved: Option<u64>,
-    /// The last step's row, if it is not in the history.
+    /// The row of the last step, if it is not in the history.
     unlogged: Option<Row>,
     asked_to_stop: bool,
-    /// The best weights, if they are restored and there is no folder that has them.
+    /// The best weights, if they are to be restored and no folder has them.
     kept: Option<Kept>,
-    /// Keeps other runs out of the folder.
+    /// Locks the folder.
     _lock: Option<Lock>,
 }
 
-impl Course {
-    /// Puts a row into the history, with the means since the last one.
+impl ActiveRun {
+    /// Adds a row to the history, with the means since the last one.
     fn log(&mut self, row: Row) {
         let pending = std::mem::take(&mut self.progress.pending);
         let means = (pending.steps > 0).then(|| Row {
@@ -680,13 +685,13 @@ impl Course {
         self.unlogged = None;
     }
 
-    /// The time of the run, earlier parts included.
+    /// The time of the run in seconds, including that before resuming.
     fn seconds(&self) -> f64 {
         self.progress.seconds + self.began.elapsed().as_secs_f64()
     }
 }
 
-impl Progress {
+impl Counters {
     fn add(&mut self, loss: f64, tokens: usize, seconds: f64) {
         self.pending.steps += 1;
         self.pending.loss += loss;

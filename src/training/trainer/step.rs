@@ -1,4 +1,4 @@
-//! One step, and one validation.
+//! A training step and a validation.
 
 use crate::error::{Error, Result};
 use crate::kernels::parallel::team;
@@ -11,12 +11,13 @@ use crate::training::data::{Batch, BatchSource};
 use crate::training::metrics::LossMean;
 use crate::training::optimizer::clip_factor;
 
-/// What a batch counts for.
+/// The size of a batch, in tokens and in labels.
 pub trait BatchSize {
-    /// The number of tokens, for the speed.
+    /// Returns the number of tokens, from which the speed is computed.
     fn n_tokens(&self) -> usize;
 
-    /// The number of labels that the mean loss of the batch is over: its weight in a mean over batches.
+    /// Returns the number of labels in the mean loss of the batch: its weight in a mean over
+    /// batches.
     fn n_labels(&self) -> usize;
 }
 
@@ -30,7 +31,7 @@ impl BatchSize for Batch {
     }
 }
 
-/// What is the same in all steps of a run.
+/// The settings that all steps of a run share.
 pub(super) struct Step<'f, F> {
     pub(super) seed: u64,
     pub(super) precision: Precision,
@@ -38,19 +39,20 @@ pub(super) struct Step<'f, F> {
     pub(super) loss: &'f F,
 }
 
-/// What a step found.
-pub(super) struct Moved {
+/// The result of a step.
+pub(super) struct StepResult {
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
-    /// Trainable parameters that got no gradient, if that was asked.
+    /// Trainable parameters without a gradient, if requested.
     pub(super) without_gradient: Vec<String>,
 }
 
-/// Keeps the numbers of dropout apart from those that data sources draw by the same seed and step.
+/// Separates the random numbers of dropout from those of data sources with the same seed and step.
 const DROPOUT: u64 = u64::from_be_bytes(*b"dropout\0");
 
 impl<F> Step<'_, F> {
-    /// Moves the model by the mean gradient of some batches, each weighted by its labels; `step` counts from 0.
+    /// Updates the model by the mean gradient of some batches, weighted by their labels; `step`
+    /// counts from 0.
     pub(super) fn run<M, B>(
         &self,
         step: u64,
@@ -58,7 +60,7 @@ impl<F> Step<'_, F> {
         optimizer: &mut Optimizer,
         batches: &[B],
         report: bool,
-    ) -> Result<Moved>
+    ) -> Result<StepResult>
     where
         M: Module + Send + Sync,
         B: BatchSize + Sync,
@@ -85,21 +87,22 @@ impl<F> Step<'_, F> {
             }
             let grad_norm = gradients.norm();
             if !grad_norm.is_finite() {
-                return Err(not_finite("norm of the gradients", grad_norm));
+                return Err(not_finite("gradient norm", grad_norm));
             }
             let scale = self.max_norm.map_or(1.0, |max_norm| clip_factor(grad_norm, max_norm));
             optimizer.step_scaled(model, &gradients, scale)?;
             let without_gradient = if report { model.without_gradient(&gradients) } else { Vec::new() };
-            Ok(Moved { loss: mean, grad_norm, without_gradient })
+            Ok(StepResult { loss: mean, grad_norm, without_gradient })
         })
     }
 }
 
-/// The mean loss over an epoch of batches, without gradients and dropout, each batch weighted by its labels. The source stands
-/// where it stood before afterwards. The precision is that of the calling thread.
+/// Returns the mean loss over an epoch of batches, without gradients and dropout, weighted by
+/// labels. Restores the position of the source. Matrix products have the precision of the calling
+/// thread.
 ///
 /// # Errors
-/// [`Error::Argument`] if the source is endless; what the source and `loss` return.
+/// [`Error::Argument`] if the source is endless; the errors of the source and of `loss`.
 pub fn evaluate<M: Sync, B: BatchSize + Send + Sync>(
     model: &M,
     source: &mut (impl BatchSource<Batch = B> + ?Sized),

@@ -1,4 +1,4 @@
-//! Whole runs of a tiny model: resumed, accumulated, stopped, broken.
+//! Whole runs of a tiny model: resumed, accumulated, stopped, failed.
 
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
@@ -43,7 +43,7 @@ fn text(len: u32) -> TokenStream {
     TokenStream::from_ids((0..len).map(|i| (i * i + i / 7) % 7).collect())
 }
 
-/// 13 windows in 4 batches an epoch: with 3 batches a step, epochs end within a step.
+/// 13 windows in 4 batches per epoch: with 3 batches per step, epochs end within a step.
 fn windows() -> SequentialWindows {
     SequentialWindows::new(text(100), 8, 4).unwrap().shuffle(5)
 }
@@ -60,13 +60,13 @@ fn last(folder: &Path) -> PathBuf {
     RunFolder::new(folder).last_checkpoint().unwrap().unwrap()
 }
 
-/// The history without what the clock says.
-fn story(history: &History) -> Vec<Row> {
+/// Returns the history without times.
+fn without_times(history: &History) -> Vec<Row> {
     let timeless = |row: &Row| Row { tokens_per_second: None, seconds: None, ..row.clone() };
     history.rows().iter().map(timeless).collect()
 }
 
-/// A run up to `steps` in `folder`, resumed if there is one.
+/// Runs up to `steps` in `folder`, resuming if possible.
 fn run(folder: &Path, steps: u64, source: &mut dyn BatchSource<Batch = Batch>) -> (Bigram, TrainReport) {
     let (mut model, mut validation) = (model(), validation());
     let report = Trainer::steps(steps)
@@ -107,7 +107,7 @@ fn a_resumed_run_goes_on_bit_for_bit() {
                 assert_eq!(bytes(&b, name), bytes(&a, name), "{name}, stopped after {stop}");
             }
             if stop % 5 == 0 {
-                assert_eq!(story(&second.history), story(&report.history));
+                assert_eq!(without_times(&second.history), without_times(&report.history));
                 let best = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
                 assert_eq!(best(&b), best(&a));
             }
@@ -128,7 +128,7 @@ fn threads_do_not_change_a_run() {
     assert_eq!(on(1), on(3));
 }
 
-/// Two sequences of unequal length are one batch or two.
+/// Two sequences of unequal length, in one batch or in two.
 struct Halves {
     split: bool,
     position: u64,
@@ -228,8 +228,8 @@ fn epochs_are_counted_and_the_history_has_a_row_where_one_is_due() {
 }
 
 #[test]
-fn parameters_without_a_gradient_are_told_once() {
-    let mut told = Vec::new();
+fn parameters_without_a_gradient_are_reported_once() {
+    let mut reported = Vec::new();
     let mut model = (model(), model());
     struct Two<'m>(&'m mut (Bigram, Bigram));
     impl Module for Two<'_> {
@@ -245,14 +245,14 @@ fn parameters_without_a_gradient_are_told_once() {
     Trainer::steps(3)
         .observe(&mut |event: &TrainEvent<'_>| {
             if let TrainEvent::WithoutGradient { step, paths } = event {
-                told.push((*step, paths.to_vec()));
+                reported.push((*step, paths.to_vec()));
             }
             ControlFlow::Continue(())
         })
         .run(&mut Two(&mut model), &mut optimizer(), &mut windows(), |model, batch| loss(&model.0.0, batch))
         .unwrap();
     let paths = ["unused.embedding.weight", "unused.head.weight", "unused.head.bias"].map(String::from);
-    assert_eq!(told, [(1, paths.to_vec())]);
+    assert_eq!(reported, [(1, paths.to_vec())]);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn the_best_weights_are_the_folders_and_the_last_ones_the_checkpoints() {
 }
 
 #[test]
-fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise() {
+fn the_model_holds_the_best_weights_after_early_stopping_by_default() {
     let train = |steps: u64, restore: Option<bool>, patience: Option<u64>| {
         let (mut model, mut validation) = (model(), validation());
         let mut trainer = Trainer::steps(steps).validate(&mut validation, 2);
@@ -354,7 +354,7 @@ fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise()
     let (held, report) = train(1000, Some(false), Some(3));
     assert!(held > best.value && report.held == steps);
     let (held, report) = train(steps, None, None);
-    assert!(held > best.value && report.held == steps, "the last weights, where nothing was said");
+    assert!(held > best.value && report.held == steps, "the last weights by default");
     let (held, report) = train(steps, Some(true), None);
     assert_eq!((held, report.held), (report.best.unwrap().value, report.best.unwrap().step));
 }
@@ -362,25 +362,25 @@ fn the_model_holds_the_best_weights_after_early_stopping_unless_told_otherwise()
 #[test]
 fn any_number_of_a_validation_may_decide() {
     let (mut model, scores) = (model(), RefCell::new([0.1, 0.7, 0.4, 0.7, 0.2].into_iter()));
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let report = Trainer::steps(100)
         .validate_by(3, |_: &Bigram| Ok([("f1", scores.borrow_mut().next().unwrap()), ("other", f64::NAN)]))
         .best_by("f1", Goal::Highest)
         .early_stopping(3)
         .observe(&mut |event: &TrainEvent<'_>| {
             if let TrainEvent::Validation { step, loss: None, metrics, best } = event {
-                told.push((*step, metrics[0].1, *best));
+                reported.push((*step, metrics[0].1, *best));
             }
             ControlFlow::Continue(())
         })
         .run(&mut model, &mut optimizer(), &mut windows(), loss)
         .unwrap();
     let expected = [(3, 0.1, true), (6, 0.7, true), (9, 0.4, false), (12, 0.7, false), (15, 0.2, false)];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     assert_eq!((report.stop, report.steps, report.held), (TrainEnd::EarlyStopping, 15, 6));
     assert_eq!(report.best, Some(Best { step: 6, value: 0.7 }));
     assert_eq!(report.history.column("f1"), expected.map(|(step, f1, _)| (step, f1)));
-    // Beside validation data, at the same steps; a number to go by that is none is an error.
+    // Together with validation data, at the same steps; a metric that is not finite is an error.
     let run = |every: u64, value: f64| {
         let mut validation = validation();
         Trainer::steps(4)
@@ -408,7 +408,7 @@ fn training_on_data_without_a_batch_is_an_error() {
         let error = run(trainer, 3).unwrap_err().to_string();
         assert!(error.contains("training data: expected at least one batch in an epoch, found none"), "{error}");
     }
-    // An epoch whose batches are all in the step before has none left, and has been trained on.
+    // An epoch whose batches were all used in the step before has none left, and is not empty.
     assert_eq!(run(Trainer::epochs(2).accumulate(2), 200).unwrap().steps, 2);
     assert_eq!(run(Trainer::epochs(2), 100).unwrap().steps, 2);
 }
@@ -433,7 +433,7 @@ fn two_runs_in_one_folder_are_refused_and_the_error_names_the_process() {
         .unwrap();
     assert_eq!(messages.len(), 4);
     for message in messages {
-        assert!(message.contains("expected one in which no other run trains"), "{message}");
+        assert!(message.contains("expected a folder in which no other run trains"), "{message}");
         assert!(message.contains(&format!("process {} in", std::process::id())), "{message}");
     }
     assert!(last(folder.path()).ends_with("step-00000002"));
@@ -449,7 +449,7 @@ fn resuming_without_a_checkpoint_is_an_error_and_makes_nothing() {
         trainer.run(&mut model(), &mut optimizer(), &mut windows(), loss)
     };
     let error = run(Existing::Resume).unwrap_err().to_string();
-    assert!(error.contains("expected one with a checkpoint to resume from"), "{error}");
+    assert!(error.contains("expected a folder with a checkpoint"), "{error}");
     assert!(!path.exists());
     assert_eq!(run(Existing::ResumeOrBegin).unwrap().steps, 2);
     assert_eq!(run(Existing::Resume).unwrap().steps, 2);
@@ -480,7 +480,7 @@ fn a_resumed_run_holds_the_best_weights_of_its_checkpoint() {
     assert_eq!(resumed, best);
     let other = Trainer::steps(9).folder(RunFolder::new(folder.path()).existing(Existing::Resume));
     let error = other.run(&mut model(), &mut optimizer(), &mut windows(), loss).unwrap_err().to_string();
-    assert!(error.contains("best_by: expected the Highest `f1`"), "{error}");
+    assert!(error.contains("best_by: expected `f1` (Highest)"), "{error}");
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn an_observer_stops_the_run_which_can_be_resumed() {
     };
     assert_eq!(until(7, false).unwrap(), (7, TrainEnd::Observer));
     let error = until(9, false).unwrap_err().to_string();
-    assert!(error.contains("say resume or replace"), "{error}");
+    assert!(error.contains("`Existing::Resume` or `Existing::Replace`"), "{error}");
     assert_eq!(until(9, true).unwrap(), (9, TrainEnd::Observer));
     assert_eq!(until(99, true).unwrap(), (12, TrainEnd::Finished));
     assert_eq!(until(99, true).unwrap(), (12, TrainEnd::Finished), "nothing is left to do");
@@ -549,12 +549,12 @@ fn a_gradient_that_is_not_finite_names_the_step() {
     let before = values(&model);
     let error = Trainer::steps(2)
         .run(&mut model, &mut optimizer(), &mut windows(), |model, batch| {
-            // 0 · 1e30 · 3e38 is 0, but its slope, 0 · (1e30 · 3e38), is no number.
+            // 0 · 1e30 · 3e38 is 0, but its gradient, 0 · (1e30 · 3e38), is NaN.
             let zero = loss(model, batch)?.mul(&Tensor::scalar(0.0))?;
             zero.mul(&Tensor::scalar(1e30))?.mul(&Tensor::scalar(3e38))?.add(&loss(model, batch)?)
         })
         .unwrap_err();
-    assert!(error.to_string().starts_with("norm of the gradients in step 1: "), "{error}");
+    assert!(error.to_string().starts_with("gradient norm in step 1: "), "{error}");
     assert_eq!(values(&model), before);
 }
 
