@@ -1,17 +1,19 @@
-//! Nearest rows for many queries at once: a matrix product, tile by tile, and the best of each query.
+//! Nearest rows for many queries at once: a matrix product in tiles, of which the best rows of each
+//! query are kept.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::WordVectors;
-use super::best::Best;
+use super::top_k::TopK;
 use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm};
 use crate::kernels::{parallel, vecmath};
 
-/// Scores of one tile, all queries together: they stay in the second-level caches.
+/// The number of scores of one tile, for all queries together: they fit in the second-level caches.
 const SCORES: usize = 1 << 18;
 
-/// The best `k` of the first `n` rows for each query (all of length 1), as (row, cosine).
+/// Returns the `k` rows with the largest cosine among the first `n`, for each query (queries have
+/// length 1), as (row, cosine).
 pub(crate) fn search_batch(vectors: &WordVectors, queries: &[Vec<f32>], n: usize, k: usize) -> Vec<Vec<(usize, f32)>> {
     let dim = vectors.dim;
     search_rows(dim, &vectors.inverse_norms()[..n], queries, k, |rows| match vectors.floats() {
@@ -20,7 +22,8 @@ pub(crate) fn search_batch(vectors: &WordVectors, queries: &[Vec<f32>], n: usize
     })
 }
 
-/// The same over rows of `dim` numbers that `rows` gives, with the inverse of each row's norm.
+/// Same as [`search_batch`], over rows of `dim` numbers that `rows` returns together with their
+/// inverse norms.
 pub(crate) fn search_rows<'r>(
     dim: usize,
     inverse: &[f32],
@@ -29,9 +32,9 @@ pub(crate) fn search_rows<'r>(
     rows: impl Fn(Range<usize>) -> Cow<'r, [f32]> + Sync,
 ) -> Vec<Vec<(usize, f32)>> {
     let n = inverse.len();
-    let mut best: Vec<Best> = queries.iter().map(|_| Best::new(k)).collect();
+    let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k)).collect();
     if queries.is_empty() || n == 0 {
-        return best.into_iter().map(Best::into_sorted).collect();
+        return best.into_iter().map(TopK::into_sorted).collect();
     }
     let units = queries.concat();
     let tile = (SCORES / queries.len()).next_multiple_of(64).min(n);
@@ -50,5 +53,5 @@ pub(crate) fn search_rows<'r>(
             });
         }
     });
-    best.into_iter().map(Best::into_sorted).collect()
+    best.into_iter().map(TopK::into_sorted).collect()
 }

@@ -1,6 +1,6 @@
-//! Runs in files, to go on from: safetensors, with settings and position as JSON in the metadata.
+//! Training runs in files: safetensors, with settings and position as JSON in the metadata.
 //!
-//! What each trainer writes is in its own folder; here is what they share.
+//! This module has what the trainers share; each trainer defines its own arrays.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::atomic::write_file;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
-/// Numbers under a name: `[rows, columns]`, or a list where `columns` is 0.
+/// A named array: `[rows, columns]`, or a list if `columns` is 0.
 pub(super) struct Array<'a> {
     name: String,
     dtype: Dtype,
@@ -35,29 +35,30 @@ impl<'a> Array<'a> {
         Array { name: name.into(), dtype: Dtype::U64, shape: vec![values.len()], bytes: bytemuck::cast_slice(values) }
     }
 
-    /// Letters.
+    /// A UTF-8 text.
     pub(super) fn text(name: &str, text: &'a str) -> Self {
         Array { name: name.into(), dtype: Dtype::U8, shape: vec![text.len()], bytes: text.as_bytes() }
     }
 }
 
-/// What a run's file says beside its numbers.
+/// The metadata of the file of a run.
 #[derive(Default)]
 pub(super) struct Notes(BTreeMap<&'static str, Value>);
 
 impl Notes {
-    /// Adds something that has a form in JSON.
+    /// Adds a value that can be serialised as JSON.
     pub(super) fn with(mut self, key: &'static str, value: &impl Serialize) -> Result<Self> {
-        let json = serde_json::to_value(value).map_err(|e| Error::argument("checkpoint", "what JSON can hold", e))?;
+        let json = serde_json::to_value(value)
+            .map_err(|e| Error::argument("checkpoint", "a value that JSON can represent", e))?;
         self.0.insert(key, json);
         Ok(self)
     }
 }
 
-/// The entry of the metadata that holds the notes.
+/// The key of the notes in the metadata of the file.
 const NOTES: &str = "loquat";
 
-/// Writes a run. The file is either the old one or the whole new one.
+/// Writes a run. The file is replaced atomically.
 pub(super) fn write(path: &Path, arrays: &[Array<'_>], notes: &Notes) -> Result<()> {
     let mut end = 0;
     let place = |a: &Array<'_>| {
@@ -67,8 +68,8 @@ pub(super) fn write(path: &Path, arrays: &[Array<'_>], notes: &Notes) -> Result<
     };
     let places = arrays.iter().map(place).collect();
     let notes = serde_json::to_string(&notes.0).expect("values are JSON");
-    let header = Metadata::new(Some([(NOTES.to_string(), notes)].into_iter().collect()), places);
-    let header = header.expect("places are laid out one behind the other");
+    let header = Metadata::new(Some(HashMap::from([(NOTES.to_string(), notes)])), places);
+    let header = header.expect("offsets are consecutive");
     let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");
     header.resize(header.len().next_multiple_of(8), b' ');
     write_file(path, |file| {
@@ -78,7 +79,7 @@ pub(super) fn write(path: &Path, arrays: &[Array<'_>], notes: &Notes) -> Result<
     })
 }
 
-/// A run's file, open.
+/// The opened file of a run.
 pub(super) struct Saved {
     path: PathBuf,
     file: MappedFile,
@@ -86,7 +87,7 @@ pub(super) struct Saved {
 }
 
 impl Saved {
-    /// Opens what the trainer of `format` wrote.
+    /// Opens a file that the trainer of `format` wrote.
     pub(super) fn open(path: &Path, format: &str) -> Result<Self> {
         let file = MappedFile::open(path, Load::Mmap)?;
         let (_, header) = SafeTensors::read_metadata(&file).map_err(|e| Error::format(path, e.to_string()))?;
@@ -99,12 +100,12 @@ impl Saved {
         }
     }
 
-    /// An error about this file.
+    /// Returns an error about this file.
     pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
         Error::format(&self.path, reason)
     }
 
-    /// What [`Notes::with`] noted.
+    /// Returns a value that [`Notes::with`] added.
     pub(super) fn note<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         let json = self.notes.get(key).cloned().unwrap_or_default();
         serde_json::from_value(json).map_err(|e| self.wrong(format!("{key}: {e}")))
@@ -119,7 +120,7 @@ impl Saved {
         Ok(tensor.data())
     }
 
-    /// `rows` rows of `dim` numbers.
+    /// Returns `rows` rows of `dim` numbers.
     pub(super) fn rows(&self, name: &str, rows: usize, dim: usize) -> Result<Vec<f32>> {
         let (numbers, _) = self.bytes(name, Dtype::F32)?.as_chunks::<4>();
         if rows.checked_mul(dim) != Some(numbers.len()) {
@@ -128,13 +129,13 @@ impl Saved {
         Ok(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
 
-    /// A list of counts.
+    /// Returns a list of counts.
     pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>> {
         let (numbers, _) = self.bytes(name, Dtype::U64)?.as_chunks::<8>();
         Ok(numbers.iter().map(|b| u64::from_le_bytes(*b)).collect())
     }
 
-    /// Letters.
+    /// Returns a text.
     pub(super) fn text(&self, name: &str) -> Result<&str> {
         std::str::from_utf8(self.bytes(name, Dtype::U8)?).map_err(|e| self.wrong(format!("{name}: {e}")))
     }

@@ -1,13 +1,16 @@
-//! How good vectors are: word similarity and analogies, counted as the standard tools count them.
+//! Evaluation of word vectors: word similarity and analogies, scored as the standard tools do.
 //!
-//! - *Similarity sets* (WordSim-353, SimLex-999, MEN, …): two words and a human score a line. The figure is Spearman's
-//!   rank correlation (ties share their mean rank) between scores and cosines over the pairs whose words both have a
-//!   vector; Pearson's beside it. Agrees with gensim's `evaluate_word_pairs`.
-//! - *Analogy files* (`questions-words.txt`): `: section`, then `a b c d` a line. A question counts when all four words
-//!   are in the vocabulary, and is right when the best word but `a`, `b` and `c` is `d`. Agrees with
-//!   `compute-accuracy` and with gensim's `evaluate_word_analogies`.
+//! - *Similarity sets* (WordSim-353, SimLex-999, MEN, …): two words and a human score per line. The
+//!   result is Spearman's rank correlation (ties share their mean rank) between scores and cosines,
+//!   over the pairs whose words both have a vector, and Pearson's correlation. Agrees with gensim's
+//!   `evaluate_word_pairs`.
+//! - *Analogy files* (`questions-words.txt`): `: section`, then `a b c d` per line. A question
+//!   counts if all four words are in the vocabulary, and is correct if the best word other than
+//!   `a`, `b` and `c` is `d`. Agrees with `compute-accuracy` and with gensim's
+//!   `evaluate_word_analogies`.
 //!
-//! Case is ignored unless told otherwise: of words that differ by case the first, thus most frequent, is meant.
+//! Case is ignored by default: of several words that differ only in case, the first, which is the
+//! most frequent, is used.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,14 +21,35 @@ use super::WordVectors;
 use super::similarity::{Combine, cosine};
 use crate::{Error, Result};
 
-/// What is counted.
+/// Options of [`WordVectors::evaluate`].
+///
+/// # Examples
+/// ```
+/// use loquat::WordVectors;
+/// use loquat::embeddings::{Evaluation, EvaluationOptions};
+/// use ndarray::array;
+///
+/// let vectors = WordVectors::new(
+///     ["king", "queen", "man", "woman"],
+///     array![[1.0, 1.0], [1.0, -1.0], [0.2, 1.0], [0.2, -1.0]],
+/// )?;
+/// let path = std::env::temp_dir().join("loquat-evaluation-doc.txt");
+/// std::fs::write(&path, ": royals\nman king woman queen\n")?;
+/// let options = EvaluationOptions::default();
+/// let Evaluation::Analogies(sections) = vectors.evaluate(&path, &options)? else {
+///     panic!("expected analogies");
+/// };
+/// assert_eq!((sections[0].section.as_str(), sections[0].accuracy()), ("royals", 1.0));
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct EvaluationOptions {
-    /// Whether `Paris` in a question means `paris` in the vocabulary.
+    /// Whether `Paris` in a question matches `paris` in the vocabulary. Default: true.
     pub ignore_case: bool,
-    /// Only the first so many words answer and may be asked about (30 000 is usual for the original tool, 300 000 for
-    /// gensim).
+    /// Restricts questions and answers to the first `first_words` words (30 000 is usual for the
+    /// original tool, 300 000 for gensim).
     pub first_words: usize,
     /// How analogies are ranked.
     pub combine: Combine,
@@ -37,50 +61,50 @@ impl Default for EvaluationOptions {
     }
 }
 
-/// The result of a word-similarity set.
+/// The result on a word-similarity set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SimilarityScore {
-    /// Spearman's rank correlation, in [-1, 1]; NaN below two pairs, and where all scores or all
-    /// cosines are equal.
+    /// Spearman's rank correlation, in [-1, 1]; NaN for fewer than two pairs, or if all scores or
+    /// all cosines are equal.
     pub spearman: f64,
-    /// Pearson's correlation, in [-1, 1]; NaN as [`SimilarityScore::spearman`].
+    /// Pearson's correlation, in [-1, 1]; NaN in the same cases as [`SimilarityScore::spearman`].
     pub pearson: f64,
-    /// Pairs that were counted.
+    /// The number of scored pairs.
     pub pairs: usize,
-    /// Pairs left out, because a word is missing.
+    /// The number of pairs left out because a word has no vector.
     pub missing: usize,
 }
 
-/// The result of one section of an analogy file, or of all.
+/// The result on one section of an analogy file, or on all sections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnalogyScore {
-    /// The section's name.
+    /// The name of the section.
     pub section: String,
-    /// Questions answered rightly.
+    /// The number of correct answers.
     pub correct: usize,
-    /// Questions that were counted.
+    /// The number of scored questions.
     pub questions: usize,
-    /// Questions left out, because a word is missing.
+    /// The number of questions left out because a word has no vector.
     pub missing: usize,
 }
 
 impl AnalogyScore {
-    /// The part of the counted questions that was answered rightly, in [0, 1]; NaN when none was counted.
+    /// Returns the fraction of correct answers, in [0, 1]; NaN if no question was scored.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.questions as f64
     }
 }
 
-/// What a file of either kind gave: see [`WordVectors::evaluate`].
+/// The result of [`WordVectors::evaluate`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Evaluation {
-    /// Of a word-similarity set.
+    /// The result on a word-similarity set.
     Similarity(SimilarityScore),
-    /// Of each section of an analogy file, then of all.
+    /// The results on each section of an analogy file, followed by the total.
     Analogies(Vec<AnalogyScore>),
 }
 
-/// The words by which questions are looked up.
+/// The index of each word of the vocabulary, by which questions are looked up.
 struct Lookup<'a> {
     vectors: &'a WordVectors,
     first: usize,
@@ -109,15 +133,17 @@ impl<'a> Lookup<'a> {
 }
 
 impl WordVectors {
-    /// Scores the vectors on a file of word similarities or of analogies.
+    /// Evaluates the vectors on a file of word similarities or of analogies.
     ///
-    /// Similarities are two words and a number a line, between them tabs, commas or blanks; where tabs or commas stand,
-    /// words may hold blanks (`ice cream`). Lines that start with `#` are comments, and the first line may have titles.
-    /// Analogies are four words a line, in sections (`: name`). A file has analogies if it starts with a section, or
-    /// with four words while none of its first two lines has a number behind two words.
+    /// Similarities are two words and a number per line, separated by tabs, commas or spaces; with
+    /// tabs or commas, words may contain spaces (`ice cream`). Lines that start with `#` are
+    /// comments, and the first line may be a header. Analogies are four words per line, in sections
+    /// (`: name`). A file contains analogies if it starts with a section, or with four words while
+    /// none of its first two lines has a number after two words.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] naming a line that is something else.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] with the number of a line that
+    /// is neither.
     pub fn evaluate(&self, path: impl AsRef<Path>, options: &EvaluationOptions) -> Result<Evaluation> {
         let path = path.as_ref();
         if has_analogies(&read_text(path)?) {
@@ -127,7 +153,7 @@ impl WordVectors {
         }
     }
 
-    /// Scores the vectors on a file of similarities.
+    /// Evaluates the vectors on a file of similarities.
     pub(crate) fn evaluate_similarity(
         &self,
         path: impl AsRef<Path>,
@@ -147,9 +173,9 @@ impl WordVectors {
             };
             let Some(score) = score.parse::<f64>().ok().filter(|score| score.is_finite()) else {
                 if i == 0 && fields.iter().all(|field| field.parse::<f64>().is_err()) {
-                    continue; // a line of titles
+                    continue; // a header
                 }
-                let hint = "words that hold blanks want tabs between them";
+                let hint = "separate words that contain spaces by tabs";
                 return Err(Error::format(
                     path,
                     format!("line {}: expected a number, found `{score}` ({hint})", i + 1),
@@ -167,7 +193,8 @@ impl WordVectors {
         Ok(SimilarityScore { spearman, pearson: pearson(&human, &ours), pairs: human.len(), missing })
     }
 
-    /// Scores the vectors on a file of analogies, section by section; the last entry, `total`, is the sum.
+    /// Evaluates the vectors on a file of analogies, section by section; the last result, `total`,
+    /// is the sum.
     pub(crate) fn evaluate_analogies(
         &self,
         path: impl AsRef<Path>,
@@ -215,8 +242,8 @@ impl WordVectors {
         Ok(scores)
     }
 
-    /// Whether each question is answered rightly. Questions go in blocks, each comparing every row with all words of
-    /// the block while the row is in the cache.
+    /// Whether each question is answered correctly. Questions are processed in blocks: each row is
+    /// compared with all words of the block while it is in the cache.
     fn answer(&self, questions: &[(usize, [usize; 4])], first: usize, combine: Combine) -> Vec<bool> {
         const BLOCK: usize = 64;
         let inverse = self.inverse_norms();
@@ -269,15 +296,15 @@ fn has_analogies(text: &str) -> bool {
     first.starts_with(':') || words.len() == 4 && !scores
 }
 
-/// The fields of a line: between tabs if that makes three or more, else between commas if that
-/// does, else between tabs, commas and blanks.
+/// Splits a line into fields: at tabs if that gives three or more, otherwise at commas if that
+/// does, otherwise at tabs, commas and spaces.
 fn fields(line: &str) -> Vec<&str> {
     let split = |at: &[char]| line.split(at).map(str::trim).filter(|field| !field.is_empty()).collect::<Vec<_>>();
     let coarse = [['\t'], [',']].iter().map(|at| split(at)).find(|fields| fields.len() > 2);
     coarse.unwrap_or_else(|| split(&[' ', '\t', ',']))
 }
 
-/// A text file, without its byte-order mark.
+/// Reads a text file, without its byte-order mark.
 fn read_text(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     Ok(text.strip_prefix('\u{FEFF}').map(String::from).unwrap_or(text))
@@ -299,7 +326,7 @@ fn pearson(x: &[f64], y: &[f64]) -> f64 {
     xy / (xx * yy).sqrt()
 }
 
-/// The rank of each number, from 1; equal numbers share the mean of their ranks.
+/// The rank of each number, counted from 1; equal numbers share the mean of their ranks.
 fn ranks(x: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..x.len()).collect();
     order.sort_by(|&a, &b| x[a].total_cmp(&x[b]));
@@ -399,9 +426,12 @@ mod tests {
             let either = vectors.evaluate(&path, &EvaluationOptions::default()).unwrap();
             assert_eq!(either, Evaluation::Similarity(score), "{text:?}");
         }
-        // Not a line of titles: it has a number, behind too many words.
+        // Not a header: it has a number, after more than two words.
         std::fs::write(&path, "ice cream cold 7.5\ncold fire 2\n").unwrap();
         let e = vectors.evaluate_similarity(&path, &EvaluationOptions::default()).unwrap_err().to_string();
-        assert!(e.contains("line 1: expected a number, found `cold` (words that hold blanks want tabs"), "{e}");
+        assert!(
+            e.contains("line 1: expected a number, found `cold` (separate words that contain spaces by tabs"),
+            "{e}"
+        );
     }
 }

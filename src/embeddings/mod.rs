@@ -1,24 +1,18 @@
-//! Floor 5: word vectors, trained and used.
+//! Word vectors: training (Word2Vec, GloVe, subwords, phrases), files, search and evaluation.
 //!
-//! | file | what it holds |
+//! | item | what |
 //! |---|---|
-//! | `word_vectors` | [`WordVectors`], the store: lookup, storage types, means |
-//! | `similarity`, `batch_search`, `best` | cosine similarity, nearest words, analogies |
-//! | `layer` | a model's embedding layer from them |
-//! | `vector_index` | [`VectorIndex`]: exact search over vectors of anything; all cosines at once |
-//! | `evaluation` | similarity sets and analogy files |
-//! | `subwords` | character n-grams hashed into buckets |
-//! | `word2vec` | [`Word2Vec`]: skip-gram, CBOW, subwords |
-//! | `glove` | [`Glove`]: counting in bounded memory, AdaGrad |
-//! | `checkpoint` | runs in a file, to go on from |
-//! | `phrases`, `phrase_settings` | words that stand together become one, and how they are found |
-//! | `training` | what trainers share: reading, counting, drawing, shared tables |
-//! | `format` | files of word2vec, GloVe, fastText, NumPy |
+//! | [`WordVectors`](crate::WordVectors) | words and their vectors: lookup, files, storage formats, means, analogies |
+//! | [`Word2Vec`] | skip-gram and CBOW, with negative sampling, hierarchical softmax or subwords |
+//! | [`Glove`] | counting in bounded memory, fitting by AdaGrad |
+//! | [`Phrases`] | joins words that often occur together, such as `new_york` |
+//! | [`Query`] | nearest words and analogies by cosine similarity |
+//! | [`VectorIndex`] | exact search over vectors of any kind |
+//! | [`Evaluation`] | similarity sets and analogy files |
 //!
-//! What is here knows kernels, text and files; training uses no tensor and no tape, because its gradients have closed forms.
+//! Training uses no tensor and no tape: its gradients have closed forms.
 
 mod batch_search;
-mod best;
 mod checkpoint;
 mod evaluation;
 mod format;
@@ -28,6 +22,7 @@ mod phrase_settings;
 mod phrases;
 mod similarity;
 mod subwords;
+mod top_k;
 mod training;
 mod vector_index;
 mod word2vec;

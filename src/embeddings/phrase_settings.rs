@@ -1,20 +1,9 @@
-//! Phrases: words that stand together more often than chance has it become one word, `new_york`.
+//! Phrases: words that occur together more often than by chance are joined to one word, `new_york`.
 //!
-//! A pair scores (count(ab) − min_count) · words / (count(a) · count(b)) and is joined above a threshold (Mikolov et al.
-//! 2013, <https://arxiv.org/abs/1310.4546>, section 4; agrees with the original `word2phrase`). Joining is greedy from
-//! left to right. Learning again from the joined text finds phrases of three and four words.
-//!
-//! ```
-//! use loquat::embeddings::{Phrases, TrainingText};
-//!
-//! let text = TrainingText::sentences(|| (0..100).map(|i| {
-//!     let (a, b) = (format!("a{}", i % 10), format!("b{}", i % 9));
-//!     vec![a, "new".to_string(), "york".to_string(), b]
-//! }));
-//! let phrases = Phrases::new().min_count(5).threshold(2.0).learn(&text)?;
-//! assert_eq!(phrases.join(["to", "new", "york", "today"]), ["to", "new_york", "today"]);
-//! # Ok::<(), loquat::Error>(())
-//! ```
+//! A pair scores (count(ab) − min_count) · words / (count(a) · count(b)) and is joined if its score
+//! is above a threshold (Mikolov et al. 2013, <https://arxiv.org/abs/1310.4546>, section 4; agrees
+//! with the original `word2phrase`). Pairs are joined greedily from left to right. Learning again
+//! from the joined text finds phrases of three and four words.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +13,20 @@ use super::training::text::{Chunk, TrainingText};
 use super::training::vocabulary::{Keep, TrainingVocabulary};
 use crate::{Error, Result};
 
-/// How phrases are found: a builder.
+/// A builder of [`Phrases`], with the settings by which they are found.
+///
+/// # Examples
+/// ```
+/// use loquat::embeddings::{Phrases, TrainingText};
+///
+/// let text = TrainingText::sentences(|| (0..100).map(|i| {
+///     let (a, b) = (format!("a{}", i % 10), format!("b{}", i % 9));
+///     vec![a, "new".to_string(), "york".to_string(), b]
+/// }));
+/// let phrases = Phrases::new().min_count(5).threshold(2.0).learn(&text)?;
+/// assert_eq!(phrases.join(["to", "new", "york", "today"]), ["to", "new_york", "today"]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PhraseSettings {
     min_count: u64,
@@ -33,8 +35,8 @@ pub struct PhraseSettings {
 }
 
 impl Phrases {
-    /// Starts to find phrases, with the original's defaults: words and pairs that stand at least 5 times, a threshold
-    /// of 100.
+    /// Returns a builder with the defaults of the original tool: words and pairs that occur at
+    /// least 5 times, a threshold of 100.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> PhraseSettings {
         PhraseSettings { min_count: 5, threshold: 100.0, max_pairs: 20_000_000 }
@@ -42,20 +44,22 @@ impl Phrases {
 }
 
 impl PhraseSettings {
-    /// Leaves out words and pairs that stand less often; also taken from each pair's count.
+    /// Sets the smallest count of words and pairs, which is also subtracted from the count of each
+    /// pair. Default: 5.
     pub fn min_count(mut self, count: u64) -> Self {
         self.min_count = count;
         self
     }
 
-    /// The score that a pair must exceed. Higher means fewer phrases.
+    /// Sets the score above which pairs are joined; a higher threshold gives fewer phrases.
+    /// Default: 100.
     pub fn threshold(mut self, score: f64) -> Self {
         self.threshold = score;
         self
     }
 
-    /// The most pairs that are counted at a time (about 20 bytes each), and the most words. When there are more, the rarest
-    /// are forgotten.
+    /// Sets the largest number of pairs that are counted at a time (about 20 bytes each), and the
+    /// largest number of words. If there are more, the rarest are dropped.
     pub fn max_pairs(mut self, n: usize) -> Self {
         self.max_pairs = n;
         self
@@ -64,7 +68,8 @@ impl PhraseSettings {
     /// Finds the phrases of a text.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `max_pairs` is 0, [`Error::Io`] and [`Error::Format`] from reading the text.
+    /// [`Error::Argument`] if `max_pairs` is 0; [`Error::Io`] and [`Error::Format`] from reading
+    /// the text.
     pub fn learn(&self, text: &TrainingText<'_>) -> Result<Phrases> {
         if self.max_pairs == 0 {
             return Err(Error::argument("max_pairs", "a number above 0", 0));

@@ -1,11 +1,24 @@
-//! Words that are joined: pairs with their scores, and the words of a text that go through them.
+//! Learned phrases: pairs of words with their scores, and joining them in a text.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::words::Words;
 
-/// Pairs of words that are one phrase, with their scores. Cheap to clone.
+/// Pairs of words that are joined to phrases, with their scores. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// use loquat::embeddings::{Phrases, TrainingText};
+///
+/// let text = TrainingText::sentences(|| (0..100).map(|i| {
+///     ["in".to_string(), "new".to_string(), "york".to_string(), format!("w{}", i % 9)].to_vec()
+/// }));
+/// let phrases = Phrases::new().min_count(5).threshold(1.5).learn(&text)?;
+/// assert!(phrases.score("new", "york").is_some());
+/// assert_eq!(phrases.join(["old", "york"]), ["old", "york"]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Phrases(pub(super) Arc<Pairs>);
 
@@ -16,23 +29,23 @@ pub(super) struct Pairs {
 }
 
 impl Phrases {
-    /// The number of pairs.
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         self.0.scores.len()
     }
 
-    /// Whether there is no pair.
+    /// Returns whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.0.scores.is_empty()
     }
 
-    /// The score of a pair that is joined.
+    /// Returns the score of a pair, or `None` if it is not joined.
     pub fn score(&self, first: &str, second: &str) -> Option<f64> {
         let pair = (self.0.words.index_of(first)? as u32, self.0.words.index_of(second)? as u32);
         self.0.scores.get(&pair).copied()
     }
 
-    /// The pairs and their scores, best first.
+    /// Returns the pairs and their scores, best first.
     pub fn pairs(&self) -> Vec<(&str, &str, f64)> {
         let word = |i: u32| self.0.words.get(i as usize);
         let mut pairs: Vec<_> = self.0.scores.iter().map(|((a, b), s)| (word(*a), word(*b), *s)).collect();
@@ -40,7 +53,7 @@ impl Phrases {
         pairs
     }
 
-    /// A sentence with its phrases joined by `_`.
+    /// Returns the words of a sentence with phrases joined by `_`.
     pub fn join<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
         let mut joined = Vec::new();
         let mut pending = [String::new()];
@@ -53,8 +66,9 @@ impl Phrases {
     }
 }
 
-/// Takes a word (or the end of a sentence) and hands on what is sure, through each round of phrases. `pending` holds the
-/// word of each round that may yet be joined; empty when there is none.
+/// Feeds a word (or the end of a sentence) through each round of phrases and calls `each` with the
+/// words that are final. `pending` has the word of each round that may still be joined; empty if
+/// there is none.
 pub(crate) fn feed(rounds: &[Phrases], pending: &mut [String], word: Option<&str>, each: &mut dyn FnMut(Option<&str>)) {
     let (Some((round, rounds)), Some((held, pending))) = (rounds.split_first(), pending.split_first_mut()) else {
         return each(word);

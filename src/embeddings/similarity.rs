@@ -1,21 +1,23 @@
-//! Nearest words: exact search by cosine similarity, and what is built on it.
+//! Nearest words: exact search by cosine similarity, and analogies.
 //!
-//! A query is compared with every row ([`row_dots`](crate::kernels::row_dots)), in tiles, each thread keeping its best
-//! `k`; so the time is that of reading the vectors once. Equal scores are ordered by row.
+//! A query is compared with every row ([`row_dots`](crate::kernels::row_dots)), in tiles; each
+//! thread keeps its best `k`. The time is that of reading the vectors once. Equal scores are
+//! ordered by row.
 //!
-//! With several words, *3CosAdd* (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) ranks by the cosine with the
-//! sum of the unit vectors, negative words subtracted. *3CosMul* (Levy and Goldberg 2014,
-//! <https://aclanthology.org/W14-1618>) ranks by Π (1 + cos)/2 over positive words, divided by the same over negative
-//! words plus 10^-6. Both agree with gensim's `most_similar` and `most_similar_cosmul`.
+//! With several words, *3CosAdd* (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) ranks by
+//! the cosine with the sum of the unit vectors, negative words subtracted. *3CosMul* (Levy and
+//! Goldberg 2014, <https://aclanthology.org/W14-1618>) ranks by Π (1 + cos)/2 over positive words,
+//! divided by the same over negative words plus 10^-6. Both agree with gensim's `most_similar` and
+//! `most_similar_cosmul`.
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::WordVectors;
-use super::best::Best;
+use super::top_k::TopK;
 use crate::{Error, Result};
 
-/// How several words are combined into one ranking.
+/// How the words of a query are combined into one ranking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Combine {
     /// 3CosAdd: the cosine with the sum of unit vectors.
@@ -25,7 +27,22 @@ pub enum Combine {
     Mul,
 }
 
-/// A search for the nearest words: what [`WordVectors::query`] starts and [`Query::top`] runs.
+/// A search for the nearest words, made by [`WordVectors::query`] and run by [`Query::top`].
+///
+/// # Examples
+/// ```
+/// use loquat::WordVectors;
+/// use loquat::embeddings::Combine;
+/// use ndarray::array;
+///
+/// let vectors = WordVectors::new(
+///     ["king", "queen", "man", "woman"],
+///     array![[1.0, 1.0], [1.0, -1.0], [0.2, 1.0], [0.2, -1.0]],
+/// )?;
+/// let query = vectors.query().positive(&["king", "woman"]).negative(&["man"]);
+/// assert_eq!(query.combine(Combine::Mul).top(1)?[0].0, "queen");
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
     vectors: &'a WordVectors,
@@ -36,34 +53,35 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Words that the answer should be near to.
+    /// Adds words to which the results should be similar.
     pub fn positive(mut self, words: &[&'a str]) -> Self {
         self.positive.extend_from_slice(words);
         self
     }
 
-    /// Words that the answer should be far from.
+    /// Adds words to which the results should not be similar.
     pub fn negative(mut self, words: &[&'a str]) -> Self {
         self.negative.extend_from_slice(words);
         self
     }
 
-    /// How the words are combined.
+    /// Sets how the words are combined. Default: [`Combine::Add`].
     pub fn combine(mut self, combine: Combine) -> Self {
         self.combine = combine;
         self
     }
 
-    /// Searches the first `n` words only, which are the most frequent where the source orders them so.
+    /// Restricts the search to the first `n` words, the most frequent ones if the words are sorted
+    /// by frequency. Default: all words.
     pub fn within_first(mut self, n: usize) -> Self {
         self.first = n;
         self
     }
 
-    /// The `k` best words and their scores, best first. The query's own words are left out.
+    /// Returns the `k` best words and their scores, best first, without the words of the query.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no word at all or one has no vector.
+    /// [`Error::Argument`] if the query has no words or one of them has no vector.
     pub fn top(&self, k: usize) -> Result<Vec<(&'a str, f32)>> {
         let vectors = self.vectors;
         let unit = |word: &&str| Ok(unit(&vectors.vector_or_error(word)?));
@@ -109,36 +127,40 @@ impl WordVectors {
         Query { vectors: self, positive: vec![], negative: vec![], combine: Combine::Add, first: usize::MAX }
     }
 
-    /// The cosine of the angle between the vectors of two words, in [-1, 1]; 0 when one is a vector of zeros.
+    /// Returns the cosine of the angle between the vectors of two words, in [-1, 1]; 0 if one of
+    /// them is zero.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a word without a vector.
+    /// [`Error::Argument`] with the name of a word without a vector.
     pub fn similarity(&self, a: &str, b: &str) -> Result<f32> {
         let (a, b) = (self.vector_or_error(a)?, self.vector_or_error(b)?);
         Ok(cosine(&a, &b) as f32)
     }
 
-    /// The `k` words nearest to all of `positive` and farthest from all of `negative`, by 3CosAdd, best first.
+    /// Returns the `k` words most similar to all of `positive` and least similar to all of
+    /// `negative` by 3CosAdd, best first.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no word at all or one has no vector.
+    /// [`Error::Argument`] if there are no words or one of them has no vector.
     pub fn most_similar(&self, positive: &[&str], negative: &[&str], k: usize) -> Result<Vec<(&str, f32)>> {
         let found = Query { positive: positive.to_vec(), negative: negative.to_vec(), ..self.query() }.top(k)?;
         Ok(found.into_iter().map(|(word, score)| (self.own(word), score)).collect())
     }
 
-    /// What is to `c` as `b` is to `a`, by 3CosAdd: `analogy("man", "king", "woman", 5)` should find "queen".
+    /// Returns the words `x` for which "`a` is to `b` as `c` is to `x`", by 3CosAdd:
+    /// `analogy("man", "king", "woman", 5)` should find "queen".
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a word without a vector.
+    /// [`Error::Argument`] with the name of a word without a vector.
     pub fn analogy(&self, a: &str, b: &str, c: &str, k: usize) -> Result<Vec<(&str, f32)>> {
         self.most_similar(&[b, c], &[a], k)
     }
 
-    /// The word whose unit vector is farthest from the mean of all; the first of several.
+    /// Returns the word whose unit vector is farthest from the mean of all; of equally far ones the
+    /// first.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no word or one has no vector.
+    /// [`Error::Argument`] if there are no words or one of them has no vector.
     pub fn doesnt_match<'w>(&self, words: &[&'w str]) -> Result<&'w str> {
         let units: Vec<_> =
             words.iter().map(|word| Ok(unit(&self.vector_or_error(word)?))).collect::<Result<Vec<_>>>()?;
@@ -151,10 +173,10 @@ impl WordVectors {
         worst.map(|(i, _)| words[i]).ok_or_else(|| Error::argument("words", "at least one word", "none"))
     }
 
-    /// The `k` words whose vectors have the largest cosine with `query`, best first.
+    /// Returns the `k` words whose vectors have the largest cosine with `query`, best first.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `query` is not as long as the vectors.
+    /// [`Error::Shape`] if the length of `query` is not that of the vectors.
     pub fn nearest(&self, query: &[f32], k: usize) -> Result<Vec<(&str, f32)>> {
         if query.len() != self.dim {
             return Err(Error::shape("query", format!("[{}]", self.dim), [query.len()]));
@@ -164,14 +186,14 @@ impl WordVectors {
         Ok(found.into_iter().map(|(i, score)| (self.words.get(i), score)).collect())
     }
 
-    /// For each query the `k` rows with the largest cosine, best first: [`WordVectors::nearest`] for many at once,
-    /// reading the vectors once.
+    /// Returns, for each query, the `k` words whose vectors have the largest cosine, best first.
+    /// Same as [`WordVectors::nearest`] for many queries at once, reading the vectors once.
     ///
     /// # Shapes
     /// `queries`: `[queries, dim]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the queries are not as long as the vectors.
+    /// [`Error::Shape`] if the length of the queries is not that of the vectors.
     pub fn nearest_batch(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(&str, f32)>>> {
         if queries.ncols() != self.dim {
             return Err(Error::shape("queries", format!("[queries, {}]", self.dim), queries.shape()));
@@ -182,20 +204,20 @@ impl WordVectors {
         Ok(found.into_iter().map(named).collect())
     }
 
-    /// The store's own copy of a word that it is known to hold.
+    /// Returns the stored copy of a word that is in the vocabulary.
     fn own(&self, word: &str) -> &str {
         self.words.get(self.index_of(word).expect("search returns words of the vocabulary"))
     }
 }
 
-/// `x` at length 1; zeros stay zeros.
+/// Returns `x` scaled to length 1; zeros stay zeros.
 pub(crate) fn unit(x: &[f32]) -> Vec<f32> {
     let squares: f64 = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
     let inverse = if squares > 0.0 { (1.0 / squares.sqrt()) as f32 } else { 0.0 };
     x.iter().map(|v| v * inverse).collect()
 }
 
-/// The cosine of two vectors, 0 when one is all zeros.
+/// The cosine of two vectors, 0 if one is zero.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
     for (&x, &y) in a.iter().zip(b) {
@@ -213,10 +235,11 @@ fn cosines(vectors: &WordVectors, unit: &[f32], start: usize, scores: &mut [f32]
     scores.iter_mut().zip(inverse).for_each(|(s, i)| *s *= i);
 }
 
-/// Rows whose scores are computed together: their scores stay in the first cache.
+/// The number of rows whose scores are computed together: the scores stay in the first-level cache.
 pub(crate) const TILE: usize = 1024;
 
-/// The best `k` of the first `n` rows but `excluded`, by the scores that `score(first row, scores, scratch)` writes.
+/// Returns the best `k` of the first `n` rows except `excluded`, by the scores that
+/// `score(first row, scores, scratch)` writes.
 fn search(
     vectors: &WordVectors,
     n: usize,
@@ -227,10 +250,10 @@ fn search(
     vectors.inverse_norms();
     let tiles = n.div_ceil(TILE);
     crate::kernels::parallel::adopt();
-    // Many parts: a thread that memory serves worse is left fewer of them.
+    // Many parts, so that threads with slower memory access can process fewer of them.
     let parts = tiles.div_ceil(4).clamp(1, rayon::current_num_threads() * 16);
     let part = |p: usize| {
-        let mut best = Best::new(k);
+        let mut best = TopK::new(k);
         let (mut scores, mut scratch) = (vec![0.0; TILE], Vec::new());
         for tile in tiles * p / parts..tiles * (p + 1) / parts {
             let start = tile * TILE;
@@ -240,7 +263,7 @@ fn search(
         }
         best
     };
-    let best = (0..parts).into_par_iter().map(part).reduce(|| Best::new(k), Best::merge);
+    let best = (0..parts).into_par_iter().map(part).reduce(|| TopK::new(k), TopK::merge);
     best.into_sorted()
 }
 

@@ -1,22 +1,36 @@
-//! Character n-grams, hashed into buckets (Bojanowski et al. 2017, "Enriching word vectors with subword information",
-//! <https://arxiv.org/abs/1607.04606>; agrees with fastText's `dictionary.cc`).
+//! Character n-grams, hashed into buckets (Bojanowski et al. 2017, "Enriching word vectors with
+//! subword information", <https://arxiv.org/abs/1607.04606>; agrees with fastText's
+//! `dictionary.cc`).
 //!
-//! A word is written `<word>`; its n-grams of `min_n` to `max_n` characters are hashed by FNV-1a into `buckets` rows.
-//! A word's vector is the mean of its own row (if it has one) and those of its n-grams, so an unseen word has one too.
+//! The n-grams of `<word>` of `min_n` to `max_n` characters are hashed by FNV-1a into `buckets`
+//! rows. The vector of a word is the mean of its own row (if it has one) and the rows of its
+//! n-grams, so unseen words have vectors too.
 
-/// Which n-grams a word has, and which row each falls into.
+/// The lengths of character n-grams, and the number of rows into which they are hashed.
+///
+/// # Examples
+/// ```
+/// use loquat::embeddings::{Ngrams, TrainingText, Word2Vec};
+///
+/// let sentences = || (0..50).map(|_| ["reading", "books"].map(String::from).to_vec());
+/// let ngrams = Ngrams { buckets: 1000, ..Ngrams::default() };
+/// let config = Word2Vec::skip_gram().dim(8).negative_samples(1).subwords(ngrams);
+/// let vectors = config.train(&TrainingText::sentences(sentences))?;
+/// assert!(!vectors.contains("reader") && vectors.vector("reader").is_some());
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ngrams {
-    /// The shortest n-gram, in characters; 0 or above `max_n` for none.
+    /// The length of the shortest n-gram in characters; 0 or above `max_n` for no n-grams.
     pub min_n: usize,
-    /// The longest n-gram, in characters.
+    /// The length of the longest n-gram in characters.
     pub max_n: usize,
     /// The number of rows that n-grams share.
     pub buckets: usize,
 }
 
 impl Default for Ngrams {
-    /// fastText's: 3 to 6 characters, two million buckets.
+    /// fastText's defaults: 3 to 6 characters, two million buckets.
     fn default() -> Self {
         Ngrams { min_n: 3, max_n: 6, buckets: 2_000_000 }
     }
@@ -63,7 +77,7 @@ pub(crate) struct Subwords {
 }
 
 impl Subwords {
-    /// The caller has checked that there are `buckets * dim` numbers.
+    /// The caller checks that there are `buckets * dim` numbers.
     pub(crate) fn from_parts(ngrams: Ngrams, dim: usize, rows: Vec<f32>) -> Self {
         assert_eq!(rows.len(), ngrams.buckets * dim, "one row per bucket");
         Subwords { ngrams, dim, rows }
@@ -72,12 +86,12 @@ impl Subwords {
     /// The row of a bucket.
     ///
     /// # Panics
-    /// If there are not as many buckets.
+    /// If the bucket is out of range.
     pub(crate) fn row(&self, bucket: usize) -> &[f32] {
         &self.rows[bucket * self.dim..(bucket + 1) * self.dim]
     }
 
-    /// The mean of the rows of the word's n-grams; nothing for a word without n-grams.
+    /// Returns the mean of the rows of the word's n-grams, or `None` for a word without n-grams.
     pub(crate) fn vector(&self, word: &str) -> Option<Vec<f32>> {
         let mut sum = vec![0.0; self.dim];
         let n = self.add_rows(word, &mut sum);
@@ -87,7 +101,7 @@ impl Subwords {
         })
     }
 
-    /// Adds the rows of the word's n-grams to `sum`; how many they were.
+    /// Adds the rows of the word's n-grams to `sum` and returns their number.
     pub(crate) fn add_rows(&self, word: &str, sum: &mut [f32]) -> usize {
         let mut n = 0;
         self.ngrams.for_each(word, |_, bucket| {
@@ -118,7 +132,7 @@ mod tests {
 
     #[test]
     fn hashes_are_those_of_fasttext() {
-        // From fastText itself, by way of gensim's tests.
+        // Computed by fastText, from the tests of gensim.
         assert_eq!(fnv1a("тест".as_bytes()), 1_643_354_476);
         assert_eq!(fnv1a(b"test"), 2_949_673_445);
     }

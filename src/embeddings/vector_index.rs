@@ -1,4 +1,4 @@
-//! Exact search over vectors that stand for anything: sentences, paragraphs, pictures.
+//! Exact search over vectors of any kind: sentences, paragraphs, images.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,9 @@ use super::similarity::unit;
 use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm};
 use crate::{Error, Result};
 
-/// Rows to be compared with queries by the cosine of their angle.
+/// An index for exact search by cosine similarity, over rows of numbers.
 ///
+/// # Examples
 /// ```
 /// use loquat::embeddings::VectorIndex;
 /// use ndarray::array;
@@ -27,7 +28,8 @@ pub struct VectorIndex {
 }
 
 impl VectorIndex {
-    /// Takes over the rows; copies them if they do not lie one after the other.
+    /// Returns an index of the rows of `vectors`, `[rows, dim]`. Copies them if they are not
+    /// contiguous.
     pub fn new(vectors: Array2<f32>) -> Self {
         let vectors = if vectors.is_standard_layout() { vectors } else { vectors.as_standard_layout().to_owned() };
         let inverse = |row: ndarray::ArrayView1<'_, f32>| {
@@ -38,44 +40,54 @@ impl VectorIndex {
         Self { vectors, inverse_norms }
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.vectors.nrows()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// For each query the `k` rows with the largest cosine, exactly, best first; of equal ones the first. A row or query of zeros has
-    /// the cosine 0 with all.
+    /// Returns, for each query, the `k` rows with the largest cosine, exactly, best first; equal
+    /// ones are ordered by row. Rows and queries of zeros have a cosine of 0.
     ///
     /// # Shapes
-    /// `queries: [queries, dimensions]`.
+    /// `queries`: `[queries, dim]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the widths differ.
+    /// [`Error::Shape`] if the lengths of queries and rows differ.
     pub fn search(&self, queries: ArrayView2<'_, f32>, k: usize) -> Result<Vec<Vec<(usize, f32)>>> {
         let dim = self.vectors.ncols();
         if queries.ncols() != dim {
             return Err(Error::shape("queries", format!("[queries, {dim}]"), queries.shape()));
         }
         let units: Vec<Vec<f32>> = queries.rows().into_iter().map(|query| unit(&query.to_vec())).collect();
-        let all = self.vectors.as_slice().expect("the rows lie one after the other");
+        let all = self.vectors.as_slice().expect("the rows are contiguous");
         Ok(search_rows(dim, &self.inverse_norms, &units, k, |rows| {
             Cow::Borrowed(&all[rows.start * dim..rows.end * dim])
         }))
     }
 }
 
-/// The cosine of every row of `a` with every row of `b`; 0 with a row of zeros.
+/// Returns the cosine of every row of `a` with every row of `b`; 0 for a row of zeros.
 ///
 /// # Shapes
-/// `a: [m, dimensions]`, `b: [n, dimensions]` → `[m, n]`.
+/// `a`: `[m, dim]`, `b`: `[n, dim]`; the result is `[m, n]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the widths differ.
+/// [`Error::Shape`] if the lengths of the rows differ.
+///
+/// # Examples
+/// ```
+/// use loquat::embeddings::cosine_similarities;
+/// use ndarray::array;
+///
+/// let (a, b) = (array![[1.0, 0.0], [0.0, 2.0]], array![[0.0, 3.0]]);
+/// assert_eq!(cosine_similarities(a.view(), b.view())?, array![[0.0], [1.0]]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn cosine_similarities(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
     if a.ncols() != b.ncols() {
         return Err(Error::shape("cosine similarities", format!("[rows, {}]", a.ncols()), b.shape()));

@@ -12,7 +12,7 @@ use super::WordVectors;
 use super::subwords::{Ngrams, Subwords};
 use super::training::huffman::Huffman;
 use super::training::in_pool;
-use super::training::run::{Observer, Position, Progress, Run, Schedule, Tables};
+use super::training::run::{LrDecay, Observer, Position, Progress, Run, Tables};
 use super::training::sampling::{Alias, FastRng, keep_probabilities};
 use super::training::settings::shared_settings;
 use super::training::text::TrainingText;
@@ -22,14 +22,17 @@ use super::training::window::{NgramRows, Task};
 use super::word_vectors::Rows;
 use crate::{Error, Result};
 
-/// Settings of a training run, and what starts it.
+/// A builder that trains word vectors by Word2Vec. Settings are checked when training starts.
 ///
-/// Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>) with negative
-/// sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with character n-grams it is fastText
-/// (Bojanowski et al. 2017, <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool. What differs:
-/// up to three words of a window share their negative samples (see the file `training/window.rs`; `docs/performance.md` has
-/// the quality beside gensim's), and vectors start twice as wide, as gensim's do.
+/// Skip-gram and continuous bag of words (Mikolov et al. 2013, <https://arxiv.org/abs/1301.3781>)
+/// with negative sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with
+/// character n-grams the method of fastText (Bojanowski et al. 2017,
+/// <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool, with two
+/// differences: up to three words of a window share their negative samples (`docs/performance.md`
+/// compares the quality with gensim's), and vectors are initialised in a range twice as wide, as in
+/// gensim.
 ///
+/// # Examples
 /// ```
 /// use loquat::embeddings::{TrainingText, Word2Vec};
 ///
@@ -37,12 +40,11 @@ use crate::{Error, Result};
 ///     let (who, what) = [("cat", "milk"), ("dog", "bones")][i % 2];
 ///     ["the", who, "likes", what, "and", who, "eats", what].map(String::from).to_vec()
 /// });
-/// let vectors = Word2Vec::skip_gram().dim(20).epochs(20).train(&TrainingText::sentences(stories))?;
+/// let text = TrainingText::sentences(stories);
+/// let vectors = Word2Vec::skip_gram().dim(20).epochs(20).train(&text)?;
 /// assert!(vectors.similarity("cat", "milk")? > vectors.similarity("cat", "bones")?);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-///
-/// `Word2Vec` is a builder: settings are checked when training starts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Word2Vec {
     pub(crate) architecture: Architecture,
@@ -69,8 +71,9 @@ pub struct Word2Vec {
 impl Word2Vec {
     shared_settings!();
 
-    /// Skip-gram with the original's defaults: 100 dimensions, window 5, 5 negative samples, words that stand at least
-    /// 5 times, subsampling at 10^-3, 5 epochs, learning rate 0.025.
+    /// Returns the settings of skip-gram with the defaults of the original tool: 100 dimensions,
+    /// window 5, 5 negative samples, words that occur at least 5 times, subsampling at 10^-3, 5
+    /// epochs, learning rate 0.025.
     pub fn skip_gram() -> Self {
         Word2Vec {
             architecture: Architecture::SkipGram,
@@ -93,18 +96,20 @@ impl Word2Vec {
         }
     }
 
-    /// Continuous bag of words, the mean of the window; learning rate 0.05, else as [`Word2Vec::skip_gram`].
+    /// Returns the settings of continuous bag of words with the mean of the window: learning rate
+    /// 0.05, otherwise same as [`Word2Vec::skip_gram`].
     pub fn cbow() -> Self {
         Word2Vec { architecture: Architecture::Cbow, lr: 0.05, ..Self::skip_gram() }
     }
 
-    /// How many words to each side may be neighbours. The width is random at each word, up to this.
+    /// Sets the largest distance between a word and its neighbours. The window of each word has a
+    /// random width up to this. Default: 5.
     pub fn window(mut self, words: usize) -> Self {
         self.window = words;
         self
     }
 
-    /// Trains by negative sampling, with `n` samples.
+    /// Trains by negative sampling with `n` samples. Default: 5.
     pub fn negative_samples(mut self, n: usize) -> Self {
         self.loss = Loss::Negative(n);
         self
@@ -116,49 +121,52 @@ impl Word2Vec {
         self
     }
 
-    /// Frequent words are skipped at random: those that make up a larger part of the text than this. 0 skips none.
+    /// Sets the subsampling threshold: words whose fraction of the text is above it are skipped at
+    /// random; 0 skips none. Default: 10^-3.
     pub fn subsample(mut self, threshold: f64) -> Self {
         self.subsample = threshold;
         self
     }
 
-    /// How often the text is gone through.
+    /// Sets the number of passes over the text. Default: 5.
     pub fn epochs(mut self, epochs: usize) -> Self {
         self.epochs = epochs;
         self
     }
 
-    /// The learning rate at the start; it falls to [`Word2Vec::min_lr`] in a straight line.
+    /// Sets the initial learning rate, which falls linearly to [`Word2Vec::min_lr`]. Default: 0.025
+    /// (skip-gram), 0.05 (CBOW).
     pub fn lr(mut self, lr: f32) -> Self {
         self.lr = lr;
         self
     }
 
-    /// The learning rate at the end.
+    /// Sets the final learning rate.
     pub fn min_lr(mut self, lr: f32) -> Self {
         self.min_lr = lr;
         self
     }
 
-    /// The seed of all random choices.
+    /// Sets the seed of all random choices.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// CBOW takes the sum of the window rather than its mean.
+    /// Uses the sum of the window for CBOW rather than its mean.
     pub fn sum(mut self) -> Self {
         self.mean = false;
         self
     }
 
-    /// Trains character n-grams too, so that unseen words have vectors (fastText).
+    /// Trains vectors of character n-grams too, so that unseen words have vectors (fastText).
     pub fn subwords(mut self, ngrams: Ngrams) -> Self {
         self.ngrams = Some(ngrams);
         self
     }
 
-    /// Whether the same seed gives the same bits, at any number of threads. It costs speed: see `docs/performance.md`.
+    /// Sets whether the same seed gives the same bits at any number of threads, which is slower
+    /// (see `docs/performance.md`). Default: false.
     pub fn deterministic(mut self, deterministic: bool) -> Self {
         self.deterministic = deterministic;
         self
@@ -167,20 +175,24 @@ impl Word2Vec {
     /// Trains on a text.
     ///
     /// # Errors
-    /// As for [`Word2Vec::train_model`].
+    /// Same as [`Word2Vec::train_model`].
     pub fn train(&self, text: &TrainingText<'_>) -> Result<WordVectors> {
         Ok(self.train_model(text, &mut |_: &Progress| ControlFlow::Continue(()))?.into_vectors())
     }
 
-    /// Trains on a text, tells `observer` how it goes, and returns all that was learnt, to go on from. When the observer
-    /// ends the run early, that is what had been learnt by then.
+    /// Trains on a text, reports progress to `observer`, and returns a model that can be trained
+    /// further. If the observer stops the run, the model has what was learned until then.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`]
-    /// from reading the text, which must hold words that stand often enough, and in each epoch two
-    /// of them beside each other; [`Error::NotFinite`] naming the epoch when training diverges,
-    /// because the learning rate is too high; [`Error::Io`] from writing a checkpoint. After an
-    /// error a checkpoint's file is the last that was written, never one of a diverged run.
+    /// - [`Error::Argument`] with the name of a setting that is out of range.
+    /// - [`Error::Io`] and [`Error::Format`] from reading the text, which must contain words that
+    ///   occur often enough, and in each epoch at least two of them next to each other.
+    /// - [`Error::NotFinite`] with the epoch, if training diverges because the learning rate is too
+    ///   high.
+    /// - [`Error::Io`] from writing a checkpoint.
+    ///
+    /// After an error the checkpoint file is the last one that was written, never one of a diverged
+    /// run.
     pub fn train_model(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Word2VecModel> {
         self.check()?;
         in_pool(self.threads, || {
@@ -202,7 +214,7 @@ impl Word2Vec {
             return Err(Error::argument("lr", "lr above 0 and min_lr from 0 to lr", found));
         }
         if !(self.subsample >= 0.0 && self.subsample.is_finite()) {
-            return Err(Error::argument("subsample", "a number from 0 up", self.subsample));
+            return Err(Error::argument("subsample", "a number ≥ 0", self.subsample));
         }
         if let Some(n) = self.ngrams
             && (n.buckets == 0 || n.min_n == 0 || n.min_n > n.max_n || n.buckets > u32::MAX as usize / 2)
@@ -214,7 +226,23 @@ impl Word2Vec {
     }
 }
 
-/// All that a run has learnt: input and output rows, the vocabulary, and where it stands.
+/// A trained model: input and output rows, the vocabulary, and the position of the run.
+///
+/// # Examples
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::embeddings::{Progress, TrainingText, Word2Vec};
+///
+/// let sentences = || (0..50).map(|_| ["a", "cat", "sat"].map(String::from).to_vec());
+/// let text = TrainingText::sentences(sentences);
+/// let mut continue_always = |_: &Progress| ControlFlow::Continue(());
+/// let config = Word2Vec::skip_gram().dim(8).negative_samples(2);
+/// let mut model = config.train_model(&text, &mut continue_always)?;
+/// assert!(model.is_finished() && model.losses().len() == 5);
+/// model.train_more(&text, 2, &mut continue_always)?;
+/// assert_eq!(model.into_vectors().len(), 3);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct Word2VecModel {
     pub(crate) config: Word2Vec,
     pub(crate) vocabulary: TrainingVocabulary,
@@ -280,7 +308,7 @@ impl Word2VecModel {
             vocabulary: &self.vocabulary,
             keep: &keep,
             task: &task,
-            schedule: Schedule { lr: config.lr, min_lr: config.min_lr, epochs: config.epochs },
+            schedule: LrDecay { lr: config.lr, min_lr: config.min_lr, epochs: config.epochs },
             seed: config.seed,
             deterministic: config.deterministic,
             save_every: config.checkpoint.as_ref().map(|(_, every)| *every),
@@ -292,41 +320,42 @@ impl Word2VecModel {
         run.train(&mut self.tables, &mut self.position, observer, &mut save)
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &Word2Vec {
         &self.config
     }
 
-    /// The mean loss of a trained pair in each whole epoch, in natural logarithms: finite numbers,
-    /// since an epoch without a pair and one that diverges are errors.
+    /// Returns the mean loss per trained pair of each complete epoch, in nats. The losses are
+    /// finite: an epoch without a pair is an error, and so is one that diverges.
     pub fn losses(&self) -> &[f64] {
         &self.position.losses
     }
 
-    /// Whether all epochs are done: not when an observer ended the run, or for a checkpoint of its middle.
+    /// Returns whether all epochs are complete: not if an observer stopped the run, and not for a
+    /// checkpoint written during training.
     pub fn is_finished(&self) -> bool {
         self.position.epoch >= self.config.epochs
     }
 
-    /// The vectors, by copy.
+    /// Returns a copy of the vectors.
     pub fn vectors(&self) -> WordVectors {
         vectors(&self.config, self.vocabulary.clone(), self.tables.input.clone())
     }
 
-    /// The vectors.
+    /// Returns the vectors.
     pub fn into_vectors(self) -> WordVectors {
         drop(self.tables.output);
         vectors(&self.config, self.vocabulary, self.tables.input)
     }
 
-    /// Trains on more text, for `epochs` epochs from the first learning rate again. Words of the new text that stand
-    /// there often enough are added, behind those that there are.
+    /// Trains on more text for `epochs` epochs, beginning with the initial learning rate. Words of
+    /// the new text that occur often enough there are appended to the vocabulary.
     ///
-    /// The model that there is stays in memory beside the one that is trained, and stays what it is
-    /// after an error.
+    /// The current model stays in memory during training and is unchanged after an error.
     ///
     /// # Errors
-    /// As for [`Word2Vec::train_model`]; [`Error::Argument`] for hierarchical softmax, whose tree cannot grow.
+    /// Same as [`Word2Vec::train_model`]; [`Error::Argument`] for hierarchical softmax, whose tree
+    /// cannot grow.
     pub fn train_more(&mut self, text: &TrainingText<'_>, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
         if self.config.loss == Loss::Hierarchical {
             return Err(Error::argument("train_more", "a model of negative sampling", "hierarchical softmax"));
@@ -356,7 +385,7 @@ impl Word2VecModel {
             let input = [words, &rows, buckets].concat();
             rows.fill(0.0);
             let tables = Tables { input, output: [&self.tables.output[..], &rows].concat() };
-            // Other random numbers than the first time.
+            // Different random numbers from those of the first run.
             config.seed = config.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut more = Word2VecModel { config, vocabulary, tables, position: Position::default() };
             more.run(text, observer)?;
@@ -365,12 +394,13 @@ impl Word2VecModel {
         })
     }
 
-    /// Goes on with the run that wrote a checkpoint, on the same text. A deterministic run ends with the same bits as
-    /// one that was never interrupted. `threads` and the checkpoint file are those of this call.
+    /// Resumes the run that wrote a checkpoint, on the same text. A deterministic run ends with the
+    /// same bits as one that was never interrupted. `threads` and the checkpoint file are those of
+    /// this call.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, and those of
-    /// [`Word2Vec::train_model`]; the checkpoint's file is then the last that was written before.
+    /// [`Error::Io`] and [`Error::Format`] from the checkpoint; those of [`Word2Vec::train_model`].
+    /// After an error the checkpoint file is the last one that was written.
     pub fn resume(
         checkpoint: impl AsRef<Path>,
         text: &TrainingText<'_>,
@@ -380,7 +410,7 @@ impl Word2VecModel {
         let mut model = Self::load(&checkpoint)?;
         if text.bytes().is_some_and(|bytes| bytes != model.vocabulary.text_bytes) {
             let reason = format!(
-                "expected the text of the checkpoint, of {} bytes, found {} bytes",
+                "expected the text of the checkpoint ({} bytes), found {} bytes",
                 model.vocabulary.text_bytes,
                 text.bytes().unwrap_or_default()
             );
@@ -392,8 +422,8 @@ impl Word2VecModel {
     }
 }
 
-/// Each number uniform within ±1 by the dimension, as fastText and gensim start. The original
-/// starts within half of that, from where vectors take longer to grow: short runs learn less.
+/// Initialises each number uniformly in ±1/dimension, as fastText and gensim do. The original tool
+/// uses half of that range, from which vectors take longer to grow: short runs learn less.
 fn randomise(rows: &mut [f32], config: &Word2Vec, item: u64) {
     let mut rng = FastRng::new(config.seed, u64::MAX, item);
     let width = 2.0 / config.dim as f32;
@@ -402,7 +432,8 @@ fn randomise(rows: &mut [f32], config: &Word2Vec, item: u64) {
     }
 }
 
-/// The store of trained rows: with subwords, each word's mean of its own row and those of its n-grams.
+/// Returns the trained rows as word vectors; with subwords, each is the mean of the word's own row
+/// and those of its n-grams.
 fn vectors(config: &Word2Vec, vocabulary: TrainingVocabulary, mut input: Vec<f32>) -> WordVectors {
     let dim = config.dim;
     let subwords = config.ngrams.map(|ngrams| {

@@ -1,4 +1,4 @@
-//! The store that every trainer returns and every file loads into.
+//! Word vectors: the words and their rows.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -12,19 +12,19 @@ use crate::kernels::row_dots::row_dots;
 use crate::mapped::MappedFile;
 use crate::{Error, Result};
 
-/// Words and their vectors, one row per word, most frequent first where the source orders them so.
+/// Words and their vectors, one row per word, most frequent first if the source orders them so.
 ///
-/// Rows are `f32`, `f16` or `i8` with a scale per row, or the pages of a mapped file; lookups and searches work on any
-/// of them, and are exact for the numbers that are stored. Sharing between threads is free: nothing changes after
-/// construction.
+/// Rows are stored as `f32`, `f16`, or `i8` with a scale per row, or are the pages of a mapped
+/// file. Lookups and searches work on all of them and are exact for the stored numbers. The vectors
+/// are immutable, so threads can share them.
 ///
 /// # Examples
-///
 /// ```
 /// use loquat::WordVectors;
 /// use ndarray::array;
 ///
-/// let vectors = WordVectors::new(["cat", "dog", "car"], array![[1.0, 0.1], [0.9, 0.2], [-0.2, 1.0]])?;
+/// let rows = array![[1.0, 0.1], [0.9, 0.2], [-0.2, 1.0]];
+/// let vectors = WordVectors::new(["cat", "dog", "car"], rows)?;
 /// assert_eq!(vectors.most_similar(&["cat"], &[], 1)?[0].0, "dog");
 /// assert!(vectors.similarity("cat", "dog")? > 0.9);
 /// assert!(vectors.vector("cow").is_none());
@@ -37,44 +37,45 @@ pub struct WordVectors {
     pub(crate) rows: Rows,
     pub(crate) counts: Option<Vec<u64>>,
     pub(crate) subwords: Option<Subwords>,
-    /// 1 / length of each row, 0 for rows of zeros; computed when a search first needs it.
+    /// 1 / length of each row, 0 for rows of zeros; computed by the first search.
     inverse_norms: OnceLock<Vec<f32>>,
 }
 
-/// The numbers of all rows, one after the other.
+/// The rows, one after the other.
 #[derive(Clone)]
 pub(crate) enum Rows {
     F32(Vec<f32>),
     F16(Vec<f16>),
     /// `codes * scale of the row`
     Int8(Vec<i8>, Vec<f32>),
-    /// `f32` in a file, from a byte that is a multiple of four.
+    /// `f32` in a file, from a byte offset that is a multiple of four.
     Mapped(Arc<MappedFile>, usize),
 }
 
-/// How the numbers of a [`WordVectors`] are kept.
+/// The storage format of [`WordVectors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Storage {
-    /// 4 bytes a number, exact.
+    /// 4 bytes per number, exact.
     F32,
-    /// 2 bytes a number: a relative error of at most 2^-11.
+    /// 2 bytes per number, with a relative error of at most 2^-11.
     F16,
-    /// 1 byte a number and 4 a row: an error of at most 1/254 of the row's largest magnitude.
+    /// 1 byte per number and 4 per row, with an error of at most 1/254 of the largest magnitude in
+    /// the row.
     Int8,
-    /// 4 bytes a number, in the pages of a file.
+    /// 4 bytes per number, in the pages of a mapped file.
     Mapped,
 }
 
 impl WordVectors {
-    /// Vectors from words and a matrix of one row per word.
+    /// Returns the vectors of `words`, the rows of a matrix.
     ///
     /// # Shapes
     /// `vectors`: `[words, dim]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the numbers of words and rows differ or `dim` is 0, [`Error::Argument`] when a word stands
-    /// twice.
+    /// [`Error::Shape`] if the numbers of words and rows differ or `dim` is 0; [`Error::Argument`]
+    /// for a duplicate word.
     pub fn new<S: AsRef<str>>(words: impl IntoIterator<Item = S>, vectors: Array2<f32>) -> Result<Self> {
         let (rows, dim) = vectors.dim();
         let vectors = vectors.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
@@ -89,7 +90,8 @@ impl WordVectors {
         if dim == 0 {
             return Err(Error::shape("vectors", "[words, dim] with dim above 0", [words.len(), dim]));
         }
-        // Mapped vectors are checked when they are first searched by word: opening them must not read all words.
+        // The words of mapped vectors are checked by the first lookup, because opening them must
+        // not read all words.
         if !matches!(rows, Rows::Mapped(..))
             && let Some((i, j)) = words.duplicate()
         {
@@ -99,22 +101,22 @@ impl WordVectors {
         Ok(WordVectors { words, dim, rows, counts, subwords: None, inverse_norms: OnceLock::new() })
     }
 
-    /// The number of words.
+    /// Returns the number of words.
     pub fn len(&self) -> usize {
         self.words.len()
     }
 
-    /// Whether there is no word.
+    /// Returns whether there are no words.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The length of each vector.
+    /// Returns the length of each vector.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// How the numbers are kept.
+    /// Returns the storage format.
     pub fn storage(&self) -> Storage {
         match self.rows {
             Rows::F32(_) => Storage::F32,
@@ -124,32 +126,32 @@ impl WordVectors {
         }
     }
 
-    /// The words in order.
+    /// Returns the words in the order of their rows.
     pub fn words(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         self.words.iter()
     }
 
-    /// Word number `i`, if there are as many.
+    /// Returns the word of row `i`, or `None` if `i` is out of range.
     pub fn word(&self, i: usize) -> Option<&str> {
         (i < self.len()).then(|| self.words.get(i))
     }
 
-    /// The number of a word.
+    /// Returns the row of a word.
     pub fn index_of(&self, word: &str) -> Option<usize> {
         self.words.index_of(word)
     }
 
-    /// Whether the word has a row of its own.
+    /// Returns whether the word has a row of its own.
     pub fn contains(&self, word: &str) -> bool {
         self.index_of(word).is_some()
     }
 
-    /// How often the word stood in the training text, where that is known.
+    /// Returns the number of occurrences of the word in the training text, if it is known.
     pub fn count(&self, word: &str) -> Option<u64> {
         Some(self.counts.as_ref()?[self.index_of(word)?])
     }
 
-    /// Row `i`.
+    /// Returns row `i`.
     ///
     /// # Panics
     /// If `i` is not below [`WordVectors::len`].
@@ -163,7 +165,8 @@ impl WordVectors {
         }
     }
 
-    /// The vector of a word: its row, or what its character n-grams give, or nothing.
+    /// Returns the vector of a word: its row, or the mean of its character n-grams if the vectors
+    /// have subwords, or `None`.
     pub fn vector(&self, word: &str) -> Option<Cow<'_, [f32]>> {
         match self.index_of(word) {
             Some(i) => Some(self.row(i)),
@@ -171,18 +174,19 @@ impl WordVectors {
         }
     }
 
-    /// The same, or an error that names the word.
+    /// Same as [`WordVectors::vector`], with an error that names the word.
     pub(crate) fn vector_or_error(&self, word: &str) -> Result<Cow<'_, [f32]>> {
         self.vector(word).ok_or_else(|| Error::argument("word", "a word of the vocabulary", format_args!("`{word}`")))
     }
 
-    /// All vectors as a matrix, `[words, dim]`.
+    /// Returns all vectors as a matrix, `[words, dim]`.
     pub fn to_array(&self) -> Array2<f32> {
         let all: Vec<f32> = (0..self.len()).flat_map(|i| self.row(i).into_owned()).collect();
         Array2::from_shape_vec((self.len(), self.dim), all).expect("every row has `dim` numbers")
     }
 
-    /// All vectors as a view, where they are kept as `f32` in memory or in a mapped file.
+    /// Returns a view of all vectors, `[words, dim]`, if they are stored as `f32` in memory or in a
+    /// mapped file.
     pub fn view(&self) -> Option<ArrayView2<'_, f32>> {
         let all = self.floats()?;
         Some(ArrayView2::from_shape((self.len(), self.dim), all).expect("every row has `dim` numbers"))
@@ -196,9 +200,9 @@ impl WordVectors {
         }
     }
 
-    /// The mean of the words' vectors, each weighted by `weight` of the word; `None` when no word has a vector. Words
-    /// without a vector are left out, as in the usual sentence baseline; weights of `a / (a + frequency)` give "smooth
-    /// inverse frequency" (Arora et al. 2017).
+    /// Returns the mean of the words' vectors, weighted by `weight` of each word, or `None` if no
+    /// word has a vector. Words without a vector are left out, as in the usual sentence baseline;
+    /// weights of `a / (a + frequency)` give "smooth inverse frequency" (Arora et al. 2017).
     pub fn mean<'a>(&self, words: impl IntoIterator<Item = &'a str>, weight: impl Fn(&str) -> f32) -> Option<Vec<f32>> {
         let mut sum = vec![0.0f32; self.dim];
         let mut total = 0.0;
@@ -215,8 +219,8 @@ impl WordVectors {
         })
     }
 
-    /// The same vectors kept another way. [`Storage::Mapped`] cannot be asked for: it comes with a file
-    /// ([`WordVectors::open_numpy`]).
+    /// Converts the vectors to another storage format. [`Storage::Mapped`] is only returned by
+    /// [`WordVectors::open_numpy`].
     ///
     /// # Errors
     /// [`Error::Argument`] for [`Storage::Mapped`].
@@ -241,7 +245,7 @@ impl WordVectors {
         Ok(WordVectors { rows, inverse_norms: OnceLock::new(), ..self.clone() })
     }
 
-    /// The same vectors, each of length 1 (rows of zeros stay zero).
+    /// Returns the vectors scaled to length 1, as `f32` (rows of zeros stay zero).
     pub fn normalized(&self) -> Self {
         let inverse = self.inverse_norms();
         let all = (0..self.len()).flat_map(|i| self.row(i).iter().map(|x| x * inverse[i]).collect::<Vec<_>>());

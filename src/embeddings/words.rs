@@ -1,22 +1,22 @@
-//! The words of a vocabulary, in order, and which place each has.
+//! The words of a vocabulary, in order, and the index of each.
 //!
-//! All words lie in one string, and the hash table holds nothing but their numbers, so a vocabulary of 400 000 words
-//! costs about 12 bytes a word beyond its letters. The table is built when the first word is looked up: opening mapped
-//! vectors does not wait for it.
+//! All words are stored in one string, and the hash table contains only their indices, so a
+//! vocabulary of 400 000 words needs about 12 bytes per word in addition to its characters. The
+//! table is built by the first lookup, so opening mapped vectors does not wait for it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
-/// A list of different words and its inverse.
+/// A list of distinct words with an index by word.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words {
     letters: String,
-    /// Where each word ends in `letters`.
+    /// The end of each word in `letters`.
     ends: Vec<usize>,
     table: OnceLock<Table>,
 }
 
-/// Open addressing: word number + 1, or 0 where free. Never more than half full.
+/// Open addressing: word index + 1, or 0 if free. At most half full.
 #[derive(Clone, Debug)]
 struct Table {
     slots: Vec<u32>,
@@ -29,13 +29,13 @@ impl Words {
         self.ends.len()
     }
 
-    /// The bytes of memory that they take.
+    /// The number of bytes in memory.
     pub(crate) fn memory(&self) -> usize {
         let slots = self.table.get().map_or(0, |table| table.slots.capacity());
         self.letters.capacity() + self.ends.capacity() * size_of::<usize>() + slots * size_of::<u32>()
     }
 
-    /// Word number `i`.
+    /// Returns word `i`.
     pub(crate) fn get(&self, i: usize) -> &str {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.letters[start..self.ends[i]]
@@ -46,7 +46,7 @@ impl Words {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// The number of a word.
+    /// Returns the index of a word.
     pub(crate) fn index_of(&self, word: &str) -> Option<usize> {
         let table = self.table.get_or_init(|| Table::of(self));
         let mut slot = table.home(word);
@@ -59,7 +59,7 @@ impl Words {
         }
     }
 
-    /// The number of a word, which is added at the end if it was not there; `true` if it was added.
+    /// Returns the index of a word, and whether it was appended because it was not in the list.
     pub(crate) fn insert(&mut self, word: &str) -> (usize, bool) {
         let mut table = self.table.take().unwrap_or_else(|| Table::of(self));
         if (self.len() + 1) * 2 > table.slots.len() {
@@ -83,7 +83,7 @@ impl Words {
         (index, found.is_none())
     }
 
-    /// Forgets all words and keeps their memory.
+    /// Removes all words and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.letters.clear();
         self.ends.clear();
@@ -92,14 +92,14 @@ impl Words {
         }
     }
 
-    /// Adds a word that the caller will check for duplicates later, with [`Words::duplicate`].
+    /// Appends a word; the caller checks for duplicates later, with [`Words::duplicate`].
     pub(crate) fn push(&mut self, word: &str) {
         self.table = OnceLock::new();
         self.letters.push_str(word);
         self.ends.push(self.letters.len());
     }
 
-    /// The first word that stands twice, as (first place, second place).
+    /// Returns the first word that occurs twice, as (first index, second index).
     pub(crate) fn duplicate(&self) -> Option<(usize, usize)> {
         (0..self.len()).find_map(|i| self.index_of(self.get(i)).filter(|&j| j != i).map(|j| (j.min(i), j.max(i))))
     }
@@ -122,11 +122,12 @@ impl Table {
 
     fn with_room(words: &Words, room: usize) -> Table {
         let size = (room * 2 + 2).next_power_of_two();
-        // Seeded at random, so that no file can be made to hash badly; the order of slots is never visible.
+        // Seeded at random, so that no file can be crafted to collide; the order of slots is never
+        // visible.
         let mut table = Table { slots: vec![0; size], seed: RandomState::new().hash_one(0u8) };
         for (i, word) in words.iter().enumerate() {
             let mut slot = table.home(word);
-            // The first of two equal words is the one that is found.
+            // Of two equal words, lookups find the first.
             while table.slots[slot] != 0 {
                 slot = (slot + 1) & (size - 1);
             }
@@ -140,7 +141,7 @@ impl Table {
     }
 }
 
-/// Eight bytes a step, each multiplied into 128 bits that are folded to 64.
+/// Eight bytes per step, each multiplied to 128 bits that are folded to 64.
 pub(crate) fn hash(bytes: &[u8], seed: u64) -> u64 {
     const K: u64 = 0x9E37_79B9_7F4A_7C15;
     let fold = |a: u64, b: u64| {

@@ -1,6 +1,8 @@
-//! word2vec's binary format: a line `words dim`, then for each word its letters, a space and `dim` little-endian `f32`.
+//! word2vec's binary format: a line `words dim`, then for each word its characters, a space and
+//! `dim` little-endian `f32`.
 //!
-//! The original tool ends each row with a line feed and gensim does not; both are read, and the original's is written.
+//! The original tool ends each row with a line feed, gensim does not; both are read, and the
+//! original's format is written.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +15,7 @@ impl WordVectors {
     /// Reads word2vec's binary format.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the byte of what is wrong.
+    /// [`Error::Io`]; [`Error::Format`] with the byte offset of the error.
     pub(crate) fn read_word2vec_binary(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         read(path.as_ref(), options)
     }
@@ -21,12 +23,16 @@ impl WordVectors {
     /// Writes word2vec's binary format.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Argument`] when a word is empty or contains a space or a line feed, which the format
-    /// cannot express.
+    /// [`Error::Io`]; [`Error::Argument`] if a word is empty or contains a space or a line feed,
+    /// which the format cannot represent.
     pub fn save_word2vec_binary(&self, path: impl AsRef<Path>) -> Result<()> {
         for word in self.words() {
             if word.is_empty() || word.contains([' ', '\n']) {
-                return Err(Error::argument("word", "letters without a space or line feed", format_args!("{word:?}")));
+                return Err(Error::argument(
+                    "word",
+                    "characters other than space and line feed",
+                    format_args!("{word:?}"),
+                ));
             }
         }
         write_whole(path.as_ref(), |out| {
@@ -51,7 +57,7 @@ fn read(path: &Path, options: &ReadOptions) -> Result<WordVectors> {
         .and_then(|end| header(&file[..end]))
         .ok_or_else(|| wrong(0, "expected a header `words dimensions`, found something else".into()))?;
     let mut at = line_end.map_or(0, |end| end + 1);
-    // Whoever takes what can be taken would take letters for numbers.
+    // A lenient reader would otherwise read characters as numbers.
     if kind::starts_as_text(&file[at..], dim) {
         return Err(wrong(at, "expected a row of word2vec's binary format, found text".into()));
     }
@@ -72,7 +78,10 @@ fn read(path: &Path, options: &ReadOptions) -> Result<WordVectors> {
             Some(start) => start,
             None if options.malformed == Malformed::Skip => return builder.finish(),
             None => {
-                return Err(wrong(at, format!("the header says {n} words, found the end of the file in word {row}")));
+                return Err(wrong(
+                    at,
+                    format!("expected {n} words, as in the header, found the end of the file in word {row}"),
+                ));
             }
         };
         if builder.word(&file[at..numbers - 1], || format!("byte {at}, word {row}"))? {
@@ -82,7 +91,7 @@ fn read(path: &Path, options: &ReadOptions) -> Result<WordVectors> {
         at = numbers + row_bytes;
     }
     if options.malformed == Malformed::Reject && file[at..].iter().any(|b| !b.is_ascii_whitespace()) {
-        return Err(wrong(at, format!("the header says {n} words, found {} bytes behind them", file.len() - at)));
+        return Err(wrong(at, format!("expected {n} words, as in the header, found {} more bytes", file.len() - at)));
     }
     builder.finish()
 }

@@ -1,12 +1,12 @@
-//! fastText's `.bin` models, read: words, their input rows and the rows of character n-grams.
+//! Reading of fastText's `.bin` models: words, their input rows and the rows of character n-grams.
 //!
-//! Little-endian. A magic number and a version (11 or 12) come first; older files, which have neither, start with the
-//! dimension. Then the settings, the dictionary (letters up to a zero byte, count, kind: word or label), and the input
-//! matrix of `words + buckets` rows. What follows, the output matrix, is not needed. Quantised models (`.ftz`) are
-//! refused.
+//! Little-endian. The file starts with a magic number and a version (11 or 12); older files have
+//! neither and start with the dimension. Then follow the settings, the dictionary (characters up to
+//! a zero byte, count, kind: word or label), and the input matrix of `words + buckets` rows. The
+//! output matrix after it is not read. Quantised models (`.ftz`) are an error.
 //!
-//! A word's vector is the mean of its own row and those of its n-grams, which is what fastText prints and writes to
-//! `.vec`.
+//! The vector of a word is the mean of its own row and those of its n-grams, as fastText prints it
+//! and writes it to `.vec`.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ use crate::{Error, Result};
 
 const MAGIC: i32 = 793_712_314;
 
-/// Whether a file starts like a `.bin` of the newer layout, or of the older one: twelve small settings.
+/// Returns whether a file starts like a `.bin` of the newer layout, or of the older one: twelve
+/// small settings.
 pub(super) fn looks_like(head: &[u8]) -> bool {
     let int = |i: usize| head.get(i * 4..i * 4 + 4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     if int(0) == Some(MAGIC) {
@@ -29,11 +30,11 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
 }
 
 impl WordVectors {
-    /// Reads a fastText `.bin` model: its words' vectors, and its character n-grams for words it never saw.
-    /// [`ReadOptions::limit`] is not for this format.
+    /// Reads a fastText `.bin` model: the vectors of its words, and its character n-grams for
+    /// unseen words. [`ReadOptions::limit`] is ignored for this format.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the byte of what is wrong.
+    /// [`Error::Io`]; [`Error::Format`] with the byte offset of the error.
     pub(crate) fn read_fasttext(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
         let file = MappedFile::open(path, Load::Mmap)?;
@@ -86,12 +87,12 @@ fn read(path: &Path, file: &[u8], options: &ReadOptions) -> Result<WordVectors> 
         c.at = 0;
     }
     let dim = c.size("the dimension")?;
-    for what in ["window", "epochs", "minimal count", "negative samples", "word n-grams", "loss", "model"] {
+    for what in ["window", "epochs", "minimum count", "negative samples", "word n-grams", "loss", "model"] {
         c.i32(what)?;
     }
     let buckets = c.size("the number of buckets")?;
     let (min_n, max_n) = (c.size("the shortest n-gram")?, c.size("the longest n-gram")?);
-    c.i32("the rate of updates")?;
+    c.i32("the learning rate update interval")?;
     c.take::<8>("the sampling threshold")?;
     if dim == 0 {
         return Err(c.wrong("expected a dimension above 0, found 0"));
@@ -110,7 +111,7 @@ fn read(path: &Path, file: &[u8], options: &ReadOptions) -> Result<WordVectors> 
     let (mut counts, mut kept) = (Vec::new(), Vec::new());
     for entry in 0..size {
         let len = file[c.at..].iter().position(|&b| b == 0);
-        let len = len.ok_or_else(|| c.wrong(format!("expected the end of word {entry}, found that of the file")))?;
+        let len = len.ok_or_else(|| c.wrong(format!("expected the end of word {entry}, found the end of the file")))?;
         let (start, letters) = (c.at, &file[c.at..c.at + len]);
         c.at += len + 1;
         let count = c.i64("the count of a word")?;
@@ -128,7 +129,7 @@ fn read(path: &Path, file: &[u8], options: &ReadOptions) -> Result<WordVectors> 
     }
     let (rows, columns) = (c.i64("the number of rows")?, c.i64("the number of columns")?);
     let bytes = n_words.checked_add(buckets).and_then(|n| n.checked_mul(dim)).and_then(|n| n.checked_mul(4));
-    // Models without n-grams may lack the rows of the buckets.
+    // The file of a model without n-grams may lack the rows of the buckets.
     let without = n_words.checked_mul(dim).and_then(|n| n.checked_mul(4));
     let (bytes, buckets) = match (bytes, without) {
         (Some(b), _) if rows as u64 == (n_words + buckets) as u64 => (b, buckets),
@@ -148,7 +149,7 @@ fn read(path: &Path, file: &[u8], options: &ReadOptions) -> Result<WordVectors> 
     let subwords = Subwords::from_parts(ngrams, dim, table);
     for (i, &entry) in kept.iter().enumerate() {
         let mut row: Vec<f32> = (entry * dim..(entry + 1) * dim).map(float).collect();
-        // The newer fastText gives its end-of-sentence word no n-grams.
+        // In the newer layout, the end-of-sentence word has no n-grams.
         let word = builder.words.get(i);
         let n = if newer && word == "</s>" { 0 } else { subwords.add_rows(word, &mut row) };
         row.iter_mut().for_each(|x| *x *= 1.0 / (n + 1) as f32);

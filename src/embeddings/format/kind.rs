@@ -1,9 +1,9 @@
-//! Which format a file has, from its bytes.
+//! Detection of the format of a file from its content.
 //!
-//! word2vec's text and its binary format start with the same line, and nothing else says which one
-//! follows. A first row that reads as a word and its numbers is text. If it does not, it is a row
-//! of binary numbers or a wrong row of text: those are told apart by bytes that text does not have
-//! and binary numbers all but always do.
+//! word2vec's text and binary formats start with the same line, and nothing else marks which one
+//! follows. If the first row parses as a word and numbers, the file is text. Otherwise it is either
+//! binary or malformed text; these are distinguished by bytes that do not occur in text and almost
+//! always occur in binary numbers.
 
 use super::{fasttext, header, text, without_mark};
 
@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Glove,
 }
 
-/// Which format a file has that [`check`](super::check) has let pass.
+/// Returns the format of a file that passed [`check`](super::check).
 pub(super) fn of(file: &[u8]) -> Kind {
     if fasttext::looks_like(file) {
         return Kind::FastText;
@@ -30,16 +30,16 @@ pub(super) fn of(file: &[u8]) -> Kind {
     }
 }
 
-/// Whether the first row is a word and `dim` numbers, as text.
+/// Returns whether the first row is a word and `dim` numbers, as text.
 pub(super) fn starts_as_text(rows: &[u8], dim: usize) -> bool {
     let first = rows.split(|&b| b == b'\n').next().unwrap_or_default();
     text::row(first, dim, &mut Vec::new()).is_ok()
 }
 
-/// Whether rows of `dim` numbers are written as text.
+/// Returns whether the rows are text.
 fn is_text(rows: &[u8], dim: usize) -> bool {
     let head = &rows[..rows.len().min(4096)];
-    // The last character may be cut in two.
+    // The last character may be incomplete.
     let utf8 = std::str::from_utf8(head).map_or_else(|e| e.error_len().is_none(), |_| true);
     starts_as_text(rows, dim) || utf8 && head.iter().all(|b| !b.is_ascii_control() || b.is_ascii_whitespace())
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_binary_are_told_apart_by_the_first_row() {
+    fn text_and_binary_are_distinguished_by_the_first_row() {
         let binary = |word: &str, numbers: &[f32]| {
             let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
             [format!("1 {}\n{word} ", numbers.len()).as_bytes(), &bytes].concat()

@@ -1,4 +1,4 @@
-//! Files of word vectors, one format a file.
+//! File formats of word vectors, one per file.
 
 mod binary;
 mod fasttext;
@@ -19,38 +19,39 @@ use crate::atomic::write_file;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
-/// What a reader does with bytes that are not UTF-8, in a word.
+/// What a reader does with a word that is not UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InvalidUtf8 {
-    /// The file is refused.
+    /// Returns an error. This is the default.
     #[default]
     Reject,
-    /// They become U+FFFD. Two words that then are equal count as duplicates.
+    /// Replaces invalid bytes by U+FFFD. Words that are then equal are duplicates.
     Replace,
 }
 
-/// What a reader does with a word that was there before.
+/// What a reader does with a duplicate word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duplicates {
-    /// The file is refused.
+    /// Returns an error. This is the default.
     #[default]
     Reject,
-    /// The first stays.
+    /// Keeps the first row of the word.
     KeepFirst,
 }
 
-/// What a reader does with a row of another length, a number that is none, or a header whose count is not the number
-/// of rows.
+/// What a reader does with a row of wrong length, an invalid number, or a header whose count is not
+/// the number of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Malformed {
-    /// The file is refused.
+    /// Returns an error. This is the default.
     #[default]
     Reject,
-    /// The row is left out; the header's count is not believed; a file that ends early ends.
+    /// Skips the row, ignores the count of the header, and accepts a file that ends early.
     Skip,
 }
 
-/// How strict a reader is, and how much it reads. The default is strict and reads all.
+/// Options of readers of word vectors: strictness and the number of words. The default is strict
+/// and reads all words.
 ///
 /// | format | reading | writing |
 /// |---|---|---|
@@ -58,29 +59,44 @@ pub enum Malformed {
 /// | GloVe text (no header) | [`WordVectors::open`] | [`WordVectors::save_glove`] |
 /// | word2vec binary | [`WordVectors::open`] | [`WordVectors::save_word2vec_binary`] |
 /// | fastText `.bin` | [`WordVectors::open`] | – |
-/// | NumPy `.npy` with the words beside | [`WordVectors::open_numpy`] (mapped) | [`WordVectors::save_numpy`] |
+/// | NumPy `.npy` and a list of words | [`WordVectors::open_numpy`] (mapped) | [`WordVectors::save_numpy`] |
 ///
-/// Text may start with a byte-order mark of UTF-8, which is passed over. A packed file (gzip, zip,
-/// …) and text in UTF-16 are refused by name.
+/// A UTF-8 byte-order mark is skipped. Compressed files (gzip, zip, …) and text in UTF-16 are
+/// errors that name the format.
 ///
-/// Readers are strict unless [`ReadOptions`] says otherwise: whatever is not as the format prescribes is an error with
-/// its line or byte. Nothing is allocated from a length that a header merely claims. Writers write beside the target
-/// and rename, so a file is either the old one or the whole new one.
+/// Readers are strict by default: anything that violates the format is an error with its line or
+/// byte offset. No memory is allocated from a length that only a header claims. Writers replace a
+/// file atomically.
+///
+/// # Examples
+/// ```
+/// use loquat::WordVectors;
+/// use loquat::embeddings::ReadOptions;
+///
+/// let path = std::env::temp_dir().join("loquat-read-options-doc.txt");
+/// std::fs::write(&path, "cat 1 2\ndog 3\ncow 4 5\n")?; // the row of `dog` is too short
+/// assert!(WordVectors::open(&path).is_err());
+/// let vectors = WordVectors::open_with(&path, &ReadOptions::lenient())?;
+/// assert_eq!(vectors.words().collect::<Vec<_>>(), ["cat", "cow"]);
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct ReadOptions {
-    /// Words that are not UTF-8.
+    /// What to do with words that are not UTF-8.
     pub invalid_utf8: InvalidUtf8,
-    /// Words that stand twice.
+    /// What to do with duplicate words.
     pub duplicates: Duplicates,
-    /// Rows and headers that are wrong.
+    /// What to do with malformed rows and headers.
     pub malformed: Malformed,
-    /// Reads no more than so many words.
+    /// The largest number of words to read. Default: all.
     pub limit: Option<usize>,
 }
 
 impl ReadOptions {
-    /// Takes what can be taken: replaces bytes, keeps the first of duplicates, leaves out wrong rows.
+    /// Returns options that read as much as possible: invalid bytes are replaced, the first of
+    /// duplicates is kept, malformed rows are skipped.
     pub fn lenient() -> Self {
         ReadOptions {
             invalid_utf8: InvalidUtf8::Replace,
@@ -90,7 +106,7 @@ impl ReadOptions {
         }
     }
 
-    /// Reads no more than `n` words.
+    /// Sets the largest number of words to read.
     pub fn limit(mut self, n: usize) -> Self {
         self.limit = Some(n);
         self
@@ -98,22 +114,22 @@ impl ReadOptions {
 }
 
 impl WordVectors {
-    /// Reads a file of word vectors, strictly, in the format that its name and its first bytes
-    /// tell: NumPy (`.npy`, mapped), fastText (its magic number), word2vec text and fastText `.vec`
-    /// (a header, and behind it a word and its numbers, or at least text), word2vec binary (a
-    /// header, and behind it anything else), else GloVe.
+    /// Reads a file of word vectors. Strict; the format is detected from the name and the content:
+    /// NumPy (`.npy`, mapped), fastText (its magic number), word2vec text and fastText `.vec` (a
+    /// header followed by text), word2vec binary (a header followed by anything else), otherwise
+    /// GloVe.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the line or byte of what is wrong, or with what the
-    /// file is when it holds no vectors as it is, for example a packed one.
+    /// [`Error::Io`]; [`Error::Format`] with the line or byte offset of the error, or with the
+    /// detected format if the file must be converted first (for example, a compressed file).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }
 
-    /// The same with options.
+    /// Same as [`WordVectors::open`], with options.
     ///
     /// # Errors
-    /// As for [`WordVectors::open`].
+    /// Same as [`WordVectors::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
         if path.extension().is_some_and(|e| e == "npy") {
@@ -130,14 +146,14 @@ impl WordVectors {
     }
 }
 
-/// The two numbers of a header line, `words dim`.
+/// Parses a header line, `words dim`.
 fn header(line: &[u8]) -> Option<(usize, usize)> {
     let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let both = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     fields.next().is_none().then_some(both)
 }
 
-/// Words and rows as they come in.
+/// Collects words and rows while a file is read.
 struct Builder<'a> {
     path: &'a Path,
     options: &'a ReadOptions,
@@ -156,7 +172,7 @@ impl<'a> Builder<'a> {
         self.options.limit.is_some_and(|limit| self.words.len() >= limit)
     }
 
-    /// Adds a word; `place` tells where it stands. `false` if its row is not wanted.
+    /// Adds a word; `place` describes its position. Returns false if its row is to be skipped.
     fn word(&mut self, bytes: &[u8], place: impl Fn() -> String) -> Result<bool> {
         let word = match (std::str::from_utf8(bytes), self.options.invalid_utf8) {
             (Ok(word), _) => word.into(),
@@ -185,7 +201,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Writes a file that appears whole or not at all, in large steps.
+/// Writes a file atomically, through a buffer.
 pub(crate) fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut dyn Write>) -> std::io::Result<()>,
@@ -200,17 +216,17 @@ pub(crate) fn write_whole(
 #[cfg(test)]
 mod tests;
 
-/// The first bytes of an array of NumPy.
+/// The first bytes of a NumPy array.
 const NUMPY: &[u8] = b"\x93NUMPY";
 
-/// Says what a file is that holds no vectors as it is.
+/// Returns an error if the file is in a format that must be converted first.
 fn check(path: &Path, file: &[u8]) -> Result<()> {
-    let numpy = "a NumPy array: let its name end in .npy, and have its words beside it";
+    let numpy = "a NumPy array: rename it to end in .npy, with its words in .words.txt";
     let found = crate::signature::no_text(file).or(file.starts_with(NUMPY).then_some(numpy));
     found.map_or(Ok(()), |found| Err(Error::format(path, format!("expected a file of word vectors, found {found}"))))
 }
 
-/// The text behind a byte-order mark of UTF-8.
+/// The text after a UTF-8 byte-order mark.
 fn without_mark(file: &[u8]) -> &[u8] {
     file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file)
 }

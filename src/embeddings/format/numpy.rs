@@ -1,8 +1,8 @@
-//! NumPy: the matrix as `NAME.npy`, the words beside as `NAME.words.txt`, one a line.
+//! NumPy: the matrix as `NAME.npy`, the words as `NAME.words.txt`, one per line.
 //!
-//! Both are read by one line of Python each, and the matrix needs no copy: it is mapped, so opening 400 000 vectors
-//! takes milliseconds and the system shares its pages between processes. See [`MappedFile`] for what
-//! mapping asks of the file.
+//! Each is read by one line of Python, and the matrix is mapped without a copy, so opening 400 000
+//! vectors takes milliseconds and processes share its pages. See [`MappedFile`] for the
+//! requirements on mapped files.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,20 +19,21 @@ use crate::{Error, Result};
 const MAGIC: &[u8] = b"\x93NUMPY";
 
 impl WordVectors {
-    /// Writes `path` (a `.npy` file of `[words, dim]` numbers, `<f4`) and the words beside it, `.words.txt` in place of
-    /// `.npy`.
+    /// Writes `path` (a `.npy` file of `[words, dim]` numbers, `<f4`) and the words to a second
+    /// file with `.words.txt` in place of `.npy`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Argument`] when a word contains a line feed.
+    /// [`Error::Io`]; [`Error::Argument`] if a word contains a line feed.
     pub fn save_numpy(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         if let Some(word) = self.words().find(|w| w.contains('\n')) {
-            return Err(Error::argument("word", "letters without a line feed", format_args!("{word:?}")));
+            return Err(Error::argument("word", "characters other than line feed", format_args!("{word:?}")));
         }
         write_npy(path, self.len(), self.dim(), |out| {
             (0..self.len()).try_for_each(|i| self.row(i).iter().try_for_each(|x| out.write_all(&x.to_le_bytes())))?;
             out.flush()?;
-            // The words appear when the numbers are all there, and the numbers right after them.
+            // Both files are complete before they are renamed, the words first and the numbers
+            // right after.
             let words = |out: &mut BufWriter<&mut dyn Write>| self.words().try_for_each(|word| writeln!(out, "{word}"));
             match write_whole(&words_path(path), words) {
                 Err(Error::Io { source, .. }) => Err(source),
@@ -41,10 +42,12 @@ impl WordVectors {
         })
     }
 
-    /// Maps a `.npy` file of `[words, dim]` numbers (`<f4`, row-major) and reads the words beside it.
+    /// Maps a `.npy` file of `[words, dim]` numbers (`<f4`, row-major) and reads the words from its
+    /// `.words.txt`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] when the file is another kind of array or the words are not as many.
+    /// [`Error::Io`]; [`Error::Format`] if the array has another type or the numbers of words and
+    /// rows differ.
     pub fn open_numpy(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = MappedFile::open(path, Load::Mmap)?;
@@ -70,17 +73,28 @@ impl WordVectors {
     }
 }
 
-/// Writes a matrix as a `.npy` file of numbers `<f4`, row-major. The file appears whole or not at all.
+/// Writes a matrix as a `.npy` file of `<f4`, row-major. The file is replaced atomically.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be written.
+/// [`Error::Io`] if the file cannot be written.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+///
+/// let path = std::env::temp_dir().join("loquat-save-npy-doc.npy");
+/// loquat::embeddings::save_npy(&path, array![[1.0, 2.0], [3.0, 4.0]].view())?;
+/// assert!(std::fs::read(&path)?.starts_with(b"\x93NUMPY"));
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn save_npy(path: impl AsRef<Path>, matrix: ArrayView2<'_, f32>) -> Result<()> {
     write_npy(path.as_ref(), matrix.nrows(), matrix.ncols(), |out| {
         matrix.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
     })
 }
 
-/// The header, then what `numbers` writes.
+/// Writes the header, then what `numbers` writes.
 fn write_npy(
     path: &Path,
     rows: usize,
@@ -90,7 +104,7 @@ fn write_npy(
     write_whole(path, |out| {
         let shape = format!("({rows}, {columns})");
         let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
-        // Magic, version and length are 10 bytes; the numbers start at a multiple of 64.
+        // Magic number, version and length are 10 bytes; the numbers start at a multiple of 64.
         let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
         header.extend(std::iter::repeat_n(' ', padded - header.len() - 1));
         header.push('\n');
@@ -106,7 +120,7 @@ fn words_path(path: &Path) -> PathBuf {
     path.with_extension("words.txt")
 }
 
-/// Rows, columns and the byte where the numbers start.
+/// Parses the header. Returns rows, columns and the byte offset of the numbers.
 fn header(file: &[u8]) -> std::result::Result<(usize, usize, usize), String> {
     let rest = file.strip_prefix(MAGIC).ok_or("byte 0: expected the magic number of NumPy, found something else")?;
     let (len, start) = match rest {
@@ -114,8 +128,10 @@ fn header(file: &[u8]) -> std::result::Result<(usize, usize, usize), String> {
         [2 | 3, _, a, b, c, d, ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, 12),
         _ => return Err("byte 6: expected version 1, 2 or 3 of the format".into()),
     };
-    let end =
-        len.checked_add(start).filter(|&end| end <= file.len()).ok_or("expected a header, found the file's end")?;
+    let end = len
+        .checked_add(start)
+        .filter(|&end| end <= file.len())
+        .ok_or("expected a header, found the end of the file")?;
     let text = std::str::from_utf8(&file[start..end]).map_err(|_| "expected a header in ASCII")?;
     let value = |key: &str| {
         let at = text.find(&format!("'{key}':"))? + key.len() + 3;
@@ -125,7 +141,7 @@ fn header(file: &[u8]) -> std::result::Result<(usize, usize, usize), String> {
         return Err(format!("expected numbers of type '<f4', found {}", text.trim_end()));
     }
     if !value("fortran_order").is_some_and(|v| v.starts_with("False")) {
-        return Err("expected rows one after the other (fortran_order False)".into());
+        return Err("expected row-major order (fortran_order False)".into());
     }
     let shape = value("shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).map(|(inside, _)| inside);
     let size = |field: &str| field.trim().parse().ok();

@@ -50,7 +50,7 @@ fn every_format_reads_back_what_it_wrote() {
     let two = WordVectors::open_with(at("a.txt"), &ReadOptions::default().limit(2)).unwrap();
     assert_eq!(two.len(), 2);
     let leftovers = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(leftovers, 5, "four files and the words of one");
+    assert_eq!(leftovers, 5, "four files and one list of words");
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn wrong_text_is_refused_with_its_line_or_taken_leniently() {
         ("long", b"2 2\na 1 2\nb 1 2 3\n", "line 3: expected a word and 2 numbers, found 4 fields", 1),
         ("no number", b"2 2\na 1 x\nb 1 2\n", "line 2: expected a finite number, found `x`", 1),
         ("not finite", b"3 2\na 1 nan\nb 1 2\nc 1e39 2\n", "line 2: expected a finite number, found `nan`", 1),
-        ("count", b"5 2\na 1 2\nb 1 2\n", "line 1: the header says 5 words, found 2", 2),
-        ("few", b"1 2\na 1 2\nb 1 2\n", "line 1: the header says 1 words, found 2", 2),
+        ("count", b"5 2\na 1 2\nb 1 2\n", "line 1: expected 5 words, as in the header, found 2", 2),
+        ("few", b"1 2\na 1 2\nb 1 2\n", "line 1: expected 1 words, as in the header, found 2", 2),
         ("duplicate", b"2 2\na 1 2\na 3 4\n", "line 3: expected each word once, found `a` again (it is row 0)", 1),
         ("bytes", b"2 2\na 1 2\nb\xFF 3 4\n", "line 3: expected a word in UTF-8, found byte 0xFF", 2),
         ("empty word", b"2 2\na 1 2\n 3 4\n", "line 3: ", 1),
@@ -99,7 +99,8 @@ fn wrong_text_is_refused_with_its_line_or_taken_leniently() {
     }
     std::fs::write(&path, b". . . 1 2\nthe 3 4\n").unwrap();
     let spaced = WordVectors::read_glove(&path, &ReadOptions::default());
-    // Without a header the first line decides how many numbers there are, so a spaced word must not come first.
+    // Without a header the first line determines the number of columns, so a word with spaces must
+    // not be the first.
     assert!(spaced.is_err());
     std::fs::write(&path, b"the 3 4\n. . . 1 2\r\n").unwrap();
     let spaced = WordVectors::read_glove(&path, &ReadOptions::default()).unwrap();
@@ -126,7 +127,7 @@ fn wrong_binary_is_refused_with_its_byte() {
     }
     std::fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
     let e = WordVectors::read_word2vec_binary(&path, &ReadOptions::default()).unwrap_err().to_string();
-    assert!(e.contains("the header says 3 words, found 5 bytes behind them"), "{e}");
+    assert!(e.contains("expected 3 words, as in the header, found 5 more bytes"), "{e}");
 }
 
 #[test]
@@ -149,7 +150,7 @@ fn wrong_numpy_is_refused() {
 
 #[test]
 fn fasttext_models_give_the_vectors_of_their_vec_files() {
-    // Every `.bin` that has a `.vec` beside it: newer layout, older layout, words that are not ASCII.
+    // Every `.bin` that has a `.vec`: newer layout, older layout, words that are not ASCII.
     for (bin, vec) in [
         ("gensim/crime-and-punishment.bin", "gensim/crime-and-punishment.vec"),
         ("gensim/lee_fasttext.bin", "gensim/lee_fasttext.vec"),
@@ -246,7 +247,7 @@ fn what_holds_no_vectors_is_named() {
         (&b"\x1F\x8B\x08\0\0\0\0\0\0\x03line\nline"[..], "found a gzip archive: unpack it with `gunzip`"),
         (b"PK\x03\x04\x14\0glove.6B.50d.txt", "found a zip archive: unpack it with `unzip`"),
         (b"\xFF\xFEa\0 \x001\0", "found text in UTF-16: convert it to UTF-8"),
-        (b"\x93NUMPY\x01\0", "found a NumPy array: let its name end in .npy, and have its words beside it"),
+        (b"\x93NUMPY\x01\0", "found a NumPy array: rename it to end in .npy, with its words in .words.txt"),
         (b"2 3\nno row\nat all\n", "expected "),
         (b"1\n2\n3\n", "expected "),
     ] {

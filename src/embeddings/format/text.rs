@@ -1,8 +1,9 @@
-//! Vectors as text: a word and its numbers a line.
+//! Vectors as text: a word and its numbers per line.
 //!
-//! *word2vec text* (also fastText's `.vec`) starts with a line `words dim`; *GloVe* has no such line, and some files of
-//! that kind have one all the same, so the GloVe reader takes both. Words may contain spaces, as some in GloVe's 840B
-//! file do: the last `dim` fields are the numbers and what stands before them is the word.
+//! *word2vec text* (also fastText's `.vec`) starts with a line `words dim`; *GloVe* has no such
+//! line, but some files of that kind have one, so the GloVe reader accepts both. Words may contain
+//! spaces, as some in GloVe's 840B file do: the last `dim` fields are the numbers and the text
+//! before them is the word.
 //!
 //! Numbers are written with the fewest digits that read back as the same `f32`.
 
@@ -17,7 +18,7 @@ impl WordVectors {
     /// Reads word2vec's text format or a fastText `.vec` file.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the line of what is wrong.
+    /// [`Error::Io`]; [`Error::Format`] with the line of the error.
     pub(crate) fn read_word2vec_text(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         read(path.as_ref(), options, true)
     }
@@ -25,7 +26,7 @@ impl WordVectors {
     /// Reads GloVe's text format, with or without a header line.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] with the line of what is wrong.
+    /// [`Error::Io`]; [`Error::Format`] with the line of the error.
     pub(crate) fn read_glove(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         read(path.as_ref(), options, false)
     }
@@ -33,15 +34,15 @@ impl WordVectors {
     /// Writes word2vec's text format.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Argument`] when a word contains a line feed or is empty.
+    /// [`Error::Io`]; [`Error::Argument`] if a word is empty or contains a line feed.
     pub fn save_word2vec_text(&self, path: impl AsRef<Path>) -> Result<()> {
         write(self, path.as_ref(), true)
     }
 
-    /// Writes GloVe's text format: the same without the header line.
+    /// Writes GloVe's text format: word2vec's text format without the header line.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Argument`] when a word contains a line feed or is empty.
+    /// [`Error::Io`]; [`Error::Argument`] if a word is empty or contains a line feed.
     pub fn save_glove(&self, path: impl AsRef<Path>) -> Result<()> {
         write(self, path.as_ref(), false)
     }
@@ -94,19 +95,19 @@ fn read(path: &Path, options: &ReadOptions, needs_header: bool) -> Result<WordVe
     }
     match claimed {
         Some(n) if n != n_rows && options.malformed == Malformed::Reject => {
-            Err(Error::format(path, format!("line 1: the header says {n} words, found {n_rows}")))
+            Err(Error::format(path, format!("line 1: expected {n} words, as in the header, found {n_rows}")))
         }
         _ => builder.finish(),
     }
 }
 
-/// The fields between blanks.
+/// Splits a line at white space.
 fn fields(line: &[u8]) -> Vec<&[u8]> {
     line.split(|&b| b == b' ' || b == b'\t').filter(|f| !f.is_empty()).collect()
 }
 
-/// The word of a line, whose `dim` numbers are added to `rows`; some of them may be after an error
-/// too.
+/// Returns the word of a line and appends its `dim` numbers to `rows`. After an error, some of the
+/// numbers may have been appended.
 pub(super) fn row<'l>(line: &'l [u8], dim: usize, rows: &mut Vec<f32>) -> std::result::Result<&'l [u8], String> {
     let (word, numbers) = split(line.strip_suffix(b"\r").unwrap_or(line), dim)?;
     for field in numbers {
@@ -116,7 +117,7 @@ pub(super) fn row<'l>(line: &'l [u8], dim: usize, rows: &mut Vec<f32>) -> std::r
     Ok(word)
 }
 
-/// A line as its word and the fields of its `dim` numbers.
+/// Splits a line into its word and the fields of its `dim` numbers.
 fn split(line: &[u8], dim: usize) -> std::result::Result<(&[u8], Vec<&str>), String> {
     // A header may claim any `dim`; a line has no more fields than bytes.
     let mut numbers = Vec::with_capacity(dim.min(line.len()));
@@ -131,12 +132,13 @@ fn split(line: &[u8], dim: usize) -> std::result::Result<(&[u8], Vec<&str>), Str
         rest = &rest[..start - 1];
     }
     numbers.reverse();
-    // One blank separates; blanks before it belong to nothing, unless the word is made of them.
+    // One space separates word and numbers; further spaces before it are ignored, unless the word
+    // consists of spaces.
     let word = rest.strip_suffix(b" ").unwrap_or(rest);
     if word.is_empty() {
         return Err("expected a word, found an empty one".into());
     }
-    // A word may hold blanks, but one that ends in a number is a row with too many of them.
+    // A word may contain spaces, but one that ends in a number is a row with too many numbers.
     let last = fields(word).pop().filter(|f| f.len() < word.len());
     if last.and_then(|f| std::str::from_utf8(f).ok()).is_some_and(|f| f.parse::<f32>().is_ok()) {
         return Err(format!("expected a word and {dim} numbers, found {} fields", fields(line).len()));
@@ -147,7 +149,7 @@ fn split(line: &[u8], dim: usize) -> std::result::Result<(&[u8], Vec<&str>), Str
 fn write(vectors: &WordVectors, path: &Path, with_header: bool) -> Result<()> {
     for word in vectors.words() {
         if word.is_empty() || word.contains('\n') {
-            return Err(Error::argument("word", "letters without a line feed", format_args!("{word:?}")));
+            return Err(Error::argument("word", "characters other than line feed", format_args!("{word:?}")));
         }
     }
     write_whole(path, |out| {

@@ -1,7 +1,8 @@
-//! A run of GloVe in a file.
+//! The file of a GloVe run.
 //!
-//! Arrays: `words.0` … and `contexts.0` …, the rows of each group with their AdaGrad sums. The counts are not in it: they
-//! can be saved ([`Cooccurrences::save`]) or counted again, and are known by a fingerprint.
+//! Arrays: `words.0` … and `contexts.0` …, the rows of each group with their AdaGrad sums. The
+//! counts are not part of the file: they can be saved ([`Cooccurrences::save`]) or counted again,
+//! and are identified by a fingerprint.
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use crate::kernels::adagrad::row_len;
 
 const FORMAT: &str = "loquat glove 1";
 
-/// What tells these counts from others: their size, and the words and how often each stands.
+/// A fingerprint of the counts: their size, and the words and their frequencies.
 fn fingerprint(counts: &Cooccurrences) -> [u64; 4] {
     let vocabulary = counts.vocabulary();
     let words = vocabulary.words.iter().fold(0, |h, word| hash(word.as_bytes(), h));
@@ -23,7 +24,7 @@ fn fingerprint(counts: &Cooccurrences) -> [u64; 4] {
     [counts.len() as u64, counts.pairs(), words, frequencies]
 }
 
-/// Writes the run to where its settings say, if they do.
+/// Writes the run to the checkpoint file of its settings, if there is one.
 pub(super) fn save(glove: &Glove, counts: &Cooccurrences, state: &State) -> Result<()> {
     let Some((path, _)) = &glove.checkpoint else { return Ok(()) };
     let mut arrays = Vec::new();
@@ -35,7 +36,7 @@ pub(super) fn save(glove: &Glove, counts: &Cooccurrences, state: &State) -> Resu
     write(path, &arrays, &notes.with("counts", &fingerprint(counts))?.with("position", &state.position)?)
 }
 
-/// The settings of a run and where it stands.
+/// Reads the settings and the state of a run.
 pub(super) fn load(path: &Path, counts: &Cooccurrences) -> Result<(Glove, State)> {
     let saved = Saved::open(path, FORMAT)?;
     let (glove, position): (Glove, Position) = (saved.note("config")?, saved.note("position")?);
@@ -43,7 +44,7 @@ pub(super) fn load(path: &Path, counts: &Cooccurrences) -> Result<(Glove, State)
     if saved.note::<[u64; 4]>("counts")? != fingerprint(counts) {
         let found = format!("{} words and {} pairs", counts.len(), counts.pairs());
         return Err(
-            saved.wrong(format!("expected the counts of this run, {words} words and {pairs} pairs, found {found}"))
+            saved.wrong(format!("expected the counts of this run ({words} words and {pairs} pairs), found {found}"))
         );
     }
     glove.check()?;

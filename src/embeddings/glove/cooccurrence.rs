@@ -1,15 +1,18 @@
-//! How often words stand near each other, counted in bounded memory.
+//! Counting of co-occurrences in bounded memory.
 //!
-//! Each pair of words at most `window` apart adds 1/distance. Pairs of frequent words go into a triangular array, all
-//! others into a hash table; when a table is full, its entries are sorted and written to a temporary file (a *run*), and
-//! at the end all runs are merged. Sums are whole numbers of 2^-32, so neither the order of the text nor the threads
-//! that read it change a bit of the result.
+//! Each pair of words at most `window` apart adds 1/distance. Pairs of frequent words are counted
+//! in a triangular array, all others in a hash table; when a table is full, its entries are sorted
+//! and written to a temporary file (a *run*), and at the end all runs are merged. Sums are integers
+//! in units of 2^-32, so neither the order of the text nor the number of threads changes a bit of
+//! the result.
 //!
-//! Of the memory, a quarter is for the arrays and a half for the tables, shared by the threads; while a table grows, the old
-//! one and the new one fit into what is left. When all is counted, a merge reads through small buffers, and the finished
-//! records get what arrays and tables do not hold.
+//! A quarter of the memory is for the arrays and a half for the tables, divided among the threads;
+//! while a table grows, the old and the new one fit into the remaining memory. After counting, the
+//! merge reads through small buffers, and the merged records use the memory that arrays and tables
+//! do not.
 //!
-//! With a symmetric window X_ij = X_ji, so each unordered pair is kept once and trained in both directions.
+//! With a symmetric window X_ij = X_ji, so each unordered pair is stored once and trained in both
+//! directions.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,27 +22,27 @@ use crate::embeddings::training::lock;
 use crate::embeddings::training::text::{Chunk, TrainingText, on_all_threads};
 use crate::embeddings::training::vocabulary::TrainingVocabulary;
 
-/// What is counted, and how much memory that may take.
+/// What to count, and with how much memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counting {
     pub(super) window: usize,
     pub(super) symmetric: bool,
-    /// Bytes, the vocabulary's included.
+    /// In bytes, including the vocabulary.
     pub(super) memory: usize,
 }
 
-/// The least that is counted in, however large the vocabulary is: bytes.
+/// The minimum memory for counting in bytes, regardless of the size of the vocabulary.
 const LEAST: usize = 8 << 20;
 
-/// One thread's counts.
+/// The counts of one thread.
 struct Counter {
     counting: Counting,
-    /// Words below this are counted in the array.
+    /// Words with a smaller index are counted in the array.
     frequent: usize,
-    /// Row by row: symmetric, row `i` holds pairs with `j <= i`; else all of them.
+    /// Row-major: with a symmetric window row `i` has the pairs with `j <= i`, otherwise all pairs.
     array: Vec<u64>,
     table: Table,
-    /// The most slots that the table may grow to.
+    /// The largest number of slots of the table.
     slots: usize,
     /// 2^32 / distance.
     weights: Vec<u64>,
@@ -55,19 +58,19 @@ impl Counter {
     fn new(counting: Counting, words: usize, memory: usize) -> Self {
         let cells = memory / 4 / 8;
         let frequent = if counting.symmetric { (2.0 * cells as f64).sqrt() } else { (cells as f64).sqrt() };
-        // Beyond 4000 words the array would not stay in the caches.
+        // With more than 4000 words the array would not stay in the caches.
         let frequent = (frequent as usize).min(words).min(4000);
         let array = if counting.symmetric { frequent * (frequent + 1) / 2 } else { frequent * frequent };
         let slots = (memory / 2 / size_of::<Entry>()).max(2 * counting.window.next_power_of_two()).max(1024);
         let slots = if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 };
         let weights = (0..=counting.window as u64).map(|d| (1u64 << 32) / d.max(1)).collect();
-        // Small texts need no large table.
+        // Small texts start with a small table.
         let start = slots.min(1 << 16);
         let table = Table { entries: vec![Entry::default(); start], used: 0 };
         Counter { counting, frequent, array: vec![0; array], table, slots, weights }
     }
 
-    /// Counts the pairs of a sentence; `spill` is given the sorted entries of a full table.
+    /// Counts the pairs of a sentence; `spill` receives the sorted entries of a full table.
     fn sentence(&mut self, words: &[u32], spill: &mut impl FnMut(&[Entry]) -> Result<()>) -> Result<()> {
         for (i, &word) in words.iter().enumerate() {
             let start = i.saturating_sub(self.counting.window);
@@ -81,7 +84,8 @@ impl Counter {
             }
             for (j, &before) in words[start..i].iter().enumerate() {
                 let weight = self.weights[i - start - j];
-                // Symmetric: the rarer word first. Else: the word, then what stands before it.
+                // With a symmetric window the rarer word first, otherwise the word followed by the
+                // one before it.
                 let (a, b) =
                     if self.counting.symmetric { (word.max(before), word.min(before)) } else { (word, before) };
                 if (a as usize) < self.frequent && (b as usize) < self.frequent {
@@ -99,12 +103,12 @@ impl Counter {
         if self.counting.symmetric { a * (a + 1) / 2 + b } else { a * self.frequent + b }
     }
 
-    /// The bytes that are held.
+    /// The number of bytes in memory.
     fn memory(&self) -> usize {
         self.array.capacity() * size_of::<u64>() + self.table.entries.capacity() * size_of::<Entry>()
     }
 
-    /// What is left, as two sorted runs: the array as it is, and the table.
+    /// Returns the remaining counts as two sorted runs: the array and the table.
     fn finish(mut self) -> [Run; 2] {
         let n = self.table.sorted().len();
         let mut table = std::mem::take(&mut self.table.entries);
@@ -148,7 +152,7 @@ impl Table {
         }
     }
 
-    /// Moves the entries to the front and sorts them, without further memory.
+    /// Moves the entries to the front and sorts them in place.
     fn sorted(&mut self) -> &[Entry] {
         let mut n = 0;
         for i in 0..self.entries.len() {
@@ -167,20 +171,21 @@ impl Table {
     }
 }
 
-/// Counts the pairs of a text, on all threads. `told` is called with the bytes read so far.
+/// Counts the pairs of a text on all threads. `report` is called with the number of bytes read so
+/// far.
 pub(super) fn count(
     text: &TrainingText<'_>,
     vocabulary: &TrainingVocabulary,
     counting: Counting,
     folder: &TempFolder,
-    told: &(dyn Fn(u64) -> bool + Sync),
+    report: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<Option<Records>> {
     let pass = text.pass(256 << 10);
     let runs: Mutex<Vec<Run>> = Mutex::new(Vec::new());
     let keep = |run: Run| lock(&runs).push(run);
     let memory = counting.memory.saturating_sub(vocabulary.memory()).max(LEAST);
     let share = memory / rayon::current_num_threads();
-    // What a thread held at its end, or `None` if the work was ended.
+    // The memory of a thread at its end, or `None` if counting was stopped.
     let thread = || -> Result<Option<usize>> {
         let mut counter = Counter::new(counting, vocabulary.len(), share);
         let (mut chunk, mut sentence) = (Chunk::default(), Vec::new());
@@ -200,7 +205,7 @@ pub(super) fn count(
                 }
             });
             result?;
-            if !told(chunk.start + chunk.len) {
+            if !report(chunk.start + chunk.len) {
                 return Ok(None);
             }
         }

@@ -1,12 +1,15 @@
-//! Fitting vectors to co-occurrences, by AdaGrad in random order, on all threads and with the same bits at any number of them.
+//! Fitting of vectors to co-occurrences, by AdaGrad in random order, on all threads and with the
+//! same bits at any number of them.
 //!
-//! Pairs lie in parts of some ten thousand, scattered at random; each epoch takes the parts in another order and shuffles
-//! each anew. One row holds a vector, its bias and the AdaGrad sums of both, so a pair touches two rows.
+//! Pairs are distributed at random over parts of some ten thousand pairs; each epoch visits the
+//! parts in a different order and shuffles each of them. A row has a vector, its bias and the
+//! AdaGrad sums of both, so a pair accesses two rows.
 //!
-//! Words are cut into [`GROUPS`] groups, and so are contexts. In a round each thread takes other words *and* other contexts than the
-//! rest, so nobody waits, nothing is lost, and no processor takes another's cache lines away; as many rounds as there are groups
-//! see all pairs of a batch (Gemulla et al. 2011, "Large-scale matrix factorization with distributed stochastic gradient descent",
-//! <https://doi.org/10.1145/2020408.2020426>).
+//! Words and contexts are each divided into [`GROUPS`] groups. In a round each thread updates
+//! different words *and* different contexts from the others, so no thread waits, no update is lost,
+//! and no cache line is shared; in as many rounds as there are groups all pairs of a batch are
+//! visited (Gemulla et al. 2011, "Large-scale matrix factorization with distributed stochastic
+//! gradient descent", <https://doi.org/10.1145/2020408.2020426>).
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -22,13 +25,14 @@ use crate::kernels::adagrad::{adagrad_pair, row_len};
 use crate::kernels::prefetch::prefetch;
 use crate::{Result, Rng};
 
-/// Parts of a batch: enough pairs in each block of two groups for a thread to be worth it.
+/// The number of parts per batch: each block of two groups then has enough pairs to be worth a
+/// task.
 const PARTS: usize = 16;
 
-/// Bytes of a batch, about: each pair in both directions, and as it was read.
+/// The approximate number of bytes of a batch: each pair in both directions, and as it was read.
 const BATCH: usize = PARTS * PART as usize * (2 * size_of::<Pair>() + size_of::<Record>());
 
-/// One pair to learn: row numbers within their groups.
+/// A pair to train: row numbers within their groups.
 #[derive(Clone, Copy, Default)]
 struct Pair {
     word: u32,
@@ -36,7 +40,7 @@ struct Pair {
     x: f32,
 }
 
-/// The pairs of a part, by the groups of word and context; in each block in random order.
+/// The pairs of a part, by the groups of word and context, in random order within each block.
 struct Part {
     pairs: Vec<Pair>,
     starts: Vec<usize>,
@@ -72,14 +76,14 @@ impl Part {
     }
 }
 
-/// Pairs and their loss.
+/// The number of pairs and the sum of their losses.
 #[derive(Clone, Copy, Default)]
-struct Tally {
+struct PairLoss {
     pairs: u64,
     loss: f64,
 }
 
-impl std::ops::Add for Tally {
+impl std::ops::Add for PairLoss {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -87,8 +91,8 @@ impl std::ops::Add for Tally {
     }
 }
 
-/// Learns some pairs of a group of words and a group of contexts.
-fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair]) -> Tally {
+/// Trains on some pairs of a group of words and a group of contexts.
+fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair]) -> PairLoss {
     let (dim, row) = (glove.dim, row_len(glove.dim));
     let mut loss = 0.0;
     for (i, pair) in pairs.iter().enumerate() {
@@ -103,24 +107,24 @@ fn learn(glove: &Glove, words: &mut [f32], contexts: &mut [f32], pairs: &[Pair])
         let y = &mut contexts[pair.context as usize * row..][..row];
         loss += f64::from(adagrad_pair(dim, x, y, target, weight, glove.lr));
     }
-    Tally { pairs: pairs.len() as u64, loss }
+    PairLoss { pairs: pairs.len() as u64, loss }
 }
 
 impl State {
-    /// Learns the pairs of some parts: as many rounds as there are groups.
+    /// Trains on the pairs of some parts, in as many rounds as there are groups.
     fn learn(&mut self, glove: &Glove, parts: &[Part]) {
         crate::kernels::parallel::adopt();
         for round in 0..GROUPS {
             let block = |(group, (words, contexts)): (usize, (&mut Vec<f32>, &mut Vec<f32>))| {
                 let pairs = parts.iter().map(|part| part.block(group, (group + round) % GROUPS));
-                pairs.fold(Tally::default(), |sum, pairs| sum + learn(glove, words, contexts, pairs))
+                pairs.fold(PairLoss::default(), |sum, pairs| sum + learn(glove, words, contexts, pairs))
             };
-            // The groups of contexts stand in the order in which the groups of words meet them.
+            // The groups of contexts are ordered as the groups of words meet them.
             let rows = self.words.par_iter_mut().zip(self.contexts.par_iter_mut()).enumerate().with_max_len(1);
-            let tallies: Vec<Tally> = rows.map(block).collect();
-            for tally in tallies {
-                self.position.pairs += tally.pairs;
-                self.position.loss += tally.loss;
+            let losses: Vec<PairLoss> = rows.map(block).collect();
+            for loss in losses {
+                self.position.pairs += loss.pairs;
+                self.position.loss += loss.loss;
             }
             self.contexts.rotate_left(1);
         }
@@ -142,12 +146,12 @@ pub(super) fn fit(
     let (symmetric, diagonal) = (counts.symmetric(), counts.diagonal());
     let pairs = if symmetric { 2 * shuffled.len() - diagonal } else { shuffled.len() };
     let (began, before) = (Instant::now(), pairs * state.position.epoch as u64 + state.position.pairs);
-    let (mut told, mut saved) = (Instant::now(), Instant::now());
-    let mut tell = |at: &Position, end: bool| {
-        if !end && told.elapsed() < Duration::from_millis(100) {
+    let (mut reported, mut saved) = (Instant::now(), Instant::now());
+    let mut report = |at: &Position, end: bool| {
+        if !end && reported.elapsed() < Duration::from_millis(100) {
             return ControlFlow::Continue(());
         }
-        told = Instant::now();
+        reported = Instant::now();
         let (done, total) = (pairs * at.epoch as u64 + at.pairs, pairs.saturating_mul(glove.epochs as u64));
         let (time, loss) = (began.elapsed(), at.loss / at.pairs as f64);
         observer.progress(&Progress::fitting(at.epoch, glove.epochs, [before, done, total], time, loss, glove.lr, end))
@@ -171,7 +175,7 @@ pub(super) fn fit(
             state.learn(glove, &parts);
             state.position.chunks += parts.len() as u64;
             state.check_loss(glove)?;
-            if tell(&state.position, false).is_break() {
+            if report(&state.position, false).is_break() {
                 state.check_rows(glove)?;
                 break 'run;
             }
@@ -183,12 +187,12 @@ pub(super) fn fit(
         }
         state.check_rows(glove)?;
         let loss = state.position.loss / state.position.pairs as f64;
-        let going_on = tell(&state.position, true);
+        let next = report(&state.position, true);
         state.position.losses.push(loss);
         let losses = std::mem::take(&mut state.position.losses);
         state.position = Position { epoch: state.position.epoch + 1, losses, ..Position::default() };
         checkpoint::save(glove, counts, &state)?;
-        if going_on.is_break() {
+        if next.is_break() {
             break;
         }
     }

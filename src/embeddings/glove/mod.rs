@@ -1,5 +1,6 @@
 //! GloVe: global vectors for word representation (Pennington, Socher and Manning 2014,
-//! <https://nlp.stanford.edu/pubs/glove.pdf>; agrees in its loss and its updates with the authors' `glove.c`).
+//! <https://nlp.stanford.edu/pubs/glove.pdf>; agrees in its loss and its updates with the authors'
+//! `glove.c`).
 
 mod checkpoint;
 mod cooccurrence;
@@ -28,17 +29,19 @@ use crate::{Error, Result};
 use cooccurrence::Counting;
 use records::TempFolder;
 
-/// Settings of GloVe, and what starts it: a builder; settings are checked when work starts.
+/// A builder that trains word vectors by GloVe. Settings are checked when training starts.
 ///
-/// Words that stand near each other are counted (1/distance each), and vectors are fitted to the logarithms:
+/// Co-occurrences of words are counted (1/distance each), and vectors are fitted to their
+/// logarithms by minimising
 ///
 /// ```text
 /// Σ_ij f(X_ij) (w_i · c_j + b_i + b_j − ln X_ij)²        f(x) = min(1, (x / x_max)^alpha)
 /// ```
 ///
-/// by AdaGrad, in random order; biases move at a rate of 1, vectors at that of choice. A word's vector is w + c. Counting
-/// and shuffling stay within [`Glove::memory_mb`], with temporary files for what does not fit.
+/// with AdaGrad, in random order; biases have a learning rate of 1. The vector of a word is w + c.
+/// Counting and shuffling stay within [`Glove::memory_mb`] and use temporary files for the rest.
 ///
+/// # Examples
 /// ```
 /// use loquat::embeddings::{Glove, TrainingText};
 ///
@@ -81,8 +84,9 @@ impl Default for Glove {
 impl Glove {
     shared_settings!();
 
-    /// The paper's settings: 100 dimensions, 15 words to each side, words that stand at least 5 times, `x_max` 100,
-    /// `alpha` 0.75, learning rate 0.05, 25 epochs; 1024 MB of memory.
+    /// Returns the settings of the paper: 100 dimensions, a window of 15 words to each side, words
+    /// that occur at least 5 times, `x_max` 100, `alpha` 0.75, learning rate 0.05, 25 epochs; 1024
+    /// MB of memory.
     pub fn new() -> Self {
         Glove {
             dim: 100,
@@ -103,77 +107,80 @@ impl Glove {
         }
     }
 
-    /// How many words to each side are near. A window ends with its sentence, so short lines leave little of a wide one.
+    /// Sets the largest distance between co-occurring words. Windows do not cross the ends of
+    /// sentences, so short lines make wide windows ineffective. Default: 15.
     pub fn window(mut self, words: usize) -> Self {
         self.window = words;
         self
     }
 
-    /// Counts only the words before a word, not those behind it.
+    /// Counts only the words before each word, not those after it.
     pub fn left_window(mut self) -> Self {
         self.symmetric = false;
         self
     }
 
-    /// The co-occurrence from which on a pair has full weight. Small texts want less: 10 is usual,
-    /// and at ten million words 2 is better for similarity.
+    /// Sets the co-occurrence above which pairs have full weight. Default: 100. Use less for small
+    /// texts: 10 is usual, and with ten million words 2 gives better similarity.
     pub fn x_max(mut self, x: f32) -> Self {
         self.x_max = x;
         self
     }
 
-    /// The power by which the weight of rarer pairs falls.
+    /// Sets the exponent of the weight of rarer pairs. Default: 0.75.
     pub fn alpha(mut self, alpha: f32) -> Self {
         self.alpha = alpha;
         self
     }
 
-    /// How often all pairs are gone through.
+    /// Sets the number of passes over all pairs. Default: 25.
     pub fn epochs(mut self, epochs: usize) -> Self {
         self.epochs = epochs;
         self
     }
 
-    /// AdaGrad's learning rate, of vectors; biases move at 1.
+    /// Sets AdaGrad's learning rate of the vectors; that of the biases is 1. Default: 0.05.
     pub fn lr(mut self, lr: f32) -> Self {
         self.lr = lr;
         self
     }
 
-    /// How many megabytes (2^20 bytes) counting and shuffling may take, the vocabulary included: at least 16. Fitting
-    /// holds its rows besides, words × (`dim` + 1) × 16 bytes, and no less than a batch of 18 MB.
+    /// Sets the memory for counting and shuffling in megabytes (2^20 bytes), including the
+    /// vocabulary; at least 16. Fitting uses additional memory for its rows, words × (`dim` + 1) ×
+    /// 16 bytes, and at least a batch of 18 MB. Default: 1024.
     pub fn memory_mb(mut self, megabytes: usize) -> Self {
         self.memory = megabytes.saturating_mul(1 << 20);
         self
     }
 
-    /// The seed of all random choices: the same one gives the same bits, at any number of threads.
+    /// Sets the seed of all random choices: the same seed gives the same bits, at any number of
+    /// threads.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Where temporary files go, if not where the system has them.
+    /// Sets the folder of temporary files. Default: that of the operating system.
     pub fn temporary_folder(mut self, path: impl AsRef<Path>) -> Self {
         self.temporary = Some(path.as_ref().into());
         self
     }
 
-    /// Counts and trains on a text.
+    /// Counts co-occurrences and trains on a text.
     ///
     /// # Errors
-    /// As for [`Glove::count`] and [`Glove::fit`].
+    /// Same as [`Glove::count`] and [`Glove::fit`].
     pub fn train(&self, text: &TrainingText<'_>) -> Result<WordVectors> {
         let observer = &mut |_: &Progress| ControlFlow::Continue(());
         let counts = self.count(text, observer)?;
         Ok(self.fit(&counts, observer)?.into_vectors())
     }
 
-    /// Counts which words stand near each other. `observer` sees epoch 0; if it ends the work, that is an error.
+    /// Counts the co-occurrences of a text. `observer` sees epoch 0; stopping is an error.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] and [`Error::Format`] from reading the text or
-    /// writing temporary files, which are removed.
+    /// [`Error::Argument`] with the name of a setting that is out of range; [`Error::Io`] and
+    /// [`Error::Format`] from reading the text or writing temporary files, which are removed.
     pub fn count(&self, text: &TrainingText<'_>, observer: &mut dyn Observer) -> Result<Cooccurrences> {
         self.check()?;
         in_pool(self.threads, || {
@@ -182,7 +189,7 @@ impl Glove {
             let counting = Counting { window: self.window, symmetric: self.symmetric, memory: self.memory };
             let report = Mutex::new((observer, Instant::now()));
             let began = Instant::now();
-            let told = |bytes: u64| {
+            let report = |bytes: u64| {
                 let mut report = lock(&report);
                 if report.1.elapsed() < Duration::from_millis(100) {
                     return true;
@@ -193,21 +200,22 @@ impl Glove {
                 let progress = Progress::counting(words, vocabulary.text_words, began.elapsed());
                 report.0.progress(&progress).is_continue()
             };
-            let records = cooccurrence::count(text, &vocabulary, counting, &folder, &told)?;
-            let records = records.ok_or_else(|| Error::argument("observer", "to go on while counting", "a break"))?;
+            let records = cooccurrence::count(text, &vocabulary, counting, &folder, &report)?;
+            let records = records.ok_or_else(|| Error::argument("observer", "`Continue` while counting", "`Break`"))?;
             if records.len() == 0 {
-                return Err(super::training::text::empty(text, "expected words near each other, found none"));
+                return Err(super::training::text::empty(text, "expected words that occur together, found none"));
             }
             Cooccurrences::new(vocabulary, records, self.window, self.symmetric)
         })
     }
 
-    /// Fits vectors to counts. `observer` is told of pairs where its fields speak of words.
+    /// Fits vectors to co-occurrences. [`Progress`] counts pairs in place of words.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a setting that cannot be; [`Error::Io`] from temporary files or a
-    /// checkpoint; [`Error::NotFinite`] naming the epoch when training diverges, because the
-    /// learning rate is too high; a checkpoint's file is then the last that was written before.
+    /// [`Error::Argument`] with the name of a setting that is out of range; [`Error::Io`] from
+    /// temporary files or a checkpoint; [`Error::NotFinite`] with the epoch, if training diverges
+    /// because the learning rate is too high. After an error the checkpoint file is the last one
+    /// that was written.
     pub fn fit(&self, counts: &Cooccurrences, observer: &mut dyn Observer) -> Result<GloveModel> {
         self.check()?;
         in_pool(self.threads, || fit::fit(self, counts, state::State::start(self, counts.len())?, observer))
@@ -231,7 +239,23 @@ impl Glove {
     }
 }
 
-/// What GloVe has fitted.
+/// The result of fitting by [`Glove::fit`].
+///
+/// # Examples
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::embeddings::{Glove, Progress, TrainingText};
+///
+/// let sentences = || (0..50).map(|_| ["a", "cat", "sat"].map(String::from).to_vec());
+/// let mut continue_always = |_: &Progress| ControlFlow::Continue(());
+/// let glove = Glove::new().dim(4).epochs(3);
+/// let counts = glove.count(&TrainingText::sentences(sentences), &mut continue_always)?;
+/// let model = glove.fit(&counts, &mut continue_always)?;
+/// assert!(model.is_finished());
+/// assert!(model.losses()[2] < model.losses()[0]);
+/// assert_eq!(model.into_vectors().len(), 3);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct GloveModel {
     vectors: WordVectors,
@@ -240,22 +264,23 @@ pub struct GloveModel {
 }
 
 impl GloveModel {
-    /// The mean of ½ f(X) (…)² over all pairs, in each epoch.
+    /// Returns the mean of ½ f(X) (…)² over all pairs, for each epoch.
     pub fn losses(&self) -> &[f64] {
         &self.losses
     }
 
-    /// Whether all epochs are done: not when an observer ended the run.
+    /// Returns whether all epochs are complete: not if an observer stopped the run.
     pub fn is_finished(&self) -> bool {
         self.losses.len() == self.epochs
     }
 
-    /// Goes on with the run that wrote a checkpoint, on the same counts, and ends with the bits of one that was never
-    /// interrupted. Threads, temporary files and the checkpoint are those of this call.
+    /// Resumes the run that wrote a checkpoint, on the same counts. The result has the same bits as
+    /// that of a run that was never interrupted. Threads, temporary files and the checkpoint file
+    /// are those of this call.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, also when it was written for other counts, and those of
-    /// [`Glove::fit`].
+    /// [`Error::Io`] and [`Error::Format`] from the checkpoint, also if it was written for other
+    /// counts; those of [`Glove::fit`].
     pub fn resume(
         checkpoint: impl AsRef<Path>,
         counts: &Cooccurrences,
@@ -269,7 +294,7 @@ impl GloveModel {
         fit::fit(&glove, counts, state, observer)
     }
 
-    /// The vectors: the sum of each word's two.
+    /// Returns the vectors: the sum of the two vectors of each word.
     pub fn into_vectors(self) -> WordVectors {
         self.vectors
     }

@@ -1,4 +1,5 @@
-//! Co-occurrences outside of memory: temporary files, sorted runs and their merge, and the finished table.
+//! Co-occurrences outside of memory: temporary files, sorted runs and their merge, and the merged
+//! records.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -33,7 +34,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// In a symmetric window, a word near itself is near it on both sides.
+    /// In a symmetric window, a word that co-occurs with itself counts on both sides.
     pub(super) fn new(entry: Entry, symmetric: bool) -> Self {
         let key = entry.key - 1;
         let (first, second) = ((key >> 32) as u32, key as u32);
@@ -42,24 +43,26 @@ impl Record {
     }
 }
 
-/// Where temporary files go. They are gone as soon as they are closed, also when the process is killed.
+/// The folder of temporary files. The files are removed when they are closed, also if the process
+/// is killed.
 #[derive(Debug)]
 pub(super) struct TempFolder(PathBuf);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl TempFolder {
-    /// An error if `path` is no folder.
+    /// Returns an error if `path` is not a folder.
     pub(super) fn new(path: &Path) -> Result<Self> {
         std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
         Ok(TempFolder(path.into()))
     }
 
-    /// A new file, and the path that tells errors which.
+    /// Creates a file, and returns its path for error messages.
     fn file(&self) -> Result<(PathBuf, File)> {
         let mut options = File::options();
         #[cfg(windows)]
-        std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0400_0000); // FILE_FLAG_DELETE_ON_CLOSE
+        // FILE_FLAG_DELETE_ON_CLOSE
+        std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0400_0000);
         let (path, file) = loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = self.0.join(format!("loquat-glove-{}-{n}", std::process::id()));
@@ -69,7 +72,7 @@ impl TempFolder {
                 Err(e) => return Err(Error::io(path, e)),
             }
         };
-        // An open file needs no name there.
+        // On Unix an open file needs no name.
         #[cfg(not(windows))]
         std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
         Ok((path, file))
@@ -83,7 +86,7 @@ impl TempFolder {
     }
 }
 
-/// A run that is being written, some entries at a time.
+/// A run that is being written in blocks of entries.
 struct RunWriter {
     path: PathBuf,
     file: File,
@@ -110,7 +113,8 @@ pub(super) enum Run {
     File(PathBuf, File),
 }
 
-/// Merges runs: an iterator of entries, ascending, each key once. A file that has been read is closed.
+/// A merge of runs: an iterator of entries in ascending order, each key once. A file is closed when
+/// it has been read.
 pub(super) struct Merge {
     heads: Vec<Head>,
 }
@@ -144,17 +148,17 @@ impl Rest {
     }
 }
 
-/// The most files that are merged at once. More are first merged into fewer.
+/// The largest number of files merged at once. More files are first merged into fewer.
 const FAN_IN: usize = 64;
 
 impl Merge {
-    /// Buffers for reading and writing take about `memory` bytes.
+    /// Merges runs, with about `memory` bytes of buffers for reading and writing.
     pub(super) fn new(mut runs: Vec<Run>, folder: &TempFolder, memory: usize) -> Result<Self> {
         let buffer = (memory / (FAN_IN + 1)).clamp(4 << 10, 256 << 10);
         let is_file = |run: &mut Run| matches!(run, Run::File(..));
         let mut files: Vec<Run> = runs.extract_if(.., is_file).collect();
         while files.len() > FAN_IN {
-            // As few as make the rest fit, so that little is written twice.
+            // The smallest number that leaves few enough files, so that little is written twice.
             let some = (files.len() - FAN_IN + 1).min(FAN_IN);
             let mut merge = Self::of(files.drain(..some), buffer)?;
             let (mut whole, mut entries) = (RunWriter::new(folder)?, Vec::with_capacity(buffer / size_of::<Entry>()));
@@ -190,7 +194,7 @@ impl Iterator for Merge {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        // Runs are few, so a look at each costs less than a heap.
+        // Runs are few, so comparing all of them costs less than a heap.
         let key = self.heads.iter().map(|head| head.entry.key).min()?;
         let (mut sum, mut i) = (0, 0);
         while i < self.heads.len() {
@@ -215,11 +219,11 @@ impl Iterator for Merge {
     }
 }
 
-/// Records in memory, or in a temporary file when they are too many.
+/// Records in memory, or in a temporary file if there are too many.
 #[derive(Debug)]
 pub(super) enum Records {
     Memory(Vec<Record>),
-    /// Behind a lock because a file has one place where it is read.
+    /// Locked because a file has a single read position.
     File {
         path: PathBuf,
         file: Mutex<File>,
@@ -227,7 +231,7 @@ pub(super) enum Records {
     },
 }
 
-/// Takes records in order.
+/// A writer of records in order.
 pub(super) struct RecordsWriter<'f> {
     folder: &'f TempFolder,
     limit: usize,
@@ -236,7 +240,7 @@ pub(super) struct RecordsWriter<'f> {
 }
 
 impl Records {
-    /// Takes records; more than `limit` bytes of them go to a file.
+    /// Returns a writer that keeps up to `limit` bytes in memory and writes more to a file.
     pub(super) fn writer(folder: &TempFolder, limit: usize) -> RecordsWriter<'_> {
         RecordsWriter { folder, limit: limit / size_of::<Record>(), memory: Vec::new(), file: None }
     }
@@ -248,7 +252,7 @@ impl Records {
         }
     }
 
-    /// The bytes of memory that they take.
+    /// The number of bytes in memory.
     pub(super) fn memory(&self) -> usize {
         match self {
             Records::Memory(records) => records.capacity() * size_of::<Record>(),
@@ -256,7 +260,7 @@ impl Records {
         }
     }
 
-    /// Calls `each` with all records, some at a time, in order.
+    /// Calls `each` with all records in order, in blocks.
     pub(super) fn for_each(&mut self, mut each: impl FnMut(&[Record]) -> Result<()>) -> Result<()> {
         match self {
             Records::Memory(records) => each(records),
@@ -294,8 +298,8 @@ impl RecordsWriter<'_> {
             return self.push(record);
         }
         if self.memory.len() == self.memory.capacity() {
-            // Doubling would pass the limit, and so would the copy that growing may make: room is taken in small steps,
-            // for which the system moves pages, not bytes.
+            // Grows in small steps, for which the system moves pages rather than bytes: doubling
+            // could exceed the limit, and so could the copy that growing may make.
             let more = self.memory.len().clamp(1 << 16, 1 << 20).min(self.limit.max(1) - self.memory.len());
             self.memory.reserve_exact(more);
         }
@@ -314,15 +318,16 @@ impl RecordsWriter<'_> {
     }
 }
 
-/// Records in random order: scattered at random over parts small enough to be shuffled in a cache.
+/// Records in random order: distributed at random over parts that are small enough to be shuffled
+/// in a cache.
 #[derive(Debug)]
 pub(super) struct Shuffled {
     records: Records,
-    /// Where each part starts, in records; one more than there are parts.
+    /// The start of each part, in records, and the end of the last.
     starts: Vec<u64>,
 }
 
-/// Records of a part, about.
+/// The approximate number of records per part.
 pub(super) const PART: u64 = 32 << 10;
 
 impl Shuffled {
@@ -330,7 +335,7 @@ impl Shuffled {
         let n = source.len();
         let parts = n.div_ceil(PART).clamp(1, 1 << 16) as u32;
         let rng = || crate::embeddings::training::sampling::FastRng::new(seed, u64::MAX, 1);
-        // The parts are drawn twice: once to learn how large each will be.
+        // The random parts are drawn twice: the first time to count their sizes.
         let mut starts = vec![0u64; parts as usize + 1];
         let mut draw = rng();
         for _ in 0..n {
@@ -354,7 +359,7 @@ impl Shuffled {
             Records::Memory(all)
         } else {
             let (path, mut file) = folder.file()?;
-            // Each part gathers some records before they are written at its place.
+            // Each part collects some records before they are written.
             let room = 1 << (limit / size_of::<Record>() / parts as usize).clamp(16, 4096).ilog2();
             let mut waiting: Vec<Vec<Record>> = vec![Vec::new(); parts as usize];
             let mut write = |part: usize, waiting: &mut Vec<Record>, next: &mut [u64]| {
@@ -390,7 +395,7 @@ impl Shuffled {
         self.records.len()
     }
 
-    /// Reads a part, in the order of the scatter.
+    /// Reads a part, in the order in which it was written.
     pub(super) fn part(&self, part: usize, out: &mut Vec<Record>) -> Result<()> {
         let (start, end) = (self.starts[part], self.starts[part + 1]);
         out.clear();

@@ -1,4 +1,4 @@
-//! What a run of GloVe learns: the rows of words and of contexts, in groups.
+//! The state of a GloVe run: the rows of words and of contexts, in groups.
 
 use rayon::prelude::*;
 
@@ -8,16 +8,19 @@ use crate::embeddings::training::sampling::FastRng;
 use crate::kernels::adagrad::row_len;
 use crate::{Error, Result};
 
-/// Groups that words and contexts are cut into: the most threads that can work at once.
+/// The number of groups of words and of contexts, and so the largest number of threads that can
+/// work at once.
 pub(super) const GROUPS: usize = 16;
 
-/// The group of a word and its place in it. Ranks go to and fro, so that each group has its share of frequent words.
+/// Returns the group of a word and its index in it. Words are dealt by frequency rank, alternately
+/// upwards and downwards, so that each group gets its share of frequent words.
 pub(super) fn place(word: u32) -> (usize, usize) {
     let (turn, i) = (word as usize / GROUPS, word as usize % GROUPS);
     (if turn.is_multiple_of(2) { i } else { GROUPS - 1 - i }, turn)
 }
 
-/// The rows of words and of contexts, by group, and where the run stands; `Position::chunks` counts parts of the epoch.
+/// The rows of words and of contexts, by group, and the position of the run; `Position::chunks`
+/// counts parts of the epoch.
 pub(super) struct State {
     pub(super) words: Vec<Vec<f32>>,
     pub(super) contexts: Vec<Vec<f32>>,
@@ -25,12 +28,13 @@ pub(super) struct State {
 }
 
 impl State {
-    /// How many rows each group of `words` words has.
+    /// The number of rows of each group of a vocabulary of `words` words.
     pub(super) fn rows(words: usize) -> usize {
         words.div_ceil(GROUPS)
     }
 
-    /// Numbers within ±1/2 by `dim + 1`, squares 1, as the original starts.
+    /// Returns the initial rows: numbers within ±1/2 divided by `dim + 1`, AdaGrad sums of 1, as in
+    /// the original tool.
     pub(super) fn start(glove: &Glove, words: usize) -> Result<Self> {
         let (n, row) = (glove.dim + 1, row_len(glove.dim));
         let too_large = || Error::argument("dim", format!("vectors of {words} words that fit into memory"), glove.dim);
@@ -51,20 +55,20 @@ impl State {
         Ok(State { words: groups()?, contexts: groups()?, position: Position::default() })
     }
 
-    /// The vector of a word: the sum of its two.
+    /// The vector of a word: the sum of its two vectors.
     pub(super) fn vector(&self, dim: usize, word: usize) -> impl Iterator<Item = f32> {
         let (group, at) = place(word as u32);
         let start = at * row_len(dim);
         self.words[group][start..start + dim].iter().zip(&self.contexts[group][start..]).map(|(w, c)| w + c)
     }
 
-    /// Says that training has diverged, if the loss of this epoch so far is no finite number.
+    /// Returns an error if the loss of this epoch is not finite: training has diverged.
     pub(super) fn check_loss(&self, glove: &Glove) -> Result<()> {
         let Position { epoch, loss, .. } = self.position;
         if loss.is_finite() { Ok(()) } else { Err(diverged("GloVe's loss", epoch, glove.epochs, glove.lr, loss)) }
     }
 
-    /// Says that training has diverged, if the length of a vector is no finite number.
+    /// Returns an error if the length of a vector is not finite: training has diverged.
     pub(super) fn check_rows(&self, glove: &Glove) -> Result<()> {
         let groups = self.words.par_iter().chain(&self.contexts);
         let wrong = |rows: &Vec<f32>| rows.chunks_exact(row_len(glove.dim)).find_map(|row| endless(&row[..=glove.dim]));

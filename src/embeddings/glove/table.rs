@@ -1,4 +1,4 @@
-//! Counts that can be kept: in memory, in a temporary file, or saved to be used again.
+//! Co-occurrence counts: in memory, in a temporary file, or saved for later.
 
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -13,11 +13,23 @@ use crate::embeddings::training::vocabulary::TrainingVocabulary;
 use crate::embeddings::words::Words;
 use crate::{Error, Result};
 
-/// Which words stand near each other, and how often.
+/// Words and the co-occurrences of their pairs, counted by [`Glove::count`](super::Glove::count).
+///
+/// # Examples
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::embeddings::{Glove, Progress, TrainingText};
+///
+/// let sentences = || (0..9).map(|_| ["a", "b", "c"].map(String::from).to_vec());
+/// let text = TrainingText::sentences(sentences);
+/// let counts = Glove::new().count(&text, &mut |_: &Progress| ControlFlow::Continue(()))?;
+/// assert_eq!((counts.len(), counts.pairs()), (3, 3));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Cooccurrences {
     vocabulary: TrainingVocabulary,
-    /// Behind a lock because those in a file are gone through from its one place.
+    /// Locked because records in a file have a single read position.
     records: Mutex<Records>,
     window: usize,
     symmetric: bool,
@@ -26,7 +38,7 @@ pub struct Cooccurrences {
 
 const MAGIC: &[u8; 8] = b"LQCOOC01";
 
-/// What stands before the records in a file.
+/// The header of a file, before the records.
 #[derive(Serialize, Deserialize)]
 struct Header {
     window: usize,
@@ -55,22 +67,22 @@ impl Cooccurrences {
         Ok(Cooccurrences { vocabulary, records, window, symmetric, diagonal })
     }
 
-    /// The number of words.
+    /// Returns the number of words.
     pub fn len(&self) -> usize {
         self.vocabulary.len()
     }
 
-    /// Whether there is no word.
+    /// Returns whether there are no words.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The number of pairs that are kept. In a symmetric window, that is of unordered pairs.
+    /// Returns the number of stored pairs: unordered ones with a symmetric window.
     pub fn pairs(&self) -> u64 {
         self.lock().len()
     }
 
-    /// Whether words behind a word count as those before it do.
+    /// Whether words after a word count in the same way as those before it.
     pub(crate) fn symmetric(&self) -> bool {
         self.symmetric
     }
@@ -91,10 +103,10 @@ impl Cooccurrences {
         lock(&self.records)
     }
 
-    /// Writes the counts and the vocabulary, to be used again by [`Cooccurrences::open`].
+    /// Saves the counts and the vocabulary, for [`Cooccurrences::open`].
     ///
     /// # Errors
-    /// [`Error::Io`] when that fails.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let header = Header {
@@ -122,11 +134,11 @@ impl Cooccurrences {
         })
     }
 
-    /// Reads counts that [`Cooccurrences::save`] wrote. What does not fit into `memory_mb` megabytes is copied to a
-    /// temporary file.
+    /// Reads counts that [`Cooccurrences::save`] wrote. Counts that do not fit into `memory_mb`
+    /// megabytes are copied to a temporary file.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] when the file is something else.
+    /// [`Error::Io`]; [`Error::Format`] if the file has another format.
     pub fn open(path: impl AsRef<Path>, memory_mb: usize) -> Result<Self> {
         let path = path.as_ref();
         let wrong = |reason: String| Error::format(path, reason);
@@ -155,7 +167,7 @@ impl Cooccurrences {
         }
         let words: Words = header.words.iter().collect();
         if header.counts.len() != words.len() || words.duplicate().is_some() || words.len() == 0 {
-            return Err(wrong("header: expected a count for each word, and each word once".into()));
+            return Err(wrong("header: expected one count per word and no duplicate words".into()));
         }
         let folder = TempFolder::new(&std::env::temp_dir())?;
         let mut writer = Records::writer(&folder, memory_mb.saturating_mul(1 << 20));

@@ -33,7 +33,7 @@ fn small() -> Glove {
     Glove::new().dim(12).window(4).epochs(15).x_max(10.0).memory_mb(16)
 }
 
-/// The counts as the definition has them.
+/// The counts, computed from the definition.
 fn naive(text: &[Vec<String>], window: usize, a: &str, b: &str, symmetric: bool) -> f64 {
     let mut sum = 0.0;
     for sentence in text {
@@ -78,7 +78,7 @@ fn counts_are_the_definition_at_any_number_of_threads() {
 #[test]
 fn little_memory_spills_and_changes_nothing() {
     let parent = tempfile::tempdir().unwrap();
-    // More pairs than the smallest table holds.
+    // More pairs than fit into the smallest table.
     let text = TrainingText::sentences(|| {
         (0..40_000usize)
             .map(|i| (0..12).map(|k| format!("w{}", (i * 7919 + k * k * 104_729 + i * k) % 30_011)).collect())
@@ -97,7 +97,7 @@ fn little_memory_spills_and_changes_nothing() {
     assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "temporary files are removed");
 }
 
-/// The losses of the formula in double precision, pair after pair in another random order each epoch.
+/// The losses of the formula in double precision, with the pairs shuffled in each epoch.
 fn plain_losses(records: &[records::Record], words: usize, glove: &Glove) -> Vec<f64> {
     let (dim, lr) = (glove.dim, f64::from(glove.lr));
     let mut rng = Rng::seed(2);
@@ -141,11 +141,11 @@ fn it_learns_what_belongs_together_and_its_loss_falls() {
         })
         .unwrap();
     assert_eq!(ends, 50);
-    // Where both have left their random starts.
+    // Both have left their random initialisation by then.
     let plain = plain_losses(&records_of(&counts), counts.len(), &glove);
     let near = |(found, plain): (&f64, &f64)| (found / plain - 1.0).abs() < 0.1;
     assert!(model.losses()[10..].iter().zip(&plain[10..]).all(near), "{:?}, plainly {plain:?}", model.losses());
-    // Near the bottom an epoch may lie a little above the one before it.
+    // Near the minimum the loss of an epoch may be slightly above that of the one before.
     assert!(model.losses().is_sorted_by(|a, b| *b < 1.05 * a), "{:?}", model.losses());
     assert!(model.losses()[49] < 0.1 * model.losses()[0], "{:?}", model.losses());
     let v = model.into_vectors();
@@ -174,7 +174,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
         .checkpoint(&path, Duration::ZERO)
         .fit(&counts, &mut |p: &Progress| {
             if p.epoch_end && p.epoch == 3 {
-                // What is there now was written within the epoch.
+                // The file at this time was written within the epoch.
                 std::fs::copy(&path, &middle).unwrap();
                 return ControlFlow::Break(());
             }
@@ -196,7 +196,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
     let others = small().max_words(5).count(&stories(), &mut quiet).unwrap();
     let error = GloveModel::resume(&path, &others, Duration::MAX, &mut quiet).unwrap_err().to_string();
-    assert!(error.contains("expected the counts of this run, 26 words and"), "{error}");
+    assert!(error.contains("expected the counts of this run (26 words and"), "{error}");
     let whole = std::fs::read(&path).unwrap();
     for cut in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&path, &whole[..cut]).unwrap();
@@ -231,7 +231,7 @@ fn wrong_settings_and_texts_are_clear_errors() {
         (small().memory_mb(1), "memory_mb: expected at least 16, found 1"),
         (small().x_max(0.0), "x_max: expected a number above 0, found 0"),
         (small().lr(f32::NAN), "lr: expected a number above 0, found NaN"),
-        (small().min_count(1 << 40), "expected words that stand at least"),
+        (small().min_count(1 << 40), "expected words that occur at least"),
         (small().temporary_folder("/does/not/exist"), "/does/not/exist"),
     ] {
         let e = glove.train(&stories()).unwrap_err().to_string();
@@ -242,7 +242,7 @@ fn wrong_settings_and_texts_are_clear_errors() {
     let one = TrainingText::sentences(|| (0..9).map(|_| ["word", "word"].map(String::from).to_vec()));
     assert!(small().train(&one).unwrap_err().to_string().contains("found only `word`"));
     let alone = TrainingText::sentences(|| (0..18).map(|i| vec![["a", "b"][i % 2].to_string()]));
-    assert!(small().train(&alone).unwrap_err().to_string().contains("expected words near each other"));
+    assert!(small().train(&alone).unwrap_err().to_string().contains("expected words that occur together"));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn fitting_that_diverges_is_an_error_and_leaves_the_checkpoint() {
         let e = fit(&small().lr(lr).checkpoint(&path, Duration::ZERO)).unwrap_err();
         assert!(matches!(e, Error::NotFinite { .. }), "{lr}: {e}");
         let e = e.to_string();
-        assert!(e.contains(" in epoch 1 of 15, at a learning rate of") && e.contains("take a smaller lr"), "{lr}: {e}");
-        assert!(!path.exists(), "{lr}: a checkpoint of what is no number");
+        assert!(e.contains(" in epoch 1 of 15, at a learning rate of") && e.contains("use a smaller lr"), "{lr}: {e}");
+        assert!(!path.exists(), "{lr}: a checkpoint of numbers that are not finite");
     }
 }

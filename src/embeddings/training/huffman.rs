@@ -1,9 +1,10 @@
-//! The Huffman tree of a vocabulary, for hierarchical softmax (Morin and Bengio 2005; Mikolov et al. 2013).
+//! The Huffman tree of a vocabulary, for hierarchical softmax (Morin and Bengio 2005; Mikolov et
+//! al. 2013).
 //!
-//! Each word is a leaf; the path from the root to it passes inner nodes, each with a row of its own, and the word's
-//! probability is the product over the path of σ(±x · node). Frequent words have short paths.
+//! Each word is a leaf. Each inner node has a row, and the probability of a word is the product of
+//! σ(±x · node) over the inner nodes on the path from the root. Frequent words have short paths.
 
-/// For each word its path: inner nodes and the turn taken at each.
+/// The path of each word: inner nodes and the branch taken at each.
 #[derive(Clone, Debug)]
 pub(crate) struct Huffman {
     starts: Vec<u32>,
@@ -12,10 +13,12 @@ pub(crate) struct Huffman {
 }
 
 impl Huffman {
-    /// The tree of words with these counts, largest first. The number of inner nodes is one less than that of words.
+    /// Builds the tree of words with these counts, largest first. There is one inner node less than
+    /// there are words.
     pub(crate) fn new(counts: &[u64]) -> Self {
         let n = counts.len();
-        // Two queues, both ascending: leaves from the rarest up, inner nodes as they are made.
+        // Two ascending queues: leaves from the rarest up, and inner nodes in the order of their
+        // creation.
         let mut weight: Vec<u64> = counts.to_vec();
         let mut parent = vec![(0u32, 0.0f32); (2 * n).saturating_sub(1)];
         let (mut leaf, mut inner) = (n, n);
@@ -30,7 +33,7 @@ impl Huffman {
                 }
             };
             let (a, b) = (next(node), next(node));
-            // word2vec labels the turn of code 0 with 1: the first, lighter child.
+            // word2vec gives label 1 to code 0, the first, lighter child.
             parent[a] = (node as u32, 1.0);
             parent[b] = (node as u32, 0.0);
             weight.push(weight[a] + weight[b]);
@@ -51,7 +54,7 @@ impl Huffman {
         Huffman { starts, nodes, labels }
     }
 
-    /// The inner nodes from the root to a word, and the label of each.
+    /// Returns the inner nodes from the root to a word, and the label of each.
     pub(crate) fn path(&self, word: u32) -> (&[u32], &[f32]) {
         let range = self.starts[word as usize] as usize..self.starts[word as usize + 1] as usize;
         (&self.nodes[range.clone()], &self.labels[range])

@@ -1,4 +1,5 @@
-//! What the trainers of word vectors share: reading, counting, drawing, and tables that threads write to.
+//! What the trainers of word vectors share: reading, counting, sampling, and tables updated by
+//! several threads.
 
 pub(crate) mod huffman;
 pub(crate) mod overlay;
@@ -14,19 +15,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, Result};
 
-/// What a panic elsewhere left is no worse than what it found: a poisoned lock is as good as any.
+/// Locks a mutex even if it is poisoned: the data are valid after every operation.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Works on so many threads of its own, or on those of the caller's pool.
+/// Runs `work` in a new pool of `threads` threads, or in that of the caller.
 pub(crate) fn in_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
     let Some(n) = threads else { return work() };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
     pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?.install(work)
 }
 
-/// A table of rows as a training loop sees it.
+/// A table of rows in a training loop.
 pub(crate) trait Rows {
     /// Copies a row to the start of `out`.
     fn read(&self, row: usize, out: &mut [f32]);
@@ -34,7 +35,7 @@ pub(crate) trait Rows {
     fn add(&mut self, row: usize, delta: &[f32]);
     /// Adds a row to the start of `sum`.
     fn add_to(&self, row: usize, sum: &mut [f32]);
-    /// Tells the processor that a row will be wanted soon.
+    /// Prefetches a row.
     fn prefetch(&self, row: usize);
 }
 

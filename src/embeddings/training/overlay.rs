@@ -1,14 +1,16 @@
-//! A frozen table and one thread's changes to it, for training whose bits do not depend on threads.
+//! A frozen table and the changes of one thread, for training whose bits do not depend on the
+//! number of threads.
 //!
-//! In a *round*, several chunks of text are trained at once, each from the same frozen table: a chunk sees its own
-//! changes (rows that it adds to are copied first) and nobody else's. Then the changes are added to the table, chunk
-//! by chunk in the order of the text ([`merge`]). Who computed what is nowhere in the result.
+//! In a *round*, several chunks of text are trained at once, each from the same frozen table: a
+//! chunk sees its own changes (rows that it updates are copied first) and those of no other chunk.
+//! Then the changes are added to the table, chunk by chunk in the order of the text ([`merge`]).
+//! The result does not depend on which thread computed what.
 
 use rayon::prelude::*;
 
 use super::Rows;
 
-/// One chunk's view of a frozen table.
+/// A frozen table with the changes of one chunk.
 #[derive(Debug)]
 pub(crate) struct Overlay<'t> {
     table: &'t [f32],
@@ -16,14 +18,14 @@ pub(crate) struct Overlay<'t> {
     changes: Changes,
 }
 
-/// The rows that a chunk changed. Kept from round to round for its memory.
+/// The rows that a chunk changed. Reused from round to round to keep its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Which rows, in the order in which they were first changed.
+    /// The changed rows, in the order of their first change.
     touched: Vec<u32>,
-    /// Their values, and after [`Overlay::finish`] the differences from the table.
+    /// The values of the rows, and after [`Overlay::finish`] their differences from the table.
     values: Vec<f32>,
-    /// Open addressing: place in `touched` + 1, or 0.
+    /// Open addressing: index in `touched` + 1, or 0 if free.
     slots: Vec<u32>,
 }
 
@@ -68,7 +70,7 @@ impl<'t> Overlay<'t> {
         }
     }
 
-    /// The differences that this chunk made.
+    /// Returns the differences from the table.
     pub(crate) fn finish(mut self) -> Changes {
         for (place, &row) in self.changes.touched.iter().enumerate() {
             let old = &self.table[row as usize * self.dim..];
@@ -105,7 +107,8 @@ impl Rows for Overlay<'_> {
     fn prefetch(&self, _row: usize) {}
 }
 
-/// Adds the changes of all chunks to the table, in their order. Threads share the work by rows, which changes no sum.
+/// Adds the changes of all chunks to the table, in their order. The rows are divided among the
+/// threads, which changes no sum.
 pub(crate) fn merge<'c>(
     table: &mut [f32],
     dim: usize,

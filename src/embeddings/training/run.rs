@@ -1,8 +1,8 @@
-//! Goes through the text, epoch by epoch, and tells an observer how it goes.
+//! A training run: epochs over a text, with progress reported to an observer.
 //!
-//! Two drivers run the same steps. *Shared*: all threads take chunks and change one table
-//! ([`SharedTable`](super::shared_table)). *Deterministic*: rounds of [`LANES`] chunks from a frozen table
-//! ([`overlay`](super::overlay)), at any number of threads.
+//! There are two drivers. *Shared*: all threads take chunks and update one table
+//! ([`SharedTable`](super::shared_table)). *Deterministic*: rounds of [`LANES`] chunks from a
+//! frozen table ([`overlay`](super::overlay)), at any number of threads.
 
 use std::ops::ControlFlow;
 use std::sync::Mutex;
@@ -17,47 +17,48 @@ use super::sampling::FastRng;
 use super::shared_table::SharedTable;
 use super::text::{Chunk, Pass, TrainingText, empty, on_all_threads};
 use super::vocabulary::TrainingVocabulary;
-use super::window::{Tally, Task, Worker};
+use super::window::{LossSum, Task, Worker};
 use super::{Rows, lock};
 use crate::kernels::vecmath::sum_squares;
 use crate::{Error, Result};
 
-/// Chunks that a deterministic round trains at once, so the most threads that it can use.
+/// The number of chunks trained at once in a deterministic round, and so the largest number of
+/// threads that it can use.
 const LANES: usize = 8;
 
-/// How a training run stands: what an observer is told.
+/// The progress of a training run, reported to an [`Observer`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// The epoch that is under way, from 1.
+    /// The current epoch, counted from 1; 0 while counting before the first epoch.
     pub epoch: usize,
-    /// Epochs in all.
+    /// The number of epochs.
     pub epochs: usize,
-    /// Words of the text that were read, all epochs together.
+    /// The number of words read so far, over all epochs.
     pub words: u64,
-    /// Words to read in all.
+    /// The total number of words to read.
     pub total_words: u64,
     /// Words per second since the run began or was resumed.
     pub words_per_second: f64,
-    /// The mean loss of a trained pair in this epoch so far, in natural logarithms. NaN before the
-    /// first pair, so never at the end of an epoch.
+    /// The mean loss per trained pair of this epoch so far, in nats. NaN before the first pair, so
+    /// never at the end of an epoch.
     pub loss: f64,
     /// The learning rate.
     pub lr: f32,
-    /// How much longer the run will take.
+    /// The estimated remaining time of the run.
     pub eta: Duration,
     /// Whether this is the end of an epoch.
     pub epoch_end: bool,
 }
 
 impl Progress {
-    /// Of counting, before the first epoch.
+    /// The progress of counting, before the first epoch.
     pub(crate) fn counting(words: u64, total_words: u64, passed: Duration) -> Self {
         Progress { epoch: 0, ..Self::fitting(0, 0, [0, words, total_words], passed, f64::NAN, 0.0, false) }
     }
 
-    /// Of fitting, where pairs are counted as words: those behind when the work began, those behind now, and all; `epoch`
-    /// from 0.
+    /// The progress of fitting, where pairs are counted as words: those done when the work began,
+    /// those done now, and the total; `epoch` counts from 0.
     pub(crate) fn fitting(
         epoch: usize,
         epochs: usize,
@@ -83,7 +84,23 @@ impl Progress {
     }
 }
 
-/// Is told how a run goes and may end it: see [`Progress`].
+/// An observer of a run, which receives its [`Progress`] and can stop it. Closures are observers.
+///
+/// # Examples
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::embeddings::{Progress, TrainingText, Word2Vec};
+///
+/// let sentences = || (0..50).map(|_| ["a", "cat", "sat"].map(String::from).to_vec());
+/// let text = TrainingText::sentences(sentences);
+/// let mut observer = |progress: &Progress| {
+///     let stop = progress.epoch_end && progress.epoch == 2;
+///     if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+/// };
+/// let model = Word2Vec::skip_gram().dim(8).negative_samples(2).train_model(&text, &mut observer)?;
+/// assert_eq!((model.is_finished(), model.losses().len()), (false, 2));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait Observer: Send {
     /// Called about ten times a second and at the end of each epoch.
     fn progress(&mut self, progress: &Progress) -> ControlFlow<()>;
@@ -95,50 +112,51 @@ impl<F: FnMut(&Progress) -> ControlFlow<()> + Send> Observer for F {
     }
 }
 
-/// Where a run stands, to go on from.
+/// The position of a run, from which it can be resumed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Position {
-    /// Whole epochs behind.
+    /// The number of complete epochs.
     pub(crate) epoch: usize,
-    /// Chunks of the current epoch behind.
+    /// The number of complete chunks of the current epoch.
     pub(crate) chunks: u64,
     pub(crate) words: u64,
     pub(crate) pairs: u64,
     pub(crate) loss: f64,
-    /// The mean loss of each whole epoch.
+    /// The mean loss of each complete epoch.
     pub(crate) losses: Vec<f64>,
 }
 
-/// The learning rate and how it falls.
+/// The learning rate and its linear decay.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
+pub(crate) struct LrDecay {
     pub(crate) lr: f32,
     pub(crate) min_lr: f32,
     pub(crate) epochs: usize,
 }
 
-/// The length of a row whose square is no finite `f32`: such a row has no cosine with another.
+/// Returns the length of a row if its square is not finite in `f32`: such a row has no cosine with
+/// others.
 pub(crate) fn endless(row: &[f32]) -> Option<f64> {
     let square = sum_squares(row) as f32;
     (!square.is_finite()).then_some(f64::from(square.sqrt()))
 }
 
-/// What is said when numbers have grown without end; `epoch` from 0.
+/// Returns the error of a run that diverged; `epoch` counts from 0.
 pub(crate) fn diverged(what: &str, epoch: usize, epochs: usize, lr: f32, found: f64) -> Error {
     let place = format!("epoch {} of {epochs}, at a learning rate of {lr}", epoch + 1);
-    Error::NotFinite { what: format!("{what} in {place} (training diverged: take a smaller lr)"), found }
+    Error::NotFinite { what: format!("{what} in {place} (training diverged: use a smaller lr)"), found }
 }
 
-/// A run: the text, what is learnt, and from where.
+/// A run: the text, the task, and the settings of its progress.
 pub(crate) struct Run<'r, 'a> {
     pub(crate) text: &'r TrainingText<'a>,
     pub(crate) vocabulary: &'r TrainingVocabulary,
     pub(crate) keep: &'r [u32],
     pub(crate) task: &'r Task,
-    pub(crate) schedule: Schedule,
+    pub(crate) schedule: LrDecay,
     pub(crate) seed: u64,
     pub(crate) deterministic: bool,
-    /// How long between checkpoints.
+    /// The time between checkpoints.
     pub(crate) save_every: Option<Duration>,
 }
 
@@ -148,7 +166,7 @@ pub(crate) struct Tables {
     pub(crate) output: Vec<f32>,
 }
 
-/// What threads share while they report.
+/// What threads share for progress reports.
 struct Report<'o> {
     observer: &'o mut dyn Observer,
     last: Instant,
@@ -164,7 +182,8 @@ struct Shared<'s, 'o> {
 }
 
 impl Run<'_, '_> {
-    /// Trains until all epochs are done or the observer ends it. `save` is called with the tables at checkpoints.
+    /// Trains until all epochs are complete or the observer stops the run. `save` is called with
+    /// the tables at checkpoints.
     pub(crate) fn train(
         &self,
         tables: &mut Tables,
@@ -172,8 +191,9 @@ impl Run<'_, '_> {
         observer: &mut dyn Observer,
         save: &mut dyn FnMut(&Tables, &Position) -> Result<()>,
     ) -> Result<()> {
-        // Small enough that threads share a short text and that the learning rate falls in small steps; in rounds, also
-        // so small that no row is changed by several chunks so often that the sum of their changes overshoots.
+        // Chunks are small enough that threads share a short text and that the learning rate falls
+        // in small steps; in rounds they are also small enough that no row is changed by several
+        // chunks so often that the sum of their changes overshoots.
         let largest =
             if self.deterministic { (self.vocabulary.len() as u64 / 2).clamp(128, 8 << 10) } else { 64 << 10 };
         let chunk = (self.vocabulary.text_bytes / 64).clamp(128, largest) as usize;
@@ -194,7 +214,7 @@ impl Run<'_, '_> {
                 if !pass.next(&mut trained)? {
                     return Err(Error::format(
                         self.text.name(),
-                        "expected the text of the checkpoint, found a shorter one",
+                        "expected the text of the checkpoint, found a shorter text",
                     ));
                 }
             }
@@ -206,7 +226,8 @@ impl Run<'_, '_> {
                     self.hogwild(&pass, tables, &shared)?
                 };
                 *position = lock(&shared.state).0.clone();
-                // Before anything is saved or given back: what there was stays.
+                // Checked before anything is saved or returned, so that an error leaves the
+                // previous model and checkpoint.
                 self.check(tables, position)?;
                 if ended || stop.load(Relaxed) {
                     break;
@@ -219,14 +240,14 @@ impl Run<'_, '_> {
             }
             if position.pairs == 0 {
                 let reason = format!(
-                    "expected in epoch {} two words of the vocabulary beside each other, found none (subsample(0) skips no \
+                    "expected in epoch {} two words of the vocabulary next to each other, found none (subsample(0) skips no \
                      word, a lower min_count keeps more)",
                     epoch + 1
                 );
                 return Err(empty(self.text, reason));
             }
             position.losses.push(position.loss / position.pairs as f64);
-            shared.tell(self, position, true);
+            shared.report(self, position, true);
             *position = Position {
                 epoch: position.epoch + 1,
                 words: position.words,
@@ -241,16 +262,16 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Where in the whole run a byte of the current epoch is, in [0, 1].
+    /// Returns the fraction of the whole run that is done at a byte of an epoch, in [0, 1].
     fn progress(&self, epoch: usize, byte: f64) -> f64 {
         ((epoch as f64 + byte / self.vocabulary.text_bytes.max(1) as f64) / self.schedule.epochs as f64).min(1.0)
     }
 
-    /// Says that training has diverged, if the loss of this epoch so far or the length of a row is
-    /// no finite number.
+    /// Returns an error if the loss of this epoch or the length of a row is not finite: training
+    /// has diverged.
     fn check(&self, tables: &Tables, position: &Position) -> Result<()> {
         let dim = self.task.dim;
-        let Schedule { lr, epochs, .. } = self.schedule;
+        let LrDecay { lr, epochs, .. } = self.schedule;
         if !position.loss.is_finite() {
             return Err(diverged("word2vec's loss", position.epoch, epochs, lr, position.loss));
         }
@@ -263,11 +284,11 @@ impl Run<'_, '_> {
     }
 
     fn lr(&self, progress: f64) -> f32 {
-        let Schedule { lr, min_lr, .. } = self.schedule;
+        let LrDecay { lr, min_lr, .. } = self.schedule;
         (lr - (lr - min_lr) * progress as f32).max(min_lr)
     }
 
-    /// Trains on one chunk; the words that it holds.
+    /// Trains on one chunk and returns its number of words.
     fn chunk<T: Rows>(
         &self,
         pass: &Pass<'_, '_>,
@@ -301,7 +322,7 @@ impl Run<'_, '_> {
         words
     }
 
-    /// All threads on one table. `true` at the end of the pass.
+    /// Trains with all threads on one table. Returns true at the end of the pass.
     fn hogwild(&self, pass: &Pass<'_, '_>, tables: &mut Tables, shared: &Shared<'_, '_>) -> Result<bool> {
         let dim = self.task.dim;
         let input = SharedTable::new(std::mem::take(&mut tables.input), dim);
@@ -317,14 +338,14 @@ impl Run<'_, '_> {
                     return Ok(true);
                 }
                 let words = self.chunk(pass, &chunk, epoch, &mut worker, &mut sentence, &mut &input, &mut &output);
-                shared.done(self, 1, words, std::mem::take(&mut worker.tally));
+                shared.done(self, 1, words, std::mem::take(&mut worker.loss_sum));
             }
         });
         (tables.input, tables.output) = (input.into_values(), output.into_values());
         Ok(ended?.into_iter().all(|ended| ended))
     }
 
-    /// Rounds of chunks from frozen tables. `true` at the end of the pass.
+    /// Trains rounds of chunks from frozen tables. Returns true at the end of the pass.
     fn rounds(&self, pass: &Pass<'_, '_>, tables: &mut Tables, shared: &Shared<'_, '_>) -> Result<bool> {
         let dim = self.task.dim;
         let epoch = lock(&shared.state).0.epoch;
@@ -367,26 +388,27 @@ impl Run<'_, '_> {
             });
             merge(&mut tables.input, dim, lanes[..used].iter().map(|lane| &lane.input));
             merge(&mut tables.output, dim, lanes[..used].iter().map(|lane| &lane.output));
-            let (mut words, mut tally) = (0, Tally::default());
+            let (mut words, mut loss_sum) = (0, LossSum::default());
             for lane in &mut lanes[..used] {
                 words += lane.words;
-                tally += std::mem::take(&mut lane.worker.tally);
+                loss_sum += std::mem::take(&mut lane.worker.loss_sum);
             }
-            shared.done(self, used as u64, words, tally);
+            shared.done(self, used as u64, words, loss_sum);
         }
     }
 }
 
 impl Shared<'_, '_> {
-    /// Books finished chunks, tells the observer now and then, asks for a checkpoint when it is time.
-    fn done(&self, run: &Run<'_, '_>, chunks: u64, words: u64, tally: Tally) {
+    /// Adds finished chunks to the totals, reports progress from time to time, and requests a
+    /// checkpoint when it is due.
+    fn done(&self, run: &Run<'_, '_>, chunks: u64, words: u64, loss_sum: LossSum) {
         let mut state = lock(&self.state);
         state.0.chunks += chunks;
         state.0.words += words;
-        state.0.pairs += tally.pairs;
-        state.0.loss += tally.loss;
+        state.0.pairs += loss_sum.pairs;
+        state.0.loss += loss_sum.loss;
         if !state.0.loss.is_finite() {
-            // `Run::check` says so when all threads have ended.
+            // `Run::check` returns the error when all threads have stopped.
             self.stop.store(true, Relaxed);
             return;
         }
@@ -395,10 +417,10 @@ impl Shared<'_, '_> {
         }
         let position = state.0.clone();
         drop(state);
-        self.tell(run, &position, false);
+        self.report(run, &position, false);
     }
 
-    fn tell(&self, run: &Run<'_, '_>, position: &Position, epoch_end: bool) {
+    fn report(&self, run: &Run<'_, '_>, position: &Position, epoch_end: bool) {
         let mut report = lock(&self.report);
         if !epoch_end && report.last.elapsed() < Duration::from_millis(100) {
             return;

@@ -1,9 +1,11 @@
-//! Random choices of the training loops: a fast generator, negative samples, subsampling of frequent words.
+//! Random numbers of the training loops: a fast generator, negative samples, subsampling of
+//! frequent words.
 
 use crate::Rng;
 
-/// A generator for inner loops: a counter through a multiplication whose halves are folded together (wyrand by Wang Yi).
-/// It is seeded from [`Rng`], per chunk of text, so that a run's numbers do not depend on its threads.
+/// A generator for inner loops: a counter multiplied to twice its width, with both halves folded
+/// (wyrand by Wang Yi). It is seeded from [`Rng`] per chunk of text, so the numbers of a run do not
+/// depend on its threads.
 #[derive(Clone, Debug)]
 pub(crate) struct FastRng(u64);
 
@@ -22,23 +24,23 @@ impl FastRng {
         (product >> 64) as u64 ^ product as u64
     }
 
-    /// A whole number below `n`, uniform up to 2^-32.
+    /// Returns an integer below `n`, uniform up to 2^-32.
     #[inline]
     pub(crate) fn below(&mut self, n: u32) -> u32 {
         (((self.bits() >> 32) * u64::from(n)) >> 32) as u32
     }
 }
 
-/// Draws from a distribution in constant time (Walker 1977, built as by Vose 1991): column `i` keeps `i` with its own
-/// probability and gives its alias otherwise.
+/// An alias table, which samples from a distribution in constant time (Walker 1977, built as by
+/// Vose 1991): column `i` returns `i` with its own probability and its alias otherwise.
 #[derive(Clone, Debug)]
 pub(crate) struct Alias {
-    /// (probability of the column's own item in units of 2^-32, the other item)
+    /// (probability of the column's own item in units of 2^-32, alias)
     columns: Vec<(u32, u32)>,
 }
 
 impl Alias {
-    /// The distribution proportional to `weights`, which are not all zero.
+    /// Builds the table of the distribution proportional to `weights`, which are not all zero.
     pub(crate) fn new(weights: &[f64]) -> Self {
         let total: f64 = weights.iter().sum();
         let mut share: Vec<f64> = weights.iter().map(|w| w / total * weights.len() as f64).collect();
@@ -56,7 +58,7 @@ impl Alias {
         Alias { columns }
     }
 
-    /// Word2vec's distribution of negative samples: count to the power of 0.75.
+    /// Builds Word2Vec's distribution of negative samples: counts to the power of 0.75.
     pub(crate) fn unigram(counts: &[u64]) -> Self {
         Alias::new(&counts.iter().map(|&c| (c as f64).powf(0.75)).collect::<Vec<_>>())
     }
@@ -70,13 +72,13 @@ impl Alias {
     }
 }
 
-/// How likely each word is kept, in units of 2^-32: √(t/f) + t/f for a word that makes up f of the text, as word2vec's
-/// code has it (its paper says √(t/f)).
+/// Returns the probability of keeping each word, in units of 2^-32: √(t/f) + t/f for a word with
+/// fraction f of the text, as in the code of word2vec (the paper has √(t/f)).
 pub(crate) fn keep_probabilities(counts: &[u64], subsample: f64) -> Vec<u32> {
     let total: u64 = counts.iter().sum();
     let keep = |&count: &u64| {
         let ratio = subsample * total as f64 / count as f64;
-        // Converting saturates: all that is above 1 becomes 1.
+        // The conversion saturates: numbers above 1 become 1.
         ((ratio.sqrt() + ratio) * 4_294_967_296.0) as u32
     };
     if subsample <= 0.0 { vec![u32::MAX; counts.len()] } else { counts.iter().map(keep).collect() }

@@ -1,47 +1,48 @@
 //! Settings that Word2Vec and GloVe share.
 
-/// The methods that set them and check them.
+/// Setters and checks of the shared settings.
 macro_rules! shared_settings {
     () => {
-        /// The length of the vectors.
+        /// Sets the length of the vectors.
         pub fn dim(mut self, dim: usize) -> Self {
             self.dim = dim;
             self
         }
 
-        /// Leaves out words that stand less often.
+        /// Sets the smallest count of words that get a vector.
         pub fn min_count(mut self, count: u64) -> Self {
             self.min_count = count;
             self
         }
 
-        /// Keeps only the `n` most frequent words.
+        /// Sets the largest number of words that get a vector, most frequent first.
         pub fn max_words(mut self, n: usize) -> Self {
             self.max_words = Some(n);
             self
         }
 
-        /// The most different words that are held while counting, about 50 bytes each. Default: 20 million. When there are
-        /// more, the rarest so far are forgotten, as the original tool does, so memory does not grow with the text.
+        /// Sets the largest number of distinct words while counting, about 50 bytes each. If there
+        /// are more, the rarest so far are dropped, as in the original tool, so memory does not
+        /// grow with the text. Default: 20 million.
         pub fn max_counted_words(mut self, n: usize) -> Self {
             self.max_counted = n;
             self
         }
 
-        /// Works on so many threads of its own; without it, on those of the caller's rayon pool.
+        /// Sets the number of threads, in a pool of their own. Default: the caller's rayon pool.
         pub fn threads(mut self, threads: usize) -> Self {
             self.threads = Some(threads);
             self
         }
 
-        /// Writes what is needed to go on into the file `path` while training, whenever so much time has passed and after
-        /// each epoch: see the model's `resume`. The file is either the old one or the whole new one.
+        /// Sets a checkpoint file, which is replaced atomically every `every` and after each epoch.
+        /// A run resumes from it by the `resume` of its model.
         pub fn checkpoint(mut self, path: impl AsRef<std::path::Path>, every: std::time::Duration) -> Self {
             self.checkpoint = Some((path.as_ref().into(), every));
             self
         }
 
-        /// Trains on a text file, one sentence a line.
+        /// Trains on a text file, one sentence per line.
         ///
         /// # Errors
         /// Same as [`Self::train`].
@@ -49,7 +50,7 @@ macro_rules! shared_settings {
             self.train(&crate::embeddings::TrainingText::corpus(&crate::text::Corpus::open(path)?))
         }
 
-        /// The words of a text that are trained.
+        /// Counts the words of a text that get a vector.
         fn vocabulary(
             &self,
             text: &crate::embeddings::TrainingText<'_>,
@@ -59,7 +60,7 @@ macro_rules! shared_settings {
             TrainingVocabulary::of(text, keep)?.of_several(text)
         }
 
-        /// Checks the settings that both have.
+        /// Checks the shared settings.
         fn check_shared(&self) -> crate::Result<()> {
             crate::kernels::simd::check_environment()?;
             let above_zero = [

@@ -1,19 +1,23 @@
-//! A table of rows that several threads read and change at once, without locks ("Hogwild", Recht et al. 2011).
+//! A table of rows that several threads read and update at once, without locks ("Hogwild", Recht et
+//! al. 2011).
 //!
-//! Word2vec's updates are sparse and small, so a change that is lost now and then, when two threads add to one row at
-//! the same instant, does no harm; waiting for each other would. In C that is a data race. Here it is none:
+//! Word2vec's updates are sparse and small, so an update that is occasionally lost because two
+//! threads add to a row at the same time does no harm, while locks would slow down all updates. In
+//! C that is a data race; here it is not:
 //!
-//! - The table is a slice of [`AtomicU32`], each the bits of one `f32`. Nobody ever has a `&mut f32` or a `&f32` into it
-//!   while it is shared; rows are copied out ([`SharedTable::read`]) and added to ([`SharedTable::add`]).
-//! - Both are, element by element, a relaxed load, an addition, and a relaxed store, several at a time
-//!   ([`shared_row`](mod@shared_row)): one at a time, training with 100 numbers a row took 1.4 times as long, with 300 1.6 times.
+//! - The table is a slice of [`AtomicU32`], each with the bits of one `f32`. There is no `&mut f32`
+//!   or `&f32` into it while it is shared; rows are copied out ([`SharedTable::read`]) and added to
+//!   ([`SharedTable::add`]).
+//! - Both are, element by element, a relaxed load, an addition, and a relaxed store, several at a
+//!   time ([`shared_row`](mod@shared_row)): one at a time, training with 100 numbers per row took
+//!   1.4 times as long, with 300 1.6 times.
 
 use std::sync::atomic::AtomicU32;
 
 use crate::kernels::prefetch::prefetch;
 use crate::kernels::shared_row::Moves;
 
-/// Rows of `f32` that threads share.
+/// Rows of `f32` shared by threads.
 #[derive(Debug)]
 pub(crate) struct SharedTable {
     cells: Vec<AtomicU32>,
@@ -22,15 +26,15 @@ pub(crate) struct SharedTable {
 }
 
 impl SharedTable {
-    /// Shares `values`, rows of `dim` numbers. Nothing is copied.
+    /// Returns a table of `values`, rows of `dim` numbers, without a copy.
     pub(crate) fn new(values: Vec<f32>, dim: usize) -> Self {
         assert!(dim > 0 && values.len().is_multiple_of(dim), "whole rows");
-        // The compiler turns this into the same allocation.
+        // The compiler reuses the allocation.
         let cells = values.into_iter().map(|x| AtomicU32::new(x.to_bits())).collect();
         SharedTable { cells, dim, moves: Moves::default() }
     }
 
-    /// The values, no longer shared.
+    /// Returns the values, no longer shared.
     pub(crate) fn into_values(self) -> Vec<f32> {
         self.cells.into_iter().map(|x| f32::from_bits(x.into_inner())).collect()
     }
@@ -58,7 +62,7 @@ impl SharedTable {
         self.moves.add_to(self.row(row), &mut sum[..self.dim]);
     }
 
-    /// Tells the processor that a row will be wanted soon.
+    /// Prefetches a row.
     #[inline]
     pub(crate) fn prefetch(&self, row: usize) {
         prefetch(self.row(row));

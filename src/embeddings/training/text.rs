@@ -1,8 +1,9 @@
-//! What word vectors are trained on: files or sentences, gone through as often as asked.
+//! The text that word vectors are trained on: files or sentences, read several times.
 //!
-//! A text is read in *chunks*, in a fixed order and with fixed borders, by whichever thread is free. Chunks are small
-//! (64 KiB), so memory does not depend on the length of the text, and everything that a chunk needs (its place in the
-//! text, its random numbers) follows from its number.
+//! A text is read in *chunks*, in a fixed order and with fixed boundaries, by whichever thread is
+//! idle. Chunks are small (64 KiB), so memory does not depend on the length of the text, and
+//! everything that a chunk needs (its position in the text, its random numbers) follows from its
+//! number.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,19 +12,25 @@ use crate::embeddings::phrases::{Phrases, feed};
 use crate::text::{Corpus, Pieces};
 use crate::{Error, Result};
 
-/// Splits a line into words: calls its second argument with each.
+/// A function that splits a line into words and calls its second argument with each.
 pub type Split<'a> = dyn Fn(&str, &mut dyn FnMut(&str)) + Sync + Send + 'a;
 
-/// A text that can be read as often as needed: one sentence a line, or an iterator of sentences.
+/// A text that can be read several times: files with one sentence per line, or an iterator of
+/// sentences.
 ///
 /// # Examples
-///
 /// ```
-/// use loquat::embeddings::TrainingText;
+/// use loquat::embeddings::{TrainingText, Word2Vec};
 ///
-/// // Sentences from anywhere, as long as each pass gives the same ones.
-/// let sentences = || ["a cat sat", "a dog ran"].into_iter().map(|s| s.split(' ').map(String::from).collect());
+/// // Sentences from any source; each pass must give the same ones.
+/// let sentences = || {
+///     let lines = ["a cat sat", "a dog ran"].iter().cycle().take(20);
+///     lines.map(|line| line.split(' ').map(String::from).collect())
+/// };
 /// let text = TrainingText::sentences(sentences);
+/// let vectors = Word2Vec::skip_gram().dim(4).negative_samples(2).train(&text)?;
+/// assert_eq!(vectors.count("cat"), Some(10));
+/// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct TrainingText<'a> {
@@ -41,18 +48,20 @@ enum Source<'a> {
 }
 
 impl<'a> TrainingText<'a> {
-    /// Files, one sentence a line, words between white space.
+    /// Returns the text of files, one sentence per line, words separated by white space.
     pub fn corpus(corpus: &Corpus) -> Self {
         TrainingText { source: Source::Corpus(corpus.clone()), split: None, phrases: Vec::new() }
     }
 
-    /// Files, one sentence a line, words as `split` finds them: it is given a line and calls its second argument with
-    /// each word. It must find the same ones each time.
+    /// Returns the text of files, one sentence per line, split into words by `split`, which is
+    /// called with a line and calls its second argument with each word. It must find the same words
+    /// each time.
     pub fn corpus_split_by(corpus: &Corpus, split: impl Fn(&str, &mut dyn FnMut(&str)) + Sync + Send + 'a) -> Self {
         TrainingText { source: Source::Corpus(corpus.clone()), split: Some(Arc::new(split)), phrases: Vec::new() }
     }
 
-    /// Sentences from an iterator. `make` is called once a pass and must give the same sentences each time.
+    /// Returns the text of an iterator of sentences. `make` is called once per pass and must return
+    /// the same sentences each time.
     pub fn sentences<I>(make: impl Fn() -> I + Sync + Send + 'a) -> Self
     where
         I: Iterator<Item = Vec<String>> + Send + 'a,
@@ -60,13 +69,13 @@ impl<'a> TrainingText<'a> {
         TrainingText { source: Source::Sentences(Arc::new(move || Box::new(make()))), split: None, phrases: Vec::new() }
     }
 
-    /// The same text with words joined: each of `rounds` in turn, the later ones in what the earlier ones made.
+    /// Returns the same text with phrases joined, by each of `rounds` in order.
     pub fn with_phrases(&self, rounds: &[Phrases]) -> Self {
         let phrases = self.phrases.iter().chain(rounds).cloned().collect();
         TrainingText { phrases, ..self.clone() }
     }
 
-    /// Starts a pass. `chunk` is the size of chunks in bytes.
+    /// Starts a pass with chunks of `chunk` bytes.
     pub(crate) fn pass(&self, chunk: usize) -> Pass<'_, 'a> {
         let reader = match &self.source {
             Source::Corpus(corpus) => Reader::Pieces(corpus.pieces(chunk)),
@@ -75,7 +84,7 @@ impl<'a> TrainingText<'a> {
         Pass { text: self, chunk, state: Mutex::new(State { reader, next: 0, read: 0, ended: false }) }
     }
 
-    /// The length in bytes, where it is known without reading.
+    /// The length in bytes, if it is known without reading.
     pub(crate) fn bytes(&self) -> Option<u64> {
         match &self.source {
             Source::Corpus(corpus) => Some(corpus.len()),
@@ -83,7 +92,7 @@ impl<'a> TrainingText<'a> {
         }
     }
 
-    /// A name for errors.
+    /// The name of the text in error messages.
     pub(crate) fn name(&self) -> std::path::PathBuf {
         match &self.source {
             Source::Corpus(corpus) => corpus.paths().next().map(Into::into).unwrap_or_default(),
@@ -92,7 +101,7 @@ impl<'a> TrainingText<'a> {
     }
 }
 
-/// One pass through a text, shared by the threads that read it.
+/// A pass over a text, shared by the threads that read it.
 pub(crate) struct Pass<'p, 'a> {
     text: &'p TrainingText<'a>,
     chunk: usize,
@@ -111,22 +120,23 @@ struct State<'p> {
     ended: bool,
 }
 
-/// Some sentences, and where in the text they are. A thread reads one after the other into the same memory.
+/// A chunk: some sentences and their position in the text. A thread reads one after the other into
+/// the same memory.
 #[derive(Default)]
 pub(crate) struct Chunk {
-    /// Counted from 0 in each pass.
+    /// The number of the chunk, counted from 0 in each pass.
     pub(crate) number: u64,
-    /// Bytes before it.
+    /// The number of bytes before the chunk.
     pub(crate) start: u64,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(crate) len: u64,
     lines: String,
     sentences: Vec<Vec<String>>,
 }
 
 impl Pass<'_, '_> {
-    /// Reads the next chunk that no thread has taken, in place of what `chunk` holds; `false` when there is none. After an
-    /// error the pass has ended for all.
+    /// Reads the next chunk into `chunk`; returns false if there is none. After an error the pass
+    /// has ended for all threads.
     pub(crate) fn next(&self, chunk: &mut Chunk) -> Result<bool> {
         let mut state = lock(&self.state);
         if state.ended {
@@ -158,7 +168,7 @@ impl Pass<'_, '_> {
         Ok(len > 0)
     }
 
-    /// Calls `word` with each word of a chunk and `end` behind each sentence.
+    /// Calls `each` with each word of a chunk, and with `None` after each sentence.
     pub(crate) fn words(&self, chunk: &Chunk, mut each: impl FnMut(Option<&str>)) {
         if self.text.phrases.is_empty() {
             return self.plain_words(chunk, each);
@@ -169,7 +179,7 @@ impl Pass<'_, '_> {
 
     fn plain_words(&self, chunk: &Chunk, mut each: impl FnMut(Option<&str>)) {
         for line in chunk.lines.lines() {
-            // Each file may start with a byte-order mark, which is no letter of its first word.
+            // Each file may start with a byte-order mark, which is not part of its first word.
             let line = line.strip_prefix('\u{FEFF}').unwrap_or(line);
             match &self.text.split {
                 Some(split) => split(line, &mut |word| each(Some(word))),
@@ -188,13 +198,13 @@ impl Pass<'_, '_> {
         lock(&self.state).ended = true;
     }
 
-    /// The bytes that were handed out.
+    /// The number of bytes that were returned.
     pub(crate) fn read(&self) -> u64 {
         lock(&self.state).read
     }
 }
 
-/// Runs `work` on every thread of the pool until it returns, and gives back what each returned, or the first error.
+/// Runs `work` on every thread of the pool, and returns all results, or the first error.
 pub(crate) fn on_all_threads<R: Send>(work: impl Fn(usize) -> Result<R> + Sync) -> Result<Vec<R>> {
     crate::kernels::parallel::adopt();
     let n = rayon::current_num_threads();
@@ -216,7 +226,7 @@ pub(crate) fn on_all_threads<R: Send>(work: impl Fn(usize) -> Result<R> + Sync) 
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What is said when a text holds nothing to train on.
+/// Returns the error of a text with nothing to train on.
 pub(crate) fn empty(text: &TrainingText<'_>, reason: impl Into<String>) -> Error {
     Error::format(text.name(), reason)
 }

@@ -1,4 +1,4 @@
-//! The words of a text and how often each stands there.
+//! The words of a text and their counts.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -8,14 +8,14 @@ use super::text::{Chunk, TrainingText, empty, on_all_threads};
 use crate::Result;
 use crate::embeddings::words::Words;
 
-/// Words with their counts, most frequent first; equally frequent ones in the order in which they first stood.
+/// Words with their counts, most frequent first; equally frequent ones by their first occurrence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrainingVocabulary {
     pub(crate) words: Words,
     pub(crate) counts: Vec<u64>,
-    /// Words in the text, kept or not.
+    /// The number of words in the text, kept or not.
     pub(crate) text_words: u64,
-    /// Bytes of the text, as chunks count them.
+    /// The number of bytes of the text, as chunks count them.
     pub(crate) text_bytes: u64,
 }
 
@@ -23,18 +23,18 @@ pub(crate) struct TrainingVocabulary {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
     pub(crate) min_count: u64,
-    /// The most words that are kept.
+    /// The largest number of kept words.
     pub(crate) limit: Option<usize>,
-    /// The most words that are held while counting; when there are more, the rarest are forgotten.
+    /// The largest number of words while counting; if there are more, the rarest are dropped.
     pub(crate) counted: usize,
 }
 
 impl Keep {
-    /// As many words as the original tool holds, about.
+    /// About as many words as the original tool holds.
     pub(crate) const COUNTED: usize = 20_000_000;
 }
 
-/// Words in the order in which they first stood, and their counts.
+/// Words in the order of their first occurrence, and their counts.
 #[derive(Default)]
 struct Count {
     words: Words,
@@ -52,7 +52,7 @@ impl Count {
         self.total += count;
     }
 
-    /// Takes over what `later` counted, and leaves it empty with its memory.
+    /// Adds the counts of `later` and clears it, keeping its memory.
     fn append(&mut self, later: &mut Count) {
         later.words.iter().zip(&later.counts).for_each(|(word, &count)| self.add(word, count));
         later.words.clear();
@@ -60,7 +60,7 @@ impl Count {
         later.total = 0;
     }
 
-    /// Forgets words that stood at most `count` times.
+    /// Drops words that occurred at most `count` times.
     fn forget(&mut self, count: u64) {
         let kept = || (0..self.counts.len()).filter(|&i| self.counts[i] > count);
         let words = kept().map(|i| self.words.get(i)).collect();
@@ -69,17 +69,18 @@ impl Count {
     }
 }
 
-/// The counts of all chunks. They are added in the order of the text, whoever counted them, so neither the order of words
-/// nor what is forgotten depends on threads.
+/// The counts of all chunks. They are added in the order of the text, regardless of the thread that
+/// counted them, so neither the order of words nor the dropped words depend on threads.
 #[derive(Default)]
 struct All {
     count: Count,
     next: u64,
-    /// The length of chunks that are being counted.
+    /// The length of each chunk that is being counted.
     taken: BTreeMap<u64, u64>,
-    /// Chunks that wait for an earlier one, by the first of those that were put together, with the one behind them.
+    /// Counts of chunks that wait for an earlier one: by the first of the chunks that were merged,
+    /// with the number after the last.
     waiting: BTreeMap<u64, (Count, u64)>,
-    /// Words that stood so often were forgotten.
+    /// Words that occurred at most this often were dropped.
     forgotten: u64,
 }
 
@@ -88,7 +89,7 @@ impl All {
         self.taken.insert(chunk.number, chunk.len);
     }
 
-    /// Adds a chunk's count, which is left empty.
+    /// Adds the count of a chunk, which is cleared.
     fn add(&mut self, chunk: u64, part: &mut Count, most: usize) {
         self.taken.remove(&chunk);
         if chunk != self.next {
@@ -109,10 +110,12 @@ impl All {
         }
     }
 
-    /// Puts chunks that follow each other together, or a thread that is held up would let the others fill the memory; but
-    /// only if no word can be forgotten before they are added, since that is done chunk by chunk.
+    /// Merges consecutive waiting chunks, so that other threads do not fill the memory while one is
+    /// delayed; but only if no word can be dropped before they are added, since words are dropped
+    /// chunk by chunk.
     fn wait(&mut self, chunk: u64, part: &mut Count, most: usize) {
-        // A word is two bytes with the space behind it, or one of the 256 that a tokenizer makes of one byte.
+        // A word has at least two bytes with the space after it, or is one of the at most 256 that
+        // a tokenizer makes of single bytes.
         let to_come: u64 = self.taken.values().map(|len| len / 2 + 256).sum();
         let held: usize = self.waiting.values().map(|(part, _)| part.counts.len()).sum();
         let together = (self.count.counts.len() + held + part.counts.len()) as u64 + to_come <= most as u64;
@@ -134,7 +137,7 @@ impl All {
 }
 
 impl TrainingVocabulary {
-    /// Counts the words of a text, on all threads.
+    /// Counts the words of a text on all threads.
     pub(crate) fn of(text: &TrainingText<'_>, keep: Keep) -> Result<Self> {
         let pass = text.pass(1 << 20);
         let all = Mutex::new(All::default());
@@ -161,7 +164,7 @@ impl TrainingVocabulary {
         let mut order: Vec<usize> = (0..all.words.len()).filter(|&i| all.counts[i] >= keep.min_count).collect();
         if order.is_empty() {
             let most = all.counts.iter().max().copied().unwrap_or_default();
-            let reason = format!("expected words that stand at least {} times, found {most} at most", keep.min_count);
+            let reason = format!("expected words that occur at least {} times, found at most {most}", keep.min_count);
             return Err(empty(text, reason));
         }
         order.sort_by_key(|&i| std::cmp::Reverse(all.counts[i]));
@@ -174,12 +177,12 @@ impl TrainingVocabulary {
         })
     }
 
-    /// The same, or an error when it is one word, which has nothing to be near to.
+    /// Same as [`TrainingVocabulary::of`], with an error for a single word, which has no context.
     pub(crate) fn of_several(self, text: &TrainingText<'_>) -> Result<Self> {
         match self.len() {
             1 => Err(empty(
                 text,
-                format!("expected two words that stand often enough, found only `{}`", self.words.get(0)),
+                format!("expected at least two words that occur often enough, found only `{}`", self.words.get(0)),
             )),
             _ => Ok(self),
         }
@@ -189,7 +192,7 @@ impl TrainingVocabulary {
         self.counts.len()
     }
 
-    /// The bytes of memory that it takes.
+    /// The number of bytes in memory.
     pub(crate) fn memory(&self) -> usize {
         self.words.memory() + self.counts.capacity() * size_of::<u64>()
     }
@@ -215,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_cap_bounds_counting_the_same_way_at_any_number_of_threads() {
-        // Two words in ever new company: each third word stands nowhere else.
+        // Two words with changing neighbours: each third word occurs once.
         let text = TrainingText::sentences(|| {
             (0..300_000).map(|i| ["often".to_string(), format!("rare{i}"), format!("some{}", i % 7)].to_vec())
         });
@@ -241,7 +244,7 @@ mod tests {
         (0..40).for_each(|i| in_order.add(i, &mut part(i), 1000));
         for order in [[1, 0], [0, 1]] {
             let mut all = All { taken: BTreeMap::from([(0, 100)]), ..All::default() };
-            // Every second pair comes the wrong way round, and the first chunk last.
+            // Every second pair of chunks arrives in reverse order, and the first chunk last.
             for pair in (1..39).step_by(2) {
                 for i in order {
                     all.add(pair + i, &mut part(pair + i), 1000);
@@ -253,7 +256,7 @@ mod tests {
             assert!(all.waiting.is_empty() && all.next == 40);
             assert!(all.count.words.iter().eq(in_order.count.words.iter()));
             assert_eq!((&all.count.counts, all.count.total), (&in_order.count.counts, 120));
-            // Where words may have to be forgotten, each chunk is kept as it is.
+            // If words may have to be dropped, chunks are not merged.
             (41..45).for_each(|i| all.add(i, &mut part(i), 44));
             assert_eq!(all.waiting.len(), 4);
         }
@@ -261,7 +264,7 @@ mod tests {
 
     #[test]
     fn nothing_to_train_on_is_an_error() {
-        for (text, wanted) in [("", "empty text"), ("\n \n", "empty text"), ("a b", "found 1 at most")] {
+        for (text, wanted) in [("", "empty text"), ("\n \n", "empty text"), ("a b", "found at most 1")] {
             let e = count(text, Keep { min_count: 2, limit: None, counted: 100 }).unwrap_err().to_string();
             assert!(e.contains(wanted), "{text:?}: {e}");
         }

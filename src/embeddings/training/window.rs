@@ -1,15 +1,18 @@
-//! What a sentence teaches: skip-gram and continuous bag of words, with negative sampling or hierarchical softmax.
+//! The training of a sentence: skip-gram and continuous bag of words, with negative sampling or
+//! hierarchical softmax.
 //!
-//! Skip-gram goes through the words; each word `c` and the words `w` around it (a window of random width, so that near
-//! words count more) are pairs, and `σ(x_w · y_c)` shall say that they belong together. *Negative sampling* takes a few
-//! words at random as examples of what does not belong; they are drawn once for a [`GROUP`] of the window's words, not once
-//! a pair, which makes a group's work small matrix products ([`logistic`]), and its words learn one after the other as ever.
-//! *Hierarchical softmax* takes the inner nodes on the path to `c` instead. CBOW predicts `c` from the mean of the
-//! window's rows.
+//! Skip-gram: each word `c` and each word `w` around it (in a window of random width, so that near
+//! words count more) are a pair, for which `σ(x_w · y_c)` should be 1. *Negative sampling* draws a
+//! few random words for which it should be 0; they are drawn once for a [`GROUP`] of the window's
+//! words rather than once per pair, which makes the work of a group small matrix products
+//! ([`logistic`]), and its words are still updated one after the other. *Hierarchical softmax* uses
+//! the inner nodes on the path to `c` instead. CBOW predicts `c` from the mean of the window's
+//! rows.
 //!
-//! With subwords, a word's input is the mean of its own row and those of its n-grams. As in fastText, skip-gram then
-//! turns around: the centre's input predicts each word of the window, with negative samples of their own, so that the
-//! many rows of an input are gathered once a word.
+//! With subwords, the input of a word is the mean of its own row and those of its n-grams. As in
+//! fastText, skip-gram then swaps directions: the input of the centre word predicts each word of
+//! the window, each with its own negative samples, so that the many rows of an input are gathered
+//! once per word.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,31 +21,32 @@ use super::huffman::Huffman;
 use super::sampling::{Alias, FastRng};
 use crate::kernels::logistic::{MAX_INPUTS, logistic, padded};
 
-/// The most words of a skip-gram window that share negative samples. They learn one after the other, so what they learn is
-/// what words with samples of their own do; but fewer different samples are seen. With five, training is a tenth to a quarter
-/// faster, and the similarity of rare pairs (SimLex-999) falls by half a point.
+/// The largest number of words of a skip-gram window that share negative samples. They are updated
+/// one after the other, with the same updates as with their own samples, but fewer different
+/// samples are used. With five words, training is a tenth to a quarter faster, and the similarity
+/// of rare pairs (SimLex-999) falls by half a point.
 const GROUP: usize = 3;
 const _: () = assert!(GROUP <= MAX_INPUTS);
 
-/// What predicts what.
+/// What the model predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Architecture {
-    /// Each word and each of its neighbours.
+    /// Each word predicts each of its neighbours.
     SkipGram,
     /// The mean of the neighbours predicts the word.
     Cbow,
 }
 
-/// What stands in for the softmax over the vocabulary.
+/// The approximation of the softmax over the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Loss {
-    /// So many random words as examples of what does not belong.
+    /// Negative sampling, with this number of samples.
     Negative(usize),
-    /// The turns on the path to the word in a Huffman tree.
+    /// Hierarchical softmax: the branches on the path to the word in a Huffman tree.
     Hierarchical,
 }
 
-/// What all threads share, besides the tables.
+/// What all threads share, in addition to the tables.
 pub(crate) struct Task {
     pub(crate) architecture: Architecture,
     pub(crate) loss: Loss,
@@ -51,7 +55,8 @@ pub(crate) struct Task {
     pub(crate) mean: bool,
     pub(crate) noise: Option<Alias>,
     pub(crate) tree: Option<Huffman>,
-    /// Input rows of each word beyond its own: `ngram_rows[ngram_starts[w]..ngram_starts[w + 1]]`.
+    /// The input rows of each word other than its own: `ngram_rows[ngram_starts[w]..ngram_starts[w
+    /// + 1]]`.
     pub(crate) ngrams: Option<NgramRows>,
 }
 
@@ -67,7 +72,7 @@ impl NgramRows {
     }
 }
 
-/// One thread's buffers.
+/// The buffers of one thread.
 pub(crate) struct Worker {
     width: usize,
     x: Vec<f32>,
@@ -80,26 +85,26 @@ pub(crate) struct Worker {
     inputs: Vec<u32>,
     plan: Plan,
     next: Plan,
-    /// What was learnt so far.
-    pub(crate) tally: Tally,
+    /// The pairs trained so far and their loss.
+    pub(crate) loss_sum: LossSum,
 }
 
-/// The random choices for one position, made one position ahead so that rows can be fetched from memory meanwhile.
+/// The random choices for one position, made one position ahead so that rows can be prefetched.
 #[derive(Default)]
 struct Plan {
     window: usize,
     negatives: Vec<u32>,
-    /// Where the negative samples of each group end.
+    /// The end of the negative samples of each group.
     ends: Vec<usize>,
 }
 
 impl Plan {
-    /// Draws the negative samples of one more group, for `positive`.
+    /// Draws the negative samples of the next group, for `positive`.
     fn draw<T: Rows>(&mut self, task: &Task, output: &T, positive: u32, rng: &mut FastRng) {
         let (Some(noise), Loss::Negative(n)) = (&task.noise, task.loss) else { return };
         for _ in 0..n {
             let word = noise.sample(rng);
-            // One that happens to be the positive word is left out, as in the original.
+            // A sample equal to the positive word is skipped, as in the original tool.
             if word != positive {
                 self.negatives.push(word);
                 output.prefetch(word as usize);
@@ -114,7 +119,7 @@ impl Plan {
     }
 }
 
-/// The length of the groups that a window of so many words is cut into.
+/// The size of the groups into which a window of `words` words is divided.
 fn even(words: usize) -> usize {
     words.div_ceil(words.div_ceil(GROUP).max(1)).max(1)
 }
@@ -124,15 +129,15 @@ fn around(words: &[u32], i: usize, window: usize) -> (&[u32], &[u32]) {
     (&words[i.saturating_sub(window)..i], &words[i + 1..(i + 1 + window).min(words.len())])
 }
 
-/// Pairs and their loss.
+/// The number of pairs and the sum of their losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Tally {
+pub(crate) struct LossSum {
     pub(crate) pairs: u64,
     pub(crate) loss: f64,
 }
 
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
+impl std::ops::AddAssign for LossSum {
+    fn add_assign(&mut self, other: LossSum) {
         self.pairs += other.pairs;
         self.loss += other.loss;
     }
@@ -152,11 +157,11 @@ impl Worker {
             inputs: Vec::new(),
             plan: Plan::default(),
             next: Plan::default(),
-            tally: Tally::default(),
+            loss_sum: LossSum::default(),
         }
     }
 
-    /// Trains on the words of a sentence (those that subsampling kept), at learning rate `alpha`.
+    /// Trains on the words of a sentence (after subsampling), at learning rate `alpha`.
     pub(crate) fn sentence<T: Rows>(
         &mut self,
         task: &Task,
@@ -195,22 +200,23 @@ impl Worker {
                     self.gather(task, input, &[center]);
                     self.step(output, alpha);
                     self.scatter(input, 1.0);
-                    self.tally.pairs += (before.len() + after.len()) as u64;
+                    self.loss_sum.pairs += (before.len() + after.len()) as u64;
                 }
                 (Architecture::Cbow, _) => {
                     self.target(task, center, 0);
                     self.inputs.clear();
                     self.gather_all(task, input, before, after);
                     self.step(output, alpha);
-                    // A sum's gradient is shared among its rows, as gensim does; a mean's goes to each in full.
+                    // The gradient of a sum is divided among its rows, as in gensim; that of a mean
+                    // is added to each in full.
                     self.scatter(input, if task.mean { 1.0 } else { 1.0 / self.inputs.len() as f32 });
-                    self.tally.pairs += 1;
+                    self.loss_sum.pairs += 1;
                 }
             }
         }
     }
 
-    /// Lets the words in `inputs` learn, in groups, that they stand around `center`.
+    /// Trains the words in `inputs`, in groups, as neighbours of `center`.
     fn groups<T: Rows>(&mut self, task: &Task, input: &mut T, output: &mut T, center: u32, alpha: f32) {
         let words = std::mem::take(&mut self.inputs);
         for (group, words) in words.chunks(even(words.len())).enumerate() {
@@ -226,18 +232,18 @@ impl Worker {
                 input.add(word as usize, row);
             }
         }
-        self.tally.pairs += words.len() as u64;
+        self.loss_sum.pairs += words.len() as u64;
         self.inputs = words;
     }
 
-    /// Draws the window and the negative samples of position `i`, which is next.
+    /// Draws the window and the negative samples of position `i`, the next one.
     fn draw<T: Rows>(&mut self, task: &Task, output: &T, words: &[u32], i: usize, rng: &mut FastRng) {
         let plan = &mut self.next;
         plan.window = 1 + rng.below(task.window as u32) as usize;
         plan.negatives.clear();
         plan.ends.clear();
         let groups = match (task.architecture, &task.ngrams) {
-            (Architecture::SkipGram, Some(_)) => return, // each word of the window will have its own
+            (Architecture::SkipGram, Some(_)) => return, // each word of the window draws its own
             (Architecture::SkipGram, None) => {
                 let (before, after) = around(words, i, plan.window);
                 let len = before.len() + after.len();
@@ -253,7 +259,7 @@ impl Worker {
         }
     }
 
-    /// Adds the output rows for a word that shall be predicted, with the negative samples of a group.
+    /// Adds the output rows of a word to predict, with the negative samples of a group.
     fn target(&mut self, task: &Task, word: u32, group: usize) {
         match &task.tree {
             Some(tree) => {
@@ -270,7 +276,7 @@ impl Worker {
         }
     }
 
-    /// `x`: the mean (or sum) of the rows of the words in `before` and `after`.
+    /// Computes `x`: the mean (or sum) of the rows of the words in `before` and `after`.
     fn gather_all<T: Rows>(&mut self, task: &Task, input: &T, before: &[u32], after: &[u32]) {
         for &word in before.iter().chain(after) {
             self.inputs.push(word);
@@ -306,17 +312,18 @@ impl Worker {
         }
     }
 
-    /// Learns from `x` and the rows `outputs`; leaves the changes of `x` in `dx`.
+    /// Computes the loss of `x` against the rows `outputs` and updates them; the change of `x` is
+    /// in `dx`.
     fn step<T: Rows>(&mut self, output: &mut T, alpha: f32) {
         let n = self.outputs.len() * self.width;
-        // Padding behind `dim` stays the zero that it is made with.
+        // Padding after `dim` stays zero, as it was allocated.
         self.y.resize(n, 0.0);
         self.dy.resize(n, 0.0);
         self.dx.resize(self.x.len(), 0.0);
         for (row, &word) in self.y.chunks_exact_mut(self.width).zip(&self.outputs) {
             output.read(word as usize, row);
         }
-        self.tally.loss +=
+        self.loss_sum.loss +=
             logistic(self.width, &self.x, &self.y, &self.labels, alpha, &mut self.errors, &mut self.dx, &mut self.dy);
         for (row, &word) in self.dy.chunks_exact(self.width).zip(&self.outputs) {
             output.add(word as usize, row);

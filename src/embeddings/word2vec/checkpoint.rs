@@ -1,6 +1,7 @@
-//! A run of word2vec in a file.
+//! The file of a Word2Vec run.
 //!
-//! Arrays: `input`, `output`, `counts`, `letters` and `ends` (the words, one after the other, and where each ends).
+//! Arrays: `input`, `output`, `counts`, `letters` and `ends` (the concatenated words, and the end
+//! of each).
 
 use std::path::Path;
 
@@ -39,18 +40,20 @@ pub(super) fn save(
 }
 
 impl Word2VecModel {
-    /// Writes all that a run has learnt: [`Word2VecModel::load`] gives it back, to train on.
+    /// Saves the model. [`Word2VecModel::load`] reads it for further training.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) or [`Error::Format`](crate::Error::Format) when the file cannot be written.
+    /// [`Error::Io`](crate::Error::Io) or [`Error::Format`](crate::Error::Format) if the file
+    /// cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         save(path.as_ref(), &self.config, &self.vocabulary, &self.tables, &self.position)
     }
 
-    /// Reads what [`Word2VecModel::save`] or a checkpoint wrote.
+    /// Loads a model written by [`Word2VecModel::save`] or as a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), or [`Error::Format`](crate::Error::Format) when the file is something else.
+    /// [`Error::Io`](crate::Error::Io); [`Error::Format`](crate::Error::Format) if the file has
+    /// another format.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let saved = Saved::open(path.as_ref(), FORMAT)?;
         let config: Word2Vec = saved.note("config")?;
@@ -66,7 +69,7 @@ impl Word2VecModel {
             start = end as usize;
         }
         if counts.len() != words.len() || words.duplicate().is_some() || words.len() == 0 || config.dim == 0 {
-            return Err(saved.wrong("expected a count for each word, and each word once"));
+            return Err(saved.wrong("expected one count per word and no duplicate words"));
         }
         let buckets = config.ngrams.map_or(0, |ngrams| ngrams.buckets);
         let rows = words.len().checked_add(buckets).ok_or_else(|| saved.wrong("expected fewer buckets"))?;

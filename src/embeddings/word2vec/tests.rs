@@ -1,7 +1,7 @@
 use super::*;
 use crate::text::Corpus;
 
-/// Sentences in which words of a pair stand together and words of different pairs do not.
+/// Sentences in which words of one group occur together and words of different groups do not.
 fn stories() -> TrainingText<'static> {
     TrainingText::sentences(|| {
         (0..3000usize).map(|i| {
@@ -16,7 +16,7 @@ fn small(config: Word2Vec) -> Word2Vec {
     config.dim(16).epochs(4).min_count(1).seed(3)
 }
 
-/// The share of words whose nearest neighbour is of their own group.
+/// The fraction of words whose nearest neighbour is of the same group.
 fn grouped(v: &WordVectors) -> f64 {
     let words: Vec<&str> = v.words().filter(|w| *w != "the").collect();
     let same = words.iter().filter(|w| v.most_similar(&[w], &["the"], 1).unwrap()[0].0[..3] == w[..3]).count();
@@ -81,7 +81,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
     let path = folder.path().join("run.safetensors");
     let config = small(Word2Vec::skip_gram()).deterministic(true);
     let wanted = config.train(&stories()).unwrap();
-    // A checkpoint after every round; the run is ended in its middle.
+    // A checkpoint after every round; the run is stopped in the middle.
     let checked = config.checkpoint(&path, Duration::ZERO);
     let mut calls = 0;
     let broken = checked
@@ -135,8 +135,8 @@ fn wrong_settings_and_texts_are_clear_errors() {
         (Word2Vec::skip_gram().negative_samples(0), "negative_samples: expected a number above 0, found 0"),
         (Word2Vec::skip_gram().negative_samples(25), "negative_samples: expected fewer than the 25 words, found 25"),
         (Word2Vec::skip_gram().lr(f32::NAN), "lr: "),
-        (Word2Vec::skip_gram().subsample(-1.0), "subsample: expected a number from 0 up, found -1"),
-        (Word2Vec::skip_gram().min_count(1_000_000), "expected words that stand at least 1000000 times, found 6000"),
+        (Word2Vec::skip_gram().subsample(-1.0), "subsample: expected a number ≥ 0, found -1"),
+        (Word2Vec::skip_gram().min_count(1_000_000), "expected words that occur at least 1000000 times, found at most 6000"),
         (Word2Vec::skip_gram().dim(usize::MAX / 8), "dim: expected vectors of 25 rows that fit into memory"),
         (
             Word2Vec::skip_gram().subwords(Ngrams { min_n: 4, max_n: 3, buckets: 1 }),
@@ -171,7 +171,8 @@ fn files_and_sentences_teach_the_same() {
     assert!(file.words().eq(other.words()));
 }
 
-/// Eight words that always stand together: a large learning rate makes their rows grow without end.
+/// Eight words that always occur together: with a large learning rate their rows grow without
+/// bound.
 fn alphabet(sentences: usize) -> TrainingText<'static> {
     TrainingText::sentences(move || (0..sentences).map(|_| "abcdefgh".chars().map(String::from).collect()))
 }
@@ -184,7 +185,7 @@ fn assert_diverged(result: Result<()>, what: &str) {
     match result {
         Err(e @ Error::NotFinite { .. }) => {
             let said = e.to_string();
-            assert!(said.contains(" in epoch ") && said.contains("take a smaller lr"), "{what}: {said}");
+            assert!(said.contains(" in epoch ") && said.contains("use a smaller lr"), "{what}: {said}");
         }
         other => panic!("{what}: expected that training diverges, found {other:?}"),
     }
@@ -204,22 +205,22 @@ fn training_that_diverges_is_an_error() {
         ("cbow, subwords", Word2Vec::cbow().subwords(ngrams)),
     ] {
         let config = config.dim(20).min_count(1).epochs(5);
-        // What can be told apart for good saturates rather than diverges, at a rate that is merely
-        // too high.
+        // Vectors that separate all words saturate rather than diverge at a learning rate that is
+        // only somewhat too high.
         let lr = if name == "skip-gram" { 5.0 } else { 1e30 };
         for (deterministic, threads) in [(false, 1), (false, 2), (true, 2)] {
             let config = config.clone().deterministic(deterministic).threads(threads).lr(lr);
             let what = format!("{name}, deterministic {deterministic}, {threads} threads");
             assert_diverged(config.train(&alphabet(3000)).map(drop), &what);
-            // Nor is a run that ends early a way around it, or its observer told a loss that is
-            // none.
-            let mut told = Vec::new();
+            // A run that is stopped early returns the error too, and the observer receives finite
+            // losses only.
+            let mut reported = Vec::new();
             let stopped = config.lr(1e30).train_model(&alphabet(3000), &mut |p: &Progress| {
-                told.push(p.loss);
+                reported.push(p.loss);
                 ControlFlow::Break(())
             });
             assert_diverged(stopped.map(drop), &what);
-            assert!(told.iter().all(|loss| loss.is_finite()), "{what}: {told:?}");
+            assert!(reported.iter().all(|loss| loss.is_finite()), "{what}: {reported:?}");
         }
     }
 }
@@ -229,7 +230,7 @@ fn what_there_was_before_a_run_diverged_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let text = alphabet(200);
-    // With words that are new.
+    // A text with new words.
     let more = TrainingText::sentences(|| (0..3000).map(|_| ["a", "b", "x", "y"].map(String::from).to_vec()));
     for deterministic in [false, true] {
         let config = Word2Vec::skip_gram().dim(20).min_count(1).epochs(3).deterministic(deterministic);
@@ -241,7 +242,7 @@ fn what_there_was_before_a_run_diverged_stays() {
         assert_eq!(model.vectors().to_array(), vectors.to_array());
         assert_eq!((model.losses(), model.is_finished()), (&losses[..], true));
         assert!(!path.exists(), "a checkpoint of what is no number");
-        // A checkpoint of a run whose learning rate is too high, which must stay what it is.
+        // A checkpoint of a run whose learning rate is too high; it must not be overwritten.
         let mut broken = config.train_model(&text, &mut |_: &Progress| ControlFlow::Break(())).unwrap();
         assert!(!broken.is_finished());
         broken.config = broken.config.lr(1e30);
@@ -256,7 +257,7 @@ fn what_there_was_before_a_run_diverged_stays() {
 
 #[test]
 fn an_epoch_without_a_pair_is_an_error() {
-    // One word a line; and words so frequent that none is left beside another.
+    // One word per line; and words so frequent that subsampling leaves none next to another.
     let alone = TrainingText::sentences(|| (0..100).map(|i| vec![["a", "b"][i % 2].to_string()]));
     for (text, config) in
         [(alone, Word2Vec::skip_gram()), (alphabet(3), Word2Vec::cbow().subsample(1e-9).negative_samples(2))]
@@ -264,7 +265,7 @@ fn an_epoch_without_a_pair_is_an_error() {
         let config = config.dim(4).negative_samples(1).min_count(1);
         for config in [config.clone(), config.hierarchical_softmax().deterministic(true)] {
             let e = config.train(&text).unwrap_err().to_string();
-            assert!(e.contains("expected in epoch 1 two words of the vocabulary beside each other"), "{e}");
+            assert!(e.contains("expected in epoch 1 two words of the vocabulary next to each other"), "{e}");
         }
     }
 }

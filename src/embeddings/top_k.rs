@@ -1,20 +1,20 @@
-//! The best rows of a search, as their scores come.
+//! The best rows of a search, collected as scores are computed.
 
 use std::cmp::Ordering;
 
 /// The best `k` scores so far.
 #[derive(Debug)]
-pub(crate) struct Best {
+pub(crate) struct TopK {
     k: usize,
-    /// Unordered, up to `2k` of them; cut back to `k` when full.
+    /// Up to `2k` of them, unordered; reduced to `k` when full.
     found: Vec<(usize, f32)>,
-    /// What a score must exceed, or equal with a smaller row, to matter.
+    /// A score below this cannot be among the best `k`.
     bar: f32,
 }
 
-impl Best {
+impl TopK {
     pub(crate) fn new(k: usize) -> Self {
-        Best { k, found: Vec::new(), bar: f32::NEG_INFINITY }
+        TopK { k, found: Vec::new(), bar: f32::NEG_INFINITY }
     }
 
     pub(crate) fn offer(&mut self, start: usize, scores: &[f32], excluded: &[usize]) {
@@ -22,7 +22,8 @@ impl Best {
             return;
         }
         for (block, chunk) in scores.chunks(64).enumerate() {
-            // Most blocks hold nothing: one comparison of the largest, which becomes vector code.
+            // Most blocks contain no better score, which one comparison with their maximum (vector
+            // code) shows.
             if !chunk.iter().fold(false, |any, &s| any | (s >= self.bar)) {
                 continue;
             }
@@ -48,7 +49,7 @@ impl Best {
         }
     }
 
-    pub(crate) fn merge(mut self, other: Best) -> Best {
+    pub(crate) fn merge(mut self, other: TopK) -> TopK {
         self.found.extend(other.found);
         self
     }
