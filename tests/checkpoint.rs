@@ -1,4 +1,5 @@
-//! Files of the reference implementation (`fixtures/make_checkpoint.py`) are read to the bit, and written to the byte.
+//! Files of the reference implementation (`fixtures/make_checkpoint.py`) are read with the same
+//! bits and written with the same bytes.
 
 #![allow(clippy::unwrap_used)]
 

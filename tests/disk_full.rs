@@ -1,6 +1,7 @@
-//! A full disk while word vectors are trained: an error that names the file, and nothing left behind.
+//! A full disk during the training of word vectors: an error that names the file, and no file left
+//! behind.
 //!
-//! The test starts its own program where no file may grow beyond a few kilobytes.
+//! The test starts its own program with a limit on the size of files.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -14,7 +15,7 @@ use loquat::embeddings::{Cooccurrences, Glove, Progress, TrainingText, Word2Vec}
 use loquat::{Error, WordVectors};
 use ndarray::Array2;
 
-/// Where the program that may not write much works, in its environment.
+/// The environment variable with the folder of the program whose files are limited.
 const FOLDER: &str = "LOQUAT_TEST_DISK_FULL";
 
 fn quiet(_: &Progress) -> ControlFlow<()> {
@@ -26,7 +27,7 @@ fn text() -> TrainingText<'static> {
     TrainingText::sentences(move || (0..60_000).map(move |i| (0..12).map(|k| word(i, k)).collect()))
 }
 
-/// The files in a folder and in those inside of it.
+/// The number of files in a folder, recursively.
 fn files(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
@@ -63,7 +64,7 @@ fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
         return write_all(&PathBuf::from(folder));
     }
     let folder = tempfile::tempdir().unwrap();
-    // Beyond the limit a write is an error once the signal for it is ignored.
+    // Beyond the limit a write is an error if the signal is ignored.
     let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --nocapture";
     let program = std::env::current_exe().unwrap();
     let out = Command::new("sh").args(["-c", script]).arg(program).env(FOLDER, folder.path()).output().unwrap();

@@ -1,4 +1,4 @@
-//! Tasks over encoders: masks, classes, entities and answers, against the model called by hand.
+//! Tasks of encoders (masks, classes, entities, answers) against direct calls of the model.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "tokenizers")]
@@ -61,7 +61,7 @@ fn masks_are_filled_with_the_likeliest_tokens() {
     assert!((found[0][0].score - probs.iter().copied().fold(0.0, f32::max)).abs() < 1e-5);
     let fill = FillMask::open(folder.path()).unwrap();
     assert!(fill.fill("no mask", 4).is_err());
-    // The model reads 40 tokens: a mask behind them is not lost without a word.
+    // The model reads 40 tokens: a mask after them is an error.
     let cut = format!("the {mask} sat {} {mask} {mask}", "on ".repeat(60));
     let error = fill.fill(&cut, 4).unwrap_err().to_string();
     assert!(error.contains("among the first 40 tokens, found 2 of 3 behind them"), "{error}");
@@ -118,7 +118,7 @@ fn answers_are_the_best_spans_and_long_texts_are_read_in_windows() {
     assert!(!answers.is_empty() && answers.len() <= 5);
     assert!(answers.iter().all(|a| a.text == text[a.range.clone()]));
     assert!(answers.windows(2).all(|pair| pair[0].score >= pair[1].score));
-    // By hand: every span of tokens of the text.
+    // The naive version: every span of tokens of the text.
     let encoding = tokenizer.encode(("who ran?", text)).unwrap();
     let types = IdTensor::sequence(&encoding.token_type_ids);
     let ids = TextBatch::new(&IdTensor::sequence(&encoding.input_ids)).token_type_ids(&types);

@@ -1,5 +1,5 @@
-//! Encoders and their heads agree with `transformers` (`tests/fixtures/make_encoders.py`): hidden states at each layer, attention
-//! probabilities, logits; padded batches included.
+//! Encoders and their heads agree with `transformers` (`tests/fixtures/make_encoders.py`): hidden
+//! states of each layer, attention probabilities, logits; also with padded batches.
 
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +44,7 @@ impl Expected {
     }
 }
 
-/// Compares what does not belong to padding: rows of `width` numbers, those of tokens with mask 1.
+/// Compares rows of `width` numbers, without those of padding (mask 0).
 #[track_caller]
 fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor, mask: Option<&IdTensor>) {
     assert_eq!(ours.shape(), theirs.shape(), "{what}");
@@ -72,7 +72,7 @@ fn hidden_states_and_attention_agree_at_each_layer() {
         }
         for (i, (path, probs)) in seen.attention.iter().enumerate() {
             let theirs = expected.tensor(&format!("attentions.{i}"));
-            // Queries that are padding see what they like.
+            // The probabilities of a padding query are not specified.
             let mask = mask.unwrap().data();
             let (t, heads) = (9, 3);
             for at in (0..probs.len()).filter(|at| mask[at / (heads * t * t) * t + at / t % t] != 0) {
@@ -82,7 +82,7 @@ fn hidden_states_and_attention_agree_at_each_layer() {
         }
         assert_eq!(model.pooler.is_some(), architecture != "distilbert");
         if model.pooler.is_some() {
-            // The sequence that begins with padding has a summary of padding, which is anything.
+            // The pooled output of the sequence that begins with padding is not specified.
             let first = IdTensor::new(vec![1, 0, 1], &[3]).unwrap();
             let pooled = model.pool(&y).unwrap();
             assert_close(architecture, &pooled, &expected.tensor("pooler_output"), Some(&first));
@@ -137,7 +137,7 @@ fn names_of_old_open_with_the_same_bits() {
     let [old, new] = ["old", "Model"].map(|name| TextEncoder::open(folder("bert", name)).unwrap());
     let ids = TextBatch::new(&IdTensor::sequence(&[7, 9, 11]));
     assert_eq!(old.forward(&ids).unwrap().data(), new.forward(&ids).unwrap().data());
-    // A body out of a folder that has a head on it.
+    // A body loaded from a folder of a model with a head.
     for architecture in ARCHITECTURES {
         let body = TextEncoder::open(folder(architecture, "ForMaskedLM")).unwrap();
         let whole = EncoderForMaskedLm::open(folder(architecture, "ForMaskedLM")).unwrap();
@@ -147,7 +147,8 @@ fn names_of_old_open_with_the_same_bits() {
     }
 }
 
-/// What `transformers` saved and what we save of it have the same names, shapes and numbers.
+/// Checks that a saved model has the names, shapes and numbers of the folder that `transformers`
+/// saved.
 fn assert_same_folder(theirs: &Path, model: &impl Pretrained) {
     let folder = tempfile::tempdir().unwrap();
     save_pretrained(folder.path(), model).unwrap();
@@ -214,7 +215,7 @@ fn every_parameter_gets_a_gradient() {
         let loss = loquat::ops::cross_entropy(&logits, &IdTensor::new(vec![0, 2], &[2]).unwrap()).unwrap();
         let gradients = loss.backward().unwrap();
         assert_eq!(model.without_gradient(&gradients), Vec::<String>::new(), "{architecture}");
-        // A fresh head on a trained body.
+        // A new head on a trained body.
         let body = TextEncoder::open(folder(architecture, "Model")).unwrap();
         assert!(
             EncoderForSequenceClassification::on(body, &mut Rng::seed(1))

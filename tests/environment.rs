@@ -1,4 +1,4 @@
-//! What the environment variables do, each in a process of its own.
+//! The effects of environment variables, each in a process of its own.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::process::Command;
 use loquat::Rng;
 use loquat::nn::Linear;
 
-/// Runs one test of this file, which is ignored otherwise, with `LOQUAT_ISA` set.
+/// Runs one of the ignored tests of this file with `LOQUAT_ISA` set.
 fn run(test: &str, isa: &str) -> bool {
     let this = std::env::current_exe().unwrap();
     let status = Command::new(this).args(["--exact", test, "--ignored", "--quiet"]).env("LOQUAT_ISA", isa).status();

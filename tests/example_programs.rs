@@ -1,5 +1,5 @@
-//! The example programs, run as a user runs them: flags that win over a folder, doors that stay
-//! open without a tokenizer, exit codes.
+//! The example programs, run as a user runs them: flags that override the settings of a folder,
+//! models without a tokenizer, exit codes.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "tokenizers", feature = "constraints"))]
@@ -14,8 +14,8 @@ use loquat::models::{Gpt2, Gpt2Config};
 use loquat::text::TokenizerTrainer;
 use serde_json::Value;
 
-/// Runs an example; `None`, loudly, if it was not built: `cargo test` builds all, `cargo test
-/// --test` none.
+/// Runs an example; prints a note and returns `None` if it was not built (`cargo test` builds all
+/// examples, `cargo test --test` none).
 fn program(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
     let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
@@ -28,7 +28,7 @@ fn program(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
     Some((output.status.success(), text(output.stdout), text(output.stderr)))
 }
 
-/// A small decoder whose folder says that the likeliest token is taken.
+/// A small decoder whose folder sets greedy decoding.
 fn decoder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(260).train(["a b"]).unwrap();
@@ -113,7 +113,7 @@ fn json_that_is_cut_says_so_and_fails() {
     assert!(serde_json::from_str::<Value>(&out).is_ok(), "what there is is printed");
     let (done, out, error) = with("40").unwrap();
     assert!(done, "{error}");
-    // Whole with the last token that there is room for.
+    // Complete with the last token that fits.
     let object: Value = serde_json::from_str(&out).unwrap();
     let count = object["ids"].as_array().unwrap().len().to_string();
     assert!(with(&count).unwrap().0);

@@ -1,5 +1,5 @@
-//! The child of a `fork` has none of its parent's threads. It does not wait for them: it works
-//! alone, and has the parent's bits.
+//! The child of a `fork` has none of its parent's threads. It does not wait for them: it computes
+//! on one thread, with the bits of the parent.
 
 #![cfg(unix)]
 #![allow(unsafe_code, clippy::unwrap_used)]
@@ -17,9 +17,10 @@ unsafe extern "C" {
     fn _exit(status: c_int) -> !;
 }
 
-/// Runs `f` in a child, and gives what it says; a child that hangs is ended by the system's alarm.
+/// Returns the result of `f` in a child process; an alarm ends a child that hangs.
 fn in_child(f: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child does what a program may do, touches no other thread of the parent, and ends without unwinding.
+    // SAFETY: the child only calls `f`, touches no other thread of the parent, and ends without
+    // unwinding.
     unsafe {
         match fork() {
             0 => {
@@ -37,7 +38,7 @@ fn in_child(f: impl FnOnce() -> bool) -> bool {
     }
 }
 
-/// Products and gradients that are worth several threads.
+/// Products and gradients that are large enough for several threads.
 fn work() -> Vec<u32> {
     let mut rng = Rng::seed(1);
     let layer = Linear::init(256, 300, true, &mut rng).unwrap();
@@ -53,7 +54,7 @@ fn work() -> Vec<u32> {
     bits
 }
 
-// One test: a lock that another thread holds at the fork stays locked in the child.
+// A single test, because a lock that another thread holds at the fork stays locked in the child.
 #[test]
 fn a_child_works_alone_with_its_parents_bits() {
     let expected = work();
@@ -64,7 +65,7 @@ fn a_child_works_alone_with_its_parents_bits() {
     batches();
 }
 
-/// Batches of texts go to the same threads by another way.
+/// Batches of texts are distributed to the threads by another code path.
 #[cfg(feature = "tokenizers")]
 fn batches() {
     let texts: Vec<String> = (0..200).map(|i| format!("the cat sat on mat {i}")).collect();

@@ -1,12 +1,12 @@
-//! Hostile schemas, grammars and regular expressions: nested, chained, wide and confused ones are
-//! made ready and followed for some tokens, each on a thread with a stack of 2 MB. None may abort,
-//! end the thread, take a second of the processor's time or 256 MB; and what a schema lets through
-//! is what it describes. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each of the three;
-//! `LOQUAT_FUZZ_INPUT` names a file with the one input to run, of the kind `LOQUAT_FUZZ_TARGET`.
+//! Hostile schemas, grammars and regular expressions (nested, chained, wide, malformed) are
+//! compiled and followed for some tokens, each on a thread with a stack of 2 MB. None may abort,
+//! end the thread, take a second of processor time or 256 MB; and text that a schema accepts must
+//! satisfy it. `LOQUAT_FUZZ_SECONDS=600` runs each of the three targets for that long;
+//! `LOQUAT_FUZZ_INPUT` is the path of a single input to run, for the target `LOQUAT_FUZZ_TARGET`.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "constraints")]
-// A test must be its own allocator to see what is asked of it.
+// A test must install its own allocator to measure allocations.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -21,11 +21,11 @@ use serde_json::{Map, Value, json};
 
 struct Watched;
 
-/// Bytes in use, and the most that were.
+/// Bytes in use, and their maximum.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Watched {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the block came from `alloc`, that is, from the system.
+        // SAFETY: the block came from `alloc`, that is, from the system allocator.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -44,28 +44,28 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static WATCHED: Watched = Watched;
 
-/// The most hundredths of a second, and the most bytes, that an input took.
+/// The largest processor time (in hundredths of a second) and number of bytes of an input.
 static MOST: Mutex<(u64, usize)> = Mutex::new((0, 0));
 
-/// What the last panic said.
+/// The message of the last panic.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 const STACK: usize = 2 << 20;
 const BYTES: usize = 256 << 20;
-/// Hundredths of a second of the processor's time.
+/// The largest processor time of an input, in hundredths of a second.
 const TICKS: u64 = 100;
-/// Inputs of each kind if no time is given.
+/// The number of inputs of each kind, if no time is given.
 const INPUTS: u64 = 150;
 
-/// The processor's time that the process has taken, in hundredths of a second; 0 where the system
-/// does not say.
+/// The processor time of this process in hundredths of a second; 0 on systems that do not report
+/// it.
 fn ticks() -> u64 {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return 0 };
     let behind = stat.rsplit(')').next().unwrap_or_default();
     behind.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or(0)).sum()
 }
 
-/// Every byte, and words of JSON and of the grammars below.
+/// A vocabulary of every byte, and of words of JSON and of the grammars below.
 fn compiler() -> GrammarCompiler {
     let mut tokens: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
     let words = ["true", "null", "\": ", "\", \"", "{\"", "ab", "é", "\\\"", "\\u00", "12", "0.", "\n  ", "[]", "aaaa"];
@@ -84,12 +84,12 @@ fn one<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
     from[below(rng, from.len())]
 }
 
-/// Now and then a large number.
+/// Returns a small or, rarely, a large number.
 fn count(rng: &mut Rng, small: usize, large: usize) -> usize {
     if rng.uniform() < 0.04 { below(rng, large) } else { below(rng, small) }
 }
 
-/// Follows a constraint for some tokens; a text that ends is what it has to be.
+/// Follows a constraint for some tokens; a text that ends must satisfy it.
 fn follow(mut grammar: Grammar, rng: &mut Rng) {
     let mut set = TokenSet::new(WORDS + 1);
     for _ in 0..24 {
@@ -108,10 +108,10 @@ fn follow(mut grammar: Grammar, rng: &mut Rng) {
     }
 }
 
-/// Runs one input within the budgets.
+/// Runs one input within the limits.
 fn run(name: &str, input: &str, work: impl FnOnce() + Send) {
     let failing: PathBuf = std::env::temp_dir().join(format!("loquat-failing-{name}-{}", std::process::id()));
-    // A failing input is kept until it is known not to fail.
+    // The input is kept until it has passed.
     std::fs::write(&failing, input).unwrap();
     let (live, before) = (LIVE.load(Ordering::Relaxed), ticks());
     PEAK.store(live, Ordering::Relaxed);
@@ -124,7 +124,7 @@ fn run(name: &str, input: &str, work: impl FnOnce() + Send) {
     drop(most);
     let panic = PANIC.lock().unwrap().take();
     if let (Ok(()), Some(panic)) = (&ran, &panic) {
-        // The engine's own, which it has caught: an error of the constraint.
+        // A panic of the constraint engine, which it has caught: an error of the constraint.
         eprintln!("{name}: the engine gave up: {panic}");
     }
     assert!(ran.is_ok(), "{name}: {} over {}", panic.unwrap_or_default(), failing.display());
@@ -187,7 +187,7 @@ fn anything(rng: &mut Rng, depth: usize) -> Value {
     }
 }
 
-/// A schema, more or less.
+/// A schema, not always valid.
 fn schema(rng: &mut Rng, depth: usize) -> Value {
     let mut keys = Map::new();
     let inner = |rng: &mut Rng| {
@@ -243,7 +243,7 @@ fn schema(rng: &mut Rng, depth: usize) -> Value {
             ),
             20 | 21 => ("$ref", json!(format!("#/$defs/d{}", below(rng, 6)))),
             22 => ("$ref", json!(one(rng, &["#", "#/", "#/$defs", "#/items", "other", "#/properties/a0"]))),
-            // Confused.
+            // Inconsistent.
             _ => (
                 one(
                     rng,
@@ -276,7 +276,7 @@ fn whole_schema(rng: &mut Rng) -> Value {
             defs.insert(format!("d{n}"), schema(rng, 1));
             return json!({"$ref": "#/$defs/d0", "$defs": defs});
         }
-        // One in the other.
+        // Nested.
         1 => {
             let kind = below(rng, 4);
             let mut nested = schema(rng, 1);
@@ -355,7 +355,7 @@ fn whole_grammar(rng: &mut Rng) -> String {
             "x: %lark { start: \"a\" }\n",
         ],
     );
-    // Damage.
+    // Corruption.
     while rng.uniform() < 0.3 {
         let mut chars: Vec<char> = text.chars().collect();
         let at = below(rng, chars.len());
@@ -400,10 +400,10 @@ fn hostile_constraints_stay_within_their_budgets() {
     let seconds: Option<u64> = std::env::var("LOQUAT_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
     let only = std::env::var("LOQUAT_FUZZ_TARGET").ok();
     let first = std::env::var("LOQUAT_FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    // The engine sets a hook of its own when it runs for the first time; what it catches shall be
-    // told of.
+    // The engine sets its own panic hook when it first runs; the panics that it catches should be
+    // reported.
     compiler.regex("a").unwrap();
-    let told = std::panic::take_hook();
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = Some(panic.to_string())));
     let fuzz = |name: &str, each: &dyn Fn(&mut Rng)| {
         if only.as_deref().is_some_and(|only| only != name) {
@@ -439,7 +439,7 @@ fn hostile_constraints_stay_within_their_budgets() {
             });
         });
     }));
-    std::panic::set_hook(told);
+    std::panic::set_hook(hook);
     if result.is_err() {
         panic!("{}", PANIC.lock().unwrap().take().unwrap_or_default());
     }

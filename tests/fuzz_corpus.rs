@@ -1,9 +1,10 @@
-//! Hostile files, quickly: the corpus of `tests/fuzz`, each file of it as it is, cut, and changed at random, with an eye on what is
-//! allocated. `LOQUAT_FUZZ_SECONDS=600` goes on for that long with each target, and keeps what made it fail.
+//! Hostile files, quickly: the corpus of `tests/fuzz`, each file unchanged, truncated, and changed
+//! at random, with a limit on allocations. `LOQUAT_FUZZ_SECONDS=600` runs each target for that
+//! long, and keeps the input of a failure.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "chat", feature = "tokenizers"))]
-// A test must be its own allocator to see what is asked of it.
+// A test must install its own allocator to measure allocations.
 #![allow(unsafe_code)]
 
 #[path = "fuzz/targets.rs"]
@@ -22,16 +23,16 @@ use templates::below;
 
 struct Watched;
 
-/// What the last panic said.
+/// The message of the last panic.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// The largest block that was asked for.
+/// The largest allocated block.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
-/// What is allocated, and the most that was.
+/// The bytes in use, and their maximum.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
@@ -43,7 +44,7 @@ unsafe impl GlobalAlloc for Watched {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the block came from `alloc`, that is, from the system.
+        // SAFETY: the block came from `alloc`, that is, from the system allocator.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -51,26 +52,28 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static WATCHED: Watched = Watched;
 
-/// What may be allocated whatever the file says: tables of the tokenizer library, messages, stacks of threads.
+/// Bytes that may be allocated for any file: tables of the tokenizer library, messages, stacks of
+/// threads.
 const ALWAYS: usize = 4 << 20;
 
-/// Targets that may use what their own limits allow, on a stack of 2 MB: so many bytes together,
-/// and so much time of a processor (which is asked for only if the fuzzing takes time of its own).
+/// Targets that may use what their own limits allow, on a stack of 2 MB: a total of bytes, and a
+/// processor time (checked only if the fuzzing is timed).
 const BUDGETED: [&str; 2] = ["chat", "tokenizer"];
 const STACK: usize = 2 << 20;
 const MEMORY: usize = 256 << 20;
 const TIME: Duration = Duration::from_secs(1);
 
-/// The time that this thread ran, where the system tells.
+/// The processor time of this thread, on systems that report it.
 fn ran() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Changes of a target's files, if no time is given; a tenth for those that may use their time.
+/// The number of changes of a target's files if no time is given; a tenth of it for the targets
+/// with limits of their own.
 const CHANGES: u64 = 10_000;
 
-/// Replays one target's corpus, then changes of it.
+/// Replays the corpus of a target, then changes of it.
 fn replay(name: &str) {
     let (_, target) = targets::TARGETS.into_iter().find(|(target, _)| *target == name).unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
@@ -86,13 +89,13 @@ fn replay(name: &str) {
         LARGEST.store(0, Ordering::Relaxed);
         let before = LIVE.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
-        // A failing input is kept until it is known not to fail.
+        // The input is kept until it has passed.
         let failing = targets::scratch().join(format!("failing-{name}"));
         std::fs::write(&failing, data).unwrap();
-        // A panic that the crate catches is one too many: the program's hook has told the user of it.
-        let told = std::panic::take_hook();
+        // A panic that the crate catches is a failure too: the hook has printed it to the user.
+        let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|panic| *PANIC.lock().unwrap() = Some(panic.to_string())));
-        // On a thread of its own: what a library keeps for a thread, of every file that it has read there, ends with it.
+        // On a new thread, so that what a library caches per thread is freed after each file.
         let timed = || {
             target(data);
             ran().unwrap_or_default()
@@ -100,7 +103,7 @@ fn replay(name: &str) {
         let time = std::thread::scope(|scope| {
             std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, timed).unwrap().join()
         });
-        std::panic::set_hook(told);
+        std::panic::set_hook(hook);
         let panic = PANIC.lock().unwrap().take();
         let Ok(time) = time else { panic!("{name}: {} over {}", panic.unwrap_or_default(), failing.display()) };
         assert!(panic.is_none(), "{name}: {} over {}", panic.unwrap_or_default(), failing.display());
@@ -134,7 +137,7 @@ fn replay(name: &str) {
     );
 }
 
-/// A template of the grammar, as it is or changed, or a changed one of the corpus.
+/// A template of the grammar, unchanged or changed, or a changed template of the corpus.
 fn of_grammar(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     match below(rng, 4) {
         0 => templates::template(rng).into_bytes(),
@@ -143,10 +146,11 @@ fn of_grammar(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// A file of the corpus with a few changes: bytes, numbers, digits, parts cut, doubled, or taken from another.
+/// A file of the corpus with a few changes: bytes, numbers, digits, parts removed, repeated, or
+/// taken from another file.
 fn changed(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     let mut data = corpus[below(rng, corpus.len())].clone();
-    // Headers stand in front: half of the changes go to the first bytes.
+    // Half of the changes are in the first bytes, where headers are.
     for _ in 0..1 + below(rng, 4) {
         if data.is_empty() {
             return data;
@@ -193,7 +197,7 @@ fn changed(corpus: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     data
 }
 
-/// One test: the scratch files and the largest block are the whole process's.
+/// A single test, because the scratch files and the largest block are those of the whole process.
 #[test]
 fn hostile_files_neither_panic_nor_allocate_beyond_their_size() {
     let only = std::env::var("LOQUAT_FUZZ_TARGET").ok();

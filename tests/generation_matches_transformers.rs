@@ -1,5 +1,5 @@
-//! Options of generation, scores and perplexity are those of `transformers` (`tests/fixtures/make_generation.py`,
-//! `make_beams.py`).
+//! Options of generation, scores and perplexity agree with `transformers`
+//! (`tests/fixtures/make_generation.py`, `make_beams.py`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -57,7 +57,7 @@ fn greedy_text_agrees() {
     }
 }
 
-/// The processed distribution has their values, and what is drawn has its frequencies.
+/// The processed distribution agrees, and so do the frequencies of samples.
 #[test]
 fn sampled_frequencies_are_those_of_the_processed_distribution() {
     const DRAWS: u64 = 2000;
@@ -74,7 +74,7 @@ fn sampled_frequencies_are_those_of_the_processed_distribution() {
             let config = config.clone().seed(seed);
             counts[generate(&model, &prompt, &config).unwrap().next().unwrap().unwrap() as usize] += 1;
         }
-        // Cells of fewer than five expected draws are taken together.
+        // Cells with fewer than five expected samples are merged.
         let (mut chi_square, mut cells, mut rest) = (0.0, 0.0, (0.0, 0.0));
         for (id, weight) in weights.iter().enumerate() {
             let (n, expected) = (counts[id] as f64, weight / sum * DRAWS as f64);
@@ -90,7 +90,8 @@ fn sampled_frequencies_are_those_of_the_processed_distribution() {
             chi_square += (rest.0 - rest.1).powi(2) / f64::max(rest.1, 1.0);
             cells += 1.0;
         }
-        // Mean `f`, deviation √(2f): four deviations for the 0.999 quantile of small `f`.
+        // Mean `f`, standard deviation √(2f): four deviations approximate the 0.999 quantile for
+        // small `f`.
         let freedom = f64::max(cells - 1.0, 1.0);
         assert!(chi_square < freedom + 4.5 * (2.0 * freedom).sqrt(), "{}: {chi_square} of {cells}", case["options"]);
     }
@@ -120,7 +121,7 @@ fn scores_and_perplexity_agree() {
 fn logprobs_of_what_is_written_are_those_of_scoring_it() {
     let (expected, model) = (expected(), model());
     let prompt = ids(&expected["prompt"]);
-    // Before penalties, temperature and cut-offs, whatever these are.
+    // Before penalties, temperature, top-k and top-p.
     let config = GenerationConfig::default().temperature(0.5).top_k(9).repetition_penalty(1.3).logprobs(4).seed(3);
     let mut tokens = generate(&model, &prompt, &config.max_new_tokens(12)).unwrap();
     tokens.by_ref().for_each(|id| assert!(id.is_ok()));

@@ -1,5 +1,5 @@
-//! GGUF files of other programs: the reference's blocks (`tests/fixtures/make_gguf.py`), llama.cpp's vocabularies with the ids
-//! that it expects, a trained model.
+//! GGUF files of other programs: the blocks of the reference (`tests/fixtures/make_gguf.py`),
+//! llama.cpp's vocabularies with the expected ids, a trained model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -56,7 +56,7 @@ mod tokenizers {
 
     use super::*;
 
-    /// The test strings of llama.cpp with the ids that it expects.
+    /// The test strings of llama.cpp with their expected ids.
     fn cases(name: &str) -> Option<Vec<(String, Vec<u32>)>> {
         let path = data(&format!("tokenizers/ggml/ggml-vocab-{name}.gguf"))?;
         let beside = |end: &str| std::fs::read_to_string(format!("{}.{end}", path.display())).unwrap();
@@ -128,7 +128,7 @@ mod tokenizers {
     }
 }
 
-/// The trained decoder: a folder and two GGUF files, with what the reference makes of them.
+/// The trained decoder: a folder and two GGUF files, with the results of the reference.
 mod trained {
     use loquat::checkpoint::gguf::GgufFormat;
     use loquat::checkpoint::{OpenOptions, WeightFormat, save_pretrained};
@@ -192,7 +192,7 @@ mod trained {
         assert_eq!(kept.forward(&ids).unwrap().data(), wide.forward(&ids).unwrap().data());
         let bytes = |model: &LanguageModel| model.parameters().iter().map(|(_, p)| p.weight().bytes()).sum::<usize>();
         assert!(bytes(&kept) * 3 < bytes(&wide), "{} {}", bytes(&kept), bytes(&wide));
-        // A folder has no blocks: they are written in 32 bits.
+        // A folder has no blocks: they are written as f32.
         let folder = tempfile::tempdir().unwrap();
         save_pretrained(folder.path(), &kept).unwrap();
         let again = LanguageModel::open(folder.path()).unwrap();
@@ -238,7 +238,7 @@ mod trained {
     }
 }
 
-/// Models of every architecture through a file and back.
+/// Models of every architecture, saved as a file and opened again.
 mod round_trip {
     use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value};
     use loquat::checkpoint::{Pretrained, WeightFormat};
@@ -300,7 +300,7 @@ mod round_trip {
             }
             let config = LlamaConfig::from_json(&config).unwrap();
             let mut model = Llama::init(&config, &mut Rng::seed(1)).unwrap();
-            // Biases begin as zeros, which could be anywhere.
+            // Biases are initialised to zero, which would hide a wrong one.
             let mut rng = Rng::seed(2);
             loquat::nn::Module::visit_mut(&mut model, "", &mut |_, p| {
                 if p.shape().len() == 1 {
@@ -312,7 +312,7 @@ mod round_trip {
         }
     }
 
-    /// The names of GGUF for parts of BERT.
+    /// The names in GGUF of the parts of BERT.
     const BERT: [(&str, &str); 12] = [
         ("embeddings.word_embeddings", "token_embd"),
         ("embeddings.position_embeddings", "position_embd"),
@@ -375,7 +375,7 @@ mod round_trip {
     }
 }
 
-/// Options of configurations through a file and back, and files of other programs.
+/// Options of configurations, saved and opened again, and files of other programs.
 mod options {
     use loquat::checkpoint::Pretrained;
     use loquat::checkpoint::gguf::{GgufFormat, GgufWriter, Value};
@@ -400,7 +400,7 @@ mod options {
         }
     }
 
-    /// A model of a configuration, its norms and biases anything but neutral.
+    /// A model of a configuration, with random norms and biases.
     fn model(config: &Json) -> LanguageModel {
         let mut rng = Rng::seed(1);
         let mut model = match config["model_type"].as_str() {
@@ -433,7 +433,7 @@ mod options {
         Ok(LanguageModel::open(&path).unwrap())
     }
 
-    /// Options with the key that an error names, if GGUF cannot say them.
+    /// Options, with the key that the error names if GGUF cannot represent them.
     fn options(model_type: &str) -> Vec<(Json, Option<&'static str>)> {
         let written = |json: Json| (json, None);
         if model_type == "gpt2" {
@@ -446,7 +446,7 @@ mod options {
                 (json!({ "activation_function": "relu" }), Some("activation_function")),
                 (json!({ "scale_attn_weights": false }), Some("scale_attn_weights")),
                 (json!({ "scale_attn_by_inverse_layer_idx": true }), Some("scale_attn_by_inverse_layer_idx")),
-                // Of training alone.
+                // Used in training only.
                 written(json!({ "attn_pdrop": 0.5, "embd_pdrop": 0.5, "resid_pdrop": 0.5, "initializer_range": 0.3 })),
             ];
         }
@@ -534,8 +534,8 @@ mod options {
         all
     }
 
-    /// Keys of configurations that are no options of a model's logits; those of tokens are tested
-    /// by themselves.
+    /// Keys of configurations that do not change a model's logits; those of tokens have their own
+    /// tests.
     const NO_OPTIONS: [&str; 5] = ["architectures", "model_type", "bos_token_id", "eos_token_id", "initializer_range"];
 
     #[test]
@@ -644,8 +644,8 @@ mod options {
         assert_eq!(LanguageModel::open(&path).unwrap().config_json()["bos_token_id"], 4);
     }
 
-    /// The file again with other metadata: `change` gets each key and its value, and returns what
-    /// is to be there; then `more`.
+    /// Rewrites a file with other metadata: `change` receives each key and value and returns the
+    /// new value; then `more` is appended.
     fn rewritten(
         from: &Path,
         to: &Path,
@@ -688,12 +688,12 @@ mod options {
             let again = LanguageModel::open(&theirs).unwrap();
             let worst = logits(&again).iter().zip(logits(&model)).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
             assert!(worst < 1e-3, "{scaling}: {worst}");
-            // What was read so can be written again, and saved as a folder.
+            // A model opened in this way can be saved again, as a file and as a folder.
             assert!(logits(&there_and_back(&again).unwrap()) == logits(&again));
             let saved = folder.path().join("saved");
             loquat::checkpoint::save_pretrained(&saved, &again).unwrap();
             assert!(logits(&LanguageModel::open(&saved).unwrap()) == logits(&again));
-            // Our key does not count against the others.
+            // Our key does not override the others.
             let other = r#"{"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}"#;
             rewritten(&ours, &theirs, |key, value| Some(if key == EXACT { Value::String(other) } else { value }), &[]);
             let error = LanguageModel::open(&theirs).unwrap_err().to_string();
@@ -709,7 +709,7 @@ mod options {
         (config["sliding_window"], config["use_sliding_window"]) = (5.into(), true.into());
         (config["max_window_layers"], config["num_hidden_layers"]) = (0.into(), 4.into());
         save_gguf(&ours, &model(&config), None, GgufFormat::F32).unwrap();
-        // Every second layer sees all.
+        // Every second layer has full attention.
         config["layer_types"] = ["sliding_attention", "full_attention"].repeat(2).into();
         rewritten(&ours, &theirs, |_, value| Some(value), &[("qwen2.attention.sliding_window_pattern", Value::U32(2))]);
         assert!(logits(&LanguageModel::open(&theirs).unwrap()) == logits(&model(&config)));
@@ -790,14 +790,14 @@ mod options {
         std::fs::rename(&parts[1], &away).unwrap();
         refused(&parts[0], &["part 1 of 3", "missing `model-00002-of-00003.gguf`"]);
         refused(&parts[2], &["part 3 of 3", "missing `model-00002-of-00003.gguf`"]);
-        // Another part by that name.
+        // Another part under this name.
         std::fs::copy(&parts[0], &parts[1]).unwrap();
         refused(&parts[0], &["model-00002-of-00003.gguf", "expected part 2 of 3, found part 1 of 3"]);
         std::fs::copy(&whole, &parts[1]).unwrap();
         refused(&parts[0], &["expected part 2 of 3, found a file that is whole"]);
         std::fs::write(&parts[1], b"GGUF").unwrap();
         refused(&parts[0], &["model-00002-of-00003.gguf", "version"]);
-        // A name that does not lead to the others.
+        // A name from which the other parts cannot be found.
         let alone = folder.path().join("alone.gguf");
         std::fs::copy(&parts[0], &alone).unwrap();
         refused(&alone, &["part 1 of 3", "ends in `-00001-of-00003.gguf`, found `alone.gguf`"]);

@@ -1,4 +1,5 @@
-//! A checkpoint of `transformers` gives its logits, gradients and greedy text (`tests/fixtures/make_gpt2.py`).
+//! A checkpoint of `transformers` gives the same logits, gradients and greedy text
+//! (`tests/fixtures/make_gpt2.py`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -100,7 +101,7 @@ fn every_option_gives_their_hidden_states_logits_and_text() {
         let prompt = cases::ids(&case["prompt"]);
         let text: Vec<u32> = generate(&model, &prompt, &config).unwrap().map(|id| id.unwrap()).collect();
         assert_eq!(text, cases::ids(&case["greedy"]), "{name}");
-        // Read token by token: the bits of the whole.
+        // Token by token: the same bits as for the whole sequence.
         let whole = no_grad(|| model.forward(&IdTensor::sequence(&prompt))).unwrap();
         let mut state = model.new_state(1);
         for (id, row) in prompt.iter().zip(whole.data().chunks(model.vocab_size())) {

@@ -1,5 +1,6 @@
-//! Checkpoints of GPT-NeoX give the hidden states, logits, gradients and greedy text of `transformers`
-//! (`tests/fixtures/make_gpt_neox.py`), whole, cached, in a batch, saved and as a GGUF file.
+//! Checkpoints of GPT-NeoX give the hidden states, logits, gradients and greedy text of
+//! `transformers` (`tests/fixtures/make_gpt_neox.py`), whole, cached, in a batch, saved and as a
+//! GGUF file.
 
 #![allow(clippy::unwrap_used)]
 
@@ -75,7 +76,7 @@ fn loss_and_gradients_agree() {
     assert_eq!(compared, 2 * (2 + 2 * 12 + 2));
 }
 
-/// Text after text, in parts, and with others in a batch, to the bit.
+/// Token by token, in parts, and in a batch with other texts: the same bits.
 #[test]
 fn cached_and_batched_decoding_have_the_bits_of_the_whole() {
     for (name, case) in cases() {
@@ -125,7 +126,8 @@ fn what_we_save_has_their_names_shapes_bits_and_options() {
     }
 }
 
-/// What GGUF has no key for is an error; everything else comes back to the same bits.
+/// What GGUF has no key for is an error; everything else has the same bits after saving and
+/// opening.
 #[test]
 fn gguf_files_come_back_to_the_same_logits() {
     let folder = tempfile::tempdir().unwrap();

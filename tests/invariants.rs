@@ -1,5 +1,5 @@
-//! What holds for every shape and every number: results do not depend on the future, on the neighbours in the batch, on padding
-//! or on the number of threads. All comparisons are of bits.
+//! Properties for every shape and input: results do not depend on the future, on other sequences of
+//! the batch, on padding or on the number of threads. All comparisons are of bits.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,7 @@ use loquat::ops::{self, Cell};
 use loquat::{AttentionMask, IdTensor, Rng, Tensor};
 use proptest::prelude::*;
 
-/// A layer that maps `[batch, seq_len, d_model]` to as many rows.
+/// A layer that maps `[batch, seq_len, d_model]` to the same shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Encoder,
@@ -48,7 +48,7 @@ impl Layer {
         }
     }
 
-    /// The output for sequences of which the tokens `ranges` are there and the rest is padding.
+    /// The output for sequences with tokens at `ranges` and padding elsewhere.
     fn forward(&self, kind: Kind, x: &Tensor, ranges: &[(usize, usize)]) -> Tensor {
         let seq_len = x.shape()[1];
         match self {
@@ -73,12 +73,14 @@ impl Layer {
         }
     }
 
-    /// Output, gradient of `x`, gradients of the parameters; nothing is asked of padding.
+    /// Output, gradient of `x`, gradients of the parameters; the gradient of padding outputs is
+    /// zero.
     fn run(&self, kind: Kind, x: &Tensor, ranges: &[(usize, usize)]) -> (Tensor, Tensor, Vec<Tensor>) {
         let x = x.watch();
         let y = self.forward(kind, &x, ranges);
         let (seq_len, width) = (y.shape()[1], y.shape()[2]);
-        // The gradient of the output is a function of the sequence and the place in it, so that it moves along.
+        // The gradient of the output depends on the sequence and the position in it only, so it
+        // moves with the sequence.
         let dy = y.data().iter().enumerate().map(|(i, y)| {
             let (b, t) = (i / width / seq_len, i / width % seq_len);
             if (ranges[b].0..ranges[b].1).contains(&t) { (3.0 * y).sin() } else { 0.0 }
@@ -98,7 +100,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
     x.data().iter().map(|x| x.to_bits()).collect()
 }
 
-/// A kind, heads, head width, sequence length, and how much of each sequence is there.
+/// A kind, heads, head width, sequence length, and the length of each sequence.
 fn settings() -> impl Strategy<Value = (Kind, usize, usize, usize, Vec<(usize, bool)>, u64)> {
     let kind = prop::sample::select(&KINDS[..]);
     (kind, 1usize..4, 1usize..10, 1usize..40, any::<u64>()).prop_flat_map(|(kind, heads, dim, len, seed)| {
@@ -107,7 +109,7 @@ fn settings() -> impl Strategy<Value = (Kind, usize, usize, usize, Vec<(usize, b
     })
 }
 
-/// Where the tokens are: before or, in attention, after the padding.
+/// The positions of the tokens: before or, in attention, after the padding.
 fn ranges(kind: Kind, len: usize, lengths: &[(usize, bool)]) -> Vec<(usize, usize)> {
     let left_allowed = matches!(kind, Kind::Encoder | Kind::Causal);
     lengths.iter().map(|&(n, left)| if left && left_allowed { (len - n, len) } else { (0, n) }).collect()

@@ -1,6 +1,7 @@
-//! A run that is killed with SIGKILL at any moment always resumes, and ends with the bits of one that was not.
+//! A run that is killed with SIGKILL at any time can be resumed, and ends with the bits of a run
+//! that was not.
 //!
-//! The test starts its own program as the run, kills it again and again, and lets the last one end.
+//! The test starts its own program as the run, kills it repeatedly, and lets the last one finish.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -16,9 +17,9 @@ use loquat::training::data::{Batch, SequentialWindows, TokenStream};
 use loquat::training::{AdamW, Existing, Optimizer, RunFolder, Trainer};
 use loquat::{Result, Rng, Tensor, ops};
 
-/// The folder of the run, in the environment of the program that is killed.
+/// The environment variable with the folder of the run.
 const FOLDER: &str = "LOQUAT_TEST_KILL_FOLDER";
-/// Whether that program stops halfway and waits to be killed.
+/// The environment variable that makes the program stop halfway and wait to be killed.
 const WAITS: &str = "LOQUAT_TEST_KILL_WAITS";
 const STEPS: u64 = 2000;
 
@@ -43,7 +44,7 @@ fn model() -> Bigram {
     }
 }
 
-/// Trains to the end, from the last checkpoint, with a checkpoint every few milliseconds.
+/// Trains to the end from the last checkpoint, saving a checkpoint every few milliseconds.
 fn run(folder: &Path) -> Result<()> {
     let windows = |from: u32, to: u32| {
         let ids = (from..to).map(|i| i.wrapping_mul(2_654_435_761) % 50).collect();
@@ -53,7 +54,7 @@ fn run(folder: &Path) -> Result<()> {
     let mut optimizer = Optimizer::new(AdamW::default())?;
     let (waits, calls) = (std::env::var_os(WAITS).is_some(), AtomicU64::new(0));
     let loss = |model: &Bigram, batch: &Batch| {
-        // Two calls a step.
+        // Two calls per step.
         if waits && calls.fetch_add(1, Ordering::Relaxed) > STEPS {
             std::thread::sleep(Duration::MAX);
         }
@@ -69,7 +70,7 @@ fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Not a test of its own: the program that [`a_killed_run_always_resumes`] starts and kills.
+/// Not a test itself: the program that [`a_killed_run_always_resumes`] starts and kills.
 #[test]
 fn child() {
     if let Some(folder) = std::env::var_os(FOLDER) {
@@ -96,7 +97,7 @@ fn a_killed_run_always_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let (killed, whole) = (folder.path().join("killed"), folder.path().join("whole"));
     let mut rng = Rng::seed(2026);
-    // Once between two checkpoints for certain, then at any moment.
+    // First killed between two checkpoints, then at random times.
     let mut child = program(&killed).env(WAITS, "").spawn().unwrap();
     while last_step(&killed).is_none() {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before its first checkpoint");
@@ -114,7 +115,7 @@ fn a_killed_run_always_resumes() {
         let messages = String::from_utf8_lossy(&output.stderr);
         assert!(!messages.contains("panicked"), "{messages}");
         kills += 1;
-        // Whatever the moment, what stands under its name is whole.
+        // At any time, a checkpoint under its final name is complete.
         if let Some(checkpoint) = last_step(&killed) {
             Checkpoint::open(&checkpoint).unwrap().load_into(&mut model()).unwrap();
         }
@@ -138,7 +139,8 @@ fn a_killed_run_always_resumes() {
     }
 }
 
-/// A file that may not grow: what a full disk does, by the shell's limit. The last checkpoint stays whole.
+/// Limits the size of files by the shell, which has the effect of a full disk. The last checkpoint
+/// stays complete.
 #[test]
 fn a_write_that_fails_halfway_leaves_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Each floor of the house uses only the floors below it (`docs/architecture.md`), and no files need each other.
+//! Each layer uses only the layers below it (`docs/architecture.md`), and files do not depend on
+//! each other in a cycle.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FLOORS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 16] = [
     ("atomic", 0),
     ("error", 0),
     ("random", 0),
@@ -25,8 +26,8 @@ const FLOORS: [(&str, u8); 16] = [
     ("tasks", 7),
 ];
 
-fn floor(module: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == module).map(|&(_, floor)| floor)
+fn layer(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|&(_, layer)| layer)
 }
 
 fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
@@ -40,8 +41,8 @@ fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that code names below `crate::`, with the line of each: also those of `use
-/// crate::{a, b::c}`.
+/// The modules after `crate::` in code, with the line of each; also those of
+/// `use crate::{a, b::c}`.
 fn used_modules(code: &str) -> Vec<(usize, String)> {
     let code: String = code.lines().map(|line| line.split("//").next().unwrap().to_string() + "\n").collect();
     let line = |at: usize| code[..at].matches('\n').count() + 1;
@@ -81,11 +82,11 @@ fn names_in_braces_are_seen() {
 }
 
 #[test]
-fn every_floor_looks_down_only() {
+fn every_layer_uses_only_lower_layers() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&src, &mut files);
-    assert!(files.len() > 10, "the sources are where this test looks");
+    assert!(files.len() > 10, "the sources are in src");
     let mut wrong = Vec::new();
     for file in files {
         let relative = file.strip_prefix(&src).unwrap().to_string_lossy().replace('\\', "/");
@@ -93,20 +94,20 @@ fn every_floor_looks_down_only() {
         if module == "lib" || module == "guides" {
             continue;
         }
-        let Some(own) = floor(&module) else {
-            wrong.push(format!("{relative}: `{module}` has no floor"));
+        let Some(own) = layer(&module) else {
+            wrong.push(format!("{relative}: `{module}` has no layer"));
             continue;
         };
         for (line, used) in used_modules(&fs::read_to_string(&file).unwrap()) {
-            if floor(&used).is_some_and(|other| other > own) {
-                wrong.push(format!("{relative}:{line}: `{module}` looks up to `{used}`"));
+            if layer(&used).is_some_and(|other| other > own) {
+                wrong.push(format!("{relative}:{line}: `{module}` uses the higher layer `{used}`"));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A module's path below the crate: `["text", "chat", "date"]`.
+/// The path of a module in the crate: `["text", "chat", "date"]`.
 type Module = Vec<String>;
 
 /// Code without comments and without its module of tests.
@@ -119,7 +120,8 @@ fn without_tests(code: &str) -> String {
     code
 }
 
-/// The paths in code that start at `root`, each as its segments without the root; those of a list in braces one by one.
+/// The paths in code that start at `root`, as segments without the root; those of a list in braces
+/// one by one.
 fn paths_from(code: &str, root: &str) -> Vec<Vec<String>> {
     fn read<'c>(mut code: &'c str, mut path: Vec<String>, paths: &mut Vec<Vec<String>>) -> &'c str {
         while let Some(rest) = code.strip_prefix("::") {
@@ -141,7 +143,7 @@ fn paths_from(code: &str, root: &str) -> Vec<Vec<String>> {
         paths.push(path);
         code
     }
-    /// A name and the code after it; a `*` or `<` is a name without letters.
+    /// A name and the code after it; `*` and `<` give an empty name.
     fn segment(code: &str) -> (String, &str) {
         let end = code.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(code.len());
         (code[..end].to_string(), code[end..].trim_start_matches('*'))
@@ -156,8 +158,8 @@ fn paths_from(code: &str, root: &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// The modules that the code of `module` names: of each path the deepest that there is, by way of the modules that the
-/// code imports as well.
+/// The modules that the code of `module` names: the deepest existing module of each path, also
+/// through imported modules.
 fn named_modules(module: &Module, code: &str, exists: impl Fn(&[String]) -> bool) -> BTreeSet<Module> {
     let parent = module[..module.len() - 1].to_vec();
     let mut roots =
@@ -177,7 +179,7 @@ fn named_modules(module: &Module, code: &str, exists: impl Fn(&[String]) -> bool
                     _ => break,
                 }
             }
-            // What ends in a module imports it.
+            // A path that ends in a module imports it.
             if let Some(name) =
                 target.last().filter(|name| path.last().is_some_and(|last| last == *name || last == "self"))
             {
@@ -192,9 +194,9 @@ fn named_modules(module: &Module, code: &str, exists: impl Fn(&[String]) -> bool
     named
 }
 
-/// For each module that a circle of names leads back to, the shortest such circle; each circle once.
-fn circles(names: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<BTreeSet<Module>, Vec<Module>> {
-    let mut circles = BTreeMap::new();
+/// For each module that is part of a cycle, the shortest such cycle; each cycle once.
+fn cycles(names: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<BTreeSet<Module>, Vec<Module>> {
+    let mut cycles = BTreeMap::new();
     for start in names.keys() {
         let mut queue = VecDeque::from([vec![start.clone()]]);
         let mut seen = BTreeSet::new();
@@ -202,7 +204,7 @@ fn circles(names: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<BTreeSet<Modu
             for next in names.get(way.last().unwrap()).into_iter().flatten() {
                 let longer = [way.clone(), vec![next.clone()]].concat();
                 if next == start {
-                    circles.entry(way.into_iter().collect()).or_insert(longer);
+                    cycles.entry(way.into_iter().collect()).or_insert(longer);
                     break 'search;
                 }
                 if seen.insert(next.clone()) {
@@ -211,7 +213,7 @@ fn circles(names: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<BTreeSet<Modu
             }
         }
     }
-    circles
+    cycles
 }
 
 #[test]
@@ -242,24 +244,24 @@ fn paths_are_read_to_their_modules() {
 }
 
 #[test]
-fn circles_are_found_once() {
+fn cycles_are_found_once() {
     let module = |name: &str| vec![name.to_string()];
     let edges = |pairs: &[(&str, &str)]| {
         let mut names = BTreeMap::<Module, BTreeSet<Module>>::new();
         for (from, to) in pairs {
             names.entry(module(from)).or_default().insert(module(to));
         }
-        circles(&names).into_values().map(|way| way.concat().concat()).collect::<Vec<_>>()
+        cycles(&names).into_values().map(|way| way.concat().concat()).collect::<Vec<_>>()
     };
     assert_eq!(edges(&[("a", "b"), ("b", "c"), ("a", "c"), ("c", "d")]), Vec::<String>::new());
     assert_eq!(edges(&[("a", "b"), ("b", "c"), ("c", "b"), ("d", "e"), ("e", "f"), ("f", "d")]), ["bcb", "defd"]);
 }
 
-/// Two files that need each other are one idea in two places, or one of them holds what belongs below both. The front
-/// page of a folder (`mod.rs`) re-exports what others name by it, so what it names and who names it does not count, nor
-/// do names between `word2vec.rs` and the files of `word2vec/`.
+/// Two files that depend on each other are parts of one idea, or share code that belongs below
+/// both. The `mod.rs` of a folder is ignored, because it re-exports, and so are names between
+/// `word2vec.rs` and the files of `word2vec/`.
 #[test]
-fn no_files_name_each_other_in_a_circle() {
+fn no_files_depend_on_each_other_in_a_cycle() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&src, &mut files);
@@ -284,6 +286,6 @@ fn no_files_name_each_other_in_a_circle() {
         }
     }
     let way = |way: &Vec<Module>| way.iter().map(|module| module.join("/")).collect::<Vec<_>>().join(" → ");
-    let ways: Vec<String> = circles(&names).values().map(way).collect();
-    assert!(ways.is_empty(), "files name each other in a circle:\n{}", ways.join("\n"));
+    let ways: Vec<String> = cycles(&names).values().map(way).collect();
+    assert!(ways.is_empty(), "files depend on each other in a cycle:\n{}", ways.join("\n"));
 }

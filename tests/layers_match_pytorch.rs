@@ -1,5 +1,6 @@
-//! Every operation and every layer gives PyTorch's output and gradients (`fixtures/make_layers.py`), within 1e-5 of a tensor's
-//! largest number, or of 0.01 where all are smaller (a gradient that is zero but for rounding).
+//! Every operation and layer gives PyTorch's output and gradients (`fixtures/make_layers.py`),
+//! within 1e-5 of the largest number of a tensor, or of 0.01 if all are smaller (a gradient that is
+//! zero except for rounding).
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,13 +15,13 @@ use loquat::ops::{
 };
 use loquat::{AttentionMask, Checkpoint, IdTensor, Result, Tensor, no_grad};
 
-/// A file of cases, and which of them were run.
+/// A file of cases, and the names of those that were run.
 struct Fixture {
     file: Checkpoint,
     run: RefCell<Vec<String>>,
 }
 
-/// What a case feeds in.
+/// The inputs of a case.
 struct Inputs<'f> {
     fixture: &'f Fixture,
     case: &'f str,
@@ -36,7 +37,7 @@ impl Inputs<'_> {
         self.tensors.get(name)
     }
 
-    /// A number that gets no gradient.
+    /// An input without a gradient.
     fn constant(&self, name: &str) -> Tensor {
         self.fixture.tensor(&format!("{}.ids.{name}", self.case))
     }
@@ -57,7 +58,7 @@ impl Fixture {
         self.file.tensor(name).unwrap_or_else(|| panic!("the fixture lacks `{name}`")).to_tensor().unwrap()
     }
 
-    /// The rest of each name that begins with `prefix`.
+    /// The names that begin with `prefix`, without it.
     fn below<'f>(&'f self, prefix: &'f str) -> impl Iterator<Item = &'f str> {
         self.file.names().filter_map(move |name| name.strip_prefix(prefix))
     }
@@ -69,13 +70,13 @@ impl Fixture {
         Inputs { fixture: self, case, tensors: tensors.collect() }
     }
 
-    /// An operation.
+    /// Compares an operation.
     #[track_caller]
     fn op(&self, case: &str, f: impl Fn(&Inputs<'_>) -> Result<Tensor>) {
         self.check(case, &[], &self.inputs(case), f);
     }
 
-    /// A layer, loaded from the state dict.
+    /// Compares a layer, loaded from the state dict.
     #[track_caller]
     fn layer<M: Module>(
         &self,
@@ -110,7 +111,7 @@ impl Fixture {
             let dp = gradients.of(parameter.tensor()).unwrap_or_else(|| panic!("{case}: no gradient of {path}"));
             self.compare(case, &format!("dparam.{path}"), dp);
         }
-        // Where nothing is recorded, other code may run.
+        // Without recording, other code may run.
         self.compare(case, "output", &no_grad(|| f(inputs)).unwrap());
     }
 
@@ -125,7 +126,7 @@ impl Fixture {
         }
     }
 
-    /// Every case of the file was run.
+    /// Checks that every case of the file was run.
     fn finish(self) {
         let run = self.run.into_inner();
         let mut left: Vec<&str> = self.file.names().filter_map(|name| name.strip_suffix(".output")).collect();
@@ -135,7 +136,7 @@ impl Fixture {
     }
 }
 
-/// All parts one after the other.
+/// Concatenates all parts.
 fn flat(parts: &[&Tensor]) -> Result<Tensor> {
     let parts = parts.iter().map(|x| x.reshape(&[x.len()])).collect::<Result<Vec<_>>>()?;
     concat(&parts.iter().collect::<Vec<_>>(), 0)

@@ -1,5 +1,6 @@
-//! Checkpoints of the Llama family give the hidden states, logits, gradients and greedy text of `transformers`
-//! (`tests/fixtures/make_llama.py`), and so does the trained decoder in the shared data, where that is there.
+//! Checkpoints of the Llama family give the hidden states, logits, gradients and greedy text of
+//! `transformers` (`tests/fixtures/make_llama.py`), and so does the trained decoder in the shared
+//! data, if it exists.
 
 #![allow(clippy::unwrap_used)]
 
@@ -95,7 +96,7 @@ fn what_we_save_has_their_names_shapes_bits_and_options() {
     }
 }
 
-/// The folder of shared data, if it is there.
+/// The folder of shared data, if it exists.
 fn shared(path: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("shared/data");
     let path = std::env::var_os("LOQUAT_DATA").map_or_else(beside, PathBuf::from).join(path);

@@ -1,4 +1,4 @@
-//! What is given for a model and is none: what it is, and what to do, is said.
+//! Errors for paths that are not models report what was found and what to do.
 
 #![allow(clippy::unwrap_used)]
 
@@ -77,7 +77,7 @@ fn what_is_no_model_says_what_it_is_and_what_to_do() {
     }
     let absent = message(&folder("absent"));
     assert!(absent.contains("absent") && !absent.contains("expected a folder"), "{absent}");
-    // Files of tensors by themselves.
+    // Files of tensors without a model.
     let packed = Checkpoint::open(write("a.safetensors", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0])).unwrap_err();
     assert!(packed.to_string().contains("expected a safetensors file, found a gzip archive"), "{packed}");
     let pickled = Checkpoint::open(folder("torch/pytorch_model.bin")).unwrap_err();

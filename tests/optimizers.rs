@@ -1,4 +1,5 @@
-//! Ten steps of each optimizer and thirty of each schedule agree with PyTorch (`fixtures/make_optimizers.py`).
+//! Ten steps of each optimizer and thirty of each schedule agree with PyTorch
+//! (`fixtures/make_optimizers.py`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +27,7 @@ fn layer(fixture: &Value) -> Layer {
     Layer { weight: of("weight", &[3, 5]), bias: of("bias", &[5]) }
 }
 
-/// Gradients of chosen values: those of Σ g·p.
+/// Gradients with given values: those of Σ g·p.
 fn gradients(layer: &Layer, values: &[f32]) -> Gradients {
     let g = |values: &[f32], shape: &[usize]| Tensor::from_vec(values.to_vec(), shape).unwrap();
     let weight = layer.weight.tensor().mul(&g(&values[..15], &[3, 5])).unwrap().sum().unwrap();

@@ -1,5 +1,5 @@
-//! Writes folders of every architecture, for other programs to open: `LOQUAT_SAVED=DIR cargo test --test saved_folders -- --ignored`, then
-//! `benches/peers/open_in_transformers.py --saved DIR`.
+//! Writes folders of every architecture for other programs: `LOQUAT_SAVED=DIR cargo test --test
+//! saved_folders -- --ignored`, then `benches/peers/open_in_transformers.py --saved DIR`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +44,7 @@ fn encoders(out: &Path) {
     }
 }
 
-/// The real all-MiniLM-L6-v2, with the vectors that it gives to a few texts.
+/// Saves the real all-MiniLM-L6-v2, with its vectors of a few texts.
 #[cfg(feature = "tokenizers")]
 fn sentence_encoder(out: &Path) {
     let Some(folder) = std::env::var_os("LOQUAT_MINILM") else {

@@ -1,4 +1,4 @@
-//! Sentence vectors: the ways of pooling, order and bits, hostile folders, and the real all-MiniLM-L6-v2.
+//! Sentence vectors: pooling modes, order and bits, hostile folders, and the real all-MiniLM-L6-v2.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "tokenizers")]
@@ -23,7 +23,7 @@ fn module(kind: &str, path: &str) -> Value {
     json!({"idx": 0, "name": "0", "path": path, "type": format!("sentence_transformers.models.{kind}")})
 }
 
-/// A tiny random encoder as a folder of sentence-transformers, with these modules behind it.
+/// A tiny random encoder as a folder of sentence-transformers, with these modules after it.
 fn folder(pooling: &Value, rest: &[Value]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(TEXTS).unwrap();
@@ -38,7 +38,7 @@ fn folder(pooling: &Value, rest: &[Value]) -> tempfile::TempDir {
     folder
 }
 
-/// The hidden states of a text, and the ids that they belong to.
+/// The hidden states of a text, with its ids.
 fn hidden(folder: &Path, text: &str) -> Vec<Vec<f32>> {
     let tokenizer = Tokenizer::open(folder).unwrap();
     let options = loquat::text::EncodeOptions::default().truncation(loquat::text::Truncation::new(5));
@@ -73,7 +73,7 @@ fn every_way_of_pooling_is_its_formula() {
             }
         }
     }
-    // As version 6 of the library writes it.
+    // The format of version 6 of the library.
     for (name, key) in [("mean", "pooling_mode_mean_tokens"), ("lasttoken", "pooling_mode_lasttoken")] {
         let new = folder(&json!({"embedding_dimension": 12, "pooling_mode": name, "include_prompt": true}), &[]);
         let old = folder(&json!({"word_embedding_dimension": 12, key: true}), &[]);
@@ -84,7 +84,7 @@ fn every_way_of_pooling_is_its_formula() {
     let both = SentenceEncoder::open(both.path()).unwrap().encode(&TEXTS).unwrap();
     let x = hidden(folder(&json!({"pooling_mode": "cls"}), &[]).path(), TEXTS[0]);
     assert!((both[[0, 12]] - x[0][0]).abs() < 1e-5 && (both[[0, 0]] - x[x.len() - 1][0]).abs() < 1e-5, "as listed");
-    // Several stand side by side.
+    // Several modes are concatenated.
     let folder = folder(&json!({"pooling_mode_cls_token": true, "pooling_mode_lasttoken": true}), &[]);
     let encoder = SentenceEncoder::open(folder.path()).unwrap();
     assert_eq!((encoder.dimensions(), encoder.encode(&TEXTS).unwrap().ncols()), (24, 24));
@@ -152,8 +152,8 @@ fn norms_and_dropout_follow_and_are_saved() {
     assert!(SentenceEncoder::open(folder.path()).unwrap_err().to_string().contains("dimension"));
 }
 
-/// With `include_prompt: false` the mask that pools is 0 over the prompt and the special token
-/// before it.
+/// With `include_prompt: false` the pooling mask is 0 for the prompt and the special token before
+/// it.
 #[test]
 fn a_prompt_may_be_left_out_of_the_pooling() {
     for (name, way) in [("mean", 0), ("weightedmean", 1), ("max", 2), ("cls", 3), ("lasttoken", 4)] {
@@ -220,7 +220,7 @@ fn a_text_has_the_same_bits_whatever_stands_beside_it() {
         assert_eq!(encoder.encode(&[text]).unwrap().row(0), row);
     }
     assert_eq!(encoder.encode::<&str>(&[]).unwrap().dim(), (0, 12));
-    // Lower-cased, as the folder asks.
+    // Lower-cased, as the folder specifies.
     assert_eq!(encoder.encode(&["THE CAT sat"]).unwrap(), encoder.encode(&["the cat sat"]).unwrap());
 }
 
@@ -281,7 +281,7 @@ fn folders_that_ask_for_what_is_not_known_are_errors() {
     assert!(open(&mean, &[json!({"type": 3})]).contains("modules.json"));
 }
 
-/// The real model's folder: `LOQUAT_MINILM`, or where the developers' data is.
+/// The folder of the real model: `LOQUAT_MINILM`, or the developers' data.
 fn minilm() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let data = std::env::var_os("LOQUAT_DATA").map_or(root.join("../shared/data"), PathBuf::from);
@@ -328,7 +328,7 @@ fn the_real_minilm_agrees_with_the_snapshots() {
     let read = |name: &str| -> Option<Vec<f32>> {
         let text = std::fs::read_to_string(snapshots.join(name)).ok()?;
         let number = |line: &str| -> f32 {
-            // `- - - -0.59`: markers of lists, then a number that may be negative.
+            // `- - - -0.59`: list markers, then a number that may be negative.
             let mut rest = line.trim_start();
             while let Some(behind) = rest.strip_prefix("- ") {
                 rest = behind.trim_start();
@@ -345,7 +345,7 @@ fn the_real_minilm_agrees_with_the_snapshots() {
     let ids = encoder.tokenizer().encode("What is Deep Learning?").unwrap().input_ids;
     let hidden = no_grad(|| encoder.encoder().forward(&TextBatch::new(&IdTensor::sequence(&ids)))).unwrap();
     assert_eq!(raw.len(), ids.len() * 384);
-    // What made the snapshots computes otherwise in the fifth digit.
+    // The program that made the snapshots differs in the fifth digit.
     let cosine = |a: &[f32], b: &[f32]| {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()

@@ -1,4 +1,5 @@
-//! The trained decoder of the shared data, from its folder and from its GGUF files: greedy text, scores, constraints, threads.
+//! The trained decoder of the shared data, from its folder and from its GGUF files: greedy text,
+//! scores, constraints, threads.
 
 #![cfg(feature = "tokenizers")]
 #![allow(clippy::unwrap_used)]
@@ -9,7 +10,7 @@ use loquat::generation::StopReason;
 use loquat::{GenerationConfig, TextGenerator};
 use serde_json::Value;
 
-/// The folder of the trained decoder, or a loud note that it is not there.
+/// The folder of the trained decoder; prints a note if it does not exist.
 fn stories() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("shared/data");
     let data = std::env::var_os("LOQUAT_DATA").map_or_else(beside, PathBuf::from);
@@ -59,7 +60,7 @@ fn the_folder_says_how_texts_end() {
     let Some(folder) = stories() else { return };
     let lm = TextGenerator::open(folder.join("hf")).unwrap();
     assert_eq!(lm.config().eos_token_ids, [1, 2]);
-    // Stop strings lie across tokens.
+    // Stop strings that span several tokens.
     let prompt = "Once upon a time";
     let config = GenerationConfig::default().greedy().max_new_tokens(60);
     let whole = lm.generate(prompt, &config).unwrap();
@@ -86,7 +87,8 @@ fn eight_threads_give_the_texts_of_one() {
     });
 }
 
-/// Eight threads on one model for `LOQUAT_SOAK` seconds (300 unless said): the texts of one, and no growth of memory.
+/// Eight threads use one model for `LOQUAT_SOAK` seconds (default: 300): same texts as one thread,
+/// and no growth of memory.
 ///
 /// `LOQUAT_SOAK=60 cargo test --release --test text_generator -- --ignored`
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! Ids of 10 MB of mixed text against those of the reference tokenizers, which `benches/peers/tokenizer_ids.py` writes into the folder
-//! `LOQUAT_IDS`; without it there is nothing to compare with.
+//! Ids of 10 MB of mixed text against those of the reference tokenizers, which
+//! `benches/peers/tokenizer_ids.py` writes to the folder `LOQUAT_IDS`; skipped without it.
 
 #![cfg(feature = "tokenizers")]
 #![allow(clippy::unwrap_used)]

@@ -1,6 +1,6 @@
-//! Opening, using and dropping tokenizers leaves nothing behind.
+//! Opening, using and dropping tokenizers leaks no memory.
 //!
-//! Every allocation is counted. One test, so that nothing else allocates meanwhile.
+//! Every allocation is counted. A single test, so that nothing else allocates at the same time.
 
 #![cfg(feature = "tokenizers")]
 #![allow(unsafe_code, clippy::unwrap_used)]
@@ -14,17 +14,17 @@ struct Counted;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed to the system's allocator.
+// SAFETY: every call is forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         NOW.fetch_add(layout.size(), Relaxed);
-        // SAFETY: as this function's.
+        // SAFETY: same contract as this function.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, data: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as this function's.
+        // SAFETY: same contract as this function.
         unsafe { System.dealloc(data, layout) }
     }
 }
@@ -36,7 +36,7 @@ static ALLOCATOR: Counted = Counted;
 fn twelve_thousand_tokenizers_leave_nothing_behind() {
     let text = ["The cat sat on the mat, größer 猫 22!", "  two  spaces\n\nand a line"];
     let bpe = TokenizerTrainer::byte_level_bpe().vocab_size(270).train(text).unwrap().to_json().unwrap();
-    // With a split of its own, and byte-pair tokens that are no bytes.
+    // With a custom split, and byte-pair tokens that are not bytes.
     let split = r#"{"type":"Split","pattern":{"Regex":"\\s+(?!\\S)|\\w+"},"behavior":"Isolated","invert":false}"#;
     let plain = format!(
         r#"{{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{split},"post_processor":null,
@@ -53,7 +53,8 @@ fn twelve_thousand_tokenizers_leave_nothing_behind() {
             assert!(!tokenizer.encode(text).unwrap().is_empty());
         }
     };
-    // What the libraries keep for the process and for this thread is there after a few.
+    // After a few openings the libraries have allocated what they keep for the process and this
+    // thread.
     (0..50).for_each(|i| open(&all[i % 4]));
     let before = NOW.load(Relaxed);
     (0..12_000).for_each(|i| open(&all[if i % 100 < 97 { i % 2 } else { i % 4 }]));

@@ -1,4 +1,4 @@
-//! What the examples that train word vectors take for a word.
+//! The words into which the examples that train word vectors split a text.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
-//! Training word vectors takes the memory that it says, and no more for a longer text.
+//! Training word vectors uses the documented memory, and no more for a longer text.
 //!
-//! Every allocation is counted. One test, so that nothing else allocates meanwhile.
+//! Every allocation is counted. A single test, so that nothing else allocates at the same time.
 
 #![allow(unsafe_code, clippy::unwrap_used)]
 
@@ -14,25 +14,25 @@ struct Counted;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed to the system's allocator.
+// SAFETY: every call is forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: as this function's.
+        // SAFETY: same contract as this function.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, data: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as this function's.
+        // SAFETY: same contract as this function.
         unsafe { System.dealloc(data, layout) }
     }
 
-    // Large blocks grow where they are, or by moving pages: the old and the new one are never there both.
+    // Large blocks grow in place or by moving pages: the old and the new block do not coexist.
     unsafe fn realloc(&self, data: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         NOW.fetch_sub(layout.size(), Relaxed);
         PEAK.fetch_max(NOW.fetch_add(size, Relaxed) + size, Relaxed);
-        // SAFETY: as this function's.
+        // SAFETY: same contract as this function.
         unsafe { System.realloc(data, layout, size) }
     }
 }
@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counted {
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
-/// The most bytes that `work` held at a time, and what it gave.
+/// Returns the peak number of bytes in use during `work`, and its result.
 fn peak<R>(work: impl FnOnce() -> R) -> (usize, R) {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -69,7 +69,8 @@ fn memory_is_that_of_the_settings_and_not_of_the_text() {
     assert!(long < tables * 6 / 5 + threads * 3 * MB / 2, "{long}");
     assert!(long as f64 <= 1.05 * short as f64, "{short} {long}");
 
-    // Counting in bounds, whatever they are: the vocabulary is in them, the text that is being read is not.
+    // Counting stays within its limit, which includes the vocabulary but not the text that is being
+    // read.
     let mut pairs = Vec::new();
     for mb in [16, 24, 64, 400] {
         let glove = Glove::new().window(8).min_count(1).threads(threads).memory_mb(mb);

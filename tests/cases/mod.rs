@@ -1,7 +1,8 @@
-//! Cases of a decoder's options, as `tests/fixtures/make_gpt2.py` and `make_llama.py` write them: for each name a configuration, the prefix
-//! of its weights in a file that several share, a padded batch and a prompt with its greedy text.
+//! Test cases of a decoder's options, written by `tests/fixtures/make_gpt2.py` and `make_llama.py`:
+//! a configuration for each name, the prefix of its weights in a file that several cases share, a
+//! padded batch, and a prompt with its greedy text.
 
-// Not every test that shares this uses all of it.
+// Not every test that includes this module uses all of it.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub(crate) fn cases(file: &str) -> Map<String, Value> {
     serde_json::from_str(&std::fs::read_to_string(fixture(file)).unwrap()).unwrap()
 }
 
-/// Writes the folder of a case: its configuration, and its share of the weights.
+/// Writes the folder of a case: its configuration and its part of the weights.
 pub(crate) fn folder(case: &Value, weights: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), case["config"].to_string()).unwrap();

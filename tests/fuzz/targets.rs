@@ -1,6 +1,8 @@
-//! What is done with hostile bytes: open them, use what opens. Nothing may panic, hang, or allocate more than the file's size allows.
+//! The targets for hostile bytes: open a file and use what opens. Nothing may panic, hang, or
+//! allocate more than the size of the file allows.
 //!
-//! `tests/fuzz_corpus.rs` replays the corpus and changes of it; `fuzz_targets/` hands the same functions to libFuzzer.
+//! `tests/fuzz_corpus.rs` replays the corpus and changes of it; `fuzz_targets/` runs the same
+//! functions in libFuzzer.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -23,10 +25,10 @@ pub(crate) const TARGETS: [(&str, Target); 6] = [
     ("config", config_json),
     ("tokenizer", tokenizer),
     ("chat", chat),
-    ("beside", beside),
+    ("folder_files", folder_files),
 ];
 
-/// A folder of this process, in memory where the system has such a place.
+/// A folder of this process, in memory if the system provides such a folder.
 pub(crate) fn scratch() -> PathBuf {
     let root = Some(PathBuf::from("/dev/shm")).filter(|root| root.is_dir()).unwrap_or_else(std::env::temp_dir);
     let folder = root.join(format!("loquat-fuzz-{}", std::process::id()));
@@ -40,8 +42,8 @@ fn written(name: &str, data: &[u8]) -> PathBuf {
     path
 }
 
-/// Every tensor of a checkpoint, in 32 bits.
-fn widen_all(checkpoint: &Checkpoint) {
+/// Converts every tensor of a checkpoint to f32.
+fn convert_all(checkpoint: &Checkpoint) {
     for name in checkpoint.names() {
         let view = checkpoint.tensor(name).expect("a tensor that is listed");
         assert!(!view.dtype().to_string().is_empty());
@@ -56,7 +58,7 @@ pub(crate) fn safetensors(data: &[u8]) {
     let path = written("a.safetensors", data);
     for load in [Load::Read, Load::Mmap] {
         if let Ok(checkpoint) = Checkpoint::open_with(&path, load) {
-            widen_all(&checkpoint);
+            convert_all(&checkpoint);
         }
     }
 }
@@ -69,7 +71,7 @@ pub(crate) fn gguf(data: &[u8]) {
         file.metadata().for_each(|(key, value)| assert!(!key.is_empty() && !value.to_string().is_empty()));
         let vocabulary = GgmlVocabulary::read(&file);
         let _ = read_config(&path);
-        widen_all(&open_checkpoint(&path, Load::Read)?);
+        convert_all(&open_checkpoint(&path, Load::Read)?);
         let _ = estimate(&path, &OpenOptions::default());
         let _ = LanguageModel::open(&path);
         if let Some(vocabulary) = vocabulary? {
@@ -82,7 +84,7 @@ pub(crate) fn gguf(data: &[u8]) {
     let _ = use_it();
 }
 
-/// A `config.json` beside a file without tensors: no model can come of it.
+/// A `config.json` in a folder with a file without tensors, which cannot be a model.
 pub(crate) fn config_json(data: &[u8]) {
     let folder = scratch().join("model");
     std::fs::create_dir_all(&folder).expect("a scratch folder");
@@ -96,7 +98,7 @@ pub(crate) fn config_json(data: &[u8]) {
 /// A `tokenizer.json`.
 pub(crate) fn tokenizer(data: &[u8]) {
     let Ok(tokenizer) = Tokenizer::from_bytes(data) else { return };
-    // Patterns that go back show it over many equal characters.
+    // Many equal characters show whether patterns backtrack.
     let long = ["a".repeat(1000), " \n".repeat(500), "ab1 ".repeat(300)].concat();
     for text in ["", " ", "a", "Hello, w\u{f6}rld 123!", "\u{1F600}\u{0301}\n\n\t x", "[CLS] <s></s>", &long] {
         let _ = tokenizer.encode_without_special(text);
@@ -127,7 +129,7 @@ pub(crate) fn chat(data: &[u8]) {
 }
 
 /// The small files of a folder, by letter.
-const BESIDE: [&str; 10] = [
+const FOLDER_FILES: [&str; 10] = [
     "config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -140,7 +142,7 @@ const BESIDE: [&str; 10] = [
     "chat_template.jinja",
 ];
 
-/// A sound folder with a decoder, and one of sentence-transformers.
+/// A valid folder of a decoder, and one of sentence-transformers.
 fn sound_folders() -> [PathBuf; 2] {
     let make = || -> Result<[PathBuf; 2]> {
         let folders = ["decoder", "encoder"].map(|name| scratch().join(name));
@@ -157,10 +159,10 @@ fn sound_folders() -> [PathBuf; 2] {
     FOLDERS.get_or_init(|| make().expect("sound folders")).clone()
 }
 
-/// A letter that names a small file, and its content, in a folder that is sound otherwise.
-pub(crate) fn beside(data: &[u8]) {
+/// A letter that selects a small file, and its content, in a folder that is otherwise valid.
+pub(crate) fn folder_files(data: &[u8]) {
     let Some((&letter, content)) = data.split_first() else { return };
-    let name = BESIDE[usize::from(letter.wrapping_sub(b'a')) % BESIDE.len()];
+    let name = FOLDER_FILES[usize::from(letter.wrapping_sub(b'a')) % FOLDER_FILES.len()];
     let paths = sound_folders().map(|folder| folder.join(name));
     let before = paths.each_ref().map(|path| std::fs::read(path).ok());
     for path in &paths {

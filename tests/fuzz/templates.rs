@@ -1,4 +1,4 @@
-//! Hostile chat templates by a grammar: loops, filters, repetitions, nestings, values that grow.
+//! Hostile chat templates from a grammar: loops, filters, repetitions, nesting, values that grow.
 
 use loquat::Rng;
 
@@ -193,7 +193,7 @@ const METHODS: [&str; 44] = [
 ];
 const OPERATORS: [&str; 18] =
     ["+", "-", "*", "/", "//", "%", "**", "~", "==", "!=", "<", ">=", "in", "not in", "and", "or", "+", "~"];
-/// What may follow a value any number of times.
+/// Suffixes that a value may have any number of times.
 const CHAINS: [&str; 16] = [
     ".b",
     "[0]",
@@ -212,7 +212,7 @@ const CHAINS: [&str; 16] = [
     "|default(1)",
     "~'ab'",
 ];
-/// What may stand around a value any number of times.
+/// Pairs that may enclose a value any number of times.
 const NESTS: [(&str, &str); 12] = [
     ("(", ")"),
     ("[", "]"),
@@ -239,10 +239,10 @@ const BLOCKS: [(&str, &str); 9] = [
     ("{% generation %}", "{% endgeneration %}"),
 ];
 
-/// The most bytes of a repetition: more than a template may have of any kind.
+/// The largest number of bytes of a repetition: more than a template may have of any kind.
 const LONGEST: usize = 1 << 20;
 
-/// How often a text is repeated: seldom many times.
+/// The number of repetitions of a text: rarely large.
 fn times(rng: &mut Rng, text: &str) -> usize {
     let most = [3, 30, 300, 30_000][below(rng, 4)];
     below(rng, most).min(LONGEST / text.len().max(1))
@@ -304,7 +304,7 @@ fn expression(rng: &mut Rng, depth: usize) -> String {
     }
 }
 
-/// A text of texts, lists and numbers: no error stops it but those of the limits.
+/// A text made of texts, lists and numbers, which fails only at the limits.
 fn text(rng: &mut Rng, depth: usize) -> String {
     if depth == 0 {
         return one(rng, &["a", "a", "ns.x", "'ab a'", "'<\\u00e4>'", "''", "messages[0].content"]).into();
