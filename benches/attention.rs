@@ -1,7 +1,9 @@
-//! Attention: milliseconds, GFLOP/s and the share of the multiply–add limit; 8 heads of 64, causal.
+//! Attention: milliseconds, GFLOP/s and the fraction of the multiply–add limit; 8 heads of 64,
+//! causal.
 //!
-//! `cargo bench -p loquat-benches --bench attention` runs criterion. With `--serve` it answers a line `what length` on its standard input
-//! with the seconds that one call takes: `benches/peers/attention.py` alternates between this and PyTorch.
+//! `cargo bench --bench attention` runs criterion. With `--serve` it reads lines `what length` from
+//! standard input and prints the seconds of one call for each: `benches/peers/attention.py`
+//! alternates between this program and PyTorch.
 
 mod limits;
 
@@ -16,7 +18,7 @@ use loquat::kernels::simd;
 const HEADS: usize = 8;
 const DIM: usize = 64;
 const LENGTHS: [usize; 3] = [128, 1024, 4096];
-/// The forward, forward and backward, and one query over a cache of the length.
+/// The forward pass, forward and backward, and one query over a cache of the given length.
 const WHAT: [&str; 3] = ["forward", "both", "one"];
 
 struct Arrays {
@@ -57,7 +59,7 @@ impl Arrays {
     }
 }
 
-/// Multiply–adds times two of the scores that a causal mask leaves.
+/// Twice the number of multiply–adds of the scores that a causal mask keeps.
 fn flops(what: &str, length: usize) -> f64 {
     let scores = (HEADS * DIM) as f64 * length as f64 * (length + 1) as f64 / 2.0;
     match what {

@@ -1,9 +1,11 @@
-//! Decoding and reading a prompt, with random weights of the sizes of public models.
+//! Decoding and prompt processing, with random weights of the sizes of public models.
 //!
-//! `cargo bench -p loquat-benches --bench decode -- [MODEL] [WEIGHTS]` prints tokens a second, and what share of the memory's rate of reading the
-//! weights are read at; WEIGHTS may end with `-packed` (`Module::keep_packed`). With `--serve` it answers lines `model weights decode|prefill[-bf16] tokens` by seconds per token, so that
-//! `benches/peers/decode.py` can alternate between this and its peers. With `--write FOLDER MODEL WEIGHTS` it writes the model as a
-//! folder for them to open.
+//! `cargo bench --bench decode -- [MODEL] [WEIGHTS]` prints tokens per second, and the rate of
+//! reading the weights as a fraction of the memory bandwidth; WEIGHTS may end in `-packed`
+//! (`Module::keep_packed`). With `--serve` it reads lines
+//! `model weights decode|prefill[-bf16] tokens` from standard input and prints the seconds per
+//! token for each: `benches/peers/decode.py` alternates between this program and its peers. With
+//! `--write FOLDER MODEL WEIGHTS` it writes the model as a folder that they can open.
 
 mod limits;
 
@@ -21,7 +23,7 @@ const MODELS: [&str; 3] = ["gpt2-124m", "llama-110m", "llama-1b"];
 const WEIGHTS: [&str; 3] = ["f32", "f16", "bf16"];
 const PROMPT: usize = 32;
 
-/// Quick random numbers: uniform, of the standard deviation that is asked for, in the format that is asked for.
+/// A fast source of uniform random numbers with a given standard deviation and format.
 struct Random {
     state: u64,
     weights: WeightFormat,
@@ -61,7 +63,7 @@ impl ParameterSource for Random {
     }
 }
 
-/// A model; `weights` may end with `-packed`.
+/// Builds a model; `weights` may end in `-packed`.
 fn build(name: &str, weights: &str) -> LanguageModel {
     if let Some(weights) = weights.strip_suffix("-packed") {
         let mut model = build(name, weights);
@@ -83,13 +85,13 @@ fn build(name: &str, weights: &str) -> LanguageModel {
     let config = match name {
         "gpt2-124m" => {
             let model = Gpt2::init(&Gpt2Config::new(50257, 1024, 768, 12, 12), &mut random);
-            return LanguageModel::new(model.expect("a model of these sizes"));
+            return LanguageModel::new(model.expect("valid sizes"));
         }
         "llama-110m" => llama(768, 12, 2048, 12, 4),
         "llama-1b" => llama(2048, 22, 5632, 32, 4),
         other => panic!("expected one of {MODELS:?}, found `{other}`"),
     };
-    LanguageModel::new(Llama::init(&config, &mut random).expect("a model of these sizes"))
+    LanguageModel::new(Llama::init(&config, &mut random).expect("valid sizes"))
 }
 
 fn best(logits: &Tensor) -> u32 {
@@ -97,7 +99,7 @@ fn best(logits: &Tensor) -> u32 {
     (0..data.len()).fold(0, |best, i| if data[i] > data[best] { i } else { best }) as u32
 }
 
-/// Seconds of each of `tokens` greedy ones after a prompt.
+/// The seconds per token of `tokens` greedy tokens after a prompt.
 fn decode(model: &LanguageModel, tokens: usize, precision: Precision) -> f64 {
     let prompt: Vec<u32> = (0..PROMPT as u32).map(|i| 5 + 17 * i).collect();
     with_precision(precision, || {
@@ -114,7 +116,7 @@ fn decode(model: &LanguageModel, tokens: usize, precision: Precision) -> f64 {
     })
 }
 
-/// Seconds of each token of a prompt, of whose last one logits are computed.
+/// The seconds per token of a prompt, with logits for its last token.
 fn prefill(model: &LanguageModel, tokens: usize, precision: Precision) -> f64 {
     let prompt: Vec<u32> = (0..tokens as u32).map(|i| 5 + 17 * i % 31000).collect();
     let start = Instant::now();

@@ -1,12 +1,15 @@
-//! Sentences a second through all-MiniLM-L6-v2, token ids to normalised means: 512 of 32 tokens and 64 of 256.
+//! Sentences per second through all-MiniLM-L6-v2, from token ids to normalised means: 512 of 32
+//! tokens and 64 of 256.
 //!
 //! ```sh
-//! LOQUAT_MINILM=DIR cargo bench -p loquat-benches --bench encode                 # a table
-//! python benches/peers/encode.py --bench PATH --model DIR      # beside PyTorch, in turns; PATH is this bench's program
+//! LOQUAT_MINILM=DIR cargo bench --bench encode             # a table
+//! # Alternating with PyTorch; PATH is the program of this benchmark:
+//! python benches/peers/encode.py --bench PATH --model DIR
 //! ```
 //!
-//! `-packed` is with `Module::keep_packed`. With `--serve` it reads `f32 512 32` (precision, texts, tokens) from the standard input and writes seconds for each line. Without the
-//! model's folder, random weights of the same sizes serve as well.
+//! `-packed` means `Module::keep_packed`. With `--serve` it reads lines `f32 512 32` (precision,
+//! texts, tokens) from standard input and prints the seconds for each. Without the folder of the
+//! model it uses random weights of the same sizes.
 
 use std::io::BufRead as _;
 use std::time::Instant;
@@ -17,7 +20,7 @@ use loquat::nn::Module as _;
 use loquat::ops::{Precision, with_precision};
 use loquat::{IdTensor, Rng, no_grad};
 
-/// Tokens read at once, as `SentenceEncoder` has it.
+/// Tokens per forward pass, as in `SentenceEncoder`.
 const TOKENS: usize = 512;
 
 fn model() -> TextEncoder {
@@ -25,12 +28,12 @@ fn model() -> TextEncoder {
         Some(folder) => TextEncoder::open(folder).expect("LOQUAT_MINILM is the folder of an encoder"),
         None => {
             let config = EncoderConfig::from(BertConfig::new(30522, 384, 6, 12, 1536));
-            TextEncoder::init(&config, false, &mut Rng::seed(1)).expect("sizes that can be")
+            TextEncoder::init(&config, false, &mut Rng::seed(1)).expect("valid sizes")
         }
     }
 }
 
-/// Seconds for `texts` of `len` tokens.
+/// The seconds for `texts` texts of `len` tokens.
 fn run(model: &TextEncoder, precision: Precision, texts: usize, len: usize) -> f64 {
     let start = Instant::now();
     let mut sum = 0.0;

@@ -1,8 +1,9 @@
-//! Matrix products: GFLOP/s and the share of the multiply–add limit; few rows also GB/s of B.
+//! Matrix products: GFLOP/s and the fraction of the multiply–add limit; for few rows also GB/s of
+//! reading B.
 //!
-//! `cargo bench -p loquat-benches --bench gemm` runs criterion. With `--serve` it answers a line `kind layout m k n`
-//! on its standard input with the seconds that one call takes: `benches/peers/gemm.py` alternates
-//! between this and its peers.
+//! `cargo bench --bench gemm` runs criterion. With `--serve` it reads lines `kind layout m k n`
+//! from standard input and prints the seconds of one call for each: `benches/peers/gemm.py`
+//! alternates between this program and its peers.
 
 mod limits;
 
@@ -18,7 +19,7 @@ use loquat::kernels::simd::{self, Level};
 
 type Shape = (usize, usize, usize);
 
-/// Shapes of training and of reading a prompt, then those of decoding.
+/// Shapes of training and of prompts, then those of decoding.
 const SHAPES: [Shape; 17] = [
     (256, 256, 256),
     (512, 512, 512),
@@ -39,8 +40,8 @@ const SHAPES: [Shape; 17] = [
     (16, 2048, 32000),
 ];
 
-/// What may be asked for: plain products by layout, with weights in half precision (few rows only),
-/// or NT with packed weights or weights in blocks.
+/// The kinds of products: plain by layout, with weights in half precision (few rows only), or NT
+/// with packed weights or weights in blocks.
 const KINDS: [&str; 10] = [
     "f32",
     "bf16",

@@ -1,7 +1,8 @@
 //! The ten nearest of 400 000 words of 300 dimensions, for one query and for a hundred.
 //!
-//! `cargo bench -p loquat-benches --bench nearest` runs criterion. With `--serve` it answers a line `one`, `batch` or `limit_read` on its standard input
-//! with seconds: `benches/peers/nearest.py` alternates between this and NumPy.
+//! `cargo bench --bench nearest` runs criterion. With `--serve` it reads lines `one`, `batch` or
+//! `limit_read` from standard input and prints the seconds for each: `benches/peers/nearest.py`
+//! alternates between this program and NumPy.
 
 mod limits;
 
@@ -24,7 +25,7 @@ fn vectors() -> WordVectors {
 
 fn main() {
     let vectors = vectors();
-    let queries = vectors.view().expect("they are f32").slice(s![..QUERIES, ..]).to_owned();
+    let queries = vectors.view().expect("stored as f32").slice(s![..QUERIES, ..]).to_owned();
     let one = queries.row(0).to_vec();
     let run_one = || drop(std::hint::black_box(vectors.nearest(&one, 10)));
     let run_batch = || drop(std::hint::black_box(vectors.nearest_batch(queries.view(), 10)));

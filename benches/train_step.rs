@@ -1,8 +1,9 @@
-//! A training step of a character GPT: forward, backward, clipping, AdamW. Milliseconds, tokens a second, and the share of the
-//! multiply–add limit.
+//! A training step of a character GPT: forward, backward, clipping, AdamW. Milliseconds, tokens per
+//! second, and the fraction of the multiply–add limit.
 //!
-//! `cargo bench -p loquat-benches --bench train_step` runs criterion. With `--serve` it answers a line `recipe precision` on its standard input with
-//! the seconds of a step: `benches/peers/train_step.py` alternates between this and PyTorch.
+//! `cargo bench --bench train_step` runs criterion. With `--serve` it reads lines
+//! `recipe precision` from standard input and prints the seconds of a step for each:
+//! `benches/peers/train_step.py` alternates between this program and PyTorch.
 
 mod limits;
 
@@ -20,7 +21,7 @@ use loquat::{IdTensor, Rng};
 
 const VOCABULARY: usize = 65;
 
-/// Sizes of a run of nanoGPT's on characters.
+/// The sizes of a character model of nanoGPT.
 struct Recipe {
     name: &'static str,
     layers: usize,
@@ -68,7 +69,8 @@ impl Run {
         self.recipe.context * self.recipe.batch
     }
 
-    /// Multiply–adds times two of the products, forward and backward, and of causal attention.
+    /// Twice the number of multiply–adds of the products, forward and backward, and of causal
+    /// attention.
     fn flops(&self) -> f64 {
         let Recipe { layers, dim, context, .. } = *self.recipe;
         let products = (12 * layers * dim * dim + VOCABULARY * dim) as f64;

@@ -1,7 +1,9 @@
-//! The memory-bound kernels at 1 MiB and 64 MiB: GB/s and the share of what the machine can copy.
+//! The memory-bound kernels at 1 MiB and 64 MiB: GB/s and the fraction of the machine's copy
+//! bandwidth.
 //!
-//! `cargo bench -p loquat-benches --bench vecmath` runs criterion. With `--serve` it answers a line `name MiB` on its standard input with
-//! the seconds that one call takes: `benches/peers/vecmath.py` alternates between this and PyTorch.
+//! `cargo bench --bench vecmath` runs criterion. With `--serve` it reads lines `name MiB` from
+//! standard input and prints the seconds of one call for each: `benches/peers/vecmath.py`
+//! alternates between this program and PyTorch.
 
 mod limits;
 
@@ -14,7 +16,7 @@ use loquat::kernels::parallel;
 use loquat::kernels::simd;
 use loquat::kernels::vecmath::{self, Activation, Adam};
 
-/// Columns of whatever has rows.
+/// Columns of two-dimensional operands.
 const COLS: usize = 1024;
 /// Classes of the cross-entropy.
 const VOCAB: usize = 8192;
@@ -39,7 +41,7 @@ impl Arrays {
     }
 }
 
-/// A kernel, and how many times it reads or writes an array.
+/// A kernel, and the number of times it reads or writes an array.
 type Case = (&'static str, f64, fn(&mut Arrays));
 
 const CASES: &[Case] = &[

@@ -1,7 +1,8 @@
-//! What the machine can do, measured in the same run as the kernels: multiply–adds a second, bytes a second.
+//! The limits of the machine, measured in the same run as the kernels: multiply–adds per second,
+//! bytes per second.
 //!
-//! The figures of a shared machine drift by tens of per cent within minutes, so a share of a limit only means something
-//! if the limit was measured beside it.
+//! The speed of a shared machine drifts by tens of per cent within minutes, so a fraction of a
+//! limit is meaningful only if the limit was measured at the same time.
 
 #![allow(dead_code)]
 
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use loquat::kernels::parallel::{self, Parts};
 use loquat::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Seconds that one call of `f` takes: the median of rounds of a few milliseconds each, for about `budget`.
+/// The seconds of one call of `f`: the median of rounds of a few milliseconds each, for about
+/// `budget`.
 pub(crate) fn seconds(budget: Duration, mut f: impl FnMut()) -> f64 {
     let start = Instant::now();
     f();
@@ -27,7 +29,8 @@ pub(crate) fn seconds(budget: Duration, mut f: impl FnMut()) -> f64 {
     rounds[rounds.len() / 2]
 }
 
-/// GFLOP/s of independent multiply–adds in registers, on all threads, at the current level.
+/// GFLOP/s of independent multiply–adds in registers, on all threads, at the current instruction
+/// set.
 pub(crate) fn fma() -> f64 {
     const ROUNDS: usize = 200_000;
     let tasks = 4 * parallel::threads();
@@ -82,7 +85,7 @@ impl SimdOp for MulAdds {
     }
 }
 
-/// GB/s of reading a buffer of `bytes` again and again, on all threads.
+/// GB/s of reading a buffer of `bytes` repeatedly, on all threads.
 pub(crate) fn read(bytes: usize) -> f64 {
     let x = vec![1.0f32; bytes / 4];
     let chunk = share(x.len());
@@ -97,22 +100,22 @@ pub(crate) fn read(bytes: usize) -> f64 {
     bytes as f64 / time / 1e9
 }
 
-/// GB/s, read and written together, of copying one buffer of `bytes` to another, on all threads; past the caches if
-/// that is faster.
+/// GB/s, read and written together, of copying one buffer of `bytes` to another, on all threads;
+/// with non-temporal stores if that is faster.
 pub(crate) fn copy(bytes: usize) -> f64 {
     let x = vec![1.0f32; bytes / 4];
     let mut y = vec![0.0f32; bytes / 4];
     let chunk = share(x.len());
     let mut best: f64 = 0.0;
-    for past_caches in [false, true] {
+    for streaming in [false, true] {
         let time = parallel::team(|| {
             seconds(Duration::from_millis(300), || {
                 let y = Parts::new(&mut y, chunk);
                 parallel::for_each(y.count(), |i| {
-                    // SAFETY: each task takes the part of its own number.
+                    // SAFETY: each task accesses only the part with its own index.
                     #[allow(unsafe_code)]
                     let part = unsafe { y.get(i) };
-                    dispatch(Copy { x: &x[y.range(i)], y: part, past_caches });
+                    dispatch(Copy { x: &x[y.range(i)], y: part, streaming });
                 });
             })
         });
@@ -121,7 +124,7 @@ pub(crate) fn copy(bytes: usize) -> f64 {
     best
 }
 
-/// Equal parts for the threads, several each, whole vectors.
+/// The length of a part: several equal parts per thread, of whole vectors.
 fn share(len: usize) -> usize {
     len.div_ceil(4 * parallel::threads()).next_multiple_of(64)
 }
@@ -145,7 +148,7 @@ impl SimdOp for Read<'_> {
 struct Copy<'a> {
     x: &'a [f32],
     y: &'a mut [f32],
-    past_caches: bool,
+    streaming: bool,
 }
 
 impl SimdOp for Copy<'_> {
@@ -153,15 +156,16 @@ impl SimdOp for Copy<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let mut start = 0;
-        if self.past_caches {
+        if self.streaming {
             start = self.y.as_ptr().align_offset(4 * I::LANES).min(self.x.len());
             self.y[..start].copy_from_slice(&self.x[..start]);
         }
         let (x, y) = (&self.x[start..], &mut self.y[start..]);
         for (x, y) in x.chunks_exact(4 * I::LANES).zip(y.chunks_exact_mut(4 * I::LANES)) {
             for (x, y) in x.chunks_exact(I::LANES).zip(y.chunks_exact_mut(I::LANES)) {
-                if self.past_caches {
-                    // SAFETY: a whole vector, aligned since `start` is and blocks are whole vectors.
+                if self.streaming {
+                    // SAFETY: a whole vector, aligned because `start` is aligned and blocks are
+                    // whole vectors.
                     #[allow(unsafe_code)]
                     unsafe {
                         isa.stream_ptr(y.as_mut_ptr(), isa.load(x));

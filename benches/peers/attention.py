@@ -1,4 +1,5 @@
-"""PyTorch's `scaled_dot_product_attention` beside benches/attention.rs, alternating case by case; 8 heads of 64, causal.
+"""PyTorch's `scaled_dot_product_attention` against benches/attention.rs, alternating case by case;
+8 heads of 64, causal.
 
     python attention.py --bench PATH [--threads N] [--rounds N]
 

@@ -1,10 +1,13 @@
-"""Decoding and reading a prompt beside benches/decode.rs, alternating; random weights of public models' sizes.
+"""Decoding and prompt processing against benches/decode.rs, alternating; random weights of public
+models' sizes.
 
-    python decode.py --bench PATH [--peer transformers|llama.cpp|ctranslate2|candle] [--threads N] [--rounds N]
-                     [--models gpt2-124m,…] [--weights f32,bf16] [--packed] [--prefill f32|bf16] [--tokens N] [--work FOLDER]
+    python decode.py --bench PATH [--peer transformers|llama.cpp|ctranslate2|candle] [--threads N]
+                     [--rounds N] [--models gpt2-124m,…] [--weights f32,bf16] [--packed]
+                     [--prefill f32|bf16] [--tokens N] [--work FOLDER]
 
-`benches/peers/gemm.sh PYTHON decode [options]` builds the bench and runs this. A ratio is theirs ÷ ours in time, so above 1 ours is
-faster. Prompts are read in the precision of the weights, those of f16 weights in bf16, unless `--prefill` says otherwise. `--packed`: ours keeps packed weights (`Module::keep_packed`).
+`benches/peers/gemm.sh PYTHON decode [options]` builds the bench and runs this. A ratio is theirs ÷
+ours in time, so above 1 ours is faster. Default of `--prefill`: the precision of the weights, bf16
+for f16 weights. `--packed`: ours keeps packed weights (`Module::keep_packed`).
 """
 
 import argparse
@@ -39,7 +42,7 @@ def main():
             theirs = PEERS[args.peer](name, weights, args.work, args.threads)
             precision = args.prefill or ("f32" if weights == "f32" else "bf16")
             prompt = "prefill" if precision == "f32" else "prefill-bf16"
-            # The first call of a size asks the system for memory.
+            # The first call of a size allocates memory from the operating system.
             theirs.decode(4), theirs.prefill(512)
             ours.ask(name, own, "decode", 4), ours.ask(name, own, prompt, 512)
             for what, tokens, run in [("decode", args.tokens, theirs.decode), (prompt, 512, theirs.prefill)]:

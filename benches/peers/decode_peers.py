@@ -1,6 +1,8 @@
-"""Models of one shape in the programs that benches/peers/decode.py compares: random weights, seconds for each token.
+"""Models of one shape in the programs that benches/peers/decode.py compares: random weights,
+seconds per token.
 
-Each class has `decode(tokens)`, greedy after a prompt of 32, and `prefill(tokens)`, of which the last one's logits are computed.
+Each class has `decode(tokens)`, greedy after a prompt of 32 tokens, and `prefill(tokens)`, which
+computes the logits of the last token.
 """
 
 import os
@@ -68,7 +70,7 @@ def llama_config(name):
 
 
 def gguf_file(name, weights, work):
-    """A GGUF file of that shape; numbers that only keep the activations finite."""
+    """A GGUF file of that shape, with random weights that keep the activations finite."""
     path = os.path.join(work, f"{name}-{weights}.gguf")
     if os.path.exists(path):
         return path
@@ -133,7 +135,8 @@ def gguf_file(name, weights, work):
 
 
 class LlamaCpp:
-    """llama-cpp-python 0.3.36's library, built with its defaults: for the processor that it is built on."""
+    """llama-cpp-python 0.3.36's library, built with its defaults for the processor of the build
+    machine."""
 
     def __init__(self, name, weights, work, threads):
         import ctypes
@@ -174,7 +177,7 @@ class LlamaCpp:
 
 
 class CTranslate2:
-    """A checkpoint converted from transformers'; it multiplies in f32 or int8 here."""
+    """A checkpoint converted from transformers'; on this processor it multiplies in f32 or int8."""
 
     def __init__(self, name, weights, work, threads):
         import ctranslate2
@@ -215,7 +218,8 @@ class CTranslate2:
 
 
 class Candle:
-    """benches/peers/rust's `models` (its program is named by CANDLE_MODELS), on a folder with weights in f32."""
+    """benches/peers/rust's `models` (its program is named by CANDLE_MODELS), on a folder with
+    weights in f32."""
 
     def __init__(self, name, weights, work, threads):
         from server import Server

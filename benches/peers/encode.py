@@ -1,10 +1,12 @@
-"""PyTorch, ONNX Runtime or candle beside benches/encode.rs, in turns: all-MiniLM-L6-v2, token ids to normalised means, no padding.
+"""PyTorch, ONNX Runtime or candle against benches/encode.rs, alternating: all-MiniLM-L6-v2, from
+token ids to normalised means, no padding.
 
-    python encode.py --bench PATH --model DIR [--peer pytorch|onnxruntime|candle] [--packed] [--precisions f32,bf16]
-                     [--threads N] [--rounds N] [--work FOLDER]
+    python encode.py --bench PATH --model DIR [--peer pytorch|onnxruntime|candle] [--packed]
+                     [--precisions f32,bf16] [--threads N] [--rounds N] [--work FOLDER]
 
-A ratio is theirs / ours in time, so above 1 ours is faster. `--packed`: ours keeps packed weights (`Module::keep_packed`). ONNX Runtime
-and candle multiply in f32; the model is exported to FOLDER for the former, CANDLE_MODELS names benches/peers/rust's `models` for the latter.
+A ratio is theirs / ours in time, so above 1 ours is faster. `--packed`: ours keeps packed weights
+(`Module::keep_packed`). ONNX Runtime and candle multiply in f32; the model is exported to FOLDER
+for the former, CANDLE_MODELS is the path of benches/peers/rust's `models` for the latter.
 """
 
 import argparse

@@ -1,8 +1,11 @@
-"""Matrix products of PyTorch and of Rust crates beside those of benches/gemm.rs, alternating shape by shape.
+"""Matrix products of PyTorch and of Rust crates against benches/gemm.rs, alternating shape by
+shape.
 
-    python gemm.py --bench PATH [--rust PATH] [--threads N] [--rounds N] [--kinds f32,bf16,int8,…] [--shapes 1x768x3072,…]
+    python gemm.py --bench PATH [--rust PATH] [--threads N] [--rounds N] [--kinds f32,bf16,int8,…]
+                   [--shapes 1x768x3072,…]
 
-`benches/peers/gemm.sh` builds everything and runs this. A ratio is theirs ÷ ours in time, so above 1 ours is faster.
+`benches/peers/gemm.sh` builds everything and runs this. A ratio is theirs ÷ ours in time, so above
+1 ours is faster.
 """
 
 import argparse
@@ -19,7 +22,8 @@ CRATES = ["gemm", "faer", "matrixmultiply", "candle"]
 
 
 def torch_product(torch, kind, layout, m, k, n):
-    """PyTorch's nearest: f32 for whatever is summed in f32 from f32, bf16 in and out for bf16."""
+    """PyTorch's closest product: f32 for kinds with f32 inputs and sums, bf16 inputs and outputs
+    for bf16."""
     a = torch.randn(m, k) if layout[0] == "N" else torch.randn(k, m).t()
     b = torch.randn(k, n) if layout[1] == "N" else torch.randn(n, k).t()
     if "bf16" in kind:

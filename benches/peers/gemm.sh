@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Ours against PyTorch and Rust crates, alternating: benches/peers/gemm.sh [python] [options of gemm.py]
-# benches/peers/gemm.sh [python] attention [options of attention.py] compares attention instead; decode does decoding.
+# Compares ours with PyTorch and Rust crates, alternating:
+#   benches/peers/gemm.sh [python] [options of gemm.py]                  matrix products
+#   benches/peers/gemm.sh [python] attention [options of attention.py]   attention
+#   benches/peers/gemm.sh [python] decode [options of decode.py]         decoding
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-python3}

@@ -1,10 +1,12 @@
-"""Opens a .gguf file that loquat wrote with other programs, beside the folder that it was made from.
+"""Opens a .gguf file that loquat wrote with other programs, and compares it with the folder that it
+was made from.
 
     cargo run --release --example to_gguf -- --model DIR --output /tmp/m/model.gguf --format f32
     python benches/peers/open_gguf.py DIR /tmp/m/model.gguf
 
-The `gguf` package reads every key and tensor; `transformers` builds the model and the tokenizer from the file. Prints the largest
-difference of the logits and whether ids and greedy tokens agree. With llama-cpp-python installed, its greedy tokens too.
+The `gguf` package reads every key and tensor; `transformers` builds the model and the tokenizer
+from the file. Prints the largest difference of the logits and whether ids and greedy tokens agree.
+With llama-cpp-python installed, its greedy tokens too.
 """
 
 import os

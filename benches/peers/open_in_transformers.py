@@ -3,13 +3,14 @@
 
     python benches/peers/open_in_transformers.py DIR PROMPT [path of the generate binary]
 
-of `train_gpt --arch gpt`: the greedy text of `transformers` and ours.
+for a folder of `train_gpt --arch gpt`: compares the greedy text of `transformers` with ours.
 
     LOQUAT_SAVED=DIR LOQUAT_MINILM=MODEL cargo test --test saved_folders -- --ignored
     python benches/peers/open_in_transformers.py --saved DIR
 
-every architecture and head, against what `transformers` computed before (`tests/fixtures`); with `sentence-transformers` installed, its
-vectors and ours. Needs torch, transformers, tokenizers.
+for every architecture and head: compares with what `transformers` computed before
+(`tests/fixtures`); with `sentence-transformers` installed, also its vectors with ours. Needs torch,
+transformers, tokenizers.
 """
 import json
 import pathlib
@@ -42,7 +43,8 @@ def same_outputs(saved):
 
     fixtures = pathlib.Path(__file__).parents[2] / "tests" / "fixtures"
     worst = {}
-    # What transformers makes and nothing here reads: a last layer apart from the token table has a bias of its own; a body without pooler.
+    # Keys that transformers expects and we do not write: the bias of an untied last layer; the
+    # pooler of a body.
     unread = dict(untied=("lm_head.bias", "predictions.bias"), long=("pooler.dense.weight", "pooler.dense.bias"))
 
     def compare(name, ours, theirs, mask=None):
@@ -76,7 +78,8 @@ def same_outputs(saved):
         batch = {k: expected[k].long() for k in ("input_ids", "attention_mask", "token_type_ids") if k in expected}
         with torch.no_grad():
             result = model(**batch)
-        # Padding is anything; the summary of a sequence that begins with padding too.
+        # The output of padding is not specified, nor the pooled output of a sequence that begins
+        # with padding.
         mask = batch.get("attention_mask")
         for key in ("last_hidden_state", "logits", "start_logits", "end_logits"):
             if key in expected:

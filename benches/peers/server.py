@@ -1,4 +1,4 @@
-"""A bench that answers questions on its standard input, and how its peers are timed."""
+"""A benchmark that runs with `--serve`, and the timing of its peers."""
 
 import statistics
 import subprocess
@@ -27,5 +27,5 @@ class Server:
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
         answer = float(self.process.stdout.readline())
-        time.sleep(0.005)  # our helpers leave after a millisecond
+        time.sleep(0.005)  # our workers become idle after a millisecond
         return answer

@@ -1,11 +1,13 @@
-"""Token ids of some 10 MB of mixed text by the reference tokenizers, for `cargo test --release --test tokenizer_ids`.
+"""Token ids of some 10 MB of mixed text by the reference tokenizers, for
+`cargo test --release --test tokenizer_ids`.
 
     python benches/peers/tokenizer_ids.py ../shared/data /tmp/ids
     LOQUAT_IDS=/tmp/ids cargo test --release --test tokenizer_ids -- --nocapture
 
-Text: novels, several languages, source code, and random characters of every script, emoji, control and private characters, white
-space of every kind, special tokens. One JSON string a line in `texts.jsonl`; for each tokenizer a line of ids a text, without special
-tokens around it. References: Hugging Face `tokenizers`, and `sentencepiece` where it is installed.
+Text: novels, several languages, source code, and random characters of every script, emoji, control
+and private characters, white space of every kind, special tokens. `texts.jsonl` has one JSON string
+per line; the file of each tokenizer one line of ids per text, without added special tokens.
+References: Hugging Face `tokenizers`, and `sentencepiece` if it is installed.
 """
 
 import json
@@ -79,7 +81,8 @@ with open(os.path.join(out, "texts.jsonl"), "w", encoding="utf-8") as file:
 
 
 def hf(path):
-    """Older files write a merge as one string; where a token holds a space, the cut that gives two known tokens counts."""
+    """Older files write a merge as one string; if a token contains a space, it is split into two
+    known tokens."""
     with open(os.path.join(data, path), encoding="utf-8") as file:
         whole = json.load(file)
     vocab, merges = whole["model"]["vocab"], whole["model"].get("merges")

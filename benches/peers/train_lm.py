@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""The language models of `train_gpt` in PyTorch eager: same shapes, initial distributions, optimiser and schedule.
+"""The language models of `train_gpt` in PyTorch eager: same shapes, initial distributions,
+optimiser and schedule.
 
-    python benches/peers/train_lm.py --text FILE [--arch gpt|rnn|lstm|gru|mlp] [--tokenizer char|FILE] [--val FILE]
-        [--layers 4 --heads 4 --dim 128 --context 64 --batch 12 --steps 2000 --lr 1e-3 --dropout 0 --seed 1 --threads 2]
+    python benches/peers/train_lm.py --text FILE [--arch gpt|rnn|lstm|gru|mlp]
+        [--tokenizer char|FILE] [--val FILE] [--layers 4 --heads 4 --dim 128 --context 64
+        --batch 12 --steps 2000 --lr 1e-3 --dropout 0 --seed 1 --threads 2]
 
-Prints the validation loss over the whole held-out text, tokens per second without the evaluation, and how much the resident
-memory grew over that after the imports. Needs torch, numpy, and tokenizers for a tokenizer file.
+Prints the validation loss over the whole held-out text, tokens per second without the evaluation,
+and the growth of resident memory since the imports. Needs torch, numpy, and tokenizers for a
+tokenizer file.
 """
 import argparse
 import math

@@ -1,11 +1,12 @@
-"""A training step in PyTorch eager beside benches/train_step.rs, alternating; bf16 is PyTorch's autocast.
+"""A training step in PyTorch eager against benches/train_step.rs, alternating; bf16 is PyTorch's
+autocast.
 
-    cargo bench -p loquat-benches --bench train_step --no-run   # names the binary
-    python benches/peers/train_step.py --bench PATH [--threads N] [--rounds N] [--recipes cpu,small] [--precisions f32,bf16]
-                                       [--candle PATH]
+    cargo bench --bench train_step --no-run   # prints the path of the binary
+    python benches/peers/train_step.py --bench PATH [--threads N] [--rounds N]
+                                       [--recipes cpu,small] [--precisions f32,bf16] [--candle PATH]
 
-A ratio is theirs ÷ ours in time, so above 1 ours is faster. Needs torch. `--candle`: the program of benches/peers/rust's `train_step`,
-which takes part in f32.
+A ratio is theirs ÷ ours in time, so above 1 ours is faster. Needs torch. `--candle`: the path of
+benches/peers/rust's `train_step`, which is compared in f32.
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """PyTorch's counterparts of benches/vecmath.rs.
 
-    python vecmath.py                       PyTorch alone: GB/s
-    python vecmath.py --bench PATH [...]    alternates with the Rust bench (built, --serve): ratio theirs / ours in time
+    python vecmath.py                       only PyTorch: GB/s
+    python vecmath.py --bench PATH [...]    alternating with ours: ratio theirs / ours in time
 
-`benches/peers/vecmath.sh` builds and runs both. Options: --threads N, --rounds N, --sizes 1,64, names of cases.
+`benches/peers/vecmath.sh` builds and runs both. Options: --threads N, --rounds N, --sizes 1,64,
+names of cases.
 """
 
 import argparse

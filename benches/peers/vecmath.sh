@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Ours against PyTorch, alternating case by case: benches/peers/vecmath.sh [python] [options of vecmath.py]
+# Ours against PyTorch, alternating case by case: benches/peers/vecmath.sh [python] [options of
+# vecmath.py]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-python3}

@@ -1,4 +1,5 @@
-"""Prepares a corpus: one sentence a line, lower case, letters only. Usage: wordvec_corpus.py RAW.txt OUT.txt"""
+"""Prepares a corpus: one sentence per line, lower case, letters only. Usage: wordvec_corpus.py
+RAW.txt OUT.txt"""
 import re, sys
 
 words = 0

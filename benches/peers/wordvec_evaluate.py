@@ -1,5 +1,6 @@
-"""Scores vectors with gensim, an independent judge. Usage: wordvec_evaluate.py WORD_EVAL_FOLDER FILE…  (.txt: text, else binary)
-Prints Spearman x 100 on WordSim-353, SimLex-999 and MEN, and the accuracy on the Google analogies in percent."""
+"""Scores vectors with gensim, independently of ours. Usage: wordvec_evaluate.py WORD_EVAL_FOLDER
+FILE…  (.txt: text, else binary) Prints Spearman x 100 on WordSim-353, SimLex-999 and MEN, and the
+accuracy on the Google analogies in percent."""
 import sys, tempfile
 from gensim.models import KeyedVectors
 

@@ -1,5 +1,6 @@
-"""fastText: one whole run. Usage: wordvec_fasttext.py CORPUS skipgram|cbow DIM THREADS EPOCHS SUBWORDS(0|1) OUT
-window 5, negative 5, min_count 5, t 1e-3, n-grams of 3 to 6, 2 million buckets."""
+"""fastText: one whole run. Usage: wordvec_fasttext.py CORPUS skipgram|cbow DIM THREADS EPOCHS
+SUBWORDS(0|1) OUT window 5, negative 5, min_count 5, t 1e-3, n-grams of 3 to 6 characters, 2 million
+buckets."""
 import resource, sys, time
 import fasttext
 

@@ -1,10 +1,12 @@
-"""Files of word vectors both ways: gensim and fastText write, loquat reads and writes every format, gensim and NumPy read.
+"""Files of word vectors in both directions: gensim and fastText write, loquat reads and writes
+every format, gensim and NumPy read.
 
     cargo build --release --example convert_vectors
     python benches/peers/wordvec_formats.py CORPUS [path of the convert_vectors binary]
 
-Trains small models on the corpus's first lines. Prints each pair of formats with the largest difference, which must be 0;
-fastText's `.vec` has five digits, and its `.bin` holds a word's parts, whose mean may be rounded another way: 1e-6 there.
+Trains small models on the corpus's first lines. Prints each pair of formats with the largest
+difference, which must be 0 except for fastText (1e-6): its `.vec` has five digits, and its `.bin`
+has the rows of a word and its n-grams, whose mean may be rounded differently.
 """
 
 import itertools
@@ -22,7 +24,7 @@ binary = sys.argv[2] if len(sys.argv) > 2 else "target/release/examples/convert_
 folder = pathlib.Path(tempfile.mkdtemp())
 lines = [line for line in itertools.islice(open(sys.argv[1], encoding="utf8"), 20_000)]
 text = folder / "corpus"
-# Words that are hard on formats: letters beyond ASCII, and no letters at all.
+# Words that are difficult for formats: characters beyond ASCII, and no letters at all.
 text.write_text("".join(lines) + "naïve façade 北京 ½ -- 3.14 naïve 北京\n" * 20, encoding="utf8")
 
 theirs = {}

@@ -1,5 +1,7 @@
 """gensim: one whole run. Usage: wordvec_gensim.py CORPUS sg|cbow DIM THREADS EPOCHS SEED OUT
-window 5, negative 5, min_count 5, sample 1e-3. Prints the seconds of vocabulary, training and saving, and the peak of memory."""
+
+Window 5, negative 5, min_count 5, sample 1e-3. Prints the seconds of vocabulary, training and saving,
+and the peak memory."""
 import resource, sys, time
 from gensim.models import Word2Vec
 import gensim.models.word2vec as inner

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Ours and the peers by turns, so that a noisy machine is noisy for all. Usage:
-#   PYTHON=python LOQUAT=target/release/examples wordvec_run.sh CORPUS OUT_FOLDER REPEATS [THREADS] [EPOCHS]
-# Prints wall and CPU seconds of whole runs (reading, vocabulary, training, saving). Divide CPU seconds where the machine is shared.
+# Ours and the peers alternate, so that noise of the machine affects all of them. Usage:
+#   PYTHON=python LOQUAT=target/release/examples \
+#       wordvec_run.sh CORPUS OUT_FOLDER REPEATS [THREADS] [EPOCHS]
+# Prints wall and CPU seconds of whole runs (reading, vocabulary, training, saving). On a shared
+# machine use the CPU seconds.
 set -euo pipefail
 corpus=$1 out=$2 repeats=$3 threads=${4:-2} epochs=${5:-1}
 here=$(dirname "$0")

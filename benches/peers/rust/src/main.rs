@@ -1,4 +1,5 @@
-//! Answers a line `crate layout m k n` on the standard input with the seconds that one product takes.
+//! Reads lines `crate layout m k n` from standard input and prints the seconds of one product for
+//! each.
 //!
 //! `gemm-peers [threads]`, built with `RUSTFLAGS=-Ctarget-cpu=native`.
 
@@ -9,7 +10,7 @@ fn wave(len: usize, step: f32) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * step).sin()).collect()
 }
 
-/// As `seconds` of benches/limits.
+/// Same as `seconds` of benches/limits.
 fn seconds(mut f: impl FnMut()) -> f64 {
     let start = Instant::now();
     f();
@@ -43,7 +44,7 @@ fn main() {
         let time = match name {
             "gemm" => {
                 let parallelism = if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
-                // SAFETY: strides and sizes are those of the vectors.
+                // SAFETY: the strides and sizes are those of the vectors.
                 seconds(|| unsafe {
                     let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
                     let (row, out) = (k as isize, n as isize);

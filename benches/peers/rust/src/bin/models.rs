@@ -1,7 +1,9 @@
-//! candle's Llama and BERT, answering lines on the standard input by seconds, for `decode.py` and `encode.py`.
+//! candle's Llama and BERT, for `decode.py` and `encode.py`: reads lines from standard input and
+//! prints seconds for each.
 //!
-//! `models llama FOLDER`: `decode N` (each of N greedy tokens after a prompt of 32) or `prefill N` (each token of a prompt).
-//! `models bert FOLDER`: `TEXTS LENGTH`, token ids to normalised means, 32 texts at a time.
+//! `models llama FOLDER`: `decode N` (seconds per greedy token, of N after a prompt of 32 tokens)
+//! or `prefill N` (seconds per token of a prompt of N). `models bert FOLDER`: `TEXTS LENGTH`, from
+//! token ids to normalised means, 32 texts at a time.
 
 use std::io::BufRead;
 use std::time::Instant;
@@ -13,7 +15,7 @@ use candle_transformers::models::{bert, llama};
 const DEVICE: Device = Device::Cpu;
 
 fn weights(folder: &str) -> Result<VarBuilder<'static>> {
-    // SAFETY: nobody writes to the file meanwhile.
+    // SAFETY: no program writes to the file at the same time.
     unsafe { VarBuilder::from_mmaped_safetensors(&[format!("{folder}/model.safetensors")], DType::F32, &DEVICE) }
 }
 

@@ -1,5 +1,6 @@
-//! A training step of a character GPT in candle, for `train_step.py`: a line with the recipe on the standard input is answered by the
-//! seconds of a step: forward, backward, AdamW; the gradients are not clipped.
+//! A training step of a character GPT in candle, for `train_step.py`: reads lines with a recipe
+//! from standard input and prints the seconds of a step for each: forward, backward, AdamW; the
+//! gradients are not clipped.
 
 use std::io::BufRead;
 use std::time::Instant;
@@ -31,7 +32,7 @@ struct Gpt {
     mask: Tensor,
 }
 
-/// The layer's own `forward` ends the way back: with it one parameter of 53 gets a gradient.
+/// The `forward` of candle's layer stops gradients: with it one parameter of 53 gets a gradient.
 fn normalise(norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
     ops::layer_norm_slow(x, norm.weight(), norm.bias().expect("made with one"), 1e-5)
 }
