@@ -3,24 +3,6 @@
 //! A row has a fixed set of columns, any of which may be empty, and any number of additional
 //! metrics (for example, an accuracy). Numbers round-trip exactly: what is written reads back with
 //! the same bits.
-//!
-//! ```
-//! use loquat::training::history::{History, Row};
-//!
-//! let mut history = History::default();
-//! history.push(Row { loss: Some(4.2), lr: Some(1e-3), ..Row::at(1) }.with("accuracy", 0.25));
-//! history.push(Row { loss: Some(3.9), val_loss: Some(4.0), ..Row::at(2) });
-//! assert_eq!(history.best_val_loss(), Some((2, 4.0)));
-//!
-//! let path = std::env::temp_dir().join("loquat-history-doc.csv");
-//! history.save(&path)?;
-//! let csv = std::fs::read_to_string(&path)?;
-//! let header = "step,epoch,loss,val_loss,lr,grad_norm,tokens_per_second,seconds,accuracy";
-//! assert!(csv.starts_with(&format!("{header}\n1,,4.2,")));
-//! assert_eq!(History::open(&path)?, history);
-//! # std::fs::remove_file(&path)?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -123,6 +105,25 @@ impl Row {
 }
 
 /// The rows of a run, sorted by step.
+///
+/// # Examples
+/// ```
+/// use loquat::training::history::{History, Row};
+///
+/// let mut history = History::default();
+/// history.push(Row { loss: Some(4.2), lr: Some(1e-3), ..Row::at(1) }.with("accuracy", 0.25));
+/// history.push(Row { loss: Some(3.9), val_loss: Some(4.0), ..Row::at(2) });
+/// assert_eq!(history.best_val_loss(), Some((2, 4.0)));
+///
+/// let path = std::env::temp_dir().join("loquat-history-doc.csv");
+/// history.save(&path)?;
+/// let csv = std::fs::read_to_string(&path)?;
+/// let header = "step,epoch,loss,val_loss,lr,grad_norm,tokens_per_second,seconds,accuracy";
+/// assert!(csv.starts_with(&format!("{header}\n1,,4.2,")));
+/// assert_eq!(History::open(&path)?, history);
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History {
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn json_comes_back_but_for_what_json_has_no_word_for() {
+    fn json_round_trips_except_numbers_that_are_not_finite() {
         let mut history = example();
         history.truncate(5);
         assert_eq!(History::from_json(&history.to_json()).unwrap(), history);
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_by_their_names() {
+    fn the_format_of_a_file_follows_from_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let mut history = example();
         history.truncate(5);

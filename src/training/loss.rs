@@ -21,8 +21,7 @@ use crate::training::data::Batch;
 /// use loquat::training::data::{BatchSource, RandomWindows, TokenStream};
 /// use loquat::training::next_token_loss;
 ///
-/// let mut config = Gpt2Config { vocab_size: 16, n_positions: 8, ..Gpt2Config::default() };
-/// (config.n_embd, config.n_layer, config.n_head) = (8, 1, 2);
+/// let config = Gpt2Config::new(16, 8, 8, 1, 2); // tokens, positions, width, layers, heads
 /// let model = Gpt2::init(&config, &mut loquat::Rng::seed(1))?;
 /// let stream = TokenStream::from_ids((0..100).map(|i| i % 16).collect());
 /// let batch = RandomWindows::new(stream, 8, 2, 42)?.next_batch()?.expect("an endless source");

@@ -110,7 +110,7 @@ impl Accuracy {
     }
 }
 
-/// How precision, recall and F1 are averaged over classes.
+/// The averaging of precision, recall and F1 over classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Average {
     /// The scores of one class, the positive one; all others count as negative.
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_passes_over_what_is_ignored() {
+    fn accuracy_skips_ignored_labels() {
         let mut accuracy = Accuracy::default();
         assert_eq!(accuracy.value(), None);
         accuracy.add_all(&[1, 9, 2, 2], &[1, 1, 2, 0], Some(9)).unwrap();
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_divisions_count_as_asked() {
+    fn zero_divisions_have_the_chosen_value() {
         let mut matrix = ConfusionMatrix::new(3).unwrap();
         matrix.add_all(&[0, 1], &[0, 0]).unwrap(); // class 1 is never predicted
         let precision = |zero| matrix.class_scores(1, zero).unwrap().precision;
@@ -385,7 +385,7 @@ mod tests {
     /// (0, 0, 0): the only class with labels has no precision, and the classes with a precision
     /// have no labels.
     #[test]
-    fn what_is_left_and_weighs_nothing_is_averaged_plainly() {
+    fn scores_with_zero_weights_are_averaged_without_weights() {
         let mut matrix = ConfusionMatrix::new(5).unwrap();
         matrix.add_all(&[4, 4], &[1, 2]).unwrap();
         let zeros = Scores { precision: 0.0, recall: 0.0, f1: 0.0 };

@@ -9,6 +9,21 @@ use crate::{Error, Result};
 pub const IGNORE_INDEX: u32 = crate::ops::CrossEntropy::IGNORED;
 
 /// The examples of one step, as rows of equal length.
+///
+/// # Examples
+/// ```
+/// use loquat::IdTensor;
+/// use loquat::training::data::Batch;
+///
+/// let batch = Batch {
+///     input_ids: IdTensor::new(vec![5, 6, 7, 8, 9, 0], &[2, 3])?,
+///     attention_mask: Some(IdTensor::new(vec![1, 1, 1, 1, 1, 0], &[2, 3])?),
+///     token_type_ids: None,
+///     labels: Some(IdTensor::new(vec![1, 0], &[2])?), // one class per example
+/// };
+/// assert_eq!((batch.batch_size(), batch.seq_len()), (2, 3));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Token ids, `[batch, seq_len]`.
@@ -61,6 +76,16 @@ pub enum Labels {
 }
 
 /// One training example: token ids and labels.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::{Example, Labels};
+///
+/// let example = Example::causal(&[5, 6, 7]);
+/// assert_eq!(example.input_ids, [5, 6]);
+/// assert_eq!(example.labels, Labels::Tokens(vec![6, 7]));
+/// assert_eq!(Example::class(vec![5, 6, 7], 1).labels, Labels::Class(1));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Example {
     /// Token ids.

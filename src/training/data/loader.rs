@@ -104,6 +104,21 @@ pub trait Collate<E> {
 }
 
 /// A source of batches whose position can be saved and restored.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::{BatchSource, RandomWindows, TokenStream};
+///
+/// let stream = TokenStream::from_ids((0..100).collect());
+/// let mut source = RandomWindows::new(stream.clone(), 8, 4, 42)?;
+/// source.next_batch()?;
+/// let state = source.state(); // saved with a checkpoint
+///
+/// let mut resumed = RandomWindows::new(stream, 8, 4, 42)?;
+/// resumed.restore(&state)?;
+/// assert_eq!(resumed.next_batch()?, source.next_batch()?);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait BatchSource {
     /// The type of a batch.
     type Batch;

@@ -4,16 +4,6 @@
 //! bits each if the vocabulary is small enough and 32 bits otherwise, without a header.
 //! [`TokenWriter`] writes such files; [`tokenize_to_file`] encodes text of any size into one, in
 //! bounded memory.
-//!
-//! ```
-//! use loquat::training::data::TokenStream;
-//!
-//! let stream = TokenStream::from_ids((0..100).collect());
-//! let (train, validation) = stream.split(0.9)?;
-//! assert_eq!((train.len(), validation.len()), (90, 10));
-//! assert_eq!(validation.ids(0, 3)?, [90, 91, 92]);
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -48,6 +38,17 @@ impl TokenWidth {
 }
 
 /// A sequence of token ids, or a slice of one. Clones share the ids.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::TokenStream;
+///
+/// let stream = TokenStream::from_ids((0..100).collect());
+/// let (train, validation) = stream.split(0.9)?;
+/// assert_eq!((train.len(), validation.len()), (90, 10));
+/// assert_eq!(validation.ids(0, 3)?, [90, 91, 92]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct TokenStream {
     ids: Ids,
@@ -174,6 +175,20 @@ impl TokenStream {
 
 /// A writer of files of ids. The file appears under its name only when
 /// [`finish`](TokenWriter::finish) completes it.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::{TokenWidth, TokenWriter};
+///
+/// let path = std::env::temp_dir().join("loquat-token-writer-doc.bin");
+/// let mut writer = TokenWriter::create(&path, TokenWidth::of_vocab(50_257))?;
+/// writer.push(&[15496, 995])?;
+/// let stream = writer.finish()?;
+/// assert_eq!(stream.ids(0, 2)?, [15496, 995]);
+/// assert_eq!(std::fs::metadata(&path)?.len(), 4); // two ids of 16 bits
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct TokenWriter {
     path: PathBuf,
     temporary: PathBuf,
@@ -205,7 +220,7 @@ impl TokenWriter {
         let written = match self.width {
             TokenWidth::U16 => {
                 if let Some(&id) = ids.iter().find(|&&id| id > u32::from(u16::MAX)) {
-                    return Err(Error::Id { what: "token of 16 bits".into(), id: id.into(), limit: 1 << 16 });
+                    return Err(Error::Id { what: "16-bit token".into(), id: id.into(), limit: 1 << 16 });
                 }
                 ids.iter().try_for_each(|&id| file.write_all(&(id as u16).to_le_bytes()))
             }
@@ -261,6 +276,20 @@ mod tokenize {
     ///
     /// # Errors
     /// The errors of the corpus and the tokenizer; [`Error::Format`] if there is no text.
+    ///
+    /// # Examples
+    /// ```
+    /// use loquat::text::{Corpus, TokenizerTrainer};
+    /// use loquat::training::data::tokenize;
+    ///
+    /// let path = std::env::temp_dir().join("loquat-tokenize-doc.txt");
+    /// std::fs::write(&path, "abba")?;
+    /// let tokenizer = TokenizerTrainer::chars().train_files([&path])?;
+    /// let stream = tokenize(&Corpus::open(&path)?, &tokenizer, None)?;
+    /// assert_eq!(tokenizer.decode(&stream.ids(0, 4)?)?, "abba");
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tokenize(corpus: &Corpus, tokenizer: &Tokenizer, end: Option<u32>) -> Result<TokenStream> {
         let mut all = Vec::new();
         encode(corpus, tokenizer, end, |ids| {
@@ -369,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_hold_what_was_written_in_both_widths() {
+    fn files_round_trip_in_both_widths() {
         let folder = tempfile::tempdir().unwrap();
         for (width, top) in [(TokenWidth::U16, 65_535), (TokenWidth::U32, u32::MAX)] {
             let path = folder.path().join("ids.bin");
@@ -391,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error_and_leaves_nothing() {
+    fn ids_that_do_not_fit_are_errors_and_leave_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ids.bin");
         let mut writer = TokenWriter::create(&path, TokenWidth::U16).unwrap();
@@ -416,7 +445,7 @@ mod tests {
 
     #[cfg(feature = "tokenizers")]
     #[test]
-    fn a_text_in_blocks_has_the_ids_of_the_whole() {
+    fn a_text_encoded_in_blocks_has_the_ids_of_the_whole_text() {
         use crate::text::{Corpus, TokenizerTrainer};
         let folder = tempfile::tempdir().unwrap();
         let lines: String = (0..9000)

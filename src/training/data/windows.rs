@@ -3,17 +3,6 @@
 //! [`RandomWindows`] draws windows as nanoGPT does: each step draws new ones, and step n of a seed
 //! is always the same. [`SequentialWindows`] visits every token once per epoch, in order or
 //! shuffled.
-//!
-//! ```
-//! use loquat::training::data::{BatchSource, RandomWindows, TokenStream};
-//!
-//! let stream = TokenStream::from_ids((0..1000).collect());
-//! let mut windows = RandomWindows::new(stream, 8, 4, 42)?;
-//! let batch = windows.next_batch()?.unwrap();
-//! assert_eq!(batch.input_ids.shape(), [4, 8]);
-//! assert_eq!(batch.labels.unwrap().data()[0], batch.input_ids.data()[0] + 1);
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 use super::order::Order;
 use super::{Batch, BatchSource, DataState, IGNORE_INDEX, TokenStream};
@@ -22,6 +11,18 @@ use crate::tensor::IdTensor;
 use crate::{Error, Result};
 
 /// An endless source of windows at random positions.
+///
+/// # Examples
+/// ```
+/// use loquat::training::data::{BatchSource, RandomWindows, TokenStream};
+///
+/// let stream = TokenStream::from_ids((0..1000).collect());
+/// let mut windows = RandomWindows::new(stream, 8, 4, 42)?;
+/// let batch = windows.next_batch()?.unwrap();
+/// assert_eq!(batch.input_ids.shape(), [4, 8]);
+/// assert_eq!(batch.labels.unwrap().data()[0], batch.input_ids.data()[0] + 1);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RandomWindows {
     stream: TokenStream,

@@ -85,7 +85,7 @@ pub enum TrainEvent<'a> {
     },
 }
 
-/// Why a run ended.
+/// The reason why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrainEnd {
@@ -107,15 +107,23 @@ pub enum TrainEnd {
 /// # Examples
 /// ```
 /// use std::ops::ControlFlow;
-/// use loquat::training::{TrainEvent, TrainObserver};
+/// use loquat::models::{Gpt2, Gpt2Config};
+/// use loquat::training::data::{RandomWindows, TokenStream};
+/// use loquat::training::{AdamW, Optimizer, TrainEnd, TrainEvent, Trainer, next_token_loss};
 ///
 /// let mut steps = 0;
-/// let mut count = |event: &TrainEvent<'_>| {
+/// let mut observer = |event: &TrainEvent<'_>| {
 ///     steps += u32::from(matches!(event, TrainEvent::Step { .. }));
 ///     if steps < 10 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 /// };
-/// let event = TrainEvent::Epoch { step: 1, epoch: 1 };
-/// assert_eq!(TrainObserver::on_event(&mut count, &event), ControlFlow::Continue(()));
+/// let mut model = Gpt2::init(&Gpt2Config::new(16, 8, 8, 1, 2), &mut loquat::Rng::seed(1))?;
+/// let mut optimizer = Optimizer::new(AdamW::default())?;
+/// let stream = TokenStream::from_ids((0..100).map(|i| i % 16).collect());
+/// let mut windows = RandomWindows::new(stream, 8, 2, 42)?;
+/// let trainer = Trainer::steps(100).observe(&mut observer);
+/// let report = trainer.run(&mut model, &mut optimizer, &mut windows, next_token_loss)?;
+/// assert_eq!((report.steps, report.stop), (10, TrainEnd::Observer));
+/// # Ok::<(), loquat::Error>(())
 /// ```
 pub trait TrainObserver {
     /// Handles an event. Called on the thread that trains.

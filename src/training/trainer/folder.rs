@@ -47,7 +47,7 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "trainer.json";
 const HISTORY: &str = "history.csv";
 
-/// What to do if the folder already contains a run.
+/// The behaviour if the folder already contains a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Existing {
     /// Return an error, also if the folder contains any other model, so that nothing is overwritten

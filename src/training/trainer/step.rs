@@ -103,6 +103,22 @@ impl<F> Step<'_, F> {
 ///
 /// # Errors
 /// [`Error::Argument`] if the source is endless; the errors of the source and of `loss`.
+///
+/// # Examples
+/// ```
+/// use loquat::models::{Gpt2, Gpt2Config};
+/// use loquat::training::data::{SequentialWindows, TokenStream};
+/// use loquat::training::{evaluate, next_token_loss};
+///
+/// let config = Gpt2Config::new(16, 8, 8, 1, 2); // tokens, positions, width, layers, heads
+/// let model = Gpt2::init(&config, &mut loquat::Rng::seed(1))?;
+/// let stream = TokenStream::from_ids((0..100).map(|i| i % 16).collect());
+/// let mut windows = SequentialWindows::new(stream, 8, 4)?;
+/// let loss = evaluate(&model, &mut windows, &next_token_loss)?;
+/// assert_eq!(loss.count(), 99);
+/// assert!(loss.perplexity().is_some_and(|perplexity| perplexity < 32.0));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn evaluate<M: Sync, B: BatchSize + Send + Sync>(
     model: &M,
     source: &mut (impl BatchSource<Batch = B> + ?Sized),

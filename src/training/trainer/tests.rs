@@ -183,7 +183,7 @@ fn accumulated_gradients_are_those_of_the_big_batch() {
 }
 
 #[test]
-fn epochs_are_counted_and_the_history_has_a_row_where_one_is_due() {
+fn epochs_are_counted_and_rows_are_logged_when_due() {
     let events = RefCell::new(Vec::new());
     let mut model = model();
     let mut validation = validation();
@@ -594,7 +594,7 @@ fn a_broken_checkpoint_is_a_clear_error() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_known_before_the_first_step() {
+fn a_folder_that_cannot_be_written_is_an_error_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "x").unwrap();
