@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_of_a_file_is_known_by_its_numbers() {
+    fn the_kind_of_a_file_follows_from_its_numbers() {
         for (text, analogies) in [
             (": capitals\nAthens Greece Oslo Norway\n", true),
             ("# a comment\n\nman king woman queen\n", true),

@@ -17,7 +17,7 @@ use super::WordVectors;
 use super::top_k::TopK;
 use crate::{Error, Result};
 
-/// How the words of a query are combined into one ranking.
+/// The combination of the words of a query into one ranking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Combine {
     /// 3CosAdd: the cosine with the sum of unit vectors.

@@ -14,7 +14,7 @@
 ///
 /// let sentences = || (0..50).map(|_| ["reading", "books"].map(String::from).to_vec());
 /// let ngrams = Ngrams { buckets: 1000, ..Ngrams::default() };
-/// let config = Word2Vec::skip_gram().dim(8).negative_samples(1).subwords(ngrams);
+/// let config = Word2Vec::skip_gram().dim(8).negative_samples(1).subsample(0.0).subwords(ngrams);
 /// let vectors = config.train(&TrainingText::sentences(sentences))?;
 /// assert!(!vectors.contains("reader") && vectors.vector("reader").is_some());
 /// # Ok::<(), loquat::Error>(())

@@ -141,13 +141,13 @@ impl Word2Vec {
         self
     }
 
-    /// Sets the final learning rate.
+    /// Sets the final learning rate. Default: 10^-4.
     pub fn min_lr(mut self, lr: f32) -> Self {
         self.min_lr = lr;
         self
     }
 
-    /// Sets the seed of all random choices.
+    /// Sets the seed of all random choices. Default: 1.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -236,7 +236,7 @@ impl Word2Vec {
 /// let sentences = || (0..50).map(|_| ["a", "cat", "sat"].map(String::from).to_vec());
 /// let text = TrainingText::sentences(sentences);
 /// let mut continue_always = |_: &Progress| ControlFlow::Continue(());
-/// let config = Word2Vec::skip_gram().dim(8).negative_samples(2);
+/// let config = Word2Vec::skip_gram().dim(8).negative_samples(2).subsample(0.0);
 /// let mut model = config.train_model(&text, &mut continue_always)?;
 /// assert!(model.is_finished() && model.losses().len() == 5);
 /// model.train_more(&text, 2, &mut continue_always)?;

@@ -53,6 +53,19 @@ pub(crate) enum Rows {
 }
 
 /// The storage format of [`WordVectors`].
+///
+/// # Examples
+/// ```
+/// use loquat::WordVectors;
+/// use loquat::embeddings::Storage;
+/// use ndarray::array;
+///
+/// let vectors = WordVectors::new(["cat", "dog"], array![[1.0, 0.5], [0.3, 0.2]])?;
+/// let small = vectors.to_storage(Storage::F16)?;
+/// assert_eq!((vectors.storage(), small.storage()), (Storage::F32, Storage::F16));
+/// assert!((small.similarity("cat", "dog")? - vectors.similarity("cat", "dog")?).abs() < 1e-3);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Storage {

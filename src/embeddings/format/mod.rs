@@ -19,7 +19,7 @@ use crate::atomic::write_file;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
-/// What a reader does with a word that is not UTF-8.
+/// The handling, by a reader, of words that are not UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InvalidUtf8 {
     /// Returns an error. This is the default.
@@ -29,7 +29,7 @@ pub enum InvalidUtf8 {
     Replace,
 }
 
-/// What a reader does with a duplicate word.
+/// The handling, by a reader, of duplicate words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duplicates {
     /// Returns an error. This is the default.
@@ -39,8 +39,8 @@ pub enum Duplicates {
     KeepFirst,
 }
 
-/// What a reader does with a row of wrong length, an invalid number, or a header whose count is not
-/// the number of rows.
+/// The handling, by a reader, of rows of wrong length, invalid numbers, and headers whose count is
+/// not the number of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Malformed {
     /// Returns an error. This is the default.

@@ -34,7 +34,7 @@ fn assert_close(a: &WordVectors, b: &WordVectors, tolerance: f32) {
 }
 
 #[test]
-fn every_format_reads_back_what_it_wrote() {
+fn every_format_round_trips() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let v = sample();
@@ -240,7 +240,7 @@ fn the_format_of_a_file_is_not_guessed_wrongly() {
 }
 
 #[test]
-fn what_holds_no_vectors_is_named() {
+fn files_without_vectors_are_errors_that_name_their_format() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v.txt");
     for (bytes, wanted) in [

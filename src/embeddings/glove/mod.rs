@@ -154,7 +154,7 @@ impl Glove {
     }
 
     /// Sets the seed of all random choices: the same seed gives the same bits, at any number of
-    /// threads.
+    /// threads. Default: 1.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

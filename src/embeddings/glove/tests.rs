@@ -130,7 +130,7 @@ fn plain_losses(records: &[records::Record], words: usize, glove: &Glove) -> Vec
 }
 
 #[test]
-fn it_learns_what_belongs_together_and_its_loss_falls() {
+fn fitting_learns_the_groups_and_the_loss_falls() {
     let glove = small().epochs(50);
     let counts = glove.count(&stories(), &mut quiet).unwrap();
     let mut ends = 0;

@@ -97,7 +97,8 @@ impl Progress {
 ///     let stop = progress.epoch_end && progress.epoch == 2;
 ///     if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 /// };
-/// let model = Word2Vec::skip_gram().dim(8).negative_samples(2).train_model(&text, &mut observer)?;
+/// let config = Word2Vec::skip_gram().dim(8).negative_samples(2).subsample(0.0);
+/// let model = config.train_model(&text, &mut observer)?;
 /// assert_eq!((model.is_finished(), model.losses().len()), (false, 2));
 /// # Ok::<(), loquat::Error>(())
 /// ```
@@ -240,8 +241,8 @@ impl Run<'_, '_> {
             }
             if position.pairs == 0 {
                 let reason = format!(
-                    "expected in epoch {} two words of the vocabulary next to each other, found none (subsample(0) skips no \
-                     word, a lower min_count keeps more)",
+                    "expected two words of the vocabulary next to each other in epoch {}, found none \
+                     (use subsample(0) to skip no words, or a lower min_count)",
                     epoch + 1
                 );
                 return Err(empty(self.text, reason));

@@ -3,19 +3,20 @@
 /// Setters and checks of the shared settings.
 macro_rules! shared_settings {
     () => {
-        /// Sets the length of the vectors.
+        /// Sets the length of the vectors. Default: 100.
         pub fn dim(mut self, dim: usize) -> Self {
             self.dim = dim;
             self
         }
 
-        /// Sets the smallest count of words that get a vector.
+        /// Sets the smallest count of words that get a vector. Default: 5.
         pub fn min_count(mut self, count: u64) -> Self {
             self.min_count = count;
             self
         }
 
-        /// Sets the largest number of words that get a vector, most frequent first.
+        /// Sets the largest number of words that get a vector, most frequent first. Default: no
+        /// limit.
         pub fn max_words(mut self, n: usize) -> Self {
             self.max_words = Some(n);
             self

@@ -28,7 +28,8 @@ pub type Split<'a> = dyn Fn(&str, &mut dyn FnMut(&str)) + Sync + Send + 'a;
 ///     lines.map(|line| line.split(' ').map(String::from).collect())
 /// };
 /// let text = TrainingText::sentences(sentences);
-/// let vectors = Word2Vec::skip_gram().dim(4).negative_samples(2).train(&text)?;
+/// let config = Word2Vec::skip_gram().dim(4).negative_samples(2).subsample(0.0);
+/// let vectors = config.train(&text)?;
 /// assert_eq!(vectors.count("cat"), Some(10));
 /// # Ok::<(), loquat::Error>(())
 /// ```

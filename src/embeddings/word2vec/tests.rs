@@ -24,7 +24,7 @@ fn grouped(v: &WordVectors) -> f64 {
 }
 
 #[test]
-fn every_variant_learns_what_belongs_together() {
+fn every_variant_learns_the_groups() {
     let ngrams = Ngrams { min_n: 2, max_n: 3, buckets: 500 };
     for (name, config) in [
         ("skip-gram", Word2Vec::skip_gram()),
@@ -136,7 +136,10 @@ fn wrong_settings_and_texts_are_clear_errors() {
         (Word2Vec::skip_gram().negative_samples(25), "negative_samples: expected fewer than the 25 words, found 25"),
         (Word2Vec::skip_gram().lr(f32::NAN), "lr: "),
         (Word2Vec::skip_gram().subsample(-1.0), "subsample: expected a number ≥ 0, found -1"),
-        (Word2Vec::skip_gram().min_count(1_000_000), "expected words that occur at least 1000000 times, found at most 6000"),
+        (
+            Word2Vec::skip_gram().min_count(1_000_000),
+            "expected words that occur at least 1000000 times, found at most 6000",
+        ),
         (Word2Vec::skip_gram().dim(usize::MAX / 8), "dim: expected vectors of 25 rows that fit into memory"),
         (
             Word2Vec::skip_gram().subwords(Ngrams { min_n: 4, max_n: 3, buckets: 1 }),
@@ -150,7 +153,7 @@ fn wrong_settings_and_texts_are_clear_errors() {
     assert!(Word2Vec::skip_gram().train(&empty).unwrap_err().to_string().contains("empty text"));
     let one = TrainingText::sentences(|| std::iter::repeat_n(vec!["word".to_string()], 9));
     for config in [Word2Vec::skip_gram(), Word2Vec::cbow().hierarchical_softmax()] {
-        assert!(config.train(&one).unwrap_err().to_string().contains("expected two words"));
+        assert!(config.train(&one).unwrap_err().to_string().contains("expected at least two words"));
     }
     assert!(Word2Vec::skip_gram().train_file("/does/not/exist").is_err());
 }
@@ -184,8 +187,8 @@ fn quiet(_: &Progress) -> ControlFlow<()> {
 fn assert_diverged(result: Result<()>, what: &str) {
     match result {
         Err(e @ Error::NotFinite { .. }) => {
-            let said = e.to_string();
-            assert!(said.contains(" in epoch ") && said.contains("use a smaller lr"), "{what}: {said}");
+            let message = e.to_string();
+            assert!(message.contains(" in epoch ") && message.contains("use a smaller lr"), "{what}: {message}");
         }
         other => panic!("{what}: expected that training diverges, found {other:?}"),
     }
@@ -226,7 +229,7 @@ fn training_that_diverges_is_an_error() {
 }
 
 #[test]
-fn what_there_was_before_a_run_diverged_stays() {
+fn a_diverged_run_keeps_the_previous_model_and_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let text = alphabet(200);
@@ -241,7 +244,7 @@ fn what_there_was_before_a_run_diverged_stays() {
         assert!(model.vectors().words().eq(vectors.words()));
         assert_eq!(model.vectors().to_array(), vectors.to_array());
         assert_eq!((model.losses(), model.is_finished()), (&losses[..], true));
-        assert!(!path.exists(), "a checkpoint of what is no number");
+        assert!(!path.exists(), "a checkpoint of numbers that are not finite");
         // A checkpoint of a run whose learning rate is too high; it must not be overwritten.
         let mut broken = config.train_model(&text, &mut |_: &Progress| ControlFlow::Break(())).unwrap();
         assert!(!broken.is_finished());
@@ -265,7 +268,7 @@ fn an_epoch_without_a_pair_is_an_error() {
         let config = config.dim(4).negative_samples(1).min_count(1);
         for config in [config.clone(), config.hierarchical_softmax().deterministic(true)] {
             let e = config.train(&text).unwrap_err().to_string();
-            assert!(e.contains("expected in epoch 1 two words of the vocabulary next to each other"), "{e}");
+            assert!(e.contains("expected two words of the vocabulary next to each other in epoch 1"), "{e}");
         }
     }
 }
