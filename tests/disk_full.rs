@@ -59,7 +59,7 @@ fn write_all(folder: &Path) {
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_leaves_nothing_behind() {
+fn a_full_disk_is_an_error_and_leaves_no_file() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         return write_all(&PathBuf::from(folder));
     }

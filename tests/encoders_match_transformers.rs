@@ -170,7 +170,7 @@ fn assert_same_folder(theirs: &Path, model: &impl Pretrained) {
 }
 
 #[test]
-fn what_we_save_has_their_names_and_config() {
+fn saved_folders_have_the_names_and_config_of_transformers() {
     for architecture in ARCHITECTURES {
         let at = |head: &str| folder(architecture, head);
         assert_same_folder(&at("Model"), &TextEncoder::open(at("Model")).unwrap());
@@ -227,7 +227,7 @@ fn every_parameter_gets_a_gradient() {
 }
 
 #[test]
-fn options_that_are_not_known_are_named() {
+fn unknown_options_are_errors_with_their_name() {
     let error = |json: serde_json::Value| match EncoderConfig::from_json(&json).unwrap_err() {
         Error::Config { key, .. } => key,
         other => panic!("{other}"),
@@ -255,7 +255,7 @@ fn options_that_are_not_known_are_named() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn inputs_that_do_not_fit_are_errors() {
     let model = TextEncoder::open(folder("roberta", "Model")).unwrap();
     assert_eq!(model.config.max_seq_len(), 24 - 5);
     let forward = |ids: &[u32]| model.forward(&TextBatch::new(&IdTensor::sequence(ids)));

@@ -100,7 +100,7 @@ fn ids_need_no_tokenizer() {
 }
 
 #[test]
-fn json_that_is_cut_says_so_and_fails() {
+fn json_that_is_cut_off_is_reported_and_fails() {
     let folder = decoder();
     let schema = folder.path().join("schema.json");
     std::fs::write(&schema, r#"{"enum": ["a long text that does not fit"]}"#).unwrap();

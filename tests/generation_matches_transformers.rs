@@ -118,7 +118,7 @@ fn scores_and_perplexity_agree() {
 }
 
 #[test]
-fn logprobs_of_what_is_written_are_those_of_scoring_it() {
+fn logprobs_of_generated_tokens_equal_their_scores() {
     let (expected, model) = (expected(), model());
     let prompt = ids(&expected["prompt"]);
     // Before penalties, temperature, top-k and top-p.

@@ -84,7 +84,7 @@ mod tokenizers {
     }
 
     #[test]
-    fn a_text_begins_and_ends_as_the_file_says() {
+    fn the_file_determines_begin_and_end_tokens() {
         let Some(path) = data("tokenizers/ggml/ggml-vocab-llama-spm.gguf") else { return };
         let file = GgufFile::open(path, Load::Mmap).unwrap();
         let mut vocabulary = GgmlVocabulary::read(&file).unwrap().unwrap();
@@ -106,7 +106,7 @@ mod tokenizers {
     }
 
     #[test]
-    fn what_is_said_of_a_tokenizer_gives_it_back() {
+    fn tokenizer_metadata_round_trips() {
         for name in ["llama-spm", "gpt-2"] {
             let Some(path) = data(&format!("tokenizers/ggml/ggml-vocab-{name}.gguf")) else { return };
             let tokenizer = Tokenizer::open(path).unwrap();
@@ -200,7 +200,7 @@ mod trained {
     }
 
     #[test]
-    fn what_we_write_is_what_the_references_writer_writes() {
+    fn written_blocks_equal_those_of_the_reference() {
         let Some(hf) = data("models/stories260K/hf") else { return };
         let model = LanguageModel::open(hf).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -364,7 +364,7 @@ mod round_trip {
     }
 
     #[test]
-    fn what_gguf_cannot_say_is_an_error() {
+    fn options_that_gguf_cannot_represent_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Gpt2Config::new(13, 16, 32, 2, 4);
         config.activation_function = "relu".into();
@@ -568,7 +568,7 @@ mod options {
     }
 
     #[test]
-    fn a_key_that_is_not_known_is_refused() {
+    fn unknown_keys_are_errors() {
         struct Another(LanguageModel, Json);
         impl Module for Another {
             fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m loquat::nn::Parameter)) {
@@ -804,7 +804,7 @@ mod options {
     }
 
     #[test]
-    fn parts_that_lie_are_refused() {
+    fn parts_with_wrong_metadata_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let whole = folder.path().join("whole.gguf");
         save_gguf(&whole, &model(&base("gpt2")), None, GgufFormat::F32).unwrap();

@@ -112,7 +112,7 @@ fn every_option_gives_their_hidden_states_logits_and_text() {
 }
 
 #[test]
-fn what_we_save_has_their_names_shapes_and_bits() {
+fn saved_folders_have_the_names_shapes_and_bits_of_transformers() {
     let folder = tempfile::tempdir().unwrap();
     save_pretrained(folder.path(), &LanguageModel::open(fixture()).unwrap()).unwrap();
     let (ours, theirs) = (Checkpoint::open(folder.path()).unwrap(), Checkpoint::open(fixture()).unwrap());

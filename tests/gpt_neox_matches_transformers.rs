@@ -78,7 +78,7 @@ fn loss_and_gradients_agree() {
 
 /// Token by token, in parts, and in a batch with other texts: the same bits.
 #[test]
-fn cached_and_batched_decoding_have_the_bits_of_the_whole() {
+fn cached_and_batched_decoding_match_the_whole_sequence() {
     for (name, case) in cases() {
         let model = open(&case);
         let ids = ids(&case["prompt"]);
@@ -105,7 +105,7 @@ fn cached_and_batched_decoding_have_the_bits_of_the_whole() {
 }
 
 #[test]
-fn what_we_save_has_their_names_shapes_bits_and_options() {
+fn saved_folders_have_the_names_shapes_bits_and_options_of_transformers() {
     for (name, case) in cases() {
         let (theirs, ours) = (folder(&case, WEIGHTS), tempfile::tempdir().unwrap());
         save_pretrained(ours.path(), &open(&case)).unwrap();
@@ -161,7 +161,7 @@ fn every_parameter_gets_a_gradient_and_dropout_acts_in_training_only() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn invalid_configurations_are_errors() {
     let error = |changes: Value| {
         let mut config = json!(GptNeoXConfig::new(13, 24, 2, 3));
         changes.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());

@@ -75,7 +75,7 @@ fn loss_and_gradients_agree() {
 }
 
 #[test]
-fn what_we_save_has_their_names_shapes_bits_and_options() {
+fn saved_folders_have_the_names_shapes_bits_and_options_of_transformers() {
     for (name, case) in cases() {
         let (theirs, ours) = (folder(&case, WEIGHTS), tempfile::tempdir().unwrap());
         save_pretrained(ours.path(), &open(&case)).unwrap();
@@ -101,14 +101,14 @@ fn shared(path: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("shared/data");
     let path = std::env::var_os("LOQUAT_DATA").map_or_else(beside, PathBuf::from).join(path);
     if !path.exists() {
-        eprintln!("SKIPPED: {} is not there; LOQUAT_DATA may say where", path.display());
+        eprintln!("SKIPPED: {} does not exist; set LOQUAT_DATA to the folder of data", path.display());
         return None;
     }
     Some(path)
 }
 
 #[test]
-fn the_trained_decoder_writes_what_it_should() {
+fn the_trained_decoder_generates_the_expected_text() {
     let Some(root) = shared("models/stories260K") else { return };
     let expected: Value = serde_json::from_str(&std::fs::read_to_string(root.join("expected.json")).unwrap()).unwrap();
     for (file, weights) in [("hf", "f32"), ("stories260K-f32.gguf", "f32"), ("stories260K-q8_0.gguf", "q8_0")] {

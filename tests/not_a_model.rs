@@ -16,7 +16,7 @@ fn message(path: &Path) -> String {
 }
 
 #[test]
-fn what_is_no_model_says_what_it_is_and_what_to_do() {
+fn paths_that_are_not_models_are_errors_with_a_hint() {
     let place = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &[u8]| {
         let path = place.path().join(name);

@@ -37,7 +37,7 @@ fn encoders(out: &Path) {
                 "ForTokenClassification" => save_pretrained(out, &EncoderForTokenClassification::open(folder).unwrap()),
                 "ForQuestionAnswering" => save_pretrained(out, &EncoderForQuestionAnswering::open(folder).unwrap()),
                 "Model" | "long" => save_pretrained(out, &TextEncoder::open(folder).unwrap()),
-                _ => continue, // names of old
+                _ => continue, // older names
             }
             .unwrap();
         }
@@ -48,7 +48,7 @@ fn encoders(out: &Path) {
 #[cfg(feature = "tokenizers")]
 fn sentence_encoder(out: &Path) {
     let Some(folder) = std::env::var_os("LOQUAT_MINILM") else {
-        return eprintln!("SKIPPED: LOQUAT_MINILM does not say where all-MiniLM-L6-v2 is");
+        return eprintln!("SKIPPED: set LOQUAT_MINILM to the folder of all-MiniLM-L6-v2");
     };
     let encoder = loquat::SentenceEncoder::open(folder).unwrap();
     let texts = ["a cat sat on the mat", "", "Größe 123 \u{1F600}", &"long ".repeat(300)];
@@ -62,7 +62,7 @@ fn sentence_encoder(out: &Path) {
 #[test]
 #[ignore = "writes folders for another program"]
 fn folders_for_other_programs() {
-    let out = PathBuf::from(std::env::var_os("LOQUAT_SAVED").expect("LOQUAT_SAVED says where to"));
+    let out = PathBuf::from(std::env::var_os("LOQUAT_SAVED").expect("LOQUAT_SAVED is the folder to write"));
     decoders(&out);
     encoders(&out);
     #[cfg(feature = "tokenizers")]

@@ -189,7 +189,7 @@ fn a_prompt_may_be_left_out_of_the_pooling() {
 }
 
 #[test]
-fn what_is_saved_opens_with_the_same_bits() {
+fn a_saved_encoder_opens_with_the_same_bits() {
     let rest = [module("Dense", "2_Dense"), module("Normalize", "3_Normalize")];
     let theirs = folder(&json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}), &rest);
     let dense = theirs.path().join("2_Dense");
@@ -211,7 +211,7 @@ fn what_is_saved_opens_with_the_same_bits() {
 }
 
 #[test]
-fn a_text_has_the_same_bits_whatever_stands_beside_it() {
+fn a_text_has_the_same_bits_regardless_of_the_batch() {
     let folder = folder(&json!({"pooling_mode_mean_tokens": true}), &[]);
     let encoder = SentenceEncoder::open(folder.path()).unwrap();
     let many: Vec<&str> = TEXTS.iter().copied().cycle().take(700).collect();
@@ -225,7 +225,7 @@ fn a_text_has_the_same_bits_whatever_stands_beside_it() {
 }
 
 #[test]
-fn prompts_stand_before_the_text() {
+fn prompts_are_put_before_the_text() {
     let folder = folder(&json!({"pooling_mode_mean_tokens": true}), &[]);
     write(folder.path(), "config_sentence_transformers.json", &json!({"prompts": {"query": "the "}}));
     let encoder = SentenceEncoder::open(folder.path()).unwrap();
@@ -238,7 +238,7 @@ fn prompts_stand_before_the_text() {
 }
 
 #[test]
-fn keys_that_are_not_known_are_named_with_their_file() {
+fn unknown_keys_are_errors_with_their_file() {
     let mean = json!({"pooling_mode_mean_tokens": true});
     for (file, content) in [
         ("sentence_bert_config.json", json!({"max_seq_length": 8, "zzz": 1})),
@@ -266,7 +266,7 @@ fn vectors_that_are_no_numbers_are_an_error() {
 }
 
 #[test]
-fn folders_that_ask_for_what_is_not_known_are_errors() {
+fn folders_with_unknown_options_are_errors() {
     let mean = json!({"pooling_mode_mean_tokens": true});
     let open = |pooling: &Value, rest: &[Value]| {
         let folder = folder(pooling, rest);

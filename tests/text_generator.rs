@@ -56,7 +56,7 @@ fn greedy_text_and_perplexity_are_the_references() {
 }
 
 #[test]
-fn the_folder_says_how_texts_end() {
+fn the_folder_determines_how_texts_end() {
     let Some(folder) = stories() else { return };
     let lm = TextGenerator::open(folder.join("hf")).unwrap();
     assert_eq!(lm.config().eos_token_ids, [1, 2]);

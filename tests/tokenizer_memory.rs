@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for Counted {
 static ALLOCATOR: Counted = Counted;
 
 #[test]
-fn twelve_thousand_tokenizers_leave_nothing_behind() {
+fn twelve_thousand_tokenizers_leak_no_memory() {
     let text = ["The cat sat on the mat, größer 猫 22!", "  two  spaces\n\nand a line"];
     let bpe = TokenizerTrainer::byte_level_bpe().vocab_size(270).train(text).unwrap().to_json().unwrap();
     // With a custom split, and byte-pair tokens that are not bytes.

@@ -14,7 +14,7 @@ struct Args {
 }
 
 #[test]
-fn words_are_found_as_the_flags_say() {
+fn flags_determine_how_words_are_split() {
     let line = "\u{201C}Don’t!\u{201D} said Ann's cat-like 'Été', 3.14 — it.";
     for (flags, wanted) in [
         ("", "\u{201C}Don’t!\u{201D}|said|Ann's|cat-like|'Été',|3.14|—|it."),
@@ -32,7 +32,7 @@ fn words_are_found_as_the_flags_say() {
 }
 
 #[test]
-fn a_text_is_read_as_the_flags_say() {
+fn flags_determine_how_a_text_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text");
     std::fs::write(&path, "\u{FEFF}The cat. The CAT!\nthe cat\n".repeat(9)).unwrap();
