@@ -2,7 +2,7 @@
 //!
 //! | item | what |
 //! |---|---|
-//! | [`WordVectors`](crate::WordVectors) | words and their vectors: lookup, files, storage formats, means, analogies |
+//! | [`WordVectors`] | words and their vectors: lookup, files, storage formats, means, analogies |
 //! | [`Word2Vec`] | skip-gram and CBOW, with negative sampling, hierarchical softmax or subwords |
 //! | [`Glove`] | counting in bounded memory, fitting by AdaGrad |
 //! | [`Phrases`] | joins words that often occur together, such as `new_york` |

@@ -445,7 +445,7 @@ mod tests {
             all.sort();
             assert!(all.iter().zip(&merged).all(|(a, e)| *a == e.key - 1));
             #[cfg(unix)]
-            assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "no name is left, even now");
+            assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "the file has no name");
             drop((records, shuffled));
             assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
         }
@@ -463,6 +463,6 @@ mod tests {
         assert!(merged.is_sorted_by(|a, b| a.key < b.key));
         assert_eq!(merged.iter().map(|e| e.sum).sum::<u64>(), n * 500);
         assert_eq!(merged[0], Entry::new(0, n));
-        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "files that were read are gone");
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "files that were read are removed");
     }
 }

@@ -285,7 +285,7 @@ fn a_run_that_does_not_fit_changes_no_file() {
     assert!(matches!(with(Existing::Resume, "9", 9), Err(Error::Load(_))));
     assert_eq!(config(), "8");
     std::fs::remove_dir_all(path.join("checkpoints")).unwrap();
-    assert!(matches!(with(Existing::Refuse, "9", 9), Err(Error::Argument { .. })), "somebody's model is here");
+    assert!(matches!(with(Existing::Refuse, "9", 9), Err(Error::Argument { .. })), "the folder contains a model");
     assert_eq!(config(), "8");
     with(Existing::Replace, "9", 9).unwrap();
     assert_eq!(config(), "9");
@@ -322,7 +322,7 @@ fn the_best_weights_are_the_folders_and_the_last_ones_the_checkpoints() {
     assert_eq!((values(&other), best.step), (values(&model), report.held));
     let checkpoint = last(folder.path());
     Checkpoint::open(&checkpoint).unwrap().load_into(&mut other).unwrap();
-    assert_ne!(values(&other), values(&model), "the last ones are kept to go on from");
+    assert_ne!(values(&other), values(&model), "the checkpoint has the last weights");
     Checkpoint::open(checkpoint.join("best.safetensors")).unwrap().load_into(&mut other).unwrap();
     assert_eq!(values(&other), values(&model));
     for path in [folder.path(), &checkpoint] {
@@ -539,7 +539,7 @@ fn a_loss_that_is_not_finite_names_the_step_and_overwrites_nothing() {
         assert_eq!(std::fs::read(last(folder.path()).join("model.safetensors")).unwrap(), before);
         let mut saved = self::model();
         Checkpoint::open(last(folder.path())).unwrap().load_into(&mut saved).unwrap();
-        assert_eq!(values(&saved), values(&model), "the model is as it was before the step");
+        assert_eq!(values(&saved), values(&model), "the model is unchanged by the step");
     }
 }
 
