@@ -2,7 +2,7 @@
 //! tokens and 64 of 256.
 //!
 //! ```sh
-//! LOQUAT_MINILM=DIR cargo bench --bench encode             # a table
+//! LOQUAT_MINILM=DIR cargo bench -p loquat-benches --bench encode             # a table
 //! # Alternating with PyTorch; PATH is the program of this benchmark:
 //! python benches/peers/encode.py --bench PATH --model DIR
 //! ```

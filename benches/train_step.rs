@@ -1,7 +1,7 @@
 //! A training step of a character GPT: forward, backward, clipping, AdamW. Milliseconds, tokens per
 //! second, and the fraction of the multiply–add limit.
 //!
-//! `cargo bench --bench train_step` runs criterion. With `--serve` it reads lines
+//! `cargo bench -p loquat-benches --bench train_step` runs criterion. With `--serve` it reads lines
 //! `recipe precision` from standard input and prints the seconds of a step for each:
 //! `benches/peers/train_step.py` alternates between this program and PyTorch.
 

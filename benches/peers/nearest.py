@@ -1,7 +1,7 @@
 """NumPy's matrix product and `argpartition` against benches/nearest.rs, alternating: ten nearest of
 400 000 × 300.
 
-    cargo bench --bench nearest --no-run   # prints the path of the binary
+    cargo bench -p loquat-benches --bench nearest --no-run   # prints the path of the binary
     python benches/peers/nearest.py --bench PATH [--rounds N]
 
 NumPy's rows are normalised beforehand. A ratio is theirs ÷ ours in time, so above 1 ours is faster.

@@ -1,7 +1,7 @@
 """A training step in PyTorch eager against benches/train_step.rs, alternating; bf16 is PyTorch's
 autocast.
 
-    cargo bench --bench train_step --no-run   # prints the path of the binary
+    cargo bench -p loquat-benches --bench train_step --no-run   # prints the path of the binary
     python benches/peers/train_step.py --bench PATH [--threads N] [--rounds N]
                                        [--recipes cpu,small] [--precisions f32,bf16] [--candle PATH]
 

@@ -68,7 +68,7 @@ pub(super) fn write(path: &Path, arrays: &[Array<'_>], notes: &Notes) -> Result<
     };
     let places = arrays.iter().map(place).collect();
     let notes = serde_json::to_string(&notes.0).expect("values are JSON");
-    let header = Metadata::new(Some(HashMap::from([(NOTES.to_string(), notes)])), places);
+    let header = Metadata::new(Some([(NOTES.to_string(), notes)].into_iter().collect()), places);
     let header = header.expect("offsets are consecutive");
     let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");
     header.resize(header.len().next_multiple_of(8), b' ');
