@@ -6,11 +6,12 @@
 use loquat::checkpoint::{Pretrained, save_pretrained};
 use loquat::models::encoder::{
     BertConfig, EncoderConfig, EncoderForMaskedLm, EncoderForQuestionAnswering, EncoderForSequenceClassification,
-    EncoderForTokenClassification, TextBatch,
+    EncoderForTokenClassification, TextBatch, TextEncoder,
 };
-use loquat::tasks::{FillMask, QuestionAnswering, TextClassifier, TokenClassifier};
+use loquat::tasks::{FillMask, ProblemType, QuestionAnswering, TextClassifier, TokenClassifier};
 use loquat::text::{Tokenizer, TokenizerTrainer};
-use loquat::{IdTensor, Rng, Tensor, no_grad};
+use loquat::training::{AdamW, Optimizer};
+use loquat::{IdTensor, Rng, Tensor, no_grad, ops};
 
 const CORPUS: [&str; 3] = ["the cat sat on the mat", "a dog ran on and on", "who ran? the dog did."];
 
@@ -140,4 +141,98 @@ fn answers_are_the_best_spans_and_long_texts_are_read_in_windows() {
     let answers = reader.answer("who ran?", &long, 1000).unwrap();
     assert!(answers.iter().any(|a| a.range.start > 300), "the last window was read");
     assert!(reader.answer(&long, "the cat", 1).is_err());
+}
+
+#[test]
+fn a_model_in_memory_answers_as_the_same_one_saved_and_opened() {
+    let tokenizer = tokenizer();
+    let config = config(&tokenizer);
+    let mut rng = Rng::seed(5);
+
+    let model = EncoderForMaskedLm::init(&config, &mut rng).unwrap();
+    let folder = saved(&model, &tokenizer);
+    let fill = FillMask::new(model, tokenizer.clone()).unwrap();
+    let text = "the [MASK] sat on [MASK]";
+    assert_eq!(fill.fill(text, 5).unwrap(), FillMask::open(folder.path()).unwrap().fill(text, 5).unwrap());
+
+    let model = EncoderForTokenClassification::init(&config, &mut rng).unwrap();
+    let folder = saved(&model, &tokenizer);
+    let classifier = TokenClassifier::new(model, tokenizer.clone()).unwrap();
+    let opened = TokenClassifier::open(folder.path()).unwrap();
+    assert_eq!(classifier.tokens(CORPUS[0]).unwrap(), opened.tokens(CORPUS[0]).unwrap());
+    assert_eq!(classifier.entities(CORPUS[1]).unwrap(), opened.entities(CORPUS[1]).unwrap());
+    assert_eq!(classifier.max_seq_len(4).tokens(CORPUS[0]).unwrap().len(), 2, "two are special");
+
+    let model = EncoderForQuestionAnswering::init(&config, &mut rng).unwrap();
+    let folder = saved(&model, &tokenizer);
+    let reader = QuestionAnswering::new(model, tokenizer.clone()).unwrap();
+    let opened = QuestionAnswering::open(folder.path()).unwrap();
+    let long = "the cat sat on the mat. ".repeat(9);
+    assert_eq!(reader.answer("who ran?", &long, 9).unwrap(), opened.answer("who ran?", &long, 9).unwrap());
+
+    let model = EncoderForSequenceClassification::init(&config, &mut rng).unwrap();
+    for problem in [ProblemType::SingleLabel, ProblemType::MultiLabel, ProblemType::Regression] {
+        let classifier = TextClassifier::new(model.clone(), tokenizer.clone()).unwrap().problem_type(problem);
+        let classifier = classifier.labels(&["x", "y", "z"]).unwrap();
+        let folder = saved(classifier.model(), classifier.tokenizer());
+        let opened = TextClassifier::open(folder.path()).unwrap();
+        assert_eq!(classifier.classify(&CORPUS).unwrap(), opened.classify(&CORPUS).unwrap(), "{problem:?}");
+        let sum: f32 = opened.classify(&CORPUS[..1]).unwrap()[0].iter().map(|class| class.score).sum();
+        assert_eq!((sum - 1.0).abs() < 1e-5, problem == ProblemType::SingleLabel);
+    }
+}
+
+#[test]
+fn an_encoder_is_fine_tuned_and_wrapped_without_a_folder() {
+    let tokenizer = tokenizer();
+    let mut config = config(&tokenizer);
+    config.set_labels(&["cat", "dog"]);
+    let mut rng = Rng::seed(6);
+    let encoder = TextEncoder::init(&config, true, &mut rng).unwrap(); // or TextEncoder::open
+    let mut model = EncoderForSequenceClassification::on(encoder, &mut rng).unwrap();
+    let mut optimizer = Optimizer::new(AdamW { lr: 0.01, ..AdamW::default() }).unwrap();
+    let labels = [0, 1, 1];
+    for _ in 0..30 {
+        for (text, label) in CORPUS.iter().zip(labels) {
+            let logits = model.forward(&batch(&tokenizer, text)).unwrap();
+            let loss = ops::cross_entropy(&logits, &IdTensor::new(vec![label], &[1]).unwrap()).unwrap();
+            optimizer.step(&mut model, &loss.backward().unwrap()).unwrap();
+        }
+    }
+    let folder = saved(&model, &tokenizer);
+    let classifier = TextClassifier::new(model, tokenizer).unwrap();
+    let classes = classifier.classify(&CORPUS).unwrap();
+    for (classes, label) in classes.iter().zip(labels) {
+        assert_eq!(classes[0].label, ["cat", "dog"][label as usize]);
+    }
+    assert_eq!(TextClassifier::open(folder.path()).unwrap().classify(&CORPUS).unwrap(), classes);
+}
+
+#[test]
+fn what_does_not_fit_together_is_an_error() {
+    let tokenizer = tokenizer();
+    let config = config(&tokenizer);
+    let mut model = EncoderForSequenceClassification::init(&config, &mut Rng::seed(7)).unwrap();
+    let classifier = TextClassifier::new(model.clone(), tokenizer.clone()).unwrap();
+    let error = classifier.labels(&["only", "two"]).unwrap_err().to_string();
+    assert_eq!(error, "labels: expected 3 names, one for each class of the head, found 2");
+    model.encoder.config.set_labels(&["a", "b", "c", "d"]);
+    let error = TextClassifier::new(model.clone(), tokenizer.clone()).unwrap_err().to_string();
+    assert_eq!(error, "labels: expected 3 names, one for each class of the head, found 4");
+
+    let mut larger = tokenizer.clone();
+    larger.add_tokens(["loquat"]).unwrap();
+    let rows = tokenizer.vocab_size();
+    let expected =
+        format!("tokenizer: expected at most {rows} tokens, the rows of the model's embedding, found {}", rows + 1);
+    let model = EncoderForQuestionAnswering::init(&config, &mut Rng::seed(7)).unwrap();
+    assert_eq!(QuestionAnswering::new(model, larger.clone()).unwrap_err().to_string(), expected);
+    let model = EncoderForTokenClassification::init(&config, &mut Rng::seed(7)).unwrap();
+    assert_eq!(TokenClassifier::new(model, larger.clone()).unwrap_err().to_string(), expected);
+    let model = EncoderForMaskedLm::init(&config, &mut Rng::seed(7)).unwrap();
+    assert_eq!(FillMask::new(model.clone(), larger).unwrap_err().to_string(), expected);
+
+    let without_mask = TokenizerTrainer::byte_level_bpe().vocab_size(260).train(CORPUS).unwrap();
+    let error = FillMask::new(model, without_mask).unwrap_err().to_string();
+    assert!(error.contains("there is no mask token"), "{error}");
 }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use loquat::checkpoint::{save_pretrained, write_tensors};
 use loquat::models::encoder::{BertConfig, EncoderConfig, TextBatch, TextEncoder};
+use loquat::nn::{LayerNorm, Linear};
+use loquat::ops::Activation;
+use loquat::tasks::Pooling;
 use loquat::text::{Tokenizer, TokenizerTrainer};
 use loquat::{IdTensor, Rng, SentenceEncoder, Tensor, no_grad};
 use serde_json::{Value, json};
@@ -356,4 +359,44 @@ fn the_real_minilm_agrees_with_the_snapshots() {
     let mean: Vec<f32> =
         (0..384).map(|i| hidden.data().chunks(384).map(|row| row[i]).sum::<f32>() / ids.len() as f32).collect();
     assert!(cosine(&mean, &pooled) >= 0.99999);
+}
+
+#[test]
+fn an_encoder_in_memory_gives_the_vectors_of_the_same_one_saved_and_opened() {
+    let mut rng = Rng::seed(8);
+    let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(TEXTS).unwrap();
+    let config = EncoderConfig::from(BertConfig::new(tokenizer.vocab_size(), 12, 2, 3, 24));
+    let body = TextEncoder::init(&config, false, &mut rng).unwrap();
+    let new = |pooling: &[Pooling]| SentenceEncoder::new(body.clone(), tokenizer.clone(), pooling).unwrap();
+    let dense = |n_in, n_out| Linear::init(n_in, n_out, true, &mut Rng::seed(9)).unwrap();
+    let norm = |width| LayerNorm::init(width, 1e-5, &mut Rng::seed(9)).unwrap();
+    let cases = [
+        new(&[Pooling::Mean]),
+        new(&[Pooling::Last, Pooling::Cls]).normalize(true),
+        new(&[Pooling::Mean, Pooling::Mean]).max_seq_len(4),
+        new(&[Pooling::Cls, Pooling::Max]).dense(dense(24, 7), Some(Activation::Tanh)).unwrap().normalize(true),
+        new(&[Pooling::Mean]).layer_norm(norm(12)).unwrap().dense(dense(12, 5), None).unwrap().lower_case(true),
+        new(&[Pooling::Mean]).prompt("query", "a dog ").default_prompt("query").unwrap().include_prompt(false),
+    ];
+    for (i, encoder) in cases.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        encoder.save(folder.path()).unwrap();
+        let opened = SentenceEncoder::open(folder.path()).unwrap();
+        let texts = ["the cat sat", "A Dog ran on and on", "the dog sat on the cat"];
+        assert_eq!(encoder.encode(&texts).unwrap(), opened.encode(&texts).unwrap(), "case {i}");
+        assert_eq!(encoder.dimensions(), opened.dimensions());
+    }
+    let wrong = |result: loquat::Result<SentenceEncoder>| result.unwrap_err().to_string();
+    let error = wrong(new(&[Pooling::Mean]).dense(dense(13, 5), None));
+    assert_eq!(error, "dense: expected an input of 12 columns, the vectors' width, found 13");
+    let error = wrong(new(&[Pooling::Mean]).layer_norm(norm(2)));
+    assert_eq!(error, "layer_norm: expected an input of 12 columns, the vectors' width, found 2");
+    let error = wrong(new(&[Pooling::Mean]).default_prompt("passage"));
+    assert_eq!(error, "prompt: expected one of [], found passage");
+    let error = wrong(SentenceEncoder::new(body.clone(), tokenizer.clone(), &[]));
+    assert_eq!(error, "pooling: expected at least one way, found none");
+    let mut larger = tokenizer.clone();
+    larger.add_tokens(["loquat"]).unwrap();
+    let error = wrong(SentenceEncoder::new(body.clone(), larger, &[Pooling::Mean]));
+    assert!(error.contains("the rows of the model's embedding"), "{error}");
 }

@@ -61,6 +61,22 @@ impl Linear {
         Ok(Self { weight, bias, layout })
     }
 
+    /// The width of the input.
+    pub fn in_features(&self) -> usize {
+        match self.layout {
+            WeightLayout::OutIn => self.weight.shape()[1],
+            WeightLayout::InOut => self.weight.shape()[0],
+        }
+    }
+
+    /// The width of the output.
+    pub fn out_features(&self) -> usize {
+        match self.layout {
+            WeightLayout::OutIn => self.weight.shape()[0],
+            WeightLayout::InOut => self.weight.shape()[1],
+        }
+    }
+
     /// # Shapes
     /// `x: […, in_features]` → `[…, out_features]`.
     ///

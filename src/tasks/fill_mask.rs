@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::fit::check_vocabulary;
 use super::ragged::{hidden_states, probs, top};
 use crate::error::{Error, Result};
 use crate::models::encoder::EncoderForMaskedLm;
@@ -29,11 +30,29 @@ pub struct Filled {
 /// println!("{} {:.2}", masks[0][0].token, masks[0][0].score);
 /// # Ok::<(), loquat::Error>(())
 /// ```
+///
+/// A model in memory needs no folder:
+///
+/// ```
+/// use loquat::models::{EncoderConfig, EncoderForMaskedLm, encoder::BertConfig};
+/// use loquat::tasks::FillMask;
+/// use loquat::text::TokenizerTrainer;
+/// use loquat::Rng;
+///
+/// let text = "the cat sat on the mat";
+/// let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train([text])?;
+/// let config = EncoderConfig::from(BertConfig::new(tokenizer.vocab_size(), 16, 1, 2, 32));
+/// let model = EncoderForMaskedLm::init(&config, &mut Rng::seed(1))?; // train it first
+/// let fill = FillMask::new(model, tokenizer)?;
+/// assert_eq!(fill.fill("the [MASK] sat on the [MASK]", 3)?.len(), 2);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FillMask {
     model: EncoderForMaskedLm,
     tokenizer: Tokenizer,
     mask: u32,
+    max_seq_len: usize,
 }
 
 impl FillMask {
@@ -44,9 +63,38 @@ impl FillMask {
     /// a mask.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let tokenizer = Tokenizer::open(&folder)?;
-        let mask = tokenizer.mask_token_id();
-        let mask = mask.ok_or_else(|| Error::Tokenizer("expected a token that masks, found none".into()))?;
-        Ok(Self { model: EncoderForMaskedLm::open(folder)?, tokenizer, mask })
+        mask_token(&tokenizer)?; // before the weights are read
+        Self::new(EncoderForMaskedLm::open(folder)?, tokenizer)
+    }
+
+    /// Makes the task from a model and its tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] without a mask token; [`Error::Argument`] if the tokenizer has more
+    /// tokens than the model's embedding has rows.
+    pub fn new(model: EncoderForMaskedLm, tokenizer: Tokenizer) -> Result<Self> {
+        let mask = mask_token(&tokenizer)?;
+        check_vocabulary(&model.encoder, &tokenizer)?;
+        let max_seq_len = model.config().max_seq_len();
+        Ok(Self { model, tokenizer, mask, max_seq_len })
+    }
+
+    /// Sets the number of tokens of a text that are read, special tokens included (default, and at
+    /// most: what the encoder can read).
+    #[must_use]
+    pub fn max_seq_len(mut self, tokens: usize) -> Self {
+        self.max_seq_len = tokens.min(self.model.config().max_seq_len());
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &EncoderForMaskedLm {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// For each mask in the text the `k` likeliest tokens, likeliest first. What is longer than the
@@ -56,7 +104,7 @@ impl FillMask {
     /// [`Error::Argument`] if there is no mask, or one stands behind the tokens that the model
     /// reads; what the tokenizer cannot encode.
     pub fn fill(&self, text: &str, k: usize) -> Result<Vec<Vec<Filled>>> {
-        let options = EncodeOptions::default().truncation(Truncation::new(self.model.config().max_seq_len()));
+        let options = EncodeOptions::default().truncation(Truncation::new(self.max_seq_len));
         let encoding = self.tokenizer.encode_with(text, &options)?;
         let masks = |ids: &[u32]| (0..ids.len()).filter(|&i| ids[i] == self.mask).collect::<Vec<usize>>();
         let places = masks(&encoding.input_ids);
@@ -86,4 +134,11 @@ impl FillMask {
         })?;
         Ok(found)
     }
+}
+
+/// The id of the mask token.
+fn mask_token(tokenizer: &Tokenizer) -> Result<u32> {
+    tokenizer.mask_token_id().ok_or_else(|| {
+        Error::Tokenizer("there is no mask token: name one in `tokenizer_config.json` or by `set_special`".into())
+    })
 }

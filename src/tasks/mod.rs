@@ -7,12 +7,15 @@
 //! | `fill_mask` | [`FillMask`]: what stands behind a mask |
 //! | `classification` | [`TextClassifier`], [`TokenClassifier`] |
 //! | `question_answering` | [`QuestionAnswering`]: where in a text an answer stands |
+//! | `fit` | whether a model, a tokenizer and labels fit together |
 //! | `ragged` | many texts through an encoder, without padding |
 
 #[cfg(feature = "tokenizers")]
 mod classification;
 #[cfg(feature = "tokenizers")]
 mod fill_mask;
+#[cfg(feature = "tokenizers")]
+mod fit;
 #[cfg(feature = "tokenizers")]
 mod question_answering;
 #[cfg(feature = "tokenizers")]
@@ -23,7 +26,7 @@ mod sentence_encoder;
 mod text_generator;
 
 #[cfg(feature = "tokenizers")]
-pub use classification::{Class, Entity, TextClassifier, TokenClassifier};
+pub use classification::{Class, Entity, ProblemType, TextClassifier, TokenClassifier};
 #[cfg(feature = "tokenizers")]
 pub use fill_mask::{FillMask, Filled};
 #[cfg(feature = "tokenizers")]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::fit::check_vocabulary;
 use super::ragged::{hidden_states, probs};
 use crate::error::Result;
 use crate::models::encoder::EncoderForQuestionAnswering;
@@ -29,11 +30,30 @@ pub struct Answer {
 /// println!("{}", answers[0].text);
 /// # Ok::<(), loquat::Error>(())
 /// ```
+///
+/// A model in memory needs no folder:
+///
+/// ```
+/// use loquat::models::{EncoderConfig, EncoderForQuestionAnswering, encoder::BertConfig};
+/// use loquat::tasks::QuestionAnswering;
+/// use loquat::text::TokenizerTrainer;
+/// use loquat::Rng;
+///
+/// let text = "the letter was written by Ada";
+/// let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train([text])?;
+/// let config = EncoderConfig::from(BertConfig::new(tokenizer.vocab_size(), 16, 1, 2, 32));
+/// let model = EncoderForQuestionAnswering::init(&config, &mut Rng::seed(1))?; // train it first
+/// let reader = QuestionAnswering::new(model, tokenizer)?.max_answer_len(3);
+/// let answer = &reader.answer("who wrote it", text, 1)?[0];
+/// assert_eq!(answer.text, text[answer.range.clone()]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct QuestionAnswering {
     model: EncoderForQuestionAnswering,
     tokenizer: Tokenizer,
     max_answer_len: usize,
+    max_seq_len: usize,
 }
 
 /// Tokens of a window, and those that it shares with the window before: what `transformers` takes.
@@ -47,7 +67,36 @@ impl QuestionAnswering {
     /// As for [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let tokenizer = Tokenizer::open(&folder)?;
-        Ok(Self { model: EncoderForQuestionAnswering::open(folder)?, tokenizer, max_answer_len: 15 })
+        Self::new(EncoderForQuestionAnswering::open(folder)?, tokenizer)
+    }
+
+    /// Makes the task from a model and its tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) if the tokenizer has more tokens than the
+    /// model's embedding has rows.
+    pub fn new(model: EncoderForQuestionAnswering, tokenizer: Tokenizer) -> Result<Self> {
+        check_vocabulary(&model.encoder, &tokenizer)?;
+        let max_seq_len = WINDOW.min(model.config().max_seq_len());
+        Ok(Self { model, tokenizer, max_answer_len: 15, max_seq_len })
+    }
+
+    /// Sets the number of tokens of a window, of the question and of part of the text together
+    /// (default: 384; at most what the encoder can read).
+    #[must_use]
+    pub fn max_seq_len(mut self, tokens: usize) -> Self {
+        self.max_seq_len = tokens.min(self.model.config().max_seq_len());
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &EncoderForQuestionAnswering {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// The largest number of tokens in an answer; 15 at first.
@@ -62,7 +111,7 @@ impl QuestionAnswering {
     /// # Errors
     /// What the tokenizer cannot encode; [`Error::Argument`](crate::Error::Argument) for a question that leaves no room for the text.
     pub fn answer(&self, question: &str, text: &str, k: usize) -> Result<Vec<Answer>> {
-        let window = WINDOW.min(self.model.config().max_seq_len());
+        let window = self.max_seq_len;
         let stride = STRIDE.min(window / 2);
         // The stride must fit what the question leaves.
         let question_len = self.tokenizer.encode_without_special(question)?.len();

@@ -1,6 +1,6 @@
 //! `config.json` of an encoder, whichever architecture it is of.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::architecture::{Architecture, labels, set_labels};
 use super::bert::BertConfig;
@@ -43,19 +43,12 @@ impl EncoderConfig {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if `id2label` is no map from 0, 1, 2 … to names, or `num_labels` differs from it.
     pub fn labels(&self) -> Result<Vec<String>> {
-        let other = match self {
-            Self::Bert(config) => &config.other,
-            Self::DistilBert(config) => &config.other,
-        };
-        labels(other)
+        labels(self.other())
     }
 
     /// Names the classes that a head is to tell apart.
     pub fn set_labels<S: AsRef<str>>(&mut self, labels: &[S]) {
-        match self {
-            Self::Bert(config) => set_labels(&mut config.other, labels),
-            Self::DistilBert(config) => set_labels(&mut config.other, labels),
-        }
+        set_labels(self.other_mut(), labels);
     }
 
     /// The width of the hidden states.
@@ -71,6 +64,22 @@ impl EncoderConfig {
         match self {
             Self::Bert(config) => config.max_seq_len(),
             Self::DistilBert(config) => config.max_position_embeddings,
+        }
+    }
+
+    /// The keys that have no field.
+    pub(crate) fn other(&self) -> &Map<String, Value> {
+        match self {
+            Self::Bert(config) => &config.other,
+            Self::DistilBert(config) => &config.other,
+        }
+    }
+
+    /// The keys that have no field, to be changed.
+    pub(crate) fn other_mut(&mut self) -> &mut Map<String, Value> {
+        match self {
+            Self::Bert(config) => &mut config.other,
+            Self::DistilBert(config) => &mut config.other,
         }
     }
 

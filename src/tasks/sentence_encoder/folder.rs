@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, WEIGHTS, save_pretrained, write_json, write_
 use crate::error::{Error, Result};
 use crate::models::encoder::TextEncoder;
 use crate::nn::{Dropout, LayerNorm, Linear};
-use crate::ops::{Activation, Precision};
+use crate::ops::Activation;
 use crate::text::Tokenizer;
 
 impl SentenceEncoder {
@@ -77,24 +77,16 @@ impl SentenceEncoder {
         let (prompts, default_prompt) = read_prompts(folder)?;
         let tokenizer = Tokenizer::open(&body)?;
         let max_seq_len = settings.get("max_seq_length").and_then(Value::as_u64);
-        let max_seq_len = max_seq_len.and_then(|len| usize::try_from(len).ok()).or(tokenizer.model_max_length());
-        if tokenizer.vocab_size() > encoder.embeddings.word_embeddings.weight.shape()[0] {
-            let rows = encoder.embeddings.word_embeddings.weight.shape()[0];
-            return Err(Error::argument("tokenizer", format!("at most {rows} tokens"), tokenizer.vocab_size()));
-        }
+        let max_seq_len = max_seq_len.and_then(|len| usize::try_from(len).ok());
+        let max_seq_len = max_seq_len.or(tokenizer.model_max_length()).unwrap_or(own);
         Ok(Self {
-            encoder,
-            tokenizer,
-            pooling,
             include_prompt,
             steps,
             prompts,
             default_prompt,
             lower_case: settings.get("do_lower_case") == Some(&Value::Bool(true)),
-            max_seq_len: max_seq_len.unwrap_or(own).min(own),
             dimensions: width,
-            normalize: false,
-            precision: Precision::F32,
+            ..Self::new(encoder, tokenizer, &pooling)?.max_seq_len(max_seq_len)
         })
     }
 
@@ -123,7 +115,8 @@ impl SentenceEncoder {
         let mut pooling = json!({ "word_embedding_dimension": self.encoder.config.hidden_size() });
         pooling["include_prompt"] = self.include_prompt.into();
         // The keys of old have an order of their own; what stands otherwise needs the names.
-        if self.pooling.is_sorted_by_key(|way| Pooling::NAMES.iter().position(|(.., known)| known == way)) {
+        let place = |way: &Pooling| Pooling::NAMES.iter().position(|(.., known)| known == way);
+        if self.pooling.is_sorted_by(|a, b| place(a) < place(b)) {
             for (key, _, way) in Pooling::NAMES {
                 pooling[key] = self.pooling.contains(&way).into();
             }
@@ -157,15 +150,6 @@ impl SentenceEncoder {
             json!({ "idx": i, "name": i.to_string(), "path": path, "type": kind })
         };
         write_json(folder.join(MODULES), &modules.iter().enumerate().map(entry).collect())
-    }
-
-    /// The width of vectors that are not cut.
-    fn width(&self) -> usize {
-        let dense = self.steps.iter().rev().find_map(|step| match step {
-            Step::Dense(dense, _) => Some(dense.weight.shape()[0]),
-            _ => None,
-        });
-        dense.unwrap_or(self.encoder.config.hidden_size() * self.pooling.len())
     }
 }
 

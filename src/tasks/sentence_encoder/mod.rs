@@ -9,7 +9,7 @@ mod folder;
 
 use ndarray::Array2;
 
-use super::ragged;
+use super::{fit, ragged};
 use crate::error::{Error, Result};
 use crate::models::encoder::TextEncoder;
 use crate::nn::{Dropout, LayerNorm, Linear};
@@ -95,6 +95,29 @@ enum Step {
 /// assert_eq!(vectors.nrows(), 2);
 /// # Ok::<(), loquat::Error>(())
 /// ```
+///
+/// An encoder in memory, one that was trained in this program for example, needs no folder. Pooled
+/// vectors go through what is added by [`dense`](SentenceEncoder::dense) and
+/// [`layer_norm`](SentenceEncoder::layer_norm), in the order of the calls, and
+/// [`save`](SentenceEncoder::save) writes all of it:
+///
+/// ```
+/// use loquat::models::{EncoderConfig, TextEncoder, encoder::BertConfig};
+/// use loquat::tasks::{Pooling, SentenceEncoder};
+/// use loquat::text::TokenizerTrainer;
+/// use loquat::Rng;
+///
+/// let texts = ["a cat sat", "a dog ran"];
+/// let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(texts)?;
+/// let config = EncoderConfig::from(BertConfig::new(tokenizer.vocab_size(), 16, 1, 2, 32));
+/// let encoder = TextEncoder::init(&config, false, &mut Rng::seed(1))?; // train it first
+/// let encoder = SentenceEncoder::new(encoder, tokenizer, &[Pooling::Mean])?
+///     .prompt("query", "search: ")
+///     .normalize(true);
+/// assert_eq!(encoder.encode(&["a cat ran", "a dog"])?.dim(), (2, 16));
+/// assert_eq!(encoder.encode_with_prompt("query", &["a cat"])?.dim(), (1, 16));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SentenceEncoder {
     encoder: TextEncoder,
@@ -112,6 +135,104 @@ pub struct SentenceEncoder {
 }
 
 impl SentenceEncoder {
+    /// Makes a sentence encoder from an encoder, its tokenizer and the ways of pooling, whose results
+    /// are concatenated.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no way of pooling, or the tokenizer has more tokens than the
+    /// encoder's embedding has rows.
+    pub fn new(encoder: TextEncoder, tokenizer: Tokenizer, pooling: &[Pooling]) -> Result<Self> {
+        fit::check_vocabulary(&encoder, &tokenizer)?;
+        if pooling.is_empty() {
+            return Err(Error::argument("pooling", "at least one way", "none"));
+        }
+        let own = encoder.config.max_seq_len();
+        Ok(Self {
+            dimensions: encoder.config.hidden_size() * pooling.len(),
+            max_seq_len: tokenizer.model_max_length().unwrap_or(own).min(own),
+            encoder,
+            tokenizer,
+            pooling: pooling.to_vec(),
+            include_prompt: true,
+            steps: Vec::new(),
+            prompts: Vec::new(),
+            default_prompt: None,
+            lower_case: false,
+            normalize: false,
+            precision: Precision::F32,
+        })
+    }
+
+    /// Adds a linear layer after pooling and the layers added before, with an activation or without.
+    /// [`truncate_dimensions`](SentenceEncoder::truncate_dimensions) comes after it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the layer's input is not as wide as the vectors.
+    pub fn dense(mut self, layer: Linear, activation: Option<Activation>) -> Result<Self> {
+        self.check_width("dense", layer.in_features())?;
+        self.dimensions = layer.out_features();
+        self.steps.push(Step::Dense(Box::new(layer), activation));
+        Ok(self)
+    }
+
+    /// Adds a norm after pooling and the layers added before.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the norm is not as wide as the vectors.
+    pub fn layer_norm(mut self, norm: LayerNorm) -> Result<Self> {
+        self.check_width("layer_norm", norm.weight.len())?;
+        self.dimensions = self.width();
+        self.steps.push(Step::Norm(Box::new(norm)));
+        Ok(self)
+    }
+
+    /// The width of vectors that are not cut.
+    fn width(&self) -> usize {
+        let dense = self.steps.iter().rev().find_map(|step| match step {
+            Step::Dense(dense, _) => Some(dense.out_features()),
+            _ => None,
+        });
+        dense.unwrap_or(self.encoder.config.hidden_size() * self.pooling.len())
+    }
+
+    fn check_width(&self, layer: &str, found: usize) -> Result<()> {
+        match self.width() {
+            width if width == found => Ok(()),
+            width => Err(Error::argument(layer, format!("an input of {width} columns, the vectors' width"), found)),
+        }
+    }
+
+    /// Adds a prompt, or changes the one of this name: see [`SentenceEncoder::encode_with_prompt`].
+    #[must_use]
+    pub fn prompt(mut self, name: &str, text: &str) -> Self {
+        self.prompts.retain(|(known, _)| known != name);
+        self.prompts.push((name.into(), text.into()));
+        self
+    }
+
+    /// Has [`SentenceEncoder::encode`] put the prompt of this name before each text.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such prompt.
+    pub fn default_prompt(mut self, name: &str) -> Result<Self> {
+        self.default_prompt = Some(self.prompt_text(name)?.to_string());
+        Ok(self)
+    }
+
+    /// Sets whether the tokens of a prompt are pooled with those of the text (default: true).
+    #[must_use]
+    pub fn include_prompt(mut self, include: bool) -> Self {
+        self.include_prompt = include;
+        self
+    }
+
+    /// Sets whether texts are converted to lower case first (default: false).
+    #[must_use]
+    pub fn lower_case(mut self, lower_case: bool) -> Self {
+        self.lower_case = lower_case;
+        self
+    }
+
     /// Cuts vectors to their first `dimensions`, for models that are trained for it (Kusupati et al. 2022, "Matryoshka").
     ///
     /// # Errors
@@ -179,8 +300,12 @@ impl SentenceEncoder {
     /// # Errors
     /// Same as [`SentenceEncoder::encode`]; [`Error::Argument`] if there is no such prompt.
     pub fn encode_with_prompt<T: AsRef<str>>(&self, name: &str, texts: &[T]) -> Result<Array2<f32>> {
+        self.encode_behind(self.prompt_text(name)?, texts)
+    }
+
+    fn prompt_text(&self, name: &str) -> Result<&str> {
         match self.prompts.iter().find(|(known, _)| known == name) {
-            Some((_, prompt)) => self.encode_behind(prompt, texts),
+            Some((_, prompt)) => Ok(prompt),
             None => {
                 let known: Vec<&str> = self.prompts.iter().map(|(known, _)| known.as_str()).collect();
                 Err(Error::argument("prompt", format!("one of [{}]", known.join(", ")), name))
