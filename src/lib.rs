@@ -109,6 +109,19 @@ pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
 pub use generation::GenerationConfig;
 pub use mapped::Load;
+/// The version of [ndarray](https://docs.rs/ndarray) whose arrays this crate takes and returns: a
+/// program that uses it from here needs no dependency of its own.
+///
+/// ```
+/// use loquat::ndarray::{Array2, Ix2, array};
+/// use loquat::Tensor;
+///
+/// let x = Tensor::from(array![[1.0, 2.0], [3.0, 4.0]]);
+/// let doubled: Array2<f32> = x.add(&x)?.to_array::<Ix2>()?;
+/// assert_eq!(doubled, array![[2.0, 4.0], [6.0, 8.0]]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+pub use ndarray;
 pub use ops::{AttentionMask, Inspection, See, inspect};
 pub use random::{Rng, RngState};
 #[cfg(feature = "tokenizers")]

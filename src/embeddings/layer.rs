@@ -52,7 +52,7 @@ impl WordVectors {
     /// ```
     /// use loquat::text::TokenizerTrainer;
     /// use loquat::{IdTensor, WordVectors};
-    /// use ndarray::array;
+    /// use loquat::ndarray::array;
     ///
     /// let tokenizer = TokenizerTrainer::word_level().train(["cats purr", "dogs bark"])?;
     /// let vectors = WordVectors::new(["cats", "dogs"], array![[1.0, 2.0], [3.0, 4.0]])?;

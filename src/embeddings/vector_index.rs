@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// # Examples
 /// ```
 /// use loquat::embeddings::VectorIndex;
-/// use ndarray::array;
+/// use loquat::ndarray::array;
 ///
 /// let index = VectorIndex::new(array![[1.0, 0.0], [0.0, 2.0], [3.0, 3.1]]);
 /// let best = index.search(array![[0.0, 1.0]].view(), 2)?;

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// # Examples
 /// ```
 /// use loquat::WordVectors;
-/// use ndarray::array;
+/// use loquat::ndarray::array;
 ///
 /// let rows = array![[1.0, 0.1], [0.9, 0.2], [-0.2, 1.0]];
 /// let vectors = WordVectors::new(["cat", "dog", "car"], rows)?;
