@@ -29,11 +29,16 @@ const LENGTH: usize = 8;
 const MAX_HEADER: usize = 100_000_000;
 
 /// A `.safetensors` file, open.
-#[derive(Debug)]
 pub(crate) struct SafetensorsFile {
     file: Arc<MappedFile>,
     tensors: BTreeMap<String, Place>,
     metadata: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for SafetensorsFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SafetensorsFile({:?}, tensors={})", self.path(), self.tensors.len())
+    }
 }
 
 #[derive(Debug)]

@@ -5,27 +5,26 @@ use std::sync::Arc;
 
 use super::words::Words;
 
-/// Pairs of words that are joined to phrases, with their scores. Cheap to clone.
-///
-/// # Examples
-/// ```
-/// use loquat::embeddings::{Phrases, TrainingText};
-///
-/// let text = TrainingText::sentences(|| (0..100).map(|i| {
-///     ["in".to_string(), "new".to_string(), "york".to_string(), format!("w{}", i % 9)].to_vec()
-/// }));
-/// let phrases = Phrases::new().min_count(5).threshold(1.5).learn(&text)?;
-/// assert!(phrases.score("new", "york").is_some());
-/// assert_eq!(phrases.join(["old", "york"]), ["old", "york"]);
-/// # Ok::<(), loquat::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
+/// Pairs of words that are one phrase, with their scores. Cheap to clone.
+#[derive(Clone, Default)]
 pub struct Phrases(pub(super) Arc<Pairs>);
 
-#[derive(Debug, Default)]
+impl std::fmt::Debug for Phrases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Phrases({} pairs)", self.len())
+    }
+}
+
+#[derive(Default)]
 pub(super) struct Pairs {
     pub(super) words: Words,
     pub(super) scores: HashMap<(u32, u32), f64>,
+}
+
+impl std::fmt::Debug for Pairs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pairs({})", self.scores.len())
+    }
 }
 
 impl Phrases {

@@ -21,10 +21,16 @@ use crate::{Error, Result};
 /// assert_eq!(best[0].iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 2]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VectorIndex {
     vectors: Array2<f32>,
     inverse_norms: Vec<f32>,
+}
+
+impl std::fmt::Debug for VectorIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "VectorIndex({:?})", self.vectors.shape())
+    }
 }
 
 impl VectorIndex {

@@ -252,11 +252,8 @@ pub struct Word2VecModel {
 
 impl std::fmt::Debug for Word2VecModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Word2VecModel")
-            .field("words", &self.vocabulary.len())
-            .field("config", &self.config)
-            .field("losses", &self.position.losses)
-            .finish_non_exhaustive()
+        let (words, dim, epoch) = (self.vocabulary.len(), self.config.dim, self.position.epoch);
+        write!(f, "Word2VecModel({words} words, dim={dim}, {epoch} epochs)")
     }
 }
 

@@ -300,12 +300,8 @@ fn mapped_floats(file: &MappedFile, start: usize, n: usize) -> &[f32] {
 
 impl std::fmt::Debug for WordVectors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WordVectors")
-            .field("words", &self.len())
-            .field("dim", &self.dim)
-            .field("storage", &self.storage())
-            .field("subwords", &self.subwords.is_some())
-            .finish()
+        let subwords = if self.subwords.is_some() { ", subwords" } else { "" };
+        write!(f, "WordVectors({} words, dim={}, {:?}{subwords})", self.len(), self.dim, self.storage())
     }
 }
 

@@ -35,10 +35,16 @@ use crate::tensor::{IdTensor, Tensor};
 /// }
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PromptCache<S> {
     ids: Vec<u32>,
     state: S,
+}
+
+impl<S> std::fmt::Debug for PromptCache<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PromptCache({} tokens)", self.ids.len())
+    }
 }
 
 /// The key of the file's metadata whose value is the prompt.

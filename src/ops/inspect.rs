@@ -42,7 +42,7 @@ pub enum See {
 /// What [`inspect`] saw, in the order in which it was computed; all off the tape.
 ///
 /// A call that a scope holds more than once (one step of decoding after the other) notes each under the same path.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Inspection {
     /// Path and values `[batch, seq_len, width]`: the embeddings, then what each layer puts out, before a norm that follows the
     /// last.
@@ -50,6 +50,13 @@ pub struct Inspection {
     /// Path and probabilities `[batch, heads, queries, keys]`, before dropout. A row sums to one; that of a query which sees no key is
     /// zero.
     pub attention: Vec<(String, Tensor)>,
+}
+
+impl std::fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (hidden_states, attention) = (self.hidden_states.len(), self.attention.len());
+        write!(f, "Inspection({hidden_states} hidden states, {attention} attention maps)")
+    }
 }
 
 struct Recorder {

@@ -9,7 +9,6 @@ use crate::tensor::{Weight, WeightLayout, has_room};
 
 /// The packed copies of a weight, made when it is read again: a weight that is read once is not
 /// worth packing.
-#[derive(Debug)]
 pub(crate) struct PackedWeight {
     /// Products that did without a copy.
     products: AtomicU32,
@@ -19,6 +18,13 @@ pub(crate) struct PackedWeight {
     while_mapped: bool,
     /// Of the numbers as they are, and rounded to bf16.
     copies: [OnceLock<Option<(WeightLayout, PackedB)>>; 2],
+}
+
+impl std::fmt::Debug for PackedWeight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let copies = self.copies.iter().filter(|copy| matches!(copy.get(), Some(Some(_)))).count();
+        write!(f, "PackedWeight({copies} copies)")
+    }
 }
 
 impl PackedWeight {

@@ -29,13 +29,20 @@ const MAX_TABLE: usize = 1 << 30;
 /// assert!((y.data()[8] - (1f32.cos() - 1f32.sin())).abs() < 1e-6);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rope {
     /// `[max_positions, rot_dim / 2]`.
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
     rot_dim: usize,
     interleaved: bool,
+}
+
+impl std::fmt::Debug for Rope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let interleaved = if self.interleaved { ", interleaved" } else { "" };
+        write!(f, "Rope(rot_dim={}, max_positions={}{interleaved})", self.rot_dim, self.max_positions())
+    }
 }
 
 impl Rope {

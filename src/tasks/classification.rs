@@ -94,13 +94,20 @@ impl ProblemType {
 /// assert_eq!((classes[0][0].label.as_str(), classes[1][0].label.as_str()), ("good", "bad"));
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TextClassifier {
     model: EncoderForSequenceClassification,
     tokenizer: Tokenizer,
     labels: Vec<String>,
     problem_type: ProblemType,
     max_seq_len: usize,
+}
+
+impl std::fmt::Debug for TextClassifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { model, labels, problem_type, .. } = self;
+        write!(f, "TextClassifier({model:?}, labels={}, {problem_type:?})", labels.len())
+    }
 }
 
 impl TextClassifier {
@@ -234,12 +241,18 @@ pub struct Entity {
 /// }
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenClassifier {
     model: EncoderForTokenClassification,
     tokenizer: Tokenizer,
     labels: Vec<String>,
     max_seq_len: usize,
+}
+
+impl std::fmt::Debug for TokenClassifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenClassifier({:?}, labels={})", self.model, self.labels.len())
+    }
 }
 
 impl TokenClassifier {

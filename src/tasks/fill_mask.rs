@@ -47,12 +47,18 @@ pub struct Filled {
 /// assert_eq!(fill.fill("the [MASK] sat on the [MASK]", 3)?.len(), 2);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FillMask {
     model: EncoderForMaskedLm,
     tokenizer: Tokenizer,
     mask: u32,
     max_seq_len: usize,
+}
+
+impl std::fmt::Debug for FillMask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FillMask({:?})", self.model)
+    }
 }
 
 impl FillMask {

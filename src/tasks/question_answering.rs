@@ -48,12 +48,18 @@ pub struct Answer {
 /// assert_eq!(answer.text, text[answer.range.clone()]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct QuestionAnswering {
     model: EncoderForQuestionAnswering,
     tokenizer: Tokenizer,
     max_answer_len: usize,
     max_seq_len: usize,
+}
+
+impl std::fmt::Debug for QuestionAnswering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QuestionAnswering({:?})", self.model)
+    }
 }
 
 /// Tokens of a window, and those that it shares with the window before: what `transformers` takes.

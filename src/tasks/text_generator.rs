@@ -330,7 +330,7 @@ impl TextGenerator {
 
 impl std::fmt::Debug for TextGenerator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextGenerator").field("config", &self.config).finish_non_exhaustive()
+        write!(f, "TextGenerator({:?})", self.model)
     }
 }
 

@@ -90,7 +90,7 @@ impl IdTensor {
 
 impl std::fmt::Debug for IdTensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "IdTensor{:?} {:?}", self.shape, &self.data[..self.data.len().min(16)])
+        write!(f, "IdTensor{:?} {}", self.shape, super::first_of(&self.data))
     }
 }
 

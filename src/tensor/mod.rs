@@ -268,11 +268,17 @@ fn shape_len(shape: &[usize]) -> usize {
     shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).expect("the number of elements fits a machine word")
 }
 
+/// The elements for `Debug`, on one line: the first 8 of more than 16.
+fn first_of<T: std::fmt::Debug>(data: &[T]) -> String {
+    let shown = if data.len() > 16 { &data[..8] } else { data };
+    let mut list: Vec<String> = shown.iter().map(|x| format!("{x:?}")).collect();
+    list.extend((shown.len() < data.len()).then(|| "…".to_string()));
+    format!("[{}]", list.join(", "))
+}
+
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tensor{:?}", self.shape)?;
-        let data = self.data();
-        if data.len() <= 16 { write!(f, " {data:?}") } else { write!(f, " {:?}…", &data[..8]) }
+        write!(f, "Tensor{:?} {}", self.shape, first_of(self.data()))
     }
 }
 

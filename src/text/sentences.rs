@@ -33,12 +33,19 @@ pub fn split_sentences(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Splits text into sentences, with abbreviations of one's own.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SentenceSplitter {
     /// Without their last full stop, in lower case.
     never_last: HashSet<String>,
     perhaps_last: HashSet<String>,
     openers: HashSet<String>,
+}
+
+impl std::fmt::Debug for SentenceSplitter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let abbreviations = self.never_last.len() + self.perhaps_last.len();
+        write!(f, "SentenceSplitter({abbreviations} abbreviations)")
+    }
 }
 
 impl SentenceSplitter {

@@ -11,8 +11,14 @@
 use std::collections::HashSet;
 
 /// A set of words that are passed over. Case does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct StopWords(HashSet<String>);
+
+impl std::fmt::Debug for StopWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StopWords({})", self.0.len())
+    }
+}
 
 impl StopWords {
     /// Articles, pronouns, prepositions, conjunctions, auxiliary verbs and their contractions.

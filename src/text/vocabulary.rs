@@ -25,7 +25,7 @@ use crate::atomic;
 use crate::{Error, Result};
 
 /// How often each word of a text occurs.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct WordCounts {
     counts: HashMap<Arc<str>, u64>,
     total: u64,
@@ -33,6 +33,12 @@ pub struct WordCounts {
     limit: usize,
     /// Words of at most this count are dropped when there are too many.
     floor: u64,
+}
+
+impl std::fmt::Debug for WordCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WordCounts({} words, {} in all)", self.counts.len(), self.total)
+    }
 }
 
 impl WordCounts {
@@ -148,11 +154,17 @@ impl<S: AsRef<str>> FromIterator<S> for WordCounts {
 }
 
 /// Words, each with an id and a count. A clone shares the words.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Vocabulary {
     words: Vec<Arc<str>>,
     counts: Vec<u64>,
     ids: HashMap<Arc<str>, u32>,
+}
+
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Vocabulary({} words)", self.words.len())
+    }
 }
 
 impl Vocabulary {

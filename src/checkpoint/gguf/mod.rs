@@ -76,12 +76,18 @@ const ENDS: [&str; 3] = ["eos", "eot", "eom"];
 /// # std::fs::remove_file(&path).ok();
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct GgufFile {
     /// The parts, in their order.
     files: Vec<Arc<MappedFile>>,
     /// Of the first part, with the tensors of all.
     header: Header,
+}
+
+impl std::fmt::Debug for GgufFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (entries, tensors) = (self.header.entries.len(), self.header.tensors.len());
+        write!(f, "GgufFile({:?}, keys={entries}, tensors={tensors})", self.path())
+    }
 }
 
 /// A tensor of a [`GgufFile`], under the name that the file has for it.

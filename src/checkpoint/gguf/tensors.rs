@@ -16,10 +16,15 @@ use crate::mapped::MappedFile;
 
 /// A file whose tensors go by the names of `transformers`; those of an architecture that is not known, and tensors that its
 /// table lacks, by their own. The divisors of rotary frequencies are not among them: they are part of the configuration.
-#[derive(Debug)]
 pub(crate) struct GgufTensors {
     file: GgufFile,
     tensors: BTreeMap<String, Place>,
+}
+
+impl std::fmt::Debug for GgufTensors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GgufTensors({:?})", self.file)
+    }
 }
 
 #[derive(Debug)]

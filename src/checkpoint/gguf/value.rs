@@ -47,12 +47,18 @@ pub enum Value<'a> {
 
 /// A list of values of one type.
 #[doc(hidden)]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Array<'a> {
     pub(super) kind: ValueType,
     pub(super) len: usize,
     /// The elements, as the file has them.
     pub(super) bytes: &'a [u8],
+}
+
+impl std::fmt::Debug for Array<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Array({} of {:?})", self.len, self.kind)
+    }
 }
 
 impl ValueType {

@@ -4,7 +4,7 @@ use super::{GgufFile, GgufWriter, Value};
 use crate::error::{Error, Result};
 
 /// What the keys `tokenizer.ggml.…` say.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct GgmlVocabulary {
     /// The kind: `llama` (SentencePiece), `gpt2` (byte-level), `bert` (word pieces).
     pub model: String,
@@ -29,6 +29,12 @@ pub struct GgmlVocabulary {
     pub add_space_prefix: Option<bool>,
     /// The template of conversations.
     pub chat_template: Option<String>,
+}
+
+impl std::fmt::Debug for GgmlVocabulary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GgmlVocabulary({:?}, {} tokens, {} merges)", self.model, self.tokens.len(), self.merges.len())
+    }
 }
 
 /// What a token is, as ggml numbers it.

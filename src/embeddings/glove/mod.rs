@@ -239,28 +239,18 @@ impl Glove {
     }
 }
 
-/// The result of fitting by [`Glove::fit`].
-///
-/// # Examples
-/// ```
-/// use std::ops::ControlFlow;
-/// use loquat::embeddings::{Glove, Progress, TrainingText};
-///
-/// let sentences = || (0..50).map(|_| ["a", "cat", "sat"].map(String::from).to_vec());
-/// let mut continue_always = |_: &Progress| ControlFlow::Continue(());
-/// let glove = Glove::new().dim(4).epochs(3);
-/// let counts = glove.count(&TrainingText::sentences(sentences), &mut continue_always)?;
-/// let model = glove.fit(&counts, &mut continue_always)?;
-/// assert!(model.is_finished());
-/// assert!(model.losses()[2] < model.losses()[0]);
-/// assert_eq!(model.into_vectors().len(), 3);
-/// # Ok::<(), loquat::Error>(())
-/// ```
-#[derive(Debug)]
+/// What GloVe has fitted.
 pub struct GloveModel {
     vectors: WordVectors,
     losses: Vec<f64>,
     epochs: usize,
+}
+
+impl std::fmt::Debug for GloveModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (words, dim) = (self.vectors.len(), self.vectors.dim());
+        write!(f, "GloveModel({words} words, dim={dim}, {} epochs)", self.epochs)
+    }
 }
 
 impl GloveModel {

@@ -13,20 +13,7 @@ use crate::embeddings::training::vocabulary::TrainingVocabulary;
 use crate::embeddings::words::Words;
 use crate::{Error, Result};
 
-/// Words and the co-occurrences of their pairs, counted by [`Glove::count`](super::Glove::count).
-///
-/// # Examples
-/// ```
-/// use std::ops::ControlFlow;
-/// use loquat::embeddings::{Glove, Progress, TrainingText};
-///
-/// let sentences = || (0..9).map(|_| ["a", "b", "c"].map(String::from).to_vec());
-/// let text = TrainingText::sentences(sentences);
-/// let counts = Glove::new().count(&text, &mut |_: &Progress| ControlFlow::Continue(()))?;
-/// assert_eq!((counts.len(), counts.pairs()), (3, 3));
-/// # Ok::<(), loquat::Error>(())
-/// ```
-#[derive(Debug)]
+/// Which words stand near each other, and how often.
 pub struct Cooccurrences {
     vocabulary: TrainingVocabulary,
     /// Locked because records in a file have a single read position.
@@ -34,6 +21,12 @@ pub struct Cooccurrences {
     window: usize,
     symmetric: bool,
     diagonal: u64,
+}
+
+impl std::fmt::Debug for Cooccurrences {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cooccurrences({} words, window={})", self.vocabulary.len(), self.window)
+    }
 }
 
 const MAGIC: &[u8; 8] = b"LQCOOC01";

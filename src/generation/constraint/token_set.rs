@@ -1,10 +1,17 @@
 //! A set of token ids, one bit each.
 
 /// A set of ids below the size of a vocabulary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenSet {
     words: Vec<u64>,
     vocab_size: usize,
+}
+
+impl std::fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let len: u32 = self.words.iter().map(|word| word.count_ones()).sum();
+        write!(f, "TokenSet({len} of {})", self.vocab_size)
+    }
 }
 
 impl TokenSet {

@@ -18,13 +18,28 @@ use crate::tensor::{IdTensor, Tensor};
 /// # let _ = mask;
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct AttentionMask {
     causal: bool,
     window: Option<usize>,
     padding: Vec<IdTensor>,
     allowed: Vec<IdTensor>,
     additive: Vec<Tensor>,
+}
+
+impl std::fmt::Debug for AttentionMask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { causal, window, padding, allowed, additive } = self;
+        let window = window.filter(|_| *causal).map(|window| format!("window={window}"));
+        let parts = [
+            (*causal && window.is_none()).then(|| "causal".to_string()),
+            window,
+            (!padding.is_empty()).then(|| "padding".to_string()),
+            (!allowed.is_empty()).then(|| "allowed".to_string()),
+            (!additive.is_empty()).then(|| "additive".to_string()),
+        ];
+        write!(f, "AttentionMask({})", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl AttentionMask {

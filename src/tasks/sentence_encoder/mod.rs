@@ -118,7 +118,7 @@ enum Step {
 /// assert_eq!(encoder.encode_with_prompt("query", &["a cat"])?.dim(), (1, 16));
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SentenceEncoder {
     encoder: TextEncoder,
     tokenizer: Tokenizer,
@@ -132,6 +132,13 @@ pub struct SentenceEncoder {
     dimensions: usize,
     normalize: bool,
     precision: Precision,
+}
+
+impl std::fmt::Debug for SentenceEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { encoder, pooling, dimensions, .. } = self;
+        write!(f, "SentenceEncoder({encoder:?}, {pooling:?}, dimensions={dimensions})")
+    }
 }
 
 impl SentenceEncoder {

@@ -187,7 +187,7 @@ impl DataState {
 /// assert_eq!((sizes, loader.state().epoch), (vec![4, 4, 2], 1));
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DataLoader<D, C> {
     dataset: D,
     collate: C,
@@ -196,6 +196,14 @@ pub struct DataLoader<D, C> {
     position: usize,
     /// The batches of this epoch, once computed.
     batches: Option<Vec<Vec<usize>>>,
+}
+
+impl<D: Dataset, C> std::fmt::Debug for DataLoader<D, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { dataset, order, epoch, position, .. } = self;
+        write!(f, "DataLoader({} examples, batch_size={}, ", dataset.len(), order.batch_size)?;
+        write!(f, "epoch={epoch}, position={position})")
+    }
 }
 
 impl<D: Dataset, C: Collate<D::Example>> DataLoader<D, C> {

@@ -37,29 +37,33 @@ impl TokenWidth {
     }
 }
 
-/// A sequence of token ids, or a slice of one. Clones share the ids.
-///
-/// # Examples
-/// ```
-/// use loquat::training::data::TokenStream;
-///
-/// let stream = TokenStream::from_ids((0..100).collect());
-/// let (train, validation) = stream.split(0.9)?;
-/// assert_eq!((train.len(), validation.len()), (90, 10));
-/// assert_eq!(validation.ids(0, 3)?, [90, 91, 92]);
-/// # Ok::<(), loquat::Error>(())
-/// ```
-#[derive(Debug, Clone)]
+/// A row of token ids, or a part of one. A clone shares the ids.
+#[derive(Clone)]
 pub struct TokenStream {
     ids: Ids,
     start: usize,
     len: usize,
 }
 
-#[derive(Debug, Clone)]
+impl std::fmt::Debug for TokenStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenStream({} ids)", self.len)
+    }
+}
+
+#[derive(Clone)]
 enum Ids {
     Memory(Arc<Vec<u32>>),
     File(Arc<MappedFile>, TokenWidth),
+}
+
+impl std::fmt::Debug for Ids {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory(_) => "Memory",
+            Self::File(..) => "File",
+        })
+    }
 }
 
 impl TokenStream {

@@ -85,20 +85,8 @@ impl BatchSource for RandomWindows {
 /// A source of consecutive windows that visits each token once per epoch, for validation or for
 /// training by epochs.
 ///
-/// The last window of the stream is padded; the loss ignores the padding.
-///
-/// # Examples
-/// ```
-/// use loquat::training::data::{BatchSource, SequentialWindows, TokenStream};
-///
-/// let stream = TokenStream::from_ids((0..10).collect());
-/// let mut windows = SequentialWindows::new(stream, 3, 2)?;
-/// let batch = windows.next_batch()?.unwrap();
-/// assert_eq!(batch.input_ids.data(), [0, 1, 2, 3, 4, 5]);
-/// assert_eq!(batch.labels.unwrap().data(), [1, 2, 3, 4, 5, 6]);
-/// # Ok::<(), loquat::Error>(())
-/// ```
-#[derive(Debug, Clone)]
+/// The last window of the stream is filled up; its filling counts for no loss.
+#[derive(Clone)]
 pub struct SequentialWindows {
     stream: TokenStream,
     context: usize,
@@ -106,6 +94,14 @@ pub struct SequentialWindows {
     epoch: u64,
     position: usize,
     batches: Option<Vec<Vec<usize>>>,
+}
+
+impl std::fmt::Debug for SequentialWindows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { stream, context, order, epoch, position, .. } = self;
+        write!(f, "SequentialWindows({stream:?}, context={context}, batch_size={}, ", order.batch_size)?;
+        write!(f, "epoch={epoch}, position={position})")
+    }
 }
 
 impl SequentialWindows {

@@ -43,7 +43,6 @@ use crate::tensor::{Gradients, Tensor};
 /// assert!(loss < 0.01, "{loss}");
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
     groups: Vec<ParameterGroup>,
@@ -52,13 +51,25 @@ pub struct Optimizer {
     memory: BTreeMap<String, Memory>,
 }
 
-/// The state of a parameter.
-#[derive(Debug)]
+impl std::fmt::Debug for Optimizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (groups, parameters) = (self.groups.len(), self.memory.len());
+        write!(f, "Optimizer({:?}, {groups} groups, {parameters} parameters stepped)", self.rule)
+    }
+}
+
+/// What a rule remembers of a parameter.
 struct Memory {
     /// The number of steps of this parameter.
     steps: u64,
     /// One tensor of the parameter's shape for each of [`Rule::moment_names`].
     moments: Vec<Tensor>,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Memory({} steps, {} moments)", self.steps, self.moments.len())
+    }
 }
 
 impl Optimizer {
