@@ -201,6 +201,9 @@ fn an_encoder_is_fine_tuned_and_wrapped_without_a_folder() {
     }
     let folder = saved(&model, &tokenizer);
     let classifier = TextClassifier::new(model, tokenizer).unwrap();
+    let printed = format!("{classifier:?}");
+    assert!(printed.starts_with("TextClassifier(BertForSequenceClassification(2 layers, "), "{printed}");
+    assert!(printed.ends_with(" parameters, f32), labels=2, SingleLabel)"), "{printed}");
     let classes = classifier.classify(&CORPUS).unwrap();
     for (classes, label) in classes.iter().zip(labels) {
         assert_eq!(classes[0].label, ["cat", "dog"][label as usize]);

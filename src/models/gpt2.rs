@@ -15,7 +15,7 @@ use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, N
 use crate::models::family::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
-use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Parameters};
+use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameters};
 use crate::ops::Activation;
 use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
@@ -223,7 +223,7 @@ impl Gpt2Config {
 }
 
 /// One layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Gpt2Block {
     /// Before the attention.
     pub ln_1: LayerNorm,
@@ -237,6 +237,12 @@ pub struct Gpt2Block {
 }
 
 crate::module!(Gpt2Block { ln_1, attn, ln_2, mlp, dropout });
+
+impl std::fmt::Debug for Gpt2Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpt2Block({})", self.summary().in_short())
+    }
+}
 
 impl Gpt2Block {
     fn init(config: &Gpt2Config, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
@@ -259,7 +265,7 @@ impl DecoderBlock for Gpt2Block {
 }
 
 /// The stack of layers, from token ids to hidden states.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Gpt2Model {
     /// A vector for each token.
     pub wte: Embedding,
@@ -274,6 +280,12 @@ pub struct Gpt2Model {
 
 crate::module!(Gpt2Model { wte, wpe, h, ln_f, embd_dropout });
 
+impl std::fmt::Debug for Gpt2Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpt2Model({})", self.summary().of_layers(self.h.len()))
+    }
+}
+
 /// GPT-2 with its head (Radford et al. 2019).
 ///
 /// ```
@@ -285,7 +297,7 @@ crate::module!(Gpt2Model { wte, wpe, h, ln_f, embd_dropout });
 /// assert_eq!(logits.shape(), [1, 3, 65]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Gpt2 {
     /// Sizes and options.
     pub config: Gpt2Config,
@@ -296,6 +308,19 @@ pub struct Gpt2 {
 }
 
 crate::module!(Gpt2 { transformer, lm_head; skip config });
+
+impl std::fmt::Debug for Gpt2 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpt2({})", self.summary().of_layers(self.transformer.h.len()))
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for Gpt2 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
+    }
+}
 
 impl Gpt2 {
     /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`, those that

@@ -20,7 +20,7 @@ use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, N
 use crate::models::family::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
-use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Parameters, RotaryPositions};
+use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameters, RotaryPositions};
 use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
 
@@ -250,7 +250,7 @@ impl GptNeoXConfig {
 }
 
 /// One layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GptNeoXBlock {
     /// Before the attention.
     pub input_layernorm: LayerNorm,
@@ -265,6 +265,12 @@ pub struct GptNeoXBlock {
 }
 
 crate::module!(GptNeoXBlock { input_layernorm, post_attention_layernorm, attention, mlp, dropout; skip parallel });
+
+impl std::fmt::Debug for GptNeoXBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GptNeoXBlock({})", self.summary().in_short())
+    }
+}
 
 impl GptNeoXBlock {
     fn init(config: &GptNeoXConfig, mut p: Parameters<'_>) -> Result<Self> {
@@ -290,7 +296,7 @@ impl DecoderBlock for GptNeoXBlock {
 }
 
 /// The stack of layers, from token ids to hidden states.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GptNeoXModel {
     /// A vector for each token.
     pub embed_in: Embedding,
@@ -304,6 +310,12 @@ pub struct GptNeoXModel {
 
 crate::module!(GptNeoXModel { embed_in, layers, final_layer_norm, dropout; skip rotary });
 
+impl std::fmt::Debug for GptNeoXModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GptNeoXModel({})", self.summary().of_layers(self.layers.len()))
+    }
+}
+
 /// GPT-NeoX with its head (Black et al. 2022; Pythia, Biderman et al. 2023).
 ///
 /// ```
@@ -315,7 +327,7 @@ crate::module!(GptNeoXModel { embed_in, layers, final_layer_norm, dropout; skip 
 /// assert_eq!(logits.shape(), [1, 3, 65]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GptNeoX {
     /// Sizes and options.
     pub config: GptNeoXConfig,
@@ -326,6 +338,19 @@ pub struct GptNeoX {
 }
 
 crate::module!(GptNeoX { gpt_neox, embed_out; skip config });
+
+impl std::fmt::Debug for GptNeoX {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GptNeoX({})", self.summary().of_layers(self.gpt_neox.layers.len()))
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for GptNeoX {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
+    }
+}
 
 impl GptNeoX {
     /// A model from random numbers or from a checkpoint. Fresh weights are normal with

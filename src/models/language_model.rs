@@ -31,6 +31,19 @@ macro_rules! delegate {
 /// let model = LanguageModel::open("models/gpt2")?;
 /// # Ok::<(), loquat::Error>(())
 /// ```
+///
+/// `Debug` prints one line, `Display` a table of the parameters ([`Module::summary`]):
+///
+/// ```
+/// use loquat::Rng;
+/// use loquat::models::{Gpt2, Gpt2Config, LanguageModel};
+///
+/// let gpt2 = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut Rng::seed(1))?;
+/// let model = LanguageModel::new(gpt2);
+/// assert_eq!(format!("{model:?}"), "Gpt2(2 layers, 16.8K parameters, f32)");
+/// assert!(model.to_string().contains("transformer.wte.weight   [65, 24]  f32          1,560"));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct LanguageModel(Box<dyn AnyModel>);
 
 /// The memory of a [`LanguageModel`].
@@ -234,6 +247,13 @@ impl Clone for LanguageModel {
 impl Debug for LanguageModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for LanguageModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
     }
 }
 

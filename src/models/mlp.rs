@@ -17,7 +17,7 @@ use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
 use crate::models::family::{Family, Names};
-use crate::nn::{Dropout, Embedding, Linear, Parameters};
+use crate::nn::{Dropout, Embedding, Linear, Module, Parameters};
 use crate::ops;
 use crate::tensor::{IdTensor, Tensor};
 
@@ -78,7 +78,7 @@ impl MlpConfig {
 
 /// A feed-forward language model over a window of word vectors (Bengio et al. 2003,
 /// <https://www.jmlr.org/papers/v3/bengio03a.html>).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MlpLm {
     /// Sizes.
     pub config: MlpConfig,
@@ -92,6 +92,19 @@ pub struct MlpLm {
 }
 
 crate::module!(MlpLm { embedding, hidden, head, dropout; skip config });
+
+impl std::fmt::Debug for MlpLm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MlpLm(window={}, {})", self.config.window, self.summary().in_short())
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for MlpLm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
+    }
+}
 
 impl MlpLm {
     /// A model from random numbers or from a checkpoint.

@@ -16,7 +16,7 @@ use crate::checkpoint::config_keys::{check_dropout, check_sizes};
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, DecodeState};
 use crate::models::family::{Family, Names};
-use crate::nn::{Dropout, Embedding, Linear, Parameters, Recurrent, RecurrentConfig, RecurrentState};
+use crate::nn::{Dropout, Embedding, Linear, Module, Parameters, Recurrent, RecurrentConfig, RecurrentState};
 use crate::ops::Cell;
 use crate::tensor::{IdTensor, Tensor};
 
@@ -83,7 +83,7 @@ impl RnnConfig {
 }
 
 /// A recurrent language model (Mikolov et al. 2010), with cells of PyTorch: plain, LSTM or GRU.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RnnLm {
     /// Sizes.
     pub config: RnnConfig,
@@ -97,6 +97,20 @@ pub struct RnnLm {
 }
 
 crate::module!(RnnLm { embedding, rnn, head, dropout; skip config });
+
+impl std::fmt::Debug for RnnLm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RnnConfig { cell, n_layers, .. } = &self.config;
+        write!(f, "RnnLm({cell:?}, {})", self.summary().of_layers(*n_layers))
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for RnnLm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
+    }
+}
 
 impl RnnLm {
     /// A model from random numbers or from a checkpoint.

@@ -185,7 +185,7 @@ pub enum Projections {
 /// assert_eq!(probs.shape(), [3, 2, 5, 5]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MultiHeadAttention {
     /// From the input to queries, keys and values.
     pub projections: Projections,
@@ -210,6 +210,18 @@ pub struct MultiHeadAttention {
     window: Option<usize>,
     rope: Option<Rope>,
     names: &'static AttentionNames,
+}
+
+impl std::fmt::Debug for MultiHeadAttention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { n_heads, n_kv_heads, head_dim, .. } = self;
+        let d_model = self.out.out_features();
+        write!(f, "MultiHeadAttention(d_model={d_model}, n_heads={n_heads}, n_kv_heads={n_kv_heads}")?;
+        if n_heads * head_dim != d_model {
+            write!(f, ", head_dim={head_dim}")?;
+        }
+        write!(f, ", {})", self.out.weight.weight().format_name())
+    }
 }
 
 /// What the queries of a self-attention see.
@@ -268,6 +280,11 @@ impl Module for MultiHeadAttention {
 }
 
 impl MultiHeadAttention {
+    /// The number of query heads.
+    pub fn n_heads(&self) -> usize {
+        self.n_heads
+    }
+
     /// A layer with PyTorch's initial values.
     ///
     /// # Errors

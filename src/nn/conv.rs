@@ -72,7 +72,7 @@ crate::module!(ops::MaxPool1d {; skip kernel_size, stride, padding, dilation });
 /// assert_eq!(features.shape(), [2, 10]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Conv1d {
     /// `[out_channels, in_channels / groups, kernel_size]`.
     pub weight: Parameter,
@@ -82,6 +82,23 @@ pub struct Conv1d {
 }
 
 crate::module!(Conv1d { weight, bias; skip windows });
+
+impl std::fmt::Debug for Conv1d {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ops::Conv1d { stride, padding, dilation, groups } = self.windows;
+        let [n_out, n_in, kernel] = [0, 1, 2].map(|axis| self.weight.shape().get(axis).copied().unwrap_or(0));
+        write!(f, "Conv1d({} -> {n_out}, kernel_size={kernel}", n_in * groups)?;
+        for (name, value, usual) in
+            [("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1), ("groups", groups, 1)]
+        {
+            if value != usual {
+                write!(f, ", {name}={value}")?;
+            }
+        }
+        let bias = if self.bias.is_some() { ", bias" } else { "" };
+        write!(f, "{bias}, {})", self.weight.weight().format_name())
+    }
+}
 
 impl Conv1d {
     /// A layer with PyTorch's initial values: uniform within `1/√(kernel_size · in_channels / groups)`.

@@ -41,13 +41,19 @@ pub fn train_mode<R>(rng: &mut Rng, f: impl FnOnce() -> R) -> R {
 }
 
 /// Zeroes elements at random while training, as `torch.nn.Dropout`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Dropout {
     /// The probability that an element becomes zero, in `[0, 1)`.
     pub p: f32,
 }
 
 crate::module!(Dropout {; skip p });
+
+impl std::fmt::Debug for Dropout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dropout(p={})", self.p)
+    }
+}
 
 impl Dropout {
     /// Dropout of probability `p`, in `[0, 1)`.

@@ -7,7 +7,7 @@ use crate::ops::linear::{Layer, WeightLayout, multiply};
 use crate::tensor::{IdTensor, Tensor};
 
 /// A table of vectors, as `torch.nn.Embedding`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Embedding {
     /// `[vocab_size, d_model]`.
     pub weight: Parameter,
@@ -16,6 +16,13 @@ pub struct Embedding {
 }
 
 crate::module!(Embedding { weight; skip padding_idx });
+
+impl std::fmt::Debug for Embedding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let padding = self.padding_idx.map_or(String::new(), |id| format!(", padding_idx={id}"));
+        write!(f, "Embedding({:?}{padding}, {})", self.weight.shape(), self.weight.weight().format_name())
+    }
+}
 
 impl Embedding {
     /// A table of normal numbers of standard deviation `std` (PyTorch's is 1).

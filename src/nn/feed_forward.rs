@@ -103,7 +103,7 @@ impl FeedForwardConfig {
 /// assert_eq!(layer.forward(&Tensor::zeros(&[2, 3, 4]))?.shape(), [2, 3, 4]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FeedForward {
     /// From `d_model` to `d_ff`.
     pub linear1: Linear,
@@ -115,6 +115,16 @@ pub struct FeedForward {
     pub dropout: Dropout,
     activation: Activation,
     names: FeedForwardNames,
+}
+
+impl std::fmt::Debug for FeedForward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (d_model, d_ff) = (self.linear1.in_features(), self.linear1.out_features());
+        write!(f, "FeedForward(d_model={d_model}, d_ff={d_ff}, {:?}", self.activation)?;
+        let gated = if self.linear3.is_some() { ", gated" } else { "" };
+        let bias = if self.linear1.bias.is_some() { ", bias" } else { "" };
+        write!(f, "{gated}{bias}, {})", self.linear1.weight.weight().format_name())
+    }
 }
 
 impl Module for FeedForward {

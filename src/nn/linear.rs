@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 /// assert_eq!(layer.forward(&Tensor::zeros(&[4, 5, 3]))?.shape(), [4, 5, 2]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Linear {
     /// `[out_features, in_features]`, or the other way round in [`WeightLayout::InOut`].
     pub weight: Parameter,
@@ -28,6 +28,14 @@ pub struct Linear {
 }
 
 crate::module!(Linear { weight, bias; skip layout });
+
+impl std::fmt::Debug for Linear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bias = if self.bias.is_some() { ", bias" } else { "" };
+        let (n_in, n_out) = (self.in_features(), self.out_features());
+        write!(f, "Linear({n_in} -> {n_out}{bias}, {})", self.weight.weight().format_name())
+    }
+}
 
 impl Linear {
     /// A layer with PyTorch's initial values: weight and bias uniform within `1/√in_features`.
@@ -63,18 +71,23 @@ impl Linear {
 
     /// The width of the input.
     pub fn in_features(&self) -> usize {
-        match self.layout {
-            WeightLayout::OutIn => self.weight.shape()[1],
-            WeightLayout::InOut => self.weight.shape()[0],
-        }
+        self.axis(match self.layout {
+            WeightLayout::OutIn => 1,
+            WeightLayout::InOut => 0,
+        })
     }
 
     /// The width of the output.
     pub fn out_features(&self) -> usize {
-        match self.layout {
-            WeightLayout::OutIn => self.weight.shape()[0],
-            WeightLayout::InOut => self.weight.shape()[1],
-        }
+        self.axis(match self.layout {
+            WeightLayout::OutIn => 0,
+            WeightLayout::InOut => 1,
+        })
+    }
+
+    /// A length of the weight, 0 if a caller gave it fewer axes.
+    fn axis(&self, axis: usize) -> usize {
+        self.weight.shape().get(axis).copied().unwrap_or(0)
     }
 
     /// # Shapes

@@ -13,6 +13,7 @@
 //! | [`feed_forward`], [`transformer`] | encoder and decoder blocks, stacks of them |
 //! | [`positions`], [`rotary`] | sinusoidal and learned positions; rotary ones and their scaling |
 //! | [`conv`] | convolution over positions |
+//! | `summary` | [`Summary`]: the parameters as a table |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
 //!
 //! This floor must not know models.
@@ -30,6 +31,7 @@ pub mod parameter;
 pub mod positions;
 pub mod recurrent;
 pub mod rotary;
+mod summary;
 pub mod transformer;
 
 pub use attention::{MultiHeadAttention, MultiHeadAttentionConfig, Projections, QkNorm};
@@ -46,6 +48,7 @@ pub use parameter::{Init, Parameter, ParameterSource, Parameters};
 pub use positions::{LearnedPositions, SinusoidalPositions};
 pub use recurrent::{Gru, Lstm, Recurrent, RecurrentConfig, RecurrentState, Rnn};
 pub use rotary::{RopeScaling, RotaryPositions, Rotation};
+pub use summary::Summary;
 pub use transformer::{
     Decoder, DecoderCache, DecoderLayer, DecoderLayerCache, DecoderLayerConfig, Encoder, EncoderLayer,
     EncoderLayerConfig,

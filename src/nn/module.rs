@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::nn::parameter::{Parameter, join};
+use crate::nn::summary::Summary;
 use crate::tensor::Gradients;
 
 /// Something that owns parameters. Implement it with [`module!`](crate::module).
@@ -22,6 +23,23 @@ pub trait Module {
     /// The number of elements in all parameters.
     fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|(_, p)| p.len()).sum()
+    }
+
+    /// The parameters as a table, to be printed. `Display` of a model prints it; `Debug` of a layer
+    /// or model is one short line.
+    ///
+    /// ```
+    /// use loquat::nn::{Linear, Module};
+    /// use loquat::Rng;
+    ///
+    /// let layer = Linear::init(768, 3072, true, &mut Rng::seed(1))?;
+    /// assert_eq!(format!("{layer:?}"), "Linear(768 -> 3072, bias, f32)");
+    /// let table = layer.summary().to_string();
+    /// assert_eq!(table.lines().nth(2), Some("weight      [3072, 768]  f32      2,359,296"));
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    fn summary(&self) -> Summary {
+        Summary::new(&self.parameters())
     }
 
     /// Freezes (`false`) or frees (`true`) every parameter whose path `select` accepts.

@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 /// assert!(y.data()[..15].iter().sum::<f32>().abs() < 1e-4);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LayerNorm {
     /// `[d_model]`, or the axes that are normalised over; initially one.
     pub weight: Parameter,
@@ -28,6 +28,13 @@ pub struct LayerNorm {
 }
 
 crate::module!(LayerNorm { weight, bias; skip eps });
+
+impl std::fmt::Debug for LayerNorm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bias = if self.bias.is_some() { ", bias" } else { "" };
+        write!(f, "LayerNorm({:?}, eps={:?}{bias})", self.weight.shape(), self.eps)
+    }
+}
 
 impl LayerNorm {
     /// The identity but for the normalisation.
@@ -62,7 +69,7 @@ impl LayerNorm {
 }
 
 /// RMS normalisation (Zhang, Sennrich 2019), as `torch.nn.RMSNorm` over the last axis.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RmsNorm {
     /// `[d_model]`, initially one.
     pub weight: Parameter,
@@ -71,6 +78,12 @@ pub struct RmsNorm {
 }
 
 crate::module!(RmsNorm { weight; skip eps });
+
+impl std::fmt::Debug for RmsNorm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RmsNorm({:?}, eps={:?})", self.weight.shape(), self.eps)
+    }
+}
 
 impl RmsNorm {
     /// The identity but for the normalisation.
@@ -103,13 +116,22 @@ pub enum NormType {
 }
 
 /// A norm over the last axis of either kind.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Norm {
     /// Layer normalisation.
     Layer(LayerNorm),
     /// RMS normalisation.
     Rms(RmsNorm),
+}
+
+impl std::fmt::Debug for Norm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Layer(norm) => write!(f, "{norm:?}"),
+            Self::Rms(norm) => write!(f, "{norm:?}"),
+        }
+    }
 }
 
 impl Module for Norm {

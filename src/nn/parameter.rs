@@ -15,12 +15,18 @@ use crate::tensor::{Tensor, Weight};
 /// 32 bits.
 ///
 /// A clone is another parameter with the same values.
-#[derive(Debug)]
 pub struct Parameter {
     weight: Weight,
     /// The copy in 32 bits of a half weight, if it was ever asked for.
     in_f32: OnceLock<Tensor>,
     packed: Option<Box<PackedWeight>>,
+}
+
+impl std::fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let frozen = if self.weight.is_f32() && !self.is_trainable() { ", frozen" } else { "" };
+        write!(f, "Parameter({:?}, {}{frozen})", self.shape(), self.weight.format_name())
+    }
 }
 
 impl Parameter {

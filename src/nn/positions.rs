@@ -15,10 +15,16 @@ use crate::tensor::Tensor;
 /// assert_eq!(y.data()[..4], [0.0, 1.0, 0.0, 1.0]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SinusoidalPositions {
     /// `[max_seq_len, d_model]`.
     table: Tensor,
+}
+
+impl std::fmt::Debug for SinusoidalPositions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SinusoidalPositions({:?})", self.table.shape())
+    }
 }
 
 /// Numbers in a table: more are a mistake in a configuration.
@@ -56,13 +62,19 @@ impl SinusoidalPositions {
 }
 
 /// Trained vectors added to the input, as GPT-2 and BERT have them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LearnedPositions {
     /// `[max_seq_len, d_model]`.
     pub weight: Parameter,
 }
 
 crate::module!(LearnedPositions { weight });
+
+impl std::fmt::Debug for LearnedPositions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LearnedPositions({:?}, {})", self.weight.shape(), self.weight.weight().format_name())
+    }
+}
 
 impl LearnedPositions {
     /// Normal numbers of standard deviation `std`.

@@ -53,7 +53,7 @@ impl RecurrentConfig {
 }
 
 /// The state of a recurrent layer between two parts of a sequence.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RecurrentState {
     /// Hidden states, `[num_layers · directions, batch, hidden_size]`: layer by layer, forward before backward.
     pub h: Tensor,
@@ -61,8 +61,15 @@ pub struct RecurrentState {
     pub c: Option<Tensor>,
 }
 
+impl std::fmt::Debug for RecurrentState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cell = if self.c.is_some() { ", with cell state" } else { "" };
+        write!(f, "RecurrentState({:?}{cell})", self.h.shape())
+    }
+}
+
 /// The parameters of one layer in one direction. Names are PyTorch's: `weight_ih_l0`, `weight_hh_l0_reverse`, ….
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Weights {
     /// `_l0`, `_l0_reverse`, ….
     suffix: String,
@@ -70,6 +77,12 @@ struct Weights {
     weight_hh: Parameter,
     bias_ih: Option<Parameter>,
     bias_hh: Option<Parameter>,
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weights({})", self.suffix)
+    }
 }
 
 impl Module for Weights {
@@ -91,13 +104,19 @@ impl Module for Weights {
 }
 
 /// A recurrent layer whose cell is chosen when the program runs; [`Rnn`], [`Lstm`] and [`Gru`] are the same with a fixed one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Recurrent {
     /// Layer by layer, forward before backward.
     weights: Vec<Weights>,
     dropout: Dropout,
     cell: Cell,
     config: RecurrentConfig,
+}
+
+impl std::fmt::Debug for Recurrent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.describe("Recurrent", f)
+    }
 }
 
 impl Module for Recurrent {
@@ -139,6 +158,17 @@ impl Recurrent {
             }
         }
         Ok(Self { weights, dropout: Dropout::new(dropout), cell, config: *config })
+    }
+
+    /// The one line that `Debug` prints.
+    fn describe(&self, name: &str, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RecurrentConfig { input_size, hidden_size, num_layers, bias, bidirectional, dropout } = self.config;
+        let cell = if name == "Recurrent" { format!("{:?}, ", self.cell) } else { String::new() };
+        write!(f, "{name}({cell}{input_size} -> {hidden_size}, num_layers={num_layers}")?;
+        let [both, bias] =
+            [(bidirectional, ", bidirectional"), (bias, ", bias")].map(|(is, text)| if is { text } else { "" });
+        let dropout = if dropout > 0.0 { format!(", dropout={dropout}") } else { String::new() };
+        write!(f, "{both}{bias}{dropout}, {})", self.weights[0].weight_ih.weight().format_name())
     }
 
     /// What a step computes.
@@ -229,9 +259,15 @@ impl Recurrent {
 /// assert_eq!((y.shape(), state.h.shape()), (&[2, 5, 8][..], &[2, 2, 4][..]));
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rnn {
     layers: Recurrent,
+}
+
+impl std::fmt::Debug for Rnn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.layers.describe("Rnn", f)
+    }
 }
 
 /// Long short-term memory, as `torch.nn.LSTM(batch_first=True)`.
@@ -247,9 +283,15 @@ pub struct Rnn {
 /// assert_eq!(y.shape(), [2, 5, 4]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lstm {
     layers: Recurrent,
+}
+
+impl std::fmt::Debug for Lstm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.layers.describe("Lstm", f)
+    }
 }
 
 /// Gated recurrent units, as `torch.nn.GRU(batch_first=True)`.
@@ -263,9 +305,15 @@ pub struct Lstm {
 /// assert_eq!(y.shape(), [2, 5, 4]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Gru {
     layers: Recurrent,
+}
+
+impl std::fmt::Debug for Gru {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.layers.describe("Gru", f)
+    }
 }
 
 /// Implements a layer of one kind of cell.

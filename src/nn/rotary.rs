@@ -84,13 +84,19 @@ pub enum RopeScaling {
 /// assert!((y.data()[0] - (3f32.cos() - 3f32.sin())).abs() < 1e-6);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RotaryPositions {
     rot_dim: usize,
     theta: f64,
     scaling: RopeScaling,
     frequencies: Vec<f32>,
     scale: f32,
+}
+
+impl std::fmt::Debug for RotaryPositions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RotaryPositions(rot_dim={}, theta={}, {:?})", self.rot_dim, self.theta, self.scaling)
+    }
 }
 
 impl RopeScaling {
@@ -175,11 +181,17 @@ impl RotaryPositions {
 }
 
 /// The turns of a call's positions, for the queries and keys of every layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Rotation {
     rope: Rope,
     /// From the first position of the table on.
     positions: IdTensor,
+}
+
+impl std::fmt::Debug for Rotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rotation({:?})", self.positions.shape())
+    }
 }
 
 impl Rotation {

@@ -12,6 +12,7 @@ use crate::nn::attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 use crate::nn::dropout::Dropout;
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig};
 use crate::nn::kv_cache::KvLayer;
+use crate::nn::module::Module;
 use crate::nn::norm::{Norm, NormType};
 use crate::nn::parameter::Parameters;
 use crate::ops::{Activation, AttentionMask, Rope, inspect};
@@ -162,7 +163,7 @@ fn residual(
 /// assert_eq!(y.shape(), [2, 3, 8]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EncoderLayer {
     /// Attention of the sequence over itself.
     pub self_attn: MultiHeadAttention,
@@ -177,6 +178,12 @@ pub struct EncoderLayer {
 }
 
 crate::module!(EncoderLayer { self_attn, feed_forward = "", norm1, norm2, dropout; skip norm_first });
+
+impl std::fmt::Debug for EncoderLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        describe("EncoderLayer", &self.self_attn, &self.feed_forward, f)
+    }
+}
 
 impl EncoderLayer {
     /// A layer with PyTorch's initial values.
@@ -232,8 +239,20 @@ impl EncoderLayer {
     }
 }
 
+/// The one line that `Debug` of a layer prints.
+fn describe(
+    name: &str,
+    attention: &MultiHeadAttention,
+    feed_forward: &FeedForward,
+    f: &mut std::fmt::Formatter<'_>,
+) -> std::fmt::Result {
+    let (d_model, d_ff) = (feed_forward.linear1.in_features(), feed_forward.linear1.out_features());
+    let format = feed_forward.linear1.weight.weight().format_name();
+    write!(f, "{name}(d_model={d_model}, n_heads={}, d_ff={d_ff}, {format})", attention.n_heads())
+}
+
 /// A stack of [`EncoderLayer`]s, as `torch.nn.TransformerEncoder`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Encoder {
     /// From the input up.
     pub layers: Vec<EncoderLayer>,
@@ -242,6 +261,12 @@ pub struct Encoder {
 }
 
 crate::module!(Encoder { layers, norm });
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Encoder({})", self.summary().of_layers(self.layers.len()))
+    }
+}
 
 impl Encoder {
     /// `n_layers` layers, and a norm after them if `final_norm`.
@@ -306,7 +331,7 @@ fn finish(norm: &Option<Norm>, x: Tensor) -> Result<Tensor> {
 /// assert_eq!(y.shape(), [2, 3, 8]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DecoderLayer {
     /// Attention of the sequence over itself.
     pub self_attn: MultiHeadAttention,
@@ -335,13 +360,25 @@ crate::module!(DecoderLayer {
     skip norm_first
 });
 
+impl std::fmt::Debug for DecoderLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        describe("DecoderLayer", &self.self_attn, &self.feed_forward, f)
+    }
+}
+
 /// What a [`DecoderLayer`] keeps between steps: keys and values of the positions so far and of the memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DecoderLayerCache {
     /// Of the positions so far.
     pub positions: KvLayer,
     /// Of the memory.
     pub memory: KvLayer,
+}
+
+impl std::fmt::Debug for DecoderLayerCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DecoderLayerCache({:?} over {:?})", self.positions, self.memory)
+    }
 }
 
 impl DecoderLayer {
@@ -419,7 +456,7 @@ impl DecoderLayer {
 }
 
 /// A stack of [`DecoderLayer`]s, as `torch.nn.TransformerDecoder`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Decoder {
     /// From the input up.
     pub layers: Vec<DecoderLayer>,
@@ -429,10 +466,22 @@ pub struct Decoder {
 
 crate::module!(Decoder { layers, norm });
 
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Decoder({})", self.summary().of_layers(self.layers.len()))
+    }
+}
+
 /// What a [`Decoder`] keeps between steps.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DecoderCache {
     layers: Vec<DecoderLayerCache>,
+}
+
+impl std::fmt::Debug for DecoderCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DecoderCache(n_layers={}, len={})", self.layers.len(), self.len())
+    }
 }
 
 impl DecoderCache {

@@ -64,6 +64,16 @@ impl Weight {
         matches!(self, Self::F32(_))
     }
 
+    /// The name of the number format: `f32`, `f16`, `bf16`, or ggml's name of the blocks (`Q4_K`).
+    pub fn format_name(&self) -> &'static str {
+        match self {
+            Self::F32(_) => "f32",
+            Self::F16(_) => "f16",
+            Self::Bf16(_) => "bf16",
+            Self::Blocks(blocks) => blocks.format().name(),
+        }
+    }
+
     /// The size of the elements in memory or in the mapped file, in bytes.
     pub fn bytes(&self) -> usize {
         match self {

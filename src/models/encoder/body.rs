@@ -8,7 +8,7 @@ use crate::kernels::parallel;
 use crate::nn::attention::Context;
 use crate::nn::positions::relative_bucket;
 use crate::nn::{
-    Dropout, Embedding, FeedForward, FeedForwardConfig, Init, LayerNorm, Linear, MultiHeadAttention,
+    Dropout, Embedding, FeedForward, FeedForwardConfig, Init, LayerNorm, Linear, Module, MultiHeadAttention,
     MultiHeadAttentionConfig, Parameters,
 };
 use crate::ops::attention::Span;
@@ -47,7 +47,7 @@ impl TextBatch {
 }
 
 /// A vector for each token: its own, that of its position and that of its type, normalised.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EncoderEmbeddings {
     /// A vector for each token.
     pub word_embeddings: Embedding,
@@ -69,6 +69,12 @@ crate::module!(EncoderEmbeddings {
     dropout;
     skip pad_position
 });
+
+impl std::fmt::Debug for EncoderEmbeddings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EncoderEmbeddings({})", self.summary().in_short())
+    }
+}
 
 impl EncoderEmbeddings {
     fn init(a: &Architecture, mut p: Parameters<'_>) -> Result<Self> {
@@ -122,7 +128,7 @@ impl EncoderEmbeddings {
 }
 
 /// One layer. The names of its parts in a checkpoint are those of the architecture.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EncoderBlock {
     /// Self-attention.
     pub attention: MultiHeadAttention,
@@ -144,6 +150,12 @@ crate::module!(EncoderBlock {
     dropout;
     skip names
 });
+
+impl std::fmt::Debug for EncoderBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EncoderBlock({})", self.summary().in_short())
+    }
+}
 
 /// A linear layer as these models begin: normal weights, biases of zero.
 pub(super) fn linear(a: &Architecture, n_in: usize, n_out: usize, p: Parameters<'_>) -> Result<Linear> {
@@ -197,7 +209,7 @@ impl EncoderBlock {
 }
 
 /// The body of BERT and its like. See the [module](super).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TextEncoder {
     /// Sizes and options.
     pub config: EncoderConfig,
@@ -212,6 +224,13 @@ pub struct TextEncoder {
     names: &'static Names,
 }
 
+impl std::fmt::Debug for TextEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pooler = if self.pooler.is_some() { ", pooler" } else { "" };
+        write!(f, "{}Model({}{pooler})", self.names.class, self.summary().of_layers(self.layers.len()))
+    }
+}
+
 const RELATIVE_BIAS: &str = "encoder.relative_attention_bias";
 const POOLER: &str = "pooler.dense";
 
@@ -222,6 +241,13 @@ crate::module!(TextEncoder {
     pooler = POOLER;
     skip config, names
 });
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for TextEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
+    }
+}
 
 impl TextEncoder {
     /// A model from random numbers or from a checkpoint, with or without a pooler.

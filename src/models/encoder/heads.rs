@@ -24,7 +24,7 @@ pub trait Head: Module + Sized {
 }
 
 /// An encoder and a head.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WithHead<H> {
     /// The body, without pooler.
     pub encoder: TextEncoder,
@@ -32,6 +32,13 @@ pub struct WithHead<H> {
     pub head: H,
     prefix: &'static str,
     class: &'static str,
+}
+
+impl<H: Head> std::fmt::Debug for WithHead<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = self.summary().of_layers(self.encoder.layers.len());
+        write!(f, "{}{}({short})", self.class, H::CLASS)
+    }
 }
 
 /// Guesses the tokens behind a mask: `BertForMaskedLM` and its like.
@@ -52,6 +59,13 @@ impl<H: Head> Module for WithHead<H> {
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter)) {
         self.encoder.visit_mut(&below(path, self.prefix), f);
         self.head.visit_mut(path, f);
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl<H: Head> std::fmt::Display for WithHead<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
     }
 }
 
@@ -93,7 +107,7 @@ impl<H: Head> WithHead<H> {
 }
 
 /// The layers of a [`EncoderForMaskedLm`]: one more of the encoder's width, a norm, and the token table read backwards.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MaskedLmHead {
     /// `[C, C]`
     pub dense: Linear,
@@ -105,6 +119,13 @@ pub struct MaskedLmHead {
     pub bias: Parameter,
     activation: Activation,
     names: &'static MlmNames,
+}
+
+impl std::fmt::Debug for MaskedLmHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tied = if self.decoder.is_none() { ", tied" } else { "" };
+        write!(f, "MaskedLmHead({} -> {}{tied})", self.dense.in_features(), self.bias.len())
+    }
 }
 
 /// A last layer of its own has its bias at itself; otherwise the head has it.
@@ -171,7 +192,7 @@ impl EncoderForMaskedLm {
 }
 
 /// The two layers of a [`EncoderForSequenceClassification`], for the hidden state of the first token.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SequenceClassifierHead {
     /// `[C, C]`; BERT's pooler.
     pub dense: Linear,
@@ -189,6 +210,12 @@ crate::module!(SequenceClassifierHead {
     dropout;
     skip activation, dropout_first, names
 });
+
+impl std::fmt::Debug for SequenceClassifierHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SequenceClassifierHead({} -> {})", self.dense.in_features(), self.out.out_features())
+    }
+}
 
 impl Head for SequenceClassifierHead {
     const CLASS: &'static str = "ForSequenceClassification";
@@ -235,7 +262,7 @@ impl EncoderForSequenceClassification {
 }
 
 /// The layer of a [`EncoderForTokenClassification`], for every hidden state.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClassifierHead {
     /// `[labels, C]`
     pub classifier: Linear,
@@ -243,6 +270,12 @@ pub struct ClassifierHead {
 }
 
 crate::module!(ClassifierHead { classifier, dropout });
+
+impl std::fmt::Debug for ClassifierHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClassifierHead({} -> {})", self.classifier.in_features(), self.classifier.out_features())
+    }
+}
 
 impl Head for ClassifierHead {
     const CLASS: &'static str = "ForTokenClassification";
@@ -269,7 +302,7 @@ impl EncoderForTokenClassification {
 }
 
 /// The layer of a [`EncoderForQuestionAnswering`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SpanHead {
     /// `[2, C]`: begin and end.
     pub qa_outputs: Linear,
@@ -277,6 +310,12 @@ pub struct SpanHead {
 }
 
 crate::module!(SpanHead { qa_outputs, dropout });
+
+impl std::fmt::Debug for SpanHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SpanHead({} -> 2)", self.qa_outputs.in_features())
+    }
+}
 
 impl Head for SpanHead {
     const CLASS: &'static str = "ForQuestionAnswering";

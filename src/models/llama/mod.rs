@@ -30,7 +30,7 @@ use crate::models::decoder::{Decoder, DecoderBlock, DecoderCall, DecoderParts, N
 use crate::models::family::{Family, Names, SizeKeys};
 use crate::nn::attention::{AttentionNames, MultiHeadAttention, MultiHeadAttentionConfig, ProjectionNames, QkNorm};
 use crate::nn::feed_forward::{FeedForward, FeedForwardConfig, Place};
-use crate::nn::{Dropout, Embedding, Init, Linear, Parameters, RmsNorm, RotaryPositions};
+use crate::nn::{Dropout, Embedding, Init, Linear, Module, Parameters, RmsNorm, RotaryPositions};
 use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
 
@@ -97,7 +97,7 @@ impl LlamaConfig {
 }
 
 /// One layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LlamaBlock {
     /// Self-attention.
     pub self_attn: MultiHeadAttention,
@@ -110,6 +110,12 @@ pub struct LlamaBlock {
 }
 
 crate::module!(LlamaBlock { self_attn, mlp, input_layernorm, post_attention_layernorm });
+
+impl std::fmt::Debug for LlamaBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LlamaBlock({})", self.summary().in_short())
+    }
+}
 
 impl LlamaBlock {
     fn init(config: &LlamaConfig, layer: usize, mut p: Parameters<'_>) -> Result<Self> {
@@ -132,7 +138,7 @@ impl DecoderBlock for LlamaBlock {
 }
 
 /// The stack of layers, from token ids to hidden states.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LlamaModel {
     /// A vector for each token.
     pub embed_tokens: Embedding,
@@ -144,6 +150,12 @@ pub struct LlamaModel {
 }
 
 crate::module!(LlamaModel { embed_tokens, layers, norm; skip rotary });
+
+impl std::fmt::Debug for LlamaModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LlamaModel({})", self.summary().of_layers(self.layers.len()))
+    }
+}
 
 /// A model of the Llama family (Touvron et al. 2023): Llama, Mistral, Qwen2 and Qwen3, with its head.
 ///
@@ -158,7 +170,7 @@ crate::module!(LlamaModel { embed_tokens, layers, norm; skip rotary });
 /// assert_eq!(logits.shape(), [1, 3, 65]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Llama {
     /// Sizes and options.
     pub config: LlamaConfig,
@@ -169,6 +181,19 @@ pub struct Llama {
 }
 
 crate::module!(Llama { model, lm_head; skip config });
+
+impl std::fmt::Debug for Llama {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Llama({})", self.summary().of_layers(self.model.layers.len()))
+    }
+}
+
+/// A table of the parameters: [`Module::summary`].
+impl std::fmt::Display for Llama {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary())
+    }
+}
 
 impl Llama {
     /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`.

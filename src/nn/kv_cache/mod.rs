@@ -36,9 +36,16 @@ use pages::Pages;
 /// assert_eq!(cache.layer(1).keys().map(|k| k.shape().to_vec()), Some(vec![2, 2, 8]));
 /// # Ok::<(), loquat::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KvCache {
     layers: Vec<KvLayer>,
+}
+
+impl std::fmt::Debug for KvCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let batch = self.layers.first().map_or(0, KvLayer::batch);
+        write!(f, "KvCache(n_layers={}, batch={batch}, len={})", self.layers.len(), self.len())
+    }
 }
 
 impl KvCache {
