@@ -218,10 +218,10 @@ fn what_does_not_fit_together_is_an_error() {
     let mut model = EncoderForSequenceClassification::init(&config, &mut Rng::seed(7)).unwrap();
     let classifier = TextClassifier::new(model.clone(), tokenizer.clone()).unwrap();
     let error = classifier.labels(&["only", "two"]).unwrap_err().to_string();
-    assert_eq!(error, "labels: expected 3 names, one for each class of the head, found 2");
+    assert_eq!(error, "labels: expected 3 labels, one for each class of the head, found 2");
     model.encoder.config.set_labels(&["a", "b", "c", "d"]);
     let error = TextClassifier::new(model.clone(), tokenizer.clone()).unwrap_err().to_string();
-    assert_eq!(error, "labels: expected 3 names, one for each class of the head, found 4");
+    assert_eq!(error, "labels: expected 3 labels, one for each class of the head, found 4");
 
     let mut larger = tokenizer.clone();
     larger.add_tokens(["loquat"]).unwrap();
@@ -237,5 +237,5 @@ fn what_does_not_fit_together_is_an_error() {
 
     let without_mask = TokenizerTrainer::byte_level_bpe().vocab_size(260).train(CORPUS).unwrap();
     let error = FillMask::new(model, without_mask).unwrap_err().to_string();
-    assert!(error.contains("there is no mask token"), "{error}");
+    assert!(error.contains("the tokenizer has no mask token"), "{error}");
 }

@@ -279,7 +279,7 @@ fn folders_with_unknown_options_are_errors() {
     assert!(open(&json!({"pooling_mode_attention": true}), &[]).contains("pooling_mode_attention"));
     assert!(open(&json!({"word_embedding_dimension": 13, "pooling_mode_cls_token": true}), &[]).contains("found 13"));
     assert!(open(&mean, &[module("LSTM", "2_LSTM")]).contains("LSTM in place 2"));
-    assert!(open(&mean, &[module("Dense", "../../etc")]).contains("expected the name of a folder inside"));
+    assert!(open(&mean, &[module("Dense", "../../etc")]).contains("expected the name of a subfolder"));
     assert!(open(&mean, &[module("Dense", "2_Dense")]).contains("dense"));
     assert!(open(&mean, &[json!({"type": 3})]).contains("modules.json"));
 }
@@ -394,7 +394,7 @@ fn an_encoder_in_memory_gives_the_vectors_of_the_same_one_saved_and_opened() {
     let error = wrong(new(&[Pooling::Mean]).default_prompt("passage"));
     assert_eq!(error, "prompt: expected one of [], found passage");
     let error = wrong(SentenceEncoder::new(body.clone(), tokenizer.clone(), &[]));
-    assert_eq!(error, "pooling: expected at least one way, found none");
+    assert_eq!(error, "pooling: expected at least one mode, found none");
     let mut larger = tokenizer.clone();
     larger.add_tokens(["loquat"]).unwrap();
     let error = wrong(SentenceEncoder::new(body.clone(), larger, &[Pooling::Mean]));

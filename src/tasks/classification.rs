@@ -1,4 +1,4 @@
-//! Classes of texts, and of the tokens in them.
+//! Text classification and token classification.
 
 use std::path::Path;
 
@@ -11,25 +11,25 @@ use crate::models::encoder::{EncoderConfig, EncoderForSequenceClassification, En
 use crate::tensor::no_grad;
 use crate::text::{EncodeOptions, Input, Tokenizer, Truncation};
 
-/// A class and how sure the model is of it.
+/// A class with its score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Class {
-    /// Its name in `id2label`.
+    /// Name of the class in `id2label`.
     pub label: String,
-    /// A probability, or the number itself where the model was trained to give numbers.
+    /// Probability in [0, 1], or the logit itself for a regression model.
     pub score: f32,
 }
 
-/// What a classifier was trained for, and so how its logits become scores: `problem_type` of a
-/// `config.json`.
+/// The problem that a classifier was trained for, which determines how logits are converted to
+/// scores: `problem_type` of a `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProblemType {
-    /// One class of several: the softmax of the logits.
+    /// One class per text: the softmax of the logits.
     SingleLabel,
-    /// Any number of classes: the sigmoid of each logit.
+    /// Any number of classes per text: the sigmoid of each logit.
     MultiLabel,
-    /// Numbers: the logits themselves.
+    /// Regression: the logits themselves.
     Regression,
 }
 
@@ -40,7 +40,7 @@ impl ProblemType {
         ("regression", ProblemType::Regression),
     ];
 
-    /// The problem of a model. Default: [`ProblemType::MultiLabel`] for one label, else
+    /// Problem type of a model. Default: [`ProblemType::MultiLabel`] for one label, else
     /// [`ProblemType::SingleLabel`].
     fn of(config: &EncoderConfig, labels: usize) -> Self {
         let named = config.other().get("problem_type").and_then(Value::as_str);
@@ -52,7 +52,7 @@ impl ProblemType {
     }
 }
 
-/// Classifies texts, or pairs of texts, with an encoder and its head for that.
+/// A text classifier: an encoder with a sequence classification head, for single texts or pairs.
 ///
 /// ```no_run
 /// use loquat::tasks::TextClassifier;
@@ -64,7 +64,7 @@ impl ProblemType {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// A model that was trained in this program needs no folder:
+/// With a model trained in memory:
 ///
 /// ```
 /// use loquat::models::encoder::{BertConfig, EncoderConfig};
@@ -111,26 +111,25 @@ impl std::fmt::Debug for TextClassifier {
 }
 
 impl TextClassifier {
-    /// Opens a folder with an encoder, the head that classifies sequences, and a tokenizer.
+    /// Opens a folder with an encoder, its sequence classification head and a tokenizer.
     ///
-    /// Scores are probabilities of one class of several, or with `problem_type` `multi_label_classification` (and with a single label)
-    /// each class's own, or with `regression` the numbers themselves: as `transformers` has it.
+    /// As in `transformers`, scores are softmax probabilities by default; sigmoid probabilities for
+    /// one label or `problem_type` `multi_label_classification`; the logits for `regression`.
     ///
     /// # Errors
-    /// As for [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
+    /// Same as [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let model = EncoderForSequenceClassification::open(&folder)?;
         Self::new(model, Tokenizer::open(folder)?)
     }
 
-    /// Makes a classifier from a model and its tokenizer. The names of the classes and the problem
-    /// type are those of the model's configuration ([`EncoderConfig::labels`]; see
-    /// [`TextClassifier::open`]).
+    /// Creates a classifier from a model and its tokenizer. The labels and the problem type come
+    /// from the model's configuration ([`EncoderConfig::labels`]; see [`TextClassifier::open`]).
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the tokenizer has more tokens than the
-    /// model's embedding has rows, or the number of labels is not that of the head's classes; same
-    /// as [`EncoderConfig::labels`].
+    /// model's embedding has rows, or the number of labels differs from that of the head's classes.
+    /// Otherwise same as [`EncoderConfig::labels`].
     pub fn new(model: EncoderForSequenceClassification, tokenizer: Tokenizer) -> Result<Self> {
         check_vocabulary(&model.encoder, &tokenizer)?;
         let labels = model.config().labels()?;
@@ -140,11 +139,11 @@ impl TextClassifier {
         Ok(Self { model, tokenizer, labels, problem_type, max_seq_len })
     }
 
-    /// Sets the names of the classes, in the order of the logits, here and in the model's
+    /// Sets the labels of the classes, in the order of the logits, also in the model's
     /// configuration.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if there are more or fewer names than classes.
+    /// [`Error::Argument`](crate::Error::Argument) if there are more or fewer labels than classes.
     pub fn labels<S: AsRef<str>>(mut self, labels: &[S]) -> Result<Self> {
         check_labels(labels.len(), self.labels.len())?;
         self.model.encoder.config.set_labels(labels);
@@ -152,9 +151,9 @@ impl TextClassifier {
         Ok(self)
     }
 
-    /// Sets how logits become scores, here and in the model's configuration. The only logit of a
-    /// head with one class has a sigmoid or is a number, as in `transformers`:
-    /// [`ProblemType::SingleLabel`] is [`ProblemType::MultiLabel`] there.
+    /// Sets how logits are converted to scores, also in the model's configuration. For a head with
+    /// one class, [`ProblemType::SingleLabel`] means [`ProblemType::MultiLabel`], as in
+    /// `transformers`.
     #[must_use]
     pub fn problem_type(mut self, problem_type: ProblemType) -> Self {
         let config = &mut self.model.encoder.config;
@@ -165,28 +164,28 @@ impl TextClassifier {
         self
     }
 
-    /// Sets the number of tokens of a text that are read, special tokens included (default, and at
-    /// most: what the encoder can read).
+    /// Sets the largest number of tokens per text, special tokens included; at most the encoder's
+    /// context length. Default: the encoder's context length.
     #[must_use]
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = tokens.min(self.model.config().max_seq_len());
         self
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(&self) -> &EncoderForSequenceClassification {
         &self.model
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The classes of each text, likeliest first; what is too long is cut.
+    /// Returns the classes of each text, highest score first. A text that is too long is truncated.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if a text cannot be encoded.
     pub fn classify<'a, I>(&self, texts: &'a [I]) -> Result<Vec<Vec<Class>>>
     where
         &'a I: Into<Input<'a>>,
@@ -211,18 +210,19 @@ impl TextClassifier {
     }
 }
 
-/// A token, or several together, and its class.
+/// A classified token, or a group of adjacent tokens with the same class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// The class; of tokens together without `B-` or `I-`.
+    /// The class; without the prefix `B-` or `I-` for a group.
     pub label: String,
-    /// Its probability, of tokens together the mean.
+    /// Probability of the class in [0, 1]; the mean over the tokens of a group.
     pub score: f32,
-    /// The bytes of the text.
+    /// Byte range in the text.
     pub range: std::ops::Range<usize>,
 }
 
-/// Classifies the tokens of texts, as for names of persons and places.
+/// A token classifier, for example for named entities: an encoder with a token classification
+/// head.
 ///
 /// ```
 /// use loquat::models::{EncoderConfig, EncoderForTokenClassification, encoder::BertConfig};
@@ -256,17 +256,17 @@ impl std::fmt::Debug for TokenClassifier {
 }
 
 impl TokenClassifier {
-    /// Opens a folder with an encoder, the head that classifies tokens, and a tokenizer.
+    /// Opens a folder with an encoder, its token classification head and a tokenizer.
     ///
     /// # Errors
-    /// As for [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
+    /// Same as [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let model = EncoderForTokenClassification::open(&folder)?;
         Self::new(model, Tokenizer::open(folder)?)
     }
 
-    /// Makes a classifier from a model and its tokenizer. The names of the classes are those of the
-    /// model's configuration ([`EncoderConfig::labels`]).
+    /// Creates a classifier from a model and its tokenizer. The labels come from the model's
+    /// configuration ([`EncoderConfig::labels`]).
     ///
     /// # Errors
     /// Same as [`TextClassifier::new`].
@@ -296,20 +296,21 @@ impl TokenClassifier {
         self
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(&self) -> &EncoderForTokenClassification {
         &self.model
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The likeliest class of each token of a text, special tokens left out; of what is too long, the beginning.
+    /// Returns the most probable class of each token, without special tokens. A text that is too
+    /// long is truncated.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if the text cannot be encoded.
     pub fn tokens(&self, text: &str) -> Result<Vec<Entity>> {
         let options = EncodeOptions::default().truncation(Truncation::new(self.max_seq_len));
         let encoding = self.tokenizer.encode_with(text, &options)?;
@@ -330,11 +331,11 @@ impl TokenClassifier {
         Ok(tokens)
     }
 
-    /// Neighbouring tokens of one class together, those of class `O` left out: `B-X` begins an `X`, `I-X` goes on with it. It is the
-    /// `simple` aggregation of `transformers`.
+    /// Returns groups of adjacent tokens with the same class, without class `O`: `B-X` starts a
+    /// group `X`, `I-X` continues it. This is the `simple` aggregation strategy of `transformers`.
     ///
     /// # Errors
-    /// As for [`TokenClassifier::tokens`].
+    /// Same as [`TokenClassifier::tokens`].
     pub fn entities(&self, text: &str) -> Result<Vec<Entity>> {
         Ok(aggregate(self.tokens(text)?))
     }

@@ -1,4 +1,4 @@
-//! What stands behind a mask.
+//! Masked token prediction.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use crate::models::encoder::EncoderForMaskedLm;
 use crate::tensor::no_grad;
 use crate::text::{EncodeOptions, Tokenizer, Truncation};
 
-/// A token that may stand behind a mask.
+/// A predicted token for a mask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filled {
-    /// Its id.
+    /// Token id.
     pub token_id: u32,
-    /// Its text.
+    /// Text of the token.
     pub token: String,
-    /// Its probability.
+    /// Probability in [0, 1].
     pub score: f32,
 }
 
-/// Guesses masked tokens with an encoder and its head for that.
+/// A predictor of masked tokens: an encoder with a masked language modelling head.
 ///
 /// ```no_run
 /// use loquat::tasks::FillMask;
@@ -31,7 +31,7 @@ pub struct Filled {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// A model in memory needs no folder:
+/// With a model in memory:
 ///
 /// ```
 /// use loquat::models::{EncoderConfig, EncoderForMaskedLm, encoder::BertConfig};
@@ -62,22 +62,23 @@ impl std::fmt::Debug for FillMask {
 }
 
 impl FillMask {
-    /// Opens a folder with an encoder, the head for masked tokens, and a tokenizer that has a mask.
+    /// Opens a folder with an encoder, its masked language modelling head and a tokenizer with a
+    /// mask token.
     ///
     /// # Errors
-    /// As for [`EncoderForMaskedLm::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`]; [`Error::Tokenizer`] without
-    /// a mask.
+    /// Same as [`EncoderForMaskedLm::open`](crate::models::encoder::WithHead::open) and
+    /// [`Tokenizer::open`]; [`Error::Tokenizer`] if the tokenizer has no mask token.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let tokenizer = Tokenizer::open(&folder)?;
         mask_token(&tokenizer)?; // before the weights are read
         Self::new(EncoderForMaskedLm::open(folder)?, tokenizer)
     }
 
-    /// Makes the task from a model and its tokenizer.
+    /// Creates the task from a model and its tokenizer.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] without a mask token; [`Error::Argument`] if the tokenizer has more
-    /// tokens than the model's embedding has rows.
+    /// [`Error::Tokenizer`] if the tokenizer has no mask token; [`Error::Argument`] if the
+    /// tokenizer has more tokens than the model's embedding has rows.
     pub fn new(model: EncoderForMaskedLm, tokenizer: Tokenizer) -> Result<Self> {
         let mask = mask_token(&tokenizer)?;
         check_vocabulary(&model.encoder, &tokenizer)?;
@@ -85,30 +86,30 @@ impl FillMask {
         Ok(Self { model, tokenizer, mask, max_seq_len })
     }
 
-    /// Sets the number of tokens of a text that are read, special tokens included (default, and at
-    /// most: what the encoder can read).
+    /// Sets the largest number of tokens per text, special tokens included; at most the encoder's
+    /// context length. Default: the encoder's context length.
     #[must_use]
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = tokens.min(self.model.config().max_seq_len());
         self
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(&self) -> &EncoderForMaskedLm {
         &self.model
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// For each mask in the text the `k` likeliest tokens, likeliest first. What is longer than the
-    /// model reads is cut off.
+    /// Returns the `k` most probable tokens for each mask in the text, highest probability first. A
+    /// text that is too long is truncated.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no mask, or one stands behind the tokens that the model
-    /// reads; what the tokenizer cannot encode.
+    /// [`Error::Argument`] if the text has no mask, or one after the truncation;
+    /// [`Error::Tokenizer`] if the text cannot be encoded.
     pub fn fill(&self, text: &str, k: usize) -> Result<Vec<Vec<Filled>>> {
         let options = EncodeOptions::default().truncation(Truncation::new(self.max_seq_len));
         let encoding = self.tokenizer.encode_with(text, &options)?;
@@ -121,7 +122,7 @@ impl FillMask {
                 0 => (format!("at least one `{mask}`"), "none".to_string()),
                 cut => {
                     let expected = format!("every `{mask}` among the first {} tokens", encoding.len());
-                    (expected, format!("{cut} of {} behind them", places.len() + cut))
+                    (expected, format!("{cut} of {} after them", places.len() + cut))
                 }
             };
             return Err(Error::argument("text", expected, found));
@@ -142,9 +143,11 @@ impl FillMask {
     }
 }
 
-/// The id of the mask token.
+/// Returns the id of the mask token.
 fn mask_token(tokenizer: &Tokenizer) -> Result<u32> {
     tokenizer.mask_token_id().ok_or_else(|| {
-        Error::Tokenizer("there is no mask token: name one in `tokenizer_config.json` or by `set_special`".into())
+        Error::Tokenizer(
+            "the tokenizer has no mask token: set one in `tokenizer_config.json` or with `set_special`".into(),
+        )
     })
 }

@@ -1,14 +1,15 @@
-//! Floor 7: text in, answers out.
+//! Tasks from text to result: text generation, sentence vectors, classification, question
+//! answering.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `text_generator` | [`TextGenerator`]: writes text |
-//! | `sentence_encoder` | [`SentenceEncoder`]: a vector for a text |
-//! | `fill_mask` | [`FillMask`]: what stands behind a mask |
+//! | `text_generator` | [`TextGenerator`]: generates text |
+//! | `sentence_encoder` | [`SentenceEncoder`]: text to vector |
+//! | `fill_mask` | [`FillMask`]: masked token prediction |
 //! | `classification` | [`TextClassifier`], [`TokenClassifier`] |
-//! | `question_answering` | [`QuestionAnswering`]: where in a text an answer stands |
-//! | `fit` | whether a model, a tokenizer and labels fit together |
-//! | `ragged` | many texts through an encoder, without padding |
+//! | `question_answering` | [`QuestionAnswering`]: extracts answers from a text |
+//! | `fit` | checks that a model, its tokenizer and labels match |
+//! | `ragged` | runs an encoder over many texts without padding |
 
 #[cfg(feature = "tokenizers")]
 mod classification;

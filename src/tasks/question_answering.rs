@@ -1,4 +1,4 @@
-//! Where in a text the answer to a question stands.
+//! Extractive question answering.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use crate::models::encoder::EncoderForQuestionAnswering;
 use crate::tensor::no_grad;
 use crate::text::{EncodeOptions, Tokenizer, Truncation, TruncationStrategy};
 
-/// A part of a text that answers a question.
+/// A span of a text that answers a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The part.
+    /// The text of the span.
     pub text: String,
-    /// The bytes of the text that it is.
+    /// Byte range in the text.
     pub range: std::ops::Range<usize>,
-    /// The product of the probabilities that it begins and that it ends there.
+    /// Probability of the span's first token times that of its last token, in [0, 1].
     pub score: f32,
 }
 
-/// Answers questions out of a text, with an encoder and its head for that.
+/// An extractive question answerer: an encoder with a span classification head.
 ///
 /// ```no_run
 /// use loquat::tasks::QuestionAnswering;
@@ -31,7 +31,7 @@ pub struct Answer {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// A model in memory needs no folder:
+/// With a model in memory:
 ///
 /// ```
 /// use loquat::models::{EncoderConfig, EncoderForQuestionAnswering, encoder::BertConfig};
@@ -62,21 +62,22 @@ impl std::fmt::Debug for QuestionAnswering {
     }
 }
 
-/// Tokens of a window, and those that it shares with the window before: what `transformers` takes.
+/// Tokens of a window, and tokens that it shares with the previous one: the defaults of
+/// `transformers`.
 const WINDOW: usize = 384;
 const STRIDE: usize = 128;
 
 impl QuestionAnswering {
-    /// Opens a folder with an encoder, the head that finds answers, and a tokenizer.
+    /// Opens a folder with an encoder, its question answering head and a tokenizer.
     ///
     /// # Errors
-    /// As for [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
+    /// Same as [`WithHead::open`](crate::models::encoder::WithHead::open) and [`Tokenizer::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let tokenizer = Tokenizer::open(&folder)?;
         Self::new(EncoderForQuestionAnswering::open(folder)?, tokenizer)
     }
 
-    /// Makes the task from a model and its tokenizer.
+    /// Creates the task from a model and its tokenizer.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the tokenizer has more tokens than the
@@ -87,39 +88,40 @@ impl QuestionAnswering {
         Ok(Self { model, tokenizer, max_answer_len: 15, max_seq_len })
     }
 
-    /// Sets the number of tokens of a window, of the question and of part of the text together
-    /// (default: 384; at most what the encoder can read).
+    /// Sets the number of tokens of a window: the question and a part of the text together; at most
+    /// the encoder's context length. Default: 384.
     #[must_use]
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = tokens.min(self.model.config().max_seq_len());
         self
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(&self) -> &EncoderForQuestionAnswering {
         &self.model
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The largest number of tokens in an answer; 15 at first.
+    /// Sets the largest number of tokens in an answer. Default: 15.
     #[must_use]
     pub fn max_answer_len(mut self, tokens: usize) -> Self {
         self.max_answer_len = tokens.max(1);
         self
     }
 
-    /// The `k` best answers, best first. A long text is read in windows that overlap.
+    /// Returns the `k` best answers, best first. A long text is processed in overlapping windows.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode; [`Error::Argument`](crate::Error::Argument) for a question that leaves no room for the text.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if a text cannot be encoded;
+    /// [`Error::Argument`](crate::Error::Argument) if the question leaves no room for the text.
     pub fn answer(&self, question: &str, text: &str, k: usize) -> Result<Vec<Answer>> {
         let window = self.max_seq_len;
         let stride = STRIDE.min(window / 2);
-        // The stride must fit what the question leaves.
+        // The stride must be smaller than the room that the question leaves.
         let question_len = self.tokenizer.encode_without_special(question)?.len();
         let stride = stride.min(window.saturating_sub(question_len + 4) / 2);
         let truncation = Truncation::new(window).stride(stride).strategy(TruncationStrategy::OnlySecond);
@@ -149,7 +151,7 @@ impl QuestionAnswering {
             Ok(())
         })?;
         answers.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.range.start.cmp(&b.range.start)));
-        // Windows overlap: the same words are one answer.
+        // Windows overlap: the same span may be found twice.
         let mut seen = std::collections::BTreeSet::new();
         answers.retain(|answer| seen.insert((answer.range.start, answer.range.end)));
         answers.truncate(k);

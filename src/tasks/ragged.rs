@@ -1,4 +1,4 @@
-//! Many texts through an encoder, without padding: what every task over encoders shares.
+//! Runs an encoder over many texts without padding.
 
 use crate::error::Result;
 use crate::generation::sampler::softmax;
@@ -7,12 +7,15 @@ use crate::models::encoder::TextEncoder;
 use crate::tensor::{IdTensor, Tensor, no_grad};
 use crate::text::Encoding;
 
-/// Tokens that are read at once: enough to keep the products busy, few enough that activations stay in the caches.
+/// Tokens per forward pass: enough for efficient matrix products, few enough for activations to fit
+/// the caches.
 const TOKENS: usize = 512;
 
-/// Calls `each` with the number of every text that has tokens and its hidden states `[tokens, hidden_size]`.
+/// Calls `each` with the index of every non-empty text and its hidden states
+/// `[tokens, hidden_size]`.
 ///
-/// Texts are read in the order of their lengths, several at once, one after the other in memory; each has the bits that it has alone.
+/// Texts are sorted by length and concatenated, several per forward pass. Each result has the same
+/// bits as for the text alone.
 pub(super) fn hidden_states(
     encoder: &TextEncoder,
     encodings: &[Encoding],
@@ -20,7 +23,7 @@ pub(super) fn hidden_states(
 ) -> Result<()> {
     let mut order: Vec<usize> = (0..encodings.len()).filter(|&i| !encodings[i].is_empty()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(encodings[i].len()));
-    // One team for all batches: none waits for a thread to wake up.
+    // One team for all batches, so that no batch has to wake up the workers.
     parallel::team(|| {
         let mut rest = order.as_slice();
         while let Some(&longest) = rest.first() {
@@ -49,12 +52,12 @@ pub(super) fn hidden_states(
     })
 }
 
-/// The probabilities of logits, in f32.
+/// Returns the softmax of the logits in f32.
 pub(super) fn probs(logits: &[f32]) -> Vec<f32> {
     softmax(logits).into_iter().map(|p| p as f32).collect()
 }
 
-/// The `k` largest with their places, largest first; of equal ones the first.
+/// Returns the `k` largest scores with their indices, largest first; ties by smaller index.
 pub(super) fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
     let mut all: Vec<(usize, f32)> = scores.iter().copied().enumerate().collect();
     let better = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));

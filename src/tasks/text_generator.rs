@@ -1,4 +1,4 @@
-//! Text in, text out: a model folder or file, its tokenizer and its settings in one.
+//! Text generation with a model, its tokenizer and its settings from one folder or file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,22 +15,24 @@ use crate::text::Tokenizer;
 #[cfg(feature = "chat")]
 use crate::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 
-/// A language model with its tokenizer and the settings of its folder.
+/// A language model with its tokenizer and the generation settings of its folder.
 ///
-/// All methods take `&self`: one generator serves any number of threads. A clone shares the weights.
+/// All methods take `&self`, so a generator can be shared between threads. A clone shares the
+/// weights.
 ///
 /// ```no_run
 /// use loquat::{GenerationConfig, TextGenerator};
 ///
 /// let lm = TextGenerator::open("models/gpt2")?;
-/// for piece in lm.stream("The CPU is", &GenerationConfig::default().max_new_tokens(64).top_p(0.9).seed(7))? {
+/// let config = GenerationConfig::default().max_new_tokens(64).top_p(0.9).seed(7);
+/// for piece in lm.stream("The CPU is", &config)? {
 ///     print!("{}", piece?);
 /// }
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// What a [`GenerationConfig`] does not say, `generation_config.json` says: temperature, cut-offs, penalties, end tokens. The defaults of
-/// the crate come last.
+/// Options that a [`GenerationConfig`] leaves unset are taken from `generation_config.json`
+/// (temperature, cut-offs, penalties, end tokens), then from the defaults of the crate.
 #[derive(Clone)]
 pub struct TextGenerator {
     model: Arc<LanguageModel>,
@@ -43,42 +45,46 @@ pub struct TextGenerator {
     chat_template: Arc<OnceLock<ChatTemplate>>,
 }
 
-/// Pieces of text that borrow their [`TextGenerator`].
+/// A stream of text that borrows its [`TextGenerator`].
 pub(crate) type BorrowedStream<'g> = TextStream<&'g LanguageModel, &'g Tokenizer>;
 
-/// Pieces of text that share model and tokenizer with their [`TextGenerator`], and may outlive it.
+/// A stream of text that shares model and tokenizer with its [`TextGenerator`], and may outlive it.
 pub type OwnedStream = TextStream<Arc<LanguageModel>, Arc<Tokenizer>>;
 
 impl TextGenerator {
-    /// Opens a folder with `config.json`, weights and tokenizer, and `generation_config.json` if there is one; or a `.gguf` file.
+    /// Opens a folder with `config.json`, weights, a tokenizer and optionally
+    /// `generation_config.json`, or a `.gguf` file.
     ///
     /// # Errors
-    /// As for [`LanguageModel::open`], [`Tokenizer::open`] and [`GenerationConfig::open`].
+    /// Same as [`LanguageModel::open`], [`Tokenizer::open`] and [`GenerationConfig::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &OpenOptions::default())
     }
 
-    /// As [`TextGenerator::open`], with weights in a format and a way of choice.
+    /// Same as [`TextGenerator::open`], with options for the format and storage of weights.
     ///
-    /// [`ops::with_precision`](crate::ops::with_precision) around a call chooses how products are computed.
+    /// To set the precision of matrix products, wrap a call in
+    /// [`ops::with_precision`](crate::ops::with_precision).
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`TextGenerator::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        // The smallest first: what is wrong with it shows before weights are read.
+        // The smallest file first, to report its errors before reading the weights.
         let config = GenerationConfig::open(path)?;
         Self::new(LanguageModel::open_with(path, options)?, Tokenizer::open(path)?, config)
     }
 
-    /// From a model, its tokenizer, and settings for what a caller does not say.
+    /// Creates a generator from a model, its tokenizer, and settings for options that callers leave
+    /// unset.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the tokenizer has more tokens than the model; what [`GenerationConfig::check`] says.
+    /// [`Error::Argument`] if the tokenizer has more tokens than the model. Otherwise same as
+    /// [`GenerationConfig::check`].
     pub fn new(model: LanguageModel, tokenizer: Tokenizer, mut config: GenerationConfig) -> Result<Self> {
         use crate::models::CausalLm;
         if tokenizer.vocab_size() > model.vocab_size() {
-            let expected = format!("at most {} tokens, the model's", model.vocab_size());
+            let expected = format!("at most {} tokens, the model's vocabulary", model.vocab_size());
             return Err(Error::argument("tokenizer", expected, tokenizer.vocab_size()));
         }
         config.check_ranges()?;
@@ -97,37 +103,40 @@ impl TextGenerator {
         })
     }
 
-    /// The same generator, with a smaller model of the same vocabulary to guess
-    /// [`GenerationConfig::num_assistant_tokens`] tokens at a time: the same text, sooner if the guesses are good. See
-    /// [`generation::speculate`]. Streams of one text without beams use it.
+    /// Adds a draft model: a smaller model of the same vocabulary that proposes
+    /// [`GenerationConfig::num_assistant_tokens`] tokens at a time. The text does not change; it is
+    /// generated faster if the proposals are good. See [`generation::speculate`]. Used by streams
+    /// of a single text without beams.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the vocabularies differ in size.
+    /// [`Error::Argument`] if the vocabulary sizes differ.
     pub fn with_draft(mut self, draft: LanguageModel) -> Result<Self> {
         generation::speculation::check_draft(&*self.model, &draft)?;
         self.draft = Some(Arc::new(draft));
         Ok(self)
     }
 
-    /// The model.
+    /// Returns the model.
     pub fn model(&self) -> &LanguageModel {
         &self.model
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The settings that hold where a caller says nothing.
+    /// Returns the settings for options that callers leave unset.
     pub fn config(&self) -> &GenerationConfig {
         &self.config
     }
 
-    /// The ids of a prompt, with the special tokens that the tokenizer puts around it; the token that begins a text for an empty one.
+    /// Encodes a prompt, with the special tokens that the tokenizer adds. An empty prompt becomes
+    /// the token that begins a text.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode; [`Error::Argument`] for an empty prompt if no token begins a text.
+    /// [`Error::Tokenizer`] if the prompt cannot be encoded; [`Error::Argument`] for an empty
+    /// prompt if the tokenizer has no token that begins a text.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
         let ids = self.tokenizer.encode(prompt)?.input_ids;
         if !ids.is_empty() {
@@ -135,30 +144,35 @@ impl TextGenerator {
         }
         match self.tokenizer.bos_token_id().or_else(|| self.tokenizer.eos_token_id()) {
             Some(id) => Ok(vec![id]),
-            None => Err(Error::argument("prompt", "a text, as the tokenizer has no token that begins one", "nothing")),
+            None => Err(Error::argument(
+                "prompt",
+                "a non-empty text, as the tokenizer has no token that begins a text",
+                "an empty one",
+            )),
         }
     }
 
-    /// Continues a prompt, and gives the continuation.
+    /// Returns the continuation of a prompt.
     ///
     /// # Errors
-    /// As for [`generation::generate()`], and what the tokenizer cannot encode.
+    /// Same as [`generation::generate()`]; [`Error::Tokenizer`] if the prompt cannot be encoded.
     pub fn generate(&self, prompt: &str, config: &GenerationConfig) -> Result<String> {
         self.stream(prompt, config)?.collect()
     }
 
-    /// Continues a prompt, piece by piece: whole characters, computed when asked for. Pieces may be empty.
+    /// Continues a prompt and returns an iterator of text pieces. Pieces consist of whole
+    /// characters, are computed on demand, and may be empty.
     ///
     /// # Errors
-    /// As for [`TextGenerator::generate`]; errors while decoding are given out by the iterator.
+    /// Same as [`TextGenerator::generate`]; errors during decoding are returned by the iterator.
     pub fn stream(&self, prompt: &str, config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
         self.stream_ids(&self.encode(prompt)?, config)
     }
 
-    /// As [`TextGenerator::stream`], from token ids.
+    /// Same as [`TextGenerator::stream`], from token ids.
     ///
     /// # Errors
-    /// As for [`generation::generate()`].
+    /// Same as [`generation::generate()`].
     pub fn stream_ids(&self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
         let settings = self.settings(config)?;
         let of_ids = settings.of_ids();
@@ -169,11 +183,12 @@ impl TextGenerator {
         Ok(TextStream::new(tokens, &*self.tokenizer, &settings))
     }
 
-    /// Continues several prompts at once, each as [`TextGenerator::generate`] alone would; see [`generation::BatchGenerator`].
+    /// Continues several prompts in one batch. Each text is the one that
+    /// [`TextGenerator::generate`] returns for its prompt; see [`generation::BatchGenerator`].
     ///
     /// # Errors
-    /// As for [`generation::generate_batch`]; [`Error::Prompt`] for a prompt that the tokenizer
-    /// cannot encode.
+    /// Same as [`generation::generate_batch`]; [`Error::Prompt`] for a prompt that cannot be
+    /// encoded.
     pub fn generate_batch(&self, prompts: &[impl AsRef<str>], config: &GenerationConfig) -> Result<Vec<String>> {
         let settings = self.settings(config)?;
         let of_ids = settings.of_ids();
@@ -193,10 +208,11 @@ impl TextGenerator {
         texts.into_iter().map(WholeText::finish).collect()
     }
 
-    /// As [`TextGenerator::stream`], for a thread or task of its own.
+    /// Same as [`TextGenerator::stream`], with a stream that can be moved to another thread or
+    /// task.
     ///
     /// # Errors
-    /// As for [`TextGenerator::stream`].
+    /// Same as [`TextGenerator::stream`].
     pub fn owned_stream(&self, prompt: &str, config: &GenerationConfig) -> Result<OwnedStream> {
         let (ids, settings, model) = (self.encode(prompt)?, self.settings(config)?, Arc::clone(&self.model));
         let of_ids = settings.of_ids();
@@ -207,7 +223,7 @@ impl TextGenerator {
         Ok(TextStream::new(tokens, Arc::clone(&self.tokenizer), &settings))
     }
 
-    /// Answers a conversation, piece by piece.
+    /// Generates the answer to a conversation and returns an iterator of text pieces.
     ///
     /// ```no_run
     /// use loquat::text::chat::{ChatMessage, ChatOptions};
@@ -222,7 +238,7 @@ impl TextGenerator {
     /// ```
     ///
     /// # Errors
-    /// As for [`TextGenerator::chat_ids`] and [`TextGenerator::stream_ids`].
+    /// Same as [`TextGenerator::chat_ids`] and [`TextGenerator::stream_ids`].
     #[cfg(feature = "chat")]
     pub fn chat(
         &self,
@@ -233,19 +249,20 @@ impl TextGenerator {
         self.stream_ids(&self.chat_ids(messages, options)?, config)
     }
 
-    /// The ids of a conversation, as the model's template writes it.
+    /// Formats a conversation with the model's chat template and encodes it.
     ///
     /// # Errors
-    /// As for [`TextGenerator::chat_template`] and [`ChatTemplate::render`].
+    /// Same as [`TextGenerator::chat_template`] and [`ChatTemplate::render`].
     #[cfg(feature = "chat")]
     pub fn chat_ids(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<Vec<u32>> {
         self.tokenizer.encode_without_special(&self.chat_template()?.render(messages, options)?)
     }
 
-    /// The template of the model's conversations.
+    /// Returns the model's chat template.
     ///
     /// # Errors
-    /// [`Error::Template`] if the model came without one; as for [`ChatTemplate::of`].
+    /// [`Error::Template`] if the model has no chat template. Otherwise same as
+    /// [`ChatTemplate::of`].
     #[cfg(feature = "chat")]
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
         if let Some(template) = self.chat_template.get() {
@@ -262,33 +279,34 @@ impl TextGenerator {
         }
     }
 
-    /// The same generator with a template of choice for conversations.
+    /// Returns the same generator with another chat template.
     #[cfg(feature = "chat")]
     pub fn with_chat_template(self, template: ChatTemplate) -> Self {
         Self { chat_template: Arc::new(OnceLock::from(template)), ..self }
     }
 
-    /// The log-probability of each token of a text but the first, given those before it, with `top` alternatives each.
+    /// Returns the log-probability of each token of a text but the first, given the tokens before
+    /// it, with the `top` most probable alternatives for each.
     ///
     /// # Errors
-    /// As for [`generation::score()`], and what the tokenizer cannot encode.
+    /// Same as [`generation::score()`]; [`Error::Tokenizer`] if the text cannot be encoded.
     pub fn score(&self, text: &str, top: usize) -> Result<Vec<TokenLogprob>> {
         generation::score(&*self.model, &self.encode(text)?, top)
     }
 
-    /// How well the model foretells a text of any length: see [`generation::perplexity()`].
+    /// Measures the perplexity of a text of any length; see [`generation::perplexity()`].
     ///
     /// # Errors
-    /// As for [`generation::perplexity()`], and what the tokenizer cannot encode.
+    /// Same as [`generation::perplexity()`]; [`Error::Tokenizer`] if the text cannot be encoded.
     pub fn perplexity(&self, text: &str, context: Option<usize>, stride: Option<usize>) -> Result<Perplexity> {
         generation::perplexity(&*self.model, &self.encode(text)?, context, stride)
     }
 
-    /// The text of ids that continue a prompt, until a stop string: of each of a search's
-    /// [`hypotheses`](crate::generation::Tokens::hypotheses), say.
+    /// Decodes ids that continue a prompt, up to the first stop string; for example the ids of one
+    /// of a beam search's [`hypotheses`](crate::generation::Tokens::hypotheses).
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the file's decoder fails.
+    /// [`Error::Tokenizer`] if the tokenizer's decoder fails.
     pub fn text_after(&self, prompt_ids: &[u32], ids: &[u32], config: &GenerationConfig) -> Result<String> {
         let mut text = WholeText::new(&*self.tokenizer, prompt_ids, &self.settings(config)?);
         for &id in ids {
@@ -297,10 +315,11 @@ impl TextGenerator {
         text.finish()
     }
 
-    /// The tokens as constraints see them, made ready at the first call: for [`GenerationConfig::constraint`].
+    /// Returns the grammar compiler of the tokenizer's vocabulary, which is built at the first
+    /// call. See [`GenerationConfig::constraint`].
     ///
     /// # Errors
-    /// As for [`generation::GrammarCompiler::of`].
+    /// Same as [`generation::GrammarCompiler::of`].
     #[cfg(feature = "constraints")]
     pub fn grammar_compiler(&self) -> Result<&generation::GrammarCompiler> {
         if let Some(compiler) = self.grammar_compiler.get() {
@@ -310,17 +329,17 @@ impl TextGenerator {
         Ok(self.grammar_compiler.get_or_init(|| compiler))
     }
 
-    /// The model that guesses, where guesses can be used.
+    /// The draft model, if these settings can use it.
     fn drafting(&self, settings: &GenerationConfig) -> Option<&Arc<LanguageModel>> {
         self.draft.as_ref().filter(|_| settings.beams() == 1)
     }
 
-    /// What the caller says, over what the folder says.
+    /// Completes the caller's settings with those of the folder.
     fn settings(&self, config: &GenerationConfig) -> Result<GenerationConfig> {
         if let (Some(count), None) = (config.num_assistant_tokens, &self.draft) {
             return Err(Error::argument(
                 "num_assistant_tokens",
-                "nothing without a smaller model (`with_draft`)",
+                "no value without a draft model (`with_draft`)",
                 count,
             ));
         }

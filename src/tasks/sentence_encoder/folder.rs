@@ -1,4 +1,4 @@
-//! The folder of a [`SentenceEncoder`]: `modules.json`, and a folder for each module.
+//! The folder of a [`SentenceEncoder`]: `modules.json` and a subfolder per module.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,10 +13,11 @@ use crate::ops::Activation;
 use crate::text::Tokenizer;
 
 impl SentenceEncoder {
-    /// Opens a folder of `sentence-transformers`, or one of an encoder alone.
+    /// Opens a `sentence-transformers` folder, or a folder with just an encoder.
     ///
     /// # Errors
-    /// [`Error::Config`] for a module or option that is not known; as for [`TextEncoder::open`] and [`Tokenizer::open`].
+    /// [`Error::Config`] for an unsupported module or option. Otherwise same as
+    /// [`TextEncoder::open`] and [`Tokenizer::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let modules = read_modules(folder)?;
@@ -31,7 +32,7 @@ impl SentenceEncoder {
             };
             if !expected {
                 let order = "Transformer, then Pooling, then Dense, LayerNorm, Dropout and Normalize";
-                return Err(Error::config("modules.json", order, format_args!("{kind} in place {i}")));
+                return Err(Error::config("modules.json", order, format_args!("{kind} at index {i}")));
             }
             match kind.as_str() {
                 "Transformer" => {
@@ -65,7 +66,7 @@ impl SentenceEncoder {
         let (Some(encoder), false) = (encoder, pooling.is_empty()) else {
             return Err(Error::config(
                 "modules.json",
-                "a Transformer and a Pooling",
+                "a Transformer and a Pooling module",
                 format_args!("{}", modules.len()),
             ));
         };
@@ -90,15 +91,16 @@ impl SentenceEncoder {
         })
     }
 
-    /// Writes a folder that `sentence-transformers` opens, and [`SentenceEncoder::open`] too.
+    /// Saves a folder that `sentence-transformers` and [`SentenceEncoder::open`] can open.
     ///
     /// # Errors
-    /// [`Error::Argument`] if vectors are cut, which a folder cannot say; [`Error::Io`] if something cannot be written.
+    /// [`Error::Argument`] if vectors are truncated, which the format cannot store; [`Error::Io`]
+    /// if a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         let width = self.width();
         if self.dimensions < width {
-            let expected = format!("all {width}, as a folder cannot say that vectors are cut");
+            let expected = format!("{width}, as the format cannot store truncated dimensions");
             return Err(Error::argument("dimensions", expected, self.dimensions));
         }
         save_pretrained(folder, &self.encoder)?;
@@ -114,7 +116,7 @@ impl SentenceEncoder {
         let mut modules = vec![("Transformer", String::new())];
         let mut pooling = json!({ "word_embedding_dimension": self.encoder.config.hidden_size() });
         pooling["include_prompt"] = self.include_prompt.into();
-        // The keys of old have an order of their own; what stands otherwise needs the names.
+        // The older keys imply an order; any other order needs the names.
         let place = |way: &Pooling| Pooling::NAMES.iter().position(|(.., known)| known == way);
         if self.pooling.is_sorted_by(|a, b| place(a) < place(b)) {
             for (key, _, way) in Pooling::NAMES {
@@ -156,7 +158,8 @@ impl SentenceEncoder {
 const MODULES: &str = "modules.json";
 const SETTINGS: &str = "sentence_bert_config.json";
 const PROMPTS: &str = "config_sentence_transformers.json";
-/// Keys of [`SETTINGS`] that are obeyed, refused by their value, or arguments of Python's loading.
+/// Keys of [`SETTINGS`] that are used, must have a neutral value, or only concern loading in
+/// Python.
 const SETTINGS_KEYS: &[&str] = &[
     "max_seq_length",
     "do_lower_case",
@@ -170,7 +173,7 @@ const SETTINGS_KEYS: &[&str] = &[
     "tokenizer_args",
     "config_args",
 ];
-/// The same of [`PROMPTS`]: how vectors are compared is the caller's.
+/// The same for [`PROMPTS`]. The similarity function is up to the caller.
 const PROMPTS_KEYS: &[&str] = &["prompts", "default_prompt_name", "similarity_fn_name", "model_type"];
 
 fn read_json(path: &Path) -> Result<Option<Value>> {
@@ -181,20 +184,20 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
     }
 }
 
-/// Refuses keys that are not in the list; a key may end in `*`, and those that begin with `_` are
-/// nobody's.
+/// Rejects keys that are not in the list. A listed key may end in `*`; keys that start with `_` are
+/// ignored.
 fn only(file: &str, config: &Value, known: &[&str]) -> Result<()> {
     let is_known = |key: &str| {
         let fits = |known: &&str| known.strip_suffix('*').map_or(key == *known, |start| key.starts_with(start));
         key.starts_with('_') || known.iter().any(fits)
     };
     match config.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
-        Some((key, value)) => Err(Error::config(key, format!("no such key in {file}, as it is not known"), value)),
+        Some((key, value)) => Err(Error::config(key, format!("no such key in {file}, as it is not supported"), value)),
         None => Ok(()),
     }
 }
 
-/// Each module's kind and folder.
+/// Returns the type and folder of each module.
 fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let file = folder.join(MODULES);
     let Some(json) = read_json(&file)? else {
@@ -205,9 +208,9 @@ fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let module = |entry: &Value| {
         only(MODULES, entry, &["idx", "name", "path", "type", "kwargs"])?;
         let (kind, path) = (entry["type"].as_str().ok_or_else(wrong)?, entry["path"].as_str().ok_or_else(wrong)?);
-        // A path could point anywhere on the machine.
+        // A path could point anywhere in the file system.
         if Path::new(path).components().any(|c| !matches!(c, Component::Normal(_))) {
-            return Err(Error::format(&file, format!("expected the name of a folder inside, found `{path}`")));
+            return Err(Error::format(&file, format!("expected the name of a subfolder, found `{path}`")));
         }
         let kind = kind.rsplit('.').next().unwrap_or_default().to_string();
         Ok((kind, if path.is_empty() { folder.to_path_buf() } else { folder.join(path) }))
@@ -215,7 +218,7 @@ fn read_modules(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     list.iter().map(module).collect()
 }
 
-/// The ways of pooling, and whether the prompt's tokens count.
+/// Returns the pooling modes, and whether the prompt's tokens are pooled.
 fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
     let Some(config) = read_json(&folder.join("config.json"))? else { return Ok((vec![Pooling::Mean], true)) };
     only(
@@ -233,7 +236,7 @@ fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
         Some(Value::Bool(included)) => *included,
         Some(found) => return Err(Error::config("include_prompt", "true or false", found)),
     };
-    let known = "a way of pooling that is known";
+    let known = "a supported pooling mode";
     if let Some(mode) = config.get("pooling_mode") {
         let modes = mode.as_array().map_or(std::slice::from_ref(mode), Vec::as_slice);
         let named = |mode: &Value| Pooling::NAMES.iter().find(|(_, name, _)| mode == name).map(|&(.., way)| way);
@@ -250,22 +253,23 @@ fn read_pooling(folder: &Path, width: usize) -> Result<(Vec<Pooling>, bool)> {
     let on = |key: &str| config.get(key) == Some(&Value::Bool(true));
     let chosen: Vec<Pooling> = Pooling::NAMES.iter().filter(|(key, ..)| on(key)).map(|&(.., way)| way).collect();
     if chosen.is_empty() {
-        return Err(Error::config("pooling_mode", "at least one way of pooling", "none"));
+        return Err(Error::config("pooling_mode", "at least one pooling mode", "none"));
     }
     Ok((chosen, include_prompt))
 }
 
-/// A norm of the vectors: PyTorch's, under `norm`.
+/// Reads a LayerNorm module, whose parameters have the prefix `norm`.
 fn read_norm(folder: &Path, width: usize) -> Result<LayerNorm> {
     let path = folder.join("config.json");
-    let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a norm"))?;
+    let config =
+        read_json(&path)?.ok_or_else(|| Error::format(&path, "the config of the LayerNorm module is missing"))?;
     if let Some(found) = config.get("dimension").filter(|found| found.as_u64() != Some(width as u64)) {
         return Err(Error::config("dimension", width.to_string(), found));
     }
     Checkpoint::open(folder)?.loader().load(|mut p| LayerNorm::init(width, NORM_EPS, p.at("norm")))
 }
 
-/// What PyTorch adds to the variance if nothing is said, and a folder says nothing.
+/// PyTorch's default epsilon; the folder does not store one.
 const NORM_EPS: f32 = 1e-5;
 
 fn save_norm(folder: &Path, norm: &LayerNorm) -> Result<()> {
@@ -275,7 +279,7 @@ fn save_norm(folder: &Path, norm: &LayerNorm) -> Result<()> {
     write_tensors(folder.join(WEIGHTS), tensors, None)
 }
 
-/// An option that may only have the value that changes nothing.
+/// Rejects an option that has any other value than the one without effect.
 fn refuse(config: &Value, key: &str, neutral: &Value) -> Result<()> {
     match config.get(key) {
         Some(found) if found != neutral && !found.is_null() => Err(Error::config(key, neutral.to_string(), found)),
@@ -283,7 +287,7 @@ fn refuse(config: &Value, key: &str, neutral: &Value) -> Result<()> {
     }
 }
 
-/// The classes of PyTorch behind a dense layer.
+/// PyTorch class names of activations in a dense module.
 const ACTIVATIONS: [(&str, Option<Activation>); 6] = [
     ("torch.nn.modules.linear.Identity", None),
     ("torch.nn.modules.activation.Tanh", Some(Activation::Tanh)),
@@ -307,7 +311,7 @@ fn save_dense(folder: &Path, dense: &Linear, activation: Option<Activation>) -> 
 
 fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>)> {
     let path = folder.join("config.json");
-    let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "expected the file of a dense layer"))?;
+    let config = read_json(&path)?.ok_or_else(|| Error::format(&path, "the config of the Dense module is missing"))?;
     refuse(&config, "use_residual", &false.into())?;
     refuse(&config, "module_input_name", &"sentence_embedding".into())?;
     let size = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -321,7 +325,7 @@ fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>
     let name = config.get("activation_function").and_then(Value::as_str).unwrap_or("Tanh");
     let name = name.rsplit('.').next().unwrap_or_default();
     let Some(&(_, activation)) = ACTIVATIONS.iter().find(|(class, _)| class.ends_with(&format!(".{name}"))) else {
-        return Err(Error::config("activation_function", "Identity, Tanh, ReLU, GELU, SiLU, Sigmoid", name));
+        return Err(Error::config("activation_function", "Identity, Tanh, ReLU, GELU, SiLU or Sigmoid", name));
     };
     let bias = config.get("bias") != Some(&Value::Bool(false));
     let checkpoint = Checkpoint::open(folder)?;
@@ -329,10 +333,10 @@ fn read_dense(folder: &Path, width: usize) -> Result<(Linear, Option<Activation>
     Ok((dense, activation))
 }
 
-/// Texts by name.
+/// Prompt texts by name.
 type Prompts = Vec<(String, String)>;
 
-/// The prompts by name, and the text of the one that is always put before.
+/// Returns the prompts by name, and the text of the default prompt.
 fn read_prompts(folder: &Path) -> Result<(Prompts, Option<String>)> {
     let config = read_json(&folder.join(PROMPTS))?.unwrap_or_default();
     only(PROMPTS, &config, PROMPTS_KEYS)?;

@@ -1,9 +1,9 @@
-//! A vector for a text: folders of `sentence-transformers`.
+//! Sentence vectors, from folders of `sentence-transformers`.
 //!
-//! `modules.json` lists what happens: an encoder, pooling of its hidden states, perhaps dense
-//! layers, norms, dropout, normalisation (Reimers and Gurevych, "Sentence-BERT", 2019,
-//! <https://arxiv.org/abs/1908.10084>). A folder without that file is an encoder whose hidden
-//! states are averaged.
+//! `modules.json` lists the steps: an encoder, pooling of its hidden states, and optional dense
+//! layers, norms, dropout and normalisation (Reimers and Gurevych, "Sentence-BERT", 2019,
+//! <https://arxiv.org/abs/1908.10084>). A folder without that file is read as an encoder with mean
+//! pooling.
 
 mod folder;
 
@@ -17,26 +17,27 @@ use crate::ops::{Activation, Precision, with_precision};
 use crate::tensor::{Tensor, no_grad};
 use crate::text::{EncodeOptions, Tokenizer, Truncation};
 
-/// How the hidden states of a text's tokens become one vector.
+/// How the hidden states of a text's tokens are pooled to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pooling {
-    /// The first token's.
+    /// Hidden state of the first token.
     Cls,
-    /// The largest value of each column.
+    /// Maximum of each column.
     Max,
-    /// The mean.
+    /// Mean over tokens.
     Mean,
-    /// The sum over the root of the number of tokens.
+    /// Sum over tokens, divided by the square root of their number.
     MeanSqrtLen,
-    /// The mean, token `i` (counted from 1) having weight `i`.
+    /// Weighted mean; token `i` (counted from 1) has weight `i`.
     WeightedMean,
-    /// The last token's.
+    /// Hidden state of the last token.
     Last,
 }
 
 impl Pooling {
-    /// In the order in which their results stand side by side: the keys up to version 5 of `sentence-transformers`, and the names since.
+    /// In the order in which the results are concatenated: the key up to version 5 of
+    /// `sentence-transformers`, the name since, the mode.
     const NAMES: [(&str, &str, Pooling); 6] = [
         ("pooling_mode_cls_token", "cls", Pooling::Cls),
         ("pooling_mode_max_tokens", "max", Pooling::Max),
@@ -46,8 +47,9 @@ impl Pooling {
         ("pooling_mode_lasttoken", "lasttoken", Pooling::Last),
     ];
 
-    /// `tokens: [tokens, width]`, more than `skip` → `[width]`. The first `skip` do not count, but
-    /// for [`Pooling::Cls`]; weights are those of all places, as `sentence-transformers` has it.
+    /// Pools `tokens: [tokens, width]` to `out: [width]`. The first `skip` tokens are left out,
+    /// except for [`Pooling::Cls`]; weights are those of the positions in the whole text, as in
+    /// `sentence-transformers`.
     fn pool(self, tokens: &[f32], skip: usize, out: &mut [f32]) {
         let width = out.len();
         let rows = || tokens.chunks_exact(width).enumerate().skip(skip);
@@ -75,17 +77,17 @@ impl Pooling {
     }
 }
 
-/// What happens to the pooled vectors.
+/// A step after pooling.
 #[derive(Clone, Debug)]
 enum Step {
     Dense(Box<Linear>, Option<Activation>),
     Norm(Box<LayerNorm>),
-    /// Nothing, outside of training; kept for the folder.
+    /// Identity at inference; kept for saving.
     Dropout(Dropout),
     Normalize,
 }
 
-/// Turns texts into vectors. One serves any number of threads.
+/// A sentence encoder: converts texts to vectors. It can be shared between threads.
 ///
 /// ```no_run
 /// use loquat::SentenceEncoder;
@@ -96,10 +98,9 @@ enum Step {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// An encoder in memory, one that was trained in this program for example, needs no folder. Pooled
-/// vectors go through what is added by [`dense`](SentenceEncoder::dense) and
-/// [`layer_norm`](SentenceEncoder::layer_norm), in the order of the calls, and
-/// [`save`](SentenceEncoder::save) writes all of it:
+/// With an encoder in memory. Layers added with [`dense`](SentenceEncoder::dense) and
+/// [`layer_norm`](SentenceEncoder::layer_norm) are applied after pooling, in the order of the
+/// calls; [`save`](SentenceEncoder::save) saves all of it:
 ///
 /// ```
 /// use loquat::models::{EncoderConfig, TextEncoder, encoder::BertConfig};
@@ -142,16 +143,16 @@ impl std::fmt::Debug for SentenceEncoder {
 }
 
 impl SentenceEncoder {
-    /// Makes a sentence encoder from an encoder, its tokenizer and the ways of pooling, whose results
-    /// are concatenated.
+    /// Creates a sentence encoder from an encoder, its tokenizer and the pooling modes, whose
+    /// results are concatenated.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no way of pooling, or the tokenizer has more tokens than the
+    /// [`Error::Argument`] if there is no pooling mode, or the tokenizer has more tokens than the
     /// encoder's embedding has rows.
     pub fn new(encoder: TextEncoder, tokenizer: Tokenizer, pooling: &[Pooling]) -> Result<Self> {
         fit::check_vocabulary(&encoder, &tokenizer)?;
         if pooling.is_empty() {
-            return Err(Error::argument("pooling", "at least one way", "none"));
+            return Err(Error::argument("pooling", "at least one mode", "none"));
         }
         let own = encoder.config.max_seq_len();
         Ok(Self {
@@ -170,11 +171,11 @@ impl SentenceEncoder {
         })
     }
 
-    /// Adds a linear layer after pooling and the layers added before, with an activation or without.
-    /// [`truncate_dimensions`](SentenceEncoder::truncate_dimensions) comes after it.
+    /// Appends a linear layer with an optional activation to the steps after pooling. Call
+    /// [`truncate_dimensions`](SentenceEncoder::truncate_dimensions) after it.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the layer's input is not as wide as the vectors.
+    /// [`Error::Argument`] if the input width of the layer differs from the width of the vectors.
     pub fn dense(mut self, layer: Linear, activation: Option<Activation>) -> Result<Self> {
         self.check_width("dense", layer.in_features())?;
         self.dimensions = layer.out_features();
@@ -182,10 +183,10 @@ impl SentenceEncoder {
         Ok(self)
     }
 
-    /// Adds a norm after pooling and the layers added before.
+    /// Appends a LayerNorm to the steps after pooling.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the norm is not as wide as the vectors.
+    /// [`Error::Argument`] if the width of the norm differs from the width of the vectors.
     pub fn layer_norm(mut self, norm: LayerNorm) -> Result<Self> {
         self.check_width("layer_norm", norm.weight.len())?;
         self.dimensions = self.width();
@@ -193,7 +194,7 @@ impl SentenceEncoder {
         Ok(self)
     }
 
-    /// The width of vectors that are not cut.
+    /// Number of dimensions before truncation.
     fn width(&self) -> usize {
         let dense = self.steps.iter().rev().find_map(|step| match step {
             Step::Dense(dense, _) => Some(dense.out_features()),
@@ -209,7 +210,8 @@ impl SentenceEncoder {
         }
     }
 
-    /// Adds a prompt, or changes the one of this name: see [`SentenceEncoder::encode_with_prompt`].
+    /// Adds a prompt, or replaces the one of this name. See
+    /// [`SentenceEncoder::encode_with_prompt`].
     #[must_use]
     pub fn prompt(mut self, name: &str, text: &str) -> Self {
         self.prompts.retain(|(known, _)| known != name);
@@ -217,7 +219,7 @@ impl SentenceEncoder {
         self
     }
 
-    /// Has [`SentenceEncoder::encode`] put the prompt of this name before each text.
+    /// Sets the prompt that [`SentenceEncoder::encode`] prepends to each text.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such prompt.
@@ -226,86 +228,90 @@ impl SentenceEncoder {
         Ok(self)
     }
 
-    /// Sets whether the tokens of a prompt are pooled with those of the text (default: true).
+    /// Sets whether the tokens of a prompt are pooled with those of the text. Default: true.
     #[must_use]
     pub fn include_prompt(mut self, include: bool) -> Self {
         self.include_prompt = include;
         self
     }
 
-    /// Sets whether texts are converted to lower case first (default: false).
+    /// Sets whether texts are converted to lower case. Default: false.
     #[must_use]
     pub fn lower_case(mut self, lower_case: bool) -> Self {
         self.lower_case = lower_case;
         self
     }
 
-    /// Cuts vectors to their first `dimensions`, for models that are trained for it (Kusupati et al. 2022, "Matryoshka").
+    /// Truncates vectors to their first `dimensions`, for models trained for it (Kusupati et al.,
+    /// "Matryoshka Representation Learning", 2022).
     ///
     /// # Errors
-    /// [`Error::Argument`] for 0, and for more than there are.
+    /// [`Error::Argument`] for 0 or more than the model's dimensions.
     pub fn truncate_dimensions(mut self, dimensions: usize) -> Result<Self> {
         if !(1..=self.dimensions).contains(&dimensions) {
-            let expected = format!("a number from 1 to {}, what vectors have", self.dimensions);
+            let expected = format!("a number from 1 to {}, the model's dimensions", self.dimensions);
             return Err(Error::argument("dimensions", expected, dimensions));
         }
         self.dimensions = dimensions;
         Ok(self)
     }
 
-    /// Scales vectors to length 1, cut ones too, whether the folder says so or not.
+    /// Scales vectors to length 1, after truncation. Default: only if the folder has a `Normalize`
+    /// module.
     #[must_use]
     pub fn normalize(mut self, normalize: bool) -> Self {
         self.normalize = normalize;
         self
     }
 
-    /// Reads at most this many tokens of a text, special tokens included; never more than the
-    /// encoder can.
+    /// Sets the largest number of tokens per text, special tokens included; at most the encoder's
+    /// context length.
     #[must_use]
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = tokens.min(self.encoder.config.max_seq_len());
         self
     }
 
-    /// The precision of the products.
+    /// Sets the precision of matrix products. Default: [`Precision::F32`].
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// The number of columns of what [`SentenceEncoder::encode`] gives.
+    /// Returns the number of dimensions of the vectors.
     pub fn dimensions(&self) -> usize {
         self.dimensions
     }
 
-    /// The encoder, for a look inside.
+    /// Returns the encoder.
     pub fn encoder(&self) -> &TextEncoder {
         &self.encoder
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// A vector for each text, in their order. A text has the same bits whatever stands beside it.
+    /// Encodes texts as vectors, in the order of the texts. A vector has the same bits regardless
+    /// of the rest of the batch.
     ///
     /// # Shapes
-    /// → `[texts, dimensions]`.
+    /// Returns `[texts, dimensions]`.
     ///
     /// # Errors
-    /// What the tokenizer cannot encode; [`Error::Argument`] for a `max_seq_len` below the special
-    /// tokens; [`Error::NotFinite`] if the model gives NaN.
+    /// [`Error::Tokenizer`] if a text cannot be encoded; [`Error::Argument`] if `max_seq_len` is
+    /// smaller than the number of special tokens; [`Error::NotFinite`] if the model computes NaN.
     pub fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Array2<f32>> {
         self.encode_behind(self.default_prompt.as_deref().unwrap_or_default(), texts)
     }
 
-    /// As [`SentenceEncoder::encode`], behind the prompt of this name that the folder has (`query`, `passage` …).
+    /// Encodes texts with the prompt `name` (`query`, `passage`, …) prepended to each.
     ///
     /// # Errors
-    /// Same as [`SentenceEncoder::encode`]; [`Error::Argument`] if there is no such prompt.
+    /// Same as [`SentenceEncoder::encode`]; [`Error::Argument`] if there is no prompt of that
+    /// name.
     pub fn encode_with_prompt<T: AsRef<str>>(&self, name: &str, texts: &[T]) -> Result<Array2<f32>> {
         self.encode_behind(self.prompt_text(name)?, texts)
     }
@@ -378,8 +384,8 @@ impl SentenceEncoder {
         Ok(vectors)
     }
 
-    /// The number of tokens at the beginning of a text that belong to a prompt which is not pooled:
-    /// the prompt's, with the special ones before it but without one behind it.
+    /// Returns the number of leading tokens that belong to a prompt that is not pooled: the prompt
+    /// with the special tokens before it, but not the one after it.
     fn tokens_of_prompt(&self, prompt: &str) -> Result<usize> {
         if self.include_prompt || prompt.is_empty() {
             return Ok(0);
@@ -391,7 +397,7 @@ impl SentenceEncoder {
     }
 }
 
-/// `x` at length 1, as `torch.nn.functional.normalize`; zeros stay zeros.
+/// Scales `x` to length 1, like `torch.nn.functional.normalize`; zeros remain zeros.
 fn to_unit(x: &mut [f32]) {
     let squares: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let inverse = 1.0 / squares.sqrt().max(1e-12);
