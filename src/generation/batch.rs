@@ -1,4 +1,4 @@
-//! Many texts at once: the model reads its weights once for all of them.
+//! Batched generation: one pass over the model's weights serves all texts.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -13,11 +13,13 @@ use crate::generation::sequence::Sequence;
 use crate::generation::stopping::StopReason;
 use crate::models::{CausalLm, DecodeState};
 
-/// Texts that are written together: an iterator of their tokens, each with the number of its text, as they are written.
+/// A batch of texts that are generated together: an iterator of `(text, id)`, the index of a text
+/// and its next token.
 ///
-/// There is no padding. A text has a memory, a position, settings and random numbers of its own, and the model reads the new tokens
-/// of all texts as one run of rows ([`CausalLm::decode_batch`]); so each text has the tokens that it has alone, bit for bit, whoever is
-/// beside it. A text that ends leaves, and another may join at any time.
+/// There is no padding. Each text has its own model state, position, settings and random numbers,
+/// and the model processes the new tokens of all texts as the rows of one call
+/// ([`CausalLm::decode_batch`]). So each text gets the same tokens, bit for bit, regardless of the
+/// rest of the batch. A text that ends leaves the batch; texts can join at any time.
 ///
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
@@ -37,31 +39,33 @@ use crate::models::{CausalLm, DecodeState};
 pub struct BatchGenerator<P: Deref<Target: CausalLm>> {
     model: P,
     texts: Vec<Text<<P::Target as CausalLm>::State>>,
-    /// What was written and not given out.
+    /// Tokens that were generated but not returned yet.
     written: VecDeque<Result<(usize, u32)>>,
 }
 
 struct Text<S> {
     sequence: Sequence,
-    /// Until the text has ended.
+    /// `None` once the text has ended.
     reader: Option<Reader<S>>,
 }
 
-/// What became of a prompt.
+/// The generated continuation of a prompt.
 #[derive(Clone, Debug)]
 pub struct Generated {
-    /// What was written.
+    /// Generated token ids, without the prompt.
     pub ids: Vec<u32>,
-    /// Why it ended.
+    /// Why generation stopped.
     pub stop_reason: StopReason,
-    /// The log-probability of each token, if they are kept.
+    /// Log-probability of each token, if [`GenerationConfig::logprobs`] is set.
     pub logprobs: Vec<TokenLogprob>,
 }
 
-/// Continues several prompts at once, each as [`generate`](crate::generation::generate()) alone would: the same tokens.
+/// Continues several prompts in one batch. The tokens are those that
+/// [`generate`](crate::generation::generate()) returns for each prompt alone.
 ///
 /// # Errors
-/// [`Error::Prompt`] with the first error of any text; an error of the model as it is.
+/// [`Error::Prompt`] with the first error of a text; an error of the model itself is returned as it
+/// is.
 pub fn generate_batch<P, I>(model: P, prompts: &[I], config: &GenerationConfig) -> Result<Vec<Generated>>
 where
     P: Deref<Target: CausalLm>,
@@ -81,15 +85,15 @@ where
 }
 
 impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
-    /// A batch of no texts.
+    /// Creates an empty batch.
     pub fn new(model: P) -> Self {
         Self { model, texts: Vec::new(), written: VecDeque::new() }
     }
 
-    /// Adds a text that continues `prompt_ids`, and gives its number: 0 for the first, and so on.
+    /// Adds a text that continues `prompt_ids`, and returns its index, counted from 0.
     ///
     /// # Errors
-    /// As for [`generate`](crate::generation::generate()); [`Error::Argument`] for a search with beams.
+    /// Same as [`generate`](crate::generation::generate()); [`Error::Argument`] for beam search.
     pub fn push(&mut self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<usize> {
         if config.beams() > 1 {
             return Err(Error::argument("num_beams", "1 in a batch", config.beams()));
@@ -101,10 +105,10 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
         Ok(self.texts.len() - 1)
     }
 
-    /// As [`BatchGenerator::push`], from a model's memory of the prompt's beginning.
+    /// Same as [`BatchGenerator::push`], starting from a cached prefix of the prompt.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`BatchGenerator::push`].
     pub fn push_with_cache(
         &mut self,
         prompt_ids: &[u32],
@@ -118,7 +122,7 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
         Ok(text)
     }
 
-    /// [`BatchGenerator::push`] from a state that the caller prepared, as
+    /// Same as [`BatchGenerator::push`], starting from a state that the caller prepared; see
     /// [`Tokens::with_state`](crate::generation::Tokens::with_state).
     ///
     /// # Errors
@@ -136,41 +140,42 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
         Ok(text)
     }
 
-    /// The number of texts that were added.
+    /// Returns the number of texts added so far, ended ones included.
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Whether none was added.
+    /// Returns whether no text was added.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// What was written of a text.
+    /// Returns the token ids generated for a text.
     ///
     /// # Panics
-    /// If there is no such text; so do the others.
+    /// If there is no text with this index; the same holds for the methods below.
     pub fn new_ids(&self, text: usize) -> &[u32] {
         self.texts[text].sequence.new_ids()
     }
 
-    /// The log-probability of each of [`BatchGenerator::new_ids`], if they are kept.
+    /// Returns the log-probability of each of [`BatchGenerator::new_ids`], if
+    /// [`GenerationConfig::logprobs`] is set.
     pub fn logprobs(&self, text: usize) -> &[TokenLogprob] {
         self.texts[text].sequence.logprobs()
     }
 
-    /// Why a text ended; `None` while it goes on.
+    /// Returns why a text ended, or `None` while it is being generated.
     pub fn stop_reason(&self, text: usize) -> Option<StopReason> {
         self.texts[text].sequence.stop_reason()
     }
 
-    /// Ends a text, which then leaves, for a reason of the caller's; one that has ended keeps its
-    /// own.
+    /// Ends a text with the given reason. A text that has ended keeps its reason.
     pub fn stop(&mut self, text: usize, reason: StopReason) {
         self.texts[text].sequence.stop(reason);
     }
 
-    /// Lets the model read what is unread, and each text that was read whole take a token. False if no text goes on.
+    /// Runs the model on the unread tokens of all texts and chooses a token for each text that was
+    /// read completely. Returns `false` if no text is being generated.
     fn step(&mut self) -> Result<bool> {
         let mut places = Vec::new();
         let mut parts: Vec<&[u32]> = Vec::new();
@@ -183,7 +188,8 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
                 continue;
             }
             let reader = text.reader.insert(reader);
-            // The parts of a prompt are those in which it is read alone; how many texts are read at once is free.
+            // A prompt is split into the same parts as when it is read alone; the number of texts
+            // per call is free.
             let part = reader.part(&text.sequence);
             if part.len() > room && !parts.is_empty() {
                 continue;
@@ -226,8 +232,8 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
 impl<P: Deref<Target: CausalLm>> Iterator for BatchGenerator<P> {
     type Item = Result<(usize, u32)>;
 
-    /// The next token of any text. An error of one text's processors ends that text
-    /// ([`Error::Prompt`]), an error of the model all.
+    /// Returns the next token of any text. An error of a text's processors ends that text
+    /// ([`Error::Prompt`]); an error of the model ends all.
     fn next(&mut self) -> Option<Self::Item> {
         while self.written.is_empty() {
             match self.step() {

@@ -1,4 +1,5 @@
-//! Beam search: the texts that are likeliest as wholes, found by continuing several at once.
+//! Beam search: finds the most probable continuation as a whole by extending several candidates in
+//! parallel.
 
 use std::cmp::Ordering;
 use std::ops::Deref;
@@ -15,71 +16,74 @@ use crate::generation::stopping::StopReason;
 use crate::models::CausalLm;
 use crate::random::Rng;
 
-/// A text that a search found.
+/// A text found by beam search.
 ///
 /// ```text
 /// score(text) = Σ log p(token | before) / length^length_penalty
 /// ```
 ///
-/// Each step continues every beam by every token, and keeps the `num_beams` best that go on; those among the best that end are
-/// finished texts. Agrees with `transformers`: tokens, scores, and when the search ends.
+/// Each step extends every beam by every token and keeps the `num_beams` best unfinished texts;
+/// those among the best that end are finished. Tokens, scores and the end of the search agree with
+/// `transformers`.
 ///
-/// - *Beam sampling* ([`do_sample`](GenerationConfig::do_sample)): the continuations are drawn without replacement from the
-///   distribution of the summed scores, after temperature and cut-offs.
-/// - *Diverse groups* (Vijayakumar et al., "Diverse Beam Search", 2016): each group searches for itself, and a token costs
-///   `diversity_penalty` for each time that an earlier group took it in the same step.
+/// - *Beam sampling* ([`do_sample`](GenerationConfig::do_sample)): extensions are drawn without
+///   replacement from the distribution of the summed scores, after temperature and cut-offs.
+/// - *Diverse groups* (Vijayakumar et al., "Diverse Beam Search", 2016): each group searches
+///   separately, and the score of a token is reduced by `diversity_penalty` for each time that an
+///   earlier group chose it in the same step.
 ///
-/// Beams share what they have in common of a model's memory: [`KvCache`](crate::nn::KvCache) copies pages only where beams part. The
-/// search is an iterator that gives a token out as soon as all beams agree on it.
+/// Beams share the cache of their common prefix: [`KvCache`](crate::nn::KvCache) copies pages only
+/// where beams diverge. The search is an iterator that returns a token as soon as all beams agree
+/// on it.
 #[derive(Clone, Debug)]
 pub struct Hypothesis {
-    /// Its tokens after the prompt, without an end token.
+    /// Token ids after the prompt, without an end token.
     pub ids: Vec<u32>,
-    /// The sum of its tokens' log-probabilities (after processors), the end token's included, over their number to the power of
-    /// `length_penalty`.
+    /// Sum of the tokens' log-probabilities (natural log, after processors, end token included),
+    /// divided by their number to the power of `length_penalty`.
     pub score: f32,
-    /// Why it ended.
+    /// Why generation stopped.
     pub stop_reason: StopReason,
-    /// The log-probability of each token, if they are kept.
+    /// Log-probability of each token, if [`GenerationConfig::logprobs`] is set.
     pub logprobs: Vec<TokenLogprob>,
 }
 
-/// A running search: an iterator of the tokens on which all beams agree. See [`beam_search`].
+/// A running search: an iterator of the tokens that all beams agree on. See [`beam_search`].
 pub(crate) struct BeamSearch<P: Deref<Target: CausalLm>> {
     model: P,
     config: Arc<GenerationConfig>,
-    /// The prompt, until it was read.
+    /// The prompt, until it has been read.
     reader: Option<Reader<<P::Target as CausalLm>::State>>,
     groups: Vec<Group<<P::Target as CausalLm>::State>>,
-    /// The whole search's beginning, with its processors.
+    /// The state before the first extension, with the processors.
     first: Sequence,
     rng: Rng,
-    /// How many tokens may be written.
+    /// Maximum number of new tokens.
     limit: usize,
-    /// Whether `limit` is the model's.
+    /// Whether `limit` comes from the model's context length.
     limited_by_context: bool,
-    /// The finished texts of all groups, the best first; once there is a reason to stop.
+    /// The finished texts of all groups, best first; set when the search ends.
     found: Vec<Finished>,
     stopped: Option<StopReason>,
-    /// Tokens that were given out.
+    /// Number of tokens returned.
     given: usize,
 }
 
 /// Beams that compete with each other.
 struct Group<S> {
     running: Vec<Beam<S>>,
-    /// The best first.
+    /// Best first.
     finished: Vec<Finished>,
     done: bool,
 }
 
-/// A text that goes on.
+/// An unfinished text.
 struct Beam<S> {
     text: Sequence,
-    /// The sum of the log-probabilities.
+    /// Sum of the log-probabilities.
     score: f32,
     state: S,
-    /// Of the next token.
+    /// Logits of the next token.
     logits: Vec<f32>,
 }
 
@@ -89,7 +93,7 @@ struct Finished {
     score: f32,
 }
 
-/// One token after one beam.
+/// A beam extended by one token.
 #[derive(Clone, Copy)]
 struct Candidate {
     beam: usize,
@@ -97,14 +101,15 @@ struct Candidate {
     score: f32,
 }
 
-/// Searches for the likeliest continuations of `prompt_ids` with [`GenerationConfig::num_beams`] beams.
+/// Continues `prompt_ids` by beam search with [`GenerationConfig::num_beams`] beams.
 ///
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
 /// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
 /// use loquat::{GenerationConfig, generation::generate};
 ///
-/// let config = GenerationConfig::default().greedy().num_beams(4).num_return_sequences(2).max_new_tokens(5);
+/// let config = GenerationConfig::default().greedy().num_beams(4).num_return_sequences(2);
+/// let config = config.max_new_tokens(5);
 /// let mut search = generate(&model, &[1, 2, 3], &config)?;
 /// for id in search.by_ref() {
 ///     print!("{} ", id?); // all beams agree on it
@@ -114,10 +119,11 @@ struct Candidate {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// The search ends when the model's context is full: [`Overflow`](crate::generation::Overflow) has no say in it.
+/// The search ends when the model's context is full, regardless of
+/// [`Overflow`](crate::generation::Overflow).
 ///
 /// # Errors
-/// As for [`generate`](crate::generation::generate()).
+/// Same as [`generate`](crate::generation::generate()).
 pub(crate) fn beam_search<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BeamSearch<P>>
 where
     P: Deref<Target: CausalLm>,
@@ -143,8 +149,8 @@ where
 }
 
 impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
-    /// The best texts, [`GenerationConfig::num_return_sequences`] at most, the best first: those that were found when the search has ended,
-    /// none before.
+    /// Returns the best texts, at most [`GenerationConfig::num_return_sequences`], best first.
+    /// Empty until the search has ended.
     pub(crate) fn hypotheses(&self) -> Vec<Hypothesis> {
         let hypothesis = |found: &Finished| Hypothesis {
             ids: found.text.new_ids().to_vec(),
@@ -155,29 +161,30 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         self.found.iter().take(self.config.num_return_sequences.unwrap_or(1)).map(hypothesis).collect()
     }
 
-    /// The prompt and what was given out.
+    /// Prompt and returned tokens.
     pub(crate) fn ids(&self) -> &[u32] {
         let lead = self.lead().ids();
         &lead[..lead.len() - self.lead().new_ids().len() + self.given]
     }
 
-    /// What was given out.
+    /// Returned tokens.
     pub(crate) fn new_ids(&self) -> &[u32] {
         &self.lead().new_ids()[..self.given]
     }
 
-    /// The log-probability of each of [`BeamSearch::new_ids`], if they are kept.
+    /// Log-probability of each of [`BeamSearch::new_ids`], if they are kept.
     pub(crate) fn logprobs(&self) -> &[TokenLogprob] {
         let logprobs = self.lead().logprobs();
         &logprobs[..logprobs.len().min(self.given)]
     }
 
-    /// Why the search ended; `None` while it goes on, or while tokens of the best text were not given out.
+    /// Why the search ended; `None` while it runs or tokens of the best text are still to be
+    /// returned.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         self.stopped.filter(|_| self.given >= self.agreed())
     }
 
-    /// Another memory of the prompt, if it was not read yet.
+    /// Replaces the prompt's reader, if the prompt has not been read yet.
     pub(crate) fn set_reader(&mut self, reader: Reader<<P::Target as CausalLm>::State>) {
         if let Some(old) = &mut self.reader {
             *old = reader;
@@ -188,7 +195,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         self.first.push_processor(processor);
     }
 
-    /// Ends the search, and gives no more out.
+    /// Ends the search; no more tokens are returned.
     pub(crate) fn stop(&mut self, reason: StopReason) {
         if self.stopped.is_none() {
             self.end(reason);
@@ -199,14 +206,14 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         }
     }
 
-    /// A text that begins with all that was given out.
+    /// A text that starts with all returned tokens.
     fn lead(&self) -> &Sequence {
         let running = self.groups.iter().flat_map(|group| &group.running).map(|beam| &beam.text);
         let finished = self.groups.iter().flat_map(|group| &group.finished).map(|found| &found.text);
         self.found.first().map(|found| &found.text).or(running.chain(finished).next()).unwrap_or(&self.first)
     }
 
-    /// How many tokens all that may become the best text have in common.
+    /// Length of the common prefix of all texts that may still become the best.
     fn agreed(&self) -> usize {
         if self.stopped.is_some() {
             return self.lead().new_ids().len();
@@ -218,7 +225,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         running.chain(finished).map(common).min().unwrap_or(0)
     }
 
-    /// Reads the prompt, or continues every beam by a token; or ends the search.
+    /// Reads the prompt, extends every beam by a token, or ends the search.
     fn step(&mut self) -> Result<()> {
         if self.limit == 0 {
             self.stopped = Some(self.limit_reason());
@@ -252,11 +259,12 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         self.read_tokens()
     }
 
-    /// The best continuations of a group's beams; `taken` are the tokens that earlier groups took.
+    /// Finds the best extensions of a group's beams; `taken` are the tokens that earlier groups
+    /// chose.
     fn continue_group(&mut self, i: usize, taken: &[u32]) -> Result<()> {
         let (size, config) = (self.config.beams() / self.groups.len(), self.config.clone());
         let group = &mut self.groups[i];
-        // No more than there are: a file may name any number of end tokens.
+        // Bounded by the number of candidates: a file may list any number of end tokens.
         let all = group.running.len() * group.running.first().map_or(0, |beam| beam.logits.len());
         let kept = (2.max(1 + config.eos_token_ids.len()) * size).min(all);
         let power = config.length_penalty.unwrap_or(1.0);
@@ -274,7 +282,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
             if beam.text.process(&mut row)? {
                 row.iter_mut().for_each(|x| *x += beam.score);
             } else {
-                // The constraint lets nothing follow: the text is whole.
+                // The constraint allows no further token: the text is complete.
                 row.fill(f32::NEG_INFINITY);
                 ended.push(Finished { text: beam.text.clone(), score: normed(beam.score, (len - 1).max(1)) });
             }
@@ -316,7 +324,8 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
             group.running.clear();
             return Ok(());
         }
-        // The old beams go before the new ones are continued: who has a page for himself need not copy it.
+        // Old beams are dropped before the new ones are extended, so that pages with one owner left
+        // are not copied.
         let old = std::mem::take(&mut group.running);
         for candidate in going {
             let beam = &old[candidate.beam];
@@ -328,7 +337,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         Ok(())
     }
 
-    /// Lets the model read the last token of every beam, in one call.
+    /// Runs the model on the last token of every beam, in one call.
     fn read_tokens(&mut self) -> Result<()> {
         let mut beams: Vec<_> = self.groups.iter_mut().flat_map(|group| &mut group.running).collect();
         let ids: Vec<u32> = beams.iter().filter_map(|beam| beam.text.new_ids().last().copied()).collect();
@@ -346,7 +355,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
         if self.limited_by_context { StopReason::ContextFull } else { StopReason::MaxNewTokens }
     }
 
-    /// Puts the texts in order; those that still run end for `reason`.
+    /// Sorts the found texts; running texts end with `reason`.
     fn end(&mut self, reason: StopReason) {
         let power = self.config.length_penalty.unwrap_or(1.0);
         for group in &mut self.groups {
@@ -358,17 +367,18 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
             self.found.append(&mut group.finished);
         }
         self.found.sort_by(|a, b| descending(a.score, b.score));
-        // What was given out stays true, also if the search was cut short.
+        // Tokens that were returned remain valid, even if the search was interrupted.
         self.stopped = self.found.first().and_then(|best| best.text.stop_reason()).or(Some(reason));
     }
 }
 
-/// Larger scores first; equal ones stay in order.
+/// Larger scores first; stable for equal ones.
 fn descending(a: f32, b: f32) -> Ordering {
     b.total_cmp(&a)
 }
 
-/// The `count` candidates of the largest scores, the largest first; of equals the earlier beam, then the smaller id.
+/// Returns the `count` candidates with the largest scores, largest first; ties by earlier beam,
+/// then smaller id.
 fn likeliest(rows: &[Vec<f32>], count: usize) -> Result<Vec<Candidate>> {
     let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
     for (beam, row) in rows.iter().enumerate() {
@@ -386,7 +396,8 @@ fn likeliest(rows: &[Vec<f32>], count: usize) -> Result<Vec<Candidate>> {
     Ok(best)
 }
 
-/// `count` candidates in the order in which they are drawn, without replacement, with probabilities `softmax(scores)`.
+/// Draws `count` candidates without replacement, with probabilities `softmax(scores)`, in the order
+/// drawn.
 fn drawn(rows: &[Vec<f32>], count: usize, rng: &mut Rng) -> Result<Vec<Candidate>> {
     let scores = || rows.iter().flatten().copied();
     scores().try_for_each(check_score)?;

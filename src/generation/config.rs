@@ -1,4 +1,4 @@
-//! How to continue a prompt.
+//! Settings of text generation.
 
 use std::time::{Duration, Instant};
 
@@ -7,172 +7,189 @@ use crate::generation::constraint::TokenMask;
 use crate::generation::processor::LogitsProcessor;
 use crate::generation::stopping::Cancel;
 
-/// The most beams, if nobody says otherwise.
+/// Default maximum number of beams.
 const MAX_BEAMS: usize = 128;
 
-/// Settings of a generation, with the names and meaning of Hugging Face's `generation_config.json`.
+/// Settings of text generation, with the names and meaning of Hugging Face's
+/// `generation_config.json`.
 ///
-/// `None` and an empty list mean "not said": then what a model's folder says holds
-/// ([`with_defaults`](GenerationConfig::with_defaults)), and if that says nothing either, the default in each field's words.
+/// `None` and an empty list mean "not set": then the value of the model's folder applies
+/// ([`with_defaults`](GenerationConfig::with_defaults)), then the default given for each field.
 ///
-/// *Whether tokens are drawn.* [`greedy`](Self::greedy()) and a temperature of 0 take the likeliest token, [`sample`](Self::sample()) draws;
-/// a temperature above 0, `top_k`, `top_p`, `min_p`, `typical_p`, a cut-off or Mirostat draws too,
-/// whatever the folder says. If nothing of this is said, the folder's `do_sample` holds; without it
-/// tokens are drawn, but with beams the likeliest text is searched for. To say both in one
-/// configuration is an error, as is a setting of a search without beams. Only in a file may they
-/// stand together: there `do_sample` decides.
+/// *Sampling or not.* [`greedy`](Self::greedy()) and a temperature of 0 take the most probable
+/// token, [`sample`](Self::sample()) draws. A temperature above 0, `top_k`, `top_p`, `min_p`,
+/// `typical_p`, a cut-off or Mirostat implies sampling, whatever the folder says. If none of these
+/// is set, the folder's `do_sample` applies; without it, tokens are sampled, or searched for if
+/// there are several beams. Contradictory settings in one configuration are an error, as are
+/// settings of beam search without beams; in a file they are allowed, and `do_sample` decides.
 ///
 /// ```
-/// let config = loquat::GenerationConfig::default().max_new_tokens(64).temperature(0.8).top_p(0.9).seed(7);
+/// use loquat::GenerationConfig;
+///
+/// let config = GenerationConfig::default().max_new_tokens(64).temperature(0.8).top_p(0.9).seed(7);
 /// assert!(config.check().is_ok());
 /// assert!(config.temperature(-1.0).check().is_err());
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct GenerationConfig {
-    /// The largest number of tokens to write. Default: 128.
+    /// Maximum number of tokens to generate. Default: 128.
     pub max_new_tokens: Option<usize>,
-    /// The largest number of tokens, the prompt's included; without effect beside `max_new_tokens`.
+    /// Maximum number of tokens, prompt included. Ignored if `max_new_tokens` is set.
     pub max_length: Option<usize>,
-    /// No end token before so many were written; 0.
+    /// Minimum number of generated tokens before an end token is allowed. Default: 0.
     pub min_new_tokens: Option<usize>,
-    /// No end token before there are so many, the prompt's included; 0.
+    /// Minimum number of tokens, prompt included, before an end token is allowed. Default: 0.
     pub min_length: Option<usize>,
-    /// Whether to draw from the distribution; otherwise the likeliest token is taken. Default: as
-    /// the other settings imply (above), and if they imply nothing, true without beams.
+    /// Whether to sample; otherwise the most probable token is taken. Default: as implied by the
+    /// other settings (see above), otherwise true without beams.
     pub do_sample: Option<bool>,
-    /// Logits are divided by it; below 1 sharpens the distribution. From 0 on; 0 takes the
-    /// likeliest token. Default: 1.
+    /// Divides the logits; values below 1 sharpen the distribution. At least 0; 0 takes the most
+    /// probable token. Default: 1.
     pub temperature: Option<f32>,
-    /// Only this many likeliest tokens may be drawn; 0 means all.
+    /// Samples from this number of most probable tokens only; 0 means all. Default: 0.
     pub top_k: Option<usize>,
-    /// Only the likeliest tokens that together have this probability may be drawn; in `(0, 1]`.
+    /// Samples from the most probable tokens whose probabilities sum to at least this; in (0, 1].
+    /// Default: 1.
     pub top_p: Option<f32>,
-    /// Only tokens at least this times as likely as the likeliest may be drawn; in `[0, 1]`.
+    /// Samples from tokens at least this many times as probable as the most probable one; in [0,
+    /// 1]. Default: 0.
     pub min_p: Option<f32>,
-    /// Only the most typical tokens that together have this probability may be drawn; in `(0, 1]`.
+    /// Samples from the most typical tokens whose probabilities sum to at least this; in (0, 1].
+    /// Default: 1.
     pub typical_p: Option<f32>,
-    /// Only tokens of at least this probability may be drawn; in `[0, 1)`.
+    /// Samples from tokens of at least this probability; in [0, 1). Default: 0.
     pub epsilon_cutoff: Option<f32>,
-    /// As `epsilon_cutoff`, lower where the distribution is flat; in `[0, 1)`.
+    /// Same as `epsilon_cutoff`, with a lower threshold for flat distributions; in [0, 1). Default:
+    /// 0.
     pub eta_cutoff: Option<f32>,
-    /// Keeps the surprise of what is drawn near a target.
+    /// Keeps the surprise of sampled tokens close to a target. Default: off.
     pub mirostat: Option<Mirostat>,
-    /// Logits of tokens in prompt and text are divided by it (multiplied if negative); above 0, 1 changes nothing.
+    /// Divides the logits of tokens in prompt and text (multiplies negative ones); above 0.
+    /// Default: 1, no penalty.
     pub repetition_penalty: Option<f32>,
-    /// Taken off the logit of each token that was written.
+    /// Is subtracted from the logit of every token already generated. Default: 0.
     pub presence_penalty: Option<f32>,
-    /// Taken off the logit of a token as often as it was written.
+    /// Is subtracted from the logit of a token once for each time that it was generated. Default:
+    /// 0.
     pub frequency_penalty: Option<f32>,
-    /// No run of so many tokens comes twice; 0 allows all.
+    /// No n-gram of this many tokens occurs twice; 0 allows all. Default: 0.
     pub no_repeat_ngram_size: Option<usize>,
-    /// Runs of tokens that are never completed.
+    /// Token sequences that are never generated.
     pub bad_words_ids: Vec<Vec<u32>>,
-    /// Added to the logit of the last token of a run when the others have just been written.
+    /// Is added to the logit of the last token of a sequence if the tokens before it were just
+    /// generated.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
-    /// Tokens that are never written.
+    /// Tokens that are never generated.
     pub suppress_tokens: Vec<u32>,
-    /// Tokens that are not written first.
+    /// Tokens that are not generated as the first.
     pub begin_suppress_tokens: Vec<u32>,
-    /// The token that follows a prompt of one token.
+    /// Token that follows a prompt of one token.
     pub forced_bos_token_id: Option<u32>,
-    /// The tokens of which one is written last if `max_new_tokens` are reached.
+    /// If `max_new_tokens` is reached, the last token is one of these.
     pub forced_eos_token_ids: Vec<u32>,
-    /// Tokens that are written at given places, counted from 0 at the first after the prompt.
+    /// Tokens forced at given positions, counted from 0 at the first token after the prompt.
     pub forced_tokens: Vec<(usize, u32)>,
-    /// From so many written tokens on, end tokens gain: their logits by this factor to the power of the tokens since.
+    /// `(start, factor)`: after `start` generated tokens, raises the logits of end tokens by
+    /// `factor` to the power of the number of tokens since.
     pub exponential_decay_length_penalty: Option<(usize, f32)>,
-    /// Makes logits that are no numbers 0 and infinite ones finite.
+    /// Replaces NaN logits by 0 and infinite ones by finite ones. Default: false.
     pub remove_invalid_values: Option<bool>,
-    /// Keys the random numbers.
+    /// Seed of the random numbers. Default: 0.
     pub seed: u64,
-    /// Tokens that end the text; they are not given out.
+    /// Tokens that end the text; they are not returned.
     pub eos_token_ids: Vec<u32>,
-    /// Texts that end the text; neither they nor what follows is given out. Special tokens count as
-    /// they are spelled, too. An error where ids are written, not text.
+    /// Strings that end the text; neither they nor the text after them is returned. Special tokens
+    /// match by their spelling, too. An error in functions that return ids instead of text.
     pub stop_strings: Vec<String>,
-    /// The text ends when so much time has gone by since the start.
+    /// Ends the text after this time since the start.
     pub max_time: Option<Duration>,
-    /// The text ends at this instant.
+    /// Ends the text at this instant.
     pub deadline: Option<Instant>,
     /// Ends the text from another thread.
     pub cancel: Option<Cancel>,
-    /// What to do when the model's context is full.
+    /// What to do when the model's context is full. Default: [`Overflow::Slide`].
     pub overflow: Overflow,
-    /// Keep the log-probability of each token, and so many likeliest alternatives.
+    /// Records the log-probability of each token and of this number of most probable alternatives.
+    /// Default: off.
     pub logprobs: Option<usize>,
-    /// How many texts a search continues at once; 1 is no search. See
-    /// [`Hypothesis`](crate::generation::Hypothesis). Default: 1.
+    /// Number of beams; 1 means no beam search. See [`Hypothesis`](crate::generation::Hypothesis).
+    /// Default: 1.
     pub num_beams: Option<usize>,
-    /// The largest [`num_beams`](Self::num_beams) that is an answer and no error: each beam costs a
-    /// row of logits and a share of the model's memory. A file does not set it. Default: 128.
+    /// Maximum of [`num_beams`](Self::num_beams), since each beam costs a row of logits and a share
+    /// of the cache. Cannot be set by a file. Default: 128.
     pub max_beams: Option<usize>,
-    /// How many groups the beams form, a divisor of `num_beams`; 1.
+    /// Number of groups that the beams form, a divisor of `num_beams`. Default: 1.
     pub num_beam_groups: Option<usize>,
-    /// Taken off the log-probability of a token for each time that an earlier group took it in the same step; 0.
+    /// Is subtracted from the log-probability of a token for each time that an earlier group chose
+    /// it in the same step. Default: 0.
     pub diversity_penalty: Option<f32>,
-    /// The power of its length by which the score of a text is divided; 1. Above 0 favours longer texts.
+    /// Exponent of the length by which the score of a text is divided; values above 0 favour longer
+    /// texts. Default: 1.
     pub length_penalty: Option<f32>,
-    /// When a search has found enough; [`EarlyStopping::False`].
+    /// When beam search stops. Default: [`EarlyStopping::False`].
     pub early_stopping: Option<EarlyStopping>,
-    /// How many of the best texts are given; 1.
+    /// Number of texts that beam search returns. Default: 1.
     pub num_return_sequences: Option<usize>,
-    /// How many next tokens are guessed from the text itself, so that the model may read them at once; none. See
-    /// [`speculate`](crate::generation::speculate): what is written is the same.
+    /// Number of tokens to propose from the text itself for speculative decoding; see
+    /// [`speculate`](crate::generation::speculate). The generated text stays the same. Default:
+    /// off.
     pub prompt_lookup_num_tokens: Option<usize>,
-    /// How many next tokens the smaller model of [`speculate`](crate::generation::speculate) guesses at once; 5.
+    /// Number of tokens that the draft model of [`speculate`](crate::generation::speculate)
+    /// proposes at a time. Default: 5.
     pub num_assistant_tokens: Option<usize>,
-    /// Processors of one's own: after the penalties, before temperature and cut-offs, as in `transformers`.
+    /// User-defined processors. They run after the penalties and before temperature and cut-offs,
+    /// as in `transformers`.
     pub processors: Vec<Box<dyn LogitsProcessor>>,
-    /// Says which tokens may come next.
+    /// Restricts the tokens that may come next.
     pub constraint: Option<Box<dyn TokenMask>>,
-    /// Whether a file says this: there settings may stand beside others that leave them without
-    /// effect.
+    /// Whether the settings come from a file, where settings without effect are allowed.
     pub(crate) of_file: bool,
-    /// Whether [`greedy`](Self::greedy()) and [`sample`](Self::sample()) were asked for.
+    /// Whether [`greedy`](Self::greedy()) and [`sample`](Self::sample()) were called.
     pub(crate) said: Said,
 }
 
-/// What a caller said of drawing.
+/// The caller's explicit choice between greedy decoding and sampling.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Said {
     greedy: bool,
     sample: bool,
 }
 
-/// What to do when the model cannot read more tokens.
+/// What to do when the model's context is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
-    /// Go on from the last half of the context, read anew.
+    /// Continue with the last half of the context, which the model reads again.
     #[default]
     Slide,
     /// End the text.
     Stop,
 }
 
-/// When a search with beams ends that has found as many texts as it has beams.
+/// When beam search stops after it has found as many finished texts as it has beams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EarlyStopping {
-    /// At once.
+    /// Immediately.
     True,
-    /// When the best beam, at its present length, would not be better than the worst text found.
+    /// When the best beam, at its current length, would not be better than the worst text found.
     #[default]
     False,
-    /// When no beam can become better than the worst text found: with a `length_penalty` above 0, not even at the largest length.
+    /// When no beam can become better than the worst text found. With a `length_penalty` above 0,
+    /// this considers the maximum length.
     Never,
 }
 
-/// Settings of Mirostat 2, which keeps the surprise `-log2 p` of what is drawn near a target: tokens more surprising than
-/// `μ` bits are cut off, and after each token `μ` moves against the error.
+/// Settings of Mirostat 2, which keeps the surprise `-log2 p` of sampled tokens close to a target:
+/// tokens more surprising than `μ` bits are cut off, and `μ` is corrected after each token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mirostat {
-    /// The surprise to aim at, in bits; above 0. llama.cpp takes 5.
+    /// Target surprise in bits; above 0. llama.cpp's default is 5.
     pub tau: f32,
-    /// How fast to correct; above 0. llama.cpp takes 0.1.
+    /// Learning rate of the correction; above 0. llama.cpp's default is 0.1.
     pub eta: f32,
 }
 
-/// Setters of options that take the value itself.
+/// Setters that take the value itself.
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
         $(#[$doc])*
@@ -183,7 +200,7 @@ macro_rules! setters {
     )*};
 }
 
-/// Setters of options that mean drawing, against what a file says too.
+/// Setters that imply sampling, overriding a file's `do_sample`.
 macro_rules! drawing_setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
         $(#[$doc])*
@@ -196,84 +213,87 @@ macro_rules! drawing_setters {
 
 impl GenerationConfig {
     setters! {
-        /// Sets the largest number of tokens to write.
+        /// Sets the maximum number of tokens to generate.
         max_new_tokens: usize;
-        /// Allows no end token before so many were written.
+        /// Sets the minimum number of generated tokens before an end token is allowed.
         min_new_tokens: usize;
-        /// Divides the logits of tokens in prompt and text (negative ones are multiplied); above 0.
+        /// Sets the factor by which logits of tokens in prompt and text are divided (negative ones
+        /// multiplied); above 0.
         repetition_penalty: f32;
-        /// Is taken off the logit of each token that was written.
+        /// Sets what is subtracted from the logit of every token already generated.
         presence_penalty: f32;
-        /// Is taken off the logit of a token as often as it was written.
+        /// Sets what is subtracted from the logit of a token for each time that it was generated.
         frequency_penalty: f32;
-        /// Allows no run of so many tokens twice; 0 allows all.
+        /// Forbids n-grams of this many tokens to occur twice; 0 allows all.
         no_repeat_ngram_size: usize;
-        /// Searches with so many beams.
+        /// Sets the number of beams.
         num_beams: usize;
-        /// Allows so many beams.
+        /// Sets the maximum number of beams.
         max_beams: usize;
-        /// Lets the beams form so many groups, a divisor of `num_beams`.
+        /// Sets the number of beam groups, a divisor of `num_beams`.
         num_beam_groups: usize;
-        /// Is taken off the log-probability of a token for each time that an earlier group took it in the same step.
+        /// Sets what is subtracted from a token's log-probability for each time that an earlier
+        /// group chose it in the same step.
         diversity_penalty: f32;
-        /// Divides the score of a text by this power of its length.
+        /// Sets the exponent of the length by which the score of a text is divided.
         length_penalty: f32;
-        /// Says when a search has found enough.
+        /// Sets when beam search stops.
         early_stopping: EarlyStopping;
-        /// Gives so many of the best texts of a search.
+        /// Sets the number of texts that beam search returns.
         num_return_sequences: usize;
-        /// Guesses so many next tokens from the text itself.
+        /// Sets the number of tokens to propose from the text itself.
         prompt_lookup_num_tokens: usize;
-        /// Lets the smaller model of a speculation guess so many next tokens.
+        /// Sets the number of tokens that a draft model proposes at a time.
         num_assistant_tokens: usize;
-        /// Ends the text when so much time has gone by.
+        /// Ends the text after this time since the start.
         max_time: Duration;
         /// Ends the text at this instant.
         deadline: Instant;
-        /// Keeps the log-probability of each token and of so many likeliest alternatives.
+        /// Records the log-probability of each token and of this number of most probable
+        /// alternatives.
         logprobs: usize;
     }
 
     drawing_setters! {
-        /// Sets the temperature and draws; 0 takes the likeliest token.
+        /// Sets the temperature and samples; 0 takes the most probable token.
         temperature: f32;
-        /// Draws from the `top_k` likeliest tokens; 0 means all.
+        /// Samples from the `top_k` most probable tokens; 0 means all.
         top_k: usize;
-        /// Draws from the likeliest tokens that together have probability `top_p`, in `(0, 1]`.
+        /// Samples from the most probable tokens whose probabilities sum to `top_p`, in (0, 1].
         top_p: f32;
-        /// Draws from the tokens at least `min_p` times as likely as the likeliest; in `[0, 1]`.
+        /// Samples from tokens at least `min_p` times as probable as the most probable one; in [0,
+        /// 1].
         min_p: f32;
-        /// Draws from the most typical tokens that together have probability `typical_p`, in
-        /// `(0, 1]`.
+        /// Samples from the most typical tokens whose probabilities sum to `typical_p`, in (0, 1].
         typical_p: f32;
-        /// Draws from the tokens of at least this probability; in `[0, 1)`.
+        /// Samples from tokens of at least this probability; in [0, 1).
         epsilon_cutoff: f32;
-        /// As [`epsilon_cutoff`](Self::epsilon_cutoff), lower where the distribution is flat; in
-        /// `[0, 1)`.
+        /// Same as [`epsilon_cutoff`](Self::epsilon_cutoff), with a lower threshold for flat
+        /// distributions; in [0, 1).
         eta_cutoff: f32;
     }
 
-    /// Takes the likeliest token instead of drawing, whatever the model's folder says.
+    /// Takes the most probable token instead of sampling, whatever the model's folder says.
     pub fn greedy(mut self) -> Self {
         self.do_sample = Some(false);
         self.said.greedy = true;
         self
     }
 
-    /// Draws from the distribution, whatever the model's folder says.
+    /// Samples, whatever the model's folder says.
     pub fn sample(mut self) -> Self {
         self.do_sample = Some(true);
         self.said.sample = true;
         self
     }
 
-    /// Keeps the surprise of what is drawn near `tau` bits, correcting by `eta` of the difference.
+    /// Keeps the surprise of sampled tokens close to `tau` bits, with learning rate `eta`.
     pub fn mirostat(mut self, tau: f32, eta: f32) -> Self {
         self.mirostat = Some(Mirostat { tau, eta });
         self.drawn_against_a_file()
     }
 
-    /// Lets what a caller adds to a file's settings win over its `do_sample`.
+    /// Makes a caller's additions to a file's settings override its `do_sample`.
     fn drawn_against_a_file(mut self) -> Self {
         if self.of_file {
             self.do_sample = Some(self.temperature != Some(0.0));
@@ -281,7 +301,7 @@ impl GenerationConfig {
         self
     }
 
-    /// Adds a run of tokens that is never completed.
+    /// Adds a token sequence that is never generated.
     pub fn bad_words(mut self, ids: impl Into<Vec<u32>>) -> Self {
         self.bad_words_ids.push(ids.into());
         self
@@ -292,25 +312,25 @@ impl GenerationConfig {
         self.sequence_bias([id], bias)
     }
 
-    /// Adds `bias` to the logit of the last of `ids` when the others have just been written.
+    /// Adds `bias` to the logit of the last of `ids` if the others were just generated.
     pub fn sequence_bias(mut self, ids: impl Into<Vec<u32>>, bias: f32) -> Self {
         self.sequence_bias.push((ids.into(), bias));
         self
     }
 
-    /// Adds a token that is never written.
+    /// Adds a token that is never generated.
     pub fn suppress_token(mut self, id: u32) -> Self {
         self.suppress_tokens.push(id);
         self
     }
 
-    /// Forces the token at a place, counted from 0 at the first after the prompt.
+    /// Forces a token at a position, counted from 0 at the first token after the prompt.
     pub fn forced_token(mut self, place: usize, id: u32) -> Self {
         self.forced_tokens.push((place, id));
         self
     }
 
-    /// Sets the seed of the random numbers.
+    /// Sets the seed of the random numbers. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -322,48 +342,49 @@ impl GenerationConfig {
         self
     }
 
-    /// Adds a text that ends the text.
+    /// Adds a string that ends the text.
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop_strings.push(text.into());
         self
     }
 
-    /// Lets `cancel` end the text from another thread.
+    /// Allows `cancel` to end the text from another thread.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = Some(cancel.clone());
         self
     }
 
-    /// Sets what happens when the context is full.
+    /// Sets what happens when the context is full. Default: [`Overflow::Slide`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
     }
 
-    /// Adds a processor of one's own.
+    /// Adds a user-defined processor.
     pub fn processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
         self.processors.push(Box::new(processor));
         self
     }
 
-    /// Lets `constraint` say which tokens may come next.
+    /// Constrains the text to the tokens that `constraint` allows.
     pub fn constraint(mut self, constraint: impl TokenMask + 'static) -> Self {
         self.constraint = Some(Box::new(constraint));
         self
     }
 
-    /// The same for what writes ids: stop strings are the text's.
+    /// The same settings for functions that return ids: without stop strings, which the text stream
+    /// handles.
     #[cfg(feature = "tokenizers")]
     pub(crate) fn of_ids(&self) -> Self {
         Self { stop_strings: Vec::new(), ..self.clone() }
     }
 
-    /// Whether tokens are drawn.
+    /// Whether tokens are sampled.
     pub(crate) fn samples(&self) -> bool {
         self.says_to_sample().unwrap_or(self.beams() == 1)
     }
 
-    /// Whether tokens are to be drawn, if the settings say it.
+    /// Whether the settings choose sampling or greedy decoding, and which.
     fn says_to_sample(&self) -> Option<bool> {
         if self.temperature == Some(0.0) {
             return Some(false);
@@ -380,7 +401,7 @@ impl GenerationConfig {
         self.do_sample.or(drawing.then_some(true))
     }
 
-    /// The first setting that changes how a token is drawn.
+    /// The first setting that only affects sampling.
     fn drawing(&self) -> Option<(&'static str, String)> {
         let said = |name, value: Option<f32>, neutral: f32| Some((name, value.filter(|&x| x != neutral)?.to_string()));
         said("temperature", self.temperature, 0.0)
@@ -393,7 +414,7 @@ impl GenerationConfig {
             .or_else(|| Some(("mirostat", self.mirostat?.tau.to_string())))
     }
 
-    /// The first setting that changes a search and nothing else.
+    /// The first setting that only affects beam search.
     fn searching(&self) -> Option<(&'static str, String)> {
         let length = self.length_penalty.filter(|&power| power != 1.0).map(|power| power.to_string());
         let early =
@@ -405,37 +426,39 @@ impl GenerationConfig {
             .or(diverse.map(|penalty| ("diversity_penalty", penalty)))
     }
 
-    /// The number of beams.
+    /// Number of beams.
     pub(crate) fn beams(&self) -> usize {
         self.num_beams.unwrap_or(1)
     }
 
-    /// The number of groups of beams.
+    /// Number of beam groups.
     pub(crate) fn beam_groups(&self) -> usize {
         self.num_beam_groups.unwrap_or(1)
     }
 
-    /// When a search has found enough.
+    /// When beam search stops.
     pub(crate) fn stops_early(&self) -> EarlyStopping {
         self.early_stopping.unwrap_or_default()
     }
 
-    /// What cut-offs leave: with beams, some tokens that go on, whatever ends.
+    /// Minimum number of tokens that cut-offs keep: with beams, enough unfinished ones even if all
+    /// end tokens are kept.
     pub(crate) fn min_tokens_to_keep(&self) -> usize {
         if self.beams() > 1 { 2.max(1 + self.eos_token_ids.len()) } else { 1 }
     }
 
-    /// How many tokens may follow a prompt of `prompt_len`.
+    /// Maximum number of new tokens after a prompt of `prompt_len`.
     pub(crate) fn new_tokens_limit(&self, prompt_len: usize) -> usize {
         let by_length = || self.max_length.map(|length| length.saturating_sub(prompt_len));
         self.max_new_tokens.or_else(by_length).unwrap_or(128)
     }
 
-    /// What is not said here, as `defaults` says it: what a model's folder prescribes, under what a
-    /// caller asks for. Settings of drawing are filled in if tokens are drawn, those of a search if
-    /// there are beams.
+    /// Completes the settings with `defaults`, for example those of a model's folder. Sampling
+    /// settings are completed if tokens are sampled, settings of beam search if there are several
+    /// beams.
     ///
-    /// Seed, overflow, log-probabilities, time limits and whatever is no setting of a file stay.
+    /// Seed, overflow, log-probabilities, time limits and everything that a file cannot set stay
+    /// unchanged.
     pub fn with_defaults(mut self, defaults: &Self) -> Self {
         if self.max_new_tokens.is_none() && self.max_length.is_none() {
             (self.max_new_tokens, self.max_length) = (defaults.max_new_tokens, defaults.max_length);
@@ -447,7 +470,7 @@ impl GenerationConfig {
             ($($name:ident)*) => {$( if self.$name.is_empty() { self.$name.clone_from(&defaults.$name); } )*};
         }
         self.do_sample = self.says_to_sample().or(defaults.says_to_sample());
-        // How many groups and texts there are goes with the number of beams.
+        // The numbers of groups and returned texts belong to the number of beams.
         if self.num_beams.is_none() && defaults.beams() > 1 {
             options! { num_beam_groups num_return_sequences }
         }
@@ -474,51 +497,51 @@ impl GenerationConfig {
         self
     }
 
-    /// Makes sure that every setting is within its range and has an effect.
+    /// Checks that every setting is in its range and has an effect.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the first that is out of range, or that another leaves without
-    /// effect.
+    /// [`Error::Argument`] for the first setting that is out of range, or that another one leaves
+    /// without effect.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
         let (beams, limit) = (self.beams(), self.max_beams.unwrap_or(MAX_BEAMS));
         if beams > limit {
-            let expected = format!("at most {limit} (raise `max_beams` if the memory is there)");
+            let expected = format!("at most {limit} (raise `max_beams` if memory allows)");
             return Err(Error::argument("num_beams", expected, beams));
         }
         if self.said.greedy && self.said.sample {
-            return Err(Error::argument("do_sample", "`greedy()` or `sample()`", "both"));
+            return Err(Error::argument("do_sample", "either `greedy()` or `sample()`", "both"));
         }
         if self.of_file {
             return Ok(());
         }
         if let (false, Some((name, found))) = (self.samples(), self.drawing()) {
             let how = if self.temperature == Some(0.0) { "a temperature of 0" } else { "greedy decoding" };
-            return Err(Error::argument(name, format!("nothing beside {how}, which draws no token"), found));
+            return Err(Error::argument(name, format!("no value with {how}, which does not sample"), found));
         }
         if self.temperature == Some(0.0) && self.do_sample == Some(true) {
-            return Err(Error::argument("temperature", "a number above 0 where tokens are to be drawn", 0));
+            return Err(Error::argument("temperature", "a number above 0 for sampling", 0));
         }
         if let (1, Some((name, found))) = (beams, self.searching()) {
-            return Err(Error::argument(name, "nothing without a search of several beams (`num_beams`)", found));
+            return Err(Error::argument(name, "no value without beam search (`num_beams`)", found));
         }
         if let (1, Some(penalty)) = (self.beam_groups(), self.diversity_penalty.filter(|&penalty| penalty != 0.0)) {
             return Err(Error::argument("diversity_penalty", "0 without `num_beam_groups`", penalty));
         }
         if let (2.., Some(count)) = (beams, self.prompt_lookup_num_tokens.filter(|&count| count > 0)) {
-            return Err(Error::argument("prompt_lookup_num_tokens", "nothing beside a search of several beams", count));
+            return Err(Error::argument("prompt_lookup_num_tokens", "no value with beam search", count));
         }
         Ok(())
     }
 
-    /// Makes sure that every setting is within its range.
+    /// Checks that every setting is in its range.
     pub(crate) fn check_ranges(&self) -> Result<()> {
         let positive = |x: f32| x > 0.0 && x.is_finite();
         let range = |name: &str, value: Option<f32>, expected: &str, fits: &dyn Fn(f32) -> bool| match value {
             Some(value) if !fits(value) => Err(Error::argument(name, expected, value)),
             _ => Ok(()),
         };
-        range("temperature", self.temperature, "a number from 0 on", &|x| x >= 0.0 && x.is_finite())?;
+        range("temperature", self.temperature, "a number of at least 0", &|x| x >= 0.0 && x.is_finite())?;
         let probability = |x: f32| x > 0.0 && x <= 1.0;
         range("top_p", self.top_p, "a probability in (0, 1]", &probability)?;
         range("typical_p", self.typical_p, "a probability in (0, 1]", &probability)?;
@@ -532,7 +555,7 @@ impl GenerationConfig {
         range("frequency_penalty", self.frequency_penalty, "a finite number", &f32::is_finite)?;
         let decay = self.exponential_decay_length_penalty.map(|(_, factor)| factor);
         range("exponential_decay_length_penalty", decay, "a factor above 0", &positive)?;
-        range("diversity_penalty", self.diversity_penalty, "a number from 0 on", &|x| x >= 0.0 && x.is_finite())?;
+        range("diversity_penalty", self.diversity_penalty, "a number of at least 0", &|x| x >= 0.0 && x.is_finite())?;
         range("length_penalty", self.length_penalty, "a finite number", &f32::is_finite)?;
         let (beams, groups) = (self.beams(), self.beam_groups());
         if !(1..1 << 16).contains(&beams) {
@@ -542,7 +565,7 @@ impl GenerationConfig {
             return Err(Error::argument("num_beam_groups", format!("a divisor of num_beams = {beams}"), groups));
         }
         if groups > 1 && self.samples() {
-            return Err(Error::argument("num_beam_groups", "1 if tokens are drawn", groups));
+            return Err(Error::argument("num_beam_groups", "1 for sampling", groups));
         }
         let wanted = self.num_return_sequences.unwrap_or(1);
         if !(1..=beams).contains(&wanted) {
@@ -550,13 +573,17 @@ impl GenerationConfig {
             return Err(Error::argument("num_return_sequences", expected, wanted));
         }
         if self.bad_words_ids.iter().any(Vec::is_empty) {
-            return Err(Error::argument("bad_words_ids", "runs of at least one token", "an empty one"));
+            return Err(Error::argument("bad_words_ids", "sequences of at least one token", "an empty one"));
         }
         if self.sequence_bias.iter().any(|(ids, bias)| ids.is_empty() || bias.is_nan()) {
-            return Err(Error::argument("sequence_bias", "runs of at least one token, each with a number", "another"));
+            return Err(Error::argument(
+                "sequence_bias",
+                "sequences of at least one token with a bias that is not NaN",
+                "another value",
+            ));
         }
         if self.stop_strings.iter().any(String::is_empty) {
-            return Err(Error::argument("stop", "a text of at least one character", "an empty one"));
+            return Err(Error::argument("stop", "a string of at least one character", "an empty one"));
         }
         Ok(())
     }
@@ -602,7 +629,7 @@ mod tests {
             }
         }
         assert!(said().samples() && said().temperature(1.5).num_beams(2).samples() && !said().num_beams(2).samples());
-        // A file's settings that a caller goes on with.
+        // A file's settings with additions by a caller.
         assert!(greedy.clone().temperature(0.8).samples() && !sampling.clone().temperature(0.0).samples());
         assert!(greedy.check().is_ok() && sampling.clone().greedy().check().is_ok() && !sampling.greedy().samples());
         assert_eq!(said().sample().with_defaults(&greedy).temperature, Some(0.6));

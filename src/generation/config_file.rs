@@ -1,4 +1,4 @@
-//! `generation_config.json`: what a model's folder says about writing with it.
+//! Reading `generation_config.json`.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::generation::config::{EarlyStopping, GenerationConfig};
 
-/// The file's name.
+/// Name of the file.
 const FILE: &str = "generation_config.json";
 
-/// Keys that would change what is written in a way that is not built, with the value that changes nothing.
+/// Keys of unsupported features that would change the text, with the value that has no effect.
 const NOT_BUILT: &[(&str, f64)] = &[
     ("assistant_ensemble_weight", 0.0),
     ("constraints", 0.0),
@@ -26,7 +26,7 @@ const NOT_BUILT: &[(&str, f64)] = &[
     ("watermarking_config", 0.0),
 ];
 
-/// Keys that are obeyed.
+/// Supported keys.
 const READ: &[&str] = &[
     "max_new_tokens",
     "max_length",
@@ -63,9 +63,8 @@ const READ: &[&str] = &[
     "max_time",
 ];
 
-/// Keys that change no text: ids for padding and for encoder–decoders, what `transformers` returns
-/// beside the text, its caches, its compiling, and its assistants, which guess what the model would
-/// generate.
+/// Keys that do not change the text: ids for padding and encoder-decoder models; outputs, caches,
+/// compilation and assistants of `transformers`.
 const HARMLESS: &[&str] = &[
     "bos_token_id",
     "pad_token_id",
@@ -99,7 +98,7 @@ const HARMLESS: &[&str] = &[
     "continuous_batching_config",
     "use_model_defaults",
     "trust_remote_code",
-    // Of models that brought their own code.
+    // Of models with custom code.
     "chat_format",
     "max_window_size",
     "max_context_size",
@@ -108,11 +107,13 @@ const HARMLESS: &[&str] = &[
 ];
 
 impl GenerationConfig {
-    /// What a folder's `generation_config.json` says; without that file, the end tokens of its
-    /// `config.json`. Of a `.gguf` file, its end tokens: it says no more of generation.
+    /// Reads the settings of a model: `generation_config.json`, or without that file the end tokens
+    /// of `config.json`. For a `.gguf` file, its end tokens; GGUF stores no other settings of
+    /// generation.
     ///
     /// # Errors
-    /// As for [`GenerationConfig::from_json`]; [`Error::Io`] and [`Error::Format`] for files that cannot be read.
+    /// Same as [`GenerationConfig::from_json`]; [`Error::Io`] and [`Error::Format`] for files that
+    /// cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let folder = path.as_ref();
         if folder.is_file() {
@@ -135,12 +136,11 @@ impl GenerationConfig {
         Ok(config)
     }
 
-    /// What the content of a `generation_config.json` says. Keys that begin with `_` are passed
-    /// over.
+    /// Reads the content of a `generation_config.json`. Keys that start with `_` are ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value that a key cannot have, for a key of `transformers` that would
-    /// change the text but is not built, and for one that is not known.
+    /// [`Error::Config`] for an invalid value, for an unknown key, and for a key of `transformers`
+    /// that would change the text but is not supported.
     pub fn from_json(json: &Value) -> Result<Self> {
         if !json.is_object() {
             return Err(wrong(FILE, "a JSON object", json));
@@ -151,7 +151,7 @@ impl GenerationConfig {
             key.starts_with('_') || not_built || READ.contains(&key) || HARMLESS.contains(&key)
         };
         if let Some((key, value)) = json.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
-            return Err(wrong(key, "no such key in generation_config.json, as it is not known", value));
+            return Err(wrong(key, "no such key in generation_config.json, as it is unknown", value));
         }
         for &(key, neutral) in NOT_BUILT {
             let value = keys.get(key);
@@ -161,7 +161,7 @@ impl GenerationConfig {
                 _ => value.as_f64() == Some(neutral),
             };
             if !changes_nothing {
-                return Err(wrong(key, "nothing, as it is not supported", value));
+                return Err(wrong(key, "no value, as the key is not supported", value));
             }
         }
         let bias = keys.list("sequence_bias", "a list of [ids, bias]", |pair| {
@@ -206,7 +206,7 @@ impl GenerationConfig {
             eos_token_ids: keys.ids("eos_token_id")?,
             stop_strings: match keys.get("stop_strings") {
                 Value::String(text) => vec![text.clone()],
-                _ => keys.list("stop_strings", "a list of texts", |text| text.as_str().map(str::to_string))?,
+                _ => keys.list("stop_strings", "a list of strings", |text| text.as_str().map(str::to_string))?,
             },
             num_beams: keys.count("num_beams")?,
             num_beam_groups: keys.count("num_beam_groups")?,
@@ -234,7 +234,7 @@ impl GenerationConfig {
     }
 }
 
-/// Looks values of known kinds up; `null` is as good as absent.
+/// Reads values by key; `null` counts as absent.
 struct Keys<'j>(&'j Value);
 
 impl<'j> Keys<'j> {
@@ -266,7 +266,7 @@ impl<'j> Keys<'j> {
         Ok(self.value(key, expected, items)?.unwrap_or_default())
     }
 
-    /// One id or a list of them.
+    /// Reads one id or a list of ids.
     fn ids(&self, key: &str) -> Result<Vec<u32>> {
         let one_or_more = |value: &Value| as_id(value).map(|id| vec![id]).or_else(|| as_ids(value));
         Ok(self.value(key, "a token id or a list of them", one_or_more)?.unwrap_or_default())
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(config.eos_token_ids, [128001, 128008, 128009]);
         assert_eq!((config.temperature, config.top_p, config.top_k), (Some(0.6), Some(0.9), None));
         assert_eq!((config.do_sample, config.new_tokens_limit(4000)), (Some(true), 96));
-        // What a caller says goes first, what he does not say is the folder's.
+        // The caller's settings come first, then the folder's.
         let asked = GenerationConfig::default().max_new_tokens(7).top_p(0.5).with_defaults(&config);
         assert_eq!((asked.new_tokens_limit(4000), asked.top_p, asked.temperature), (7, Some(0.5), Some(0.6)));
     }
@@ -313,7 +313,7 @@ mod tests {
     fn keys_that_are_not_known_are_named() {
         let misspelt = json!({"max_new_tokens": 3, "repetion_penalty": 3.0});
         let error = GenerationConfig::from_json(&misspelt).unwrap_err().to_string();
-        assert!(error.contains("`repetion_penalty`") && error.contains("not known"), "{error}");
+        assert!(error.contains("`repetion_penalty`") && error.contains("unknown"), "{error}");
         let lists = [READ, HARMLESS].concat();
         for (i, key) in lists.iter().enumerate() {
             assert!(!lists[..i].contains(key) && !NOT_BUILT.iter().any(|(other, _)| other == key), "{key} twice");

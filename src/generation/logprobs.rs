@@ -2,19 +2,21 @@
 
 use crate::generation::processor::cutoff::Distribution;
 
-/// How likely a token was, by the model's own distribution: before penalties, temperature, cut-offs and constraint.
+/// Log-probability of a token in the model's distribution, before penalties, temperature, cut-offs
+/// and constraint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
-    /// The token.
+    /// Token id.
     pub id: u32,
-    /// The natural logarithm of its probability.
+    /// Natural logarithm of the probability.
     pub logprob: f32,
-    /// The likeliest tokens with theirs, the likeliest first; of equals the smaller id.
+    /// The most probable tokens with their log-probabilities, most probable first; ties by smaller
+    /// id.
     pub top: Vec<(u32, f32)>,
 }
 
 impl TokenLogprob {
-    /// Of a token, given the model's logits, with `top` alternatives.
+    /// Computes the log-probability of `id` from the logits, with `top` alternatives.
     pub(crate) fn of(id: u32, logits: &[f32], top: usize) -> Self {
         let distribution = Distribution::of(logits);
         let log_prob = |id: u32| distribution.log_prob(logits[id as usize]);

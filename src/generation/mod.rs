@@ -1,31 +1,30 @@
-//! Floor 6: writing text with a causal model.
+//! Text generation with a causal language model.
 //!
-//! [`generate`] gives token ids, [`stream`] gives text; both are plain iterators that compute a token when asked for the
-//! next one, and borrow the model with `&` (or share it with an `Arc`).
+//! [`generate`] returns token ids, [`stream`] returns text. Both are plain iterators that compute
+//! one token at a time, and borrow the model with `&` or share it with an `Arc`.
 //!
-//! A step: the model reads what is new, processors change its logits, a constraint forbids what does not fit, temperature and cut-offs
-//! shape what is left, a token is drawn and written. With a folder of files, [`TextGenerator`](crate::TextGenerator) does all of it.
+//! One step: the model reads the new tokens, processors change its logits, a constraint masks
+//! tokens, temperature and cut-offs reshape the distribution, and a token is chosen. For models in
+//! a folder or file, [`TextGenerator`](crate::TextGenerator) does all of this.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `config` | [`GenerationConfig`] |
-//! | `config_file` | [`GenerationConfig::open`]: a folder's `generation_config.json` |
-//! | `processor` | what changes logits before a token is drawn: penalties, biases, forced tokens, temperature, cut-offs |
-//! | `constraint` | which tokens may come next |
-//! | `sampler` | draws a token |
-//! | `sequence` | one text that is being written, whatever the way of decoding |
+//! | `config_file` | [`GenerationConfig::open`]: reads `generation_config.json` |
+//! | `processor` | changes of the logits: penalties, biases, forced tokens, temperature, cut-offs |
+//! | `constraint` | restricts the tokens that may come next |
+//! | `sampler` | draws a token from logits |
+//! | `sequence` | one text being generated, independent of the decoding method |
 //! | `tokens` | the decoding loop, an iterator of ids |
 //! | `beam` | beam search, beam sampling, diverse groups |
-//! | `batch` | many texts at once |
-//! | `speculation` | guesses of the next tokens, read all at once |
-//! | `prompt_cache` | what a model remembers of a prompt, shared and saved |
+//! | `batch` | generates many texts at once |
+//! | `speculation` | speculative decoding |
+//! | `prompt_cache` | model state of a prompt, for reuse and saving |
 //! | `logprobs` | log-probabilities of tokens |
-//! | `score` | how likely a given text is; perplexity |
-//! | `stopping` | why a text ends; cancelling |
-//! | `stop_strings` | texts that end a text, across token borders |
-//! | `text` | the iterator of text |
-//!
-//! This floor must not know which model it runs, nor the text of a task.
+//! | `score` | log-probabilities and perplexity of given texts |
+//! | `stopping` | stop reasons, cancelling |
+//! | `stop_strings` | stop strings across token boundaries |
+//! | `text` | the iterator of text pieces |
 
 pub(crate) mod batch;
 pub(crate) mod beam;

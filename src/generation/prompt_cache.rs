@@ -1,4 +1,4 @@
-//! What a model remembers of a prompt, for many continuations: read once, shared, saved.
+//! Prompt caches: the model state of a prompt, computed once, shared by continuations, and saved.
 
 use std::path::Path;
 
@@ -10,10 +10,12 @@ use crate::models::{CausalLm, DecodeState};
 use crate::nn::KvCache;
 use crate::tensor::{IdTensor, Tensor};
 
-/// What a model remembers of the beginning of texts. [`Tokens::with_cache`](crate::generation::Tokens::with_cache) and
-/// [`BatchGenerator::push_with_cache`](crate::generation::BatchGenerator::push_with_cache) go on from it, with the same tokens as without.
+/// The cached model state of the start of a prompt.
+/// [`Tokens::with_cache`](crate::generation::Tokens::with_cache) and
+/// [`BatchGenerator::push_with_cache`](crate::generation::BatchGenerator::push_with_cache) continue
+/// from it, with the same tokens as without a cache.
 ///
-/// A clone is cheap, and continuations share the memory of what they have in common.
+/// A clone is cheap, and continuations share the memory of their common prefix.
 ///
 /// ```
 /// use loquat::generation::{PromptCache, generate};
@@ -26,11 +28,12 @@ use crate::tensor::{IdTensor, Tensor};
 /// # let path = folder.path().join("prompt.safetensors");
 /// cache.save(&path)?;
 ///
-/// let cache = PromptCache::open(&model, &path)?; // another day
+/// let cache = PromptCache::open(&model, &path)?; // in a later run
 /// let config = GenerationConfig::default().max_new_tokens(8);
 /// for question in [[6, 7], [8, 9]] {
 ///     let prompt = [&[1, 2, 3, 4, 5][..], &question].concat();
-///     let tokens = generate(&model, &prompt, &config)?.with_cache(&cache); // reads two tokens only
+///     // Reads two tokens only.
+///     let tokens = generate(&model, &prompt, &config)?.with_cache(&cache);
 ///     assert_eq!(tokens.count(), 8);
 /// }
 /// # Ok::<(), loquat::Error>(())
@@ -47,24 +50,24 @@ impl<S> std::fmt::Debug for PromptCache<S> {
     }
 }
 
-/// The key of the file's metadata whose value is the prompt.
+/// Metadata key of the file, whose value is the prompt.
 const KEY: &str = "loquat prompt cache 1";
 
 impl<S: DecodeState> PromptCache<S> {
-    /// Lets a model read a prompt.
+    /// Runs a model on a prompt and returns its state.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a prompt that is empty or longer than the model's context, [`Error::Id`] for an id outside the
-    /// vocabulary.
+    /// [`Error::Argument`] for a prompt that is empty or longer than the model's context,
+    /// [`Error::Id`] for an id outside the vocabulary.
     pub fn read<M: CausalLm<State = S> + ?Sized>(model: &M, prompt_ids: &[u32]) -> Result<Self> {
         Self::read_from(model, model.new_state(1), prompt_ids)
     }
 
-    /// [`PromptCache::read`] from a state that has read nothing, but may remember something else, as
-    /// the output of an encoder.
+    /// Same as [`PromptCache::read`], starting from a state that has read no tokens but may hold
+    /// other input, such as an encoder's output.
     ///
     /// # Errors
-    /// Same as [`PromptCache::read`]; [`Error::Argument`] for a state that has read tokens.
+    /// Same as [`PromptCache::read`]; [`Error::Argument`] if the state has read tokens.
     pub fn read_from<M: CausalLm<State = S> + ?Sized>(model: &M, mut state: S, prompt_ids: &[u32]) -> Result<Self> {
         if !state.is_empty() {
             return Err(Error::argument("state", "one that has read no tokens", state.len()));
@@ -80,50 +83,56 @@ impl<S: DecodeState> PromptCache<S> {
         Ok(Self { ids: prompt_ids.to_vec(), state })
     }
 
-    /// A memory of `ids`.
+    /// Creates a cache from the state after `ids`.
     pub(crate) fn new(ids: Vec<u32>, state: S) -> Self {
         Self { ids, state }
     }
 
-    /// The prompt.
+    /// Returns the token ids of the prompt.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// The memory of as much of a prompt as this one begins with too; at least one token is left to be read.
+    /// Returns a reader with the state of the longest common prefix with `prompt_ids`; at least one
+    /// token is left to read.
     pub(crate) fn reader(&self, prompt_ids: &[u32]) -> Option<Reader<S>> {
         let same = self.ids.iter().zip(prompt_ids).take_while(|(a, b)| a == b).count().min(prompt_ids.len() - 1);
         let mut state = self.state.clone();
         (same > 0 && state.truncate(same)).then(|| Reader::resumed(state, prompt_ids.len() - same))
     }
 
-    /// Writes the cache into a file, which appears whole or not at all: safetensors, with the prompt in its metadata.
+    /// Saves the cache as a safetensors file, with the prompt in its metadata. The file is written
+    /// atomically.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a model whose memory is not keys and values; [`Error::Io`] if the file cannot be written.
+    /// [`Error::Argument`] for a model whose state is not a key/value cache; [`Error::Io`] if the
+    /// file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = tensors(keys_and_values(&self.state)?);
         let ids = serde_json::json!(self.ids).to_string();
         write_tensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), Some((KEY, &ids)))
     }
 
-    /// Reads what [`PromptCache::save`] wrote, for the same model: the model reads the prompt's first token, and has to remember
-    /// of it, in every layer, what the file says.
+    /// Opens a file written by [`PromptCache::save`], for the same model. To verify that, the model
+    /// reads the prompt's first token, and its keys and values in every layer are compared with the
+    /// file's.
     ///
     /// # Errors
-    /// [`Error::Format`] for a file that is something else, damaged, or another model's; [`Error::Io`] if it cannot be read.
+    /// [`Error::Format`] for a file of another kind, a damaged file or one of another model;
+    /// [`Error::Io`] if it cannot be read.
     pub fn open<M: CausalLm<State = S> + ?Sized>(model: &M, path: impl AsRef<Path>) -> Result<Self> {
         Self::open_from(model, model.new_state(1), path)
     }
 
-    /// [`PromptCache::open`] for a cache that began from a state, as [`PromptCache::read_from`].
+    /// Same as [`PromptCache::open`], for a cache that started from a state as in
+    /// [`PromptCache::read_from`].
     ///
     /// # Errors
     /// Same as [`PromptCache::open`] and [`PromptCache::read_from`].
     pub fn open_from<M: CausalLm<State = S> + ?Sized>(model: &M, mut state: S, path: impl AsRef<Path>) -> Result<Self> {
         let file = SafetensorsFile::open(path, Load::Mmap)?;
         let wrong = |reason: String| Error::format(file.path(), reason);
-        let ids = file.metadata(KEY).ok_or_else(|| wrong("expected a prompt's cache".into()))?;
+        let ids = file.metadata(KEY).ok_or_else(|| wrong("expected a prompt cache".into()))?;
         let ids: Vec<u32> = serde_json::from_str(ids).map_err(|e| wrong(format!("prompt: {e}")))?;
         let vocab_size = model.vocab_size();
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
@@ -146,10 +155,12 @@ impl<S: DecodeState> PromptCache<S> {
                 return Err(wrong(format!("tensor `{name}`: expected F32 {shape:?}, found {dtype:?} {found:?}")));
             }
             let tensor = view.to_tensor()?;
-            // Other processors may round otherwise; another model is far off.
+            // Another processor may round differently; another model differs far more.
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * b.abs().max(1.0);
             if !tensor.data().iter().zip(first.data()).all(near) {
-                return Err(wrong(format!("tensor `{name}`: expected the model's own numbers, found other ones")));
+                return Err(wrong(format!(
+                    "tensor `{name}`: expected the keys and values of this model, found other numbers"
+                )));
             }
             read.push(tensor);
         }
@@ -173,7 +184,7 @@ fn keys_and_values(state: &impl DecodeState) -> Result<&KvCache> {
 }
 
 fn no_keys() -> Error {
-    Error::argument("prompt cache", "a model that remembers keys and values", "another")
+    Error::argument("prompt cache", "a model with a key/value cache", "a model without one")
 }
 
 #[cfg(test)]
@@ -231,7 +242,7 @@ mod tests {
         let path = folder.path().join("cache");
         PromptCache::read(&ours, &[1, 2, 3]).unwrap().save(&path).unwrap();
         let err = |model: &Gpt2, path: &Path| PromptCache::open(model, path).unwrap_err().to_string();
-        assert!(err(&model(2), &path).contains("model's own numbers"));
+        assert!(err(&model(2), &path).contains("keys and values of this model"));
         let narrow = Gpt2::init(&Gpt2Config::new(11, 24, 6, 2, 3), &mut Rng::seed(1)).unwrap();
         assert!(err(&narrow, &path).contains("expected F32 [1, 3, 6]"));
         let deep = Gpt2::init(&Gpt2Config::new(11, 24, 12, 3, 3), &mut Rng::seed(1)).unwrap();
@@ -242,7 +253,7 @@ mod tests {
         assert!(err(&few, &path).contains("ids below 3"));
         assert!(PromptCache::read(&ours, &[]).is_err() && PromptCache::read(&ours, &[0; 25]).is_err());
 
-        // Any byte of the header changed, and any length: an error, or the same cache.
+        // Any changed byte of the header and any shorter length gives an error or the same cache.
         let (whole, damaged) = (std::fs::read(&path).unwrap(), folder.path().join("damaged"));
         let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
         for at in 0..header {

@@ -1,4 +1,4 @@
-//! A model that reads a text: its memory, and what it has not read.
+//! A model's state over one text, and how much of the text is still to be read.
 
 use crate::error::{Error, Result};
 use crate::generation::config::Overflow;
@@ -8,27 +8,29 @@ use crate::kernels::parallel;
 use crate::models::{CausalLm, DecodeState};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
-/// The most tokens of a prompt that are read at once: between parts a text may be cancelled. The bits do not depend on it.
+/// Maximum number of prompt tokens per call, so that generation can be cancelled between calls. The
+/// results do not depend on it.
 pub(crate) const PART: usize = 512;
 
-/// Runs a model for its output alone: nothing is recorded for gradients, and threads stay awake between its kernels.
+/// Runs a model for inference: without recording gradients, and with workers kept awake between
+/// kernels.
 pub(crate) fn infer<R: Send>(model: impl FnOnce() -> R + Send) -> R {
     parallel::team(|| no_grad(model))
 }
 
-/// What a model remembers of one text.
+/// A model's state over one text.
 #[derive(Clone)]
 pub(crate) struct Reader<S> {
     pub(crate) state: S,
-    /// How many of the text's last tokens the model has not read.
+    /// Number of the text's last tokens that the model has not read.
     pub(crate) unread: usize,
-    /// What the model remembers beside the text, to begin anew when the context is full; nothing if
-    /// absent.
+    /// State to restart from when the context is full, for a state with other input than the text;
+    /// `None` for an empty state.
     started: Option<S>,
 }
 
 impl<S: DecodeState> Reader<S> {
-    /// A model that has read nothing of a prompt.
+    /// Creates a reader that has read no tokens.
     pub(crate) fn new<M>(model: &M, prompt_len: usize) -> Self
     where
         M: CausalLm<State = S> + ?Sized,
@@ -36,29 +38,30 @@ impl<S: DecodeState> Reader<S> {
         Self { state: model.new_state(1), unread: prompt_len, started: None }
     }
 
-    /// A model whose state has read all but the last `unread` tokens of a text.
+    /// Creates a reader whose state has read all but the last `unread` tokens of a text.
     pub(crate) fn resumed(state: S, unread: usize) -> Self {
         let mut started = state.clone();
         let started = started.truncate(0).then_some(started);
         Self { state, unread, started }
     }
 
-    /// A model whose state has read as many of a prompt's first tokens as it counts.
+    /// Creates a reader from a prepared state, which has read the first [`len`](DecodeState::len)
+    /// tokens of the prompt.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no token of the prompt is left to be read.
+    /// [`Error::Argument`] if no token of the prompt is left to read.
     pub(crate) fn started(state: S, prompt_len: usize) -> Result<Self> {
         match prompt_len.checked_sub(state.len()).filter(|&unread| unread > 0) {
             Some(unread) => Ok(Self::resumed(state, unread)),
             None => {
-                let expected =
-                    format!("at most {} tokens read of a prompt of {prompt_len}", prompt_len.saturating_sub(1));
+                let expected = format!("at most {} tokens of a prompt of {prompt_len}", prompt_len.saturating_sub(1));
                 Err(Error::argument("state", expected, state.len()))
             }
         }
     }
 
-    /// Reads what is unread, and gives the logits of the next token; `None` if the text ends first.
+    /// Reads the unread tokens and returns the logits of the next one; `None` if the text ends
+    /// first.
     pub(crate) fn read<M>(&mut self, model: &M, text: &mut Sequence) -> Result<Option<Tensor>>
     where
         M: CausalLm<State = S> + ?Sized,
@@ -74,7 +77,7 @@ impl<S: DecodeState> Reader<S> {
         Ok(logits.filter(|_| self.unread == 0))
     }
 
-    /// Forgets, or ends the text, if the model cannot read on.
+    /// If the model's context is full, restarts with a part of the text or ends it.
     pub(crate) fn make_room<M>(&mut self, model: &M, text: &mut Sequence)
     where
         M: CausalLm<State = S> + ?Sized,
@@ -90,18 +93,18 @@ impl<S: DecodeState> Reader<S> {
         }
     }
 
-    /// What is to be read next.
+    /// Returns the tokens to read in the next call.
     pub(crate) fn part<'t>(&self, text: &'t Sequence) -> &'t [u32] {
         let start = text.ids().len() - self.unread;
         &text.ids()[start..start + self.unread.min(PART)]
     }
 }
 
-/// Makes sure that a model can read a prompt of this length.
+/// Checks that a prompt of this length fits a model's context.
 pub(crate) fn check_context(model: &(impl CausalLm + ?Sized), prompt_len: usize) -> Result<()> {
     match model.max_seq_len().filter(|&limit| prompt_len > limit) {
         Some(limit) => {
-            let expected = format!("at most {limit} tokens, the model's context");
+            let expected = format!("at most {limit} tokens, the model's context length");
             Err(Error::argument("prompt", expected, format!("{prompt_len} tokens")))
         }
         None => Ok(()),
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
     use crate::generation::{BatchGenerator, GenerationConfig, PromptCache, generate};
 
-    /// After a token comes the one that its memory names, times the number of tokens in its context.
+    /// Predicts the token that its state contains, times the number of tokens in the context.
     struct Mock;
 
     const VOCAB: u32 = 23;
@@ -186,8 +189,8 @@ mod tests {
         search.by_ref().for_each(|id| assert!(id.is_ok()));
         assert_eq!(search.new_ids(), &expected[..4]);
 
-        let guesses = config().max_new_tokens(4).prompt_lookup_num_tokens(2);
-        let tokens = generate(&Mock, &[1, 2, 3], &guesses).unwrap().with_state(state()).unwrap();
+        let lookup = config().max_new_tokens(4).prompt_lookup_num_tokens(2);
+        let tokens = generate(&Mock, &[1, 2, 3], &lookup).unwrap().with_state(state()).unwrap();
         assert_eq!(tokens.map(|id| id.unwrap()).collect::<Vec<_>>(), expected[..4]);
 
         let cache = PromptCache::read_from(&Mock, state(), &[1, 2]).unwrap();

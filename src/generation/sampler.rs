@@ -1,23 +1,23 @@
-//! Draws a token from logits.
+//! Chooses a token from logits.
 
 use crate::error::{Error, Result};
 use crate::generation::processor::cutoff::weights;
 use crate::kernels::vecmath;
 use crate::random::Rng;
 
-/// The place of the largest logit, the first of equals.
+/// Returns the index of the largest logit, the first of equal ones.
 ///
 /// # Errors
-/// [`Error::NotFinite`] if there is none: all are -∞, or one is not a number.
+/// [`Error::NotFinite`] if there is none: all are -∞, or one is NaN.
 pub(crate) fn greedy(logits: &[f32]) -> Result<u32> {
     let best = vecmath::argmax(logits).ok_or_else(|| not_finite(f32::NEG_INFINITY))?;
     if logits[best].is_finite() { Ok(best as u32) } else { Err(not_finite(logits[best])) }
 }
 
-/// A token drawn with the probabilities `softmax(logits)`, by the inverse of their sum, which is in `f64`.
+/// Draws a token with probabilities `softmax(logits)` by inverting the cumulative sum, in `f64`.
 ///
 /// # Errors
-/// As for [`greedy`].
+/// Same as [`greedy`].
 pub(crate) fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
     let largest = logits[greedy(logits)? as usize];
     let weights = weights(logits, largest);
@@ -35,7 +35,7 @@ pub(crate) fn sample(logits: &[f32], rng: &mut Rng) -> Result<u32> {
     Ok(drawn as u32)
 }
 
-/// The probabilities of logits: `exp` of each over their sum.
+/// Returns the softmax of the logits in `f64`.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exps: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();

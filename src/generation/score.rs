@@ -1,4 +1,4 @@
-//! How likely a model finds a given text.
+//! Log-probabilities and perplexity of a given text.
 
 use crate::error::{Error, Result};
 use crate::generation::logprobs::TokenLogprob;
@@ -7,11 +7,24 @@ use crate::generation::reader::{check_context, infer};
 use crate::models::CausalLm;
 use crate::tensor::{IdTensor, Tensor};
 
-/// The log-probability of each token but the first, given those before it, with `top` alternatives each.
+/// Returns the log-probability of each token but the first, given the tokens before it, with the
+/// `top` most probable alternatives for each.
 ///
 /// # Errors
-/// [`Error::Argument`] for a text longer than the model's context (for which see [`perplexity`]), [`Error::Id`] for an id
-/// outside the vocabulary.
+/// [`Error::Argument`] for a text longer than the model's context (see [`perplexity`]),
+/// [`Error::Id`] for an id outside the vocabulary.
+///
+/// # Examples
+/// ```
+/// # use loquat::models::{MlpConfig, MlpLm};
+/// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::generation::score;
+///
+/// let scores = score(&model, &[1, 2, 3], 2)?;
+/// assert_eq!((scores[0].id, scores[1].id), (2, 3));
+/// assert!(scores[0].logprob <= scores[0].top[0].1); // the most probable alternative
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn score(model: &(impl CausalLm + ?Sized), ids: &[u32], top: usize) -> Result<Vec<TokenLogprob>> {
     check_context(model, ids.len())?;
     let Some((_, next)) = ids.split_first() else { return Ok(Vec::new()) };
@@ -19,34 +32,51 @@ pub fn score(model: &(impl CausalLm + ?Sized), ids: &[u32], top: usize) -> Resul
     Ok(rows(model, &logits).zip(next).map(|(row, &id)| TokenLogprob::of(id, row, top)).collect())
 }
 
-/// How well a model foretells a text.
+/// Perplexity of a model over a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
-    /// How many tokens were foretold.
+    /// Number of scored tokens.
     pub tokens: usize,
-    /// The sum of the negative logarithms of their probabilities.
+    /// Sum of their negative log-probabilities (natural log).
     pub nll: f64,
 }
 
 impl Perplexity {
-    /// exp of the mean negative log-probability; 1 is perfect.
+    /// Returns the perplexity: exp of the mean negative log-probability, at least 1; lower is
+    /// better.
     pub fn value(&self) -> f64 {
         (self.nll / self.tokens as f64).exp()
     }
 }
 
-/// Reads a text of any length in windows of `context` tokens that begin `stride` apart; of each window only the tokens that no
-/// earlier window held are counted, so each is foretold from at least `context - stride` others.
+/// Measures the perplexity of a text of any length, with windows of `context` tokens that start
+/// `stride` apart. Of each window, only the tokens after the previous window are scored, so each
+/// has at least `context - stride` tokens before it.
 ///
-/// Windows and targets are those of the guide "Perplexity of fixed-length models" of `transformers`; every token counts once, where
-/// the guide's mean gives a window's weight as one token less.
+/// Windows and targets are those of the guide "Perplexity of fixed-length models" of
+/// `transformers`. Here every token has the same weight; the guide's mean weights a window by one
+/// token less.
 ///
-/// `context` is the model's (or 1024 where it has no limit) if not given, `stride` half the context. With `stride` equal to
-/// `context`, the first token of a window is not foretold.
+/// Default `context`: the model's context length, or 1024 if it has no limit. Default `stride`:
+/// half of `context`. If `stride` equals `context`, the first token of each window is not scored.
 ///
 /// # Errors
-/// [`Error::Argument`] for a text of fewer than 2 tokens, a context below 2 or above the model's, a stride of 0 or above the context;
-/// [`Error::Id`] for an id outside the vocabulary; [`Error::NotFinite`] if the model gives NaN.
+/// [`Error::Argument`] for a text of fewer than 2 tokens, a `context` below 2 or above the model's,
+/// or a `stride` of 0 or above `context`; [`Error::Id`] for an id outside the vocabulary;
+/// [`Error::NotFinite`] if the model computes NaN.
+///
+/// # Examples
+/// ```
+/// # use loquat::models::{MlpConfig, MlpLm};
+/// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::generation::perplexity;
+///
+/// let text: Vec<u32> = (0..40).map(|i| i % 13).collect();
+/// let perplexity = perplexity(&model, &text, Some(16), Some(8))?;
+/// assert_eq!(perplexity.tokens, 39); // all but the first
+/// assert!(perplexity.value() > 1.0);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn perplexity(
     model: &(impl CausalLm + ?Sized),
     ids: &[u32],
@@ -61,7 +91,7 @@ pub fn perplexity(
     }
     let stride = stride.unwrap_or(context / 2);
     if !(1..=context).contains(&stride) {
-        return Err(Error::argument("stride", format!("from 1 to {context} tokens, the context"), stride));
+        return Err(Error::argument("stride", format!("from 1 to {context} tokens, the window"), stride));
     }
     if ids.len() < 2 {
         return Err(Error::argument("text", "at least 2 tokens", ids.len()));
@@ -70,7 +100,7 @@ pub fn perplexity(
     let (mut begin, mut counted) = (0, 0);
     loop {
         let end = ids.len().min(begin + context);
-        // The first token of the text has nothing before it, nor has that of a window.
+        // The first token of the text has no context, and neither has the first of a window.
         let first = counted.max(begin + 1);
         if first < end {
             let logits = read(model, &ids[begin..end])?;
@@ -97,7 +127,7 @@ fn read(model: &(impl CausalLm + ?Sized), ids: &[u32]) -> Result<Tensor> {
     infer(|| model.forward(&ids))
 }
 
-/// The logits after each token.
+/// Returns the logits after each token.
 fn rows<'l>(model: &(impl CausalLm + ?Sized), logits: &'l Tensor) -> impl Iterator<Item = &'l [f32]> {
     logits.data().chunks_exact(model.vocab_size().max(1))
 }
@@ -118,7 +148,7 @@ mod tests {
         assert!((once.nll - whole).abs() < 1e-4);
         assert!((once.value() - (whole / 39.0).exp()).abs() < 1e-4);
         assert_eq!(perplexity(&model, &ids, Some(10), Some(3)).unwrap().tokens, 39);
-        // Five windows without overlap, the first token of each not foretold.
+        // Five windows without overlap; the first token of each is not scored.
         assert_eq!(perplexity(&model, &ids, Some(8), Some(8)).unwrap().tokens, 35);
     }
 

@@ -1,7 +1,8 @@
-//! One text that is being written: its tokens, what changes its logits, its random numbers, and what ends it.
+//! One text being generated: its tokens, logits processors, random numbers and stop conditions.
 //!
-//! Every way of decoding is a loop around this: ask whether the text [goes on](Sequence::goes_on), let a model read what it has
-//! not read, and [choose](Sequence::choose) from the logits. Nothing here knows a model, so a batch is a list of these.
+//! Every decoding method is a loop over this: check whether the text [goes on](Sequence::goes_on),
+//! run a model on the unread tokens, and [choose](Sequence::choose) a token from the logits. A
+//! sequence does not hold a model, so a batch is a list of sequences.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,14 +17,14 @@ use crate::generation::stopping::StopReason;
 use crate::random::Rng;
 use crate::tensor::IdTensor;
 
-/// One text that is being written.
+/// One text being generated.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
     config: Arc<GenerationConfig>,
     processors: Processors,
     constraint: Option<Constraint>,
     rng: Rng,
-    /// The prompt and what was written.
+    /// Prompt and generated tokens.
     ids: Vec<u32>,
     prompt_len: usize,
     limit: usize,
@@ -40,14 +41,15 @@ struct Constraint {
 }
 
 impl Sequence {
-    /// A text that begins with a prompt, of a vocabulary of `vocab_size`.
+    /// Creates a text that starts with a prompt, for a vocabulary of `vocab_size`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a setting out of range or an empty prompt, [`Error::Id`] for a token outside the vocabulary.
+    /// [`Error::Argument`] for a setting out of range or an empty prompt, [`Error::Id`] for an id
+    /// outside the vocabulary.
     pub(crate) fn new(prompt_ids: &[u32], config: Arc<GenerationConfig>, vocab_size: usize) -> Result<Self> {
         config.check()?;
         if let Some(stop) = config.stop_strings.first() {
-            let expected = "none where ids are written: a stream of text searches for them";
+            let expected = "none for functions that return ids (a text stream supports them)";
             return Err(Error::argument("stop_strings", expected, format!("{stop:?}")));
         }
         if prompt_ids.is_empty() {
@@ -74,17 +76,17 @@ impl Sequence {
         &self.config
     }
 
-    /// The prompt and what was written.
+    /// Prompt and generated tokens.
     pub(crate) fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// What was written.
+    /// Generated tokens.
     pub(crate) fn new_ids(&self) -> &[u32] {
         &self.ids[self.prompt_len..]
     }
 
-    /// Log-probabilities of what was written, if they are kept.
+    /// Log-probabilities of the generated tokens, if they are kept.
     pub(crate) fn logprobs(&self) -> &[TokenLogprob] {
         &self.logprobs
     }
@@ -104,12 +106,12 @@ impl Sequence {
         self.stopped.get_or_insert(reason);
     }
 
-    /// Ends the text, whatever ended it before.
+    /// Ends the text, overriding an earlier reason.
     pub(crate) fn end(&mut self, reason: StopReason) {
         self.stopped = Some(reason);
     }
 
-    /// How many tokens may still be written.
+    /// Number of tokens that may still be generated.
     pub(crate) fn left(&self) -> usize {
         self.limit.saturating_sub(self.new_ids().len())
     }
@@ -119,13 +121,14 @@ impl Sequence {
         &mut self.rng
     }
 
-    /// Keeps the first `len` of what was written.
+    /// Keeps the first `len` generated tokens.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.ids.truncate(self.prompt_len + len);
         self.logprobs.truncate(len);
     }
 
-    /// Whether another token is due: there is room and time for it, and nobody cancelled.
+    /// Whether another token is to be generated; otherwise the text ends at a limit of length or
+    /// time, or was cancelled.
     pub(crate) fn goes_on(&mut self) -> bool {
         if self.stopped.is_none() {
             if self.new_ids().len() >= self.limit {
@@ -139,10 +142,11 @@ impl Sequence {
         self.stopped.is_none()
     }
 
-    /// Takes the next token from the model's logits, and writes it; or ends the text.
+    /// Chooses the next token from the model's logits and appends it, or ends the text.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for logits that are no distribution; those of processors and constraint.
+    /// [`Error::NotFinite`] for logits that are no distribution; errors of processors and
+    /// constraint.
     pub(crate) fn choose(&mut self, logits: &[f32]) -> Result<Option<u32>> {
         let mut processed = logits.to_vec();
         if !self.process(&mut processed)? {
@@ -156,10 +160,11 @@ impl Sequence {
         self.take(id, logits)
     }
 
-    /// Makes of the model's logits those that a token is chosen by. False if the text ended because no token is allowed.
+    /// Applies processors and constraint to the logits. Returns `false` if the text ended because
+    /// no token is allowed.
     ///
     /// # Errors
-    /// Those of processors and constraint.
+    /// Errors of processors and constraint.
     pub(crate) fn process(&mut self, logits: &mut [f32]) -> Result<bool> {
         self.processors.process_first(&self.ids, logits)?;
         if let Some(constraint) = &mut self.constraint
@@ -173,10 +178,10 @@ impl Sequence {
         Ok(true)
     }
 
-    /// Writes a token that was chosen, or ends the text if it is an end token. `logits` are the model's.
+    /// Appends a chosen token, or ends the text if it is an end token. `logits` are the model's.
     ///
     /// # Errors
-    /// A token that the constraint does not allow.
+    /// If the constraint does not allow the token.
     pub(crate) fn take(&mut self, id: u32, logits: &[f32]) -> Result<Option<u32>> {
         if self.config.eos_token_ids.contains(&id) {
             if let Some(constraint) = &mut self.constraint {
@@ -195,7 +200,7 @@ impl Sequence {
         if let (0, Some(constraint)) = (self.left(), &mut self.constraint)
             && constraint.is_done(&self.config.eos_token_ids)?
         {
-            // Whole with the last token that there was room for.
+            // The text is complete with the last token that fits the limit.
             constraint.mask.finish()?;
             self.stopped = Some(StopReason::Complete);
         }
@@ -204,7 +209,7 @@ impl Sequence {
 }
 
 impl Constraint {
-    /// Whether the text may end, and no token but an end token may come.
+    /// Whether the text may end, and only an end token may follow.
     fn is_done(&mut self, eos: &[u32]) -> Result<bool> {
         self.allowed.clear();
         self.mask.allow(&mut self.allowed)?;
@@ -212,7 +217,8 @@ impl Constraint {
         Ok(self.allowed.is_empty() && self.mask.may_end())
     }
 
-    /// Forbids what the mask does not allow. False if nothing is allowed and the text may end.
+    /// Masks the tokens that the constraint forbids. Returns `false` if none is allowed and the
+    /// text may end.
     fn process(&mut self, eos: &[u32], logits: &mut [f32]) -> Result<bool> {
         let done = self.is_done(eos)?;
         if done || self.mask.may_end() {

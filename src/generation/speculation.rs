@@ -1,4 +1,4 @@
-//! Speculation: guesses of the next tokens, which the model reads all at once instead of one after the other.
+//! Speculative decoding: draft tokens that the model verifies in one call.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -16,20 +16,21 @@ use crate::models::{CausalLm, DecodeState};
 use crate::random::Rng;
 use crate::tensor::IdTensor;
 
-/// So many tokens are guessed if nobody says otherwise.
-pub(crate) const GUESSES: usize = 5;
+/// Default number of draft tokens.
+pub(crate) const DRAFT_TOKENS: usize = 5;
 
-/// A guessed token, and the logits that it was drawn from if it was drawn.
-struct Guess {
+/// A draft token, and the logits that it was drawn from if it was sampled.
+struct DraftToken {
     id: u32,
     logits: Option<Vec<f32>>,
 }
 
-/// Guesses that what followed the last tokens before will follow them again (Saxena, "Prompt Lookup Decoding", 2023): for texts that
-/// repeat what they are given, such as summaries and corrections. Costs nothing.
+/// Proposes what followed earlier occurrences of the last tokens (Saxena, "Prompt Lookup Decoding",
+/// 2023). Costs nothing; useful for texts that repeat their prompt, such as summaries and
+/// corrections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PromptLookup {
-    /// The largest number of last tokens that are looked for.
+    /// Maximum length of the n-gram that is looked up.
     max_ngram: usize,
 }
 
@@ -40,32 +41,32 @@ impl Default for PromptLookup {
 }
 
 impl PromptLookup {
-    fn draft(&self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
+    fn draft(&self, text: &Sequence, count: usize) -> Result<Vec<DraftToken>> {
         let ids = text.ids();
         for n in (1..=self.max_ngram.min(ids.len().saturating_sub(1))).rev() {
             let last = &ids[ids.len() - n..];
             let found = ids[..ids.len() - 1].windows(n).rposition(|window| window == last);
             if let Some(at) = found {
                 let follow = &ids[at + n..];
-                return Ok(follow.iter().take(count).map(|&id| Guess { id, logits: None }).collect());
+                return Ok(follow.iter().take(count).map(|&id| DraftToken { id, logits: None }).collect());
             }
         }
         Ok(Vec::new())
     }
 }
 
-/// Guesses what a smaller model of the same vocabulary writes.
+/// Proposes what a smaller model of the same vocabulary generates.
 pub(crate) struct DraftModel<D: Deref<Target: CausalLm>> {
     model: D,
     state: <D::Target as CausalLm>::State,
-    /// What the model has read.
+    /// Tokens that the model has read.
     read: Vec<u32>,
-    /// Draws the guesses; the text has other numbers.
+    /// Random numbers of the draft, separate from the text's.
     rng: Rng,
 }
 
 impl<D: Deref<Target: CausalLm>> DraftModel<D> {
-    /// A model that has read nothing.
+    /// Creates a draft model that has read no tokens.
     pub(crate) fn new(model: D, seed: u64) -> Self {
         let state = model.new_state(1);
         Self { model, state, read: Vec::new(), rng: Rng::stream(seed, 1) }
@@ -73,8 +74,8 @@ impl<D: Deref<Target: CausalLm>> DraftModel<D> {
 }
 
 impl<D: Deref<Target: CausalLm>> DraftModel<D> {
-    fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
-        // Guesses that were not taken are forgotten.
+    fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<DraftToken>> {
+        // Rejected tokens are removed from the state.
         let same = self.read.iter().zip(text.ids()).take_while(|(a, b)| a == b).count().min(text.ids().len() - 1);
         let limit = self.model.max_seq_len().unwrap_or(usize::MAX);
         if text.ids().len() >= limit {
@@ -90,9 +91,9 @@ impl<D: Deref<Target: CausalLm>> DraftModel<D> {
             }
         }
         let mut ahead = text.clone();
-        let mut guesses = Vec::with_capacity(count);
+        let mut drafts = Vec::with_capacity(count);
         let samples = text.config().samples();
-        while guesses.len() < count.min(limit - text.ids().len()) && ahead.goes_on() {
+        while drafts.len() < count.min(limit - text.ids().len()) && ahead.goes_on() {
             let unread = ahead.ids()[self.read.len()..].to_vec();
             let (model, ids, state) = (&*self.model, IdTensor::sequence(&unread), &mut self.state);
             let mut logits = infer(|| model.decode(&ids, state))?.to_vec();
@@ -102,24 +103,24 @@ impl<D: Deref<Target: CausalLm>> DraftModel<D> {
             }
             let id = if samples { sampler::sample(&logits, &mut self.rng)? } else { sampler::greedy(&logits)? };
             let taken = ahead.take(id, &logits)?;
-            guesses.push(Guess { id, logits: samples.then_some(logits) });
+            drafts.push(DraftToken { id, logits: samples.then_some(logits) });
             if taken.is_none() {
                 break;
             }
         }
-        Ok(guesses)
+        Ok(drafts)
     }
 }
 
-/// Where the guesses of a text come from.
-pub(crate) enum Guesses<D: Deref<Target: CausalLm>> {
+/// The source of draft tokens.
+pub(crate) enum Drafter<D: Deref<Target: CausalLm>> {
     Lookup(PromptLookup),
     Draft(Box<DraftModel<D>>),
 }
 
-impl<D: Deref<Target: CausalLm>> Guesses<D> {
-    /// At most `count` tokens that may follow.
-    fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<Guess>> {
+impl<D: Deref<Target: CausalLm>> Drafter<D> {
+    /// Returns at most `count` draft tokens.
+    fn draft(&mut self, text: &Sequence, count: usize) -> Result<Vec<DraftToken>> {
         match self {
             Self::Lookup(lookup) => lookup.draft(text, count),
             Self::Draft(model) => model.draft(text, count),
@@ -127,32 +128,36 @@ impl<D: Deref<Target: CausalLm>> Guesses<D> {
     }
 }
 
-/// Tokens that continue a prompt, found with guesses. See [`speculate`] and [`GenerationConfig::prompt_lookup_num_tokens`].
+/// Tokens that continue a prompt, generated by speculative decoding. See [`speculate`] and
+/// [`GenerationConfig::prompt_lookup_num_tokens`].
 pub struct Speculation<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> {
     model: P,
-    guesses: Guesses<D>,
+    drafter: Drafter<D>,
     reader: Reader<<P::Target as CausalLm>::State>,
     text: Sequence,
-    /// How many tokens to guess at once.
+    /// Number of draft tokens per step.
     count: usize,
-    /// What was written and not given out.
+    /// Generated tokens that were not returned yet.
     written: VecDeque<u32>,
-    guessed: usize,
-    taken: usize,
+    drafted: usize,
+    accepted: usize,
 }
 
-/// Continues `prompt_ids` as [`generate`](crate::generation::generate()) does, while `draft` (a smaller model of the same vocabulary)
-/// guesses [`GenerationConfig::num_assistant_tokens`] tokens at a time.
+/// Continues `prompt_ids` like [`generate`](crate::generation::generate()), with a draft model (a
+/// smaller model of the same vocabulary) that proposes [`GenerationConfig::num_assistant_tokens`]
+/// tokens at a time.
 ///
-/// Reading five tokens takes a model hardly longer than one, as both read every weight once. So something cheap guesses how the text
-/// goes on, the model reads the guess, and what it would have written itself stays. What is written has the distribution that it
-/// has without guesses:
+/// Processing five tokens takes a model hardly longer than one, since every weight is read once in
+/// either case. So a cheap draft proposes the next tokens, the model processes all of them in one
+/// call, and the longest prefix that agrees with the model is kept. The generated text has the same
+/// distribution as without a draft:
 ///
-/// - greedily, and with guesses from the text itself, the tokens are the very same: each is taken from the model's
-///   logits in the same way, with the same random number, and a guess only tells what to read meanwhile;
-/// - a token `x` that a smaller model drew with probability `q(x)` is taken with probability `min(1, p(x) / q(x))`, and
-///   else one is drawn from `max(0, p - q)`, normalised (Leviathan, Kalman, Matias, "Fast Inference from Transformers via
-///   Speculative Decoding", 2023; Chen et al. 2023).
+/// - with greedy decoding, and with drafts from the text itself, the tokens are identical: each is
+///   chosen from the model's logits in the same way, with the same random number;
+/// - a token `x` that a draft model sampled with probability `q(x)` is accepted with probability
+///   `min(1, p(x) / q(x))`; otherwise one is drawn from `max(0, p - q)`, normalised (Leviathan,
+///   Kalman, Matias, "Fast Inference from Transformers via Speculative Decoding", 2023; Chen et al.
+///   2023).
 ///
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
@@ -167,32 +172,33 @@ pub struct Speculation<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> {
 /// ```
 ///
 /// # Errors
-/// As for [`generate`](crate::generation::generate()); [`Error::Argument`] for a search with beams or another size of vocabulary.
+/// Same as [`generate`](crate::generation::generate()); [`Error::Argument`] for beam search or if
+/// the vocabulary sizes differ.
 pub fn speculate<P, D>(model: P, draft: D, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Speculation<P, D>>
 where
     P: Deref<Target: CausalLm>,
     D: Deref<Target: CausalLm>,
 {
     check_draft(&*model, &*draft)?;
-    let count = config.num_assistant_tokens.unwrap_or(GUESSES);
-    let draft = Guesses::Draft(Box::new(DraftModel::new(draft, config.seed)));
+    let count = config.num_assistant_tokens.unwrap_or(DRAFT_TOKENS);
+    let draft = Drafter::Draft(Box::new(DraftModel::new(draft, config.seed)));
     Speculation::new(model, draft, prompt_ids, config, count)
 }
 
-/// Makes sure that one model can guess for another.
+/// Checks that a model can draft for another one.
 pub(crate) fn check_draft<M: CausalLm + ?Sized, D: CausalLm + ?Sized>(model: &M, draft: &D) -> Result<()> {
     if draft.vocab_size() != model.vocab_size() {
-        let expected = format!("{} tokens, as the model has", model.vocab_size());
+        let expected = format!("{} tokens, the size of the model's vocabulary", model.vocab_size());
         return Err(Error::argument("draft model's vocabulary", expected, draft.vocab_size()));
     }
     Ok(())
 }
 
 impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
-    /// `count` guesses at a time.
+    /// Proposes `count` tokens per step.
     pub(crate) fn new(
         model: P,
-        guesses: Guesses<D>,
+        drafter: Drafter<D>,
         prompt_ids: &[u32],
         config: &GenerationConfig,
         count: usize,
@@ -203,35 +209,36 @@ impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
         let text = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
         check_context(&*model, prompt_ids.len())?;
         let reader = Reader::new(&*model, prompt_ids.len());
-        Ok(Self { model, guesses, reader, text, count, written: VecDeque::new(), guessed: 0, taken: 0 })
+        Ok(Self { model, drafter, reader, text, count, written: VecDeque::new(), drafted: 0, accepted: 0 })
     }
 
-    /// The prompt and what was given out.
+    /// Returns the prompt and the returned tokens.
     pub fn ids(&self) -> &[u32] {
         &self.text.ids()[..self.text.ids().len() - self.written.len()]
     }
 
-    /// What was given out.
+    /// Returns the returned tokens, without the prompt.
     pub fn new_ids(&self) -> &[u32] {
         &self.text.new_ids()[..self.text.new_ids().len() - self.written.len()]
     }
 
-    /// The log-probability of each of [`Speculation::new_ids`], if they are kept.
+    /// Returns the log-probability of each of [`Speculation::new_ids`], if
+    /// [`GenerationConfig::logprobs`] is set.
     pub fn logprobs(&self) -> &[TokenLogprob] {
         &self.text.logprobs()[..self.text.logprobs().len().saturating_sub(self.written.len())]
     }
 
-    /// Why the text ended; `None` while it goes on.
+    /// Returns why generation stopped, or `None` while it goes on.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.text.stop_reason().filter(|_| self.written.is_empty())
     }
 
-    /// How many tokens were guessed so far, and how many of them were right.
-    pub fn guesses(&self) -> (usize, usize) {
-        (self.guessed, self.taken)
+    /// Returns how many tokens were drafted so far, and how many of them were accepted.
+    pub fn draft_counts(&self) -> (usize, usize) {
+        (self.drafted, self.accepted)
     }
 
-    /// Another memory of the prompt, if it was not read yet.
+    /// Replaces the prompt's reader, if the prompt has not been read yet.
     pub(crate) fn set_reader(&mut self, reader: Reader<<P::Target as CausalLm>::State>) {
         if self.text.new_ids().is_empty() {
             self.reader = reader;
@@ -242,24 +249,24 @@ impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
         self.text.push_processor(processor);
     }
 
-    /// Ends the text for a reason that lies outside the loop, and gives no more out.
+    /// Ends the text with the given reason; no more tokens are returned.
     pub(crate) fn stop(&mut self, reason: StopReason) {
         self.text.truncate(self.new_ids().len());
         self.written.clear();
         self.text.end(reason);
     }
 
-    /// Writes a token at least, or ends the text.
+    /// Generates at least one token, or ends the text.
     fn step(&mut self) -> Result<()> {
         let room =
             self.model.max_seq_len().map_or(usize::MAX, |limit| limit.saturating_sub(self.reader.state.len() + 1));
         let count = self.count.min(room).min(self.text.left().saturating_sub(1));
-        // A prompt is read alone, and so is what a full context begins anew with.
-        let guesses = match self.reader.unread == 1 && count > 0 && self.text.goes_on() {
-            true => self.guesses.draft(&self.text, count)?,
+        // No draft for a prompt, nor for a text that is read again after the context was full.
+        let drafts = match self.reader.unread == 1 && count > 0 && self.text.goes_on() {
+            true => self.drafter.draft(&self.text, count)?,
             false => Vec::new(),
         };
-        if guesses.is_empty() {
+        if drafts.is_empty() {
             if let Some(logits) = self.reader.read(&*self.model, &mut self.text)? {
                 let id = self.text.choose(logits.data())?;
                 self.reader.unread = usize::from(id.is_some());
@@ -270,30 +277,31 @@ impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
         let before = (!self.reader.state.can_truncate()).then(|| self.reader.state.clone());
         let read = self.reader.state.len();
         let last = *self.text.ids().last().expect("a prompt has a token");
-        let ids: Vec<u32> = std::iter::once(last).chain(guesses.iter().map(|guess| guess.id)).collect();
+        let ids: Vec<u32> = std::iter::once(last).chain(drafts.iter().map(|draft| draft.id)).collect();
         let (model, input, state) = (&*self.model, IdTensor::sequence(&ids), &mut self.reader.state);
         let logits = infer(|| model.decode_all(&input, state))?;
-        self.guessed += guesses.len();
+        self.drafted += drafts.len();
         let rows: Vec<&[f32]> = logits.data().chunks_exact(self.model.vocab_size()).collect();
         let mut new = 0;
         for (i, row) in rows.iter().enumerate() {
             if !self.text.goes_on() {
                 break;
             }
-            let guess = guesses.get(i);
-            let id = match guess {
-                Some(Guess { id, logits: Some(q) }) => check_guess(&mut self.text, *id, q, row)?,
+            let draft = drafts.get(i);
+            let id = match draft {
+                Some(DraftToken { id, logits: Some(q) }) => verify(&mut self.text, *id, q, row)?,
                 _ => self.text.choose(row)?,
             };
             let Some(id) = id else { break };
             self.written.push_back(id);
             new += 1;
-            if guess.is_none_or(|guess| guess.id != id) {
+            if draft.is_none_or(|draft| draft.id != id) {
                 break;
             }
-            self.taken += 1;
+            self.accepted += 1;
         }
-        // Of what was read, the old last token and the guesses that were taken stay; the new last token was not read.
+        // Of the tokens read, the previous last token and the accepted ones are kept; the new last
+        // token was not read.
         self.reader.unread = 1;
         match before {
             None => drop(self.reader.state.truncate(read + new)),
@@ -306,8 +314,9 @@ impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
     }
 }
 
-/// Takes a token that was drawn from `softmax(q)`, or another, so that the token has the distribution of the model's logits.
-fn check_guess(text: &mut Sequence, id: u32, q: &[f32], row: &[f32]) -> Result<Option<u32>> {
+/// Accepts a token drawn from `softmax(q)` or draws another one, so that the result has the
+/// distribution of the model's logits.
+fn verify(text: &mut Sequence, id: u32, q: &[f32], row: &[f32]) -> Result<Option<u32>> {
     let mut p = row.to_vec();
     if !text.process(&mut p)? {
         return Ok(None);
@@ -389,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn guesses_change_no_token() {
+    fn drafts_change_no_token() {
         let (model, other, short) = (gpt2(1, 64), gpt2(2, 64), gpt2(3, 7));
         check(&model, &[&model, &other, &short]);
         check(&gpt2(1, 9), &[&other]); // a context that slides
@@ -403,8 +412,8 @@ mod tests {
         for config in [GenerationConfig::default().greedy(), GenerationConfig::default().seed(4)] {
             let mut tokens = speculate(&model, &model, &[1], &config.max_new_tokens(30)).unwrap();
             assert_eq!(tokens.by_ref().count(), 30);
-            assert_eq!(tokens.guesses().0, tokens.guesses().1);
-            assert!(tokens.guesses().0 >= 20);
+            assert_eq!(tokens.draft_counts().0, tokens.draft_counts().1);
+            assert!(tokens.draft_counts().0 >= 20);
         }
     }
 
@@ -413,7 +422,7 @@ mod tests {
         let (model, draft) = (gpt2(1, 16), gpt2(2, 16));
         let config = GenerationConfig::default().max_new_tokens(2).top_k(6).num_assistant_tokens(1);
         let runs = 4000;
-        // The second token is the first that was guessed.
+        // The second token is the first drafted one.
         let count = |texts: &mut dyn FnMut(u64) -> Vec<u32>| {
             let mut counts = [0.0f64; 121];
             (0..runs).map(texts).for_each(|ids| counts[(ids[0] * 11 + ids[1]) as usize] += 1.0);
@@ -425,7 +434,7 @@ mod tests {
             speculate(&model, &draft, &[1, 2], &config).unwrap().map(|id| id.unwrap()).skip(1).collect()
         });
         let theirs = count(&mut |seed| plain(&model, &[1, 2], &longer.clone().seed(seed + 1_000_000)).0[1..].to_vec());
-        // χ² of two samples; pairs that are rare in both are one class.
+        // χ² of two samples; pairs that are rare in both are merged into one class.
         let (mut chi_square, mut classes, mut rare) = (0.0, 0, [0.0f64; 2]);
         let mut add = |a: f64, b: f64| {
             chi_square += (a - b).powi(2) / (a + b);
@@ -441,7 +450,8 @@ mod tests {
         if rare[0] + rare[1] > 0.0 {
             add(rare[0], rare[1]);
         }
-        // Beyond the mean by 4 standard deviations (√(2 · degrees)): once in 10 000 times or so.
+        // 4 standard deviations (√(2 · degrees)) above the mean: exceeded about once in 10 000
+        // runs.
         let degrees = f64::from(classes - 1);
         assert!(classes > 20 && chi_square < degrees + 4.0 * (2.0 * degrees).sqrt(), "{chi_square} of {degrees}");
     }
@@ -453,7 +463,7 @@ mod tests {
         let mut tokens = speculate(&model, &model, &[1], &config).unwrap();
         tokens.next().unwrap().unwrap();
         cancel.cancel();
-        assert!(tokens.by_ref().count() <= GUESSES + 1);
+        assert!(tokens.by_ref().count() <= DRAFT_TOKENS + 1);
         assert_eq!(tokens.stop_reason(), Some(StopReason::Cancelled));
         let late = config.deadline(std::time::Instant::now());
         assert_eq!(speculate(&model, &model, &[1], &late).unwrap().count(), 0);

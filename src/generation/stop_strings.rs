@@ -1,19 +1,18 @@
-//! Stop strings, found also where they begin in one token and end in another, or are spelled like a
-//! special token.
+//! Stop strings, which may span several tokens or be spelled like a special token.
 //!
-//! Special tokens are not given out, yet a stop string may name them: each is searched for in the
-//! text as it is given out, and in the text with special tokens written out, of which a match takes
-//! all or nothing.
+//! Special tokens are not part of the returned text, but a stop string may name them. So each stop
+//! string is searched for in the returned text, and in the text with special tokens spelled out,
+//! where a match contains a special token either whole or not at all.
 
 use std::collections::HashMap;
 
 use crate::text::Tokenizer;
 
-/// Holds back text that may be the beginning of a stop string.
+/// Holds back text that may be the start of a stop string.
 #[derive(Clone, Debug)]
 pub(crate) struct StopStrings {
     stops: Vec<String>,
-    /// The special tokens that occur in stop strings.
+    /// Special tokens that occur in stop strings.
     special: HashMap<u32, String>,
     held: Vec<Part>,
 }
@@ -21,23 +20,23 @@ pub(crate) struct StopStrings {
 #[derive(Clone, Debug)]
 enum Part {
     Char(char),
-    /// A special token, which is not given out.
+    /// A special token, which is not returned.
     Special(String),
 }
 
-/// What may be given out.
+/// Text that can be returned.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Released {
     /// This text; more may follow.
     Text(String),
-    /// This text, then a stop string began.
+    /// This text, up to a stop string.
     Stopped(String),
-    /// As `Stopped`, at the special token that was taken in: what a decoder has kept back stands
-    /// before it.
+    /// Same as `Stopped`, where the stop string starts at the special token just pushed: text that
+    /// the decoder holds back comes before it.
     StoppedAtToken(String),
 }
 
-/// How far a stop string is found from a place on.
+/// Result of matching a stop string at a position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
     No,
@@ -58,8 +57,8 @@ impl StopStrings {
         Self { stops: stops.to_vec(), special: named.collect(), held: Vec::new() }
     }
 
-    /// Takes a token and the piece of text that a decoder made of it, and lets out what cannot be
-    /// part of a stop string any more.
+    /// Adds a token and its piece of decoded text; returns the text that can no longer be part of a
+    /// stop string.
     pub(crate) fn push(&mut self, id: u32, piece: &str) -> Released {
         if self.stops.is_empty() {
             return Released::Text(piece.to_string());
@@ -71,7 +70,7 @@ impl StopStrings {
         self.release(special)
     }
 
-    /// Takes the last piece of text.
+    /// Adds the last piece of text.
     pub(crate) fn push_last(&mut self, piece: &str) -> Released {
         self.held.extend(piece.chars().map(Part::Char));
         self.release(false)
@@ -93,7 +92,7 @@ impl StopStrings {
         Released::Text(text)
     }
 
-    /// The text that is still held when there is no more to come.
+    /// Returns the remaining text at the end.
     pub(crate) fn finish(&mut self) -> String {
         let text = |part| match part {
             Part::Char(c) => Some(c),
@@ -103,8 +102,7 @@ impl StopStrings {
     }
 }
 
-/// How far `stop` is found at the beginning of `parts`; special tokens count as they are written,
-/// or not at all.
+/// Matches `stop` at the start of `parts`; special tokens match by their spelling or are skipped.
 fn found(parts: &[Part], stop: &str, first: bool) -> Found {
     let Some((part, rest)) = parts.split_first() else {
         return if stop.is_empty() { Found::Whole } else { Found::Begun };
@@ -114,7 +112,7 @@ fn found(parts: &[Part], stop: &str, first: bool) -> Found {
         Part::Char(c) => stop.strip_prefix(*c).map_or(Found::No, |stop| found(rest, stop, false)),
         Part::Special(token) => {
             let written = stop.strip_prefix(token.as_str()).map_or(Found::No, |stop| found(rest, stop, false));
-            // Nothing begins with a token that does not count.
+            // A match does not start with a skipped token.
             if first { written } else { written.max(found(rest, stop, false)) }
         }
     }

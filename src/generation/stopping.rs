@@ -1,31 +1,32 @@
-//! What ends a text: reasons, and cancelling.
+//! Stop reasons and cancelling.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Why a text ended.
+/// Why generation of a text stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The model wrote an end token.
+    /// The model generated an end token.
     EosToken,
-    /// A stop string appeared.
+    /// A stop string occurred.
     StopString,
-    /// [`GenerationConfig::max_new_tokens`](crate::GenerationConfig::max_new_tokens) were written.
+    /// The limit [`GenerationConfig::max_new_tokens`](crate::GenerationConfig::max_new_tokens) was
+    /// reached.
     MaxNewTokens,
     /// The context is full ([`Overflow::Stop`](crate::generation::Overflow::Stop)).
     ContextFull,
     /// The constraint allows no further token.
     Complete,
-    /// The time is up.
+    /// A time limit was reached.
     Deadline,
     /// [`Cancel::cancel`] was called.
     Cancelled,
-    /// An error was given out.
+    /// An error was returned.
     Error,
 }
 
-/// Ends texts from another thread; clones are one switch.
+/// A switch that ends generation from another thread. Clones share one state.
 ///
 /// ```
 /// use loquat::GenerationConfig;
@@ -40,17 +41,17 @@ pub enum StopReason {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// A switch that was not thrown.
+    /// Creates a switch that is off.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends every text that has this switch, before its next token.
+    /// Ends every text that uses this switch, before its next token.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the switch was thrown.
+    /// Returns whether [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The iterator of text.
+//! The iterator of text pieces.
 
 use std::ops::Deref;
 
@@ -13,19 +13,39 @@ use crate::generation::tokens::{Tokens, generate};
 use crate::models::CausalLm;
 use crate::text::{DecodeStream, Tokenizer};
 
-/// Pieces of text that continue a prompt: whole characters, without the prompt, but with the space between the two. See [`stream`].
+/// A stream of text pieces that continue a prompt: whole characters, without the prompt, but with
+/// the space between prompt and continuation. See [`stream`].
 ///
-/// `P` and `T` point to the model and the tokenizer: references borrow them, `Arc`s share them.
+/// `P` and `T` are pointers to model and tokenizer: references borrow them, `Arc`s share them.
 pub struct TextStream<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> {
     tokens: Tokens<P>,
     decoder: Option<DecodeStream<T>>,
     stops: StopStrings,
 }
 
-/// Continues `prompt`, piece by piece. A piece may be empty while a character is incomplete or a stop string may have begun.
+/// Continues `prompt` and returns an iterator of text pieces. A piece is empty while a character is
+/// incomplete or a stop string may have started.
 ///
 /// # Errors
-/// As for [`generate`], and what the tokenizer cannot encode.
+/// Same as [`generate`]; [`Error::Tokenizer`](crate::Error::Tokenizer) if the prompt cannot be
+/// encoded.
+///
+/// # Examples
+/// ```
+/// # use loquat::{models::{MlpConfig, MlpLm}, text::TokenizerTrainer};
+/// # let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["yes no maybe"])?;
+/// # let config = MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3);
+/// # let model = MlpLm::init(&config, &mut loquat::Rng::seed(1))?;
+/// use loquat::GenerationConfig;
+/// use loquat::generation::stream;
+///
+/// let config = GenerationConfig::default().max_new_tokens(5).seed(7);
+/// let mut pieces = stream(&model, &tokenizer, "maybe", &config)?;
+/// let text: String = pieces.by_ref().collect::<Result<_, _>>()?;
+/// assert_eq!(pieces.new_ids().len(), 5);
+/// assert!(!text.is_empty());
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn stream<P, T>(model: P, tokenizer: T, prompt: &str, config: &GenerationConfig) -> Result<TextStream<P, T>>
 where
     P: Deref<Target: CausalLm>,
@@ -35,10 +55,10 @@ where
     stream_ids(model, tokenizer, &ids, config)
 }
 
-/// As [`stream`], from token ids.
+/// Same as [`stream`], from token ids.
 ///
 /// # Errors
-/// As for [`generate`].
+/// Same as [`generate`].
 pub(crate) fn stream_ids<P, T>(
     model: P,
     tokenizer: T,
@@ -53,19 +73,19 @@ where
 }
 
 impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> {
-    /// The text of these tokens.
+    /// Creates the stream of the text of `tokens`.
     pub(crate) fn new(tokens: Tokens<P>, tokenizer: T, config: &GenerationConfig) -> Self {
         let stops = StopStrings::new(&config.stop_strings, &tokenizer);
         let decoder = DecodeStream::new(tokenizer).after(tokens.ids());
         Self { tokens, decoder: Some(decoder), stops }
     }
 
-    /// As [`Tokens::with_cache`].
+    /// Starts from a cached prefix of the prompt; same as [`Tokens::with_cache`].
     pub fn with_cache(self, cache: &PromptCache<<P::Target as CausalLm>::State>) -> Self {
         Self { tokens: self.tokens.with_cache(cache), ..self }
     }
 
-    /// Same as [`Tokens::with_state`].
+    /// Starts from a prepared state; same as [`Tokens::with_state`].
     ///
     /// # Errors
     /// Same as [`Tokens::with_state`].
@@ -73,38 +93,39 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> 
         Ok(Self { tokens: self.tokens.with_state(state)?, ..self })
     }
 
-    /// As [`Tokens::cache`].
+    /// Returns the model state after the tokens read so far; same as [`Tokens::cache`].
     pub fn cache(&self) -> Option<PromptCache<<P::Target as CausalLm>::State>> {
         self.tokens.cache()
     }
 
-    /// The prompt and what was written so far.
+    /// Returns the prompt and the tokens generated so far.
     pub fn ids(&self) -> &[u32] {
         self.tokens.ids()
     }
 
-    /// What was written so far.
+    /// Returns the tokens generated so far, without the prompt.
     pub fn new_ids(&self) -> &[u32] {
         self.tokens.new_ids()
     }
 
-    /// The log-probability of each of [`TextStream::new_ids`]; empty unless
-    /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) asks for them.
+    /// Returns the log-probability of each of [`TextStream::new_ids`]; empty unless
+    /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) is set.
     pub fn logprobs(&self) -> &[TokenLogprob] {
         self.tokens.logprobs()
     }
 
-    /// Why the text ended; `None` while it goes on.
+    /// Returns why generation stopped, or `None` while it goes on.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.tokens.stop_reason()
     }
 
-    /// The best texts of a search with beams, as [`Tokens::hypotheses`](crate::generation::Tokens::hypotheses).
+    /// Returns the best texts of a beam search; same as
+    /// [`Tokens::hypotheses`](crate::generation::Tokens::hypotheses).
     pub fn hypotheses(&self) -> Vec<Hypothesis> {
         self.tokens.hypotheses()
     }
 
-    /// What may be given out, and ends the text if a stop string began.
+    /// Returns the released text, and ends generation at a stop string.
     fn release(&mut self, released: Released) -> Result<String> {
         let (text, decoder) = match released {
             Released::Text(text) => return Ok(text),
@@ -142,9 +163,9 @@ impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> Iterator for Text
     }
 }
 
-/// One text of many, put together until a stop string.
+/// One text of a batch, collected up to a stop string.
 pub(crate) struct WholeText<T: Deref<Target = Tokenizer>> {
-    /// Until the text has ended.
+    /// `None` once the text has ended.
     decoder: Option<DecodeStream<T>>,
     stops: StopStrings,
     text: String,
@@ -157,7 +178,7 @@ impl<T: Deref<Target = Tokenizer>> WholeText<T> {
         Self { decoder, stops, text: String::new() }
     }
 
-    /// Takes a token in. True if the text has ended: what comes later is passed over.
+    /// Adds a token. Returns `true` if the text has ended; later tokens are ignored.
     pub(crate) fn push(&mut self, id: u32) -> Result<bool> {
         let Some(decoder) = &mut self.decoder else { return Ok(true) };
         let (text, kept) = match self.stops.push(id, &decoder.step(id)?) {

@@ -1,4 +1,4 @@
-//! The decoding loop, as an iterator of token ids.
+//! The iterator of token ids.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use crate::generation::prompt_cache::PromptCache;
 use crate::generation::reader::{Reader, check_context};
 use crate::generation::sequence::Sequence;
 #[cfg(feature = "tokenizers")]
-use crate::generation::speculation::{DraftModel, GUESSES, check_draft};
-use crate::generation::speculation::{Guesses, PromptLookup, Speculation};
+use crate::generation::speculation::{DRAFT_TOKENS, DraftModel, check_draft};
+use crate::generation::speculation::{Drafter, PromptLookup, Speculation};
 use crate::generation::stopping::StopReason;
 use crate::models::{CausalLm, DecodeState};
 
-/// Token ids that continue a prompt, each computed when asked for. See [`generate`].
+/// An iterator of token ids that continue a prompt, computed on demand. See [`generate`].
 ///
-/// `P` points to the model: `&M` borrows it, `Arc<M>` shares it.
+/// `P` is a pointer to the model: `&M` borrows it, `Arc<M>` shares it.
 pub struct Tokens<P: Deref<Target: CausalLm>> {
-    way: Way<P>,
+    strategy: Strategy<P>,
 }
 
-/// How the tokens are found.
-enum Way<P: Deref<Target: CausalLm>> {
-    /// One after the other.
-    One { model: P, reader: Reader<<P::Target as CausalLm>::State>, sequence: Box<Sequence> },
-    /// As those of the best text of a search.
+/// The decoding method.
+enum Strategy<P: Deref<Target: CausalLm>> {
+    /// One token at a time.
+    Single { model: P, reader: Reader<<P::Target as CausalLm>::State>, sequence: Box<Sequence> },
+    /// Beam search.
     Beams(Box<BeamSearch<P>>),
-    /// With guesses from the text itself or from a smaller model.
-    Guesses(Box<Speculation<P, P>>),
+    /// Speculative decoding.
+    Speculative(Box<Speculation<P, P>>),
 }
 
-/// Continues `prompt_ids`, a token at a time.
+/// Continues `prompt_ids` and returns an iterator of token ids.
 ///
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
@@ -50,26 +50,27 @@ enum Way<P: Deref<Target: CausalLm>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) for a setting out of range, an empty prompt, or one that fills the model's context;
-/// [`Error::Id`](crate::Error::Id) for an id outside the vocabulary. An error while decoding is given out by the iterator, which then ends.
+/// [`Error::Argument`](crate::Error::Argument) for a setting out of range, an empty prompt, or one
+/// that fills the model's context; [`Error::Id`](crate::Error::Id) for an id outside the
+/// vocabulary. Errors during decoding are returned by the iterator, which then ends.
 pub fn generate<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Tokens<P>>
 where
     P: Deref<Target: CausalLm>,
 {
     if config.beams() > 1 {
-        return Ok(Tokens { way: Way::Beams(Box::new(beam_search(model, prompt_ids, config)?)) });
+        return Ok(Tokens { strategy: Strategy::Beams(Box::new(beam_search(model, prompt_ids, config)?)) });
     }
     if let Some(count) = config.prompt_lookup_num_tokens.filter(|&count| count > 0) {
-        return guessed(model, Guesses::Lookup(PromptLookup::default()), prompt_ids, config, count);
+        return speculative(model, Drafter::Lookup(PromptLookup::default()), prompt_ids, config, count);
     }
     let sequence = Sequence::new(prompt_ids, Arc::new(config.clone()), model.vocab_size())?;
     check_context(&*model, prompt_ids.len())?;
     let reader = Reader::new(&*model, prompt_ids.len());
-    Ok(Tokens { way: Way::One { model, reader, sequence: Box::new(sequence) } })
+    Ok(Tokens { strategy: Strategy::Single { model, reader, sequence: Box::new(sequence) } })
 }
 
 #[cfg(feature = "tokenizers")]
-/// As [`generate`], with the guesses of a smaller model, as [`speculate`](crate::generation::speculate) has them.
+/// Same as [`generate`], with a draft model as in [`speculate`](crate::generation::speculate).
 pub(crate) fn generate_with_draft<P>(
     model: P,
     draft: P,
@@ -80,14 +81,14 @@ where
     P: Deref<Target: CausalLm>,
 {
     check_draft(&*model, &*draft)?;
-    let count = config.num_assistant_tokens.unwrap_or(GUESSES);
-    let draft = Guesses::Draft(Box::new(DraftModel::new(draft, config.seed)));
-    guessed(model, draft, prompt_ids, config, count)
+    let count = config.num_assistant_tokens.unwrap_or(DRAFT_TOKENS);
+    let draft = Drafter::Draft(Box::new(DraftModel::new(draft, config.seed)));
+    speculative(model, draft, prompt_ids, config, count)
 }
 
-fn guessed<P>(
+fn speculative<P>(
     model: P,
-    guesses: Guesses<P>,
+    drafter: Drafter<P>,
     prompt_ids: &[u32],
     config: &GenerationConfig,
     count: usize,
@@ -95,23 +96,24 @@ fn guessed<P>(
 where
     P: Deref<Target: CausalLm>,
 {
-    Ok(Tokens { way: Way::Guesses(Box::new(Speculation::new(model, guesses, prompt_ids, config, count)?)) })
+    Ok(Tokens {
+        strategy: Strategy::Speculative(Box::new(Speculation::new(model, drafter, prompt_ids, config, count)?)),
+    })
 }
 
 impl<P: Deref<Target: CausalLm>> Tokens<P> {
-    /// Adds a processor of one's own, after those of the configuration.
+    /// Adds a user-defined processor after those of the configuration.
     pub fn with_processor(mut self, processor: Box<dyn LogitsProcessor>) -> Self {
-        match &mut self.way {
-            Way::One { sequence, .. } => sequence.push_processor(processor),
-            Way::Beams(search) => search.push_processor(processor),
-            Way::Guesses(text) => text.push_processor(processor),
+        match &mut self.strategy {
+            Strategy::Single { sequence, .. } => sequence.push_processor(processor),
+            Strategy::Beams(search) => search.push_processor(processor),
+            Strategy::Speculative(text) => text.push_processor(processor),
         }
         self
     }
 
-    /// Goes on from a model's memory of the prompt's beginning, as far as they agree; the tokens are the same.
-    ///
-    /// To be called before the first token is asked for.
+    /// Starts from a cached prompt, as far as it agrees with this one; the tokens are the same as
+    /// without it. Call it before the first token is generated.
     pub fn with_cache(mut self, cache: &PromptCache<<P::Target as CausalLm>::State>) -> Self {
         if let (true, Some(reader)) = (self.new_ids().is_empty(), cache.reader(self.ids())) {
             self.set_reader(reader);
@@ -119,9 +121,9 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
         self
     }
 
-    /// Begins from a state that the caller prepared, instead of a new one: a state that remembers
-    /// something beside the text, as the output of an encoder, or that has read the prompt's first
-    /// [`len`](DecodeState::len) tokens. Call it before the first token is asked for.
+    /// Starts from a state that the caller prepared instead of a new one: a state that holds other
+    /// input, such as an encoder's output, or that has read the prompt's first
+    /// [`len`](DecodeState::len) tokens. Call it before the first token is generated.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) if the state has read the whole prompt, or if a
@@ -130,7 +132,7 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
         if !self.new_ids().is_empty() {
             return Err(Error::argument(
                 "state",
-                "one before the first token",
+                "one set before the first token",
                 format!("{} tokens", self.new_ids().len()),
             ));
         }
@@ -139,88 +141,90 @@ impl<P: Deref<Target: CausalLm>> Tokens<P> {
     }
 
     fn set_reader(&mut self, reader: Reader<<P::Target as CausalLm>::State>) {
-        match &mut self.way {
-            Way::One { reader: old, .. } => *old = reader,
-            Way::Beams(search) => search.set_reader(reader),
-            Way::Guesses(text) => text.set_reader(reader),
+        match &mut self.strategy {
+            Strategy::Single { reader: old, .. } => *old = reader,
+            Strategy::Beams(search) => search.set_reader(reader),
+            Strategy::Speculative(text) => text.set_reader(reader),
         }
     }
 
-    /// The model's memory of what it has read: the prompt, and what was written but perhaps the last token. For a prompt that begins so, as
-    /// the next turn of a conversation does. `None` for beams and guesses, and where a full context slid.
+    /// Returns the model state after the tokens read so far: the prompt and all generated tokens
+    /// except possibly the last. Use it for a prompt that starts with them, such as the next turn
+    /// of a conversation. `None` for beam search and speculative decoding, and after a full context
+    /// was shortened.
     pub fn cache(&self) -> Option<PromptCache<<P::Target as CausalLm>::State>> {
-        let Way::One { reader, sequence, .. } = &self.way else { return None };
+        let Strategy::Single { reader, sequence, .. } = &self.strategy else { return None };
         let read = sequence.ids().len().checked_sub(reader.unread)?;
         (read > 0 && reader.state.len() == read)
             .then(|| PromptCache::new(sequence.ids()[..read].to_vec(), reader.state.clone()))
     }
 
-    /// The prompt and what was written so far.
+    /// Returns the prompt and the tokens generated so far.
     pub fn ids(&self) -> &[u32] {
-        match &self.way {
-            Way::One { sequence, .. } => sequence.ids(),
-            Way::Beams(search) => search.ids(),
-            Way::Guesses(text) => text.ids(),
+        match &self.strategy {
+            Strategy::Single { sequence, .. } => sequence.ids(),
+            Strategy::Beams(search) => search.ids(),
+            Strategy::Speculative(text) => text.ids(),
         }
     }
 
-    /// What was written so far.
+    /// Returns the tokens generated so far, without the prompt.
     pub fn new_ids(&self) -> &[u32] {
-        match &self.way {
-            Way::One { sequence, .. } => sequence.new_ids(),
-            Way::Beams(search) => search.new_ids(),
-            Way::Guesses(text) => text.new_ids(),
+        match &self.strategy {
+            Strategy::Single { sequence, .. } => sequence.new_ids(),
+            Strategy::Beams(search) => search.new_ids(),
+            Strategy::Speculative(text) => text.new_ids(),
         }
     }
 
-    /// The log-probability of each of [`Tokens::new_ids`]; empty unless
-    /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) asks for them.
+    /// Returns the log-probability of each of [`Tokens::new_ids`]; empty unless
+    /// [`GenerationConfig::logprobs`](GenerationConfig::logprobs()) is set.
     pub fn logprobs(&self) -> &[TokenLogprob] {
-        match &self.way {
-            Way::One { sequence, .. } => sequence.logprobs(),
-            Way::Beams(search) => search.logprobs(),
-            Way::Guesses(text) => text.logprobs(),
+        match &self.strategy {
+            Strategy::Single { sequence, .. } => sequence.logprobs(),
+            Strategy::Beams(search) => search.logprobs(),
+            Strategy::Speculative(text) => text.logprobs(),
         }
     }
 
-    /// Why the text ended; `None` while it goes on.
+    /// Returns why generation stopped, or `None` while it goes on.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        match &self.way {
-            Way::One { sequence, .. } => sequence.stop_reason(),
-            Way::Beams(search) => search.stop_reason(),
-            Way::Guesses(text) => text.stop_reason(),
+        match &self.strategy {
+            Strategy::Single { sequence, .. } => sequence.stop_reason(),
+            Strategy::Beams(search) => search.stop_reason(),
+            Strategy::Speculative(text) => text.stop_reason(),
         }
     }
 
-    /// The best texts of a search with beams, [`GenerationConfig::num_return_sequences`] at most, the best first: those that
-    /// were found when the search has ended, none before and none without beams.
+    /// Returns the best texts of a beam search, at most [`GenerationConfig::num_return_sequences`],
+    /// best first. Empty until the search has ended, and without beam search.
     pub fn hypotheses(&self) -> Vec<Hypothesis> {
-        match &self.way {
-            Way::Beams(search) => search.hypotheses(),
+        match &self.strategy {
+            Strategy::Beams(search) => search.hypotheses(),
             _ => Vec::new(),
         }
     }
 
-    /// Ends the text for a reason that lies outside the loop.
+    /// Ends the text with the given reason.
     pub(crate) fn stop(&mut self, reason: StopReason) {
-        match &mut self.way {
-            Way::One { sequence, .. } => sequence.stop(reason),
-            Way::Beams(search) => search.stop(reason),
-            Way::Guesses(text) => text.stop(reason),
+        match &mut self.strategy {
+            Strategy::Single { sequence, .. } => sequence.stop(reason),
+            Strategy::Beams(search) => search.stop(reason),
+            Strategy::Speculative(text) => text.stop(reason),
         }
     }
 
-    /// The next token, or `None` with [`Tokens::stop_reason`] set.
+    /// Generates the next token; `None` once [`Tokens::stop_reason`] is set.
     fn advance(&mut self) -> Result<Option<u32>> {
-        match &mut self.way {
-            Way::One { model, reader, sequence } => {
+        match &mut self.strategy {
+            Strategy::Single { model, reader, sequence } => {
                 let Some(logits) = reader.read(&**model, sequence)? else { return Ok(None) };
                 let id = sequence.choose(logits.data())?;
                 reader.unread = usize::from(id.is_some());
                 Ok(id)
             }
-            Way::Beams(search) => search.next().transpose(),
-            Way::Guesses(text) => text.next().transpose(),
+            Strategy::Beams(search) => search.next().transpose(),
+            Strategy::Speculative(text) => text.next().transpose(),
         }
     }
 }
@@ -246,7 +250,8 @@ pub(crate) mod tests {
     use crate::generation::config::Overflow;
     use crate::tensor::{IdTensor, Tensor};
 
-    /// A model that wants token `t + 1` after token `t`, of a vocabulary of 10, and remembers what it has read.
+    /// A model that predicts token `t + 1` after token `t`, with a vocabulary of 10 and the tokens
+    /// read as its state.
     pub(crate) struct Counting {
         pub(crate) max_seq_len: Option<usize>,
     }

@@ -22,7 +22,7 @@ fn found(model: &Gpt2, config: &GenerationConfig) -> (Vec<u32>, Vec<Hypothesis>)
     (given, search.hypotheses())
 }
 
-/// The score of a text by the model's forward.
+/// Score of a text, from the model's forward pass.
 fn score(model: &Gpt2, ids: &[u32], power: f32) -> f32 {
     let all: Vec<u32> = [&[1, 2], ids].concat();
     let logits = model.forward(&crate::tensor::IdTensor::sequence(&all)).unwrap();

@@ -1,6 +1,6 @@
-//! Whether a finished text is JSON that a schema describes: a second opinion, from the text alone.
+//! Checks a finished text against a JSON schema, independently of the constraint engine.
 //!
-//! What a schema says with keys that are not built is no concern here: the engine has refused it.
+//! Unsupported schema keys need no check here: the engine has rejected them.
 
 use std::collections::HashMap;
 
@@ -10,18 +10,17 @@ use serde_json::{Map, Value};
 
 use crate::generation::constraint::schema::target;
 
-/// How deep a value and the schemas that it is held against may nest; what is deeper is taken on
-/// trust.
+/// Maximum nesting of a value and its schemas; deeper parts are not checked.
 const MAX_DEPTH: usize = 256;
 
-/// What an expression may cost; one that costs more is taken on trust.
+/// Step limit of an expression match; a match that needs more is not checked.
 const FUEL: u64 = 1_000_000;
 
-/// The first thing about `text` that `schema` does not describe.
+/// Returns the first part of `text` that violates `schema`.
 pub(super) fn fault(text: &[u8], schema: &Value) -> Option<String> {
     let value = match serde_json::from_slice(text) {
         Ok(value) => value,
-        // The parser's own bounds, of depth and of numbers, are no fault of the text.
+        // The JSON parser's own limits on depth and numbers are not errors of the text.
         Err(error)
             if ["recursion limit", "number out of range"].iter().any(|own| error.to_string().starts_with(own)) =>
         {
@@ -38,7 +37,7 @@ pub(super) fn fault(text: &[u8], schema: &Value) -> Option<String> {
 struct Check<'s> {
     root: &'s Value,
     one_of_is_any_of: bool,
-    /// By pattern; none for one that cannot be had.
+    /// By pattern; `None` for a pattern that cannot be compiled.
     expressions: HashMap<&'s str, Option<Regex>>,
 }
 
@@ -52,7 +51,7 @@ impl<'s> Check<'s> {
             return None;
         }
         let keys = match schema {
-            Value::Bool(false) => return Some(format!("{value} where nothing may be")),
+            Value::Bool(false) => return Some(format!("{value} where no value is allowed")),
             Value::Object(keys) => keys,
             _ => return None,
         };
@@ -123,7 +122,7 @@ impl<'s> Check<'s> {
         if let Some(key) = out_of_bounds(items.len(), keys, "minItems", "maxItems") {
             return Some(format!("{} items against `{key}`", items.len()));
         }
-        // Older drafts list the first items under `items`.
+        // Older drafts list the schemas of the first items under `items`.
         let (first, rest) = match (keys.get("items"), keys.get("additionalItems")) {
             (Some(Value::Array(first)), rest) => (first.as_slice(), rest),
             (rest, Some(_)) => (&[][..], rest),
@@ -179,7 +178,7 @@ fn is_of(value: &Value, types: &Value) -> bool {
     types.as_array().map_or_else(|| is(types), |names| names.iter().any(is))
 }
 
-/// Equality as schemas have it: 1 is 1.0.
+/// Equality as JSON Schema defines it: 1 equals 1.0.
 fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -193,7 +192,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 
 fn number_fault(x: f64, keys: &Map<String, Value>) -> Option<String> {
     let number = |key: &str| keys.get(key).and_then(Value::as_f64);
-    // In draft 4, whether the bound itself is out is a flag.
+    // In draft 4, exclusiveness of a bound is a flag.
     let flag = |key: &str| keys.get(key) == Some(&Value::Bool(true));
     let (low, high) = (number("minimum"), number("maximum"));
     let below = |bound: Option<f64>, strict: bool| bound.is_some_and(|bound| x < bound || strict && x == bound);

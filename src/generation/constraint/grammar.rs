@@ -1,4 +1,5 @@
-//! Constraints from a regular expression, a JSON schema or a grammar, by the `llguidance` crate (feature `constraints`).
+//! Constraints from regular expressions, JSON schemas and grammars, by the `llguidance` crate
+//! (feature `constraints`).
 
 use std::sync::Arc;
 
@@ -11,21 +12,23 @@ use crate::error::{Error, Result};
 use crate::generation::constraint::{GrammarLimits, TokenMask, TokenSet, check, lark, pattern, schema};
 use crate::text::Tokenizer;
 
-/// The stack that the engine gets for a level of its recursion, without optimisations too.
+/// Bytes of stack per level of the engine's recursion, enough for unoptimized builds.
 const STACK_PER_LEVEL: usize = 256 << 10;
 
-/// The states that a lexer may come to have over a text, at one or two kB each.
+/// Maximum number of lexer states for one text, 1 to 2 kB each.
 const MAX_LEXER_STATES: usize = 50_000;
 
-/// Compiles grammars for the tokens of a vocabulary: build it once per tokenizer.
+/// A compiler of grammars for the tokens of a vocabulary. Build it once per tokenizer.
 ///
-/// The tokens of a vocabulary are kept as bytes in a trie; a lexer of derivatives and an Earley parser walk it, so a mask costs
-/// well below a millisecond whatever the vocabulary. Tokens may begin and end anywhere, in the middle of a character too.
+/// Tokens are kept as bytes in a trie, which a lexer of derivatives and an Earley parser traverse:
+/// a mask takes well below a millisecond for any vocabulary. Token boundaries are independent of
+/// the grammar's, even in the middle of a character.
 ///
 /// ```
 /// # use loquat::{models::{MlpConfig, MlpLm}, text::TokenizerTrainer};
 /// # let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["yes no maybe"])?;
-/// # let model = MlpLm::init(&MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// # let config = MlpConfig::new(tokenizer.vocab_size(), 6, 8, 3);
+/// # let model = MlpLm::init(&config, &mut loquat::Rng::seed(1))?;
 /// use loquat::GenerationConfig;
 /// use loquat::generation::{GrammarCompiler, stream};
 ///
@@ -41,13 +44,13 @@ pub struct GrammarCompiler {
     limits: GrammarLimits,
 }
 
-/// Text of a given form: see [`GrammarCompiler`].
+/// A constraint on text, compiled by a [`GrammarCompiler`].
 pub struct Grammar {
     matcher: Matcher,
     written: Option<Written>,
 }
 
-/// What was written of JSON, and the schema that it is held against when it is whole.
+/// JSON text generated so far, and the schema that it is checked against when it is complete.
 #[derive(Clone)]
 struct Written {
     factory: Arc<ParserFactory>,
@@ -56,30 +59,30 @@ struct Written {
 }
 
 impl Clone for Grammar {
-    /// With caches of its own: threads do not wait for one another.
+    /// Clones the caches too, so that threads do not wait for each other.
     fn clone(&self) -> Self {
         Self { matcher: self.matcher.deep_clone(), written: self.written.clone() }
     }
 }
 
 impl GrammarCompiler {
-    /// The tokens of a tokenizer.
+    /// Creates a compiler for the tokens of a tokenizer.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for a vocabulary without tokens.
+    /// [`Error::Tokenizer`] for an empty vocabulary.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
         Self::from_bytes((0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id)).collect())
     }
 
-    /// The bytes of each token, by id; empty for tokens that are no text.
+    /// Creates a compiler from the bytes of each token, by id; empty for tokens that are not text.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for a vocabulary without tokens.
+    /// [`Error::Tokenizer`] for an empty vocabulary.
     pub fn from_bytes(tokens: Vec<Vec<u8>>) -> Result<Self> {
         if tokens.is_empty() {
             return Err(Error::Tokenizer("constraints need a vocabulary of at least one token".into()));
         }
-        // The trie wants an end token: one of its own, past the vocabulary, which is never written.
+        // The trie needs an end token: an id past the vocabulary, which is never generated.
         let end = tokens.len() as u32;
         let mut words = tokens;
         words.push(b"\xFF<end>".to_vec());
@@ -90,37 +93,40 @@ impl GrammarCompiler {
         Ok(Self { factory: Arc::new(factory), limits: GrammarLimits::default() })
     }
 
-    /// The same compiler with other bounds of what a constraint may cost.
+    /// Sets the resource limits of compilation.
     pub fn with_limits(mut self, limits: GrammarLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Text that a regular expression (of the `regex-syntax` crate, without look-around) matches from beginning to end.
+    /// Compiles a regular expression (syntax of the `regex-syntax` crate, without look-around) that
+    /// the whole text must match.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an expression that cannot be read, or above one of the
-    /// [`GrammarLimits`].
+    /// [`Error::Argument`] for an invalid expression, or one that exceeds the [`GrammarLimits`].
     pub fn regex(&self, expression: &str) -> Result<Grammar> {
         if expression.len() > self.limits.max_bytes {
             let expected = format!("at most {} bytes", self.limits.max_bytes);
             return Err(Error::argument("regex", expected, expression.len()));
         }
-        let whole = pattern::whole(expression).map_err(|why| Error::argument("regex", "one that can be read", why))?;
+        let whole =
+            pattern::whole(expression).map_err(|why| Error::argument("regex", "a valid regular expression", why))?;
         self.build("regex", TopLevelGrammar::from_regex(&whole))
     }
 
-    /// JSON that a schema describes. Between its parts there may be a space, or a new line and an indentation: without that bound, models
-    /// with little to say write white space for ever. `llguidance`'s own key `x-guidance` in the schema says otherwise.
+    /// Compiles a JSON schema. Between the parts of JSON, a space or a line break with indentation
+    /// is allowed; without this limit, some models would generate white space forever.
+    /// `llguidance`'s key `x-guidance` in the schema overrides it.
     ///
-    /// Each character of a string is written as itself, or if JSON demands an escape, with a short
-    /// one: `\" \\ \b \f \n \r \t`. Other control characters are not written. A `pattern` is read
-    /// as `regex-syntax` does, but `\d` and `\w` are ASCII's, as in ECMA 262. The finished value is
-    /// held against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1) become that.
+    /// Each character of a string is generated as itself or, where JSON requires an escape, with a
+    /// short one: `\" \\ \b \f \n \r \t`. Other control characters are not generated. A `pattern`
+    /// has the syntax of `regex-syntax`, but `\d` and `\w` match ASCII only, as in ECMA 262. The
+    /// finished value is checked against the schema once more. Bounds of numbers beyond ±(2⁵³ - 1)
+    /// are clamped to that.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a schema that cannot be read, asks for what is not supported, or is
-    /// above one of the [`GrammarLimits`].
+    /// [`Error::Argument`] for a schema that is invalid, uses unsupported keys, or exceeds the
+    /// [`GrammarLimits`].
     pub fn json_schema(&self, schema: &Value) -> Result<Grammar> {
         let prepared = schema::prepared(schema, &self.limits)?;
         let mut grammar = self.build("json schema", TopLevelGrammar::from_json_schema(prepared))?;
@@ -129,20 +135,19 @@ impl GrammarCompiler {
         Ok(grammar)
     }
 
-    /// Text of a context-free grammar in the notation of Lark, with the beginning at `start`. After
-    /// `%json` there may be a schema, for which [`GrammarCompiler::json_schema`] says what holds. At
-    /// most eight expressions may hold together (`&`), and together repeat their parts at most 40
-    /// 000 times, divided by their number.
+    /// Compiles a context-free grammar in Lark notation, with the start rule `start`. `%json` may
+    /// be followed by a schema; see [`GrammarCompiler::json_schema`]. At most eight expressions may
+    /// be intersected (`&`), and their repetitions may sum to at most 40 000 divided by the number
+    /// of expressions.
     ///
-    /// Beside `%ignore`, do not let a nested grammar (`%json`, `%lark`) stand where something of
-    /// the grammar's own may stand as well, as in `"a" ("b" | %json {})`: behind what is ignored
-    /// the engine loses its place and panics. It catches that, and the text ends with an error; but
-    /// where a panic aborts (`panic = "abort"`), the program does. Name what may stand in between
+    /// In a grammar with `%ignore`, do not use a nested grammar (`%json`, `%lark`) as an
+    /// alternative to a part of the grammar itself, as in `"a" ("b" | %json {})`: after ignored
+    /// text the engine panics. The panic is caught, and the text ends with an error; but in a
+    /// program built with `panic = "abort"`, the program aborts. Spell out the ignored text
     /// instead, as in `"a" " "* ("b" | %json {})`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a grammar that cannot be read, or above one of the
-    /// [`GrammarLimits`].
+    /// [`Error::Argument`] for an invalid grammar, or one that exceeds the [`GrammarLimits`].
     pub fn grammar(&self, lark: &str) -> Result<Grammar> {
         self.build("grammar", TopLevelGrammar::from_lark(lark::prepared(lark, &self.limits)?))
     }
@@ -158,19 +163,22 @@ impl GrammarCompiler {
         let compile = || {
             let parser = self.factory.create_parser_from_init_ext(init, Logger::new(0, 0), caps, limits);
             let mut matcher = Matcher::new(parser);
-            // What is wrong with the grammar shows when it is asked for the first time.
+            // Errors of the grammar are reported by the first mask.
             let first = matcher.compute_mask().map(drop);
             first.map(|()| matcher).map_err(|error| error.to_string())
         };
-        // The engine compiles by recursion: the caller's stack may be small.
+        // The engine compiles recursively, and the caller's stack may be small.
         let stack = STACK_PER_LEVEL.saturating_mul(self.limits.max_depth.clamp(64, 1 << 16));
         let compiled = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, compile);
-            thread.map_err(|error| error.to_string())?.join().unwrap_or_else(|_| Err("the engine gave up".into()))
+            thread
+                .map_err(|error| error.to_string())?
+                .join()
+                .unwrap_or_else(|_| Err("the constraint engine panicked".into()))
         });
         match compiled {
             Ok(matcher) => Ok(Grammar { matcher, written: None }),
-            Err(error) => Err(Error::argument(name, "one that can be read", words(&error))),
+            Err(error) => Err(Error::argument(name, "a valid one", words(&error))),
         }
     }
 }
@@ -199,18 +207,18 @@ impl TokenMask for Grammar {
 
     fn finish(&mut self) -> Result<()> {
         if !self.may_end() {
-            return Err(failed("the text ended before it was whole"));
+            return Err(failed("the text ended before it was complete"));
         }
         let fault = self.written.as_ref().and_then(|written| check::fault(&written.text, &written.schema));
-        fault.map_or(Ok(()), |fault| Err(Error::argument("json schema", "a text that it describes", fault)))
+        fault.map_or(Ok(()), |fault| Err(Error::argument("json schema", "a text that matches it", fault)))
     }
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
-    Error::argument("constraint", "a text that it can follow", words(&error.to_string()))
+    Error::argument("constraint", "a text that it allows", words(&error.to_string()))
 }
 
-/// What the engine says, in a line: without the trace that it adds to what it did not expect.
+/// The engine's error in one line, without its stack trace.
 fn words(error: &str) -> String {
     let error = error.split("<backtrace>").next().unwrap_or_default();
     error.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -221,7 +229,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// One token a byte of ASCII, some words, and one that is no text.
+    /// One token per ASCII byte, some words, and one token without text.
     fn compiler() -> GrammarCompiler {
         let mut tokens: Vec<Vec<u8>> = (0..128u8).map(|byte| vec![byte]).collect();
         tokens.extend(["true", "\": ", "ab", "é"].map(|text| text.as_bytes().to_vec()));
@@ -288,7 +296,7 @@ mod tests {
                 good.iter().for_each(|text| assert!(accepts(&grammar, text), "{pattern} refuses {text}"));
                 bad.iter().for_each(|text| assert!(!accepts(&grammar, text), "{pattern} accepts {text}"));
             }
-            // In a grammar too, and as the names of properties.
+            // Also in a grammar, and as names of properties.
             let lark = format!("start: %json {}", json!({"type": "string", "pattern": pattern}));
             let grammar = compiler.grammar(&lark).unwrap();
             bad.iter().for_each(|text| assert!(!accepts(&grammar, text), "{pattern} accepts {text} in a grammar"));

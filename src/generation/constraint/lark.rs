@@ -1,9 +1,9 @@
-//! Grammars in the notation of Lark made ready for the engine: measured, and the JSON schemas in
-//! them prepared.
+//! Prepares grammars in Lark notation for the engine: checks their size, and prepares the JSON
+//! schemas in them.
 //!
-//! The engine compiles a rule by recursion into the rules and tokens that it names, each when it is
-//! met for the first time; so the same walk is done here. It needs no more of the notation than
-//! where names, definitions and schemas are.
+//! The engine compiles rules and tokens recursively, each when it is first referenced. The same
+//! traversal is done here. Only names, definitions and schemas are parsed; the rest of the notation
+//! is copied.
 
 use std::collections::HashMap;
 
@@ -14,14 +14,14 @@ use crate::generation::constraint::limits::GrammarLimits;
 use crate::generation::constraint::shape::MAX_PATTERNS;
 use crate::generation::constraint::{pattern, schema};
 
-/// How often expressions that hold together may repeat their parts, times the number of the
-/// expressions: the engine follows all of them at once, and no budget of its own bounds that.
+/// Limit of the repetitions in intersected expressions, times the number of expressions: the engine
+/// tracks all of them at once, without a limit of its own.
 const MAX_REPEATS: u64 = 40_000;
 
-/// A grammar's text as the engine shall have it.
+/// Returns the text of a grammar as the engine needs it.
 ///
 /// # Errors
-/// [`Error::Argument`] for what is above a limit; what [`schema::prepared`] says of schemas.
+/// [`Error::Argument`] for a grammar that exceeds a limit. Otherwise same as [`schema::prepared`].
 pub(super) fn prepared(source: &str, limits: &GrammarLimits) -> Result<String> {
     if source.len() > limits.max_bytes {
         return Err(wrong(format!("at most {} bytes", limits.max_bytes), source.len()));
@@ -48,13 +48,13 @@ fn wrong(expected: impl Into<String>, found: impl std::fmt::Display) -> Error {
     Error::argument("grammar", expected, found)
 }
 
-/// Follows the names that a rule names, in their order.
+/// Follows the references of a rule in order.
 fn check_depth(rules: &[Rule], rule: usize, depth: usize, limit: usize, seen: &mut [bool]) -> Result<()> {
     if std::mem::replace(&mut seen[rule], true) {
         return Ok(());
     }
     if depth > limit {
-        return Err(wrong(format!("rules that refer to rules at most {limit} deep"), "deeper ones"));
+        return Err(wrong(format!("rules nested at most {limit} deep"), "deeper ones"));
     }
     rules[rule].names().try_for_each(|named| check_depth(rules, named, depth + 1, limit, seen))
 }
@@ -85,32 +85,32 @@ impl Rule {
     }
 }
 
-/// What stands between two `|` outside of brackets.
+/// The part between two `|` outside of brackets.
 #[derive(Default)]
 struct Alternative {
     names: Vec<usize>,
-    /// The number of `&`.
+    /// Number of `&`.
     ands: usize,
-    /// How often expressions and texts are repeated.
+    /// Repetitions of expressions and strings.
     repeats: u64,
-    /// How often something else is, which may have repetitions inside.
+    /// Repetitions of anything else, which may contain repetitions.
     repeats_of_others: u64,
 }
 
-/// The expressions of which all have to hold, and how often they repeat their parts.
+/// Cost of intersected expressions: their number and their repetitions.
 #[derive(Clone, Copy, Default)]
 struct Cost {
     together: usize,
     repeats: u64,
 }
 
-/// What a token costs with those that it names, and a rule without them. Recurses as deep as
-/// [`check_depth`] has found the names to be.
+/// Cost of a token including the tokens that it references, or of a rule without them. The
+/// recursion is bounded by [`check_depth`].
 fn cost(rules: &[Rule], rule: usize, costs: &mut [Option<Cost>]) -> Cost {
     if let Some(cost) = costs[rule] {
         return cost;
     }
-    // For one that names itself, which the engine refuses.
+    // For a token that references itself, which the engine rejects.
     costs[rule] = Some(Cost::default());
     let mut whole = Cost { together: 1, repeats: 0 };
     for alternative in &rules[rule].alternatives {
@@ -130,23 +130,23 @@ fn cost(rules: &[Rule], rule: usize, costs: &mut [Option<Cost>]) -> Cost {
 
 fn check_repeats(cost: Cost) -> Result<()> {
     if cost.together > MAX_PATTERNS {
-        let expected = format!("at most {MAX_PATTERNS} expressions that hold together (`&`)");
+        let expected = format!("at most {MAX_PATTERNS} intersected expressions (`&`)");
         return Err(wrong(expected, cost.together));
     }
     let most = MAX_REPEATS / cost.together.max(1) as u64;
     if cost.together > 1 && cost.repeats > most {
-        let expected = format!("at most {most} repetitions in {} expressions that hold together (`&`)", cost.together);
+        let expected = format!("at most {most} repetitions in {} intersected expressions (`&`)", cost.together);
         return Err(wrong(expected, cost.repeats));
     }
     Ok(())
 }
 
-/// A walk over the text, which copies it.
+/// A scan of the grammar's text, which copies it.
 struct Scan<'s> {
     source: &'s str,
     at: usize,
     out: String,
-    /// The rules that each rule names; the first is what stands outside of rules.
+    /// References of each rule; the first entry is for text outside of rules.
     rules: Vec<Rule>,
     names: HashMap<&'s str, usize>,
 }
@@ -154,7 +154,7 @@ struct Scan<'s> {
 impl<'s> Scan<'s> {
     fn run(&mut self, limits: &GrammarLimits) -> Result<()> {
         let mut rule = 0;
-        // Names since the line began: all belong to a definition's head if a colon follows.
+        // Names since the start of the line: they are the head of a definition if a colon follows.
         let mut line: Vec<usize> = Vec::new();
         let mut brackets = 0usize;
         while let Some(c) = self.source[self.at..].chars().next() {
@@ -226,14 +226,14 @@ impl<'s> Scan<'s> {
     }
 }
 
-/// The larger of the numbers of a repetition, which begin here; 0 if there are none.
+/// The larger bound of the repetition that starts here; 0 if there is none.
 fn bound(rest: &str) -> u64 {
     let end = rest.find(|c: char| !(c.is_ascii_digit() || " ,.\t".contains(c))).unwrap_or(rest.len());
     let numbers = rest[..end].split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     numbers.map(|digits| digits.parse().unwrap_or(u64::MAX)).max().unwrap_or(0)
 }
 
-/// The length of a text or expression with its two ends; what is never closed goes to the end.
+/// Length of a string or expression with its delimiters; without a closing one, up to the end.
 fn closed(rest: &str, end: char) -> usize {
     let mut escaped = false;
     let close = rest.char_indices().skip(1).find(|&(_, c)| {
@@ -244,7 +244,7 @@ fn closed(rest: &str, end: char) -> usize {
     close.map_or(rest.len(), |(at, _)| at + 1)
 }
 
-/// The JSON value at the beginning, and its length.
+/// Parses the JSON value at the start of `text`, and returns it with its length.
 fn json_prefix(text: &str) -> Result<(Value, usize)> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     match values.next() {
@@ -272,7 +272,7 @@ mod tests {
         for letter in ["r", "T_"] {
             assert!(prepared(&chain(1000, letter)).unwrap_err().to_string().contains("at most 128 deep"));
         }
-        // Many rules side by side are no chain.
+        // Many rules next to each other are not a chain.
         let flat: String = (0..1000).map(|i| format!("\nr{i}[max_tokens=3]: \"a: b\" /c:d/ | start // x: y")).collect();
         assert!(
             prepared(&format!("start: {}{flat}", (0..1000).map(|i| format!("r{i} | ")).collect::<String>())).is_ok()
@@ -295,8 +295,8 @@ mod tests {
             ("T: \"a\"{1,5000000} & /(a|b)*c/\n".into(), "repetitions"),
             ("T: A ~ 5..5000000 & B\nA: \"a\"\nB: /b/\n".into(), "repetitions"),
             ("T: (A | \"b\") & B\nA: C{1,300}\nB: /b/\nC: /.{0,300}/\n".into(), "repetitions"),
-            (format!("T: {}\n", many(9)), "hold together"),
-            (format!("T: (A | B) & (A | B)\nA: {}\nB: {}\n", many(3), many(4)), "hold together"),
+            (format!("T: {}\n", many(9)), "intersected"),
+            (format!("T: (A | B) & (A | B)\nA: {}\nB: {}\n", many(3), many(4)), "intersected"),
         ] {
             let error = prepared(&format!("start: T\n{refused}")).unwrap_err().to_string();
             assert!(error.contains(why), "{error} for {refused}");

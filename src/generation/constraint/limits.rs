@@ -1,10 +1,10 @@
-//! What a schema or a grammar may cost.
+//! Resource limits of schemas and grammars.
 
-/// Bounds of what a regular expression, schema or grammar from anybody may cost to make ready: what
-/// is above one of them is an error.
+/// Limits on the cost of compiling an untrusted regular expression, schema or grammar. Exceeding
+/// one is an error.
 ///
-/// With the defaults, nothing takes a second or 256 MB, and the stack of the calling thread does
-/// not matter.
+/// With the defaults, compilation takes at most a second and 256 MB, independently of the calling
+/// thread's stack size.
 ///
 /// ```
 /// use loquat::generation::{GrammarLimits, GrammarCompiler};
@@ -18,19 +18,20 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrammarLimits {
-    /// How deep schemas may nest, and rules refer to rules; each `$ref` counts as a level. Default:
-    /// 128.
+    /// Maximum nesting of schemas, and of rules that refer to rules; each `$ref` counts as a level.
+    /// Default: 128.
     pub max_depth: usize,
-    /// The number of JSON values in a schema, keys not counted. Default: 20 000.
+    /// Maximum number of JSON values in a schema, keys not counted. Default: 20 000.
     pub max_values: usize,
-    /// The properties of an object, the items of a tuple, the options of an `anyOf` or `oneOf`,
-    /// each with what `allOf` and `$ref` add. The time grows with its square. Default: 1000.
+    /// Maximum number of properties of an object, items of a tuple, or options of an `anyOf` or
+    /// `oneOf`, including those added by `allOf` and `$ref`. Time grows with its square. Default:
+    /// 1000.
     pub max_members: usize,
-    /// The symbols of the grammar that comes of it; and of a schema, the schemas in it when all is
-    /// merged that holds together: each option of an `anyOf` or `oneOf` gets a copy of what stands
-    /// beside it. Default: 100 000.
+    /// Maximum number of symbols of the compiled grammar; for a schema, also the number of
+    /// subschemas after merging: each option of an `anyOf` or `oneOf` gets a copy of the keys next
+    /// to it. Default: 100 000.
     pub max_symbols: usize,
-    /// The length of a regular expression or of a grammar's text, in bytes. Default: 131 072.
+    /// Maximum length of a regular expression or a grammar's text, in bytes. Default: 131 072.
     pub max_bytes: usize,
 }
 

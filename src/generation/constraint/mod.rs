@@ -1,7 +1,7 @@
-//! Which tokens may come next: text of a given form.
+//! Constraints on the tokens that may come next.
 //!
-//! [`TokenMask`] is the seam: anything that can say which tokens may follow. With the feature `constraints`, a `GrammarCompiler` makes masks
-//! of regular expressions, JSON schemas and grammars.
+//! [`TokenMask`] is the interface. With the feature `constraints`, a `GrammarCompiler` makes masks
+//! from regular expressions, JSON schemas and grammars.
 
 #[cfg(feature = "constraints")]
 mod check;
@@ -27,40 +27,73 @@ pub use token_set::TokenSet;
 
 use crate::error::Result;
 
-/// Says which tokens may come next, given those that were written.
+/// A constraint: determines which tokens may come next, given those generated so far.
 ///
-/// A text ends when [`may_end`](TokenMask::may_end) and the model writes an end token, or nothing else is allowed. End tokens
-/// need not be allowed for that; where the text may not end they are forbidden.
+/// A text ends when [`may_end`](TokenMask::may_end) is true and the model generates an end token,
+/// or no other token is allowed. The mask need not allow end tokens; they are forbidden while the
+/// text may not end.
+///
+/// # Examples
+/// ```
+/// # use loquat::models::{MlpConfig, MlpLm};
+/// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::generation::{TokenMask, TokenSet, generate};
+/// use loquat::{GenerationConfig, Result};
+///
+/// /// Only tokens larger than the previous one.
+/// #[derive(Clone, Default)]
+/// struct Ascending(u32);
+///
+/// impl TokenMask for Ascending {
+///     fn allow(&mut self, allowed: &mut TokenSet) -> Result<()> {
+///         allowed.extend(self.0 + 1..13);
+///         Ok(())
+///     }
+///     fn may_end(&mut self) -> bool {
+///         true
+///     }
+///     fn accept(&mut self, id: u32) -> Result<()> {
+///         self.0 = id;
+///         Ok(())
+///     }
+/// }
+///
+/// let config = GenerationConfig::default().constraint(Ascending::default());
+/// let ids = generate(&model, &[1], &config)?.collect::<Result<Vec<u32>>>()?;
+/// assert!(ids.is_sorted_by(|a, b| a < b));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait TokenMask: BoxedMask + Send + Sync {
     /// Inserts the tokens that may come next into `allowed`, which is empty.
     ///
     /// # Errors
-    /// Whatever the mask cannot work with.
+    /// Any error ends the text.
     fn allow(&mut self, allowed: &mut TokenSet) -> Result<()>;
 
-    /// Whether the text may end here.
+    /// Returns whether the text may end here.
     fn may_end(&mut self) -> bool;
 
-    /// Takes note of the token that was written.
+    /// Updates the state with the token that was generated.
     ///
     /// # Errors
-    /// A token that was not allowed.
+    /// If the token is not allowed.
     fn accept(&mut self, id: u32) -> Result<()>;
 
-    /// Holds the finished text against the constraint: called once, where the text ends because it
-    /// is whole. Default: nothing to say.
+    /// Checks the finished text. Called once, when the text ends because it is complete. Default:
+    /// no check.
     ///
     /// # Errors
-    /// A text that is not what the constraint describes.
+    /// If the text does not match the constraint.
     fn finish(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// A copy behind a box: every text that is written has a mask of its own. Given to whatever is [`Clone`].
+/// Cloning of a boxed mask, since every text has a mask of its own. Implemented for every mask that
+/// is [`Clone`].
 #[doc(hidden)]
 pub trait BoxedMask {
-    /// The copy.
+    /// Returns a boxed clone.
     fn boxed_clone(&self) -> Box<dyn TokenMask>;
 }
 

@@ -1,25 +1,24 @@
-//! Regular expressions made ready for the engine: what would mean something else there is rewritten
-//! or refused.
+//! Prepares regular expressions for the engine: rewrites or rejects what has another meaning there.
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Repetition};
 
-/// What the engine has for the pattern of a whole text. Groups lose their names: to the engine
-/// `stop` is a look-ahead.
+/// Converts an expression for a whole text. Groups lose their names: the engine reads `stop` as a
+/// look-ahead.
 ///
 /// # Errors
-/// Why the expression cannot be read.
+/// The reason why the expression is invalid.
 pub(super) fn whole(pattern: &str) -> Result<String, String> {
     Ok(written(without_groups(parsed(pattern, false)?, &|class| class)))
 }
 
-/// What the engine has for a pattern inside JSON strings, where it lets in every short escape
-/// (`\"`, `\\`, …) as soon as a class holds all control characters, or all but the new line. So a
-/// class that lacks the quote or the backslash loses U+0000, which strings under a constraint never
-/// hold anyway. As in ECMA 262, `\d` and `\w` are ASCII's, and `.` is no line terminator.
+/// Converts a pattern for JSON strings. In them, the engine allows every short escape (`\"`, `\\`,
+/// …) once a class contains all control characters, or all but the line feed. So U+0000, which
+/// constrained strings never contain, is removed from classes without the quote or the backslash.
+/// As in ECMA 262, `\d` and `\w` match ASCII only, and `.` matches no line terminator.
 ///
 /// # Errors
-/// Why the expression cannot be read.
+/// The reason why the pattern is invalid.
 pub(super) fn in_strings(pattern: &str) -> Result<String, String> {
     let hir = parsed(&llguidance::regex_to_lark(pattern, "dw"), true)?;
     Ok(written(without_groups(hir, &|class| {
@@ -34,8 +33,7 @@ pub(super) fn in_strings(pattern: &str) -> Result<String, String> {
     })))
 }
 
-/// How often an expression repeats its parts, all together: each repetition by its bound. 0 for
-/// what cannot be read.
+/// Sums the bounds of all repetitions in an expression; 0 for an invalid one.
 pub(super) fn repeats(pattern: &str) -> u64 {
     parsed(pattern, false).map_or(0, |hir| counted(&hir))
 }
@@ -55,7 +53,7 @@ fn counted(hir: &Hir) -> u64 {
 
 fn parsed(pattern: &str, crlf: bool) -> Result<Hir, String> {
     let parsed = ParserBuilder::new().crlf(crlf).build().parse(pattern);
-    // The parser draws a picture of several lines; the last says what is wrong.
+    // The parser's message has several lines; the last one states the error.
     parsed.map_err(|error| error.to_string().lines().last().unwrap_or("cannot be read").trim().to_string())
 }
 
@@ -73,14 +71,14 @@ fn holds(class: &ClassUnicode, c: char) -> bool {
     class.iter().any(|range| (range.start()..=range.end()).contains(&c))
 }
 
-/// The expression without groups, its classes changed; as deep as the parser's own limit lets it
-/// be.
+/// Returns the expression without groups and with changed classes. The recursion is bounded by the
+/// parser's nesting limit.
 fn without_groups(hir: Hir, change: &dyn Fn(ClassUnicode) -> ClassUnicode) -> Hir {
     let inner = |hir: Hir| without_groups(hir, change);
     match hir.into_kind() {
         HirKind::Empty => Hir::empty(),
         HirKind::Literal(literal) => {
-            // A character is a class of one: U+0000 must not come back by a union with another.
+            // A literal character is a class of one, so that a union cannot add U+0000 again.
             let single = |c: char| change(ClassUnicode::new([ClassUnicodeRange::new(c, c)]));
             match std::str::from_utf8(&literal.0) {
                 Ok(text) if text.chars().any(|c| single(c).ranges().is_empty()) => Hir::fail(),

@@ -1,8 +1,8 @@
-//! JSON schemas made ready for the engine: measured, checked for what it would stumble over, their
-//! patterns rewritten.
+//! Prepares JSON schemas for the engine: checks their size, rejects what the engine cannot handle,
+//! and rewrites patterns.
 //!
-//! The engine compiles a schema by recursion: into what is nested, and into what a `$ref` names
-//! when it is met for the first time. The same walk is done here, with an eye on its depth.
+//! The engine compiles a schema recursively, following each `$ref` when it is first met. The same
+//! traversal is done here with a depth limit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,32 +13,32 @@ use crate::generation::constraint::limits::GrammarLimits;
 use crate::generation::constraint::pattern;
 use crate::generation::constraint::shape::{Merge, Object, Shape};
 
-/// What may stand between the parts of JSON.
+/// White space allowed between the parts of JSON.
 const WHITE_SPACE: &str = r" |\n {0,32}";
 
-/// The escapes that strings may hold. Without `\u`, each text has one spelling, so that a name can
-/// be compared with others; control characters that have no short escape are not written.
+/// Escapes allowed in strings. Without `\u`, each string has one spelling, so that names can be
+/// compared; control characters without a short escape are not generated.
 const ESCAPES: &str = "nrbtf\\\"";
 
-/// The engine's own key, for its settings.
+/// The engine's own key for its settings.
 const SETTINGS: &str = "x-guidance";
 
-/// The largest multiple: the engine counts remainders.
+/// Maximum multiple: the engine needs a state per remainder.
 const MAX_MULTIPLE: u64 = 10_000;
 
-/// All multiples together.
+/// Maximum of all multiples together.
 const MAX_MULTIPLES: u64 = 40_000;
 
-/// The whole numbers up to which the engine's arithmetic, and that of readers, is exact.
+/// Largest integer up to which floating-point arithmetic, in the engine and in readers, is exact.
 const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 
-/// The longest text that is counted beside a pattern: the engine builds a state for each length.
+/// Maximum length bound next to a pattern: the engine builds a state for each length.
 const MAX_COUNTED: u64 = 10_000;
 
-/// The types that there are, if none is named.
+/// All types, for schemas that name none.
 const TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
 
-/// What says anything of a value besides its type, without those that name other schemas.
+/// Keys that restrict a value besides `type`, without those that refer to other schemas.
 const DESCRIBING: [&str; 21] = [
     "type",
     "items",
@@ -63,15 +63,15 @@ const DESCRIBING: [&str; 21] = [
     "format",
 ];
 
-/// What schemas hold schemas under.
+/// Keys whose values are schemas, lists of schemas or maps of schemas.
 const ONE: [&str; 4] = ["items", "additionalItems", "additionalProperties", "not"];
 const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
 const MAP: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
-/// A schema as the engine shall have it.
+/// Returns the schema as the engine needs it.
 ///
 /// # Errors
-/// [`Error::Argument`] for what is not a schema, or above a limit.
+/// [`Error::Argument`] for an invalid schema, or one that exceeds a limit.
 pub(super) fn prepared(schema: &Value, limits: &GrammarLimits) -> Result<Value> {
     check_size(schema, limits)?;
     if !schema.is_object() {
@@ -96,7 +96,7 @@ pub(super) fn prepared(schema: &Value, limits: &GrammarLimits) -> Result<Value> 
     Ok(prepared)
 }
 
-/// What a `$ref` names: a pointer into the same document, its parts as they are.
+/// Resolves a `$ref`: a pointer into the same document without escapes.
 pub(super) fn target<'s>(root: &'s Value, reference: &str) -> Option<&'s Value> {
     parts(reference)?.iter().try_fold(root, |value, part| match value {
         Value::Array(items) => items.get(part.parse::<usize>().ok()?),
@@ -120,11 +120,11 @@ fn shown(value: &Value) -> String {
     if text.chars().count() > 80 { text.chars().take(80).chain(['…']).collect() } else { text }
 }
 
-/// Counts values and their depth, without recursion.
+/// Checks the number of values and their depth without recursion.
 fn check_size(schema: &Value, limits: &GrammarLimits) -> Result<()> {
     let mut left = vec![(schema, 1)];
     let mut count = 0;
-    // A schema in a schema is some values deep: a map of properties in between.
+    // One level of schema nesting takes up to three levels of values, such as a map of properties.
     let max_depth = limits.max_depth.saturating_mul(3);
     while let Some((value, depth)) = left.pop() {
         count += 1;
@@ -143,21 +143,21 @@ fn check_size(schema: &Value, limits: &GrammarLimits) -> Result<()> {
     Ok(())
 }
 
-/// The engine's walk through a schema.
+/// Traverses a schema in the engine's order.
 struct Walk<'s> {
     root: &'s Value,
     limits: &'s GrammarLimits,
-    /// How many members the named schemas have, once they are known.
+    /// Number of members of each referenced schema, once it is known.
     seen: HashMap<&'s str, usize>,
     merge: Merge<'s>,
-    /// Of each `multipleOf`, its digits and how many of them are decimals.
+    /// Digits of each `multipleOf`, and how many of them are decimals.
     multiples: Vec<(u64, u32)>,
-    /// Whether any text has a form besides its length.
+    /// Whether any string has a constraint besides its length.
     patterned: bool,
 }
 
 impl<'s> Walk<'s> {
-    /// Measures a schema, and gives the number of its members and its shape.
+    /// Checks a schema, and returns the number of its members and its shape.
     fn schema(&mut self, schema: &'s Value, depth: usize) -> Result<(usize, Shape<'s>)> {
         if depth > self.limits.max_depth {
             return Err(wrong(
@@ -180,8 +180,8 @@ impl<'s> Walk<'s> {
         let is = |name: &str| types.contains(&name);
         let mut members = 0;
         let mut whole = Shape::Any;
-        // Keys are compiled in their order; those of arrays and objects together, before the next
-        // of the others.
+        // Keys are compiled in order; the keys of arrays and of objects as one group each, before
+        // the next other key.
         let mut group: Vec<(&'s str, &'s Value)> = Vec::new();
         for (key, value) in keys {
             let in_place = ["const", "enum", "allOf", "anyOf", "oneOf", "$ref"].contains(&key.as_str());
@@ -241,7 +241,7 @@ impl<'s> Walk<'s> {
         Ok((members, whole))
     }
 
-    /// The keys of arrays, then those of objects.
+    /// Compiles the keys of arrays, then those of objects.
     fn group(
         &mut self,
         group: &mut Vec<(&'s str, &'s Value)>,
@@ -306,7 +306,7 @@ impl<'s> Walk<'s> {
         if let Some(&members) = self.seen.get(reference) {
             return Ok(members);
         }
-        let expected = "`$ref`s of the form #/… that name a part of the schema";
+        let expected = "`$ref`s of the form #/… to a part of the schema";
         let named = target(self.root, reference).ok_or_else(|| wrong(expected, reference))?;
         self.seen.insert(reference, 0);
         let (members, shape) = self.schema(named, depth + 1)?;
@@ -315,7 +315,7 @@ impl<'s> Walk<'s> {
         Ok(members)
     }
 
-    /// Makes sure that remainders can be counted, those of two multiples at once too.
+    /// Checks that remainders are representable, also for two multiples at once.
     fn check_multiples(&self) -> Result<()> {
         let decimals = self.multiples.iter().map(|&(_, decimals)| decimals).max().unwrap_or(0);
         let mut together = 1u64;
@@ -338,7 +338,7 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// A multiple as a whole number, and how many of its digits are decimals.
+/// Returns a multiple as an integer, and how many of its digits are decimals.
 fn multiple(number: f64) -> Result<(u64, u32)> {
     let expected = || format!("a `multipleOf` above 0 of at most {MAX_MULTIPLE} units of its last decimal");
     let (mut value, mut decimals) = (number.abs(), 0);
@@ -353,18 +353,18 @@ fn multiple(number: f64) -> Result<(u64, u32)> {
     }
 }
 
-/// Makes sure that keys have values of their kind.
+/// Checks the type of each key's value.
 fn check_kinds(keys: &Map<String, Value>) -> Result<()> {
     let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
     for (key, value) in keys {
         let (fits, expected) = match key.as_str() {
-            "$ref" | "pattern" | "format" | "$schema" => (value.is_string(), "a text"),
+            "$ref" | "pattern" | "format" | "$schema" => (value.is_string(), "a string"),
             "minimum" | "maximum" | "multipleOf" => (value.is_number(), "a number"),
             "exclusiveMinimum" | "exclusiveMaximum" => (value.is_number() || value.is_boolean(), "a number"),
             "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => {
                 (value.as_u64().is_some_and(|n| n <= u64::from(u32::MAX) / 2), "a whole number below 2147483648")
             }
-            "required" => (texts(value), "a list of texts"),
+            "required" => (texts(value), "a list of strings"),
             "type" => (value.is_string() || texts(value), "the name of a type or a list of them"),
             "allOf" | "anyOf" | "oneOf" | "prefixItems" | "enum" => (value.is_array(), "a list"),
             "properties" | "patternProperties" => (value.is_object(), "an object"),
@@ -377,7 +377,7 @@ fn check_kinds(keys: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that the strings of a literal can be written, and that numbers fit.
+/// Checks that the strings of a literal can be generated and its numbers are exact.
 fn check_literal(value: &Value) -> Result<()> {
     let mut left = vec![value];
     while let Some(value) = left.pop() {
@@ -385,7 +385,7 @@ fn check_literal(value: &Value) -> Result<()> {
             Value::String(text) => {
                 let unwritten = |c: char| (c < ' ' || c == '\u{7f}') && !"\n\r\u{8}\t\u{c}".contains(c);
                 if let Some(c) = text.chars().find(|&c| unwritten(c)) {
-                    let expected = "texts without control characters that have no short escape in `const` and `enum`";
+                    let expected = "strings in `const` and `enum` without control characters that have no short escape";
                     return Err(wrong(expected, format!("U+{:04X}", c as u32)));
                 }
             }
@@ -400,8 +400,7 @@ fn check_literal(value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites the patterns and bounds of all schemas in a document: those that are nested and those
-/// that a `$ref` names.
+/// Rewrites the patterns and bounds of all schemas in a document, nested and referenced ones.
 fn rewrite(root: &mut Value, patterned: bool) -> Result<()> {
     let mut seen: HashSet<Vec<String>> = HashSet::new();
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
@@ -460,12 +459,11 @@ fn rewrite(root: &mut Value, patterned: bool) -> Result<()> {
     Ok(())
 }
 
-/// The bounds of numbers, and the direction in which one has no effect if it is far.
+/// Bounds of numbers, and the direction in which a distant bound has no effect.
 const BOUNDS: [(&str, f64); 4] =
     [("minimum", -1.0), ("exclusiveMinimum", -1.0), ("maximum", 1.0), ("exclusiveMaximum", 1.0)];
 
-/// A bound within what is exact: one that is farther out becomes the last that is, and less is let
-/// through.
+/// Clamps a bound to the exact range where it has no effect beyond it.
 fn exact(key: &str, bound: &Value, far: f64) -> Result<Value> {
     let x = bound.as_f64().unwrap_or(f64::NAN);
     if x.abs() <= MAX_EXACT {
@@ -478,7 +476,7 @@ fn exact(key: &str, bound: &Value, far: f64) -> Result<Value> {
 }
 
 fn rewritten(text: &str) -> Result<String> {
-    pattern::in_strings(text).map_err(|why| wrong("a `pattern` that can be read", format!("{text:?}: {why}")))
+    pattern::in_strings(text).map_err(|why| wrong("a valid `pattern`", format!("{text:?}: {why}")))
 }
 
 #[cfg(test)]
@@ -540,7 +538,7 @@ mod tests {
             let value = json!({"pattern": "a", "properties": {"b": {"type": "null"}, "c": {"type": "integer"}}});
             (0..n).map(|i| (format!("p{i}"), value.clone())).collect()
         };
-        // Beside the options, in what a `$ref` names, and a level deeper.
+        // Next to the options, in a `$ref`, and a level deeper.
         let beside = |n: usize, m: usize| json!({"properties": named(n), "oneOf": options(m)});
         let referred = |n: usize, m: usize| {
             let defs = json!({"a": {"oneOf": options(m)}});
@@ -558,7 +556,7 @@ mod tests {
             |n: usize| json!({"allOf": (0..n).map(|i| json!({"pattern": format!("a{i}")})).collect::<Vec<_>>()});
         assert!(prepared(&patterns(8), &GrammarLimits::default()).is_ok());
         assert!(refused(&patterns(9)).contains("at most 8 patterns"));
-        // Descriptions that refer to one another, and to themselves, are no such thing.
+        // Descriptions that refer to one another, and to themselves, do not grow.
         let defs: Map<String, Value> = (0..40)
             .map(|i| {
                 let next = json!({"$ref": format!("#/$defs/d{}", i * 7 % 40)});

@@ -1,9 +1,9 @@
-//! What a schema grows to when parts that hold together are merged: `allOf`, options, a `$ref`
-//! beside other keys, properties and the patterns of their names.
+//! Size of a schema after merging: `allOf`, options, a `$ref` next to other keys, properties and
+//! patterns of their names.
 //!
-//! The engine merges by copying: each option of a `oneOf` gets a copy of all that stands beside it.
-//! Here the same is merged with what is equal held once, and counted as if it were copied; so what
-//! would grow beyond its bounds is known before anything has grown.
+//! The engine merges by copying: each option of a `oneOf` gets a copy of everything next to it.
+//! Here, equal parts are stored once and counted as if they were copied, so that an excessive size
+//! is detected before memory is used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -12,30 +12,30 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// How deep the engine merges.
+/// Maximum depth of merging in the engine.
 const MAX_LEVEL: usize = 128;
 
-/// How many pairs are merged: several times what the engine does.
+/// Maximum number of pairs that are merged: several times the engine's limit.
 const MAX_PAIRS: usize = 200_000;
 
-/// How much is copied for each part that may be held.
+/// Copied parts allowed per part of the limit.
 const COPIES_PER_PART: usize = 10;
 
-/// How many patterns may hold for one text: the engine tries the combinations of their
+/// Maximum number of patterns for one string: the engine tries the combinations of their
 /// alternatives.
 pub(super) const MAX_PATTERNS: usize = 8;
 
-/// The length of a text that is copied at the cost of a part.
+/// Length of a string that costs as much as one part to copy.
 const TEXT_PER_PART: usize = 128;
 
-/// A schema as the engine has it.
+/// A schema as the engine sees it.
 #[derive(Clone)]
 pub(super) enum Shape<'s> {
     Any,
     Never,
     /// Null, a boolean or a number.
     Plain(&'static str),
-    /// A text for which several patterns hold.
+    /// A string that must match several patterns.
     Text {
         patterns: usize,
         parts: usize,
@@ -57,20 +57,20 @@ pub(super) struct Object<'s> {
     pub(super) named: BTreeMap<&'s str, Shape<'s>>,
     pub(super) patterns: BTreeMap<&'s str, Shape<'s>>,
     pub(super) rest: Option<Shape<'s>>,
-    /// The number of required names.
+    /// Number of required names.
     pub(super) required: usize,
     parts: usize,
 }
 
 pub(super) struct Options<'s> {
-    /// Whether only one of them may hold.
+    /// Whether exactly one of them must match.
     one: bool,
     shapes: Vec<Shape<'s>>,
     parts: usize,
 }
 
 impl<'s> Shape<'s> {
-    /// How many parts the engine holds.
+    /// Number of parts that the engine stores.
     pub(super) fn parts(&self) -> usize {
         match self {
             Self::Any | Self::Never | Self::Ref(_) | Self::Plain(_) => 1,
@@ -81,7 +81,7 @@ impl<'s> Shape<'s> {
         }
     }
 
-    /// A text for which so many patterns hold, which are so long together.
+    /// A string with `patterns` patterns of total length `len`.
     pub(super) fn text(patterns: usize, len: usize) -> Self {
         Self::Text { patterns, parts: 1 + len / TEXT_PER_PART }
     }
@@ -98,7 +98,7 @@ impl<'s> Shape<'s> {
         Self::Object(Rc::new(object))
     }
 
-    /// One of several shapes, without those that cannot be.
+    /// One of several shapes, without the impossible ones.
     pub(super) fn options(one: bool, shapes: Vec<Self>) -> Self {
         let mut kept = Vec::with_capacity(shapes.len());
         for shape in shapes {
@@ -121,7 +121,7 @@ impl<'s> Shape<'s> {
         Self::Options(Rc::new(Options { one, shapes, parts }))
     }
 
-    /// What is equal to `value`; as deep as what was read.
+    /// A shape that only `value` matches; as deep as the JSON parser allows.
     pub(super) fn literal(value: &'s Value) -> Self {
         match value {
             Value::Null => Self::Plain("null"),
@@ -143,29 +143,29 @@ fn sum<'a, 's: 'a>(shapes: impl IntoIterator<Item = &'a Shape<'s>>) -> usize {
     shapes.into_iter().fold(1, |sum: usize, shape| sum.saturating_add(shape.parts()))
 }
 
-/// Merges shapes within bounds.
+/// Merges shapes within limits.
 pub(super) struct Merge<'s> {
     max_parts: usize,
     max_options: usize,
-    /// What each `$ref` stands for.
+    /// Shape of each `$ref`.
     named: HashMap<&'s str, Shape<'s>>,
     pairs: usize,
     copied: usize,
 }
 
 impl<'s> Merge<'s> {
-    /// Bounds: of the parts that are held, and of options of which only one may hold, each of which
-    /// the engine compares with each.
+    /// Sets the limits: of stored parts, and of options of a `oneOf`, which the engine compares in
+    /// pairs.
     pub(super) fn new(max_parts: usize, max_options: usize) -> Self {
         Self { max_parts, max_options, named: HashMap::new(), pairs: 0, copied: 0 }
     }
 
-    /// Notes what a `$ref` stands for.
+    /// Sets the shape of a `$ref`.
     pub(super) fn name(&mut self, reference: &'s str, shape: Shape<'s>) {
         self.named.insert(reference, shape);
     }
 
-    /// Makes sure that all together is within its bounds.
+    /// Checks that the merged whole is within the limits.
     pub(super) fn check(&self, whole: &Shape<'_>) -> Result<()> {
         self.fits(self.named.values().fold(whole.parts(), |sum, shape| sum.saturating_add(shape.parts())))
     }
@@ -175,10 +175,8 @@ impl<'s> Merge<'s> {
     }
 
     fn too_large(&self) -> Error {
-        let expected = format!(
-            "at most {} parts when all is merged that holds together (`allOf`, options, a `$ref` beside other keys)",
-            self.max_parts
-        );
+        let expected =
+            format!("at most {} parts after merging (`allOf`, options, a `$ref` next to other keys)", self.max_parts);
         Error::argument("json schema", expected, "more")
     }
 
@@ -190,10 +188,10 @@ impl<'s> Merge<'s> {
         Ok(shape.clone())
     }
 
-    /// What both shapes describe.
+    /// Returns the intersection of both shapes.
     ///
     /// # Errors
-    /// [`Error::Argument`] for what grows beyond its bounds.
+    /// [`Error::Argument`] if the result exceeds a limit.
     pub(super) fn both(&mut self, a: Shape<'s>, b: Shape<'s>) -> Result<Shape<'s>> {
         self.pair(a, b, 0)
     }
@@ -220,7 +218,7 @@ impl<'s> Merge<'s> {
             (Shape::Plain(a), Shape::Plain(b)) if a == b => Shape::Plain(a),
             (Shape::Text { patterns, parts }, Shape::Text { patterns: more, parts: other }) => {
                 if patterns + more > MAX_PATTERNS {
-                    let expected = format!("at most {MAX_PATTERNS} patterns that hold for one text");
+                    let expected = format!("at most {MAX_PATTERNS} patterns for one string");
                     return Err(Error::argument("json schema", expected, patterns + more));
                 }
                 Shape::Text { patterns: patterns + more, parts: parts.saturating_add(other) }
@@ -246,7 +244,7 @@ impl<'s> Merge<'s> {
         let merged = Shape::options(options.one, merged);
         match &merged {
             Shape::Options(all) if all.one && all.shapes.len() > self.max_options => {
-                let expected = format!("at most {} options in one place when all is merged", self.max_options);
+                let expected = format!("at most {} options in one place after merging", self.max_options);
                 Err(Error::argument("json schema", expected, all.shapes.len()))
             }
             _ => Ok(merged),
@@ -295,7 +293,7 @@ impl<'s> Merge<'s> {
         Ok(Shape::object(merged))
     }
 
-    /// A property beside what another object says of it.
+    /// Merges a property with what another object requires of it.
     fn beside(&mut self, name: &str, shape: &Shape<'s>, other: &Object<'s>, level: usize) -> Result<Shape<'s>> {
         match other.named.get(name) {
             Some(counterpart) => {
@@ -310,7 +308,7 @@ impl<'s> Merge<'s> {
         }
     }
 
-    /// A property that may match patterns: whichever it does, no more than all of it together.
+    /// A property that may match patterns: at most the intersection of all of them.
     fn matched(
         &mut self,
         shape: &Shape<'s>,
@@ -329,8 +327,7 @@ impl<'s> Merge<'s> {
         Ok(Shape::several(false, all))
     }
 
-    /// An object as it is described in one place, its properties merged with the patterns that they
-    /// may match.
+    /// An object with its properties merged with the patterns that their names may match.
     pub(super) fn object(&mut self, mut object: Object<'s>) -> Result<Shape<'s>> {
         let mut parts = 0usize;
         for (_, shape) in object.named.iter_mut().filter(|_| !object.patterns.is_empty()) {
@@ -361,7 +358,7 @@ mod tests {
         assert_eq!(both.parts(), 1 + 2 * (1 + 3 * 2 + 1));
         assert!(matches!(merge.both(Shape::Plain("null"), options()).unwrap(), Shape::Never));
         assert!(Merge::new(16, 10).both(wide(), options()).is_err());
-        // What a name stands for is merged where something stands beside it.
+        // A referenced shape is merged where it has keys next to it.
         merge.name("#/a", wide());
         assert_eq!(merge.both(Shape::Ref("#/a"), Shape::Any).unwrap().parts(), 1);
         assert_eq!(merge.both(Shape::Ref("#/a"), options()).unwrap().parts(), both.parts());

@@ -1,4 +1,4 @@
-//! A set of token ids, one bit each.
+//! A set of token ids with one bit per id.
 
 /// A set of ids below the size of a vocabulary.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,41 +15,41 @@ impl std::fmt::Debug for TokenSet {
 }
 
 impl TokenSet {
-    /// No token of `vocab_size`.
+    /// Creates an empty set for a vocabulary of `vocab_size`.
     pub fn new(vocab_size: usize) -> Self {
         Self { words: vec![0; vocab_size.div_ceil(64)], vocab_size }
     }
 
-    /// Adds an id; one outside the vocabulary is passed over.
+    /// Inserts an id; ids outside the vocabulary are ignored.
     pub fn insert(&mut self, id: u32) {
         if (id as usize) < self.vocab_size {
             self.words[id as usize / 64] |= 1 << (id % 64);
         }
     }
 
-    /// Takes an id out.
+    /// Removes an id.
     pub fn remove(&mut self, id: u32) {
         if (id as usize) < self.vocab_size {
             self.words[id as usize / 64] &= !(1 << (id % 64));
         }
     }
 
-    /// Whether the id is in the set.
+    /// Returns whether the set contains an id.
     pub fn contains(&self, id: u32) -> bool {
         (id as usize) < self.vocab_size && self.words[id as usize / 64] >> (id % 64) & 1 == 1
     }
 
-    /// Whether no id is in the set.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|&word| word == 0)
     }
 
-    /// Takes all ids out.
+    /// Removes all ids.
     pub fn clear(&mut self) {
         self.words.fill(0);
     }
 
-    /// The ids, ascending.
+    /// Returns the ids in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| {
             std::iter::successors(Some(word).filter(|&w| w != 0), |&w| Some(w & (w - 1)).filter(|&w| w != 0))

@@ -1,20 +1,20 @@
-//! Biases of tokens and of runs of tokens.
+//! Biases of tokens and token sequences.
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::generation::processor::LogitsProcessor;
 
-/// Adds a bias to the logit of the last token of a run when the others have just been written; a run of one token is
-/// biased always. A bias of -∞ forbids the run.
+/// Adds a bias to the logit of the last token of a sequence if the tokens before it were just
+/// generated; a sequence of one token is always biased. A bias of -∞ forbids the sequence.
 #[derive(Clone, Debug)]
 pub(crate) struct SequenceBias {
-    /// Run → bias; of a run that is named twice the later holds.
+    /// Sequence and bias; for a sequence that occurs twice, the later bias applies.
     biases: Vec<(Vec<u32>, f32)>,
 }
 
 impl SequenceBias {
-    /// From runs of at least one token.
+    /// Creates the processor from sequences of at least one token.
     pub(crate) fn new(biases: impl IntoIterator<Item = (Vec<u32>, f32)>) -> Self {
         let mut last: BTreeMap<Vec<u32>, f32> = BTreeMap::new();
         last.extend(biases.into_iter().filter(|(ids, _)| !ids.is_empty()));

@@ -1,4 +1,4 @@
-//! Temperature, and what keeps unlikely tokens from being drawn.
+//! Temperature and cut-offs of improbable tokens.
 
 use std::cmp::Ordering;
 
@@ -6,12 +6,12 @@ use crate::error::Result;
 use crate::generation::processor::LogitsProcessor;
 use crate::kernels::vecmath;
 
-/// What turns the logits of a token into its probability.
+/// The terms that convert a logit to its log-probability.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Distribution {
-    /// The largest logit.
+    /// Largest logit.
     pub(crate) largest: f32,
-    /// The logarithm of Σ exp(logit - largest).
+    /// Natural logarithm of Σ exp(logit - largest).
     log_sum: f32,
 }
 
@@ -24,13 +24,13 @@ impl Distribution {
         Self { largest, log_sum: vecmath::sum(&weights(logits, largest)).ln() as f32 }
     }
 
-    /// The logarithm of the probability of a token with this logit.
+    /// Log-probability of a token with this logit.
     pub(crate) fn log_prob(&self, logit: f32) -> f32 {
         (logit - self.largest) - self.log_sum
     }
 }
 
-/// Tokens at least this times as likely as the likeliest are looked at first.
+/// Tokens at least this many times as probable as the most probable one are tried first.
 const LIKELY: f32 = 1e-3;
 
 /// exp(logit - largest) for each logit.
@@ -52,7 +52,7 @@ impl LogitsProcessor for Temperature {
     }
 }
 
-/// Keeps this many of the largest logits, and all that equal the smallest of them.
+/// Keeps this number of largest logits, and all that are equal to the smallest of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TopK(pub usize);
 
@@ -66,7 +66,7 @@ impl LogitsProcessor for TopK {
     }
 }
 
-/// A cut-off with a threshold, and a number of tokens that it leaves whatever the threshold.
+/// A cut-off with a threshold and a minimum number of tokens to keep.
 macro_rules! cutoffs {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -77,12 +77,12 @@ macro_rules! cutoffs {
         }
 
         impl $name {
-            /// With its threshold; keeps at least one token.
+            /// Sets the threshold; at least one token is kept.
             pub(crate) fn new(threshold: f32) -> Self {
                 Self { threshold, min_tokens_to_keep: 1 }
             }
 
-            /// Keeps at least so many tokens.
+            /// Sets the minimum number of tokens to keep.
             pub(crate) fn keep(mut self, min_tokens_to_keep: usize) -> Self {
                 self.min_tokens_to_keep = min_tokens_to_keep.max(1);
                 self
@@ -92,13 +92,14 @@ macro_rules! cutoffs {
 }
 
 cutoffs! {
-    /// Keeps the largest logits whose probabilities add up to at least this (nucleus sampling, Holtzman et al. 2019); of equal
-    /// logits at the edge, those with the larger id.
+    /// Keeps the largest logits whose probabilities sum to at least this (nucleus sampling,
+    /// Holtzman et al. 2019); among equal logits at the boundary, those with the larger id.
     TopP;
-    /// Keeps tokens at least this times as likely as the likeliest (Nguyen et al. 2024).
+    /// Keeps tokens at least this many times as probable as the most probable one (Nguyen et al.
+    /// 2024).
     MinP;
-    /// Keeps the tokens whose surprise is nearest to the expected one and whose probabilities add up to at least this
-    /// (Meister et al. 2022).
+    /// Keeps the tokens whose surprise is closest to the entropy and whose probabilities sum to at
+    /// least this (Meister et al. 2022).
     TypicalP;
     /// Keeps tokens of at least this probability (Hewitt et al. 2022).
     EpsilonCutoff;
@@ -114,7 +115,8 @@ impl LogitsProcessor for TopP {
         }
         let weights = weights(logits, largest);
         let enough = f64::from(self.threshold) * vecmath::sum(&weights);
-        // What `transformers` cuts are the smallest whose sum is at most 1 - p: those above which there is p or more.
+        // `transformers` cuts the smallest logits whose sum is at most 1 - p, so a token is cut if
+        // those above it sum to at least p.
         let mut kept = vec![false; logits.len()];
         let mut above = 0.0;
         let mut left = self.min_tokens_to_keep;
@@ -131,7 +133,8 @@ impl LogitsProcessor for TopP {
             left = left.saturating_sub(1);
             true
         };
-        // Mostly a few tokens are far likelier than the rest, which then need not be looked at.
+        // Usually a few tokens are far more probable than the others, which then need not be
+        // sorted.
         if in_order(logits, |id| weights[id] >= LIKELY, by_logit, &mut visit) {
             in_order(logits, |id| weights[id] < LIKELY, by_logit, &mut visit);
         }
@@ -197,7 +200,7 @@ impl LogitsProcessor for EtaCutoff {
     }
 }
 
-/// Forbids what has less than a probability, but for the `keep` likeliest.
+/// Masks tokens below a probability, except for the `keep` most probable.
 fn cut_below(logits: &mut [f32], distribution: &Distribution, probability: f32, keep: usize) {
     if distribution.largest.is_finite() {
         let always = nth_largest(logits, keep);
@@ -205,7 +208,7 @@ fn cut_below(logits: &mut [f32], distribution: &Distribution, probability: f32, 
     }
 }
 
-/// -Σ p log p.
+/// Returns -Σ p log p.
 fn entropy(logits: &[f32], distribution: &Distribution) -> f32 {
     let allowed = logits.iter().filter(|x| **x > f32::NEG_INFINITY);
     let terms = allowed.map(|&x| f64::from(distribution.log_prob(x))).map(|log_p| log_p * log_p.exp());
@@ -216,12 +219,13 @@ fn cut(logits: &mut [f32], below: impl Fn(f32) -> bool) {
     logits.iter_mut().filter(|x| below(**x)).for_each(|x| *x = f32::NEG_INFINITY);
 }
 
-/// The `n`-th largest logit, counted from 1; -∞ if there are not so many.
+/// Returns the `n`-th largest logit, counted from 1; -∞ if there are fewer.
 fn nth_largest(logits: &[f32], n: usize) -> f32 {
     if n <= 1 || n > logits.len() {
         return if n == 1 { vecmath::max(logits) } else { f32::NEG_INFINITY };
     }
-    // The best so far and the newcomers that may be among them: most logits are compared once and passed over.
+    // The largest so far and candidates that may be among them: most logits are compared once and
+    // skipped.
     let (mut best, mut least) = (Vec::with_capacity(2 * n), f32::NEG_INFINITY);
     let keep = |best: &mut Vec<f32>| {
         best.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
@@ -239,8 +243,9 @@ fn nth_largest(logits: &[f32], n: usize) -> f32 {
     if best.len() < n { f32::NEG_INFINITY } else { keep(&mut best) }
 }
 
-/// Hands out the ids of allowed tokens that fit, in order, until told to stop; whether it was not. What is cut off is a long tail that
-/// need not be sorted: a first part is selected and sorted, then parts that grow.
+/// Calls `visit` with the ids that `fits` accepts, in sorted order, until it returns `false`;
+/// returns whether it never did. Only a prefix is selected and sorted, then further parts of
+/// growing size, since the tail is usually cut off.
 fn in_order(
     logits: &[f32],
     fits: impl Fn(usize) -> bool,

@@ -1,11 +1,11 @@
-//! Tokens that must come, or must not.
+//! Forced and forbidden tokens.
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
 use crate::generation::processor::LogitsProcessor;
 
-/// Forbids end tokens while the text, the prompt included, is shorter than a length.
+/// Forbids end tokens while the text, prompt included, is shorter than a length.
 #[derive(Clone, Debug)]
 pub(crate) struct MinLength {
     length: usize,
@@ -13,7 +13,7 @@ pub(crate) struct MinLength {
 }
 
 impl MinLength {
-    /// `length` tokens, the prompt's included.
+    /// Sets the length in tokens, prompt included.
     pub(crate) fn new(length: usize, eos_token_ids: Vec<u32>) -> Self {
         Self { length, eos_token_ids }
     }
@@ -28,18 +28,18 @@ impl LogitsProcessor for MinLength {
     }
 }
 
-/// Leaves nothing but given tokens at given places.
+/// Masks all tokens but the given ones at given positions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ForcedTokens(BTreeMap<usize, Vec<u32>>);
 
 impl ForcedTokens {
-    /// One of `tokens` at `place`, counted from 0 at the prompt's first.
+    /// Forces one of `tokens` at `place`, counted from 0 at the prompt's first token.
     pub(crate) fn at(mut self, place: usize, tokens: impl Into<Vec<u32>>) -> Self {
         self.0.insert(place, tokens.into());
         self
     }
 
-    /// Whether no place is forced.
+    /// Whether no position is forced.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -63,17 +63,17 @@ impl LogitsProcessor for ForcedTokens {
 #[derive(Clone, Debug)]
 pub(crate) struct Suppress {
     tokens: Vec<u32>,
-    /// Only here, counted from the prompt's first token.
+    /// The only position where tokens are forbidden, counted from the prompt's first token.
     place: Option<usize>,
 }
 
 impl Suppress {
-    /// Everywhere.
+    /// Forbids tokens at all positions.
     pub(crate) fn always(tokens: Vec<u32>) -> Self {
         Self { tokens, place: None }
     }
 
-    /// At one place, counted from 0 at the prompt's first token.
+    /// Forbids tokens at one position, counted from 0 at the prompt's first token.
     pub(crate) fn at(place: usize, tokens: Vec<u32>) -> Self {
         Self { tokens, place: Some(place) }
     }
@@ -88,7 +88,7 @@ impl LogitsProcessor for Suppress {
     }
 }
 
-/// From a length on, adds `|logit| × (factor^(tokens beyond it) - 1)` to the end tokens.
+/// Adds `|logit| × (factor^(tokens beyond start) - 1)` to the end tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct ExponentialDecay {
     start: usize,
@@ -97,7 +97,7 @@ pub(crate) struct ExponentialDecay {
 }
 
 impl ExponentialDecay {
-    /// From `start` tokens on, the prompt's included.
+    /// Starts after `start` tokens, prompt included.
     pub(crate) fn new(start: usize, factor: f32, eos_token_ids: Vec<u32>) -> Self {
         Self { start, factor, eos_token_ids }
     }
@@ -117,7 +117,7 @@ impl LogitsProcessor for ExponentialDecay {
     }
 }
 
-/// Makes what is no number 0, and what is infinite the largest or smallest finite number.
+/// Replaces NaN by 0 and infinities by the largest or smallest finite number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoveInvalid;
 

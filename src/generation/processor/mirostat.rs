@@ -1,25 +1,26 @@
-//! Mirostat 2 (Basu et al. 2020, <https://arxiv.org/abs/2007.14966>, algorithm 2), as llama.cpp has it.
+//! Mirostat 2 (Basu et al. 2020, <https://arxiv.org/abs/2007.14966>, algorithm 2), as in llama.cpp.
 
 use crate::error::Result;
 use crate::generation::processor::LogitsProcessor;
 use crate::generation::processor::cutoff::Distribution;
 
-/// Keeps the surprise `-log2 p` of what is drawn near a target: tokens more surprising than `μ` bits are cut off (the likeliest
-/// stays), and after each token `μ` moves against the error, `μ ← μ - η (surprise - τ)`, from `μ = 2τ`.
+/// Keeps the surprise `-log2 p` of sampled tokens close to a target: tokens more surprising than
+/// `μ` bits are cut off (the most probable token is kept), and after each token
+/// `μ ← μ - η (surprise - τ)`, starting at `μ = 2τ`.
 ///
-/// Takes what earlier processors left as the distribution.
+/// Probabilities are those after the earlier processors.
 #[derive(Clone, Debug)]
 pub(crate) struct MirostatTwo {
     tau: f32,
     eta: f32,
-    /// The surprise at which tokens are cut off, in bits.
+    /// Surprise above which tokens are cut off, in bits.
     mu: f32,
-    /// The length of the text and the log-probabilities that the last token was drawn from.
+    /// Length of the text and the log-probabilities from which the last token was drawn.
     last: Option<(usize, Vec<f32>)>,
 }
 
 impl MirostatTwo {
-    /// A target of `tau` bits, and a rate of correction.
+    /// Sets the target `tau` in bits and the learning rate `eta`.
     pub(crate) fn new(tau: f32, eta: f32) -> Self {
         Self { tau, eta, mu: 2.0 * tau, last: None }
     }
@@ -52,7 +53,8 @@ mod tests {
     use crate::generation::sampler;
     use crate::random::Rng;
 
-    /// As llama.cpp writes it: sorted candidates, truncated, made to sum to one, drawn from, and μ corrected.
+    /// As in llama.cpp: candidates are sorted, truncated, normalised and drawn from, and μ is
+    /// corrected.
     #[test]
     fn it_cuts_and_corrects_as_the_algorithm_says() {
         let (tau, eta) = (2.0, 0.3);

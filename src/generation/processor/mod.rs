@@ -1,10 +1,11 @@
-//! What changes the logits before a token is drawn from them, in the order and meaning of `transformers`.
+//! Logits processors: change the logits before a token is chosen, in the order and with the meaning
+//! of `transformers`.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `bias` | biases of tokens and runs of tokens, bad words |
-//! | `penalty` | repetition, presence and frequency penalties, runs that must not come twice |
-//! | `force` | forced and suppressed tokens, the shortest length, invalid numbers |
+//! | `bias` | biases of tokens and sequences, bad words |
+//! | `penalty` | repetition, presence and frequency penalties, repeated n-grams |
+//! | `force` | forced and suppressed tokens, minimum length, invalid numbers |
 //! | `cutoff` | temperature, top-k, top-p, min-p, typical-p, epsilon and eta cut-offs |
 //! | `mirostat` | Mirostat 2 |
 
@@ -23,13 +24,14 @@ use penalty::{NoRepeatNgrams, OccurrencePenalty, RepetitionPenalty};
 use crate::error::{Error, Result};
 use crate::generation::config::GenerationConfig;
 
-/// Changes the logits of the next token. A token whose logit is -∞ is never drawn.
+/// A processor of the logits of the next token. A token whose logit is -∞ is never chosen.
 ///
-/// The order: bias, repetition, frequency and presence, runs, bad words, least lengths, forced beginning and end, invalid
-/// numbers, the urge to end, suppressed tokens, processors of one's own, the constraint; and if tokens are drawn,
-/// temperature, top-k, top-p, min-p, typical-p, epsilon, eta, Mirostat. Greedy decoding has all but the last group.
+/// Order: bias, repetition penalty, frequency and presence penalty, repeated n-grams, bad words,
+/// minimum lengths, forced first and last tokens, invalid numbers, length penalty of end tokens,
+/// suppressed tokens, user-defined processors, the constraint; then for sampling only: temperature,
+/// top-k, top-p, min-p, typical-p, epsilon, eta, Mirostat.
 ///
-/// Any `FnMut(&[u32], &mut [f32]) -> Result<()>` that can be cloned is one:
+/// Any `FnMut(&[u32], &mut [f32]) -> Result<()>` that is [`Clone`] is a processor:
 ///
 /// ```
 /// use loquat::GenerationConfig;
@@ -44,17 +46,19 @@ use crate::generation::config::GenerationConfig;
 /// # assert_eq!(config.processors.len(), 1);
 /// ```
 pub trait LogitsProcessor: BoxedClone + Send + Sync {
-    /// `ids` are the prompt and what was written so far; `logits` has one value per token of the vocabulary.
+    /// Changes the logits of the next token. `ids` are the prompt and the tokens generated so far;
+    /// `logits` is `[vocab_size]`.
     ///
     /// # Errors
-    /// Whatever the processor cannot work with.
+    /// Any error ends the text.
     fn process(&mut self, ids: &[u32], logits: &mut [f32]) -> Result<()>;
 }
 
-/// A copy behind a box: every text that is written has processors of its own. Given to whatever is [`Clone`].
+/// Cloning of a boxed processor, since every text has processors of its own. Implemented for every
+/// processor that is [`Clone`].
 #[doc(hidden)]
 pub trait BoxedClone {
-    /// The copy.
+    /// Returns a boxed clone.
     fn boxed_clone(&self) -> Box<dyn LogitsProcessor>;
 }
 
@@ -82,7 +86,7 @@ impl<F: FnMut(&[u32], &mut [f32]) -> Result<()> + Clone + Send + Sync + 'static>
     }
 }
 
-/// The processors of one text, in order: those that every decoding has, then those of sampling.
+/// The processors of one text, in order: those of every decoding method, then those of sampling.
 #[derive(Clone, Debug)]
 pub(crate) struct Processors {
     first: Vec<Box<dyn LogitsProcessor>>,
@@ -90,7 +94,8 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    /// What `config` asks for, for a prompt of `prompt_len` tokens; cut-offs keep at least `min_tokens_to_keep`.
+    /// Creates the processors that `config` specifies, for a prompt of `prompt_len` tokens.
+    /// Cut-offs keep at least `min_tokens_to_keep`.
     ///
     /// # Errors
     /// [`Error::Id`] for a token outside the vocabulary.
@@ -158,23 +163,24 @@ impl Processors {
         Ok(Self { first, sampling: if config.samples() { sampling(config, min_tokens_to_keep) } else { Vec::new() } })
     }
 
-    /// Adds a processor after those of every decoding.
+    /// Adds a processor after those of every decoding method.
     pub(crate) fn push(&mut self, processor: Box<dyn LogitsProcessor>) {
         self.first.push(processor);
     }
 
-    /// What every decoding has: penalties, biases, forced and suppressed tokens, one's own.
+    /// Runs the processors of every decoding method: penalties, biases, forced and suppressed
+    /// tokens, user-defined ones.
     pub(crate) fn process_first(&mut self, ids: &[u32], logits: &mut [f32]) -> Result<()> {
         self.first.iter_mut().try_for_each(|processor| processor.process(ids, logits))
     }
 
-    /// What sampling has besides: temperature and cut-offs. Nothing for greedy decoding.
+    /// Runs the processors of sampling: temperature and cut-offs. Does nothing for greedy decoding.
     pub(crate) fn process_sampling(&mut self, ids: &[u32], logits: &mut [f32]) -> Result<()> {
         self.sampling.iter_mut().try_for_each(|processor| processor.process(ids, logits))
     }
 }
 
-/// Temperature and cut-offs.
+/// Creates temperature and cut-offs.
 fn sampling(config: &GenerationConfig, keep: usize) -> Vec<Box<dyn LogitsProcessor>> {
     let mut processors: Vec<Box<dyn LogitsProcessor>> = Vec::new();
     let mut add = |processor: Box<dyn LogitsProcessor>| processors.push(processor);
@@ -205,7 +211,8 @@ fn sampling(config: &GenerationConfig, keep: usize) -> Vec<Box<dyn LogitsProcess
     processors
 }
 
-/// Makes sure that the tokens that `config` names are of the vocabulary; end tokens that are not can never come.
+/// Checks that the ids in `config` are in the vocabulary. End tokens are not checked: others can
+/// never be generated.
 fn check_ids(config: &GenerationConfig, vocab_size: usize) -> Result<()> {
     let named: [(&str, &mut dyn Iterator<Item = u32>); 7] = [
         ("sequence_bias", &mut config.sequence_bias.iter().flat_map(|(ids, _)| ids.iter().copied())),

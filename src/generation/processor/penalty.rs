@@ -1,10 +1,10 @@
-//! Penalties on what has been written already.
+//! Penalties on tokens that occurred before.
 
 use crate::error::Result;
 use crate::generation::processor::LogitsProcessor;
 
-/// Divides the logits of tokens in prompt and text by a penalty above 0; negative ones are multiplied (CTRL, Keskar et al.
-/// 2019).
+/// Divides the logits of tokens in prompt and text by a penalty above 0; multiplies negative ones
+/// (CTRL, Keskar et al. 2019).
 #[derive(Clone, Debug)]
 pub(crate) struct RepetitionPenalty {
     penalty: f32,
@@ -12,7 +12,7 @@ pub(crate) struct RepetitionPenalty {
 }
 
 impl RepetitionPenalty {
-    /// 1 changes nothing, above 1 discourages repetition.
+    /// Sets the penalty: 1 has no effect, above 1 discourages repetition.
     pub(crate) fn new(penalty: f32) -> Self {
         Self { penalty, seen: Vec::new() }
     }
@@ -33,8 +33,8 @@ impl LogitsProcessor for RepetitionPenalty {
     }
 }
 
-/// Takes `frequency × occurrences + presence` off the logit of each token that was written after the prompt, as OpenAI's
-/// interface and vLLM do.
+/// Subtracts `frequency × occurrences + presence` from the logit of each token generated after the
+/// prompt, as in OpenAI's API and vLLM.
 #[derive(Clone, Debug)]
 pub(crate) struct OccurrencePenalty {
     frequency: f32,
@@ -44,7 +44,7 @@ pub(crate) struct OccurrencePenalty {
 }
 
 impl OccurrencePenalty {
-    /// The first `prompt_len` tokens do not count.
+    /// Does not count the first `prompt_len` tokens.
     pub(crate) fn new(frequency: f32, presence: f32, prompt_len: usize) -> Self {
         Self { frequency, presence, prompt_len, seen: Vec::new() }
     }
@@ -65,7 +65,7 @@ impl LogitsProcessor for OccurrencePenalty {
     }
 }
 
-/// Forbids the token that would complete a run of this many tokens for the second time.
+/// Forbids a token that would complete an n-gram of this many tokens for the second time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoRepeatNgrams(pub usize);
 
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(forbidden(2, &[1, 2, 3, 1]), [2]);
         assert_eq!(forbidden(3, &[1, 2, 3, 1, 2]), [3]);
         assert_eq!(forbidden(1, &[1, 3, 1]), [1, 3]);
-        // One token begins a run of two, and is none.
+        // One token starts a bigram, but completes none.
         assert!(forbidden(2, &[1]).is_empty() && forbidden(3, &[1]).is_empty() && forbidden(0, &[1, 1]).is_empty());
     }
 }

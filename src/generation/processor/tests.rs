@@ -1,4 +1,4 @@
-//! The processors are those of `transformers` (`tests/fixtures/make_generation.py`).
+//! Compares the processors with those of `transformers` (`tests/fixtures/make_generation.py`).
 
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ fn processor(name: &str) -> Box<dyn LogitsProcessor> {
         "no_repeat_ngram_size 1" => Box::new(NoRepeatNgrams(1)),
         "no_repeat_ngram_size 2" => Box::new(NoRepeatNgrams(2)),
         "no_repeat_ngram_size 3" => Box::new(NoRepeatNgrams(3)),
-        // The end token 66 is taken out by the configuration: see `greedy_text_agrees`.
+        // The configuration removes the end token 66: see `greedy_text_agrees`.
         "bad_words" => {
             let bad: [&[u32]; 4] = [&[7], &[9, 40], &[5, 9, 41], &[2, 42]];
             Box::new(SequenceBias::new(bad.map(|run| (run.to_vec(), f32::NEG_INFINITY))))
