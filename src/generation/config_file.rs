@@ -151,7 +151,7 @@ impl GenerationConfig {
             key.starts_with('_') || not_built || READ.contains(&key) || HARMLESS.contains(&key)
         };
         if let Some((key, value)) = json.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
-            return Err(wrong(key, "no such key in generation_config.json, as it is unknown", value));
+            return Err(wrong(key, "no such key in generation_config.json (it is unknown)", value));
         }
         for &(key, neutral) in NOT_BUILT {
             let value = keys.get(key);

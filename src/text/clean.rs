@@ -1,4 +1,4 @@
-//! Cleaning text: Unicode normal forms, case, accents, control characters, white space.
+//! Text cleaning: Unicode normal forms, case, accents, control characters, white space.
 //!
 //! ```
 //! use loquat::text::{NormalForm, TextCleaner, WhiteSpace};
@@ -20,30 +20,31 @@ use unicode_normalization::char::canonical_combining_class;
 /// A Unicode normal form ([UAX #15](https://unicode.org/reports/tr15/)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormalForm {
-    /// Composed: é is one character.
+    /// Canonical composition: é is one character.
     Nfc,
-    /// Decomposed: é is e and an accent.
+    /// Canonical decomposition: é is e and an accent.
     Nfd,
-    /// Composed, look-alikes replaced by what they stand for: ﬁ is fi, ² is 2, full-width letters are letters.
+    /// Compatibility composition: ﬁ becomes fi, ² becomes 2, full-width letters become ordinary
+    /// ones.
     Nfkc,
-    /// Decomposed, look-alikes replaced by what they stand for.
+    /// Compatibility decomposition.
     Nfkd,
 }
 
-/// What becomes of white space.
+/// How white space is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhiteSpace {
-    /// It stays.
+    /// White space is kept.
     #[default]
     Keep,
-    /// Runs become one space; none stays at the beginning and the end.
+    /// Runs become one space; leading and trailing white space is removed.
     Collapse,
-    /// The same within lines; runs with a line end in them become one line feed.
+    /// Same as `Collapse` within lines; runs that contain a line end become one line feed.
     CollapseKeepLines,
 }
 
-/// Cleans text. The default changes nothing; each method adds a step, and the steps are taken in the order of the
-/// methods here.
+/// A text cleaner. The default changes nothing; each method adds a step. Steps run in the order of
+/// the methods here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TextCleaner {
     control: bool,
@@ -54,51 +55,52 @@ pub struct TextCleaner {
 }
 
 impl TextCleaner {
-    /// Removes characters that nobody sees: control characters (but tab and line ends), byte order marks, zero-width
-    /// spaces, soft hyphens, marks of writing direction, non-characters. The joiners that emoji and Persian words are
-    /// made with stay.
+    /// Removes invisible characters: control characters (except tab and line ends), byte order
+    /// marks, zero-width spaces, soft hyphens, directional marks, non-characters. The joiners used
+    /// in emoji and Persian words are kept.
     #[must_use]
     pub fn remove_control(mut self) -> Self {
         self.control = true;
         self
     }
 
-    /// Brings text into a Unicode normal form.
+    /// Converts text to a Unicode normal form.
     #[must_use]
     pub fn normal_form(mut self, form: NormalForm) -> Self {
         self.form = Some(form);
         self
     }
 
-    /// Strips accents: é becomes e, ü becomes u, й becomes и. Letters of their own (ø, ł, ß) and marks that spell rather
-    /// than accent (Japanese voicing, Hebrew and Arabic points, Indic signs) stay.
+    /// Strips accents: é becomes e, ü becomes u, й becomes и. Letters without a decomposition (ø,
+    /// ł, ß) are kept, and so are marks that belong to the spelling (Japanese voicing, Hebrew and
+    /// Arabic points, Indic signs).
     #[must_use]
     pub fn strip_accents(mut self) -> Self {
         self.accents = true;
         self
     }
 
-    /// Turns upper case into lower case.
+    /// Converts text to lower case.
     #[must_use]
     pub fn lowercase(mut self) -> Self {
         self.lowercase = true;
         self
     }
 
-    /// Says what becomes of white space, of which Unicode has many kinds.
+    /// Sets how white space is treated, in all its Unicode kinds.
     #[must_use]
     pub fn white_space(mut self, white_space: WhiteSpace) -> Self {
         self.white_space = white_space;
         self
     }
 
-    /// Takes the steps; text that they do not change is not copied.
+    /// Cleans a text. A text that needs no change is not copied.
     pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut clean = Cow::Borrowed(text);
         if self.control && text.chars().any(is_unseen) {
             clean = clean.chars().filter(|&c| !is_unseen(c)).collect();
         }
-        // No form changes ASCII, and ASCII has no accents.
+        // No normal form changes ASCII, and ASCII has no accents.
         if !clean.is_ascii() {
             clean = match self.form {
                 None => clean,
@@ -135,8 +137,8 @@ fn is_unseen(c: char) -> bool {
     }
 }
 
-/// Combining marks that stand above, below or across a letter; lower classes hold marks that belong to a script's
-/// spelling.
+/// Combining marks above, below or across a letter; lower combining classes contain marks that
+/// belong to a script's spelling.
 fn is_accent(c: char) -> bool {
     matches!(canonical_combining_class(c), 1 | 200..=240)
 }

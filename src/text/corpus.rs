@@ -1,8 +1,8 @@
-//! Text files as a stream of pieces: UTF-8, in order, never more in memory than asked for.
+//! Text files as a stream of pieces: UTF-8, in order, with bounded memory.
 //!
-//! A [`Corpus`] is one file or many, taken as one text after the other. It is read in *pieces*: whole lines, as many as
-//! fit into a given number of bytes. A line that is longer than that is cut at white space (or, failing that, between
-//! two characters), so that a corpus which is one endless line, as text8 is, also streams.
+//! A [`Corpus`] is one or more files, read one after the other in *pieces*: as many whole lines as
+//! fit into a given number of bytes. A longer line is split at white space, or else between two
+//! characters, so a corpus that is one long line, such as text8, can be streamed too.
 //!
 //! ```
 //! use loquat::text::Corpus;
@@ -27,7 +27,20 @@ use std::sync::Arc;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result, signature};
 
-/// One text file or many, read in order.
+/// One or more text files, read in order.
+///
+/// # Examples
+/// ```
+/// use loquat::text::Corpus;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("corpus.txt");
+/// std::fs::write(&path, "a cat sat\na dog ran\n")?;
+/// let corpus = Corpus::open(&path)?;
+/// let pieces = corpus.pieces(10).collect::<Result<Vec<String>, _>>()?;
+/// assert_eq!(pieces, ["a cat sat\n", "a dog ran\n"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Corpus {
     files: Vec<Source>,
@@ -48,21 +61,22 @@ struct Run {
     end: u64,
 }
 
-/// The pieces of a corpus, in order: an iterator of `Result<String>`. After an error it ends.
+/// An iterator of the pieces of a corpus, in order. It ends after an error.
 ///
-/// The pieces, one after the other, are the files' text, unchanged; no piece is empty, and none spans two files.
+/// The concatenation of the pieces is the unchanged text of the files; no piece is empty, and none
+/// spans two files.
 pub struct Pieces {
     runs: VecDeque<Run>,
     reader: Option<(Run, Box<dyn Read + Send>)>,
-    /// The start of a line whose end was not read yet.
+    /// The start of a line whose end has not been read.
     carried: Vec<u8>,
-    /// Where `carried` is in its file.
+    /// Position of `carried` in its file.
     position: u64,
     limit: usize,
 }
 
 impl Corpus {
-    /// A corpus of one file, streamed.
+    /// Opens a corpus of one file, for streaming.
     ///
     /// # Errors
     /// Same as [`Corpus::open_all`].
@@ -70,12 +84,12 @@ impl Corpus {
         Self::open_all([path])
     }
 
-    /// A corpus of several files, streamed one after the other. That each can be opened is checked now, so that a name
-    /// with a slip in it does not end a long run in its middle.
+    /// Opens a corpus of several files, to be streamed one after the other. All files are opened
+    /// now, so that a wrong name does not end a long run in the middle.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no file, [`Error::Io`] naming a file that cannot be
-    /// opened, [`Error::Format`] naming one that is packed or no UTF-8 by its first bytes.
+    /// [`Error::Argument`] if there is no file, [`Error::Io`] for a file that cannot be opened,
+    /// [`Error::Format`] for a file that is compressed or not UTF-8 according to its first bytes.
     pub fn open_all<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self> {
         let mut files = Vec::new();
         for path in paths {
@@ -99,11 +113,11 @@ impl Corpus {
         Ok(Corpus { files })
     }
 
-    /// The same corpus, its files mapped into memory rather than read through a buffer (see
-    /// [`Load`](crate::Load) for what that asks of the files).
+    /// Returns the same corpus with its files mapped into memory instead of read through a buffer.
+    /// See [`Load`](crate::Load) for the requirements on the files.
     ///
     /// # Errors
-    /// [`Error::Io`] naming a file that cannot be mapped.
+    /// [`Error::Io`] for a file that cannot be mapped.
     pub fn mapped(mut self) -> Result<Self> {
         for file in &mut self.files {
             let map = MappedFile::open(&file.path, Load::Mmap)?;
@@ -118,26 +132,26 @@ impl Corpus {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    /// The length of all files, in bytes.
+    /// Returns the total length of the files in bytes.
     pub fn len(&self) -> u64 {
         self.files.iter().map(|file| file.len).sum()
     }
 
-    /// Whether the files hold no byte at all.
+    /// Returns whether all files are empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The whole text, in pieces of at most `limit` bytes (at least 4, the longest character).
+    /// Returns the text in pieces of at most `limit` bytes (at least 4, the longest character).
     pub fn pieces(&self, limit: usize) -> Pieces {
         let runs = self.files.iter().map(|file| Run { source: file.clone(), start: 0, end: file.len });
         Pieces::new(runs.collect(), limit)
     }
 
-    /// The whole text as one string.
+    /// Reads the whole text as one string.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] naming file, line and byte of what is not UTF-8.
+    /// [`Error::Io`], or [`Error::Format`] with file, line and byte for text that is not UTF-8.
     pub fn read_to_string(&self) -> Result<String> {
         let mut text = String::new();
         for piece in self.pieces(1 << 20) {
@@ -158,11 +172,12 @@ impl Source {
         if start > 0 {
             file.seek(SeekFrom::Start(start)).map_err(|e| Error::io(&self.path, e))?;
         }
-        // A whole file is read to its end, which may come later than its length says: pipes and /proc have length 0.
+        // A whole file is read to its end, which may be beyond the reported length: pipes and /proc
+        // report 0.
         if start == 0 && end == self.len { Ok(Box::new(file)) } else { Ok(Box::new(file.take(end - start))) }
     }
 
-    /// The line, counted from 1, that holds the byte at `position`.
+    /// Returns the line, counted from 1, that contains the byte at `position`.
     fn line_of(&self, position: u64) -> Result<u64> {
         let mut lines = LineCount(1);
         let mut reader = self.reader(0, self.len)?.take(position);
@@ -197,8 +212,8 @@ impl Pieces {
         Pieces { runs, reader: None, carried: Vec::new(), position: 0, limit: limit.max(4) }
     }
 
-    /// Reads the next piece into `piece`, in place of what it holds; `false`, and an empty piece, at the end. After an
-    /// error it has ended.
+    /// Reads the next piece into `piece`, replacing its content. Returns `false` and an empty piece
+    /// at the end, which an error is too.
     pub(crate) fn read(&mut self, piece: &mut String) -> Result<bool> {
         let mut bytes = std::mem::take(piece).into_bytes();
         bytes.clear();
@@ -237,7 +252,8 @@ impl Pieces {
         }
     }
 
-    /// What was carried and what follows, up to the limit; `false` at the end of the run.
+    /// Reads the carried bytes and what follows, up to the limit; returns `false` at the end of the
+    /// run.
     fn read_up_to_limit(&mut self, bytes: &mut Vec<u8>) -> Result<bool> {
         bytes.append(&mut self.carried);
         let Some((run, reader)) = &mut self.reader else { return Ok(false) };
@@ -275,7 +291,8 @@ impl std::fmt::Debug for Pieces {
     }
 }
 
-/// Where to cut a full buffer: behind its last line, or its last white space, or its last whole character.
+/// Position at which to split a full buffer: after its last line, its last white space or its last
+/// whole character.
 fn cut(bytes: &[u8]) -> usize {
     if let Some(i) = bytes.iter().rposition(|&b| b == b'\n') {
         return i + 1;
@@ -285,7 +302,8 @@ fn cut(bytes: &[u8]) -> usize {
     {
         return i; // the white space opens the next piece, as byte-level tokenizers want it
     }
-    // A character's first byte is at most three bytes before the end, and a whole one need not be carried over.
+    // The first byte of a character is at most three bytes before the end; a whole character need
+    // not be carried.
     let tail = bytes.len().saturating_sub(3);
     match std::str::from_utf8(bytes) {
         Err(e) if e.error_len().is_none() && e.valid_up_to() >= tail && e.valid_up_to() > 0 => e.valid_up_to(),

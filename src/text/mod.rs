@@ -1,12 +1,13 @@
-//! Floor 4: text in, numbers out, and back.
+//! Text processing: tokenizers, corpora, vocabularies, cleaning, chat templates.
 //!
-//! - [`Tokenizer`]: `tokenizer.json`, trained, read, written; [`DecodeStream`] decodes what is being generated.
-//! - [`Corpus`]: files of text, streamed in pieces, alone or by several threads.
-//! - [`WordCounts`], [`Vocabulary`]: words, how often they occur, their ids.
-//! - [`TextCleaner`], [`StopWords`], [`split_sentences`]: text made even, thinned, cut up.
-//! - [`chat`]: chat templates, rendered as `transformers` does.
+//! - [`Tokenizer`]: opens, trains and saves `tokenizer.json`; [`DecodeStream`] decodes token by
+//!   token.
+//! - [`Corpus`]: streams text files in pieces.
+//! - [`WordCounts`], [`Vocabulary`]: words with counts and ids.
+//! - [`TextCleaner`], [`StopWords`], [`split_sentences`]: cleaning, filtering and splitting.
+//! - [`chat`]: chat templates, rendered as in `transformers`.
 //!
-//! What is here knows no model. Without the feature `chat` there are no templates; without the feature `tokenizers` everything but the tokenizer remains.
+//! Chat templates need the feature `chat`, the tokenizer needs the feature `tokenizers`.
 
 #[cfg(feature = "chat")]
 pub mod chat;

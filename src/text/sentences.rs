@@ -1,15 +1,17 @@
-//! Splitting text into sentences.
+//! Sentence splitting.
 //!
-//! By rules, in one pass, as they hold for prose in European languages and for Chinese and Japanese:
+//! Rule-based, in one pass, for prose in European languages, Chinese and Japanese:
 //!
-//! - `。！？` end a sentence wherever they stand. `. ! ? …` do where white space or the end follows (so not in `3.14` or
-//!   `example.com`) and no lower-case letter comes next (so not after `"Why?" he asked`).
-//! - Quotes and brackets that close directly behind the end belong to the sentence.
-//! - The full stop of an abbreviation ends none. After those that may stand at an end (`etc.`, `U.S.`, a letter alone) it
-//!   does where the next word is one that likes to open a sentence (`The`, `He`, `But` …).
-//! - An empty line always ends one.
+//! - `。！？` always end a sentence. `. ! ? …` do if white space or the end of the text follows (not
+//!   in `3.14` or `example.com`) and the next letter is not lower case (not in `"Why?" he asked`).
+//! - Closing quotes and brackets directly after the end belong to the sentence.
+//! - The full stop of an abbreviation does not end a sentence. After abbreviations that may be the
+//!   last word (`etc.`, `U.S.`, a single letter) it does if the next word often starts a sentence
+//!   (`The`, `He`, `But`, …).
+//! - An empty line always ends a sentence.
 //!
-//! The rules are those that the splitter Punkt (Kiss and Strunk 2006) learns from a corpus, written down for English.
+//! The rules are those that the splitter Punkt (Kiss and Strunk 2006) learns from a corpus, fixed
+//! for English.
 //!
 //! ```
 //! use loquat::text::split_sentences;
@@ -18,7 +20,13 @@
 //! let sentences: Vec<&str> = split_sentences(text).collect();
 //! assert_eq!(
 //!     sentences,
-//!     ["Dr. Smith paid $3.50, i.e. too much.", "\"Why?\" he asked...", "She left.", "他走了。", "她也走了！"]
+//!     [
+//!         "Dr. Smith paid $3.50, i.e. too much.",
+//!         "\"Why?\" he asked...",
+//!         "She left.",
+//!         "他走了。",
+//!         "她也走了！"
+//!     ]
 //! );
 //! ```
 
@@ -26,13 +34,14 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-/// The sentences of a text, by the rules and abbreviations of English; see the [`SentenceSplitter`] for others.
+/// Splits a text into sentences by the rules and abbreviations of English; see [`SentenceSplitter`]
+/// for others.
 pub fn split_sentences(text: &str) -> impl Iterator<Item = &str> {
     static ENGLISH: LazyLock<SentenceSplitter> = LazyLock::new(SentenceSplitter::english);
     ENGLISH.split(text)
 }
 
-/// Splits text into sentences, with abbreviations of one's own.
+/// A sentence splitter with configurable abbreviations.
 #[derive(Clone)]
 pub struct SentenceSplitter {
     /// Without their last full stop, in lower case.
@@ -49,31 +58,32 @@ impl std::fmt::Debug for SentenceSplitter {
 }
 
 impl SentenceSplitter {
-    /// The abbreviations of English.
+    /// Creates a splitter with English abbreviations.
     pub fn english() -> Self {
         let set = |words: &str| words.split_whitespace().map(str::to_string).collect();
         SentenceSplitter { never_last: set(NEVER_LAST), perhaps_last: set(PERHAPS_LAST), openers: set(OPENERS) }
     }
 
-    /// No abbreviations at all, but for single letters.
+    /// Creates a splitter without abbreviations except for single letters.
     pub fn without_abbreviations() -> Self {
         let openers = Self::english().openers;
         SentenceSplitter { never_last: HashSet::new(), perhaps_last: HashSet::new(), openers }
     }
 
-    /// Adds abbreviations whose full stop ends no sentence, for example `approx`; with or without their full stop.
+    /// Adds abbreviations whose full stop does not end a sentence, for example `approx`, with or
+    /// without the full stop.
     #[must_use]
     pub fn with_abbreviations<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.never_last.extend(words.into_iter().map(|word| word.as_ref().trim_end_matches('.').to_lowercase()));
         self
     }
 
-    /// The sentences of a text, in order, without the white space around them.
+    /// Returns the sentences of a text in order, without surrounding white space.
     pub fn split<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a str> + 'a {
         self.ranges(text).map(move |range| &text[range])
     }
 
-    /// Where the sentences stand: their bytes.
+    /// Returns the byte ranges of the sentences.
     pub(crate) fn ranges<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
         let mut start = 0;
         std::iter::from_fn(move || {
@@ -92,7 +102,7 @@ impl SentenceSplitter {
         })
     }
 
-    /// The end of the sentence that begins at `start`.
+    /// Returns the end of the sentence that starts at `start`.
     fn end(&self, text: &str, start: usize) -> usize {
         let mut rest = text[start..].char_indices().map(|(i, c)| (start + i, c)).peekable();
         while let Some((i, c)) = rest.next() {
@@ -102,7 +112,7 @@ impl SentenceSplitter {
             if !is_end(c) {
                 continue;
             }
-            // All of `?!`, `...`, `。」` and the like.
+            // Includes all of `?!`, `...`, `。」` and the like.
             let (mut last, mut end, mut closed) = (c, i + c.len_utf8(), false);
             let mut wide = is_wide_end(c);
             while let Some(&(j, next)) = rest.peek() {
@@ -130,7 +140,7 @@ impl SentenceSplitter {
         text.len()
     }
 
-    /// Whether what stands before a stop and what follows it makes the stop an end.
+    /// Whether a stop is the end of a sentence, given the text before and after it.
     fn ends_before(&self, before: &str, last: char, dots: &str, after: &str) -> bool {
         if after.trim_start_matches([' ', '\t', '\r']).starts_with('\n') && empty_line_within(after) {
             return true;
@@ -145,7 +155,7 @@ impl SentenceSplitter {
         let word = before.rsplit(|c: char| c.is_whitespace() || is_opening(c) || c == '—').next().unwrap_or_default();
         let folded = word.to_lowercase();
         if self.never_last.contains(&folded) {
-            // `No.` is a number's only before a number.
+            // `No.` is an abbreviation only before a number.
             return folded == "no" && !next.starts_with(|c: char| c.is_ascii_digit());
         }
         let letter = word.chars().count() == 1 && word.starts_with(char::is_uppercase);
@@ -154,7 +164,7 @@ impl SentenceSplitter {
             let opener = next.split(|c: char| !c.is_alphanumeric() && c != '\'').next().unwrap_or_default();
             return self.openers.contains(opener);
         }
-        // `1. First`: a number alone is a list's.
+        // `1. First`: a number alone is a list marker.
         !(word.len() == before.trim_start().len() && word.starts_with(|c: char| c.is_ascii_digit()))
     }
 }
@@ -165,12 +175,12 @@ impl Default for SentenceSplitter {
     }
 }
 
-/// Whether a line is empty: nothing but white space up to the next line feed.
+/// Whether a line is empty: only white space up to the next line feed.
 fn empty_line(text: &str) -> bool {
     text.trim_start_matches([' ', '\t', '\r']).starts_with('\n')
 }
 
-/// Whether the white space at the beginning holds an empty line.
+/// Whether the leading white space contains an empty line.
 fn empty_line_within(text: &str) -> bool {
     let space = &text[..text.len() - text.trim_start().len()];
     space.matches('\n').count() > 1
@@ -180,12 +190,12 @@ fn is_end(c: char) -> bool {
     matches!(c, '.' | '!' | '?' | '…' | '‽' | '⁇' | '⁈' | '⁉' | '؟' | '۔' | '।') || is_wide_end(c)
 }
 
-/// Ends that need no white space behind them.
+/// End marks that need no white space after them.
 fn is_wide_end(c: char) -> bool {
     matches!(c, '。' | '！' | '？' | '｡' | '．')
 }
 
-/// Whether a quote or bracket closes; the typewriter's quotes do where no letter follows.
+/// Whether a quote or bracket closes; straight quotes do if no letter follows.
 fn is_closing(c: char, after: &str) -> bool {
     match c {
         ')' | ']' | '}' | '”' | '’' | '»' | '›' | '」' | '』' | '）' | '】' | '》' | '〉' | '］' | '〕' => {
@@ -219,7 +229,7 @@ fn is_opening(c: char) -> bool {
     )
 }
 
-/// Abbreviations that something must follow.
+/// Abbreviations that are never the last word of a sentence.
 const NEVER_LAST: &str = "
 mr mrs ms mx dr prof rev hon fr sr. st mt ft gen col maj capt cmdr lt sgt cpl pvt adm gov sen rep pres supt messrs mme mlle
 mgr insp det
@@ -228,13 +238,13 @@ fig figs eq eqs no nos vol vols ch chap sec pp p pg par ed eds trans op ser art
 jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun
 ";
 
-/// Abbreviations that may stand at the end of a sentence.
+/// Abbreviations that may be the last word of a sentence.
 const PERHAPS_LAST: &str = "
 etc inc ltd co corp llc bros plc jr sr esq phd ph.d m.d b.a m.a b.sc m.sc d.c u.s u.k u.n u.s.a e.u a.m p.m am pm a.d b.c
 ave blvd rd dept univ est assn bldg min max hr hrs mins secs sq cu oz lb lbs ft km cm mm kg mg
 ";
 
-/// Words that, with a capital, like to open a sentence and are seldom names.
+/// Capitalised words that often start a sentence and are rarely names.
 const OPENERS: &str = "
 The A An This That These Those There Here He She It We They I You His Her Its Our Their My Your One
 And But Or So Yet For Nor If When While Although Though Because As Since Until Unless After Before

@@ -1,4 +1,4 @@
-//! Words that say little by themselves: lists for English and Chinese, and whoever's own.
+//! Stop words: lists for English and Chinese, and custom ones.
 //!
 //! ```
 //! use loquat::text::StopWords;
@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 
-/// A set of words that are passed over. Case does not matter.
+/// A set of stop words. Case is ignored.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StopWords(HashSet<String>);
 
@@ -21,12 +21,14 @@ impl std::fmt::Debug for StopWords {
 }
 
 impl StopWords {
-    /// Articles, pronouns, prepositions, conjunctions, auxiliary verbs and their contractions.
+    /// Returns the English list: articles, pronouns, prepositions, conjunctions, auxiliary verbs
+    /// and their contractions.
     pub fn english() -> Self {
         ENGLISH.split_whitespace().collect()
     }
 
-    /// Particles, pronouns, prepositions, conjunctions, adverbs of degree and measure words, simplified characters.
+    /// Returns the Chinese list, in simplified characters: particles, pronouns, prepositions,
+    /// conjunctions, adverbs of degree and measure words.
     pub fn chinese() -> Self {
         CHINESE.split_whitespace().collect()
     }
@@ -38,7 +40,7 @@ impl StopWords {
         self
     }
 
-    /// Takes words out.
+    /// Removes words.
     #[must_use]
     pub fn without<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         for word in words {
@@ -47,22 +49,22 @@ impl StopWords {
         self
     }
 
-    /// Whether a word is in the set.
+    /// Returns whether a word is in the set.
     pub fn contains(&self, word: &str) -> bool {
         self.0.contains(word) || self.0.contains(&fold(word))
     }
 
-    /// The words that are not in the set.
+    /// Returns the words that are not in the set.
     pub fn filter<'a, I: IntoIterator<Item = &'a str>>(&self, words: I) -> impl Iterator<Item = &'a str> {
         words.into_iter().filter(|word| !self.contains(word))
     }
 
-    /// The number of words in the set.
+    /// Returns the number of words in the set.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether the set is empty.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -74,7 +76,7 @@ impl<S: AsRef<str>> FromIterator<S> for StopWords {
     }
 }
 
-/// Lower case, and the typewriter's apostrophe.
+/// Lower case, with a straight apostrophe.
 fn fold(word: &str) -> String {
     word.to_lowercase().replace('\u{2019}', "'")
 }

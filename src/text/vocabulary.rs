@@ -1,6 +1,6 @@
-//! Words with their counts and ids.
+//! Word counts and vocabularies.
 //!
-//! Ids go by falling count, and words of one count by their text, so that the same text always gives the same ids.
+//! Ids are ordered by decreasing count, then by word, so the same text always gives the same ids.
 //!
 //! ```
 //! use loquat::text::WordCounts;
@@ -11,7 +11,8 @@
 //! }
 //! let vocabulary = counts.vocabulary(2, 1000);
 //! assert_eq!(vocabulary.words().collect::<Vec<_>>(), ["the", "dog"]);
-//! assert_eq!((vocabulary.id("dog"), vocabulary.count(1), vocabulary.id("ran")), (Some(1), 2, None));
+//! assert_eq!((vocabulary.id("dog"), vocabulary.count(1)), (Some(1), 2));
+//! assert_eq!(vocabulary.id("ran"), None);
 //! ```
 
 use std::collections::HashMap;
@@ -24,12 +25,12 @@ use super::Corpus;
 use crate::atomic;
 use crate::{Error, Result};
 
-/// How often each word of a text occurs.
+/// Counts of the words in a text.
 #[derive(Clone, Default)]
 pub struct WordCounts {
     counts: HashMap<Arc<str>, u64>,
     total: u64,
-    /// The most different words to keep; 0 for any number.
+    /// Maximum number of different words; 0 means no limit.
     limit: usize,
     /// Words of at most this count are dropped when there are too many.
     floor: u64,
@@ -42,9 +43,10 @@ impl std::fmt::Debug for WordCounts {
 }
 
 impl WordCounts {
-    /// Counts that hold at most `words` different words (but for those of the piece of text that is being counted):
-    /// whenever there are more, the rarest are forgotten, those that occurred once, then twice, and so on. For
-    /// vocabularies that would not fit into memory; the counts of rare words are then too low.
+    /// Creates counts of at most `words` different words (plus those of the piece of text being
+    /// counted). When there are more, the rarest are dropped: words that occurred once, then twice,
+    /// and so on. Use it for vocabularies that do not fit into memory; the counts of rare words are
+    /// then too low.
     pub fn limited(words: usize) -> Self {
         WordCounts { limit: words, ..Self::default() }
     }
@@ -71,24 +73,25 @@ impl WordCounts {
         self.shrink();
     }
 
-    /// Counts a corpus whose words stand between white space, on all threads of the current pool.
+    /// Counts the words of a corpus, separated by white space, on all threads of the current pool.
     ///
     /// # Errors
-    /// Those of the corpus.
+    /// Errors of reading the corpus; see [`Corpus::read_to_string`].
     pub fn add_corpus(&mut self, corpus: &Corpus) -> Result<()> {
         self.add_corpus_with(corpus, |line, add| line.split_whitespace().for_each(add))
     }
 
-    /// Counts a corpus that `split` splits into words, line by line, on all threads of the current pool.
+    /// Counts the words of a corpus, split line by line with `split`, on all threads of the current
+    /// pool.
     ///
     /// # Errors
-    /// Those of the corpus.
+    /// Errors of reading the corpus; see [`Corpus::read_to_string`].
     pub fn add_corpus_with(
         &mut self,
         corpus: &Corpus,
         split: impl Fn(&str, &mut dyn FnMut(&str)) + Sync,
     ) -> Result<()> {
-        /// Bytes in memory at once. Where counts are limited the result follows it, so it is a constant.
+        /// Bytes in memory at once. Limited counts depend on it, so it is a constant.
         const PIECE: usize = 8 << 20;
         crate::kernels::parallel::adopt();
         for piece in corpus.pieces(PIECE) {
@@ -115,27 +118,28 @@ impl WordCounts {
         }
     }
 
-    /// How often a word was counted.
+    /// Returns the count of a word.
     pub fn get(&self, word: &str) -> u64 {
         self.counts.get(word).copied().unwrap_or(0)
     }
 
-    /// The number of different words.
+    /// Returns the number of different words.
     pub fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// Whether nothing was counted.
+    /// Returns whether no word was counted.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// The number of words, each as often as it occurred.
+    /// Returns the total number of words.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The words that occur at least `min_count` times, at most `max_size` of them, the most frequent first.
+    /// Returns a vocabulary of the words with a count of at least `min_count`, at most `max_size`
+    /// of them, most frequent first.
     pub fn vocabulary(&self, min_count: u64, max_size: usize) -> Vocabulary {
         let mut words: Vec<(Arc<str>, u64)> =
             self.counts.iter().filter(|&(_, &n)| n >= min_count).map(|(word, &n)| (word.clone(), n)).collect();
@@ -153,7 +157,17 @@ impl<S: AsRef<str>> FromIterator<S> for WordCounts {
     }
 }
 
-/// Words, each with an id and a count. A clone shares the words.
+/// Words with ids and counts. A clone shares the words.
+///
+/// # Examples
+/// ```
+/// use loquat::text::Vocabulary;
+///
+/// let vocabulary = Vocabulary::new([("the", 3), ("cat", 1)])?;
+/// assert_eq!(vocabulary.encode("the cat sat".split(' ')), [0, 1]); // `sat` is skipped
+/// assert_eq!(vocabulary.word(1), Some("cat"));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Vocabulary {
     words: Vec<Arc<str>>,
@@ -174,10 +188,10 @@ impl Vocabulary {
         Vocabulary { words, counts, ids }
     }
 
-    /// Words in a given order, with their counts.
+    /// Creates a vocabulary of words in the given order, with their counts.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming a word that comes twice.
+    /// [`Error::Argument`] for a word that occurs twice.
     pub fn new<S: AsRef<str>>(words: impl IntoIterator<Item = (S, u64)>) -> Result<Self> {
         let mut vocabulary = Vocabulary::default();
         for (word, count) in words {
@@ -189,7 +203,7 @@ impl Vocabulary {
     /// Appends a word and returns its id.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the word is there already, or there are more than ids.
+    /// [`Error::Argument`] if the vocabulary has the word already, or no ids are left.
     pub fn push(&mut self, word: &str, count: u64) -> Result<u32> {
         let id = u32::try_from(self.words.len())
             .map_err(|_| Error::argument("vocabulary", "at most 4294967296 words", "one more"))?;
@@ -203,8 +217,8 @@ impl Vocabulary {
         Ok(id)
     }
 
-    /// Adds the counts of more text: to the words that are there, whose ids stay, and behind them the new words that
-    /// occur at least `min_count` times, the most frequent first.
+    /// Adds the counts of more text. Existing words keep their ids; new words with a count of at
+    /// least `min_count` are appended, most frequent first.
     pub fn extend(&mut self, counts: &WordCounts, min_count: u64) {
         let new = counts.vocabulary(min_count, usize::MAX);
         for (word, count) in self.words.iter().zip(&mut self.counts) {
@@ -220,61 +234,62 @@ impl Vocabulary {
         }
     }
 
-    /// The number of words.
+    /// Returns the number of words.
     pub fn len(&self) -> usize {
         self.words.len()
     }
 
-    /// Whether there is no word.
+    /// Returns whether the vocabulary is empty.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    /// The id of a word.
+    /// Returns the id of a word.
     pub fn id(&self, word: &str) -> Option<u32> {
         self.ids.get(word).copied()
     }
 
-    /// The word of an id.
+    /// Returns the word with an id.
     pub fn word(&self, id: u32) -> Option<&str> {
         self.words.get(id as usize).map(|word| &**word)
     }
 
-    /// How often the word of an id occurred; 0 for ids that there are not.
+    /// Returns the count of the word with an id; 0 for an unknown id.
     pub fn count(&self, id: u32) -> u64 {
         self.counts.get(id as usize).copied().unwrap_or(0)
     }
 
-    /// The words, by id.
+    /// Returns the words in the order of their ids.
     pub fn words(&self) -> impl ExactSizeIterator<Item = &str> {
         self.words.iter().map(|word| &**word)
     }
 
-    /// Words with counts, by id.
+    /// Returns the words with their counts, in the order of their ids.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, u64)> {
         self.words().zip(self.counts.iter().copied())
     }
 
-    /// The ids of words; those that are not in the vocabulary are passed over.
+    /// Returns the ids of words; words that are not in the vocabulary are skipped.
     pub fn encode<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
         words.into_iter().filter_map(|word| self.id(word)).collect()
     }
 
-    /// Writes a line for each word: the word, a tab, its count. Tabs, line ends and backslashes in words are written
-    /// `\t`, `\n`, `\r` and `\\`.
+    /// Saves one line per word: the word, a tab, its count. Tabs, line ends and backslashes in
+    /// words are written as `\t`, `\n`, `\r` and `\\`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         atomic::write_file(path, |file| {
             self.iter().try_for_each(|(word, count)| writeln!(file, "{}\t{count}", escape(word)))
         })
     }
 
-    /// Reads what [`save`](Vocabulary::save) wrote.
+    /// Opens a file written by [`save`](Vocabulary::save).
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] naming the line that is no word with a count.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] with the line that is not a word
+    /// with a count.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = Corpus::open(path)?.read_to_string()?;

@@ -192,7 +192,7 @@ fn only(file: &str, config: &Value, known: &[&str]) -> Result<()> {
         key.starts_with('_') || known.iter().any(fits)
     };
     match config.as_object().into_iter().flatten().find(|(key, _)| !is_known(key)) {
-        Some((key, value)) => Err(Error::config(key, format!("no such key in {file}, as it is not supported"), value)),
+        Some((key, value)) => Err(Error::config(key, format!("no such key in {file} (it is not supported)"), value)),
         None => Ok(()),
     }
 }

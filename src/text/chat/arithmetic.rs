@@ -1,4 +1,4 @@
-//! Operators and slices, as Python has them; integers have 128 bits.
+//! Operators and slices with Python's semantics; integers have 128 bits.
 
 use super::format::{self, printf};
 use super::limits::{Budget, Failure, Result, fail};
@@ -29,7 +29,7 @@ fn too_large() -> Failure {
 
 pub(super) fn apply(budget: &Budget, operator: Operator, left: &Value, right: &Value) -> Result<Value> {
     left.defined()?;
-    // A text may format what is undefined.
+    // The left operand of `%` may be a format string for an undefined value.
     if let (Operator::Modulo, Value::Str(text)) = (operator, left) {
         return printf(budget, text, right);
     }
@@ -86,8 +86,7 @@ fn integers(operator: Operator, a: i128, b: i128) -> Result<Value> {
         Operator::Subtract => int(a.checked_sub(b)),
         Operator::Multiply => int(a.checked_mul(b)),
         Operator::Divide => Ok(Value::Float(a as f64 / b as f64)),
-        // Euclid's quotient rounds the remainder up to be positive; Python's has the divisor's
-        // sign.
+        // The remainder of Euclidean division is never negative; Python's has the divisor's sign.
         Operator::FloorDivide => {
             let quotient = a.checked_div(b).ok_or_else(too_large)?;
             int(Some(quotient - i128::from(a % b != 0 && (a < 0) != (b < 0))))
@@ -127,7 +126,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
     })
 }
 
-/// The rest with the divisor's sign.
+/// Remainder with the divisor's sign.
 fn modulo(a: f64, b: f64) -> f64 {
     let rest = a % b;
     if rest == 0.0 {

@@ -1,10 +1,10 @@
-//! Dates, for templates that name today's.
+//! Dates, for templates that print the current one.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::limits::{Result, fail};
 
-/// `strftime` of a time in UTC.
+/// Formats a time in UTC like `strftime`.
 pub(super) fn strftime(format: &str, time: SystemTime) -> Result<String> {
     const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
     const MONTHS: [&str; 12] = [
@@ -61,13 +61,13 @@ pub(super) fn strftime(format: &str, time: SystemTime) -> Result<String> {
             Some('Z') => "UTC".into(),
             Some('z') => "+0000".into(),
             Some('%') => "%".into(),
-            other => return fail(format!("strftime_now: unknown letter `%{}`", other.unwrap_or(' '))),
+            other => return fail(format!("strftime_now: unknown directive `%{}`", other.unwrap_or(' '))),
         };
     }
     Ok(text)
 }
 
-/// Year, month (from 1), day (from 1) and day of the year (from 0) of a day since 1970.
+/// Returns year, month (from 1), day (from 1) and day of the year (from 0) of a day since 1970.
 fn civil(mut days: u64) -> (u64, usize, u64, u64) {
     let leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
     // Four centuries have 146 097 days.

@@ -1,5 +1,5 @@
-//! The filters of Jinja, without those for web pages and terminals (`urlize`, `xmlattr`,
-//! `filesizeformat`, `wordwrap`, `pprint`) and `random`.
+//! Filters of Jinja, except those for HTML and terminals (`urlize`, `xmlattr`, `filesizeformat`,
+//! `wordwrap`, `pprint`) and `random`.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn truth(value: &Option<Value>) -> bool {
     value.as_ref().is_some_and(Value::is_true)
 }
 
-/// A value through a filter.
+/// Applies a filter to a value.
 pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
     let budget = runtime.budget;
     let text = || -> Result<Arc<str>> {
@@ -47,7 +47,7 @@ pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args
                     let named = args.named.into_iter().map(|(name, value)| (Value::Str(name), value));
                     Value::dict(budget, named.collect())?
                 }
-                _ => return fail("format: expected values or named values, found both"),
+                _ => return fail("format: expected positional or keyword arguments, found both"),
             };
             format::printf(budget, &text, &values)
         }
@@ -161,7 +161,7 @@ pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args
             let [attribute] = args.bind(name, ["name"], 1)?;
             let attribute = attribute.unwrap_or(Value::None).to_text(budget)?;
             match value {
-                // Attributes only: a dictionary's keys are none.
+                // Attributes only, not the keys of a dictionary.
                 Value::Dict(_) if !names::has_method(value, &attribute) => Ok(Value::Undefined(Some(attribute))),
                 _ => runtime.attribute(value, &attribute),
             }
@@ -170,7 +170,7 @@ pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args
     }
 }
 
-/// The filters of lists.
+/// Filters of lists.
 fn of_list(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
     let budget = runtime.budget;
     match name {
@@ -226,7 +226,7 @@ fn of_list(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Resu
                 budget.step()?;
                 let item = attribute_of(runtime, &item, &attribute)?;
                 if matches!(sum, Value::Str(_)) {
-                    return fail("sum: cannot add texts, join them");
+                    return fail("sum: cannot add strings, use `join`");
                 }
                 sum = arithmetic::apply(runtime.budget, super::parser::Operator::Add, &sum, &item)?;
             }
@@ -357,7 +357,7 @@ fn of_list(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Resu
             }
             let mut all = Vec::new();
             for (key, items) in groups {
-                // The group's name is spelled as its first item has it.
+                // The group has the value of its first item, in the item's case.
                 let found = attribute_of(runtime, &items[0], &attribute)?;
                 let key = if matches!(found, Value::Undefined(_)) { key } else { found };
                 let items = Value::list(budget, items)?;
@@ -369,7 +369,7 @@ fn of_list(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Resu
     }
 }
 
-/// Keys and values as tuples.
+/// Returns keys and values as tuples.
 fn pairs(runtime: &Runtime<'_>, entries: &[(Value, Value)]) -> Result<Vec<Value>> {
     let pair =
         |(key, value): &(Value, Value)| Value::seq(runtime.budget, Kind::Tuple, vec![key.clone(), value.clone()]);
@@ -377,7 +377,8 @@ fn pairs(runtime: &Runtime<'_>, entries: &[(Value, Value)]) -> Result<Vec<Value>
     entries.iter().map(pair).collect()
 }
 
-/// The attribute of an item that a filter is told: `a.b.0`, a number, or the item itself.
+/// Returns the attribute of an item that a filter's argument names: `a.b.0`, a number, or the item
+/// itself.
 fn attribute_of(runtime: &Runtime<'_>, item: &Value, attribute: &Option<Value>) -> Result<Value> {
     let path = match attribute {
         None | Some(Value::None) => return Ok(item.clone()),
@@ -396,7 +397,7 @@ fn attribute_of(runtime: &Runtime<'_>, item: &Value, attribute: &Option<Value>) 
     Ok(value)
 }
 
-/// A key for sorting: texts without case unless asked for.
+/// Returns a sort key: strings are lower-cased unless `case_sensitive`.
 fn folded(runtime: &Runtime<'_>, key: Value, case_sensitive: bool) -> Result<Value> {
     match &key {
         Value::Str(text) if !case_sensitive => {
@@ -407,11 +408,12 @@ fn folded(runtime: &Runtime<'_>, key: Value, case_sensitive: bool) -> Result<Val
     }
 }
 
-/// A stable sort by keys whose order may be an error.
+/// Stable sort by keys whose comparison may fail.
 fn sorted(runtime: &Runtime<'_>, all: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>> {
     let mut from = all;
     let mut width = 1;
-    // Merges bottom-up: the library's sorts may panic over what is no total order, as of NaN.
+    // A bottom-up merge sort: the standard library's sort may panic without a total order, for
+    // example with NaN.
     while width < from.len() {
         runtime.budget.make(from.len() * 2 * size_of::<Value>())?;
         let mut merged = Vec::with_capacity(from.len());
@@ -504,7 +506,7 @@ fn batches(items: &[Value], size: usize) -> Vec<&[Value]> {
     items.chunks(size).collect()
 }
 
-/// Items in a number of columns, the first ones longer by one.
+/// Distributes items over columns; the first ones are longer by one.
 fn slices<'v>(runtime: &Runtime<'_>, items: &'v [Value], columns: usize) -> Result<Vec<&'v [Value]>> {
     runtime.budget.make(columns.saturating_mul(3 * size_of::<Value>()))?;
     let (each, more) = (items.len() / columns, items.len() % columns);
@@ -518,7 +520,7 @@ fn slices<'v>(runtime: &Runtime<'_>, items: &'v [Value], columns: usize) -> Resu
         .collect())
 }
 
-/// Jinja's `title`: upper case behind white space, hyphens and opening brackets.
+/// Jinja's `title`: capitalises after white space, hyphens and opening brackets.
 fn title(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
     let mut out = Text::new(runtime.budget);
     let mut starts = true;
@@ -534,7 +536,7 @@ fn title(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
     Value::text(runtime.budget, &out.into_string())
 }
 
-/// A text without tags and comments, its white space as single spaces.
+/// Removes tags and comments, and collapses white space.
 fn striptags(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
     let mut out = Text::new(runtime.budget);
     let mut plain = Text::new(runtime.budget);
@@ -574,7 +576,7 @@ fn urlencode(runtime: &Runtime<'_>, text: &str) -> Result<Value> {
     Value::text(runtime.budget, &out.into_string())
 }
 
-/// A width or a text before each line but the first and the empty ones.
+/// Indents each line, except for the first and empty ones, by a width or a string.
 fn indent(runtime: &Runtime<'_>, text: &str, width: Option<Value>, first: bool, blank: bool) -> Result<Value> {
     let width: Arc<str> = match width {
         None => "    ".into(),
@@ -620,7 +622,7 @@ fn truncate(
     Value::text(runtime.budget, &[kept, end].concat())
 }
 
-/// The filters `int` and `float`: a default for what is no number.
+/// The filters `int` and `float`, with a default for values that are not numbers.
 fn number(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<Value> {
     value.defined()?;
     if name == "float" {

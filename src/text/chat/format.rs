@@ -1,19 +1,19 @@
-//! Python's formatting: `'{:>8}'.format(x)`, and `'%5.2f' % x`.
+//! Python's string formatting: `'{:>8}'.format(x)` and `'%5.2f' % x`.
 
 use super::limits::{Budget, Result, Text, fail};
 use super::runtime::{Args, Runtime};
 use super::value::{Value, float_repr};
 
-/// The widest field and the most digits of a number.
+/// Maximum width of a field and maximum precision.
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_DIGITS: usize = 1000;
 
-/// A number with a fixed number of decimals.
+/// Formats a number with a fixed number of decimals.
 pub(super) fn fixed(number: f64, digits: usize) -> String {
     format!("{number:.digits$}")
 }
 
-/// A number with an exponent of two digits or more.
+/// Formats a number with an exponent of at least two digits.
 fn exponential(number: f64, digits: usize) -> String {
     let text = format!("{number:.digits$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -21,7 +21,8 @@ fn exponential(number: f64, digits: usize) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// The shorter of both, with `digits` significant digits; without trailing zeros unless `keep`.
+/// The shorter of both formats with `digits` significant digits; without trailing zeros unless
+/// `keep`.
 fn general(number: f64, digits: usize, keep: bool) -> String {
     let digits = digits.max(1);
     let scientific = exponential(number, digits - 1);
@@ -40,7 +41,7 @@ fn general(number: f64, digits: usize, keep: bool) -> String {
     trimmed(&fixed(number, (digits as i64 - 1 - exponent).max(0) as usize))
 }
 
-/// What a field asks for.
+/// A format specification.
 #[derive(Debug, Default)]
 struct Spec {
     fill: Option<char>,
@@ -54,7 +55,7 @@ struct Spec {
     kind: Option<char>,
 }
 
-/// A text that is read from the front.
+/// A cursor over a string.
 struct Reader<'t> {
     rest: &'t str,
 }
@@ -114,7 +115,7 @@ impl Spec {
         }
         parsed.kind = chars.next();
         if chars.next().is_some() {
-            return fail("format: expected one letter at the end of a field's description");
+            return fail("format: expected one type letter at the end of a format specification");
         }
         parsed.checked()
     }
@@ -129,7 +130,7 @@ impl Spec {
         Ok(self)
     }
 
-    /// The text, filled up to the width; a sign stands before the filling of `=`.
+    /// Pads the text to the width; the sign comes before the padding of `=`.
     fn pad(&self, text: &str, align: char, out: &mut Text<'_>) -> Result<()> {
         let fill = self.fill.unwrap_or(if self.zero { '0' } else { ' ' });
         let missing = self.width.saturating_sub(text.chars().count());
@@ -172,7 +173,7 @@ impl Spec {
 
     fn int(&self, number: i128, out: &mut Text<'_>) -> Result<()> {
         if self.digits.is_some() {
-            return fail("format: a precision is not for integers");
+            return fail("format: precision is not allowed for integers");
         }
         let size = number.unsigned_abs();
         let (prefix, digits, group) = match self.kind {
@@ -183,9 +184,9 @@ impl Spec {
             Some('b') => ("0b", format!("{size:b}"), 4),
             Some('c') => match u32::try_from(number).ok().and_then(char::from_u32) {
                 Some(c) => return self.pad(c.encode_utf8(&mut [0; 4]), '<', out),
-                None => return fail("format: expected the number of a character for `c`"),
+                None => return fail("format: expected a code point for `c`"),
             },
-            Some(kind) => return fail(format!("format: unknown letter `{kind}` for an integer")),
+            Some(kind) => return fail(format!("format: unknown type `{kind}` for an integer")),
         };
         self.number(number < 0, if self.alternate { prefix } else { "" }, &digits, group, out)
     }
@@ -209,7 +210,7 @@ impl Spec {
                 Some('g' | 'n') => general(size, digits, self.alternate),
                 Some('G') => general(size, digits, self.alternate).to_uppercase(),
                 Some('%') => fixed(size * 100.0, digits) + "%",
-                Some(kind) => return fail(format!("format: unknown letter `{kind}` for a float")),
+                Some(kind) => return fail(format!("format: unknown type `{kind}` for a float")),
             }
         };
         self.number(number.is_sign_negative() && !number.is_nan(), "", &text, 3, out)
@@ -225,7 +226,7 @@ impl Spec {
             _ => {}
         }
         if self.kind.is_some_and(|kind| kind != 's') || self.align == Some('=') || self.sign.is_some() {
-            return fail(format!("format: expected the description of a text for `{}`", value.type_name()));
+            return fail(format!("format: expected a format specification of a string for `{}`", value.type_name()));
         }
         let text = value.to_text(out.budget)?;
         let text = match self.digits {
@@ -236,7 +237,7 @@ impl Spec {
     }
 }
 
-/// Digits before the point in groups.
+/// Groups the digits before the decimal point.
 fn grouped(text: &str, separator: char, group: usize) -> String {
     let whole = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
     let whole = if group == 3 { text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()) } else { whole };
@@ -261,7 +262,7 @@ pub(super) fn format(runtime: &Runtime<'_>, template: &str, args: &Args) -> Resu
 struct Fields<'a, 'b> {
     runtime: &'a Runtime<'b>,
     args: &'a Args,
-    /// The next argument of a field without a name.
+    /// Index of the next automatically numbered argument.
     next: usize,
 }
 
@@ -279,16 +280,16 @@ impl Fields<'_, '_> {
                 continue;
             }
             if bracket == "}" {
-                return fail("format: a single `}`");
+                return fail("format: unmatched `}`");
             }
             let mut depth = 1;
             let end = rest.find(|c| {
                 depth += i32::from(c == '{') - i32::from(c == '}');
                 depth == 0
             });
-            let Some(end) = end else { return fail("format: a single `{`") };
+            let Some(end) = end else { return fail("format: unmatched `{`") };
             if nested == 2 {
-                return fail("format: fields within fields within fields");
+                return fail("format: fields are nested too deeply");
             }
             self.field(&rest[..end], nested, out)?;
             rest = &rest[end + 1..];
@@ -330,7 +331,7 @@ impl Fields<'_, '_> {
         Spec::parse(&expanded.into_string())?.value(&value, out)
     }
 
-    /// The argument that a field names: `0`, `name`, `0.attribute`, `name[key]`.
+    /// Returns the argument that a field names: `0`, `name`, `0.attribute`, `name[key]`.
     fn named(&mut self, name: &str) -> Result<Value> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let (first, mut rest) = name.split_at(end);
@@ -345,7 +346,7 @@ impl Fields<'_, '_> {
             Some(index) => self.args.positional.get(index),
             None => self.args.named.iter().find(|(known, _)| **known == *first).map(|(_, value)| value),
         };
-        let Some(value) = found else { return fail("format: a field names an argument that is not given") };
+        let Some(value) = found else { return fail("format: a field names a missing argument") };
         let mut value = value.clone();
         while !rest.is_empty() {
             self.runtime.budget.step()?;
@@ -382,7 +383,7 @@ pub(super) fn printf(budget: &Budget, template: &str, values: &Value) -> Result<
         used += 1;
         match positional.get(used - 1) {
             Some(value) => Ok(value.clone()),
-            None => fail("not enough values for a text with `%`"),
+            None => fail("not enough values for a format string with `%`"),
         }
     };
     let mut rest = template;
@@ -393,10 +394,10 @@ pub(super) fn printf(budget: &Budget, template: &str, values: &Value) -> Result<
         let mut given = None;
         if let Some(inner) = rest.strip_prefix('(') {
             let (Some((name, after)), Value::Dict(dict)) = (inner.split_once(')'), values) else {
-                return fail("expected a dict of values for a text with `%(name)`");
+                return fail("expected a dict of values for a format string with `%(name)`");
             };
             let Some(value) = dict.get_str(budget, name)? else {
-                return fail("a text with `%(name)` names a value that is not given");
+                return fail("a format string with `%(name)` names a missing value");
             };
             given = Some(value.clone());
             rest = after;
@@ -422,7 +423,7 @@ pub(super) fn printf(budget: &Budget, template: &str, values: &Value) -> Result<
             spec.digits = Some(chars.number().unwrap_or(0));
         }
         while chars.next_if(|c| "hlL".contains(c)).is_some() {}
-        let Some(kind) = chars.next() else { return fail("a text ends within a field of `%`") };
+        let Some(kind) = chars.next() else { return fail("a format string ends within a `%` field") };
         rest = chars.rest;
         let mut spec = spec.checked()?;
         if spec.align == Some('<') {
@@ -440,7 +441,7 @@ pub(super) fn printf(budget: &Budget, template: &str, values: &Value) -> Result<
     }
     out.push(rest)?;
     if used < positional.len() && !(used == 0 && matches!(values, Value::Dict(_))) {
-        return fail("not all values were used by a text with `%`");
+        return fail("not all values were used by a format string with `%`");
     }
     Value::text(budget, &out.into_string())
 }
@@ -489,6 +490,6 @@ fn printf_field(mut spec: Spec, kind: char, value: &Value, out: &mut Text<'_>) -
             }
             None => fail(format!("expected a number for `%{kind}`, found `{}`", value.type_name())),
         },
-        _ => fail(format!("unknown letter `{kind}` after `%`")),
+        _ => fail(format!("unknown type `{kind}` after `%`")),
     }
 }

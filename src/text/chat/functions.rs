@@ -1,4 +1,4 @@
-//! The functions of a template: those of Jinja, and `raise_exception` and `strftime_now` of
+//! Functions of a template: those of Jinja, and `raise_exception` and `strftime_now` of
 //! `transformers`.
 
 use std::cell::Cell;
@@ -11,10 +11,10 @@ use super::value::{Kind, Object, Value};
 
 const NAMES: [&str; 7] = ["cycler", "dict", "joiner", "namespace", "raise_exception", "range", "strftime_now"];
 
-/// The most items of a range, as in Jinja's sandbox.
+/// Maximum number of items of a range, as in Jinja's sandbox.
 const MAX_RANGE: i128 = 100_000;
 
-/// The function of a name.
+/// Returns the function of a name.
 pub(super) fn named(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
@@ -69,14 +69,14 @@ pub(super) fn call(runtime: &Runtime<'_>, name: &str, args: Args) -> Result<Valu
             let Value::Dict(dict) = call(runtime, "dict", args)? else { return fail("namespace: expected a dict") };
             let mut names = Vec::new();
             for (key, value) in &dict.entries {
-                let Value::Str(key) = key else { return fail("namespace: expected names as keys") };
+                let Value::Str(key) = key else { return fail("namespace: expected strings as keys") };
                 names.push((key.clone(), value.clone()));
             }
             runtime.namespace(names)
         }
         "cycler" => {
             if args.positional.is_empty() || !args.named.is_empty() {
-                return fail("cycler: expected at least one value, none with a name");
+                return fail("cycler: expected at least one value and no keyword arguments");
             }
             Value::object(budget, Object::Cycler(args.positional, Cell::new(0)))
         }
@@ -96,7 +96,7 @@ pub(super) fn call(runtime: &Runtime<'_>, name: &str, args: Args) -> Result<Valu
                     budget.make(format.len() * 8)?;
                     Value::text(budget, &strftime(&format, SystemTime::now())?)
                 }
-                _ => fail("strftime_now: expected a text"),
+                _ => fail("strftime_now: expected a string"),
             }
         }
     }

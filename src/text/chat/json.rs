@@ -1,10 +1,10 @@
-//! The filter `tojson`: Python's `json.dumps`, as `transformers` calls it.
+//! The filter `tojson`: Python's `json.dumps`, with the arguments that `transformers` uses.
 
 use super::limits::{Result, Text, fail};
 use super::runtime::{Args, Runtime};
 use super::value::{Kind, Value, float_repr};
 
-/// Nothing escaped that need not be, spaces after `,` and `:`.
+/// Without unnecessary escapes, with spaces after `,` and `:`.
 pub(super) fn tojson(runtime: &Runtime<'_>, value: &Value, args: Args) -> Result<Value> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
     let [ensure_ascii, indent, separators, sort_keys] = args.bind("tojson", names, 0)?;
@@ -22,7 +22,7 @@ pub(super) fn tojson(runtime: &Runtime<'_>, value: &Value, args: Args) -> Result
         None | Some(Value::None) => {}
         Some(separators) => match &separators.items(runtime.budget)?[..] {
             [Value::Str(item), Value::Str(key)] => between = [item.to_string(), key.to_string()],
-            _ => return fail("tojson: expected two texts as separators"),
+            _ => return fail("tojson: expected two strings as separators"),
         },
     }
     let [item, key] = between;
@@ -32,7 +32,7 @@ pub(super) fn tojson(runtime: &Runtime<'_>, value: &Value, args: Args) -> Result
     Value::text(runtime.budget, &json.out.into_string())
 }
 
-/// A JSON text that is being written.
+/// Writes JSON.
 struct Json<'b> {
     out: Text<'b>,
     ensure_ascii: bool,
@@ -63,7 +63,7 @@ impl Json<'_> {
                     let budget = self.out.budget;
                     let texts = entries.iter().all(|(key, _)| key.as_str().is_some());
                     if !texts && entries.len() > 1 {
-                        return fail("tojson: expected texts as keys that are to be sorted");
+                        return fail("tojson: expected strings as keys to sort");
                     }
                     entries.sort_by(|(a, _), (b, _)| {
                         if error.is_ok() {
@@ -89,7 +89,7 @@ impl Json<'_> {
             }
             _ => {
                 value.defined()?;
-                fail(format!("tojson: `{}` cannot be written as JSON", value.type_name()))
+                fail(format!("tojson: `{}` cannot be converted to JSON", value.type_name()))
             }
         }
     }
@@ -146,7 +146,7 @@ impl Json<'_> {
     }
 }
 
-/// A float as JavaScript has it, or Python's exceptions from JSON.
+/// Formats a float as JavaScript does, except for Python's names of infinity and NaN.
 fn float(number: f64) -> String {
     match number {
         f64::INFINITY => "Infinity".into(),

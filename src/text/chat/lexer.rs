@@ -1,14 +1,14 @@
-//! A template's text as tokens: Jinja's delimiters, with blocks trimmed as `transformers` does
-//! (`trim_blocks`, `lstrip_blocks`).
+//! Lexer of templates: Jinja's delimiters, with white space trimmed around blocks as in
+//! `transformers` (`trim_blocks`, `lstrip_blocks`).
 
 use std::sync::Arc;
 
 use super::limits::{self, Failure, Result, fail};
 
-/// A piece of a template.
+/// A token of a template.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
-    /// Text outside of any tag.
+    /// Text outside of tags.
     Data(Arc<str>),
     BlockBegin,
     BlockEnd,
@@ -21,7 +21,7 @@ pub(super) enum Token {
     Sign(&'static str),
 }
 
-/// Two characters before one: the first that fits is taken.
+/// Two-character signs come before their prefixes: the first match is taken.
 const SIGNS: [&str; 27] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";", "!",
@@ -32,7 +32,7 @@ pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// The tokens of a template, each with its line (from 1).
+/// Returns the tokens of a template, each with its line (from 1).
 pub(super) fn tokens(source: &str) -> Result<Vec<(Token, u32)>> {
     if source.len() > limits::MAX_SOURCE {
         return fail(format!("expected at most {} bytes, found {}", limits::MAX_SOURCE, source.len()));
@@ -52,10 +52,10 @@ pub(super) fn tokens(source: &str) -> Result<Vec<(Token, u32)>> {
 struct Lexer<'s> {
     source: &'s str,
     at: usize,
-    /// The line at `counted`.
+    /// Line at `counted`.
     line: u32,
     counted: usize,
-    /// Whether what was read last ended a line.
+    /// Whether the last token read ended a line.
     line_starts: bool,
     tokens: Vec<(Token, u32)>,
 }
@@ -73,7 +73,7 @@ impl<'s> Lexer<'s> {
 
     fn push(&mut self, token: Token) -> Result<()> {
         if self.tokens.len() >= limits::MAX_TOKENS {
-            return fail(format!("expected at most {} names, numbers and signs, found more", limits::MAX_TOKENS));
+            return fail(format!("expected at most {} tokens, found more", limits::MAX_TOKENS));
         }
         self.count_lines();
         self.tokens.push((token, self.line));
@@ -135,7 +135,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Text before a tag, without the white space that the tag removes.
+    /// Returns the text before a tag without the white space that the tag removes.
     fn stripped(&self, text: &'s str, sign: Option<u8>, block: bool) -> &'s str {
         let line = text.rfind('\n').map_or(0, |at| at + 1);
         match sign {
@@ -145,7 +145,8 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Reads past the end of a tag, `len` bytes with the sign before it, and what the end removes.
+    /// Skips the end of a tag, `len` bytes with the sign before it, and the white space that it
+    /// removes.
     fn end(&mut self, len: usize, sign: Option<u8>, block: bool) {
         self.skip(len);
         match sign {
@@ -160,7 +161,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// `{% raw %}`: text up to its end.
+    /// `{% raw %}`: reads the text up to its end.
     fn raw(&mut self) -> Result<()> {
         let rest = self.rest();
         let found = rest.match_indices("{%").find_map(|(at, _)| Some((at, tag_of(&rest[at..], "endraw")?)));
@@ -174,7 +175,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// The tokens of a tag and its end.
+    /// Reads the tokens of a tag and its end.
     fn tag(&mut self, end: &str, token: Token) -> Result<()> {
         let mut open: Vec<u8> = Vec::new();
         loop {
@@ -253,13 +254,13 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// A text in quotes, with Python's escapes.
+    /// Reads a quoted string with Python's escapes.
     fn text(&mut self, quote: char) -> Result<()> {
         let inner = &self.rest()[1..];
         let mut text = String::new();
         let mut chars = inner.char_indices();
         loop {
-            let Some((at, c)) = chars.next() else { return fail("a text is not closed by its quote") };
+            let Some((at, c)) = chars.next() else { return fail("unterminated string") };
             if c == quote {
                 self.push(Token::Text(text.into()))?;
                 self.at += at + 2;
@@ -269,7 +270,7 @@ impl<'s> Lexer<'s> {
                 text.push(c);
                 continue;
             }
-            let Some((at, c)) = chars.next() else { return fail("a text is not closed by its quote") };
+            let Some((at, c)) = chars.next() else { return fail("unterminated string") };
             let number = |from: usize, len: usize, radix: u32| {
                 let digits = inner.get(from..from + len).filter(|d| d.chars().all(|c| c.is_digit(radix)));
                 digits.and_then(|digits| u32::from_str_radix(digits, radix).ok()).and_then(char::from_u32)
@@ -297,19 +298,19 @@ impl<'s> Lexer<'s> {
                 }
                 'x' | 'u' | 'U' => {
                     let Some(c) = number(at + 1, width, 16) else {
-                        return fail(format!("expected {width} digits of a character after `\\{c}`"));
+                        return fail(format!("expected {width} hexadecimal digits after `\\{c}`"));
                     };
                     text.push(c);
                     (0..width).for_each(|_| _ = chars.next());
                 }
-                'N' => return fail("names of characters (`\\N{…}`) are not supported"),
+                'N' => return fail("character names (`\\N{…}`) are not supported"),
                 _ => text.extend(['\\', c]),
             }
         }
     }
 }
 
-/// The length of `{% name %}` at the start of a text, with its signs.
+/// Length of `{% name %}` at the start of a text, with its signs.
 fn tag_of(text: &str, name: &str) -> Option<usize> {
     let inner = text.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start_matches(is_space);

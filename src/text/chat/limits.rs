@@ -1,33 +1,34 @@
-//! What a template may use: time, memory, depth and length.
+//! Resource limits of a template: time, memory, depth and length.
 //!
-//! Every step of a rendering is paid for before it is taken: evaluating an expression, visiting an
-//! item, reading a byte, making a byte. Fuel is about a nanosecond of a slow processor, so that the
-//! limits below keep a rendering within a second and 256 MB. They grow with the conversation, which
-//! is the caller's own: a template may always read all of it several times.
+//! Every step of rendering is charged before it is taken: evaluating an expression, visiting an
+//! item, reading a byte, producing a byte. One unit of fuel is about a nanosecond on a slow
+//! processor, so the limits below keep a rendering within a second and 256 MB. They grow with the
+//! conversation, so that a template can always read all of it several times.
 
 use std::cell::Cell;
 
-/// Bytes of a template.
+/// Maximum size of a template in bytes.
 pub(super) const MAX_SOURCE: usize = 1 << 20;
-/// Names, numbers, texts and signs of a template: bounds the size of its tree.
+/// Maximum number of tokens of a template; bounds the size of its syntax tree.
 pub(super) const MAX_TOKENS: usize = 200_000;
-/// Brackets and blocks within each other. Chains (`a.b.c`, `a + b + c`, `elif`) are lists in the
-/// tree and need no depth.
+/// Maximum nesting of brackets and blocks. Chains (`a.b.c`, `a + b + c`, `elif`) are lists in the
+/// tree and do not count.
 pub(super) const MAX_NESTING: usize = 80;
-/// Lists within lists.
+/// Maximum nesting of lists.
 pub(super) const MAX_DEPTH: u16 = 128;
-/// Expressions, statements and calls that are being evaluated within each other.
+/// Maximum number of nested expressions, statements and calls during evaluation.
 const MAX_FRAMES: usize = 320;
-/// Bytes of the stack that they take. An optimized build needs half of it for so many frames; a
-/// build without optimization stops here, earlier.
+/// Maximum bytes of stack that they use. An optimized build needs half of that for the maximum
+/// number of frames; an unoptimized build reaches this limit first.
 const MAX_STACK: usize = 700 << 10;
-/// Time of a rendering, and per byte of the conversation.
+/// Fuel of a rendering, and additional fuel per byte of the conversation.
 const FUEL: u64 = 250_000_000;
 const FUEL_PER_BYTE: u64 = 200;
-/// Bytes that a rendering may make, all together, and per byte of the conversation.
+/// Maximum bytes that a rendering may produce in total, and additional bytes per byte of the
+/// conversation.
 const MAX_MADE: usize = 64 << 20;
 const MADE_PER_BYTE: usize = 32;
-/// Bytes of one text or list, and per byte of the conversation.
+/// Maximum bytes of one string or list, and additional bytes per byte of the conversation.
 const MAX_VALUE: usize = 8 << 20;
 const VALUE_PER_BYTE: usize = 4;
 
@@ -45,30 +46,30 @@ pub(super) struct Failure {
 
 pub(super) type Result<T> = std::result::Result<T, Failure>;
 
-/// An error without a line; the statement that it stops adds its own.
+/// Returns an error without a line; the enclosing statement adds its line.
 pub(super) fn fail<T>(reason: impl Into<String>) -> Result<T> {
     Err(Failure { line: None, reason: reason.into() })
 }
 
-/// About where the stack ends.
+/// Approximate address of the end of the stack.
 #[inline(never)]
 fn stack_address() -> usize {
     let local = 0u8;
     std::ptr::from_ref(std::hint::black_box(&local)).addr()
 }
 
-/// What a rendering may still use.
+/// Remaining resources of a rendering.
 pub(super) struct Budget {
     fuel: Cell<u64>,
     made: Cell<usize>,
     frames: Cell<usize>,
-    /// Where the stack was when the rendering began.
+    /// Stack address at the start of rendering.
     stack: usize,
     max_value: usize,
 }
 
 impl Budget {
-    /// The budget of a rendering of `bytes` of conversation.
+    /// Creates the budget for rendering `bytes` of conversation.
     pub(super) fn new(bytes: usize) -> Self {
         Self {
             fuel: Cell::new(FUEL.saturating_add((bytes as u64).saturating_mul(FUEL_PER_BYTE))),
@@ -89,30 +90,30 @@ impl Budget {
         }
     }
 
-    /// Pays for the evaluation of one expression or statement.
+    /// Charges the evaluation of one expression or statement.
     pub(super) fn step(&self) -> Result<()> {
         self.burn(1, STEP)
     }
 
-    /// Pays for a visit of `n` items.
+    /// Charges a visit of `n` items.
     pub(super) fn items(&self, n: usize) -> Result<()> {
         self.burn(n as u64, ITEM)
     }
 
-    /// Pays for reading `bytes`.
+    /// Charges reading `bytes`.
     pub(super) fn read(&self, bytes: usize) -> Result<()> {
         self.burn(bytes as u64, READ)
     }
 
-    /// Pays for a value of `bytes`, before it is made.
+    /// Charges a value of `bytes`, before it is created.
     pub(super) fn make(&self, bytes: usize) -> Result<()> {
         if bytes > self.max_value {
-            return fail("the template makes too much: a text or list is too long");
+            return fail("the template exceeds the memory limit: a string or list is too long");
         }
         self.grow(bytes)
     }
 
-    /// Pays for `bytes` more of a text that is being written.
+    /// Charges `bytes` more of a text being built.
     pub(super) fn grow(&self, bytes: usize) -> Result<()> {
         self.burn(bytes as u64, 1)?;
         match self.made.get().checked_sub(bytes) {
@@ -120,7 +121,7 @@ impl Budget {
                 self.made.set(left);
                 Ok(())
             }
-            None => fail("the template makes too much: its texts and lists are too long together"),
+            None => fail("the template exceeds the memory limit: its strings and lists are too long in total"),
         }
     }
 
@@ -128,7 +129,7 @@ impl Budget {
     pub(super) fn frame<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         let frames = self.frames.get();
         if frames >= MAX_FRAMES || stack_address().abs_diff(self.stack) > MAX_STACK {
-            return fail("the template is too deep: it calls itself without end, or nests too much");
+            return fail("the template is nested too deeply or recurses without end");
         }
         self.frames.set(frames + 1);
         let result = f();
@@ -137,7 +138,7 @@ impl Budget {
     }
 }
 
-/// A text that is being written, each piece paid for before it is added.
+/// A text being built; each piece is charged before it is appended.
 pub(super) struct Text<'b> {
     pub(super) budget: &'b Budget,
     text: String,
@@ -145,19 +146,19 @@ pub(super) struct Text<'b> {
 }
 
 impl<'b> Text<'b> {
-    /// A value of the template.
+    /// Creates a value of the template.
     pub(super) fn new(budget: &'b Budget) -> Self {
         Self { budget, text: String::new(), max: budget.max_value }
     }
 
-    /// The rendered text: may be twice as long as a value.
+    /// Creates the rendered text, which may be twice as long as a value.
     pub(super) fn output(budget: &'b Budget) -> Self {
         Self { budget, text: String::new(), max: budget.max_value * 2 }
     }
 
     pub(super) fn push(&mut self, piece: &str) -> Result<()> {
         if piece.len() > self.max - self.text.len() {
-            return fail("the template makes too much: its text is too long");
+            return fail("the template exceeds the memory limit: its text is too long");
         }
         self.budget.burn(1, PUSH)?;
         self.budget.grow(piece.len())?;

@@ -1,4 +1,4 @@
-//! The methods of Python's texts, lists and dictionaries that change nothing.
+//! The non-mutating methods of Python's strings, lists and dictionaries.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -111,9 +111,9 @@ fn text_arg(method: &str, value: Option<Value>) -> Result<Arc<str>> {
         Some(Value::Str(text)) => Ok(text),
         Some(value) => {
             value.defined()?;
-            fail(format!("{method}: expected a text, found `{}`", value.type_name()))
+            fail(format!("{method}: expected a string, found `{}`", value.type_name()))
         }
-        None => fail(format!("{method}: expected a text")),
+        None => fail(format!("{method}: expected a string")),
     }
 }
 
@@ -135,14 +135,15 @@ pub(super) fn is_upper(text: &str) -> bool {
     text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
 }
 
-/// The first character in upper case, the others in lower case.
+/// Upper-cases the first character and lower-cases the others.
 pub(super) fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_uppercase);
     first.chain(chars.as_str().to_lowercase().chars()).collect()
 }
 
-/// The part of a text between two places in characters, as Python's optional arguments name it.
+/// Returns the part of a text between two character indices, with the meaning of Python's optional
+/// arguments.
 fn part(text: &str, start: i128, end: i128) -> Option<(usize, &str)> {
     if start == 0 && end == i128::MAX {
         return Some((0, text));
@@ -156,13 +157,13 @@ fn part(text: &str, start: i128, end: i128) -> Option<(usize, &str)> {
     Some((clamp(start), &text[place(clamp(start))..place(clamp(end))]))
 }
 
-/// Occurrences of a part in a text that do not overlap; an empty one is before and after each
+/// Counts non-overlapping occurrences of a part; an empty part occurs before and after each
 /// character.
 fn occurrences(text: &str, part: &str) -> usize {
     if part.is_empty() { text.chars().count() + 1 } else { text.matches(part).count() }
 }
 
-/// `text.replace(from, to, count)`; all if `count` is negative.
+/// `text.replace(from, to, count)`; replaces all if `count` is negative.
 pub(super) fn replaced(budget: &Budget, text: &str, from: &str, to: &str, count: i128) -> Result<Value> {
     budget.read(text.len() + from.len())?;
     let limit = usize::try_from(count).unwrap_or(usize::MAX);
@@ -171,7 +172,7 @@ pub(super) fn replaced(budget: &Budget, text: &str, from: &str, to: &str, count:
     Ok(Value::Str(text.replacen(from, to, limit).into()))
 }
 
-/// `text.strip(chars)`, of the left and right side; white space without `chars`.
+/// `text.strip(chars)` on the left and right side; strips white space without `chars`.
 pub(super) fn stripped(budget: &Budget, text: &str, chars: Option<Value>, left: bool, right: bool) -> Result<Value> {
     let chars = match chars {
         None | Some(Value::None) => None,
@@ -195,12 +196,12 @@ pub(super) fn stripped(budget: &Budget, text: &str, chars: Option<Value>, left: 
     Value::text(budget, inner)
 }
 
-/// A text in the middle, left or right of a field.
+/// Pads a text to the left, to the right or on both sides.
 pub(super) fn padded(budget: &Budget, text: &str, width: i128, fill: char, align: char) -> Result<Value> {
     budget.read(text.len())?;
     let len = text.chars().count();
     let missing = usize::try_from(width).unwrap_or(0).saturating_sub(len);
-    // Python's choice of where the odd one goes.
+    // With an odd number, the side of the extra character is Python's choice.
     let width = len.saturating_add(missing);
     let before = match align {
         '<' => 0,
@@ -223,7 +224,7 @@ fn texts<'t>(budget: &Budget, kind: Kind, parts: impl Iterator<Item = &'t str>) 
     Value::seq(budget, kind, all)
 }
 
-/// What stands between white space; the last of `limit` splits keeps its outer end.
+/// Splits at white space; the last part of `limit` splits keeps its outer white space.
 fn words<'t>(budget: &Budget, text: &'t str, limit: usize, right: bool) -> Result<Vec<&'t str>> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -252,7 +253,7 @@ fn words<'t>(budget: &Budget, text: &'t str, limit: usize, right: bool) -> Resul
     Ok(found)
 }
 
-/// `text.split(separator, limit)`: at white space without a separator.
+/// `text.split(separator, limit)`; splits at white space without a separator.
 fn split(budget: &Budget, text: &str, separator: Option<Value>, limit: i128, right: bool) -> Result<Value> {
     budget.read(text.len() * 2)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -262,7 +263,7 @@ fn split(budget: &Budget, text: &str, separator: Option<Value>, limit: i128, rig
         separator => {
             let separator = text_arg("split", separator)?;
             if separator.is_empty() {
-                return fail("split: expected a separator that is not empty");
+                return fail("split: expected a non-empty separator");
             }
             if !right {
                 return texts(budget, Kind::List, text.splitn(parts, &*separator));
@@ -275,7 +276,7 @@ fn split(budget: &Budget, text: &str, separator: Option<Value>, limit: i128, rig
     }
 }
 
-/// Lines, without their ends unless `keep`.
+/// Splits into lines, without line ends unless `keep`.
 fn lines(text: &str, keep: bool) -> Vec<&str> {
     let is_end =
         |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
@@ -290,7 +291,7 @@ fn lines(text: &str, keep: bool) -> Vec<&str> {
     all
 }
 
-/// Python's `title`: upper case after what is no letter.
+/// Python's `title`: capitalises after every character that is not a letter.
 fn title(text: &str) -> String {
     let mut all = String::with_capacity(text.len());
     let mut within = false;
@@ -319,7 +320,7 @@ fn of_text(runtime: &Runtime<'_>, text: &Arc<str>, name: &str, args: Args) -> Re
         }
         _ => {}
     }
-    // Each method reads the text, and changes of case make one that is not much longer.
+    // Every method reads the text; a change of case may also create a slightly longer one.
     budget.read(text.len() * 2)?;
     let changed = |text: String| Value::text(budget, &text);
     let all = |accepted: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(accepted)));
@@ -341,7 +342,7 @@ fn of_text(runtime: &Runtime<'_>, text: &Arc<str>, name: &str, args: Args) -> Re
             let [separator] = args.bind(name, ["sep"], 1)?;
             let separator = text_arg(name, separator)?;
             if separator.is_empty() {
-                return fail(format!("{name}: expected a separator that is not empty"));
+                return fail(format!("{name}: expected a non-empty separator"));
             }
             let parts = match if name == "partition" { text.find(&*separator) } else { text.rfind(&*separator) } {
                 Some(at) => [&text[..at], &separator, &text[at + separator.len()..]],
@@ -390,7 +391,7 @@ fn of_text(runtime: &Runtime<'_>, text: &Arc<str>, name: &str, args: Args) -> Re
                 Some((start + part[..at].chars().count()) as i128)
             });
             match found {
-                None if name.ends_with("index") => fail(format!("{name}: the text does not have this part")),
+                None if name.ends_with("index") => fail(format!("{name}: substring not found")),
                 found => Ok(Value::Int(found.unwrap_or(-1))),
             }
         }
@@ -414,7 +415,7 @@ fn of_text(runtime: &Runtime<'_>, text: &Arc<str>, name: &str, args: Args) -> Re
                     let mut chars = fill.chars();
                     match (chars.next(), chars.next()) {
                         (Some(fill), None) => fill,
-                        _ => return fail(format!("{name}: expected one character to fill with")),
+                        _ => return fail(format!("{name}: expected one fill character")),
                     }
                 }
             };

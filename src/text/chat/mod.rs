@@ -1,12 +1,13 @@
-//! Chat templates: a conversation as the text that a model was trained on.
+//! Chat templates: format a conversation as the text that a model was trained on.
 //!
-//! A template is Jinja, from `chat_template.jinja`, `tokenizer_config.json` or the metadata of a GGUF file, and is rendered as
-//! `apply_chat_template` of `transformers` does.
+//! A template is written in Jinja and comes from `chat_template.jinja`, `tokenizer_config.json` or
+//! the metadata of a GGUF file. The result is that of `apply_chat_template` of `transformers`.
 //!
 //! ```
 //! use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 //!
-//! let template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}\
+//! let template = "{% for m in messages %}<|{{ m.role }}|>\n\
+//!                 {{ m.content }}{{ eos_token }}\n{% endfor %}\
 //!                 {% if add_generation_prompt %}<|assistant|>\n{% endif %}";
 //! let template = ChatTemplate::new(template, [("eos_token", "</s>")])?;
 //! let messages = [ChatMessage::system("Be brief."), ChatMessage::user("Hello!")];
@@ -15,35 +16,35 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 //!
-//! A template comes with a model, from anybody: it sees the conversation and nothing else of the
-//! machine. Compiling and rendering one takes at most about a second and 256 MB, and a stack of
-//! 1 MB, whatever it says; one that needs more stops with an [`Error::Template`]:
+//! Templates come with models and are not trusted: a template sees only the conversation. Compiling
+//! and rendering one takes at most about a second, 256 MB and 1 MB of stack; exceeding a limit is
+//! an [`Error::Template`]:
 //!
-//! | of | at most |
+//! | resource | limit |
 //! |---|---|
-//! | a template | 1 MiB; 200 000 names, numbers and signs; 80 brackets and blocks within each other |
-//! | time | 250 million units, about a nanosecond each, and 200 more per byte of the conversation |
-//! | texts and lists made, together | 64 MiB, and 32 bytes more per byte of the conversation |
-//! | one text or list | 8 MiB, and 4 bytes more per byte of the conversation; lists 128 deep |
-//! | the rendered text | twice as much |
-//! | calls of macros | 320 expressions, blocks and calls within each other, or 700 KB of stack |
+//! | template | 1 MiB; 200 000 tokens; 80 nested brackets and blocks |
+//! | time | 250 million units of about a nanosecond, plus 200 per byte of the conversation |
+//! | strings and lists, in total | 64 MiB, plus 32 bytes per byte of the conversation |
+//! | one string or list | 8 MiB, plus 4 bytes per byte of the conversation; lists nested 128 deep |
+//! | rendered text | twice the limit of one string |
+//! | evaluation | 320 nested expressions, blocks and macro calls, or 700 KB of stack |
 //!
-//! The language is Jinja 3.1 as `transformers` sets it up: a sandbox without files, in which lists
-//! and dictionaries cannot be changed, `trim_blocks`, `lstrip_blocks`, `break` and `continue`,
-//! `generation`, `raise_exception`, `strftime_now` (in UTC) and its own `tojson`. There are no
-//! other files (`include`, `extends`, `block`), filters of web pages and random numbers, `escape`
-//! gives a plain text, and integers have 128 bits. Undefined attributes and Python's methods of
-//! texts, lists and dictionaries are as in Python.
+//! The language is Jinja 3.1 as configured by `transformers`: a sandbox without file access and
+//! with immutable lists and dictionaries, `trim_blocks`, `lstrip_blocks`, `break` and `continue`,
+//! `generation`, `raise_exception`, `strftime_now` (in UTC) and its own `tojson`. Undefined
+//! attributes and the methods of strings, lists and dictionaries behave as in Python. Differences:
+//! other files (`include`, `extends`, `block`), HTML filters and `random` are not supported,
+//! `escape` returns a plain string, and integers have 128 bits.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | [`mod@self`] | [`ChatTemplate`], [`ChatMessage`], [`ChatOptions`]; templates of a folder |
-//! | `lexer`, `parser` | a template's text as tokens, and as a tree |
+//! | [`mod@self`] | [`ChatTemplate`], [`ChatMessage`], [`ChatOptions`]; reading the templates of a folder |
+//! | `lexer`, `parser` | tokens and syntax tree |
 //! | `render` | statements, expressions, macros |
 //! | `value`, `arithmetic` | Python's values and operators |
-//! | `filters`, `predicates`, `methods`, `functions` | what is named in a template |
-//! | `format`, `json`, `date` | values as text |
-//! | `limits` | what a template may use |
+//! | `filters`, `predicates`, `methods`, `functions` | built-in filters, tests, methods and functions |
+//! | `format`, `json`, `date` | formatting of values |
+//! | `limits` | resource limits |
 
 mod arithmetic;
 mod date;
@@ -74,11 +75,11 @@ use serde_json::{Map, Value};
 use self::value::Value as JinjaValue;
 use crate::error::{Error, Result};
 
-/// The template's file in a model folder.
+/// File name of the template in a model folder.
 pub(crate) const TEMPLATE: &str = "chat_template.jinja";
-/// The tokenizer's settings in a model folder.
+/// File name of the tokenizer's settings in a model folder.
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// The special tokens in a model folder.
+/// File name of the special tokens in a model folder.
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 /// One message of a conversation. A template sees its keys in the order of the fields, without
@@ -86,55 +87,55 @@ const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatMessage {
-    /// `"system"`, `"user"`, `"assistant"`, `"tool"` or what else the template knows.
+    /// `"system"`, `"user"`, `"assistant"`, `"tool"` or any other role that the template supports.
     pub role: String,
-    /// The text, or parts of it as objects; `null` or left out next to `tool_calls`.
+    /// A string, or a list of objects for its parts; `null` or absent with `tool_calls`.
     #[serde(default)]
     pub content: Value,
-    /// Whatever else the template knows: `tool_calls`, `name`, `reasoning_content`.
+    /// Any other keys that the template supports: `tool_calls`, `name`, `reasoning_content`.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl ChatMessage {
-    /// A message of any role.
+    /// Creates a message with any role.
     pub fn new(role: impl Into<String>, content: impl Into<Value>) -> Self {
         Self { role: role.into(), content: content.into(), other: Map::new() }
     }
 
-    /// What the model shall be.
+    /// Creates a system message: instructions for the model.
     pub fn system(content: impl Into<Value>) -> Self {
         Self::new("system", content)
     }
 
-    /// What the person says.
+    /// Creates a user message.
     pub fn user(content: impl Into<Value>) -> Self {
         Self::new("user", content)
     }
 
-    /// What the model said.
+    /// Creates an assistant message: an earlier answer of the model.
     pub fn assistant(content: impl Into<Value>) -> Self {
         Self::new("assistant", content)
     }
 
-    /// Adds a key that the template knows.
+    /// Adds another key of the message.
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.other.insert(key.into(), value.into());
         self
     }
 }
 
-/// What a rendering needs beside the messages.
+/// Options of a rendering besides the messages.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ChatOptions {
-    /// Whether the text ends where the assistant begins to speak; it does at first.
+    /// Whether to append the start of the assistant's answer. Default: true.
     pub add_generation_prompt: bool,
-    /// Descriptions of the functions that the model may call, as JSON schemas.
+    /// Functions that the model may call, as JSON schemas.
     pub tools: Option<Vec<Value>>,
-    /// Texts to answer from.
+    /// Documents to answer from.
     pub documents: Option<Vec<Value>>,
-    /// Further variables of the template, for example `enable_thinking`.
+    /// Other variables of the template, for example `enable_thinking`.
     pub variables: Map<String, Value>,
 }
 
@@ -145,41 +146,55 @@ impl Default for ChatOptions {
 }
 
 impl ChatOptions {
-    /// Whether the text ends where the assistant begins to speak.
+    /// Sets whether to append the start of the assistant's answer. Default: true.
     pub fn add_generation_prompt(self, add_generation_prompt: bool) -> Self {
         Self { add_generation_prompt, ..self }
     }
 
-    /// Functions that the model may call.
+    /// Sets the functions that the model may call, as JSON schemas.
     pub fn tools(self, tools: Vec<Value>) -> Self {
         Self { tools: Some(tools), ..self }
     }
 
-    /// A further variable of the template.
+    /// Adds another variable of the template.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.variables.insert(name.into(), value.into());
         self
     }
 }
 
-/// The templates of a model, and its special tokens. See the [module](self).
+/// The chat templates of a model, with its special tokens.
+///
+/// # Examples
+/// ```
+/// use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
+///
+/// let source = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}";
+/// let template = ChatTemplate::new(source, [("eos_token", "</s>")])?;
+/// let text = template.render(&[ChatMessage::user("Hello!")], &ChatOptions::default())?;
+/// assert_eq!(text, "user: Hello!</s>");
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
+/// See the [module](self) for the language and its limits.
 pub struct ChatTemplate {
-    /// Parsed, by name.
+    /// Syntax trees by name.
     templates: BTreeMap<String, Vec<parser::Stmt>>,
     sources: BTreeMap<String, String>,
     special_tokens: Map<String, Value>,
 }
 
-/// The name of the template that is used if no other is asked for.
+/// Name of the template used by default.
 const DEFAULT: &str = "default";
-/// The name of the template for conversations with tools.
+/// Name of the template for conversations with tools.
 const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
-    /// From a template's text and the special tokens that it may name (`bos_token`, `eos_token`, …).
+    /// Creates a template from its source and the special tokens that it may use (`bos_token`,
+    /// `eos_token`, …).
     ///
     /// # Errors
-    /// [`Error::Template`] if it is no template.
+    /// [`Error::Template`] if the template is invalid.
     pub fn new<K: Into<String>, V: Into<Value>>(
         template: impl Into<String>,
         special_tokens: impl IntoIterator<Item = (K, V)>,
@@ -188,10 +203,11 @@ impl ChatTemplate {
         Self::with_names(BTreeMap::from([(DEFAULT.to_string(), template.into())]), special_tokens)
     }
 
-    /// From several templates by name. `default` is rendered, or `tool_use` if there is one and tools are given.
+    /// Creates the templates from several sources by name. [`ChatTemplate::render`] uses `tool_use`
+    /// if there is one and tools are given, otherwise `default`.
     ///
     /// # Errors
-    /// As for [`ChatTemplate::new`].
+    /// Same as [`ChatTemplate::new`].
     pub fn with_names(sources: BTreeMap<String, String>, special_tokens: Map<String, Value>) -> Result<Self> {
         let parse = |(name, source): (&String, &String)| {
             Ok((name.clone(), parser::parse(source).map_err(|failure| failed(name, &failure))?))
@@ -200,11 +216,13 @@ impl ChatTemplate {
         Ok(Self { templates, sources, special_tokens })
     }
 
-    /// The templates of a model folder: `chat_template.jinja` and `additional_chat_templates/`, else those of
-    /// `tokenizer_config.json`; `None` if the model has none.
+    /// Opens the templates of a model folder: `chat_template.jinja` and
+    /// `additional_chat_templates/`, otherwise those of `tokenizer_config.json`. Returns `None` if
+    /// there is none.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Format`] for files that cannot be read; as for [`ChatTemplate::new`].
+    /// [`Error::Io`] or [`Error::Format`] for files that cannot be read. Otherwise same as
+    /// [`ChatTemplate::new`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Option<Self>> {
         let folder = folder.as_ref();
         let config = read_object(&folder.join(TOKENIZER_CONFIG))?;
@@ -235,10 +253,12 @@ impl ChatTemplate {
         Self::with_names(sources, special_tokens).map(Some)
     }
 
-    /// The templates that came with a tokenizer, from a folder or a GGUF file; `None` if there are none.
+    /// Returns the templates stored with a tokenizer, from a folder or a GGUF file; `None` if there
+    /// are none.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if what came is no template; as for [`ChatTemplate::new`].
+    /// [`Error::Tokenizer`] for an invalid `chat_template` entry. Otherwise same as
+    /// [`ChatTemplate::new`].
     #[cfg(feature = "tokenizers")]
     pub fn of(tokenizer: &super::Tokenizer) -> Result<Option<Self>> {
         let config = tokenizer.config().as_object().cloned().unwrap_or_default();
@@ -252,20 +272,21 @@ impl ChatTemplate {
         if sources.is_empty() { Ok(None) } else { Self::with_names(sources, tokens).map(Some) }
     }
 
-    /// The names of the templates.
+    /// Returns the names of the templates.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sources.keys().map(String::as_str)
     }
 
-    /// A template's text.
+    /// Returns the source of a template.
     pub fn source(&self, name: &str) -> Option<&str> {
         self.sources.get(name).map(String::as_str)
     }
 
-    /// The conversation as text; to be tokenized without further special tokens.
+    /// Renders a conversation. Encode the result without adding special tokens.
     ///
     /// # Errors
-    /// [`Error::Template`] for what the template itself refuses (roles in a wrong order), or if it uses more than it may.
+    /// [`Error::Template`] if the template raises an error, for example for roles in a wrong order,
+    /// or exceeds a limit.
     pub fn render(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
         let tools = options.tools.as_ref().is_some_and(|_| self.sources.contains_key(TOOL_USE));
         let only = if self.sources.len() == 1 { self.sources.keys().next() } else { None };
@@ -273,10 +294,10 @@ impl ChatTemplate {
         self.render_named(name, messages, options)
     }
 
-    /// As [`ChatTemplate::render`], with the template of a name.
+    /// Renders a conversation with the template of the given name.
     ///
     /// # Errors
-    /// As there; [`Error::Argument`] if there is no such template.
+    /// Same as [`ChatTemplate::render`]; [`Error::Argument`] if there is no such template.
     pub fn render_named(&self, name: &str, messages: &[ChatMessage], options: &ChatOptions) -> Result<String> {
         let Some(template) = self.templates.get(name) else {
             let names: Vec<&str> = self.names().collect();
@@ -302,11 +323,11 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// Names of a message's reasoning; templates read the first, and some the second.
+/// Keys of a message's reasoning: templates read the first, some the second.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// A message as `transformers` gives it to a template: without keys whose value is `null`, with
-/// its reasoning under the names that templates know.
+/// Converts a message as `transformers` does: without keys whose value is `null`, and with the
+/// reasoning under every key that templates read.
 fn message_json(message: &ChatMessage) -> Value {
     let mut json = Map::new();
     let own = [("role", Value::from(message.role.as_str())), ("content", message.content.clone())];
@@ -322,7 +343,7 @@ fn message_json(message: &ChatMessage) -> Value {
     Value::Object(json)
 }
 
-/// About the bytes of a value.
+/// Approximate size of a value in bytes.
 fn json_size(value: &Value) -> usize {
     8 + match value {
         Value::String(text) => text.len(),
@@ -340,7 +361,7 @@ fn failed(name: &str, failure: &limits::Failure) -> Error {
     Error::Template { name: name.into(), reason }
 }
 
-/// A JSON object in a file; an empty one if there is no file.
+/// Reads a file with a JSON object; an empty one if there is no file.
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
     if !path.exists() {
         return Ok(Map::new());
@@ -349,7 +370,8 @@ fn read_object(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_slice(&text).map_err(|e| Error::format(path, format!("expected a JSON object: {e}")))
 }
 
-/// `chat_template` of `tokenizer_config.json`: a text, or a list of objects with `name` and `template`.
+/// Reads `chat_template` of `tokenizer_config.json`: a string, or a list of objects with `name` and
+/// `template`.
 fn named_templates(value: &Value) -> std::result::Result<BTreeMap<String, String>, String> {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(String::from);
     match value {
@@ -360,17 +382,17 @@ fn named_templates(value: &Value) -> std::result::Result<BTreeMap<String, String
             let all: Option<BTreeMap<String, String>> = list.iter().map(named).collect();
             all.ok_or_else(|| "expected `name` and `template` in each entry of `chat_template`".into())
         }
-        _ => Err("expected a text or a list in `chat_template`".into()),
+        _ => Err("expected a string or a list in `chat_template`".into()),
     }
 }
 
-/// The special tokens of `tokenizer_config.json`, each a text or an object with `content`.
+/// Special tokens of `tokenizer_config.json`, each a string or an object with `content`.
 fn special_tokens(config: &Map<String, Value>) -> Map<String, Value> {
     let is_token = |name: &str| name.ends_with("_token") && !name.starts_with("add_") || name == EXTRA;
     config.iter().filter(|(name, _)| is_token(name)).filter_map(token).collect()
 }
 
-/// The tokens of `special_tokens_map.json`.
+/// Special tokens of `special_tokens_map.json`.
 fn special_tokens_map(map: &Map<String, Value>) -> Map<String, Value> {
     map.iter().filter_map(token).collect()
 }

@@ -1,4 +1,4 @@
-//! The names of filters, tests and methods.
+//! Names of filters, tests and methods.
 
 use super::value::{Kind, Object, Value};
 

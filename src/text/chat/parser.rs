@@ -1,15 +1,15 @@
-//! A template's tokens as a tree.
+//! Parses a template's tokens to a syntax tree.
 //!
 //! Chains (`a.b.c`, `a + b + c`, `a if b else c if d else e`, `elif`) are lists in the tree, so
-//! that only brackets, signs before a value and blocks make it deeper, and those are counted:
-//! whatever walks or drops the tree needs little stack.
+//! only brackets, prefix operators and blocks make it deeper. Their nesting is limited, so
+//! traversing or dropping the tree needs little stack.
 
 use std::sync::Arc;
 
 use super::lexer::{self, Token};
 use super::limits::{self, Failure, Result, fail};
 
-/// A value that a template spells out.
+/// A literal value.
 #[derive(Debug)]
 pub(super) enum Literal {
     None,
@@ -32,16 +32,16 @@ pub(super) enum Expr {
     And(Vec<Expr>),
     Or(Vec<Expr>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
-    /// Operators of one precedence, from the left.
+    /// Left-associative operators of one precedence.
     Arithmetic(Box<Expr>, Vec<(Operator, Expr)>),
     /// `a ~ b ~ c`.
     Concat(Vec<Expr>),
     Postfix(Box<Expr>, Vec<Postfix>),
-    /// Tests with their values, and the value if no test holds.
+    /// Conditions with their values, and the value if no condition holds.
     If(Vec<(Expr, Expr)>, Option<Box<Expr>>),
 }
 
-/// What follows a value.
+/// A postfix operation: attribute, index, call, filter or test.
 #[derive(Debug)]
 pub(super) enum Postfix {
     Attribute(Arc<str>),
@@ -85,11 +85,11 @@ pub(super) enum Operator {
     Power,
 }
 
-/// What is assigned to.
+/// The target of an assignment.
 #[derive(Debug)]
 pub(super) enum Target {
     Name(Arc<str>),
-    /// An attribute of a namespace.
+    /// Attribute of a namespace.
     Attribute(Arc<str>, Arc<str>),
     Tuple(Vec<Target>),
 }
@@ -110,7 +110,7 @@ pub(super) enum StmtKind {
     SetBlock(Target, Vec<Postfix>, Vec<Stmt>),
     With(Vec<(Target, Expr)>, Vec<Stmt>),
     Macro(Arc<Macro>),
-    /// A call, its arguments, and the body that it may render as `caller()`.
+    /// A call, its arguments, and the body that the macro can render as `caller()`.
     Call(Expr, Vec<Argument>, Arc<Macro>),
     FilterBlock(Vec<Postfix>, Vec<Stmt>),
     /// `{% generation %}`, which marks the assistant's tokens: a scope.
@@ -133,17 +133,17 @@ pub(super) struct For {
 pub(super) struct Macro {
     pub(super) name: Arc<str>,
     pub(super) parameters: Vec<Arc<str>>,
-    /// Of the last parameters.
+    /// Defaults of the last parameters.
     pub(super) defaults: Vec<Expr>,
     pub(super) body: Vec<Stmt>,
-    /// Whether the body names each of [`FURTHER`], that is, takes such arguments.
+    /// Whether the body uses each of [`FURTHER`], that is, accepts such arguments.
     pub(super) takes: [bool; 3],
 }
 
-/// Arguments that a macro takes if its body names them.
+/// Additional arguments that a macro accepts if its body uses them.
 const FURTHER: [&str; 3] = ["varargs", "kwargs", "caller"];
 
-/// The statements of a template.
+/// Parses the statements of a template.
 pub(super) fn parse(source: &str) -> Result<Vec<Stmt>> {
     let tokens = lexer::tokens(source)?;
     let mut parser = Parser { tokens, at: 0, nesting: 0, loops: 0, further: [0; 3] };
@@ -155,9 +155,9 @@ struct Parser {
     tokens: Vec<(Token, u32)>,
     at: usize,
     nesting: usize,
-    /// Loops around the place, within the same macro.
+    /// Number of enclosing loops within the same macro.
     loops: usize,
-    /// How often each of [`FURTHER`] was named.
+    /// How often each of [`FURTHER`] was used.
     further: [usize; 3],
 }
 
@@ -193,11 +193,11 @@ impl Parser {
     fn unexpected<T>(&self, expected: &str) -> Result<T> {
         let found = match self.peek() {
             None => "the end of the template".to_string(),
-            Some(Token::Data(_) | Token::BlockBegin | Token::VariableBegin) => "the beginning of a tag".into(),
+            Some(Token::Data(_) | Token::BlockBegin | Token::VariableBegin) => "the start of a tag".into(),
             Some(Token::BlockEnd) => "`%}`".into(),
             Some(Token::VariableEnd) => "`}}`".into(),
             Some(Token::Name(name)) => format!("`{}`", name.chars().take(50).collect::<String>()),
-            Some(Token::Text(_)) => "a text".into(),
+            Some(Token::Text(_)) => "a string".into(),
             Some(Token::Int(_) | Token::Float(_)) => "a number".into(),
             Some(Token::Sign(sign)) => format!("`{sign}`"),
         };
@@ -237,7 +237,7 @@ impl Parser {
 
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.nesting >= limits::MAX_NESTING {
-            return fail(format!("expected at most {} brackets and blocks within each other", limits::MAX_NESTING));
+            return fail(format!("expected at most {} nested brackets and blocks", limits::MAX_NESTING));
         }
         self.nesting += 1;
         let parsed = parse(self);
@@ -245,7 +245,8 @@ impl Parser {
         parsed
     }
 
-    /// Statements up to a tag with one of the names, which is left; to the end without names.
+    /// Parses statements up to a tag with one of the names, which is not consumed; to the end if
+    /// there are no names.
     fn statements(&mut self, until: &[&str]) -> Result<Vec<Stmt>> {
         let mut all = Vec::new();
         loop {
@@ -279,7 +280,7 @@ impl Parser {
         }
     }
 
-    /// A body up to its end's name, which is read.
+    /// Parses a body and consumes its end tag.
     fn body(&mut self, end: &str) -> Result<Vec<Stmt>> {
         self.block_end()?;
         let body = self.statements(&[end])?;
@@ -287,7 +288,7 @@ impl Parser {
         Ok(body)
     }
 
-    /// A statement without its last `%}`.
+    /// Parses a statement without its final `%}`.
     fn statement(&mut self) -> Result<StmtKind> {
         let name = self.name()?;
         match &*name {
@@ -341,7 +342,7 @@ impl Parser {
             "break" => Ok(StmtKind::Break),
             "continue" => Ok(StmtKind::Continue),
             "include" | "import" | "from" | "extends" | "block" | "autoescape" => {
-                fail(format!("`{{% {name} %}}` is not supported: a chat template is one file of text"))
+                fail(format!("`{{% {name} %}}` is not supported: a chat template cannot use other files"))
             }
             _ => fail(format!("unknown tag `{}`", name.chars().take(50).collect::<String>())),
         }
@@ -394,7 +395,7 @@ impl Parser {
         Ok(StmtKind::SetBlock(target, filters, self.body("endset")?))
     }
 
-    /// One target or several with commas.
+    /// Parses one target, or several separated by commas.
     fn target(&mut self, attributes: bool) -> Result<Target> {
         let mut all = Vec::new();
         let mut tuple = false;
@@ -466,7 +467,7 @@ impl Parser {
         Ok(Arc::new(Macro { name, parameters, defaults, body, takes }))
     }
 
-    /// An expression, or several with commas as a tuple.
+    /// Parses an expression, or several separated by commas as a tuple.
     fn tuple(&mut self, conditional: bool) -> Result<Expr> {
         let first = self.expression(conditional)?;
         if !self.is_sign(",") {
@@ -502,7 +503,7 @@ impl Parser {
         Ok(if arms.is_empty() { value } else { Expr::If(arms, Some(Box::new(value))) })
     }
 
-    /// A list of operands between which a name stands, or the only one.
+    /// Parses operands separated by a keyword, or a single one.
     fn joined(&mut self, name: &str, operand: fn(&mut Self) -> Result<Expr>) -> Result<(Vec<Expr>, Option<Expr>)> {
         let first = operand(self)?;
         if !self.is_name(name) {
@@ -526,7 +527,7 @@ impl Parser {
     }
 
     fn not(&mut self) -> Result<Expr> {
-        // Of several, only the first and whether there is an even number more matter.
+        // Only the parity of repeated `not`s matters, and whether there is any.
         let mut count = 0;
         while self.skip_name("not") {
             count += 1;
@@ -566,7 +567,7 @@ impl Parser {
         Ok(if chain.is_empty() { first } else { Expr::Compare(Box::new(first), chain) })
     }
 
-    /// Operands of one precedence.
+    /// Parses operands of one precedence.
     fn chain(&mut self, signs: &[(&str, Operator)], operand: fn(&mut Self) -> Result<Expr>) -> Result<Expr> {
         let first = operand(self)?;
         let mut chain = Vec::new();
@@ -658,7 +659,7 @@ impl Parser {
         Ok(expr)
     }
 
-    /// Texts that follow each other are one.
+    /// Concatenates adjacent string literals.
     fn text(&mut self, first: Arc<str>) -> Expr {
         self.at += 1;
         let mut more = String::new();
@@ -670,7 +671,7 @@ impl Parser {
         Expr::Literal(Literal::Text(text))
     }
 
-    /// Items with commas up to a sign.
+    /// Parses comma-separated items up to a closing sign.
     fn items<T>(&mut self, end: &str, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let mut all = Vec::new();
         while !self.skip_sign(end) {
@@ -767,7 +768,7 @@ impl Parser {
         let arguments = match self.peek() {
             Some(Token::Sign("(")) => self.arguments()?,
             Some(Token::Name(name)) if matches!(&**name, "else" | "or" | "and") => Vec::new(),
-            Some(Token::Name(name)) if &**name == "is" => return fail("a test after a test needs brackets"),
+            Some(Token::Name(name)) if &**name == "is" => return fail("a test after a test needs parentheses"),
             Some(Token::Name(_) | Token::Text(_) | Token::Int(_) | Token::Float(_) | Token::Sign("[" | "{")) => {
                 let argument = self.nested(|parser| {
                     let value = parser.primary()?;

@@ -1,4 +1,4 @@
-//! The tests of Jinja: `x is defined`.
+//! Jinja's tests: `x is defined`.
 
 use super::limits::{Budget, Result, fail};
 use super::parser::Comparison;
@@ -6,7 +6,7 @@ use super::runtime::{Args, Runtime};
 use super::value::{Kind, Object, Value, short};
 use super::{methods, names};
 
-/// Whether a test holds.
+/// Evaluates a test.
 pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args) -> Result<bool> {
     let comparison = match name {
         "eq" | "equalto" | "==" => Some(Comparison::Equal),
@@ -42,7 +42,7 @@ pub(super) fn apply(runtime: &Runtime<'_>, name: &str, value: &Value, args: Args
     }
 }
 
-/// Whether a comparison holds.
+/// Evaluates a comparison.
 pub(super) fn compare(budget: &Budget, comparison: Comparison, left: &Value, right: &Value) -> Result<bool> {
     Ok(match comparison {
         Comparison::Equal => left.equals(budget, right)?,
@@ -56,7 +56,7 @@ pub(super) fn compare(budget: &Budget, comparison: Comparison, left: &Value, rig
     })
 }
 
-/// Whether two are the same value; of texts and numbers, whether they are equal.
+/// Whether two values are identical; for strings and numbers, whether they are equal.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
@@ -97,7 +97,7 @@ fn simple(runtime: &Runtime<'_>, name: &str, value: &Value) -> Result<bool> {
         "string" => Ok(matches!(value, Value::Str(_))),
         "mapping" => Ok(matches!(value, Value::Dict(_))),
         "iterable" => Ok(value.is_iterable()),
-        // What has a length and items: texts and dictionaries too, and what is undefined.
+        // Everything with a length and items: also strings, dictionaries and undefined values.
         "sequence" => Ok(match value {
             Value::Seq(seq) => matches!(seq.kind, Kind::List | Kind::Tuple | Kind::Group | Kind::Range),
             Value::Undefined(_) | Value::Str(_) | Value::Dict(_) => true,

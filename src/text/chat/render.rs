@@ -1,4 +1,4 @@
-//! Renders a template's tree.
+//! Renders a template's syntax tree.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use super::runtime::{Args, Runtime};
 use super::value::{Kind, Loop, Object, Scope, Value, short};
 use super::{arithmetic, filters, functions, methods, predicates};
 
-/// What follows a statement.
+/// Control flow after a statement.
 #[derive(PartialEq)]
 enum Flow {
     Next,
@@ -18,7 +18,7 @@ enum Flow {
     Continue,
 }
 
-/// The text of a template.
+/// Renders a template.
 pub(super) fn render(template: &[Stmt], context: Vec<(Arc<str>, Value)>, budget: &Budget) -> Result<String> {
     let runtime = Runtime { budget, scopes: RefCell::default(), namespaces: RefCell::default() };
     let context = Rc::new(Scope { names: RefCell::new(context), parent: None });
@@ -43,7 +43,7 @@ impl Runtime<'_> {
         })
     }
 
-    /// A body that neither breaks nor continues a loop outside of it.
+    /// Renders a body that cannot break or continue a loop outside of it.
     fn body(&self, all: &[Stmt], scope: &Rc<Scope>, out: &mut Text<'_>) -> Result<()> {
         self.statements(all, scope, out).map(drop)
     }
@@ -133,7 +133,9 @@ impl Runtime<'_> {
             }
             items = kept;
         }
-        let Value::Seq(items) = Value::list(self.budget, items)? else { return fail("a loop without a list") };
+        let Value::Seq(items) = Value::list(self.budget, items)? else {
+            return fail("internal error: the items of a loop are not a list");
+        };
         let recursive = of.recursive.then(|| (Arc::clone(of), Rc::clone(scope)));
         let state =
             Loop { items: Rc::clone(&items), index: Cell::new(0), nested, changed: RefCell::default(), recursive };
@@ -141,12 +143,12 @@ impl Runtime<'_> {
         let Object::Loop(turns) = &*state else { return Ok(()) };
         let name: Arc<str> = "loop".into();
         let mut inner = Scope::inside(scope);
-        // Jinja's `else` follows a loop none of whose turns came to its end.
+        // Jinja's `else` runs after a loop in which no iteration reached its end.
         let mut ended = false;
         for (i, item) in items.items.iter().enumerate() {
             turns.index.set(i);
-            // A turn has names of its own; nobody else holds those of the last one, unless a macro
-            // does.
+            // Each iteration has a scope of its own, which is reused unless a macro holds the last
+            // one.
             match Rc::get_mut(&mut inner) {
                 Some(inner) => inner.names.get_mut().clear(),
                 None => inner = Scope::inside(scope),
@@ -182,10 +184,10 @@ impl Runtime<'_> {
                 let found = self.lookup(name, scope)?;
                 found.defined()?;
                 let Value::Object(object) = &found else {
-                    return fail(format!("cannot assign an attribute of `{}`: it is no namespace", short(name)));
+                    return fail(format!("cannot assign an attribute of `{}`: it is not a namespace", short(name)));
                 };
                 let Object::Namespace(names) = &**object else {
-                    return fail(format!("cannot assign an attribute of `{}`: it is no namespace", short(name)));
+                    return fail(format!("cannot assign an attribute of `{}`: it is not a namespace", short(name)));
                 };
                 if attribute.starts_with("__") {
                     return fail(format!("cannot assign the attribute `{}`", short(attribute)));
@@ -306,7 +308,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// The first operand of that truth, or the last.
+    /// Returns the first operand with the given truth value, or the last operand.
     fn first(&self, all: &[Expr], scope: &Rc<Scope>, truth: bool) -> Result<Value> {
         let mut value = Value::None;
         for expr in all {
@@ -318,7 +320,7 @@ impl Runtime<'_> {
         Ok(value)
     }
 
-    /// A value with what follows it.
+    /// Applies postfix operations to a value.
     fn chain(&self, mut value: Value, chain: &[Postfix], scope: &Rc<Scope>) -> Result<Value> {
         for postfix in chain {
             self.budget.step()?;
@@ -366,7 +368,7 @@ impl Runtime<'_> {
                     let Value::Dict(dict) = self.eval(expr, scope)? else { return fail("expected a dict after `**`") };
                     self.budget.make(dict.entries.len() * 64)?;
                     for (key, value) in &dict.entries {
-                        let Value::Str(key) = key else { return fail("expected names as keys of a dict after `**`") };
+                        let Value::Str(key) = key else { return fail("expected strings as keys of a dict after `**`") };
                         args.named.push((Arc::clone(key), value.clone()));
                     }
                 }
@@ -446,7 +448,7 @@ impl Runtime<'_> {
     }
 }
 
-/// Undefined is an empty list, but not if it is not iterable for another reason.
+/// Undefined values iterate as empty; other values that are not iterable are errors.
 fn iter_defined(value: &Value) -> Result<()> {
     if value.is_iterable() { Ok(()) } else { fail(format!("`{}` is not iterable", value.type_name())) }
 }

@@ -1,4 +1,5 @@
-//! A rendering: its budget, what it must empty at the end, and what its values have by name and by place.
+//! State of a rendering: its budget, reference cycles to break at the end, and access to attributes
+//! and items of values.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,14 +10,14 @@ use super::names;
 use super::parser::Macro;
 use super::value::{Kind, Loop, Object, Scope, Seq, Value, short};
 
-/// What a function, filter, test or method is called with.
+/// Arguments of a function, filter, test or method.
 pub(super) struct Args {
     pub(super) positional: Vec<Value>,
     pub(super) named: Vec<(Arc<str>, Value)>,
 }
 
 impl Args {
-    /// The arguments by name, in order; the first `required` must be there.
+    /// Assigns the arguments to parameter names, in order; the first `required` must be present.
     pub(super) fn bind<const N: usize>(
         self,
         callee: &str,
@@ -45,11 +46,11 @@ impl Args {
     }
 }
 
-/// A rendering.
+/// The state of a rendering.
 pub(super) struct Runtime<'a> {
     pub(super) budget: &'a Budget,
-    /// Scopes that macros hold, and namespaces: what could hold itself. They are emptied at the
-    /// end.
+    /// Scopes held by macros and namespaces, which could form reference cycles. They are emptied at
+    /// the end.
     pub(super) scopes: RefCell<Vec<Rc<Scope>>>,
     pub(super) namespaces: RefCell<Vec<Rc<Object>>>,
 }
@@ -59,7 +60,8 @@ impl Drop for Runtime<'_> {
         for scope in self.scopes.take() {
             drop(scope.names.take());
         }
-        // All are held until the last is empty: dropping one's content drops no other's.
+        // All are kept alive until the last is empty, so that dropping one never drops another
+        // recursively.
         let namespaces = self.namespaces.take();
         for namespace in &namespaces {
             if let Object::Namespace(names) = &**namespace {
@@ -70,7 +72,7 @@ impl Drop for Runtime<'_> {
 }
 
 impl Runtime<'_> {
-    /// A macro with the names that it sees.
+    /// Creates a macro with its enclosing scope.
     pub(super) fn closure(&self, of: &Arc<Macro>, scope: &Rc<Scope>) -> Result<Value> {
         let held = self.scopes.borrow().last().is_some_and(|last| Rc::ptr_eq(last, scope));
         if !held {
@@ -87,7 +89,7 @@ impl Runtime<'_> {
         Ok(Value::Object(object))
     }
 
-    /// `value.name`: a method before an item.
+    /// `value.name`: methods take precedence over items.
     pub(super) fn attribute(&self, value: &Value, name: &Arc<str>) -> Result<Value> {
         value.defined()?;
         if let Some(found) = self.own_attribute(value, name)? {
@@ -101,7 +103,7 @@ impl Runtime<'_> {
         Ok(Value::Undefined(Some(Arc::clone(name))))
     }
 
-    /// `value[key]`: an item before a method.
+    /// `value[key]`: items take precedence over methods.
     pub(super) fn item(&self, value: &Value, key: &Value) -> Result<Value> {
         value.defined()?;
         let found = match (value, key) {
@@ -122,7 +124,7 @@ impl Runtime<'_> {
         }
     }
 
-    /// A method, or an attribute of what has some.
+    /// Returns a method, or an attribute of an object.
     fn own_attribute(&self, value: &Value, name: &Arc<str>) -> Result<Option<Value>> {
         if names::has_method(value, name) {
             let method = Object::Method(value.clone(), Arc::clone(name));
@@ -172,7 +174,7 @@ fn loop_attribute(of: &Loop, name: &str) -> Option<Value> {
     }
 }
 
-/// An item of a list or a character of a text, from the end if negative.
+/// Returns an item of a list or a character of a string; negative indices count from the end.
 pub(super) fn item_at(budget: &Budget, value: &Value, index: i128) -> Result<Option<Value>> {
     let len = match value {
         Value::Seq(seq) if seq.kind == Kind::Generator => return Ok(None),

@@ -6,13 +6,14 @@ fn no_tokens() -> [(&'static str, &'static str); 0] {
     []
 }
 
-/// The text of a template for one message of a user.
+/// Renders a template for one user message.
 fn run(template: &str) -> Result<String> {
     let options = ChatOptions::default().add_generation_prompt(false);
     ChatTemplate::new(template, no_tokens())?.render(&[ChatMessage::user("hello")], &options)
 }
 
-/// The sets of `tests/fixtures/make_chat.py`: templates, each with all conversations of the set.
+/// Test sets of `tests/fixtures/make_chat.py`: each template is rendered for all conversations of
+/// its set.
 fn gives_the_text_of_transformers(set: usize) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat.json");
     let fixture: Value = serde_json::from_slice(&std::fs::read(fixture).unwrap()).unwrap();
@@ -115,7 +116,7 @@ fn templates_without_end_stop_with_an_error() {
         "{% for a in [1] %}".repeat(9999),
         "x".repeat(2 << 20),
         format!("{{{{ [{}] }}}}", "1,".repeat(200_000)),
-        // A value that is read again and again.
+        // Values that are read again and again.
         format!("{many}{{% set b = a|upper %}}{end}"),
         format!("{many}{{% set b = a[1:] %}}{end}"),
         format!("{many}{{% set b = a[-1] %}}{end}"),
@@ -163,7 +164,7 @@ fn templates_without_end_stop_with_an_error() {
     }
 }
 
-/// The text of a template that is compiled, rendered and dropped on a stack of 1 MB.
+/// Compiles, renders and drops a template on a stack of 1 MB.
 fn on_small_stack(template: &str) -> Result<String> {
     let run = || run(template);
     std::thread::scope(|scope| std::thread::Builder::new().stack_size(1 << 20).spawn_scoped(scope, run).unwrap().join())

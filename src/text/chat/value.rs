@@ -1,4 +1,4 @@
-//! The values of a template, as Python has them.
+//! Values of a template, with Python's semantics.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
@@ -10,10 +10,10 @@ use serde_json::Value as Json;
 use super::limits::{self, Budget, Result, Text, fail};
 use super::parser::{self, Literal};
 
-/// A value; lists and dictionaries cannot be changed, as in a sandbox.
+/// A value. Lists and dictionaries are immutable, as in Jinja's sandbox.
 #[derive(Clone)]
 pub(super) enum Value {
-    /// A name or attribute that is not there.
+    /// A missing name or attribute.
     Undefined(Option<Arc<str>>),
     None,
     Bool(bool),
@@ -25,18 +25,18 @@ pub(super) enum Value {
     Object(Rc<Object>),
 }
 
-/// What a sequence is to Python.
+/// Python type of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     List,
     Tuple,
-    /// A tuple of `groupby`.
+    /// A tuple returned by `groupby`.
     Group,
     Range,
     Keys,
     Values,
     Items,
-    /// What a filter yields one by one, once.
+    /// The result of a filter that can be iterated once.
     Generator,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Seq {
     pub(super) kind: Kind,
     pub(super) items: Vec<Value>,
     depth: u16,
-    /// Items of a generator that have been taken.
+    /// Number of consumed items of a generator.
     taken: Cell<usize>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Dict {
     depth: u16,
 }
 
-/// What has a state or is called.
+/// A value with state, or a callable.
 pub(super) enum Object {
     Namespace(RefCell<Vec<(Arc<str>, Value)>>),
     Macro(Arc<parser::Macro>, Rc<Scope>),
@@ -64,7 +64,7 @@ pub(super) enum Object {
     Method(Value, Arc<str>),
 }
 
-/// The names of a block: a loop's turn, a macro's call, a `with`.
+/// Names of a block: an iteration of a loop, a macro call, a `with` block.
 pub(super) struct Scope {
     pub(super) names: RefCell<Vec<(Arc<str>, Value)>>,
     pub(super) parent: Option<Rc<Scope>>,
@@ -76,30 +76,35 @@ impl Scope {
     }
 }
 
-/// The `loop` of a loop's body.
+/// The variable `loop` in a loop's body.
 pub(super) struct Loop {
     pub(super) items: Rc<Seq>,
     pub(super) index: Cell<usize>,
     pub(super) nested: usize,
     pub(super) changed: RefCell<Option<Vec<Value>>>,
-    /// What `loop(…)` renders.
+    /// The loop that `loop(…)` renders.
     pub(super) recursive: Option<(Arc<parser::For>, Rc<Scope>)>,
 }
 
-/// The bytes that an item takes in a list.
+/// Bytes that an item takes in a list.
 const ITEM: usize = size_of::<Value>();
 
 fn deeper(depth: u16) -> Result<u16> {
-    if depth >= limits::MAX_DEPTH { fail("the template makes too much: a list is too deep") } else { Ok(depth + 1) }
+    if depth >= limits::MAX_DEPTH {
+        fail("the template exceeds the memory limit: a list is nested too deeply")
+    } else {
+        Ok(depth + 1)
+    }
 }
 
 impl Seq {
-    /// The items that are left: all but of a generator. They count as taken.
+    /// Returns the remaining items and consumes them; all items for any other kind than a
+    /// generator.
     pub(super) fn rest(&self) -> &[Value] {
         if self.kind == Kind::Generator { &self.items[self.taken.replace(self.items.len())..] } else { &self.items }
     }
 
-    /// The next item of a generator, the first of others.
+    /// Returns the next item of a generator, or the first of any other kind.
     pub(super) fn next(&self) -> Option<&Value> {
         if self.kind != Kind::Generator {
             return self.items.first();
@@ -129,13 +134,13 @@ impl Dict {
 }
 
 impl Value {
-    /// A text, paid for.
+    /// Creates a string, charged to the budget.
     pub(super) fn text(budget: &Budget, text: &str) -> Result<Self> {
         budget.make(text.len() + ITEM)?;
         Ok(Value::Str(text.into()))
     }
 
-    /// A list or what is like one, paid for.
+    /// Creates a sequence, charged to the budget.
     pub(super) fn seq(budget: &Budget, kind: Kind, items: Vec<Value>) -> Result<Self> {
         budget.items(items.len())?;
         budget.make(items.len() * ITEM + 2 * ITEM)?;
@@ -147,7 +152,7 @@ impl Value {
         Self::seq(budget, Kind::List, items)
     }
 
-    /// A dictionary of keys and values, of which later ones win.
+    /// Creates a dictionary; later entries replace earlier ones with the same key.
     pub(super) fn dict(budget: &Budget, all: Vec<(Value, Value)>) -> Result<Self> {
         let mut entries: Vec<(Value, Value)> = Vec::with_capacity(all.len());
         budget.make(all.len() * 2 * ITEM + 2 * ITEM)?;
@@ -171,7 +176,7 @@ impl Value {
         Ok(Value::Dict(Rc::new(Dict { entries, depth: deeper(depth)? })))
     }
 
-    /// The caller's value, which the budget of the template does not pay for.
+    /// Converts a value of the caller, which is not charged to the template's budget.
     pub(super) fn from_json(json: &Json) -> Result<Self> {
         Ok(match json {
             Json::Null => Value::None,
@@ -230,7 +235,7 @@ impl Value {
         Ok(value)
     }
 
-    /// Python's name of the value's type.
+    /// Returns Python's name of the value's type.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Value::Undefined(_) => "Undefined",
@@ -261,7 +266,7 @@ impl Value {
         }
     }
 
-    /// The error of an undefined value in a place where one is needed.
+    /// Returns an error for an undefined value.
     pub(super) fn defined(&self) -> Result<()> {
         match self {
             Value::Undefined(Some(name)) => fail(format!("`{}` is undefined", short(name))),
@@ -274,7 +279,7 @@ impl Value {
         if let Value::Str(text) = self { Some(text) } else { None }
     }
 
-    /// An integer, or a truth value as one.
+    /// Returns an integer; a boolean counts as 0 or 1.
     pub(super) fn as_int(&self) -> Option<i128> {
         match self {
             Value::Int(number) => Some(*number),
@@ -313,7 +318,7 @@ impl Value {
         }
     }
 
-    /// The number of items or characters.
+    /// Number of items or characters.
     pub(super) fn len(&self, budget: &Budget) -> Result<usize> {
         match self {
             Value::Undefined(_) => Ok(0),
@@ -331,7 +336,7 @@ impl Value {
         }
     }
 
-    /// The items: characters of a text, keys of a dictionary.
+    /// Returns the items: the characters of a string, the keys of a dictionary.
     pub(super) fn items(&self, budget: &Budget) -> Result<Vec<Value>> {
         let items = match self {
             Value::Undefined(_) => Vec::new(),
@@ -418,7 +423,7 @@ impl Value {
         })
     }
 
-    /// Python's order, an error between what has none; `None` for NaN.
+    /// Python's order; an error for types without one, `None` for NaN.
     pub(super) fn compare(&self, budget: &Budget, other: &Value) -> Result<Option<Ordering>> {
         Ok(match (self, other) {
             (Value::Str(a), Value::Str(b)) => {
@@ -456,7 +461,7 @@ impl Value {
             Value::Str(text) => {
                 let Some(part) = item.as_str() else {
                     item.defined()?;
-                    return fail(format!("expected a text before `in` a text, found `{}`", item.type_name()));
+                    return fail(format!("expected a string before `in` a string, found `{}`", item.type_name()));
                 };
                 budget.read(text.len() + part.len())?;
                 Ok(text.contains(part))
@@ -478,7 +483,7 @@ impl Value {
         }
     }
 
-    /// Python's `str`.
+    /// Writes Python's `str`.
     pub(super) fn write(&self, out: &mut Text<'_>) -> Result<()> {
         match self {
             Value::Str(text) => out.push(text),
@@ -487,7 +492,7 @@ impl Value {
         }
     }
 
-    /// Python's `str` as a value.
+    /// Returns Python's `str`.
     pub(super) fn to_text(&self, budget: &Budget) -> Result<Arc<str>> {
         if let Value::Str(text) = self {
             return Ok(Arc::clone(text));
@@ -499,7 +504,7 @@ impl Value {
         Ok(text.into())
     }
 
-    /// Python's `repr`.
+    /// Writes Python's `repr`.
     pub(super) fn write_repr(&self, out: &mut Text<'_>) -> Result<()> {
         out.budget.items(1)?;
         match self {
@@ -558,12 +563,12 @@ fn write_items(items: &[Value], [open, close]: [&str; 2], out: &mut Text<'_>) ->
     out.push(close)
 }
 
-/// The beginning of a name, for a message.
+/// Returns the start of a name, for error messages.
 pub(super) fn short(name: &str) -> String {
     if name.chars().count() <= 60 { name.into() } else { name.chars().take(60).chain(['…']).collect() }
 }
 
-/// Python's `repr` of a text.
+/// Writes Python's `repr` of a string.
 fn string_repr(text: &str, out: &mut Text<'_>) -> Result<()> {
     out.budget.read(text.len())?;
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
@@ -589,7 +594,7 @@ fn string_repr(text: &str, out: &mut Text<'_>) -> Result<()> {
     out.push_char(quote)
 }
 
-/// Whether Python's `repr` leaves a character as it is.
+/// Whether Python's `repr` does not escape a character.
 pub(super) fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();
@@ -597,14 +602,15 @@ pub(super) fn is_printable(c: char) -> bool {
     if c.is_whitespace() || c.is_control() {
         return false;
     }
-    // Behind another character, marks are not escaped: what is escaped then cannot be printed.
+    // A mark after another character is not escaped by Rust: if it is escaped here, it is not
+    // printable.
     let mut pair = [0; 5];
     pair[0] = b'a';
     let len = c.encode_utf8(&mut pair[1..]).len();
     std::str::from_utf8(&pair[..=len]).is_ok_and(|pair| pair.escape_debug().count() == 2)
 }
 
-/// Python's `repr` of a float.
+/// Returns Python's `repr` of a float.
 pub(super) fn float_repr(x: f64) -> String {
     if x.is_nan() {
         return "nan".into();

@@ -1,9 +1,10 @@
-//! Byte-level tokenizers without the library's machinery: each different word is tokenized once.
+//! Fast path of byte-level tokenizers: each distinct word is tokenized once.
 //!
-//! The library splits by a regular expression, builds three strings and two tables of positions for each word, and asks
-//! its model for every one. But a text of a megabyte has some ten thousand different words. Here the words come from
-//! [GPT-2's split](super::gpt2_split) or, for later models, from the pattern's own engine, and the model is asked once
-//! for each different word. The ids are the library's; the tests compare.
+//! The library splits by a regular expression, builds three strings and two tables of positions per
+//! word, and runs its model on every word. But a text of a megabyte has some ten thousand distinct
+//! words. Here words are split by [GPT-2's rules](super::gpt2_split) or, for later models, by the
+//! pattern's own engine, and the model runs once per distinct word. The ids are the library's;
+//! tests compare them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,32 +19,32 @@ use super::pipeline::{Pipeline, PreTokenizer};
 use super::words::KnownWords;
 use crate::Result;
 
-/// One way in which words are cut out of a text.
+/// A rule for splitting a text into words.
 #[derive(Debug, Clone)]
 enum Split {
-    /// As GPT-2 does.
+    /// GPT-2's rules.
     Gpt2,
-    /// The matches of a pattern, and what is between them.
+    /// The matches of a pattern, and the text between them.
     Pattern(Arc<Pattern>),
-    /// Every digit by itself.
+    /// Each digit separately.
     Digits,
 }
 
-/// What the short cut must know of a tokenizer that it may be taken for.
+/// The settings of a tokenizer that has a fast path.
 #[derive(Debug, Clone)]
 pub(super) struct ByteLevelWords {
     prefix_space: bool,
-    /// Whether texts are brought into Unicode's composed form; those that are not in it already
-    /// take the long way.
+    /// Whether texts are converted to Unicode's composed form (NFC); texts not in that form do not
+    /// take the fast path.
     composed: bool,
-    /// One after the other: each within the words of the one before.
+    /// Applied in order, each within the words of the previous one.
     splits: Vec<Split>,
-    /// With one of these in it, a text may hold a token that is looked for before it is split.
+    /// A text that contains one of these may contain an added token.
     added: Vec<String>,
 }
 
 impl ByteLevelWords {
-    /// For tokenizers that split a text and do nothing else to it.
+    /// Returns the fast path of a tokenizer that only splits a text.
     pub(super) fn of(tokenizer: &tokenizers::Tokenizer, pipeline: &Pipeline) -> Option<Self> {
         let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return None };
         if bpe.dropout.is_some_and(|dropout| dropout > 0.0) {
@@ -65,7 +66,7 @@ impl ByteLevelWords {
             _ => return None,
         };
         if prefix_space && !before.is_empty() {
-            return None; // a space before every word of those
+            return None; // each of them adds a space before its words
         }
         let split = |part: &PreTokenizer| match part {
             PreTokenizer::Split { pattern, behavior: SplitDelimiterBehavior::Isolated, .. } => {
@@ -85,15 +86,15 @@ impl ByteLevelWords {
         Some(ByteLevelWords { prefix_space, composed, splits, added })
     }
 
-    /// Whether the short cut may be taken: no added token is in the text.
+    /// Whether the fast path applies: the text contains no added token.
     pub(super) fn covers(&self, text: &str) -> bool {
         !self.added.iter().any(|token| text.contains(token.as_str()))
             && (!self.composed || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes)
     }
 
     /// # Errors
-    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not
-    /// suffice.
+    /// Errors of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) if the budget is
+    /// exceeded.
     pub(super) fn encode(
         &self,
         model: &ModelWrapper,
@@ -108,7 +109,7 @@ impl ByteLevelWords {
         } else {
             text
         };
-        // Where a word's ids were put the first time that it came.
+        // Range of a word's ids at its first occurrence.
         let mut seen: HashMap<&str, (usize, usize)> = HashMap::new();
         let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 3);
         let mut spelled = String::new();
@@ -157,9 +158,9 @@ fn split<'a>(
     }
 }
 
-/// Texts of which one is in every text that holds one of some tokens: the tokens, or where they are
-/// many what those with the same first character begin with. None if that is many too: then it is
-/// quicker to let the library look for all of them at once.
+/// Strings of which at least one is in every text that contains an added token: the tokens
+/// themselves or, if there are many, the common prefixes of those with the same first character.
+/// `None` if that is still many: then the library's search for all at once is faster.
 fn to_look_for<'a>(tokens: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
     const MOST: usize = 8;
     let mut tokens: Vec<&str> = tokens.collect();

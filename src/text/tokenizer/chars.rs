@@ -1,7 +1,7 @@
-//! Character-level tokenizers without the machinery: one look-up a character.
+//! Fast path of character-level tokenizers: one look-up per character.
 //!
-//! The library splits a text by a regular expression and looks each piece up, which for single characters is a hundred
-//! times the work that it need be. What this shortcut gives is what the library gives; the tests compare.
+//! The library splits a text by a regular expression and looks up each piece, which for single
+//! characters takes about a hundred times as long. The ids are the library's; tests compare them.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,8 @@ use tokenizers::{ModelWrapper, PreTokenizerWrapper};
 
 use crate::{Error, Result};
 
-/// The split behind every character, line ends included, in words that every engine of regular expressions understands.
+/// The pattern that splits after every character, line ends included, in syntax that every regular
+/// expression engine supports.
 pub(super) const EVERY_CHAR: &str = r"[\s\S]";
 
 /// The ids of single characters.
@@ -17,12 +18,12 @@ pub(super) const EVERY_CHAR: &str = r"[\s\S]";
 pub(super) struct CharTable {
     ids: HashMap<char, u32>,
     unk: Option<u32>,
-    /// Tokens that are looked for in the text before it is split.
+    /// Added tokens, which are matched before the text is split.
     added: Vec<String>,
 }
 
 impl CharTable {
-    /// The table of a tokenizer that looks characters up and does nothing else to a text.
+    /// Returns the table of a tokenizer that only looks up characters.
     pub(super) fn of(tokenizer: &tokenizers::Tokenizer, vocab: &HashMap<String, u32>) -> Option<Self> {
         let ModelWrapper::WordLevel(model) = tokenizer.get_model() else { return None };
         let PreTokenizerWrapper::Split(split) = tokenizer.get_pre_tokenizer()? else { return None };
@@ -46,13 +47,13 @@ impl CharTable {
         Some(CharTable { ids, unk, added: added.keys().cloned().collect() })
     }
 
-    /// Whether the shortcut may be taken: no added token is in the text.
+    /// Whether the fast path applies: the text contains no added token.
     pub(super) fn covers(&self, text: &str) -> bool {
         !self.added.iter().any(|token| text.contains(token.as_str()))
     }
 
     /// # Errors
-    /// [`Error::Tokenizer`] naming a character that the vocabulary lacks.
+    /// [`Error::Tokenizer`] for a character that is not in the vocabulary.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let id = |(byte, c)| {
             self.ids.get(&c).copied().or(self.unk).ok_or_else(|| {

@@ -7,16 +7,17 @@ use super::pattern::Budget;
 use super::{Tokenizer, guard};
 use crate::{Error, Result};
 
-/// What one call encodes: a text, a pair of texts, or either already split into words.
+/// An input to encode: a text, a pair of texts, or either already split into words.
 ///
-/// `&str`, `&String` and pairs of `&str` convert into it.
+/// `&str`, `&String` and pairs of `&str` convert to it.
 #[derive(Debug, Clone)]
 pub enum Input<'a> {
     /// One text.
     Text(&'a str),
-    /// Two texts that belong together, for example a question and a passage.
+    /// Two texts, for example a question and a passage.
     Pair(&'a str, &'a str),
-    /// One text, split into words; [`Encoding::word_ids`] then counts these words, and offsets count within a word.
+    /// A text split into words. [`Encoding::word_ids`] then counts these words, and offsets are
+    /// relative to the word.
     Words(&'a [&'a str]),
     /// Two texts, split into words.
     WordsPair(&'a [&'a str], &'a [&'a str]),
@@ -58,29 +59,29 @@ impl<'a> From<&Input<'a>> for Input<'a> {
     }
 }
 
-/// The left end of a row or the right one.
+/// The left or the right end of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Side {
-    /// The beginning.
+    /// The start.
     Left,
     /// The end.
     #[default]
     Right,
 }
 
-/// Which text of a pair gives way when both together are too long.
+/// Which text of a pair is truncated if both together are too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TruncationStrategy {
-    /// The longer one, until both are of a length, then both.
+    /// The longer one until both have the same length, then both.
     #[default]
     LongestFirst,
-    /// The first only, for example the passage that answers are looked for in.
+    /// Only the first.
     OnlyFirst,
-    /// The second only.
+    /// Only the second, for example the passage after a question.
     OnlySecond,
 }
 
-/// How to shorten what is too long.
+/// How to truncate a sequence that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncation {
     max_length: usize,
@@ -90,26 +91,28 @@ pub struct Truncation {
 }
 
 impl Truncation {
-    /// Shortens to at most `max_length` tokens, special tokens included, by cutting the end off.
+    /// Truncates to at most `max_length` tokens, special tokens included. Defaults: no overlap,
+    /// longest first, at the right end.
     pub fn new(max_length: usize) -> Self {
         Truncation { max_length, stride: 0, strategy: TruncationStrategy::default(), side: Side::Right }
     }
 
-    /// Lets each window of [`Encoding::overflowing`] begin with the last `tokens` of the window before it.
+    /// Sets the number of tokens by which each window of [`Encoding::overflowing`] overlaps the
+    /// previous one. Default: 0.
     #[must_use]
     pub fn stride(mut self, tokens: usize) -> Self {
         self.stride = tokens;
         self
     }
 
-    /// Says which text of a pair gives way.
+    /// Sets which text of a pair is truncated. Default: [`TruncationStrategy::LongestFirst`].
     #[must_use]
     pub fn strategy(mut self, strategy: TruncationStrategy) -> Self {
         self.strategy = strategy;
         self
     }
 
-    /// Says which end is cut off.
+    /// Sets the end at which tokens are cut off. Default: [`Side::Right`].
     #[must_use]
     pub fn side(mut self, side: Side) -> Self {
         self.side = side;
@@ -117,24 +120,25 @@ impl Truncation {
     }
 }
 
-/// To which length rows are filled.
+/// The length to which sequences are padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Padding {
-    /// Not at all.
+    /// No padding.
     #[default]
     None,
-    /// To the longest of the batch.
+    /// Pads to the longest sequence of the batch.
     Longest,
-    /// To this number of tokens; what is longer stays as it is.
+    /// Pads to this number of tokens; longer sequences stay unchanged.
     Length(usize),
 }
 
-/// What to do with a text beside looking its tokens up. The default: add special tokens, shorten nothing, fill nothing.
+/// Options of encoding. Default: add special tokens, no truncation, no padding.
 ///
 /// ```
 /// use loquat::text::{EncodeOptions, Padding, TokenizerTrainer, Truncation};
 ///
-/// let tokenizer = TokenizerTrainer::word_piece().vocab_size(60).train(["the cat sat", "a dog ran"])?;
+/// let trainer = TokenizerTrainer::word_piece().vocab_size(60);
+/// let tokenizer = trainer.train(["the cat sat", "a dog ran"])?;
 /// let options = EncodeOptions::default().truncation(Truncation::new(6)).padding(Padding::Longest);
 /// let batch = tokenizer.encode_batch_with(&["the cat sat", "a"], &options)?;
 /// assert_eq!(batch[0].len(), batch[1].len());
@@ -164,42 +168,44 @@ impl Default for EncodeOptions {
 }
 
 impl EncodeOptions {
-    /// Whether to add the special tokens that the file prescribes (`[CLS]`, `<s>` and the like).
+    /// Sets whether to add the tokenizer's special tokens (`[CLS]`, `<s>` and the like). Default:
+    /// true.
     #[must_use]
     pub fn special_tokens(mut self, add: bool) -> Self {
         self.special_tokens = add;
         self
     }
 
-    /// Shortens what is too long.
+    /// Sets the truncation of long sequences. Default: none.
     #[must_use]
     pub fn truncation(mut self, truncation: Truncation) -> Self {
         self.truncation = Some(truncation);
         self
     }
 
-    /// Fills what is short.
+    /// Sets the padding of short sequences. Default: [`Padding::None`].
     #[must_use]
     pub fn padding(mut self, padding: Padding) -> Self {
         self.padding = padding;
         self
     }
 
-    /// Says on which side short rows are filled: the right for encoders, the left for generation.
+    /// Sets the side of the padding: right for encoders, left for generation. Default:
+    /// [`Side::Right`].
     #[must_use]
     pub fn pad_side(mut self, side: Side) -> Self {
         self.pad_side = side;
         self
     }
 
-    /// Rounds the filled length up to a multiple.
+    /// Rounds the padded length up to a multiple of `tokens`. Default: 1.
     #[must_use]
     pub fn pad_to_multiple_of(mut self, tokens: usize) -> Self {
         self.pad_multiple = tokens.max(1);
         self
     }
 
-    /// Fills with this id rather than with the tokenizer's padding token.
+    /// Sets the id used for padding. Default: the tokenizer's padding token.
     #[must_use]
     pub fn pad_token_id(mut self, id: u32) -> Self {
         self.pad_token_id = Some(id);
@@ -207,41 +213,43 @@ impl EncodeOptions {
     }
 }
 
-/// A text as token ids, with everything that a model or a task may ask about each token. All lists have one length.
+/// An encoded text: token ids with further information per token. All lists have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
-    /// The ids.
+    /// Token ids.
     pub input_ids: Vec<u32>,
-    /// 1 for a token, 0 for filling.
+    /// 1 for a token, 0 for padding.
     pub attention_mask: Vec<u32>,
-    /// 0 for the first text and 1 for the second, where the file says so.
+    /// 0 for the first text and 1 for the second, if the tokenizer defines it so.
     pub token_type_ids: Vec<u32>,
-    /// 1 for a token that was added, 0 for a token of the text.
+    /// 1 for an added special token, 0 for a token of the text.
     pub special_tokens_mask: Vec<u32>,
-    /// Where the token stands in its text: the **bytes** `start..end`, so that `&text[start..end]` is valid. A token
-    /// that is a part of a character has the whole character's. Added tokens have `(0, 0)`.
+    /// Position of the token in its text: the **byte** range `start..end`, so that
+    /// `&text[start..end]` is valid. A token that is a part of a character has the range of the
+    /// whole character. Special tokens have `(0, 0)`.
     pub offsets: Vec<(usize, usize)>,
-    /// The word that the token belongs to, counted within its text; none for added tokens.
+    /// Index of the token's word in its text; `None` for special tokens.
     pub word_ids: Vec<Option<u32>>,
-    /// The text that the token belongs to: 0 or 1; none for added tokens.
+    /// Index of the token's text, 0 or 1; `None` for special tokens.
     pub sequence_ids: Vec<Option<usize>>,
-    /// What truncation cut off, in windows of the same length, special tokens and filling included.
+    /// The truncated rest, in windows of the same length, with special tokens and padding.
     pub overflowing: Vec<Encoding>,
 }
 
 impl Encoding {
-    /// The number of tokens, filling included.
+    /// Returns the number of tokens, padding included.
     pub fn len(&self) -> usize {
         self.input_ids.len()
     }
 
-    /// Whether there is no token.
+    /// Returns whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.input_ids.is_empty()
     }
 
     fn from_library(encoding: tokenizers::Encoding) -> Self {
-        // `get_sequence_ids` answers 0 for every token of a single text that was never given a range; the mask knows.
+        // `get_sequence_ids` returns 0 for every token of a single text that was never given a
+        // range; the mask is correct.
         let special_tokens_mask = encoding.get_special_tokens_mask().to_vec();
         let mut sequence_ids = encoding.get_sequence_ids();
         for (id, &special) in sequence_ids.iter_mut().zip(&special_tokens_mask) {
@@ -261,7 +269,7 @@ impl Encoding {
         }
     }
 
-    /// Fills up to `len` tokens.
+    /// Pads to `len` tokens.
     fn pad(&mut self, len: usize, id: u32, side: Side) {
         fn fill<T: Clone>(list: &mut Vec<T>, n: usize, value: T, side: Side) {
             let at = if side == Side::Left { 0 } else { list.len() };
@@ -288,29 +296,30 @@ impl Encoding {
 }
 
 impl Tokenizer {
-    /// Encodes a text, a pair or words, special tokens included.
+    /// Encodes a text, a pair or words, with special tokens.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the text holds what the vocabulary lacks and no token stands for that.
+    /// [`Error::Tokenizer`] if a part of the text is not in the vocabulary and there is no unknown
+    /// token.
     pub fn encode<'a>(&self, input: impl Into<Input<'a>>) -> Result<Encoding> {
         self.encode_with(input, &EncodeOptions::default())
     }
 
-    /// Encodes with options. [`Padding::Longest`] then is the longest of this input's own windows.
+    /// Encodes with options. [`Padding::Longest`] refers to the windows of this input.
     ///
     /// # Errors
-    /// As [`encode`](Tokenizer::encode); [`Error::Argument`] for options that contradict each other, or for padding
-    /// without a padding token.
+    /// Same as [`encode`](Tokenizer::encode); [`Error::Argument`] for contradicting options, or for
+    /// padding without a padding token.
     pub fn encode_with<'a>(&self, input: impl Into<Input<'a>>, options: &EncodeOptions) -> Result<Encoding> {
         let mut encoding = self.encode_one(input.into(), options)?;
         self.pad_all(std::slice::from_mut(&mut encoding), options)?;
         Ok(encoding)
     }
 
-    /// Encodes each input, special tokens included, on all threads of the current pool.
+    /// Encodes each input with special tokens, on all threads of the current pool.
     ///
     /// # Errors
-    /// As [`encode`](Tokenizer::encode).
+    /// Same as [`encode`](Tokenizer::encode).
     pub fn encode_batch<'a, I>(&self, inputs: &'a [I]) -> Result<Vec<Encoding>>
     where
         &'a I: Into<Input<'a>>,
@@ -319,11 +328,11 @@ impl Tokenizer {
         self.encode_batch_with(inputs, &EncodeOptions::default())
     }
 
-    /// Encodes each input with options, on all threads of the current pool. The windows of
-    /// [`Encoding::overflowing`] count for the longest row.
+    /// Encodes each input with options, on all threads of the current pool. [`Padding::Longest`]
+    /// includes the windows of [`Encoding::overflowing`].
     ///
     /// # Errors
-    /// As [`encode_with`](Tokenizer::encode_with).
+    /// Same as [`encode_with`](Tokenizer::encode_with).
     pub fn encode_batch_with<'a, I>(&self, inputs: &'a [I], options: &EncodeOptions) -> Result<Vec<Encoding>>
     where
         &'a I: Into<Input<'a>>,
@@ -336,10 +345,11 @@ impl Tokenizer {
         Ok(encodings)
     }
 
-    /// The ids of a text alone: nothing is added, shortened or filled, and no offsets are kept, which is faster.
+    /// Returns the ids of a text without special tokens, truncation, padding and offsets, which is
+    /// faster.
     ///
     /// # Errors
-    /// As [`encode`](Tokenizer::encode).
+    /// Same as [`encode`](Tokenizer::encode).
     pub fn encode_without_special(&self, text: &str) -> Result<Vec<u32>> {
         if let Some(chars) = &self.chars
             && chars.covers(text)
@@ -356,8 +366,8 @@ impl Tokenizer {
         Ok(encoding.map_err(|e| self.explain(text, e))?.get_ids().to_vec())
     }
 
-    /// How many bytes of text are best encoded at once: little where the library keeps some hundred bytes for each,
-    /// much where a word need be looked up once only.
+    /// Bytes of text to encode at once: few if the library needs some hundred bytes of memory for
+    /// each, many if each distinct word is looked up once.
     pub(crate) fn block_bytes(&self) -> usize {
         if self.chars.is_some() || self.byte_level.is_some() { 1 << 20 } else { 1 << 16 }
     }
@@ -393,7 +403,7 @@ impl Tokenizer {
         let first = encode(first).map_err(explain)?;
         let mut second = second.map(encode).transpose().map_err(explain)?;
         if let Some(second) = &mut second {
-            second.set_type_ids(vec![1; second.len()]); // before truncation: its windows inherit them
+            second.set_type_ids(vec![1; second.len()]); // before truncation: windows inherit them
         }
         let (first, second) = self.truncate(first, second, options)?;
         let whole = guard("encoding", || match &self.post {
@@ -404,7 +414,8 @@ impl Tokenizer {
         Ok(Encoding::from_library(whole))
     }
 
-    /// A text's tokens without anything around them; all of one word, if that is given.
+    /// Returns the tokens of a text without special tokens; if `word` is given, all are of that
+    /// word.
     fn encode_text(
         &self,
         text: &str,
@@ -418,7 +429,7 @@ impl Tokenizer {
             parts.tokenize(|part| {
                 let mut tokens = Vec::new();
                 self.known.tokens(model, part.get(), budget, |id, start, end| {
-                    // Its spelling serves post-processors, which trim offsets by it.
+                    // Post-processors trim offsets by the token's spelling.
                     let value = if offsets == OffsetType::None { None } else { model.id_to_token(id) };
                     tokens.push(Token::new(id, value.unwrap_or_default(), (start, end)));
                 })?;
@@ -446,8 +457,7 @@ impl Tokenizer {
             return Ok((first, second));
         }
         let left = truncated(lengths, second.is_some().then_some(truncation.strategy), max_length);
-        // A text that gives way does so in windows, each of which has more tokens than it shares
-        // with the next.
+        // Windows of a truncated text must have more tokens than they share with the next.
         let narrowest = lengths.iter().zip(left).filter(|(len, left)| left < *len).map(|(_, left)| left).min();
         if max_length == 0 || narrowest.is_some_and(|narrowest| stride >= narrowest.max(1)) {
             let narrowest = narrowest.unwrap_or(0);
@@ -455,7 +465,7 @@ impl Tokenizer {
                 "truncation",
                 format!("windows longer than the stride of {stride}"),
                 format!(
-                    "{narrowest} tokens for the text that gives way, of max_length {} with {added} special tokens",
+                    "{narrowest} tokens for the truncated text, of max_length {} with {added} special tokens",
                     truncation.max_length
                 ),
             ));
@@ -477,7 +487,7 @@ impl Tokenizer {
     }
 
     fn pad_all(&self, encodings: &mut [Encoding], options: &EncodeOptions) -> Result<()> {
-        /// Longer rows than any model's are a slip, not a wish.
+        /// Larger than any model's context: a mistake.
         const LONGEST: usize = 1 << 26;
         let len = match options.padding {
             Padding::None => return Ok(()),
@@ -497,7 +507,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Names the character that a character-level vocabulary lacks.
+    /// Names the character that is missing in a character-level vocabulary.
     fn explain(&self, text: &str, error: Error) -> Error {
         match &self.chars {
             Some(chars) => chars.encode(text).err().unwrap_or(error),
@@ -506,8 +516,8 @@ impl Tokenizer {
     }
 }
 
-/// How many tokens of each text are left within `max_length` for both; `strategy` is that of a
-/// pair.
+/// Returns the number of tokens that each text keeps so that both fit `max_length`; `strategy` is
+/// for a pair.
 fn truncated([first, second]: [usize; 2], strategy: Option<TruncationStrategy>, max_length: usize) -> [usize; 2] {
     let to_remove = (first + second).saturating_sub(max_length);
     match strategy {
@@ -517,7 +527,7 @@ fn truncated([first, second]: [usize; 2], strategy: Option<TruncationStrategy>, 
         Some(TruncationStrategy::LongestFirst) => {
             let half = max_length / 2;
             match (first.min(second), first <= second) {
-                // The shorter one stays whole.
+                // The shorter one is not truncated.
                 (shorter, true) if shorter <= half => [shorter, max_length - shorter],
                 (shorter, false) if shorter <= half => [max_length - shorter, shorter],
                 (_, true) => [half, max_length - half],

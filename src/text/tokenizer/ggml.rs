@@ -1,12 +1,12 @@
-//! Tokenizers of GGUF files, and tokenizers for them.
+//! Conversion of tokenizers from and to GGUF metadata.
 //!
-//! | `tokenizer.ggml.model` | is | becomes |
+//! | `tokenizer.ggml.model` | meaning | converted to |
 //! |---|---|---|
-//! | `llama` | SentencePiece's byte-pair encoding: of two neighbours that make a token, those with the best score first | merges in the order of the scores, unknown characters as bytes |
-//! | `gpt2` | byte-level byte-pair encoding; `tokenizer.ggml.pre` says how a text is split | the same |
-//! | `bert` | word pieces, words with `▁` before them instead of the others with `##` | word pieces |
+//! | `llama` | SentencePiece BPE: merges the pair of adjacent tokens whose result has the best score | merges in the order of scores, with byte fallback |
+//! | `gpt2` | byte-level BPE; `tokenizer.ggml.pre` names the pre-tokenizer | the same |
+//! | `bert` | WordPiece; words start with `▁`, instead of continuations with `##` | WordPiece |
 //!
-//! What they are turned into are the components that the models' own `tokenizer.json` has, so ids are those of
+//! The result has the components of the models' own `tokenizer.json`, so ids are those of
 //! `transformers`.
 
 use std::collections::HashMap;
@@ -28,11 +28,11 @@ use crate::checkpoint::gguf::{GgmlVocabulary, GgufFile};
 use crate::mapped::Load;
 use crate::{Error, Result};
 
-/// SentencePiece's space.
+/// SentencePiece's space character.
 const SPACE: char = '▁';
 
-/// The ways of splitting a text, by the names that `tokenizer.ggml.pre` uses: GPT-2's expression; GPT-2's with each digit apart;
-/// expressions of later models, with which GPT-2's own is not used.
+/// Pre-tokenizers by their names in `tokenizer.ggml.pre`: GPT-2's expression; GPT-2's with separate
+/// digits; expressions of later models, used without GPT-2's.
 enum Split {
     Gpt2,
     Digits,
@@ -45,7 +45,7 @@ const QWEN_2: &str =
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 impl Split {
-    /// Names, the first of which is written.
+    /// Names and pre-tokenizers; the first name is used for writing.
     const ALL: [(&'static [&'static str], Split); 7] = [
         (&["gpt-2", "phi-2", "mpt", "olmo", "jais", "roberta-bpe"], Split::Gpt2),
         (&["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"], Split::Digits),
@@ -64,12 +64,12 @@ impl Split {
         ALL.iter().find(|(names, _)| names.contains(&name)).map(|(_, split)| split)
     }
 
-    /// Whether it is by one expression alone.
+    /// Whether this is a split by the one expression.
     fn is(&self, expression: &str) -> bool {
         matches!(self, Split::Expressions(expressions) if *expressions == [expression])
     }
 
-    /// As `tokenizer.json` has it.
+    /// Component as in `tokenizer.json`.
     fn json(&self) -> Value {
         let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
         let sequence = |mut parts: Vec<Value>, last| {
@@ -88,7 +88,7 @@ impl Split {
 }
 
 impl Tokenizer {
-    /// The tokenizer in a GGUF file.
+    /// Opens the tokenizer of a GGUF file.
     pub(super) fn open_gguf(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path, Load::Mmap)?;
         match GgmlVocabulary::read(&file)? {
@@ -96,14 +96,14 @@ impl Tokenizer {
                 Error::Tokenizer(reason) => Error::format(path, reason),
                 other => other,
             }),
-            None => Err(Error::format(path, "expected a tokenizer (`tokenizer.ggml.tokens`), found none")),
+            None => Err(Error::format(path, "the file has no tokenizer (`tokenizer.ggml.tokens`)")),
         }
     }
 
-    /// A tokenizer from what a GGUF file says of it.
+    /// Creates a tokenizer from GGUF metadata.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for a kind that is not known, and for vocabularies that contradict themselves.
+    /// [`Error::Tokenizer`] for an unsupported kind of tokenizer or an inconsistent vocabulary.
     pub fn from_ggml(vocabulary: &GgmlVocabulary) -> Result<Self> {
         let mut tokenizer = match vocabulary.model.as_str() {
             "llama" => sentence_piece(vocabulary)?,
@@ -128,16 +128,16 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// What a GGUF file says of a tokenizer like this one.
+    /// Converts the tokenizer to GGUF metadata.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for one that GGUF has no words for: only byte-pair encodings do, that split a text in a way that has a name
-    /// there.
+    /// [`Error::Tokenizer`] for a tokenizer that GGUF cannot represent: only BPE tokenizers with a
+    /// pre-tokenizer that has a name in GGUF are supported.
     pub fn to_ggml(&self) -> Result<GgmlVocabulary> {
-        let wrong = |what: &str| Err(Error::Tokenizer(format!("GGUF has no words for {what}")));
+        let wrong = |what: &str| Err(Error::Tokenizer(format!("GGUF cannot represent {what}")));
         let json: Value = serde_json::from_str(&self.to_json()?).map_err(|e| Error::Tokenizer(e.to_string()))?;
         let ModelWrapper::BPE(bpe) = self.inner.get_model() else {
-            return wrong("a tokenizer that is no byte-pair encoding");
+            return wrong("a tokenizer that is not a byte-pair encoding");
         };
         let mut tokens = vec![None; self.vocab_size];
         for (token, id) in self.vocab() {
@@ -186,7 +186,7 @@ impl Tokenizer {
             theirs.sort_unstable();
             theirs.dedup();
             if ours != theirs {
-                return wrong("merges that scores of tokens do not give");
+                return wrong("merges whose order does not follow from token scores");
             }
             return Ok(vocabulary);
         }
@@ -199,7 +199,7 @@ impl Tokenizer {
     }
 }
 
-/// Roles with their names in GGUF.
+/// Roles with their keys in GGUF.
 const ROLES: [(Special, &str); 7] = [
     (Special::Bos, "bos"),
     (Special::Eos, "eos"),
@@ -210,7 +210,7 @@ const ROLES: [(Special, &str); 7] = [
     (Special::Mask, "mask"),
 ];
 
-/// Whether two pre-tokenizers split alike: what only concerns offsets may differ.
+/// Whether two pre-tokenizers split the same way, ignoring settings that only affect offsets.
 fn same_split(a: &Value, b: &Value) -> bool {
     fn plain(value: &Value) -> Value {
         match value {
@@ -225,7 +225,7 @@ fn same_split(a: &Value, b: &Value) -> bool {
     plain(a) == plain(b)
 }
 
-/// A component of the library from the words of `tokenizer.json`.
+/// Reads a component of the library from its `tokenizer.json` form.
 fn component<T: DeserializeOwned>(json: &Value) -> Result<T> {
     let text = json.to_string();
     guard("tokenizer of a GGUF file", || Ok(serde_json::from_str(&text)?))
@@ -235,7 +235,7 @@ fn ids_by_token(vocabulary: &GgmlVocabulary) -> HashMap<String, u32> {
     vocabulary.tokens.iter().cloned().zip(0..).collect()
 }
 
-/// Tokens that are found whole in a text, by id.
+/// Added tokens, by id, which are matched before the text is split.
 fn added_tokens(vocabulary: &GgmlVocabulary) -> Vec<AddedToken> {
     let added = |(id, token): (usize, &String)| {
         let special = vocabulary.is(id, TokenType::Control) || vocabulary.is(id, TokenType::Unknown);
@@ -245,7 +245,7 @@ fn added_tokens(vocabulary: &GgmlVocabulary) -> Vec<AddedToken> {
     vocabulary.tokens.iter().enumerate().filter_map(added).collect()
 }
 
-/// Puts the beginning and the end of a text around it.
+/// Post-processor that adds the begin and end tokens.
 fn ends(vocabulary: &GgmlVocabulary, default: (bool, bool)) -> Result<Option<PostProcessorWrapper>> {
     let wanted = [("bos", vocabulary.add_bos.unwrap_or(default.0)), ("eos", vocabulary.add_eos.unwrap_or(default.1))];
     let token = |(role, wanted): (&str, bool)| {
@@ -272,7 +272,7 @@ fn ends(vocabulary: &GgmlVocabulary, default: (bool, bool)) -> Result<Option<Pos
         .map(Some)
 }
 
-/// Adds what is found whole in a text and goes on as with a `tokenizer.json`.
+/// Adds the added tokens and continues as for a `tokenizer.json`.
 fn finish(mut inner: tokenizers::Tokenizer, vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     guard("tokenizer of a GGUF file", || inner.add_tokens(added_tokens(vocabulary)).map(|_| ()))?;
     Tokenizer::from_inner(inner)
@@ -280,7 +280,7 @@ fn finish(mut inner: tokenizers::Tokenizer, vocabulary: &GgmlVocabulary) -> Resu
 
 fn sentence_piece(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     if vocabulary.scores.len() != vocabulary.tokens.len() {
-        return Err(Error::Tokenizer("expected a score for each token, found none (`tokenizer.ggml.scores`)".into()));
+        return Err(Error::Tokenizer("the tokens have no scores (`tokenizer.ggml.scores`)".into()));
     }
     let merges = merges_by_score(vocabulary);
     let reading = "tokenizer of a GGUF file";
@@ -308,7 +308,8 @@ fn sentence_piece(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     finish(inner, vocabulary)
 }
 
-/// Every pair of tokens that makes a third, in the order in which SentencePiece merges them: the best score first.
+/// Every pair of tokens whose concatenation is a token, in the order in which SentencePiece merges
+/// them: best score first.
 fn merges_by_score(vocabulary: &GgmlVocabulary) -> Vec<(String, String)> {
     let normal = |id: &usize| vocabulary.is(*id, TokenType::Normal) || vocabulary.is(*id, TokenType::UserDefined);
     let known: HashMap<&str, usize> =
@@ -327,12 +328,13 @@ fn merges_by_score(vocabulary: &GgmlVocabulary) -> Vec<(String, String)> {
         }
         merges[start..].sort_unstable_by_key(|&(.., l, r)| (l, r));
     }
-    // Of the same score, the longer parts first, as `transformers` has them.
+    // For equal scores, the longer first part first, as in `transformers`.
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.chars().count().cmp(&a.1.chars().count())));
     merges.into_iter().map(|(_, left, right, ..)| (left.to_string(), right.to_string())).collect()
 }
 
-/// Scores that give these merges back: a token's is the number of the first merge that makes it, counted downwards.
+/// Returns scores that reproduce the merges: the negative index of the first merge that yields the
+/// token.
 fn scores(vocabulary: &GgmlVocabulary, merges: &[(String, String)]) -> Vec<f32> {
     let mut rank: HashMap<String, usize> = HashMap::new();
     for (i, (a, b)) in merges.iter().enumerate() {
@@ -346,7 +348,7 @@ fn scores(vocabulary: &GgmlVocabulary, merges: &[(String, String)]) -> Vec<f32> 
     vocabulary.tokens.iter().enumerate().map(score).collect()
 }
 
-/// The byte of a token `<0xE2>`.
+/// Byte of a token such as `<0xE2>`.
 fn byte_of(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
@@ -362,12 +364,13 @@ fn byte_level(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     let ids = ids_by_token(vocabulary);
     let mut merges = Vec::with_capacity(vocabulary.merges.len());
     for (i, merge) in vocabulary.merges.iter().enumerate() {
-        // The first character may be a space's stand-in, never a space, so that the second space is another token's.
+        // The first character may be an encoded space, never a plain one, so the second space
+        // separates the tokens.
         let pair = merge
             .split_once(' ')
             .filter(|(a, b)| [*a, *b, &[*a, *b].concat()].into_iter().all(|token| ids.contains_key(token)));
         let Some((a, b)) = pair else {
-            let expected = "expected two tokens of the vocabulary that make a third";
+            let expected = "expected two tokens of the vocabulary whose concatenation is a token";
             return Err(Error::Tokenizer(format!("`tokenizer.ggml.merges`: merge {i}: {expected}, found {merge:?}")));
         };
         merges.push((a.to_string(), b.to_string()));
@@ -402,11 +405,11 @@ fn word_piece(vocabulary: &GgmlVocabulary) -> Result<Tokenizer> {
     let role = |names: [&str; 2], what: &str| {
         let id = names.iter().find_map(|name| vocabulary.role(name));
         let found = id.and_then(|id| Some((tokens.get(id as usize)?.clone(), id)));
-        found.ok_or_else(|| Error::Tokenizer(format!("expected the id of a token {what}, found none")))
+        found.ok_or_else(|| Error::Tokenizer(format!("the metadata has no id of the token {what}")))
     };
     let (unk, cls, sep) =
         (role(["unknown", "unk"], "[UNK]")?, role(["cls", "bos"], "[CLS]")?, role(["seperator", "eos"], "[SEP]")?);
-    // The file does not say; a vocabulary with capital letters is one for texts that have them.
+    // The file does not specify it; a vocabulary with capital letters is taken as cased.
     let cased = tokens.iter().any(|token| !bracketed(token) && token.bytes().any(|b| b.is_ascii_uppercase()));
     let reading = "tokenizer of a GGUF file";
     let mut model = WordPiece::from_bpe(&words::bpe(tokens.iter().cloned().zip(0..), Vec::new())?);

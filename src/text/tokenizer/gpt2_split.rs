@@ -1,11 +1,11 @@
-//! GPT-2's split of a text into words, by hand.
+//! GPT-2's pre-tokenizer without a regular expression engine.
 //!
 //! ```text
 //! 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //! ```
 //!
-//! is a small automaton over four classes of characters, which come from the tables of the `regex` crate. The words are
-//! the library's; the tests compare.
+//! is implemented as a small automaton over four character classes, which come from the tables of
+//! the `regex` crate. Tests compare the words with the library's.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use regex_syntax::hir::{Class, HirKind};
 
 use super::stream;
 
-/// What GPT-2's expression tells apart.
+/// Character classes of GPT-2's expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Other,
@@ -22,7 +22,7 @@ enum Kind {
     Space,
 }
 
-/// The kinds of the characters below U+10000, and the ranges of those above.
+/// Class of each character below U+10000, and ranges for the others.
 struct Kinds {
     low: Vec<Kind>,
     high: Vec<(char, char, Kind)>,
@@ -63,7 +63,7 @@ impl Kinds {
     }
 }
 
-/// The words of a text, in order; together they are the text.
+/// Returns the words of a text in order; their concatenation is the text.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     let kinds = &*KINDS;
     let mut rest = text;
@@ -74,7 +74,7 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The length of the first word in bytes; none at the end of the text.
+/// Length of the first word in bytes; `None` at the end of the text.
 fn first_word(kinds: &Kinds, text: &str) -> Option<usize> {
     let first = text.chars().next()?;
     if first == '\'' {
@@ -98,13 +98,13 @@ fn first_word(kinds: &Kinds, text: &str) -> Option<usize> {
             Some(kind) => return Some(run(1, kind)),
         }
     }
-    // White space keeps its last character for the word behind it.
+    // The last white space character belongs to the next word.
     let end = run(0, Kind::Space);
     let last = text[..end].chars().next_back().map_or(0, char::len_utf8);
     Some(if end == text.len() || end == last { end } else { end - last })
 }
 
-/// Appends a word in the alphabet of byte-level vocabularies.
+/// Appends a word in the byte-level alphabet.
 pub(super) fn push_spelled(word: &str, spelled: &mut String) {
     spelled.extend(word.bytes().map(stream::char_of));
 }
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// The library's split, spelled in the byte-level alphabet.
+    /// The library's split, in the byte-level alphabet.
     fn library(text: &str) -> Vec<String> {
         let mut split = PreTokenizedString::from(text);
         ByteLevel::default().add_prefix_space(false).pre_tokenize(&mut split).unwrap();
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_character_is_of_its_kind() {
-        // Behind a letter, a number and a mark, a character's kind shows in what it joins.
+        // After a letter, a number and a mark, the split shows the class of a character.
         let all: Vec<char> = ('\0'..=char::MAX).collect();
         for chars in all.chunks(4096) {
             let text: String = chars.iter().flat_map(|&c| ['a', c, '1', c, '!', c]).collect();

@@ -1,4 +1,4 @@
-//! Reading `tokenizer.json`, and the files beside it that say which token plays which part.
+//! Reading `tokenizer.json`, and the files next to it that define the roles of special tokens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
 impl Tokenizer {
-    /// Opens a `tokenizer.json`, given itself or by the model folder that it is in.
-    /// `tokenizer_config.json` and `special_tokens_map.json` beside it, where they exist, say which
-    /// token plays which part, and may add tokens, as `added_tokens.json` does. The settings
-    /// `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` (BERT) and `add_prefix_space`
-    /// (GPT-2) of `tokenizer_config.json` win over `tokenizer.json`, unless its `tokenizer_class`
-    /// is `PreTrainedTokenizerFast`. A folder without `tokenizer.json` may have `vocab.txt` (BERT)
-    /// or `vocab.json` and `merges.txt` (GPT-2, GPT-1) instead. A `.gguf` file has its tokenizer
-    /// inside.
+    /// Opens a tokenizer from a model folder, a `tokenizer.json` or a `.gguf` file.
+    ///
+    /// `tokenizer_config.json` and `special_tokens_map.json` in the same folder, if they exist,
+    /// define the roles of special tokens and may add tokens, as does `added_tokens.json`. The
+    /// settings `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` (BERT) and
+    /// `add_prefix_space` (GPT-2) of `tokenizer_config.json` override `tokenizer.json`, unless its
+    /// `tokenizer_class` is `PreTrainedTokenizerFast`. A folder without `tokenizer.json` may have
+    /// `vocab.txt` (BERT) or `vocab.json` and `merges.txt` (GPT-2, GPT-1) instead.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Format`] naming the file and what in it is
-    /// wrong; a key that is not known is.
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Format`] with the file and the reason
+    /// for invalid content, unknown keys included.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if crate::checkpoint::is_gguf(path) {
@@ -73,15 +73,15 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// A tokenizer from the content of a `tokenizer.json`.
+    /// Creates a tokenizer from the content of a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] saying what is wrong, with the name of a component that is not known.
+    /// [`Error::Tokenizer`] with the reason, including the name of an unknown component.
     pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Self> {
         let bytes = bytes.as_ref();
         if let Err(e) = std::str::from_utf8(bytes) {
             return Err(Error::Tokenizer(format!(
-                "expected UTF-8 text, found another byte at byte {}",
+                "expected UTF-8 text, found an invalid byte at byte {}",
                 e.valid_up_to()
             )));
         }
@@ -107,7 +107,8 @@ impl Tokenizer {
         }
     }
 
-    /// Takes a tokenizer of the library apart and guesses the roles from spellings.
+    /// Splits a tokenizer of the library into its parts, and derives the roles of special tokens
+    /// from their spelling.
     pub(super) fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self> {
         let post = inner.get_post_processor().cloned();
         let stored = (inner.get_truncation().cloned(), inner.get_padding().cloned());
@@ -132,13 +133,13 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Recomputes what depends on the components.
+    /// Recomputes everything that depends on the components.
     pub(super) fn rebuild(&mut self) -> Result<()> {
         self.pipeline = Arc::new(Pipeline::of(&self.inner)?);
         self.refresh()
     }
 
-    /// Recomputes what depends on the vocabulary.
+    /// Recomputes everything that depends on the vocabulary.
     pub(super) fn refresh(&mut self) -> Result<()> {
         vetting::vet_added(self.inner.get_added_vocabulary())?;
         let vocab = self.inner.get_vocab(true);
@@ -160,7 +161,8 @@ impl Tokenizer {
         }
     }
 
-    /// Adds what a configuration names and the vocabulary lacks, as `transformers` does, and takes its roles.
+    /// Adds the tokens of a configuration that the vocabulary lacks, as `transformers` does, and
+    /// sets the roles.
     pub(super) fn apply(&mut self, config: Value, map: &Value) -> Result<()> {
         let mut added = Vec::new();
         if let Some(Value::Object(tokens)) = config.get("added_tokens_decoder") {
@@ -180,7 +182,7 @@ impl Tokenizer {
                 }
             }
         }
-        // Further special tokens: a list of them, or an object of names and tokens.
+        // Additional special tokens: a list of tokens, or an object of names and tokens.
         for list in ["additional_special_tokens", "extra_special_tokens"] {
             for tokens in [config.get(list), map.get(list)].into_iter().flatten() {
                 let tokens: Vec<&Value> = match tokens {
@@ -211,7 +213,7 @@ impl Tokenizer {
     }
 }
 
-/// The tokens of `added_tokens.json` by their ids.
+/// Tokens of `added_tokens.json` with their ids.
 fn added_with_ids(added: &Value) -> std::result::Result<Vec<(String, u32)>, String> {
     let mut tokens = Vec::new();
     for (token, id) in added.as_object().into_iter().flatten() {
@@ -223,7 +225,7 @@ fn added_with_ids(added: &Value) -> std::result::Result<Vec<(String, u32)>, Stri
     Ok(tokens)
 }
 
-/// A token as a configuration writes it: a string, or an object with `content` and flags.
+/// Reads a token of a configuration: a string, or an object with `content` and flags.
 fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
     let flag = |key: &str, default| value.get(key).and_then(Value::as_bool).unwrap_or(default);
     let content = value.as_str().or_else(|| value.get("content")?.as_str()).filter(|content| !content.is_empty())?;
@@ -237,7 +239,7 @@ fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
     )
 }
 
-/// The content of a JSON file beside the tokenizer, `None` where there is none.
+/// Reads a JSON file next to the tokenizer; `None` if there is none.
 fn read_config(path: &Path) -> Result<Option<Value>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -251,13 +253,14 @@ fn read_config(path: &Path) -> Result<Option<Value>> {
     Ok(Some(value))
 }
 
-/// The id of the model's own unknown token.
+/// Id of the model's own unknown token.
 fn model_unk(model: &ModelWrapper) -> Option<u32> {
     match model {
         ModelWrapper::BPE(bpe) => bpe.token_to_id(bpe.unk_token.as_deref()?),
         ModelWrapper::WordPiece(model) => model.token_to_id(&model.unk_token),
         ModelWrapper::WordLevel(model) => model.token_to_id(&model.unk_token),
-        // The library does not show a unigram model's `unk_id`, but answers with it to a character that nobody uses.
+        // The library does not expose a unigram model's `unk_id`, but returns it for a character
+        // that no vocabulary has.
         ModelWrapper::Unigram(model) => match &guard("", || model.tokenize("\u{10FFFE}")).ok()?[..] {
             [unknown] => Some(unknown.id),
             _ => None, // byte fallback
@@ -265,11 +268,12 @@ fn model_unk(model: &ModelWrapper) -> Option<u32> {
     }
 }
 
-/// Names the part of a `tokenizer.json` that could not be read, where the library says only that one could not.
+/// Names the part of a `tokenizer.json` that is invalid, where the library's error does not.
 fn diagnose(json: &Value) -> Option<String> {
     fn part<T: DeserializeOwned>(json: &Value, key: &str) -> Option<String> {
         let value = json.get(key).filter(|value| !value.is_null())?;
-        // Through text: some of the library's readers want their keys in the file's order and as borrowed strings.
+        // Via text: some of the library's deserializers need borrowed strings, and keys in the
+        // file's order.
         let text = serde_json::to_string(value).ok()?;
         let reason = match guard("", || Ok(serde_json::from_str::<T>(&text)?)) {
             Ok(_) => return None,
@@ -280,13 +284,13 @@ fn diagnose(json: &Value) -> Option<String> {
             Some(Value::String(kind)) => format!(" of type `{kind}`"),
             _ => String::new(),
         };
-        Some(format!("`{key}`{kind} is not known or not whole{reason}"))
+        Some(format!("`{key}`{kind} is unknown or incomplete{reason}"))
     }
     if !json.is_object() {
         return Some("expected a JSON object".into());
     }
     if json.get("model").is_none_or(Value::is_null) {
-        return Some("expected a `model`, found none".into());
+        return Some("the file has no `model`".into());
     }
     part::<ModelWrapper>(json, "model")
         .or_else(|| part::<NormalizerWrapper>(json, "normalizer"))
@@ -295,8 +299,9 @@ fn diagnose(json: &Value) -> Option<String> {
         .or_else(|| part::<DecoderWrapper>(json, "decoder"))
 }
 
-/// Older files write a merge as one string with a space between its two tokens, which cannot be read where a token holds
-/// a space itself, as Llama-2's do. Where only one way of cutting gives two tokens that merge into a third, it is that.
+/// Converts merges of older files, strings of two tokens separated by a space, to pairs. They are
+/// ambiguous if a token contains a space, as in Llama 2. If only one split gives two tokens whose
+/// concatenation is a token, it is the right one.
 fn with_merges_apart(json: &Value) -> Option<Value> {
     let merges = json["model"]["merges"].as_array()?;
     let vocab = json["model"]["vocab"].as_object()?;

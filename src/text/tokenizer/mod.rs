@@ -1,21 +1,22 @@
-//! Text to token ids and back, as the Hugging Face `tokenizer.json` of a model says.
+//! Tokenizers: text to token ids and back, compatible with Hugging Face's `tokenizer.json`.
 //!
-//! The work is done by the `tokenizers` crate, whose file format is the authority; this module gives it a face without
-//! its types, errors instead of panics, settings per call instead of per tokenizer, training that gives the same file
-//! each time, and a stream decoder whose pieces add up to the whole.
+//! This module wraps the `tokenizers` crate, which defines the file format. It adds errors instead
+//! of panics, settings per call instead of per tokenizer, reproducible training, and a streaming
+//! decoder whose concatenated pieces equal the decoded whole.
 //!
 //! ```
 //! use loquat::text::{Tokenizer, TokenizerTrainer};
 //!
-//! let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["the cat sat on the mat, the hat"])?;
+//! let trainer = TokenizerTrainer::byte_level_bpe().vocab_size(300);
+//! let tokenizer = trainer.train(["the cat sat on the mat, the hat"])?;
 //! let encoding = tokenizer.encode("the cat")?;
 //! assert_eq!(tokenizer.decode(&encoding.input_ids)?, "the cat");
 //! assert_eq!(encoding.offsets[0], (0, 3)); // bytes of the text
 //! # Ok::<(), loquat::Error>(())
 //! ```
 //!
-//! Truncation and padding that a file prescribes are kept when it is saved, but (as in `transformers`) not obeyed: what
-//! an [`EncodeOptions`] does not say is not done.
+//! Truncation and padding stored in a file are kept when it is saved, but not applied (as in
+//! `transformers`): only an [`EncodeOptions`] sets them.
 
 mod byte_level;
 mod chars;
@@ -51,88 +52,89 @@ pub use train::TokenizerTrainer;
 use crate::atomic;
 use crate::{Error, Result};
 
-/// Text to token ids and back: one for every kind of vocabulary.
+/// A tokenizer: converts text to token ids and back.
 ///
-/// All reading methods take `&self`; one tokenizer serves any number of threads.
+/// All methods for encoding and decoding take `&self`, so a tokenizer can be shared between
+/// threads.
 #[derive(Clone)]
 pub struct Tokenizer {
-    /// Without post-processor, truncation and padding: those three are applied here, per call.
+    /// Without post-processor, truncation and padding, which are applied here per call.
     inner: tokenizers::Tokenizer,
     post: Option<PostProcessorWrapper>,
-    /// What the file says about truncation and padding, kept for saving.
+    /// The file's truncation and padding, kept for saving.
     stored: (Option<TruncationParams>, Option<PaddingParams>),
-    /// `tokenizer_config.json`, as far as there is one.
+    /// Content of `tokenizer_config.json`; null if there is none.
     config: Value,
-    /// The id of each role of [`Special::ALL`].
+    /// Id of each role of [`Special::ALL`].
     roles: [Option<u32>; 7],
     vocab_size: usize,
     decoding: stream::Decoding,
-    /// What is done around the model.
+    /// The components around the model.
     pipeline: Arc<pipeline::Pipeline>,
-    /// What the model made of words so far.
+    /// Cache of tokenized words.
     known: Arc<words::KnownWords>,
-    /// For tokenizers that do nothing but look characters up, the characters.
+    /// Fast path for tokenizers that only look up characters.
     chars: Option<chars::CharTable>,
-    /// For byte-level tokenizers that do nothing but split a text, what the short cut needs.
+    /// Fast path for byte-level tokenizers that only split a text.
     byte_level: Option<Arc<byte_level::ByteLevelWords>>,
 }
 
 impl Tokenizer {
-    /// The id of a token, spelled as the vocabulary spells it.
+    /// Returns the id of a token in the vocabulary's spelling.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The vocabulary's spelling of a token: for byte-level tokenizers that is not its text (`Ġthe` for ` the`), for
-    /// which see [`decode`](Tokenizer::decode).
+    /// Returns a token in the vocabulary's spelling, which for byte-level tokenizers differs from
+    /// its text (`Ġthe` for ` the`); for the text, see [`decode`](Tokenizer::decode).
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The number of ids, added tokens included: one more than the largest id, so that an embedding of this many rows
-    /// holds them all.
+    /// Returns the number of ids, added tokens included: one more than the largest id, so that an
+    /// embedding with this many rows has a row for every id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// All tokens with their ids, sorted by id.
+    /// Returns all tokens with their ids, sorted by id.
     pub fn vocab(&self) -> Vec<(String, u32)> {
         let mut vocab: Vec<(String, u32)> = self.inner.get_vocab(true).into_iter().collect();
         vocab.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
         vocab
     }
 
-    /// The id of the token that plays a part, if one does.
+    /// Returns the id of the token with a role, if there is one.
     pub fn special(&self, role: Special) -> Option<u32> {
         self.roles[role as usize]
     }
 
-    /// The id of the token that begins a text.
+    /// Returns the id of the token that begins a text.
     pub fn bos_token_id(&self) -> Option<u32> {
         self.special(Special::Bos)
     }
 
-    /// The id of the token that ends a text.
+    /// Returns the id of the token that ends a text.
     pub fn eos_token_id(&self) -> Option<u32> {
         self.special(Special::Eos)
     }
 
-    /// The id of the token that fills a batch's short rows.
+    /// Returns the id of the padding token.
     pub fn pad_token_id(&self) -> Option<u32> {
         self.special(Special::Pad)
     }
 
-    /// The id of the token that stands for what the vocabulary lacks.
+    /// Returns the id of the token for text that is not in the vocabulary.
     pub fn unk_token_id(&self) -> Option<u32> {
         self.special(Special::Unk)
     }
 
-    /// The id of the token that a masked language model guesses behind.
+    /// Returns the id of the mask token of masked language models.
     pub fn mask_token_id(&self) -> Option<u32> {
         self.special(Special::Mask)
     }
 
-    /// Whether a token is marked as special, that is, left out of decoded text on request.
+    /// Whether a token is marked as special, and therefore left out of decoded text.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
@@ -145,13 +147,14 @@ impl Tokenizer {
         ids
     }
 
-    /// Gives a part to a token, which becomes special, and a new id if the vocabulary lacks it.
+    /// Sets the token of a role, and returns its id. The token becomes special; if it is not in the
+    /// vocabulary, it is added with a new id.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the token is empty.
+    /// [`Error::Tokenizer`] if the token is empty.
     pub fn set_special(&mut self, role: Special, token: &str) -> Result<u32> {
         self.add_special_tokens([token])?;
-        let id = self.token_to_id(token).ok_or_else(|| Error::Tokenizer("an added token has no text".into()))?;
+        let id = self.token_to_id(token).ok_or_else(|| Error::Tokenizer("an added token must not be empty".into()))?;
         self.roles[role as usize] = Some(id);
         if let Value::Object(config) = &mut self.config {
             config.insert(role.key().into(), Value::String(token.into()));
@@ -159,22 +162,23 @@ impl Tokenizer {
         Ok(id)
     }
 
-    /// Adds tokens that are found in text before anything else is, and are left out of decoded text on request.
+    /// Adds special tokens. They are matched in a text before it is split, and left out of decoded
+    /// text.
     ///
-    /// Returns how many were new. Ids follow the largest so far.
+    /// Returns the number of new tokens. Their ids follow the largest id.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the underlying library refuses one.
+    /// [`Error::Tokenizer`] if the `tokenizers` library rejects a token.
     pub fn add_special_tokens<S: AsRef<str>>(&mut self, tokens: impl IntoIterator<Item = S>) -> Result<usize> {
         self.add(tokens.into_iter().map(|token| AddedToken::from(token.as_ref(), true)).collect())
     }
 
-    /// Adds ordinary tokens that are found whole in text, whatever the model would have made of it.
+    /// Adds ordinary tokens. They are matched in a text before it is split.
     ///
-    /// Returns how many were new. Ids follow the largest so far.
+    /// Returns the number of new tokens. Their ids follow the largest id.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the underlying library refuses one.
+    /// [`Error::Tokenizer`] if the `tokenizers` library rejects a token.
     pub fn add_tokens<S: AsRef<str>>(&mut self, tokens: impl IntoIterator<Item = S>) -> Result<usize> {
         self.add(tokens.into_iter().map(|token| AddedToken::from(token.as_ref(), false)).collect())
     }
@@ -187,10 +191,10 @@ impl Tokenizer {
         Ok(self.vocab_size - before)
     }
 
-    /// Turns ids into text. Ids that the vocabulary lacks are passed over, as the reference does.
+    /// Decodes ids to text, without special tokens. Unknown ids are skipped, as in `transformers`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the file's decoder fails.
+    /// [`Error::Tokenizer`] if the tokenizer's decoder fails.
     ///
     /// # Examples
     /// ```
@@ -206,18 +210,18 @@ impl Tokenizer {
         self.decode_ids(ids, true)
     }
 
-    /// Turns ids into text, special tokens included.
+    /// Decodes ids to text, with special tokens.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the file's decoder fails.
+    /// [`Error::Tokenizer`] if the tokenizer's decoder fails.
     pub fn decode_with_special(&self, ids: &[u32]) -> Result<String> {
         self.decode_ids(ids, false)
     }
 
-    /// Turns each list of ids into text, on all threads of the current pool.
+    /// Decodes each list of ids to text, on all threads of the current pool.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the file's decoder fails.
+    /// [`Error::Tokenizer`] if the tokenizer's decoder fails.
     pub fn decode_batch<I: AsRef<[u32]> + Sync>(&self, batch: &[I]) -> Result<Vec<String>> {
         use rayon::prelude::*;
         crate::kernels::parallel::adopt();
@@ -226,35 +230,36 @@ impl Tokenizer {
 
     fn decode_ids(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         if skip_special && ids.iter().any(|&id| self.is_special(id)) {
-            // By id: the library goes by text, and misses special tokens that a normalizer changes, as Llama-2's `<s>`.
+            // By id: the library compares texts, and misses special tokens that a normalizer
+            // changes, such as Llama 2's `<s>`.
             let ordinary: Vec<u32> = ids.iter().copied().filter(|&id| !self.is_special(id)).collect();
             return self.decode_all(&ordinary);
         }
         self.decode_all(ids)
     }
 
-    /// The text of ids, special or not.
+    /// Decodes all ids, special tokens included.
     fn decode_all(&self, ids: &[u32]) -> Result<String> {
         let added = self.inner.get_added_vocabulary();
         let token = |&id: &u32| added.simple_id_to_token(id).or_else(|| self.inner.get_model().id_to_token(id));
         guard("decoding", || self.pipeline.decode(ids.iter().filter_map(token).collect()))
     }
 
-    /// Writes `tokenizer.json`. The same tokenizer gives the same bytes each time. The file is replaced as a whole: a
-    /// reader sees the old one or the new one.
+    /// Saves `tokenizer.json`. The same tokenizer always gives the same bytes. The file is replaced
+    /// atomically.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let json = self.to_json()?;
         atomic::write_file(path, |file| file.write_all(json.as_bytes()))
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json` into a folder, which is made if need be; `transformers` opens
-    /// it with `AutoTokenizer.from_pretrained`.
+    /// Saves `tokenizer.json` and `tokenizer_config.json` to a folder, which is created if
+    /// necessary. `transformers` opens it with `AutoTokenizer.from_pretrained`.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be written.
+    /// [`Error::Io`] if a file cannot be written.
     pub fn save_folder(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -273,34 +278,35 @@ impl Tokenizer {
         atomic::write_file(folder.join("tokenizer_config.json"), |file| file.write_all(json.as_bytes()))
     }
 
-    /// The content of `tokenizer.json`.
+    /// Returns the content of `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the tokenizer holds what JSON cannot.
+    /// [`Error::Tokenizer`] if the tokenizer cannot be represented in JSON.
     pub fn to_json(&self) -> Result<String> {
         let mut whole = self.inner.clone();
         let (truncation, padding) = self.stored.clone();
         guard("saving", || {
-            // Before the post-processor is there: the library subtracts the tokens that it adds from the length, which may be less.
+            // Before the post-processor is set: the library subtracts its added tokens from the
+            // length, which may be smaller.
             whole.with_truncation(truncation)?.with_padding(padding);
             whole.with_post_processor(self.post.clone());
             whole.to_string(true)
         })
     }
 
-    /// The number of tokens that `tokenizer_config.json` says a model reads; `None` where it says none, or the huge number that stands
-    /// for none. Nothing is cut by it unless a caller does.
+    /// The model's context length according to `tokenizer_config.json`; `None` if absent or the
+    /// huge number that stands for "no limit". It is not applied unless a caller does so.
     pub(crate) fn model_max_length(&self) -> Option<usize> {
         self.config.get("model_max_length")?.as_u64().and_then(|length| usize::try_from(length).ok())
     }
 
-    /// `tokenizer_config.json`, or what a GGUF file says of it.
+    /// Content of `tokenizer_config.json`, or the corresponding metadata of a GGUF file.
     #[cfg(feature = "chat")]
     pub(super) fn config(&self) -> &Value {
         &self.config
     }
 
-    /// The template by which a conversation becomes a text (`chat_template.jinja` or the key of
+    /// Returns the model's chat template (`chat_template.jinja` or the key of
     /// `tokenizer_config.json`; of several, the one named `default`).
     pub fn chat_template(&self) -> Option<&str> {
         match self.config.get("chat_template")? {
@@ -327,9 +333,11 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Runs the library, turning its errors and its panics (on hostile files) into ours.
+/// Calls the library and converts its errors, and its panics on invalid files, to
+/// [`Error::Tokenizer`].
 fn guard<T>(what: &str, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
-    // Unwind safety: the library keeps only caches behind locks; those poison and are then passed over.
+    // Unwind safety: the library's only shared state are caches behind locks, which are not used
+    // once poisoned.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(match e.downcast::<Error>() {
@@ -339,7 +347,7 @@ fn guard<T>(what: &str, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T
         Err(panic) => {
             let reason = panic.downcast_ref::<String>().map(String::as_str);
             let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-            Err(Error::Tokenizer(format!("{what}: the tokenizer's file asks for the impossible: {reason}")))
+            Err(Error::Tokenizer(format!("{what}: the tokenizer file is invalid: {reason}")))
         }
     }
 }

@@ -1,6 +1,5 @@
-//! What is done to a text before its words are looked up, and to tokens after: the library's
-//! components, but with every pattern run within a budget, and with errors that the library keeps
-//! to itself.
+//! The components before and after the model: those of the library, but every pattern is executed
+//! within a budget, and errors that the library drops are returned.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +15,7 @@ use super::gpt2_split;
 use super::pattern::{Budget, Pattern, Within};
 use crate::{Error, Result};
 
-/// The components of a tokenizer around its model.
+/// Components of a tokenizer around its model.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pipeline {
     pub(super) normalizer: Option<Normalizer>,
@@ -26,7 +25,7 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// # Errors
-    /// [`Error::Tokenizer`] naming a pattern that is not supported.
+    /// [`Error::Tokenizer`] for a pattern that is not supported.
     pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self> {
         Ok(Pipeline {
             normalizer: tokenizer.get_normalizer().map(Normalizer::of).transpose()?,
@@ -35,7 +34,7 @@ impl Pipeline {
         })
     }
 
-    /// A text in parts: the added tokens, and the words between them.
+    /// Splits a text into added tokens and the words between them.
     pub(super) fn split(
         &self,
         added: &tokenizers::AddedVocabulary,
@@ -53,7 +52,7 @@ impl Pipeline {
         Ok(parts)
     }
 
-    /// The text of some tokens.
+    /// Decodes tokens to text.
     pub(super) fn decode(&self, tokens: Vec<String>) -> tokenizers::Result<String> {
         let budget = Budget::of(tokens.iter().map(String::len).sum());
         match &self.decoder {
@@ -63,7 +62,7 @@ impl Pipeline {
     }
 }
 
-/// The pattern of a component of the library, which shows it in its JSON only.
+/// Returns the pattern of a component of the library, which exposes it only in its JSON form.
 fn pattern(component: &impl Serialize) -> Result<Arc<Pattern>> {
     let json = serde_json::to_value(component).map_err(|e| Error::Tokenizer(e.to_string()))?;
     let pattern = match (&json["pattern"]["Regex"], &json["pattern"]["String"]) {
@@ -74,7 +73,7 @@ fn pattern(component: &impl Serialize) -> Result<Arc<Pattern>> {
     Ok(Arc::new(pattern))
 }
 
-/// A change of texts.
+/// A normalizer of texts.
 #[derive(Debug, Clone)]
 pub(super) enum Normalizer {
     Library(NormalizerWrapper),
@@ -95,7 +94,7 @@ impl Normalizer {
         })
     }
 
-    /// Changes a text.
+    /// Normalizes a text.
     pub(super) fn run(&self, text: &mut NormalizedString, budget: &Budget) -> tokenizers::Result<()> {
         match self {
             Normalizer::Library(normalizer) => normalizer.normalize(text)?,
@@ -110,7 +109,7 @@ impl Normalizer {
     }
 }
 
-/// A normalizer for the library, which passes over its errors: they are kept.
+/// A normalizer for the library that stores the errors that the library would drop.
 struct Noted<'a> {
     normalizer: &'a Normalizer,
     budget: &'a Budget,
@@ -127,11 +126,11 @@ impl tokenizers::Normalizer for Noted<'_> {
     }
 }
 
-/// A way of splitting texts into words.
+/// A pre-tokenizer: splits texts into words.
 #[derive(Debug, Clone)]
 pub(super) enum PreTokenizer {
     Library(PreTokenizerWrapper),
-    /// The library's `ByteLevel` with its expression.
+    /// The library's `ByteLevel` with its regular expression.
     Gpt2 {
         prefix_space: bool,
     },
@@ -178,7 +177,7 @@ impl PreTokenizer {
     }
 }
 
-/// GPT-2's words, every one a match.
+/// Matches each of GPT-2's words.
 struct Gpt2Words;
 
 impl tokenizers::pattern::Pattern for Gpt2Words {
@@ -195,7 +194,7 @@ impl tokenizers::pattern::Pattern for Gpt2Words {
     }
 }
 
-/// A way of making text of tokens.
+/// A decoder of tokens to text.
 #[derive(Debug, Clone)]
 enum Decoder {
     Library(DecoderWrapper),
@@ -218,7 +217,7 @@ impl Decoder {
 
     fn run(&self, tokens: Vec<String>, budget: &Budget) -> tokenizers::Result<Vec<String>> {
         let tokens = match self {
-            Decoder::Library(_) if tokens.is_empty() => tokens, // one of them counts down from it
+            Decoder::Library(_) if tokens.is_empty() => tokens, // some underflow on an empty list
             Decoder::Library(decoder) => decoder.decode_chain(tokens)?,
             Decoder::Replace { pattern, content } => {
                 let replaced = |token: String| {

@@ -1,8 +1,8 @@
-//! `tokenizer_config.json` and the files beside it: which keys are known, and what they change in a
+//! Supported keys of `tokenizer_config.json` and the files next to it, and their effect on a
 //! `tokenizer.json`.
 //!
-//! As in `transformers`, the settings of BERT's and GPT-2's kinds of tokenizers win over the
-//! `tokenizer.json` beside them, unless `tokenizer_class` names the class that takes a
+//! As in `transformers`, the settings of BERT's and GPT-2's tokenizer classes override the
+//! `tokenizer.json` next to them, unless `tokenizer_class` names the class that takes a
 //! `tokenizer.json` as it is.
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 use super::{Special, Tokenizer, guard};
 use crate::{Error, Result};
 
-/// Keys of `tokenizer_config.json` that change no ids, or are obeyed.
+/// Keys of `tokenizer_config.json` that are supported or do not change ids.
 const KNOWN: &[&str] = &[
     "add_bos_token",
     "add_eos_token",
@@ -106,13 +106,13 @@ const KNOWN: &[&str] = &[
     "wordpieces_prefix",
 ];
 
-/// Looks through the keys of `tokenizer_config.json`.
+/// Checks the keys of `tokenizer_config.json`.
 ///
 /// # Errors
-/// A sentence naming a key that is not known, or a setting that is not obeyed.
+/// A sentence that names an unknown key or an unsupported setting.
 pub(super) fn check_config(config: &Value) -> std::result::Result<(), String> {
     for (key, value) in config.as_object().into_iter().flatten() {
-        // Attributes that name tokens, whatever for, and comments.
+        // Attributes that name tokens, and comments.
         let named = ["_token", "_token_id", "_tokens", "_token_ids"].iter().any(|end| key.ends_with(end));
         if !named && !key.starts_with('_') && !KNOWN.contains(&key.as_str()) {
             return Err(format!("`{key}` is not known: remove it if it changes no ids"));
@@ -135,10 +135,10 @@ pub(super) fn check_config(config: &Value) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Looks through the keys of `special_tokens_map.json`.
+/// Checks the keys of `special_tokens_map.json`.
 ///
 /// # Errors
-/// A sentence naming a key that is no token.
+/// A sentence that names a key that is not a role of a token.
 pub(super) fn check_map(map: &Value) -> std::result::Result<(), String> {
     let mut keys = map.as_object().into_iter().flat_map(|map| map.keys());
     match keys.find(|key| !key.ends_with("_token") && !key.ends_with("_tokens")) {
@@ -148,11 +148,11 @@ pub(super) fn check_map(map: &Value) -> std::result::Result<(), String> {
 }
 
 impl Tokenizer {
-    /// Lets the settings of `tokenizer_config.json` win over the components that `tokenizer.json`
-    /// has.
+    /// Applies the settings of `tokenizer_config.json`, which override the components of
+    /// `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the library refuses the changed components.
+    /// [`Error::Tokenizer`] if the library rejects the changed components.
     pub(super) fn apply_settings(&mut self, config: &Value) -> Result<()> {
         let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("");
         if ["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&class) {
@@ -160,7 +160,7 @@ impl Tokenizer {
         }
         let flag = |key: &str| config.get(key).and_then(Value::as_bool);
         let (lowercase, chinese) = (flag("do_lower_case"), flag("tokenize_chinese_chars"));
-        // A byte-level tokenizer of Llama's class is taken as it is.
+        // A byte-level tokenizer of Llama's class is not changed.
         let prefix_space = flag("add_prefix_space").filter(|_| !class.starts_with("Llama"));
         let mut normalizer = self.inner.get_normalizer().cloned();
         let mut pre_tokenizer = self.inner.get_pre_tokenizer().cloned();
@@ -180,10 +180,10 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Checks the ids of `added_tokens.json`, once what it lacks was added.
+    /// Checks the ids of `added_tokens.json`, after missing tokens were added.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] naming a token that has another id here.
+    /// [`Error::Tokenizer`] for a token that has another id in this tokenizer.
     pub(super) fn check_added(&self, added: &[(String, u32)]) -> Result<()> {
         match added.iter().find(|(token, id)| self.token_to_id(token) != Some(*id)) {
             Some((token, id)) => {
@@ -195,7 +195,7 @@ impl Tokenizer {
     }
 }
 
-/// Whether that changes anything.
+/// Applies BERT's settings; returns whether they change anything.
 fn set_bert(
     normalizer: &mut NormalizerWrapper,
     lowercase: Option<bool>,
@@ -207,7 +207,7 @@ fn set_bert(
             let before = (bert.lowercase, bert.handle_chinese_chars, bert.strip_accents);
             bert.lowercase = lowercase.unwrap_or(bert.lowercase);
             bert.handle_chinese_chars = chinese.unwrap_or(bert.handle_chinese_chars);
-            // Null is a setting here: with the case.
+            // Null is a setting here: accents are stripped if case is.
             if let Some(strip) = strip_accents {
                 bert.strip_accents = strip.as_bool();
             }
@@ -224,7 +224,7 @@ fn set_bert(
     }
 }
 
-/// Whether that changes anything.
+/// Sets the prefix space; returns whether that changes anything.
 fn set_prefix_space(pre_tokenizer: &mut PreTokenizerWrapper, prefix: bool) -> bool {
     match pre_tokenizer {
         PreTokenizerWrapper::ByteLevel(split) => std::mem::replace(&mut split.add_prefix_space, prefix) != prefix,

@@ -1,27 +1,27 @@
-//! Which token plays which part: the roles that a `tokenizer.json` leaves unsaid.
+//! Roles of special tokens.
 //!
-//! `tokenizer.json` marks tokens as special, but not what each is for; that stands beside it, in
-//! `tokenizer_config.json` or `special_tokens_map.json`. Where neither is there, the names that the published models use
-//! decide.
+//! `tokenizer.json` marks tokens as special, but does not define their roles;
+//! `tokenizer_config.json` or `special_tokens_map.json` do. Without them, the names used by
+//! published models decide.
 
 use serde_json::Value;
 
-/// The part that a special token plays.
+/// Role of a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Special {
     /// Begins a text.
     Bos,
-    /// Ends a text; generation stops at it.
+    /// Ends a text; stops generation.
     Eos,
-    /// Stands for what the vocabulary lacks.
+    /// Replaces text that is not in the vocabulary.
     Unk,
-    /// Stands between two texts, and ends an encoder's input.
+    /// Separates two texts, and ends an encoder's input.
     Sep,
-    /// Fills a batch's short rows.
+    /// Pads short sequences of a batch.
     Pad,
-    /// Opens an encoder's input; its hidden state stands for the whole text.
+    /// Starts an encoder's input; its hidden state represents the whole text.
     Cls,
-    /// Hides a token that a masked language model shall guess.
+    /// Replaces a token that a masked language model predicts.
     Mask,
 }
 
@@ -30,7 +30,7 @@ impl Special {
     pub const ALL: [Special; 7] =
         [Special::Bos, Special::Eos, Special::Unk, Special::Sep, Special::Pad, Special::Cls, Special::Mask];
 
-    /// The key of `tokenizer_config.json`, for example `eos_token`.
+    /// Returns the key in `tokenizer_config.json`, for example `eos_token`.
     pub fn key(self) -> &'static str {
         match self {
             Special::Bos => "bos_token",
@@ -43,7 +43,7 @@ impl Special {
         }
     }
 
-    /// Spellings by which published tokenizers call the role, best first.
+    /// Spellings of the role in published tokenizers, best first.
     pub(super) fn spellings(self) -> &'static [&'static str] {
         match self {
             Special::Bos => &["<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|bos|>", "<|endoftext|>"],

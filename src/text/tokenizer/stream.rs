@@ -1,13 +1,17 @@
 //! Decoding token by token.
 //!
-//! A token need not be text: byte-level tokens may be a third of a character, a SentencePiece token opens with the space
-//! before it, a word-piece token begins with `##`. [`DecodeStream`] gives out text as soon as no later token can change
-//! it, and no sooner; its pieces, one after the other, are what [`Tokenizer::decode`] makes of all ids at once.
+//! A token is not always text: a byte-level token may be a third of a character, a SentencePiece
+//! token starts with the preceding space, a WordPiece token starts with `##`. [`DecodeStream`]
+//! returns text as soon as no later token can change it; the concatenation of its pieces is what
+//! [`Tokenizer::decode`] returns for all ids.
 //!
-//! - Byte-level decoders: bytes are kept back while they may be the beginning of a character (three at most).
-//! - Byte fallback (`<0xE2>` tokens): the reference decoder judges each *run* of byte tokens as a whole, and one bad byte
-//!   spoils the run; so a run is kept back until it ends.
-//! - All others: what a few tokens of context and the new tokens decode to, less what the context alone decodes to.
+//! - Byte-level decoders: up to three bytes are held back while they may be the start of a
+//!   character.
+//! - Byte fallback (`<0xE2>` tokens): the decoder of `tokenizers` converts each *run* of byte
+//!   tokens as a whole, and one invalid byte invalidates the run; so a run is held back until it
+//!   ends.
+//! - All others: the text of a few tokens of context and the new tokens, minus the text of the
+//!   context alone.
 
 use std::ops::Deref;
 use std::sync::LazyLock;
@@ -17,9 +21,9 @@ use tokenizers::{DecoderWrapper, Model};
 use super::Tokenizer;
 use crate::Result;
 
-/// Turns ids into text one at a time: see [`Tokenizer::decode_stream`].
+/// A streaming decoder, which decodes ids one at a time. See [`Tokenizer::decode_stream`].
 ///
-/// `T` points to the tokenizer: `&Tokenizer` borrows it, `Arc<Tokenizer>` shares it.
+/// `T` is a pointer to the tokenizer: `&Tokenizer` borrows it, `Arc<Tokenizer>` shares it.
 #[derive(Debug, Clone)]
 pub struct DecodeStream<T: Deref<Target = Tokenizer>> {
     tokenizer: T,
@@ -29,14 +33,14 @@ pub struct DecodeStream<T: Deref<Target = Tokenizer>> {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Bytes that may be the beginning of a character.
+    /// Bytes that may be the start of a character.
     Bytes(Vec<u8>),
-    /// Ids of context and, from `context` on, ids whose text was not given out yet.
+    /// Ids of the context and, from index `context`, ids whose text was not returned yet.
     Window { ids: Vec<u32>, context: usize, text: String },
 }
 
 impl Tokenizer {
-    /// A decoder that is fed ids as they are generated. Special tokens are left out, as by
+    /// Returns a decoder for ids as they are generated. Special tokens are left out, as in
     /// [`decode`](Tokenizer::decode).
     ///
     /// # Examples
@@ -55,7 +59,7 @@ impl Tokenizer {
         DecodeStream::new(self)
     }
 
-    /// The bytes of text that a token stands for in the middle of a text; nothing for special and unknown tokens, which stand for none.
+    /// Returns the bytes of a token in the middle of a text; empty for special and unknown tokens.
     ///
     /// # Examples
     /// ```
@@ -77,7 +81,7 @@ impl Tokenizer {
                 u8::from_str_radix(&token[3..5], 16).map(|byte| vec![byte]).unwrap_or_default()
             }
             _ => {
-                // What it adds to a text: decoders treat a text's first token apart.
+                // In the middle of a text: decoders treat the first token differently.
                 let decode = |ids: &[u32]| self.decode_all(ids).unwrap_or_default();
                 let (one, two) = (decode(&[id]), decode(&[id, id]));
                 two.strip_prefix(one.as_str()).unwrap_or(&one).as_bytes().to_vec()
@@ -85,7 +89,7 @@ impl Tokenizer {
         }
     }
 
-    /// The token as the decoder sees it, unless it is unknown or left out.
+    /// Returns the token as the decoder sees it, unless it is unknown or skipped.
     fn decodable(&self, id: u32, skip_special: bool) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
         if skip_special && self.is_special(id) {
@@ -96,7 +100,7 @@ impl Tokenizer {
 }
 
 impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
-    /// A decoder that points to `tokenizer` as the caller likes: see [`Tokenizer::decode_stream`].
+    /// Creates a decoder with any pointer to a tokenizer; see [`Tokenizer::decode_stream`].
     pub(crate) fn new(tokenizer: T) -> Self {
         let state = match tokenizer.decoding {
             Decoding::Bytes => State::Bytes(Vec::new()),
@@ -105,8 +109,8 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
         Self { tokenizer, skip_special: true, state }
     }
 
-    /// A decoder that goes on where a text ended: a decoder that strips the space before a text's first word, as SentencePiece's do, has
-    /// done so in the prompt, and leaves the next word's in place.
+    /// Continues after a prompt. A decoder that strips the space before the first word of a text,
+    /// such as SentencePiece's, then keeps the space before the next word.
     #[must_use]
     pub fn after(mut self, prompt_ids: &[u32]) -> Self {
         let last = prompt_ids.iter().rev().find(|&&id| self.tokenizer.decodable(id, self.skip_special).is_some());
@@ -119,18 +123,18 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
         self
     }
 
-    /// Gives out special tokens too, as [`Tokenizer::decode_with_special`] does.
+    /// Decodes special tokens too, as [`Tokenizer::decode_with_special`] does.
     #[must_use]
     pub fn with_special(mut self) -> Self {
         self.skip_special = false;
         self
     }
 
-    /// Takes the next id and returns the text that is certain now: often the token's, sometimes none, sometimes several
-    /// tokens'.
+    /// Decodes the next id and returns the text that is now certain: often that of this token,
+    /// sometimes empty, sometimes that of several tokens.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the file's decoder fails.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if the tokenizer's decoder fails.
     pub fn step(&mut self, id: u32) -> Result<String> {
         let Some(token) = self.tokenizer.decodable(id, self.skip_special) else { return Ok(String::new()) };
         match &mut self.state {
@@ -146,14 +150,14 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
                 let decode = |ids: &[u32]| self.tokenizer.decode_all(ids);
                 let whole = decode(ids)?;
                 if whole.ends_with('\u{FFFD}') {
-                    return Ok(String::new()); // perhaps half a character
+                    return Ok(String::new()); // possibly an incomplete character
                 }
                 let new = match whole.strip_prefix(text.as_str()) {
                     Some(new) if !new.is_empty() => new.to_string(),
                     _ => return Ok(String::new()),
                 };
-                // From now on the new tokens are the context, if they stand for text by themselves: what strips a
-                // leading space must have found it.
+                // From here, the new tokens are the context, if they decode to text by themselves:
+                // a decoder that strips a leading space must have stripped it there.
                 let alone = decode(&ids[*context..])?;
                 if alone.is_empty() {
                     *text = whole;
@@ -167,10 +171,10 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
         }
     }
 
-    /// Ends the stream and returns what was kept back: half a character becomes U+FFFD.
+    /// Ends the stream and returns the text held back; an incomplete character becomes U+FFFD.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer) when the file's decoder fails.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) if the tokenizer's decoder fails.
     pub fn finish(self) -> Result<String> {
         match self.state {
             State::Bytes(pending) => Ok(String::from_utf8_lossy(&pending).into_owned()),
@@ -182,12 +186,12 @@ impl<T: Deref<Target = Tokenizer>> DecodeStream<T> {
     }
 }
 
-/// How a tokenizer's decoder makes text of tokens, as far as streaming must know.
+/// How a tokenizer's decoder converts tokens to text, as far as it matters for streaming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoding {
-    /// Every token is bytes; the text is those bytes.
+    /// Every token is bytes; the text is their concatenation.
     Bytes,
-    /// Runs of byte tokens are judged whole.
+    /// Runs of byte tokens are decoded as a whole.
     ByteRuns,
     /// Token by token.
     Tokens,
@@ -210,7 +214,7 @@ impl Decoding {
     }
 }
 
-/// `<0xE2>`: the reference's test, to the letter.
+/// Whether a token has the form `<0xE2>`, by exactly the library's test.
 fn is_byte_token(token: &str) -> bool {
     token.len() == 6
         && token.starts_with("<0x")
@@ -218,7 +222,8 @@ fn is_byte_token(token: &str) -> bool {
         && token.get(3..5).is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok())
 }
 
-/// GPT-2's alphabet: the character that stands for each byte. Those that can be seen stand for themselves.
+/// GPT-2's byte-level alphabet: the character for each byte. Printable characters represent
+/// themselves.
 static CHAR_OF: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut next = 0x100;
     std::array::from_fn(|byte| {
@@ -230,7 +235,7 @@ static CHAR_OF: LazyLock<[char; 256]> = LazyLock::new(|| {
     })
 });
 
-/// The other way round; all characters are below U+0144.
+/// The inverse; all characters are below U+0144.
 static BYTE_OF: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
     let mut bytes = [None; 0x144];
     for byte in 0..=255u8 {
@@ -239,12 +244,13 @@ static BYTE_OF: LazyLock<[Option<u8>; 0x144]> = LazyLock::new(|| {
     bytes
 });
 
-/// The character that stands for a byte in byte-level vocabularies.
+/// Returns the character for a byte in byte-level vocabularies.
 pub(super) fn char_of(byte: u8) -> char {
     CHAR_OF[usize::from(byte)]
 }
 
-/// Appends the bytes of a byte-level token; one that has another character in it stands for itself, as added tokens do.
+/// Appends the bytes of a byte-level token; a token with any other character, such as an added
+/// token, is appended as it is.
 pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for c in token.chars() {
@@ -259,7 +265,7 @@ pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Takes all text from the front that further bytes cannot change; bytes that are no text become U+FFFD.
+/// Removes the text that further bytes cannot change from the front; invalid bytes become U+FFFD.
 fn take_text(pending: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut done = 0;
@@ -268,7 +274,7 @@ fn take_text(pending: &mut Vec<u8>) -> String {
         done += chunk.valid().len();
         let invalid = chunk.invalid();
         let at_end = done + invalid.len() == pending.len();
-        // At the end, the beginning of a character is not an error yet.
+        // At the end, an incomplete character is not an error yet.
         if at_end && std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none()) {
             break;
         }

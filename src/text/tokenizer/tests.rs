@@ -1,4 +1,4 @@
-//! Tests of the tokenizer; those against published vocabularies need the data folder (`LOQUAT_DATA`).
+//! Tests of the tokenizer; those with published vocabularies need the data folder (`LOQUAT_DATA`).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// A file of the data folder, or a loud word that the test was skipped.
+/// Returns a file of the data folder, or reports that the test was skipped.
 fn data(path: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("LOQUAT_DATA").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
@@ -194,8 +194,8 @@ fn pairs_truncation_and_padding() {
     let words = tokenizer.encode(Input::Words(&["a.", "c"])).unwrap();
     assert_eq!(words.word_ids, [None, Some(0), Some(0), Some(1), None]);
 
-    // What fits is not cut, whatever the stride; the shorter text of a pair stays whole and needs
-    // no window.
+    // A text that fits is not truncated, whatever the stride; the shorter text of a pair stays
+    // whole and needs no window.
     let (first, second) = ("a b c d e f g", "h a b c d e f");
     let wide = EncodeOptions::default().truncation(Truncation::new(19).stride(18));
     let whole = tokenizer.encode_with((first, second), &wide).unwrap();
@@ -239,7 +239,7 @@ fn a_folder_saved_is_the_tokenizer_opened() {
     }
 }
 
-/// All pieces of a stream, which must never end in the middle of a character.
+/// All pieces of a stream, none of which may end in the middle of a character.
 fn streamed(tokenizer: &Tokenizer, ids: &[u32], special: bool) -> String {
     let mut stream = tokenizer.decode_stream();
     if special {
@@ -280,7 +280,7 @@ proptest! {
         ALL.with(|all| {
             for (name, tokenizer) in all {
                 let n = tokenizer.vocab_size() as u32;
-                // Low ids are special tokens and bytes; most of the trouble is there.
+                // Low ids are special tokens and bytes, which cause most problems.
                 let ids: Vec<u32> = seed.iter().map(|&(x, kind)| match kind {
                     0 => x % n.min(300),
                     1 => x % n.min(8),
@@ -382,7 +382,7 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// The tokenizers that the files of expected ids speak of, by the names that they use.
+/// The tokenizers of the files of expected ids, by the names used there.
 fn references() -> Option<HashMap<&'static str, Tokenizer>> {
     let open = |path: &str| Some(Tokenizer::open(data(path)?).unwrap());
     let word_piece = |path: &str, lower| Some(Tokenizer::open_word_piece(data(path)?, lower).unwrap());
@@ -424,12 +424,12 @@ fn ids_of_edge_cases_are_the_references() {
         for case in cases[key].as_array().unwrap() {
             let (tokenizer, text) = (&tokenizers[name], case["input"].as_str().unwrap());
             if name == "llama" && text.contains('\u{A0}') {
-                continue; // that file lost its no-break spaces on its way here
+                continue; // the file has lost its no-break spaces
             }
             let encoding = tokenizer.encode(text).unwrap();
             assert_eq!(encoding.input_ids, ids(&case["encoded"]["input_ids"]), "{name} {text:?}");
             assert_eq!(encoding.attention_mask, ids(&case["encoded"]["attention_mask"]));
-            // The others' decoded text was tidied up by rules that are transformers' own.
+            // `transformers` cleans up the decoded text of the others by rules of its own.
             if name == "llama" {
                 assert_eq!(tokenizer.decode(&encoding.input_ids).unwrap(), case["decoded_without_special"]);
             }
@@ -492,7 +492,7 @@ fn older_files_that_are_wrong_are_named() {
     says(Tokenizer::open(folder.path()), "found none of them");
     write("tokenizer.model", "");
     says(Tokenizer::open(folder.path()), "SentencePiece");
-    says(Tokenizer::open_word_piece(write("a", "[UNK]\n[CLS]\n"), true), "expected a token [SEP]");
+    says(Tokenizer::open_word_piece(write("a", "[UNK]\n[CLS]\n"), true), "has no token [SEP]");
     says(Tokenizer::open_word_piece(write("a", "[UNK]\nx\nx\n"), true), "line 3");
     let vocab = write("vocab.json", r#"{"a":0,"b":1,"ab":2}"#);
     says(Tokenizer::open_byte_level(&vocab, write("m", "#version: 0.2\na b\na c\n")), "line 3");
@@ -515,7 +515,7 @@ fn a_continuation_keeps_the_space_between() {
     }
 }
 
-/// A `tokenizer.json` may come from anywhere: whatever is wrong with it is an error.
+/// A `tokenizer.json` is not trusted: any invalid content is an error.
 #[test]
 fn hostile_files_are_errors() {
     let good = small();
@@ -588,7 +588,7 @@ fn what_the_library_would_panic_over_is_refused() {
         "pair": [], "special_tokens": {}});
     for (reason, more) in [
         (
-            "joint is in `vocab`",
+            "concatenation is in `vocab`",
             serde_json::json!({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}),
         ),
         (
@@ -598,7 +598,7 @@ fn what_the_library_would_panic_over_is_refused() {
         ),
         ("ids below", serde_json::json!({"model": {"type": "BPE", "vocab": {"a": 4_000_000_000u32}, "merges": []}})),
         ("`stop` 0", serde_json::json!({"decoder": {"type": "Strip", "content": " ", "start": 0, "stop": 1}})),
-        ("`length` from 1", serde_json::json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})),
+        ("`length` of at least 1", serde_json::json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})),
         ("a second text", serde_json::json!({"post_processor": template})),
         (
             "as many ids as tokens for \"x\"",
@@ -621,7 +621,7 @@ fn what_the_library_would_panic_over_is_refused() {
     }
 }
 
-/// Loads and, where that works, uses a file: neither may panic.
+/// Loads a file and, if that succeeds, uses it: neither may panic.
 fn exercise(json: &str) {
     if let Ok(tokenizer) = Tokenizer::from_bytes(json) {
         for text in TEXTS {
@@ -691,7 +691,7 @@ fn later_splits_give_the_same_ids_by_the_short_cut() {
     }
 }
 
-/// A small byte-pair model with something hostile in it.
+/// A small byte-pair model with one hostile part.
 fn hostile(key: &str, value: Value) -> String {
     let mut json = serde_json::json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
@@ -896,7 +896,7 @@ fn a_gpt1_folder_is_read_as_transformers_does() {
     vocab.insert("<|startoftext|>".into(), 91.into());
     write(&vocab);
     assert!(Tokenizer::open(folder.path()).unwrap_err().to_string().contains("<|startoftext|>"));
-    // A vocabulary of words is no byte-level one.
+    // A vocabulary of words is not a byte-level one.
     let words: serde_json::Map<String, Value> = (0..300).map(|id| (format!("w{id}"), id.into())).collect();
     write(&words);
     std::fs::write(folder.path().join("merges.txt"), "").unwrap();

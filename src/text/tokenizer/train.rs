@@ -1,9 +1,9 @@
 //! Training a tokenizer from text.
 //!
-//! Words are counted here, from files in bounded memory or from an iterator; the merges and likelihoods are the
-//! `tokenizers` crate's. That crate visits its hash maps in an order that differs from run to run; what it is handed,
-//! and what it returns, is put in order here, so that a text always gives the same `tokenizer.json`, at any number of
-//! threads.
+//! Words are counted here, from files in bounded memory or from an iterator; merges and likelihoods
+//! are computed by the `tokenizers` crate. That crate iterates over hash maps in an order that
+//! differs between runs; its input and output are sorted here, so that a text always gives the same
+//! `tokenizer.json`, at any number of threads.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -30,12 +30,12 @@ use super::{Special, Tokenizer, gpt2_split, guard};
 use crate::text::Corpus;
 use crate::{Error, Result};
 
-/// Words of a text with their counts.
+/// Counts of the words of a text.
 type Counts = HashMap<String, u64>;
 
-/// Trains a [`Tokenizer`] from text. Start with the kind, then set what differs from its defaults.
+/// A trainer of [`Tokenizer`]s. Create it with the kind of tokenizer, then change its defaults.
 ///
-/// | kind | splits | default special tokens | as trained by |
+/// | kind | split by | default special tokens | used by |
 /// |---|---|---|---|
 /// | [`byte_level_bpe`](Self::byte_level_bpe) | GPT-2's pattern, bytes | `<\|endoftext\|>` | GPT-2 |
 /// | [`word_piece`](Self::word_piece) | words and punctuation | `[PAD] [UNK] [CLS] [SEP] [MASK]` | BERT |
@@ -83,75 +83,83 @@ impl TokenizerTrainer {
         }
     }
 
-    /// Byte-pair encoding over bytes, as GPT-2: every text can be encoded, and decodes to itself. Default: 30 000 tokens.
+    /// Creates a trainer of byte-level BPE as in GPT-2: every text can be encoded, and decodes to
+    /// itself. Default: 30 000 tokens.
     ///
-    /// P. Gage 1994; R. Sennrich, B. Haddow, A. Birch, [arXiv:1508.07909](https://arxiv.org/abs/1508.07909).
+    /// P. Gage 1994; R. Sennrich, B. Haddow, A. Birch,
+    /// [arXiv:1508.07909](https://arxiv.org/abs/1508.07909).
     pub fn byte_level_bpe() -> Self {
         Self::new(Kind::ByteLevelBpe, 30_000, &["<|endoftext|>"])
     }
 
-    /// Word pieces, as BERT: words are split into known pieces, of which all but the first begin with `##`. Default:
-    /// 30 000 tokens, lower case.
+    /// Creates a trainer of WordPiece as in BERT: words are split into pieces, of which all but the
+    /// first start with `##`. Default: 30 000 tokens, lower case.
     pub fn word_piece() -> Self {
         let trainer = Self::new(Kind::WordPiece, 30_000, &["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
         trainer.lowercase(true)
     }
 
-    /// A unigram language model over pieces, as SentencePiece and T5. Default: 8000 tokens.
+    /// Creates a trainer of a unigram language model as in SentencePiece and T5. Default: 8000
+    /// tokens.
     ///
     /// T. Kudo, [arXiv:1804.10959](https://arxiv.org/abs/1804.10959).
     pub fn unigram() -> Self {
         Self::new(Kind::Unigram, 8_000, &["<pad>", "</s>", "<unk>"])
     }
 
-    /// One token for each word, the most frequent first. Default: 30 000 tokens.
+    /// Creates a trainer with one token per word, most frequent first. Default: 30 000 tokens.
     pub fn word_level() -> Self {
         Self::new(Kind::WordLevel, 30_000, &["<unk>"])
     }
 
-    /// One token for each character of the text, in the order of the code points: nanoGPT's vocabulary. Characters that
-    /// the text lacks cannot be encoded, unless a special token `<unk>` is asked for. The vocabulary's size is what it is.
+    /// Creates a trainer with one token per character of the text, in the order of code points, as
+    /// in nanoGPT. Other characters cannot be encoded, unless there is a special token `<unk>`. The
+    /// vocabulary size is the number of different characters.
     pub fn chars() -> Self {
         Self::new(Kind::Chars, usize::MAX, &[])
     }
 
-    /// The number of tokens to train, special tokens included. A text with little variety gives fewer.
+    /// Sets the number of tokens to train, special tokens included. A text with little variety
+    /// gives fewer.
     #[must_use]
     pub fn vocab_size(mut self, tokens: usize) -> Self {
         self.vocab_size = tokens;
         self
     }
 
-    /// Leaves out words (word level), pairs (byte-pair encoding and word pieces) or characters that occur less often.
+    /// Sets the minimum count of words (word level), pairs (BPE and WordPiece) or characters.
+    /// Default: no minimum.
     #[must_use]
     pub fn min_frequency(mut self, occurrences: u64) -> Self {
         self.min_frequency = occurrences;
         self
     }
 
-    /// Replaces the kind's special tokens. They get the first ids, in this order, and the parts that their spellings
-    /// suggest ([`Tokenizer::set_special`] gives others).
+    /// Replaces the kind's special tokens. They get the first ids, in this order, and the roles
+    /// that their spellings imply; [`Tokenizer::set_special`] sets others.
     #[must_use]
     pub fn special_tokens<S: Into<String>>(mut self, tokens: impl IntoIterator<Item = S>) -> Self {
         self.special_tokens = tokens.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Keeps the most frequent characters only (word pieces): a word with any other becomes the unknown token.
+    /// Keeps only the `chars` most frequent characters (WordPiece); a word with any other character
+    /// becomes the unknown token.
     #[must_use]
     pub fn alphabet_limit(mut self, chars: usize) -> Self {
         self.alphabet_limit = chars;
         self
     }
 
-    /// Whether upper case is folded into lower case (and, for word pieces, accents are stripped).
+    /// Sets whether text is converted to lower case (and, for WordPiece, stripped of accents).
     #[must_use]
     pub fn lowercase(mut self, fold: bool) -> Self {
         self.lowercase = fold;
         self
     }
 
-    /// Whether a text's first word is encoded as if a space stood before it (byte-level).
+    /// Sets whether the first word of a text is encoded as if a space preceded it (byte-level BPE).
+    /// Default: false.
     #[must_use]
     pub fn prefix_space(mut self, add: bool) -> Self {
         self.prefix_space = add;
@@ -161,10 +169,11 @@ impl TokenizerTrainer {
     /// Trains on files, which are streamed: memory is bounded by the number of different words.
     ///
     /// # Errors
-    /// [`Error::Io`] naming a file that cannot be read; [`Error::Format`] naming file, line and byte of what is not
-    /// UTF-8; [`Error::Argument`] when the files hold no text or a setting cannot be met.
+    /// [`Error::Io`] for a file that cannot be read; [`Error::Format`] with file, line and byte for
+    /// text that is not UTF-8; [`Error::Argument`] if the files are empty or a setting is
+    /// impossible.
     pub fn train_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<Tokenizer> {
-        /// Bytes of text in memory at once: work for all threads, and no more.
+        /// Bytes of text in memory at once: enough work for all threads.
         const PIECE: usize = 4 << 20;
         let corpus = Corpus::open_all(paths)?;
         let frame = self.frame()?;
@@ -184,9 +193,9 @@ impl TokenizerTrainer {
     /// Trains on texts.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there is no text or a setting cannot be met.
+    /// [`Error::Argument`] if there is no text or a setting is impossible.
     pub fn train<S: AsRef<str>>(&self, texts: impl IntoIterator<Item = S>) -> Result<Tokenizer> {
-        /// Texts that are counted at once, by bytes and by number.
+        /// Maximum bytes and number of texts counted at once.
         const BYTES: usize = 4 << 20;
         const TEXTS: usize = 1 << 16;
         let frame = self.frame()?;
@@ -203,16 +212,17 @@ impl TokenizerTrainer {
         }
         self.count(&frame, &batch, &mut counts)?;
         if counts.is_empty() {
-            return Err(Error::argument("text to train a tokenizer on", "some", "none"));
+            return Err(Error::argument("text to train a tokenizer on", "at least one word", "none"));
         }
         self.finish(frame, counts)
     }
 
-    /// The tokenizer around the model: what happens to a text before and after it.
+    /// Creates the tokenizer without its model: normalizer, pre-tokenizer, post-processor and
+    /// decoder.
     fn frame(&self) -> Result<tokenizers::Tokenizer> {
         let mut seen = BTreeSet::new();
         if let Some(token) = self.special_tokens.iter().find(|token| token.is_empty() || !seen.insert(*token)) {
-            return Err(Error::argument("special_tokens", "different tokens, none empty", format!("{token:?}")));
+            return Err(Error::argument("special_tokens", "distinct, non-empty tokens", format!("{token:?}")));
         }
         let mut frame = tokenizers::Tokenizer::new(BPE::default());
         let mut normalizer: Option<NormalizerWrapper> = self.lowercase.then(|| Lowercase.into());
@@ -252,7 +262,7 @@ impl TokenizerTrainer {
         Ok(frame)
     }
 
-    /// Adds the words of some texts to the counts, on all threads of the current pool.
+    /// Adds the words of texts to the counts, on all threads of the current pool.
     fn count<S: AsRef<str> + Sync>(
         &self,
         frame: &tokenizers::Tokenizer,
@@ -283,7 +293,7 @@ impl TokenizerTrainer {
         Ok(())
     }
 
-    /// Trains the model and puts it into its frame.
+    /// Trains the model and inserts it into the tokenizer.
     fn finish(&self, mut frame: tokenizers::Tokenizer, counts: Counts) -> Result<Tokenizer> {
         let mut words: Vec<(String, u64)> = counts.into_iter().collect();
         words.sort_unstable();
@@ -292,7 +302,7 @@ impl TokenizerTrainer {
         {
             return Err(Error::argument(
                 "text to train a tokenizer on",
-                "at most 2147483647 characters (a sample of the text serves as well)",
+                "at most 2147483647 characters (use a sample of the text)",
                 "more",
             ));
         }
@@ -306,12 +316,12 @@ impl TokenizerTrainer {
         let special: Vec<AddedToken> = self.special_tokens.iter().map(|token| AddedToken::from(token, true)).collect();
         guard("training", || frame.add_special_tokens(special).map(|_| ()))?;
         self.wrap(&mut frame)?;
-        // Through its own file, so that a trained tokenizer is the one that is loaded later, to the last bit.
+        // Serialized and parsed, so that the trained tokenizer equals the one that is opened later.
         let json = guard("training", || frame.to_string(false))?;
         Tokenizer::from_bytes(json)
     }
 
-    /// The special tokens around an encoder's input.
+    /// Sets the special tokens around an encoder's input.
     fn wrap(&self, frame: &mut tokenizers::Tokenizer) -> Result<()> {
         let id = |token: &str| self.special_tokens.iter().position(|t| t == token).map(|id| id as u32);
         let template = match (self.kind, id("[CLS]"), id("[SEP]"), id("</s>")) {
@@ -331,7 +341,7 @@ impl TokenizerTrainer {
         Ok(())
     }
 
-    /// The unknown token among the special ones, as the kind spells it.
+    /// The unknown token among the special ones, in the kind's spelling.
     fn unk(&self) -> Option<&String> {
         self.special_tokens.iter().find(|token| Special::Unk.spellings().contains(&token.as_str()))
     }
@@ -355,7 +365,7 @@ impl TokenizerTrainer {
         let Some(unk) = self.unk() else {
             return Err(Error::argument(
                 "special_tokens",
-                "an unknown token, `[UNK]`",
+                "the unknown token `[UNK]`",
                 format!("{:?}", self.special_tokens),
             ));
         };
@@ -369,8 +379,8 @@ impl TokenizerTrainer {
         let kept: BTreeSet<char> = kept.into_iter().map(|(c, _)| c).collect();
         words.retain(|(word, _)| word.chars().all(|c| kept.contains(&c)));
         let inner: BTreeSet<char> = words.iter().flat_map(|(word, _)| word.chars().skip(1)).collect();
-        // The library would number the pieces `##x` in the order of a hash map; as "special tokens" of the model, which
-        // means no more than that they come first, they are numbered in ours.
+        // The library would assign ids to the pieces `##x` in the order of a hash map. "Special
+        // tokens" of its trainer, which only means that they come first, keep their order.
         let single = kept.iter().map(char::to_string).chain(inner.iter().map(|c| format!("##{c}")));
         let first: Vec<AddedToken> =
             self.special_tokens.iter().cloned().chain(single).map(|token| AddedToken::from(token, true)).collect();
@@ -394,7 +404,7 @@ impl TokenizerTrainer {
         let Some(unk) = self.unk() else {
             return Err(Error::argument(
                 "special_tokens",
-                "an unknown token, `<unk>`",
+                "the unknown token `<unk>`",
                 format!("{:?}", self.special_tokens),
             ));
         };
@@ -411,7 +421,7 @@ impl TokenizerTrainer {
         })?;
         let words = words.into_iter().map(|(word, n)| (word, n as u32)).collect();
         let mut model = Unigram::default();
-        // One thread: the library's sums of floats follow the number of threads.
+        // One thread: the library's floating-point sums depend on the number of threads.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let pool = pool.map_err(|e| Error::Tokenizer(format!("training: {e}")))?;
         guard("training", || pool.install(|| trainer.do_train(words, &mut model)))?;
@@ -424,7 +434,7 @@ impl TokenizerTrainer {
     fn lookup(&self, mut words: Vec<(String, u64)>) -> Result<ModelWrapper> {
         words.retain(|(word, n)| *n >= self.min_frequency && !self.special_tokens.contains(word));
         if self.kind == Kind::WordLevel {
-            words.sort_by_key(|(_, n)| std::cmp::Reverse(*n)); // stable: equal counts stay in order
+            words.sort_by_key(|(_, n)| std::cmp::Reverse(*n)); // stable for equal counts
         }
         self.needs(self.special_tokens.len() + 1)?;
         let tokens = self.special_tokens.iter().cloned().chain(words.into_iter().map(|(word, _)| word));
@@ -497,10 +507,11 @@ fn count_words(frame: &tokenizers::Tokenizer, text: &str, counts: &mut Counts) -
     Ok(())
 }
 
-/// Puts a trained unigram model's pieces in an order that the library leaves to a hash map.
+/// Sorts a trained unigram model's pieces where the library's order comes from a hash map.
 ///
-/// Characters that training dropped are taken back with the lowest score m, m + δ, m + 2δ … as the map visits them; here
-/// they share these scores out in the order of their code points. Pieces of one score are sorted by their text.
+/// Characters dropped by training are added again with the lowest score m, m + δ, m + 2δ, … in the
+/// map's order; here these scores are assigned in the order of code points. Pieces of equal score
+/// are sorted by their text.
 fn in_order(mut pieces: Vec<(String, f64)>, n_special: usize) -> Vec<(String, f64)> {
     const DELTA: f64 = 0.0001;
     let trained = &mut pieces[n_special..];

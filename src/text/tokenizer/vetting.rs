@@ -1,8 +1,8 @@
-//! What in a `tokenizer.json` the library would panic over, found before the library reads it.
+//! Checks of a `tokenizer.json` for content on which the library would panic.
 //!
-//! The library trusts its files: a merge that is longer than any token, a table that points outside itself, a template for
-//! one text that asks for a second end in a panic, which could be caught, but not before the program's panic hook has told
-//! the user of it. Here such a file is an error.
+//! The library trusts its files: a merge longer than any token, a table that points outside itself,
+//! or a template for one text that refers to a second one cause a panic. It could be caught, but
+//! only after the program's panic hook has printed it. Here such a file is an error.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,31 +14,31 @@ use super::pattern::{Budget, Pattern};
 use super::pipeline::Normalizer;
 use crate::{Error, Result};
 
-/// Ids are numbers of rows somewhere, and the library counts through them: a small file must not ask for many.
+/// Maximum id. Ids are row numbers, and the library iterates up to the largest, so a small file
+/// must not be able to cause large allocations.
 const MAX_ID: u64 = 1 << 20;
 
-/// The most bytes of a token that is found in text before anything else: the search goes back by so
-/// many.
+/// Maximum bytes of an added token: the search for added tokens may go back that far.
 const LONGEST_ADDED: usize = 1024;
 
-/// The most bytes of a token of a unigram model, which looks so far ahead from every place.
+/// Maximum bytes of a token of a unigram model, which looks that far ahead at every position.
 const LONGEST_PIECE: usize = 512;
 
-/// The most bytes that SentencePiece's table may put in a character's place; Unicode's own tables
+/// Maximum bytes that SentencePiece's table may substitute for a character; Unicode's own tables
 /// have up to 33.
 const LONGEST_REPLACEMENT: usize = 256;
 
-/// The most ranges of characters in all patterns of a file, with repetitions written out.
+/// Maximum number of character ranges in all patterns of a file, with repetitions expanded.
 const MOST_RANGES: usize = 1 << 18;
 
 /// How often a template may repeat a text.
 const MOST_COPIES: usize = 4;
 
-/// Looks through the content of a `tokenizer.json`, and returns the merges of its model.
+/// Checks the content of a `tokenizer.json`, and returns the merges of its model.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] for what is no JSON, and for what the library would panic over, or take too
-/// long over.
+/// [`Error::Tokenizer`] for invalid JSON, and for content on which the library would panic or take
+/// too long.
 pub(super) fn vet(json: &[u8]) -> Result<Value> {
     let file: File = serde_json::from_slice(json).map_err(|e| Error::Tokenizer(format!("expected JSON: {e}")))?;
     if let Some(key) = file.others.keys().find(|key| !["version", "truncation", "padding"].contains(&key.as_str())) {
@@ -79,7 +79,7 @@ pub(super) fn vet(json: &[u8]) -> Result<Value> {
             )
         };
         let tokens: Vec<AddedToken> = tokens.iter().filter_map(token).collect();
-        // Through text, as the library reads it; what it does not read is left to it.
+        // Parsed from text, as the library does; the library reports its errors.
         let normalizer = serde_json::from_str::<NormalizerWrapper>(&file.normalizer.to_string()).ok();
         vet_new(&tokens, normalizer.as_ref().map(Normalizer::of).transpose()?.as_ref())?;
     }
@@ -87,17 +87,17 @@ pub(super) fn vet(json: &[u8]) -> Result<Value> {
     Ok(model.get_mut("merges").map(Value::take).unwrap_or_default())
 }
 
-/// What was found in a part of a file so far.
+/// Parts of a file found so far.
 #[derive(Default)]
 struct Found {
     templates: usize,
     ranges: usize,
 }
 
-/// Looks through tokens before the library adds them, which changes their texts as all texts.
+/// Checks tokens before the library adds them, including their length after normalization.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] for one that is too long, or becomes so.
+/// [`Error::Tokenizer`] for a token that is too long, or becomes so.
 pub(super) fn vet_new(tokens: &[AddedToken], normalizer: Option<&Normalizer>) -> Result<()> {
     let budget = Budget::of(tokens.iter().map(|token| token.content.len()).sum());
     for token in tokens {
@@ -116,10 +116,11 @@ pub(super) fn vet_new(tokens: &[AddedToken], normalizer: Option<&Normalizer>) ->
     Ok(())
 }
 
-/// Looks through the tokens that are found in text before anything else is.
+/// Checks the added tokens, which are matched before a text is split.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] if one of them may swallow the beginning of another, which the library cuts twice.
+/// [`Error::Tokenizer`] if one of them may include the start of another one's match, on which the
+/// library fails.
 pub(super) fn vet_added(added: &AddedVocabulary) -> Result<()> {
     let tokens = added.get_added_tokens_decoder();
     let of_pass = |normalized| tokens.iter().filter(move |(_, token)| token.normalized == normalized);
@@ -137,7 +138,8 @@ pub(super) fn vet_added(added: &AddedVocabulary) -> Result<()> {
     Ok(())
 }
 
-/// The parts of the file, each once. A part that is not what it should be is left to the library, which says so.
+/// The parts of the file. Duplicate keys are errors. A part of the wrong type is reported by the
+/// library.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -156,7 +158,7 @@ struct File {
     others: Map<String, Value>,
 }
 
-/// The keys of each type of component, without `type`.
+/// Keys of each component type, without `type`.
 const KEYS: [(&str, &[&str]); 37] = [
     (
         "BPE",
@@ -214,12 +216,12 @@ const KEYS: [(&str, &[&str]); 37] = [
     ),
 ];
 
-/// A key that a component has, and its type does not.
+/// Returns an error for a key that the component's type does not have.
 fn vet_keys(component: &Value) -> std::result::Result<(), String> {
     let kind = component.get("type").and_then(Value::as_str).unwrap_or("");
     match KEYS.iter().find(|(name, _)| *name == kind) {
         Some((_, keys)) => check_keys(component, keys).map_err(|reason| format!("{kind}: {reason}")),
-        None => Ok(()), // no type: the library goes by the keys, or one that it does not know
+        None => Ok(()), // no type, where the library uses the keys; or an unknown one
     }
 }
 
@@ -231,7 +233,8 @@ fn check_keys(object: &Value, known: &[&str]) -> std::result::Result<(), String>
     }
 }
 
-/// The components inside a part, however deep. By their keys too: the library passes over some types that are spelled wrong.
+/// Checks nested components at any depth. Keys are checked even for an unknown type, since the
+/// library ignores some misspelled ones.
 fn vet_part(value: &Value, found: &mut Found) -> std::result::Result<(), String> {
     let number = |key: &str| value.get(key).and_then(Value::as_u64);
     vet_keys(value)?;
@@ -239,10 +242,10 @@ fn vet_part(value: &Value, found: &mut Found) -> std::result::Result<(), String>
         vet_charsmap(value)?;
     }
     if number("length") == Some(0) {
-        return Err("expected `length` from 1, found 0".into());
+        return Err("expected `length` of at least 1, found 0".into());
     }
     if let Some(stop) = number("stop").filter(|&stop| stop > 0) {
-        return Err(format!("expected `stop` 0, found {stop}")); // fails over tokens that are shorter
+        return Err(format!("expected `stop` 0, found {stop}")); // panics on shorter tokens
     }
     if value.get("single").is_some() {
         found.templates += 1;
@@ -261,12 +264,13 @@ fn vet_part(value: &Value, found: &mut Found) -> std::result::Result<(), String>
     }
 }
 
-/// A pattern must be one that can be run, and all together small enough for the library to compile.
+/// Checks that a pattern is supported, and that all patterns together are small enough for the
+/// library to compile.
 fn vet_pattern(pattern: &Value, found: &mut Found) -> std::result::Result<(), String> {
     let pattern = match (&pattern["Regex"], &pattern["String"]) {
         (Value::String(expression), _) => Pattern::regex(expression),
         (_, Value::String(text)) => Pattern::literal(text),
-        _ => return Ok(()), // the library says what is wrong
+        _ => return Ok(()), // reported by the library
     };
     let pattern = pattern.map_err(|e| match e {
         Error::Tokenizer(reason) => reason,
@@ -279,7 +283,7 @@ fn vet_pattern(pattern: &Value, found: &mut Found) -> std::result::Result<(), St
     Ok(())
 }
 
-/// The pieces of a template must be texts that are there, and tokens that it describes.
+/// Checks that a template refers only to its texts and to the special tokens that it defines.
 fn vet_template(template: &Value) -> std::result::Result<(), String> {
     let pieces = |key: &str| template.get(key).and_then(Value::as_array).into_iter().flatten();
     if pieces("single").any(|piece| piece["Sequence"]["id"] == "B") {
@@ -301,10 +305,11 @@ fn vet_template(template: &Value) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// SentencePiece's table of replacements: a size in bytes, a double array of so many bytes, texts that end with zeros.
+/// Checks SentencePiece's replacement table: a size in bytes, a double array of that size, and
+/// zero-terminated strings.
 ///
-/// Whatever byte follows, the array must hold the unit that it leads to, and a unit with a leaf must point at a text. Units with the highest
-/// bit are values, but for the first.
+/// For any next byte, the target unit must be in the array, and a unit with a leaf must point at a
+/// string. Units with the highest bit are values, except for the first.
 fn vet_charsmap(normalizer: &Value) -> std::result::Result<(), String> {
     let bytes = normalizer["precompiled_charsmap"].as_str().and_then(base64);
     let bytes = bytes.ok_or("expected `precompiled_charsmap` in base 64")?;
@@ -321,18 +326,18 @@ fn vet_charsmap(normalizer: &Value) -> std::result::Result<(), String> {
         base | 255 < units.len() && (unit >> 8 & 1 == 0 || leads_to_text())
     });
     if !sound || units.is_empty() {
-        return Err("expected `precompiled_charsmap` that points at itself only".into());
+        return Err("expected `precompiled_charsmap` without pointers outside of it".into());
     }
     let longest = texts.split('\0').map(str::len).max().unwrap_or(0);
     if longest > LONGEST_REPLACEMENT {
         let expected = format!("expected `precompiled_charsmap` with texts of at most {LONGEST_REPLACEMENT} bytes");
         return Err(format!("{expected}, found one of {longest}"));
     }
-    // What else the library wants of it, now that its size is known to be true.
+    // The library's further checks, now that the size is known to be right.
     serde_json::from_str::<Precompiled>(&normalizer.to_string()).map(drop).map_err(|e| e.to_string())
 }
 
-/// The bytes of a text in base 64 (RFC 4648).
+/// Decodes base64 (RFC 4648).
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| match c {
         b'A'..=b'Z' => Some(u32::from(c - b'A')),
@@ -351,7 +356,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// What byte-pair encoding joins must be as short as the longest token, and ids must be few.
+/// Checks that merges are no longer than the longest token, and that ids are small.
 fn vet_model(model: &Value, max_id: u64) -> std::result::Result<(), String> {
     let vocab = || model.get("vocab").and_then(Value::as_object).into_iter().flatten();
     let largest_id = vocab().filter_map(|(_, id)| id.as_u64()).max().unwrap_or(0);
@@ -365,17 +370,19 @@ fn vet_model(model: &Value, max_id: u64) -> std::result::Result<(), String> {
         }
     }
     let longest = vocab().map(|(token, _)| token.len()).max().unwrap_or(0);
-    // The second token of a pair loses this.
+    // The second token of a pair loses this prefix.
     let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or("");
     for merge in model.get("merges").and_then(Value::as_array).into_iter().flatten() {
         let pair = match merge {
             Value::String(pair) => pair.split_once(' '),
             pair => pair[0].as_str().zip(pair[1].as_str()),
         };
-        let Some((a, b)) = pair else { continue }; // the library says what is wrong
+        let Some((a, b)) = pair else { continue }; // reported by the library
         match b.split_at_checked(prefix.len()) {
             Some((_, b)) if a.len() + b.len() <= longest => {}
-            Some(_) => return Err(format!("`merges`: expected pairs whose joint is in `vocab`, found {merge}")),
+            Some(_) => {
+                return Err(format!("`merges`: expected pairs whose concatenation is in `vocab`, found {merge}"));
+            }
             None => {
                 return Err(format!("`merges`: expected a second token that begins with {prefix:?}, found {merge}"));
             }

@@ -1,4 +1,4 @@
-//! Tokenizers from the files that came before `tokenizer.json`: BERT's `vocab.txt`, GPT-2's and
+//! Tokenizers from file formats older than `tokenizer.json`: BERT's `vocab.txt`, GPT-2's and
 //! GPT-1's `vocab.json` and `merges.txt`.
 
 use std::collections::HashMap;
@@ -19,27 +19,30 @@ use crate::text::Corpus;
 use crate::{Error, Result};
 
 impl Tokenizer {
-    /// A word-piece tokenizer from BERT's `vocab.txt`: a token a line, its id the number of the line, counted from 0.
+    /// Opens a WordPiece tokenizer from BERT's `vocab.txt`: one token per line, whose id is the
+    /// line number, counted from 0.
     ///
-    /// `lowercase` also strips accents, as BERT's uncased models want it.
+    /// `lowercase` also strips accents, as for BERT's uncased models.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it lacks `[UNK]`, `[CLS]` or `[SEP]` or has a
-    /// token twice.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it lacks `[UNK]`, `[CLS]` or
+    /// `[SEP]` or has a duplicate token.
     pub fn open_word_piece(vocab: impl AsRef<Path>, lowercase: bool) -> Result<Self> {
         word_piece(vocab.as_ref(), &serde_json::json!({ "do_lower_case": lowercase }))
     }
 
-    /// A byte-level tokenizer from GPT-2's `vocab.json` (tokens with their ids) and `merges.txt` (two tokens a line, in
-    /// the order in which they are merged). Where words end with `</w>` it is GPT-1's tokenizer.
+    /// Opens a byte-level BPE tokenizer from GPT-2's `vocab.json` (tokens with their ids) and
+    /// `merges.txt` (two tokens per line, in the order of merging), or GPT-1's tokenizer if words
+    /// end with `</w>`.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be read, [`Error::Format`] naming it and what in it is wrong.
+    /// [`Error::Io`] if a file cannot be read, [`Error::Format`] with the file and the reason if it
+    /// is invalid.
     pub fn open_byte_level(vocab: impl AsRef<Path>, merges: impl AsRef<Path>) -> Result<Self> {
         byte_level(vocab.as_ref(), merges.as_ref(), &Value::Null)
     }
 
-    /// The tokenizer of a folder without `tokenizer.json`.
+    /// Opens the tokenizer of a folder without `tokenizer.json`.
     pub(super) fn open_older(folder: &Path, config: &Value) -> Result<Self> {
         let file = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
         match (file("vocab.txt"), file("vocab.json"), file("merges.txt")) {
@@ -47,7 +50,7 @@ impl Tokenizer {
             (None, Some(vocab), Some(merges)) => byte_level(&vocab, &merges, config),
             _ => {
                 let found = if file("tokenizer.model").is_some() || file("spiece.model").is_some() {
-                    "a SentencePiece model, which is not read: save it as `tokenizer.json` with transformers"
+                    "a SentencePiece model, which is not supported: save it as `tokenizer.json` with transformers"
                 } else {
                     "none of them"
                 };
@@ -58,10 +61,10 @@ impl Tokenizer {
     }
 }
 
-/// The special tokens that a vocabulary has, of those that a family of models uses.
+/// Returns the tokens of a list that the vocabulary has, as special tokens.
 fn special(model: &impl Model, tokens: &[&str]) -> Vec<AddedToken> {
     let known = tokens.iter().filter(|token| model.token_to_id(token).is_some());
-    // The mask takes the space before it along, as it stands for a word with its space.
+    // The mask token includes the space before it, as it replaces a word with its space.
     known.map(|&token| AddedToken::from(token, true).lstrip(token == "<mask>")).collect()
 }
 
@@ -76,7 +79,7 @@ fn word_piece(path: &Path, config: &Value) -> Result<Tokenizer> {
     }
     let need = |token: &str| match vocab.get(token) {
         Some(&id) => Ok((token.to_string(), id)),
-        None => Err(Error::format(path, format!("expected a token {token}, found none"))),
+        None => Err(Error::format(path, format!("the vocabulary has no token {token}"))),
     };
     let (unk, cls, sep) = (need("[UNK]")?, need("[CLS]")?, need("[SEP]")?);
     let flag = |key: &str| config.get(key).and_then(Value::as_bool);
@@ -95,21 +98,21 @@ fn word_piece(path: &Path, config: &Value) -> Result<Tokenizer> {
     Tokenizer::from_inner(inner)
 }
 
-/// What ends a word's last token in GPT-1's vocabulary.
+/// The end of a word's last token in GPT-1's vocabulary.
 const WORD_END: &str = "</w>";
 
-/// GPT-1's: BERT's words in lower case, the last token of each with `</w>`. As `transformers` reads
-/// it where neither `ftfy` nor `spacy` is there.
+/// GPT-1's tokenizer: BERT's words in lower case, the last token of each with `</w>`. Same as
+/// `transformers` without `ftfy` and `spacy`.
 fn gpt1(path: &Path, vocab: HashMap<String, u32>, merges: Vec<(String, String)>, config: &Value) -> Result<Tokenizer> {
     let unk = Special::Unk.in_config(config).unwrap_or("<unk>").to_string();
-    // CLIP's and XLM's words end so too, but are others.
+    // CLIP's and XLM's words end the same way, but are split differently.
     let other = ["<|startoftext|>", "<special0>", "<special1>"].into_iter().find(|token| vocab.contains_key(*token));
     if let Some(token) = other {
         let expected = "expected GPT-1's vocabulary, in which words end with `</w>`";
         return Err(Error::format(path, format!("{expected}, found one with {token}: save it as `tokenizer.json`")));
     }
     if !vocab.contains_key(&unk) {
-        return Err(Error::format(path, format!("expected a token {unk}, found none")));
+        return Err(Error::format(path, format!("the vocabulary has no token {unk}")));
     }
     let mut bpe = words::bpe(vocab, merges)?;
     bpe.unk_token = Some(unk.clone());
@@ -134,7 +137,7 @@ fn byte_level(vocab_path: &Path, merges_path: &Path, config: &Value) -> Result<T
             |expected: &str| Error::format(merges_path, format!("line {}: expected {expected}: {line:?}", i + 1));
         let (a, b) = line.split_once(' ').filter(|(_, b)| !b.contains(' ')).ok_or_else(|| wrong("two tokens"))?;
         if ![a, b, &[a, b].concat()].into_iter().all(|token| vocab.contains_key(token)) {
-            return Err(wrong("two tokens of the vocabulary that make a third"));
+            return Err(wrong("two tokens of the vocabulary whose concatenation is a token"));
         }
         merges.push((a.to_string(), b.to_string()));
     }
@@ -142,7 +145,7 @@ fn byte_level(vocab_path: &Path, merges_path: &Path, config: &Value) -> Result<T
     if merges.iter().any(|(_, b)| b.ends_with(WORD_END)) {
         return gpt1(vocab_path, vocab, merges, config);
     }
-    // A vocabulary that is not of bytes would lose what it lacks.
+    // A vocabulary that is not byte-level would silently drop the missing characters.
     let absent = (0..=255).map(stream::char_of).find(|c| !vocab.contains_key(c.encode_utf8(&mut [0; 4]) as &str));
     if let (Some(c), true) = (absent, vocab.len() > 256) {
         let expected = "expected a byte-level vocabulary, with the 256 characters of bytes";

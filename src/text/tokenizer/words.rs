@@ -1,8 +1,7 @@
-//! A word's tokens, as the model has them.
+//! Tokenizing single words, with a cache.
 //!
-//! The library keeps what it has looked up for each thread and each byte-pair model, and never
-//! frees it. So those models are built without that, and keep their words here, where they end with
-//! the tokenizer.
+//! The library caches looked-up words per thread and per BPE model, and never frees them. So models
+//! are built without that cache, and words are cached here, in the tokenizer.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -16,22 +15,22 @@ use super::guard;
 use super::pattern::Budget;
 use crate::Result;
 
-/// As many words are kept, of less than `LONGEST` bytes.
+/// Maximum number of cached words, each shorter than `LONGEST` bytes.
 const MOST: usize = 10_000;
 const LONGEST: usize = 256;
 const SHARDS: usize = 16;
 
-/// A token of a word and where it ends there, in bytes. It begins where the one before ends.
+/// A token of a word and the byte offset of its end. It starts at the end of the previous one.
 type Part = (u32, u32);
 
-/// Words with their parts.
+/// Words with their tokens.
 type Words = HashMap<Box<str>, Box<[Part]>>;
 
-/// The words that a byte-pair model has looked up.
+/// Cache of words tokenized by a BPE model.
 #[derive(Debug, Default)]
 pub(super) struct KnownWords {
     shards: [Mutex<Words>; SHARDS],
-    /// The longest token of the vocabulary in bytes.
+    /// Length of the vocabulary's longest token in bytes.
     longest: usize,
 }
 
@@ -40,11 +39,11 @@ impl KnownWords {
         KnownWords { longest, ..Self::default() }
     }
 
-    /// Calls `each` for every token of a word, with where it begins and ends there.
+    /// Calls `each` for every token of a word, with its start and end in the word.
     ///
     /// # Errors
-    /// Those of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) when the budget does not
-    /// suffice.
+    /// Errors of the model; [`Error::Tokenizer`](crate::Error::Tokenizer) if the budget is
+    /// exceeded.
     pub(super) fn tokens(
         &self,
         model: &ModelWrapper,
@@ -69,7 +68,7 @@ impl KnownWords {
         };
         let shard = word.bytes().fold(word.len(), |sum, byte| sum.wrapping_mul(31) ^ usize::from(byte));
         let shard = &self.shards[shard % SHARDS];
-        // A lock that somebody panicked under still holds whole entries.
+        // After a panic in another thread, the map still has only complete entries.
         let lock = || shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(known) = lock().get(word) {
             parts(known);
@@ -84,9 +83,9 @@ impl KnownWords {
         Ok(())
     }
 
-    /// The longest token that the word begins with, then that of the rest with the prefix of those
-    /// inside a word, and so on; the unknown token for the whole word if there is none. As the
-    /// library does it, but no longer token is looked for than the longest that there is.
+    /// Splits a word as WordPiece does: the longest token at its start, then the longest
+    /// continuation, and so on; the unknown token for the whole word if a part has none. Same as
+    /// the library, except that candidates are never longer than the longest token.
     fn pieces(
         &self,
         model: &WordPiece,
@@ -139,11 +138,11 @@ impl KnownWords {
     }
 }
 
-/// A byte-pair model without the library's table of words.
+/// Builds a BPE model without the library's cache of words.
 ///
 /// # Errors
-/// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges whose tokens or joint the vocabulary
-/// lacks.
+/// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges whose tokens or concatenation are not
+/// in the vocabulary.
 pub(super) fn bpe(vocab: impl IntoIterator<Item = (String, u32)>, merges: Vec<(String, String)>) -> Result<BPE> {
     build(BPE::builder(), vocab, merges)
 }
@@ -153,7 +152,8 @@ fn build(
     vocab: impl IntoIterator<Item = (String, u32)>,
     merges: Vec<(String, String)>,
 ) -> Result<BPE> {
-    // The library's hash map cannot be named from here, but it is what this function takes.
+    // The library's hash map type cannot be named here; it is inferred from the function's
+    // parameter.
     fn collected<V: FromIterator<(String, u32)>, M>(
         _: fn(V, M) -> BPE,
         vocab: impl IntoIterator<Item = (String, u32)>,
@@ -164,7 +164,7 @@ fn build(
     guard("reading a byte-pair model", || builder.vocab_and_merges(vocab, merges).cache_capacity(0).build())
 }
 
-/// Puts a model without the library's table of words in the place of one that was read from JSON.
+/// Replaces a model read from JSON by one without the library's cache of words.
 ///
 /// # Errors
 /// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges that are not pairs.
@@ -175,7 +175,7 @@ pub(super) fn forget_words(tokenizer: &mut tokenizers::Tokenizer, merges: &Value
         pair => Some((pair[0].as_str()?.to_string(), pair[1].as_str()?.to_string())),
     };
     let merges = merges.as_array().into_iter().flatten().filter(|merge| {
-        !merge.as_str().is_some_and(|merge| merge.starts_with("#version")) // the library leaves it out
+        !merge.as_str().is_some_and(|merge| merge.starts_with("#version")) // skipped by the library
     });
     let merges: Option<Vec<(String, String)>> = merges.map(pair).collect();
     let merges = merges.ok_or_else(|| crate::Error::Tokenizer("`merges`: expected pairs of tokens".into()))?;

@@ -1,26 +1,24 @@
-//! Sets of characters.
+//! Character sets.
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class as Ranges, Hir, HirKind};
 
-/// The number of ranges from which on those below U+10000 have bits.
+/// Number of ranges from which characters below U+10000 are stored as bits.
 const MANY: usize = 8;
 
-/// A set of characters: bits for ASCII, and for those below U+10000 of large sets; ranges for the
-/// rest.
+/// A set of characters: bits for ASCII, and below U+10000 for large sets; ranges for the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Class {
     ascii: u128,
     /// One bit for each character below U+10000; empty for small sets.
     low: Box<[u64]>,
     high: Box<[(char, char)]>,
-    /// The number of ranges, which is what other engines pay for.
+    /// Number of ranges, which determines the cost in other engines.
     pub(super) ranges: usize,
 }
 
 impl Class {
-    /// The set that a regular expression for one character stands for; none if it stands for more
-    /// or less than one.
+    /// Parses a regular expression for one character; `None` if it can match anything else.
     pub(super) fn parse(expression: &str, ignore_case: bool) -> std::result::Result<Option<Self>, String> {
         let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
         Ok(Self::of(&parser.parse(expression).map_err(|e| e.to_string())?))
@@ -43,7 +41,7 @@ impl Class {
         }
     }
 
-    /// Every character, with line ends or without.
+    /// All characters, with or without line ends.
     pub(super) fn any(line_ends: bool) -> Self {
         if line_ends {
             return Self::from_ranges([('\0', char::MAX)]);
@@ -57,7 +55,7 @@ impl Class {
         if ranges.len() > MANY {
             class.low = vec![0; 1024].into();
         }
-        // The first character that has no bit.
+        // The first character without a bit.
         let rest = if class.low.is_empty() { '\u{80}' } else { '\u{10000}' };
         let mut high = Vec::new();
         for (start, end) in ranges {
@@ -78,12 +76,12 @@ impl Class {
         class
     }
 
-    /// The characters of ASCII, and whether there are others.
+    /// The ASCII characters of the set, and whether there are others.
     pub(super) fn first(&self) -> (u128, bool) {
         (self.ascii, !self.low.is_empty() || !self.high.is_empty())
     }
 
-    /// The end of the character at `at` if there is one, and it is of this set.
+    /// Returns the end of the character at `at`, if there is one and it is in the set.
     #[inline]
     pub(super) fn take(&self, text: &str, at: usize) -> Option<usize> {
         let &byte = text.as_bytes().get(at)?;
@@ -132,7 +130,7 @@ mod tests {
             }
         }
         assert_eq!(Class::parse("ab", false), Ok(None));
-        assert!(Class::parse("k", true).unwrap().unwrap().take("\u{212A}", 0).is_some(), "the sign of kelvin is a k");
+        assert!(Class::parse("k", true).unwrap().unwrap().take("\u{212A}", 0).is_some(), "the Kelvin sign is a k");
         assert!(Class::any(false).take("\n", 0).is_none() && Class::any(true).take("\n", 0).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! From the tree of a regular expression to operations.
+//! Compiles the syntax tree of a regular expression to operations.
 
 use std::collections::HashMap;
 
@@ -7,23 +7,23 @@ use fancy_regex::{Expr, LookAround};
 use super::class::Class;
 use super::machine::{Assertion, First, Mode, Op, Program};
 
-/// The most operations of a pattern, and the most sets of characters.
+/// Maximum number of operations and of character sets of a pattern.
 const MOST_OPS: usize = 1 << 14;
 const MOST_CLASSES: usize = 512;
 
-/// The most ranges of characters that a pattern may come to when its repetitions are written out,
-/// as the library does.
+/// Maximum number of character ranges of a pattern with its repetitions expanded, as in the
+/// library.
 const MOST_RANGES: usize = 1 << 17;
 
-/// Longer literals are no patterns.
+/// Maximum length of a pattern in bytes.
 const MOST_BYTES: usize = 1 << 16;
 
 type Compiled<T> = std::result::Result<T, String>;
 
-/// Compiles a regular expression in the syntax of the library.
+/// Compiles a regular expression in the library's syntax.
 ///
 /// # Errors
-/// What is wrong with it, or not supported, or too large.
+/// The reason if it is invalid, not supported or too large.
 pub(super) fn compile(expression: &str) -> Compiled<Program> {
     if expression.len() > MOST_BYTES {
         return Err(format!("expected at most {MOST_BYTES} bytes, found {}", expression.len()));
@@ -32,7 +32,7 @@ pub(super) fn compile(expression: &str) -> Compiled<Program> {
     let mut compiler = Compiler::default();
     let ranges = compiler.ranges(&tree.expr)?;
     if ranges > MOST_RANGES {
-        return Err("its repetitions make it too large".into());
+        return Err("it is too large with its repetitions".into());
     }
     compiler.put(&tree.expr)?;
     compiler.push(Op::Done)?;
@@ -53,13 +53,13 @@ struct Compiler {
 impl Compiler {
     fn push(&mut self, op: Op) -> Compiled<usize> {
         if self.ops.len() >= MOST_OPS {
-            return Err(format!("its repetitions make more than {MOST_OPS} operations"));
+            return Err(format!("more than {MOST_OPS} operations with its repetitions"));
         }
         self.ops.push(op);
         Ok(self.ops.len() - 1)
     }
 
-    /// Lets an operation that was pushed lead to the next one.
+    /// Sets the target of a pushed operation to the next one.
     fn lead_here(&mut self, op: usize) {
         let here = self.ops.len() as u32;
         match &mut self.ops[op] {
@@ -87,7 +87,7 @@ impl Compiler {
         Ok(id)
     }
 
-    /// The set of characters that an expression is, if it is one.
+    /// Returns the character set of an expression that matches one character.
     fn class(&mut self, expr: &Expr) -> Compiled<Option<u16>> {
         let (key, class) = match expr {
             Expr::Group(child) => return self.class(child),
@@ -106,7 +106,7 @@ impl Compiler {
         class.map(|class| self.add_class(key, class)).transpose()
     }
 
-    /// The ranges of characters that an expression has when its repetitions are written out.
+    /// Number of character ranges of an expression with its repetitions expanded.
     fn ranges(&mut self, expr: &Expr) -> Compiled<usize> {
         if let Some(class) = self.class(expr)? {
             return Ok(self.classes[class as usize].ranges.max(1));
@@ -125,7 +125,7 @@ impl Compiler {
         })
     }
 
-    /// The least and the largest number of characters that an expression matches.
+    /// Minimum and maximum number of characters that an expression matches.
     fn width(&self, expr: &Expr) -> (usize, usize) {
         match expr {
             Expr::Any { .. } => (1, 1),
@@ -150,7 +150,7 @@ impl Compiler {
         }
     }
 
-    /// What may stand first.
+    /// The set of possible first characters.
     fn first(&mut self, expr: &Expr) -> Compiled<First> {
         if let Some(class) = self.class(expr)? {
             let (ascii, others) = self.classes[class as usize].first();
@@ -186,7 +186,7 @@ impl Compiler {
     }
 
     fn put(&mut self, expr: &Expr) -> Compiled<()> {
-        // A character by itself, unless it is one of two spellings.
+        // A single character, unless case-insensitive matching gives it two spellings.
         if let Expr::Literal { val, casei: false } = expr {
             if !val.is_empty() {
                 self.push(Op::Literal(val.as_str().into()))?;
@@ -273,14 +273,14 @@ impl Compiler {
 
     fn repeat(&mut self, child: &Expr, low: usize, high: usize, greedy: bool) -> Compiled<()> {
         if low > MOST_OPS || (high != usize::MAX && high > MOST_OPS) {
-            return Err(format!("its repetitions make more than {MOST_OPS} operations"));
+            return Err(format!("more than {MOST_OPS} operations with its repetitions"));
         }
         for _ in 0..low {
             self.put(child)?;
         }
         let first = self.first(child)?;
         let always = First::EMPTY;
-        // Lazily: first what comes after, then the child.
+        // Lazy: tries the continuation before the child.
         let fork = |compiler: &mut Self| -> Compiled<usize> {
             if greedy {
                 return compiler.push(Op::Fork { other: 0, first });

@@ -1,38 +1,38 @@
-//! Running a pattern: backtracking with a stack of its own, and a budget.
+//! Executes a pattern: backtracking with an explicit stack and a step limit.
 //!
-//! A set of characters repeated is one operation and one entry of the stack, whatever its length:
-//! what goes back in it goes back by characters. Each operation and each character read is a step.
+//! A repeated character set is one operation and one stack entry, whatever its length; backtracking
+//! into it proceeds character by character. Each operation and each character read is a step.
 
 use super::class::Class;
 
-/// How often a set of characters may be repeated.
+/// Repetition mode of a character set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Greedy,
     Lazy,
-    /// Greedy, and nothing is given back.
+    /// Greedy, without backtracking.
     Possessive,
 }
 
-/// What may stand first in a part of a pattern.
+/// Possible first characters of a part of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct First {
     pub(super) ascii: u128,
-    /// Whether it may be a character above ASCII.
+    /// Whether non-ASCII characters are possible.
     pub(super) others: bool,
-    /// Whether the part may be empty, so that anything may follow.
+    /// Whether the part can match the empty string, so that anything may follow.
     pub(super) empty: bool,
 }
 
 impl First {
-    /// Of what is empty.
+    /// The empty part.
     pub(super) const EMPTY: First = First { ascii: 0, others: false, empty: true };
 
     pub(super) fn or(self, other: First) -> First {
         First { ascii: self.ascii | other.ascii, others: self.others || other.others, empty: self.empty || other.empty }
     }
 
-    /// Whether the part may match at a byte of the text, or at its end.
+    /// Whether the part can match at this byte, or at the end of the text.
     #[inline]
     fn may_match(&self, byte: Option<&u8>) -> bool {
         self.empty
@@ -54,12 +54,12 @@ pub(super) enum Assertion {
     LineEnd {
         crlf: bool,
     },
-    /// A boundary of words: whether it must have a word on its left and its right.
+    /// A start, end or middle of a word: whether a word character is required before and after.
     Word {
         left: Option<bool>,
         right: Option<bool>,
     },
-    /// Word on one side only (or, negated, on both or none).
+    /// A word character on exactly one side (or, if negated, on both or none).
     WordBoundary {
         negated: bool,
     },
@@ -75,27 +75,28 @@ pub(super) enum Op {
         high: u32,
         mode: Mode,
     },
-    /// Goes on, and to `other` if that fails; at once where the next character rules the one out.
+    /// Continues with the next operation, and with `other` if that fails; a branch is skipped if
+    /// the next character rules it out.
     Fork {
         other: u32,
         first: First,
     },
     Jump(u32),
-    /// Notes where a round of a loop begins, which may be empty.
+    /// Stores the start of a loop iteration, which may be empty.
     Round(u16),
-    /// Goes back to `start` unless the round was empty.
+    /// Jumps back to `start` unless the iteration was empty.
     Again {
         slot: u16,
         start: u32,
     },
     Assert(Assertion),
-    /// The operations behind it, up to `Done`, must match here, or must not.
+    /// Look-ahead: the operations after it, up to `Done`, must or must not match here.
     Ahead {
         negated: bool,
         end: u32,
     },
-    /// The operations behind it, up to `Done`, must match from some place between `low` and `high`
-    /// characters before this one, which the slot is for, or must not.
+    /// Look-behind: the operations after it, up to `Done`, must or must not match from a position
+    /// between `low` and `high` characters earlier; the slot stores the current position.
     Behind {
         low: u32,
         high: u32,
@@ -103,9 +104,9 @@ pub(super) enum Op {
         negated: bool,
         end: u32,
     },
-    /// This is the place that the slot holds.
+    /// Asserts that the current position is the slot's.
     Here(u16),
-    /// The operations behind it, up to `Done`, match in one way only.
+    /// Atomic group: no backtracking into the operations after it, up to `Done`.
     Atomic {
         end: u32,
     },
@@ -118,27 +119,27 @@ pub(super) struct Program {
     pub(super) ops: Vec<Op>,
     pub(super) classes: Vec<Class>,
     pub(super) slots: usize,
-    /// The ranges of characters that it has with its repetitions written out.
+    /// Number of character ranges with repetitions expanded.
     pub(super) size: usize,
     pub(super) first: First,
-    /// The characters of words, where a pattern asks for their boundaries.
+    /// Word characters, if the pattern has word boundaries.
     pub(super) word: Option<Class>,
 }
 
-/// What to go back to.
+/// A choice to backtrack to.
 #[derive(Debug)]
 enum Frame {
     Try {
         pc: u32,
         at: u32,
     },
-    /// Go on at `pc` with one character less, down to `low`.
+    /// Continue at `pc` with one character fewer, down to `low`.
     Shrink {
         pc: u32,
         low: u32,
         at: u32,
     },
-    /// Go on at `pc` with one character more of the repeated set before it.
+    /// Continue at `pc` with one more character of the preceding repeated set.
     Grow {
         pc: u32,
         at: u32,
@@ -150,14 +151,14 @@ enum Frame {
     },
 }
 
-/// Why a search was given up.
+/// Which limit ended a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exhausted {
     Steps,
     Memory,
 }
 
-/// The most entries of the stack: some 32 MB.
+/// Maximum number of stack entries, about 32 MB.
 const MOST_FRAMES: usize = 1 << 21;
 
 pub(super) struct Machine<'a> {
@@ -169,12 +170,12 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// For a text below 4 GB, of `steps` steps.
+    /// Creates a machine for a text below 4 GB, with a limit of `steps` steps.
     pub(super) fn new(program: &'a Program, text: &'a str, steps: u64) -> Self {
         Machine { program, text, frames: Vec::new(), slots: vec![0; program.slots], steps }
     }
 
-    /// The steps that are left.
+    /// Remaining steps.
     pub(super) fn steps(&self) -> u64 {
         self.steps
     }
@@ -192,7 +193,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The first match from `from` on, which is a boundary of characters.
+    /// Returns the first match at or after `from`, which must be a character boundary.
     pub(super) fn find(&mut self, from: usize) -> Result<Option<(usize, usize)>, Exhausted> {
         let bytes = self.text.as_bytes();
         let mut at = from;
@@ -228,7 +229,7 @@ impl<'a> Machine<'a> {
         before
     }
 
-    /// Runs the operations from `pc` on, up to their end: the end of the match.
+    /// Executes the operations from `pc` to their end, and returns the end of the match.
     fn run(&mut self, mut pc: usize, mut at: usize) -> Result<Option<usize>, Exhausted> {
         let (program, text) = (self.program, self.text);
         let base = self.frames.len();
@@ -353,7 +354,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Takes the last choice back: where to go on.
+    /// Backtracks to the last choice, and returns where to continue.
     fn back(&mut self, base: usize) -> Result<Option<(usize, usize)>, Exhausted> {
         while self.frames.len() > base {
             let Some(frame) = self.frames.pop() else { break };

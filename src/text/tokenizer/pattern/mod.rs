@@ -1,15 +1,14 @@
-//! The patterns of tokenizer files: regular expressions with look-around, run within a budget.
+//! Regular expressions of tokenizer files, with look-around, executed within a budget.
 //!
-//! A tokenizer's file brings the expressions that texts are split by. An engine that goes back
-//! (`\s+(?!\S)` needs one, or one that looks ahead) may take a time that grows with the square of
-//! the text, or with a power of two, and the engine of the `tokenizers` library gives up after a
-//! million steps back without a word, so that the rest of the text stays one piece. Here a search
-//! costs at most [`Budget`] steps, a number for each byte of the text, and is an error beyond. A
-//! run of one set of characters is a single choice, so the expressions of published models need
-//! some ten steps for each byte.
+//! The expressions come with the tokenizer file. A backtracking engine (`\s+(?!\S)` needs one, or
+//! look-ahead) may take time quadratic or exponential in the length of the text, and the engine of
+//! the `tokenizers` library silently gives up after a million steps, leaving the rest of the text
+//! as one piece. Here a search costs at most the steps of a [`Budget`], proportional to the length
+//! of the text; exceeding it is an error. A run of one character set is a single choice, so the
+//! expressions of published models need about ten steps per byte.
 //!
-//! The syntax is that of the library: its parser makes the tree. Matches are the first from the
-//! left, with the first alternative that matches, as everywhere; the tests compare.
+//! The syntax tree comes from the library's parser. Matches are leftmost-first; tests compare them
+//! with the library's.
 
 mod class;
 mod compile;
@@ -26,7 +25,7 @@ use machine::{Exhausted, Machine, Program};
 
 use crate::{Error, Result};
 
-/// What reading one text may cost.
+/// Limits on the work for one text.
 #[derive(Debug)]
 pub(super) struct Budget {
     steps: AtomicU64,
@@ -34,8 +33,8 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// For a text of so many bytes: 4 million steps and 256 for each byte; 64 KB of changed text
-    /// and 64 for each byte.
+    /// Creates the budget for a text of `len` bytes: 4 million steps plus 256 per byte; 64 KB of
+    /// produced text plus 64 bytes per byte.
     pub(super) fn of(len: usize) -> Self {
         Budget {
             steps: AtomicU64::new((1 << 22) + 256 * len as u64),
@@ -43,24 +42,24 @@ impl Budget {
         }
     }
 
-    /// Takes some steps of another component.
+    /// Charges the steps of another component.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when they are more than are left.
+    /// [`Error::Tokenizer`] if the budget is exceeded.
     pub(super) fn spend_steps(&self, steps: u64) -> Result<()> {
         let left = self.steps.load(Relaxed).checked_sub(steps);
-        let wrong = || Error::Tokenizer("the tokenizer's file makes too much work of the text".into());
+        let wrong = || Error::Tokenizer("the tokenizer takes too many steps for the text".into());
         self.steps.store(left.ok_or_else(wrong)?, Relaxed);
         Ok(())
     }
 
-    /// Takes the bytes of a text that a component has made.
+    /// Charges the bytes of a text produced by a component.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when they are more than are left.
+    /// [`Error::Tokenizer`] if the budget is exceeded.
     pub(super) fn spend_bytes(&self, bytes: usize) -> Result<()> {
         let left = self.bytes.load(Relaxed).checked_sub(bytes);
-        let wrong = || Error::Tokenizer("the tokenizer's file makes the text too long".into());
+        let wrong = || Error::Tokenizer("the tokenizer makes the text too long".into());
         self.bytes.store(left.ok_or_else(wrong)?, Relaxed);
         Ok(())
     }
@@ -75,26 +74,26 @@ pub(super) struct Pattern {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// A text that is not empty.
+    /// A non-empty string.
     Literal,
     Program(Program),
 }
 
 impl Pattern {
-    /// The pattern of a regular expression.
+    /// Compiles a regular expression.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] naming it and what is wrong with it.
+    /// [`Error::Tokenizer`] with the expression and the reason if it is invalid or not supported.
     pub(super) fn regex(expression: &str) -> Result<Self> {
         let program = compile::compile(expression)
             .map_err(|reason| Error::Tokenizer(format!("pattern `{}`: {reason}", abbreviated(expression))))?;
         Ok(Pattern { source: expression.into(), kind: Kind::Program(program) })
     }
 
-    /// The pattern of a text as it is.
+    /// Creates a pattern that matches a string literally.
     ///
     /// # Errors
-    /// None for a text that is not empty.
+    /// Never for a non-empty string.
     pub(super) fn literal(text: &str) -> Result<Self> {
         if text.is_empty() {
             return Self::regex("");
@@ -102,8 +101,7 @@ impl Pattern {
         Ok(Pattern { source: text.into(), kind: Kind::Literal })
     }
 
-    /// What the library's engine would make of it: ranges of characters, with repetitions written
-    /// out.
+    /// Cost of the pattern in the library's engine: character ranges with repetitions expanded.
     pub(super) fn size(&self) -> usize {
         match &self.kind {
             Kind::Literal => self.source.len(),
@@ -111,11 +109,11 @@ impl Pattern {
         }
     }
 
-    /// Calls `each` for every part of a text in order, with whether it is a match; together they
-    /// are the text.
+    /// Calls `each` for every part of a text in order, with whether it is a match. The
+    /// concatenation of the parts is the text.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the budget does not suffice.
+    /// [`Error::Tokenizer`] if the budget is exceeded.
     pub(super) fn parts(
         &self,
         text: &str,
@@ -149,7 +147,7 @@ impl Pattern {
                     if start < end {
                         from = end;
                     } else {
-                        // An empty match right behind another one does not count.
+                        // An empty match directly after another match does not count.
                         from = text[end..].chars().next().map_or(text.len() + 1, |c| end + c.len_utf8());
                         if last_end == Some(end) {
                             continue;
@@ -174,12 +172,12 @@ impl Pattern {
         };
         let source = abbreviated(&self.source);
         Error::Tokenizer(format!(
-            "pattern `{source}` takes too many {what} over a text of {bytes} bytes: shorten the text"
+            "pattern `{source}` takes too many {what} for a text of {bytes} bytes: shorten the text"
         ))
     }
 }
 
-/// The beginning of an expression that is long.
+/// Returns the start of a long expression.
 fn abbreviated(expression: &str) -> String {
     match expression.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &expression[..end]),
@@ -187,13 +185,13 @@ fn abbreviated(expression: &str) -> String {
     }
 }
 
-/// A pattern with the budget of one text, for the library's strings.
+/// A pattern with the budget of one text, as the library's pattern trait.
 pub(super) struct Within<'a> {
     pub(super) pattern: &'a Pattern,
     pub(super) budget: &'a Budget,
-    /// Whether what is between matches counts as a match, and the other way round.
+    /// Whether matches and the text between them are swapped.
     pub(super) invert: bool,
-    /// The bytes that each match becomes.
+    /// Number of bytes that replace each match.
     pub(super) replacement: usize,
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The expressions of published tokenizers, and others that use what those do not.
+/// Expressions of published tokenizers, and others that use further syntax.
 const PATTERNS: [&str; 42] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
