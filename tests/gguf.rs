@@ -794,7 +794,7 @@ mod options {
         std::fs::copy(&parts[0], &parts[1]).unwrap();
         refused(&parts[0], &["model-00002-of-00003.gguf", "expected part 2 of 3, found part 1 of 3"]);
         std::fs::copy(&whole, &parts[1]).unwrap();
-        refused(&parts[0], &["expected part 2 of 3, found a file that is whole"]);
+        refused(&parts[0], &["expected part 2 of 3, found an unsplit file"]);
         std::fs::write(&parts[1], b"GGUF").unwrap();
         refused(&parts[0], &["model-00002-of-00003.gguf", "version"]);
         // A name from which the other parts cannot be found.

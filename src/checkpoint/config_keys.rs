@@ -1,5 +1,5 @@
-//! What configurations have in common: the ranges of their values, and which keys of a `config.json`
-//! change nothing, so that every other is an error instead of being ignored.
+//! Common parts of configurations: ranges of values, and the keys of a `config.json` without
+//! effect, so that every other unread key is an error instead of being ignored.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,11 +8,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::ops::Activation;
 
-/// Keys that say nothing of what a model computes from token ids to logits: bookkeeping of
-/// `transformers`, the labels and losses of heads, what a tokenizer or a generation does, and how a
-/// model was made.
+/// Keys without effect on the logits: bookkeeping of `transformers`, labels and losses of heads,
+/// settings of tokenizer and generation, and how a model was made.
 const HARMLESS: &[&str] = &[
-    // What `transformers` writes for itself.
+    // Written by `transformers` for itself.
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_attn_implementation_internal",
@@ -54,7 +53,7 @@ const HARMLESS: &[&str] = &[
     "summary_type",
     "summary_use_proj",
     "tie_encoder_decoder",
-    // Of the tokenizer.
+    // Settings of the tokenizer.
     "bos_token",
     "bos_token_id",
     "decoder_start_token_id",
@@ -68,7 +67,7 @@ const HARMLESS: &[&str] = &[
     "sep_token_id",
     "tokenizer_class",
     "unk_token_id",
-    // Of a generation, read from `generation_config.json`.
+    // Settings of generation, read from `generation_config.json`.
     "bad_words_ids",
     "begin_suppress_tokens",
     "diversity_penalty",
@@ -117,7 +116,7 @@ const HARMLESS: &[&str] = &[
     "unsloth_version",
 ];
 
-/// Keys of relatives of the architectures, with the values that change nothing.
+/// Keys of related architectures, with the values that have no effect.
 const NEUTRAL: [(&str, Neutral); 9] = [
     ("embedding_multiplier", Neutral::Number(1.0)),
     ("logit_scale", Neutral::Number(1.0)),
@@ -126,7 +125,7 @@ const NEUTRAL: [(&str, Neutral); 9] = [
     ("num_local_experts", Neutral::Number(0.0)),
     ("partial_rotary_factor", Neutral::Number(1.0)),
     ("position_embedding_type", Neutral::Text("absolute")),
-    // In 32 bits the order of scaling and the upcast of the scores change nothing.
+    // In f32, the order of scaling and the upcast of the scores have no effect.
     ("reorder_and_upcast_attn", Neutral::Truth(true)),
     ("residual_multiplier", Neutral::Number(1.0)),
 ];
@@ -157,13 +156,13 @@ impl std::fmt::Display for Neutral {
     }
 }
 
-/// More rows, columns or layers are a mistake in a file.
+/// Maximum number of rows, columns or layers; larger values are errors of the file.
 pub(crate) const MAX_SIZE: usize = 1 << 28;
 
 /// Checks that sizes are from 1 to 2^28 - 1.
 ///
 /// # Errors
-/// [`Error::Config`] naming the first that is not.
+/// [`Error::Config`] for the first size that is not.
 pub(crate) fn check_sizes<'k>(sizes: impl IntoIterator<Item = (&'k str, usize)>) -> Result<()> {
     match sizes.into_iter().find(|(_, size)| !(1..MAX_SIZE).contains(size)) {
         Some((key, size)) => Err(Error::config(key, "a number from 1 to 2^28 - 1", size)),
@@ -171,10 +170,10 @@ pub(crate) fn check_sizes<'k>(sizes: impl IntoIterator<Item = (&'k str, usize)>)
     }
 }
 
-/// Checks that probabilities of dropout are in `[0, 1)`.
+/// Checks that dropout probabilities are in [0, 1).
 ///
 /// # Errors
-/// [`Error::Config`] naming the first that is not.
+/// [`Error::Config`] for the first probability that is not.
 pub(crate) fn check_dropout<'k>(probabilities: impl IntoIterator<Item = (&'k str, f64)>) -> Result<()> {
     match probabilities.into_iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
         Some((key, p)) => Err(Error::config(key, "a probability in [0, 1)", p)),
@@ -182,10 +181,10 @@ pub(crate) fn check_dropout<'k>(probabilities: impl IntoIterator<Item = (&'k str
     }
 }
 
-/// The non-linearity that a key names, in the words of `transformers`.
+/// Returns the activation function with a name of `transformers`.
 ///
 /// # Errors
-/// [`Error::Config`] for another.
+/// [`Error::Config`] for an unsupported name.
 pub(crate) fn activation(key: &str, name: &str) -> Result<Activation> {
     match name {
         "gelu" => Ok(Activation::Gelu),
@@ -196,10 +195,10 @@ pub(crate) fn activation(key: &str, name: &str) -> Result<Activation> {
     }
 }
 
-/// The configuration that `defaults` becomes by the keys of a file.
+/// Returns `defaults` with the keys of a file replaced.
 ///
 /// # Errors
-/// [`Error::Config`] for a value of another type.
+/// [`Error::Config`] for a value of the wrong type.
 pub(crate) fn overlaid<C: Serialize + DeserializeOwned>(defaults: &C, json: &Value) -> Result<C> {
     let mut all = serde_json::json!(defaults);
     if let (Value::Object(all), Value::Object(given)) = (&mut all, json) {
@@ -208,11 +207,11 @@ pub(crate) fn overlaid<C: Serialize + DeserializeOwned>(defaults: &C, json: &Val
     C::deserialize(all).map_err(|e| Error::config("config.json", "the keys of its model_type", e))
 }
 
-/// Checks the keys that a configuration does not read: each must be known as harmless, or have a value
-/// that changes nothing (`null`, `false`, empty, or a known default).
+/// Checks the keys that a configuration does not read: each must be known to have no effect, or
+/// have a value without effect (`null`, `false`, empty, or a known default).
 ///
 /// # Errors
-/// [`Error::Config`] naming the first other key.
+/// [`Error::Config`] for the first other key.
 pub(crate) fn check_other<'v>(other: impl IntoIterator<Item = (&'v String, &'v Value)>) -> Result<()> {
     let nothing = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
@@ -227,8 +226,8 @@ pub(crate) fn check_other<'v>(other: impl IntoIterator<Item = (&'v String, &'v V
         }
         let expected = match NEUTRAL.iter().find(|(name, _)| name == key) {
             Some((_, neutral)) if neutral.is(value) => continue,
-            Some((_, neutral)) => format!("{neutral}: nothing else is supported"),
-            None => "none: it is not known, and may change the result".into(),
+            Some((_, neutral)) => format!("{neutral} (nothing else is supported)"),
+            None => "no such key (it is unknown, and may change the result)".into(),
         };
         return Err(Error::config(key, expected, value));
     }

@@ -1,4 +1,4 @@
-//! From a checkpoint's names to a model's parameters.
+//! Loading a model's parameters from a checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,16 @@ use crate::error::{Error, LoadReport, MisShaped, Result};
 use crate::nn::{Init, Module, Parameter, ParameterSource, Parameters};
 use crate::tensor::{Tensor, Weight};
 
-/// Names that a model may lack beyond as many as the checkpoint has, before no more are looked for.
+/// Maximum number of missing names, beyond the number of tensors in the checkpoint, before the
+/// search stops.
 const MOST_MISSING: usize = 1000;
 
 type Ignored<'c> = Box<dyn Fn(&str) -> bool + 'c>;
 
-/// Gives the layers of a model the tensors of a [`Checkpoint`], strictly: what is missing, left over or of another
-/// shape is an error, which lists all such names at once.
+/// A loader of a model's parameters from a [`Checkpoint`]. Missing, unexpected and mis-shaped
+/// tensors are an error, which lists all of them.
 ///
-/// What a file may call otherwise is said beforehand:
+/// Differences between the names in the model and in the file are declared before loading:
 ///
 /// ```
 /// use loquat::checkpoint::{Checkpoint, write_tensors};
@@ -27,7 +28,8 @@ type Ignored<'c> = Box<dyn Fn(&str) -> bool + 'c>;
 ///
 /// let path = std::env::temp_dir().join("loquat-loader-doc.safetensors");
 /// let (a, b) = (Tensor::zeros(&[1, 2]), Tensor::zeros(&[1]));
-/// write_tensors(&path, [("base.dense.weight", &a), ("base.dense.bias", &b), ("base.steps", &b)], None)?;
+/// let tensors = [("base.dense.weight", &a), ("base.dense.bias", &b), ("base.steps", &b)];
+/// write_tensors(&path, tensors, None)?;
 ///
 /// let checkpoint = Checkpoint::open(&path)?;
 /// let model = checkpoint
@@ -67,45 +69,48 @@ impl<'c> Loader<'c> {
         }
     }
 
-    /// A beginning of names, with its dot (`transformer.`), that the model has and the checkpoint may lack, or the other way
-    /// round.
+    /// Declares a prefix of names, with its dot (`transformer.`), that may be present only in the
+    /// model or only in the checkpoint.
     pub fn optional_prefix(self, prefix: &str) -> Self {
         Self { prefix: prefix.to_string(), ..self }
     }
 
-    /// One or more segments of the model's paths (`ln.weight`) that are others in the checkpoint (`ln.gamma`), or none there.
+    /// Declares that one or more segments of the model's paths (`ln.weight`) have another name in
+    /// the checkpoint (`ln.gamma`), or are missing there.
     pub fn rename(mut self, model: &str, checkpoint: &str) -> Self {
         self.renamed.push((model.to_string(), checkpoint.to_string()));
         self
     }
 
-    /// Two names of the same tensor, of which the checkpoint may have either or both.
+    /// Declares that two names are the same tensor, of which the checkpoint may have either or
+    /// both.
     pub fn tie(mut self, a: &str, b: &str) -> Self {
         self.tied.push((a.to_string(), b.to_string()));
         self
     }
 
-    /// Names of the checkpoint that the model does not need.
+    /// Declares names of the checkpoint that the model does not need.
     pub fn ignore(mut self, names: impl Fn(&str) -> bool + 'c) -> Self {
         self.ignored.push(Box::new(names));
         self
     }
 
-    /// The format of the weights of [`Loader::load`]; [`WeightFormat::F32`] if it is not called.
+    /// Sets the format of the weights of [`Loader::load`]. Default: [`WeightFormat::F32`].
     pub fn weights(self, weights: WeightFormat) -> Self {
         Self { weights, ..self }
     }
 
-    /// What a caller chose of the weights of [`Loader::load`]: their format, and whether they are packed.
+    /// Sets format and packing of the weights of [`Loader::load`].
     pub(crate) fn options(self, options: &OpenOptions) -> Self {
         Self { weights: options.weights, packed: options.packed, ..self }
     }
 
-    /// Builds a model: `init` is the model's constructor, which asks for its parameters.
+    /// Builds a model with `init`, the constructor of the model.
     ///
     /// # Errors
-    /// [`Error::Load`] with every name that is missing, unexpected or mis-shaped; [`Error::Format`] for a parameter whose
-    /// numbers are no floats, or for two different tensors under tied names; what `init` returns.
+    /// [`Error::Load`] with every name that is missing, unexpected or mis-shaped; [`Error::Format`]
+    /// for a parameter that is not floating-point, or for two different tensors under tied names;
+    /// errors of `init`.
     pub fn load<M>(mut self, init: impl FnOnce(Parameters<'_>) -> Result<M>) -> Result<M> {
         let model = init(Parameters::from(&mut self));
         if model.is_err() && self.report.is_clean() {
@@ -115,10 +120,10 @@ impl<'c> Loader<'c> {
         model
     }
 
-    /// Sets every parameter of a module that exists already.
+    /// Loads every parameter of an existing module.
     ///
     /// # Errors
-    /// As [`Loader::load`]; the module is unchanged then.
+    /// Same as [`Loader::load`]; the module is unchanged in that case.
     pub fn load_into(mut self, module: &mut (impl Module + ?Sized)) -> Result<()> {
         let mut values = BTreeMap::new();
         for (path, parameter) in module.parameters() {
@@ -136,15 +141,16 @@ impl<'c> Loader<'c> {
         result
     }
 
-    /// Ends the loading when [`Loader::load`] is not used: call it after the last parameter.
+    /// Finishes loading if [`Loader::load`] is not used. Call it after the last parameter.
     ///
     /// # Errors
-    /// As [`Loader::load`].
+    /// Same as [`Loader::load`].
     pub(crate) fn finish(mut self) -> Result<()> {
         for (a, b) in &self.tied {
             let (Some(a), Some(b)) = (self.find(a), self.find(b)) else { continue };
             if (a.dtype(), a.shape(), a.bytes()) != (b.dtype(), b.shape(), b.bytes()) {
-                let reason = format!("tensors `{}` and `{}`: expected equal ones, found others", a.name(), b.name());
+                let reason =
+                    format!("tensors `{}` and `{}`: expected equal tensors, found different ones", a.name(), b.name());
                 return Err(Error::format(self.checkpoint.path(), reason));
             }
             if self.used.contains(a.name()) || self.used.contains(b.name()) {
@@ -156,7 +162,7 @@ impl<'c> Loader<'c> {
         if self.report.is_clean() { Ok(()) } else { Err(Error::Load(Box::new(self.report))) }
     }
 
-    /// The tensor of a name that may have a prefix too many or too few.
+    /// Returns the tensor with a name, with or without the optional prefix.
     fn find(&self, name: &str) -> Option<TensorView<'c>> {
         let checkpoint = self.checkpoint;
         let with = || checkpoint.tensor(&format!("{}{name}", self.prefix));
@@ -164,7 +170,8 @@ impl<'c> Loader<'c> {
         checkpoint.tensor(name).or_else(with).or_else(without)
     }
 
-    /// The tensor of a parameter, if it is there with this shape; notes what is wrong otherwise.
+    /// Returns the tensor of a parameter if it exists with this shape; otherwise adds the problem
+    /// to the report.
     fn find_shaped(&mut self, path: &str, shape: &[usize]) -> Option<TensorView<'c>> {
         let mut name = path.to_string();
         for (ours, theirs) in &self.renamed {
@@ -189,7 +196,8 @@ impl<'c> Loader<'c> {
     }
 
     fn get(&mut self, path: &str, shape: &[usize], format: WeightFormat) -> Result<Parameter> {
-        // A configuration may ask for any number of layers: it ends here, not when the memory is full of their names.
+        // A configuration may specify any number of layers: stop before memory is full of missing
+        // names.
         if self.report.missing.len() > self.checkpoint.len() + MOST_MISSING {
             return Err(Error::Load(Box::new(self.report.clone())));
         }
@@ -204,8 +212,8 @@ impl<'c> Loader<'c> {
     }
 }
 
-/// A parameter that cannot be had is an empty one: it takes no memory that a wrong configuration would name, and
-/// `Loader::finish` keeps it from being used.
+/// A missing parameter is replaced by an empty one, so that a wrong configuration cannot allocate
+/// memory; `Loader::finish` ensures that it is never used.
 impl ParameterSource for Loader<'_> {
     fn parameter(&mut self, path: &str, shape: &[usize], _init: Init) -> Result<Parameter> {
         self.get(path, shape, WeightFormat::F32)
@@ -220,7 +228,7 @@ impl ParameterSource for Loader<'_> {
     }
 }
 
-/// Replaces `from` by `to` wherever it stands between dots or ends.
+/// Replaces `from` by `to` where it is delimited by dots or the ends of the path.
 fn replace_segments(path: &str, from: &str, to: &str) -> String {
     let segments: Vec<&str> = path.split('.').collect();
     let from: Vec<&str> = from.split('.').collect();

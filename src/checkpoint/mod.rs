@@ -1,16 +1,16 @@
-//! Floor 4: tensors in files, by name.
+//! Checkpoints: tensors in files, by name.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `safetensors` | one file of tensors: reading and writing |
-//! | [`gguf`] | one file of tensors, configuration and tokenizer: reading and writing |
-//! | [`mod@self`] | [`Checkpoint`]: one such file, or a folder with one or with shards and their index |
-//! | `view` | [`TensorView`]: one tensor in a file, and its way to a [`Weight`](crate::tensor::Weight) |
-//! | `loader` | [`Loader`]: gives the layers of a model their parameters, strictly |
-//! | `pretrained` | [`save_pretrained`]: a model as a folder that `transformers` opens |
-//! | `config_keys` | which keys of a `config.json` change nothing |
-//! | `rope_keys` | rotary positions in a `config.json` |
-//! | `recognise` | what a file or folder is that was taken for a model |
+//! | `safetensors` | reads and writes safetensors files |
+//! | [`gguf`] | reads and writes GGUF files: tensors, configuration and tokenizer |
+//! | [`mod@self`] | [`Checkpoint`]: a file, or a folder with one file or several shards |
+//! | `view` | [`TensorView`]: a tensor in a file |
+//! | `loader` | [`Loader`]: loads the parameters of a model |
+//! | `pretrained` | [`save_pretrained`]: saves a model folder that `transformers` opens |
+//! | `config_keys` | keys of a `config.json` without effect |
+//! | `rope_keys` | rotary position embeddings in a `config.json` |
+//! | `recognise` | errors for files and folders that are not models |
 //!
 //! ```
 //! use loquat::checkpoint::{Checkpoint, save_module};
@@ -34,8 +34,6 @@
 //! # std::fs::remove_file(&path).ok();
 //! # Ok::<(), loquat::Error>(())
 //! ```
-//!
-//! This floor must not know models.
 
 pub(crate) mod config_keys;
 pub mod gguf;
@@ -65,34 +63,41 @@ use crate::error::{Error, Result};
 use crate::mapped::Load;
 use crate::nn::Module;
 
-/// The tensors' file in a model folder.
+/// File name of the tensors in a model folder.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
-/// The list of shards in a model folder that has several files of tensors.
+/// File name of the index of shards in a model folder.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// How the files of a model come into memory.
+/// Options of opening a model's files.
 ///
-/// ```no_run
-/// use loquat::checkpoint::{OpenOptions, WeightFormat};
-/// use loquat::models::LanguageModel;
+/// # Examples
+/// ```
+/// use loquat::checkpoint::{OpenOptions, WeightFormat, save_pretrained};
+/// use loquat::models::{CausalLm, Gpt2, Gpt2Config, LanguageModel};
 ///
-/// // To be trained further: everything in 32 bits.
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let folder = folder.path();
+/// # let model = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut loquat::Rng::seed(1))?;
+/// # save_pretrained(folder, &model)?;
+/// // In f32, for further training.
 /// let options = OpenOptions::default().weights(WeightFormat::F32);
-/// let model = LanguageModel::open_with("models/gpt2", &options)?;
+/// let model = LanguageModel::open_with(folder, &options)?;
+/// assert_eq!(model.vocab_size(), 65);
 /// # Ok::<(), loquat::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// The format of the weights; [`WeightFormat::Keep`] unless told otherwise.
+    /// Format of the weights. Default: [`WeightFormat::Keep`].
     pub weights: WeightFormat,
-    /// Mapped or read whole.
+    /// Whether files are mapped into memory or read. Default: [`Load::Mmap`].
     pub load: Load,
-    /// Whether the weights that stay in a mapped file are copied from there, in the order in which products read them; the file's pages
-    /// are given back then. They take turns: the first at their second product, the last at their 33rd, or at the second if it has
-    /// many rows, so that no token of a text waits long. True unless told otherwise: products are faster with the copy, and memory
-    /// is taken by one of the two at a time. Without it the model's memory stays pages of the file, which other
-    /// processes share and the system may drop. See [`Module::keep_packed`].
+    /// Whether weights in a mapped file are packed: copied in the order in which matrix products
+    /// read them, after which the file's pages are released. Products are faster with packed
+    /// weights, and only one of the two copies is in memory at a time. To spread the cost, weights
+    /// are packed one by one, the first at its second product, the last at its 33rd, or at its
+    /// second if that has many rows. If false, the model's memory consists of pages of the file,
+    /// which processes share and the system may drop. Default: true. See [`Module::keep_packed`].
     pub packed: bool,
 }
 
@@ -103,29 +108,46 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Sets the format of the weights.
+    /// Sets the format of the weights. Default: [`WeightFormat::Keep`].
     pub fn weights(self, weights: WeightFormat) -> Self {
         Self { weights, ..self }
     }
 
-    /// Sets how files are opened.
+    /// Sets whether files are mapped into memory or read. Default: [`Load::Mmap`].
     pub fn load(self, load: Load) -> Self {
         Self { load, ..self }
     }
 
-    /// Sets whether mapped weights are packed.
+    /// Sets whether mapped weights are packed. Default: true.
     pub fn packed(self, packed: bool) -> Self {
         Self { packed, ..self }
     }
 }
 
-/// The tensors of a model, in one file or several.
+/// The tensors of a model, in one or more files.
 ///
-/// Opening reads headers only; with [`Load::Mmap`] a tensor's bytes are read when it is asked for.
+/// Opening reads only headers; with [`Load::Mmap`], a tensor's data is read on demand.
+///
+/// # Examples
+/// ```
+/// use loquat::Tensor;
+/// use loquat::checkpoint::{Checkpoint, write_tensors};
+///
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let path = folder.path().join("model.safetensors");
+/// let bias = Tensor::from_vec(vec![1.0, 2.0], &[2])?;
+/// write_tensors(&path, [("bias", &bias)], None)?;
+///
+/// let checkpoint = Checkpoint::open(&path)?;
+/// assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["bias"]);
+/// let view = checkpoint.tensor("bias").expect("it was written");
+/// assert_eq!(view.to_tensor()?.data(), [1.0, 2.0]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct Checkpoint {
     path: PathBuf,
     files: Vec<TensorFile>,
-    /// From a tensor's name to its file.
+    /// Index of the file of each tensor.
     names: BTreeMap<String, usize>,
 }
 
@@ -137,20 +159,21 @@ impl std::fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, a `.gguf` file (whose tensors keep the names that they have there;
-    /// [`open_checkpoint`](crate::models::open_checkpoint) gives them those of `transformers`), an index of shards (`.json`), or a folder that has `model.safetensors` or
-    /// `model.safetensors.index.json`; mapped into memory.
+    /// Opens a `.safetensors` file, a `.gguf` file, an index of shards (`.json`), or a folder with
+    /// `model.safetensors` or `model.safetensors.index.json`; mapped into memory. Tensors of a
+    /// `.gguf` file keep their names; [`open_checkpoint`](crate::models::open_checkpoint) converts
+    /// them to those of `transformers`.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be opened, [`Error::Format`] if one is not what it should be.
+    /// [`Error::Io`] if a file cannot be opened, [`Error::Format`] if a file is invalid.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Load::default())
     }
 
-    /// As [`Checkpoint::open`], mapped or read whole by choice.
+    /// Same as [`Checkpoint::open`], mapped or read.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`Checkpoint::open`].
     pub fn open_with(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
@@ -172,11 +195,12 @@ impl Checkpoint {
         }
     }
 
-    /// The tensors of a GGUF file, under the names that `transformers` gives those of an architecture.
+    /// Creates a checkpoint from a GGUF file, with the tensor names of `transformers` for an
+    /// architecture.
     ///
     /// # Errors
-    /// [`Error::Format`] if the number of heads is missing or does not divide what it should, or two
-    /// tensors get one name.
+    /// [`Error::Format`] if the number of heads is missing or does not divide the rows, or two
+    /// tensors get the same name.
     pub(crate) fn from_gguf(file: GgufFile, architecture: Option<&Architecture>) -> Result<Self> {
         let path = file.path().to_path_buf();
         let file = GgufTensors::new(file, architecture)?;
@@ -195,7 +219,7 @@ impl Checkpoint {
         for (name, shard) in &listed {
             let found = checkpoint.names.get(name).map(|&file| checkpoint.files[file].path());
             if found != Some(folder.join(shard).as_path()) {
-                let place = found.map_or("nowhere".into(), |path| format!("in {}", path.display()));
+                let place = found.map_or("in no shard".into(), |path| format!("in {}", path.display()));
                 return Err(Error::format(index, format!("expected tensor `{name}` in `{shard}`, found it {place}")));
             }
         }
@@ -214,32 +238,32 @@ impl Checkpoint {
         Ok(Self { path: path.to_path_buf(), files, names })
     }
 
-    /// The file or folder, as it was given.
+    /// Returns the path of the file or folder as given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The tensors' names, in alphabetical order.
+    /// Returns the tensors' names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
     }
 
-    /// The number of tensors.
+    /// Number of tensors.
     pub(crate) fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// A tensor by name.
+    /// Returns a tensor by name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         self.files[*self.names.get(name)?].tensor(name)
     }
 
-    /// What the files say about themselves, for example `format: pt`.
+    /// Returns an entry of the files' metadata, for example `pt` for `format`.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.files.iter().find_map(|file| file.metadata(key))
     }
 
-    /// The GGUF file, if it is one.
+    /// Returns the GGUF file, if the checkpoint is one.
     pub fn gguf(&self) -> Option<&GgufFile> {
         match self.files.as_slice() {
             [TensorFile::Gguf(file)] => Some(file.file()),
@@ -247,15 +271,16 @@ impl Checkpoint {
         }
     }
 
-    /// A source of parameters for the layers of a model.
+    /// Returns a loader of the parameters of a model.
     pub fn loader(&self) -> Loader<'_> {
         Loader::new(self)
     }
 
-    /// Sets every parameter of a module that exists already.
+    /// Loads every parameter of an existing module.
     ///
     /// # Errors
-    /// [`Error::Load`] with every name that is missing, unexpected or mis-shaped; the module is unchanged then.
+    /// [`Error::Load`] with every name that is missing, unexpected or mis-shaped; the module is
+    /// unchanged in that case.
     pub fn load_into(&self, module: &mut (impl Module + ?Sized)) -> Result<()> {
         self.loader().load_into(module)
     }
@@ -298,19 +323,19 @@ impl TensorFile {
     }
 }
 
-/// Whether a path is that of a GGUF file, by its name.
+/// Whether a path is that of a GGUF file, by its extension.
 pub(crate) fn is_gguf(path: impl AsRef<Path>) -> bool {
     let path = path.as_ref();
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && !path.is_dir()
 }
 
-/// From each tensor's name to its shard.
+/// Reads the shard of each tensor.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Index {
         weight_map: BTreeMap<String, String>,
-        /// Sizes, for information.
+        /// Sizes, for information only.
         #[serde(default, rename = "metadata")]
         _metadata: serde::de::IgnoredAny,
     }
@@ -318,9 +343,12 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let index: Index =
         serde_json::from_slice(&text).map_err(|e| Error::format(path, format!("expected an index of shards: {e}")))?;
     for shard in index.weight_map.values() {
-        // A name with folders in it could point anywhere on the machine.
+        // A name with folders could point anywhere in the file system.
         if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            return Err(Error::format(path, format!("expected the name of a file beside the index, found `{shard}`")));
+            return Err(Error::format(
+                path,
+                format!("expected the name of a file in the folder of the index, found `{shard}`"),
+            ));
         }
     }
     Ok(index.weight_map)

@@ -1,4 +1,5 @@
-//! Model folders: `config.json`, `model.safetensors`, and what the caller adds (`tokenizer.json`).
+//! Model folders: `config.json`, `model.safetensors`, and files that the caller adds, such as
+//! `tokenizer.json`.
 
 use std::path::Path;
 
@@ -7,19 +8,19 @@ use crate::atomic;
 use crate::error::{Error, Result};
 use crate::nn::Module;
 
-/// The configuration's file in a model folder.
+/// File name of the configuration in a model folder.
 pub(crate) const CONFIG: &str = "config.json";
 
-/// A model that a folder can hold.
+/// A model that can be saved as a folder.
 pub trait Pretrained: Module {
-    /// The content of `config.json`, with the keys that `transformers` uses.
+    /// Returns the content of `config.json`, with the keys of `transformers`.
     fn config_json(&self) -> serde_json::Value;
 }
 
-/// Writes a model as a folder: `config.json`, then `model.safetensors`. The folder is made if it is not there; other files in it
-/// stay.
+/// Saves a model as a folder with `config.json` and `model.safetensors`. The folder is created if
+/// necessary; other files in it are kept.
 ///
-/// Each file appears whole or not at all, the weights last.
+/// Each file is written atomically, the weights last.
 ///
 /// ```
 /// use loquat::checkpoint::{Checkpoint, Pretrained, save_pretrained};
@@ -36,13 +37,14 @@ pub trait Pretrained: Module {
 /// let folder = std::env::temp_dir().join("loquat-pretrained-doc");
 /// let model = Line { linear: Linear::init(2, 1, true, &mut Rng::seed(1))? };
 /// save_pretrained(&folder, &model)?;
-/// assert_eq!(Checkpoint::open(&folder)?.names().collect::<Vec<_>>(), ["linear.bias", "linear.weight"]);
+/// let checkpoint = Checkpoint::open(&folder)?;
+/// assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["linear.bias", "linear.weight"]);
 /// # std::fs::remove_dir_all(folder).ok();
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`] if something cannot be written.
+/// [`Error::Io`] if a file cannot be written.
 pub fn save_pretrained(folder: impl AsRef<Path>, model: &impl Pretrained) -> Result<()> {
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -50,10 +52,10 @@ pub fn save_pretrained(folder: impl AsRef<Path>, model: &impl Pretrained) -> Res
     save_module(folder.join(WEIGHTS), model)
 }
 
-/// Writes JSON, indented. The file appears whole or not at all.
+/// Writes indented JSON to a file, atomically.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be written.
+/// [`Error::Io`] if the file cannot be written.
 pub(crate) fn write_json(path: impl AsRef<Path>, json: &serde_json::Value) -> Result<()> {
     atomic::write_file(path, |file| file.write_all(format!("{json:#}\n").as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! What a file or folder is that was taken for a model, and what to do with it.
+//! Error messages for files and folders that are not models: what they are and what to do.
 
 use std::path::Path;
 
@@ -8,27 +8,27 @@ use crate::signature;
 
 const ADAPTER: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
-/// How to get safetensors out of what PyTorch has pickled.
+/// How to convert a PyTorch pickle file to safetensors.
 const CONVERT: &str = "open it in Python with `transformers`' `from_pretrained` and write it with `save_pretrained(folder, safe_serialization=True)`";
 /// How to merge an adapter.
 const MERGE: &str =
     "merge it with `peft`: `PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(merged)`";
 
-/// What a file is by its first bytes, if it is of a kind that is not read.
+/// Identifies an unsupported file format by its first bytes.
 pub(crate) fn content(bytes: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 3] = [
-        (b"PK\x03\x04", "a zip archive, as PyTorch writes `.pt` and `.bin`: write it as safetensors"),
-        (&[0x80, 2], "pickled Python objects, as PyTorch writes them: write them as safetensors"),
-        (b"\x89HDF\r\n", "an HDF5 file, as TensorFlow writes models: write it as safetensors"),
+        (b"PK\x03\x04", "a zip archive, PyTorch's format of `.pt` and `.bin`: convert it to safetensors"),
+        (&[0x80, 2], "a PyTorch pickle file: convert it to safetensors"),
+        (b"\x89HDF\r\n", "an HDF5 file, TensorFlow's format of models: convert it to safetensors"),
     ];
     let own = kinds.iter().find(|(start, _)| bytes.starts_with(start)).map(|&(_, what)| what);
     own.or_else(|| signature::packed(bytes))
 }
 
-/// Says of a path without a `config.json` what it is.
+/// Returns the error for a path without a `config.json`.
 ///
 /// # Errors
-/// [`Error::Format`] with what was found and what to do; [`Error::Io`] if there is nothing.
+/// [`Error::Io`] if the path does not exist.
 pub(crate) fn no_config(path: &Path) -> Result<Error> {
     let found = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     let reason = if found.is_dir() { folder(path) } else { file(path) };
@@ -38,7 +38,7 @@ pub(crate) fn no_config(path: &Path) -> Result<Error> {
     ))
 }
 
-/// Says of a folder without weights what it has instead.
+/// Returns the error for a folder without weights.
 pub(crate) fn no_weights(path: &Path) -> Error {
     let reason = format!("expected `{WEIGHTS}` or `{INDEX}` in the folder, found {}", folder(path));
     Error::format(path, reason)
@@ -61,26 +61,28 @@ fn folder(path: &Path) -> String {
         return format!("neither, but `{name}`: give the path of that file");
     }
     if let Some(name) = of(&[".bin", ".bin.index.json", ".pt", ".pth", ".ckpt"]) {
-        return format!("`{name}`, which PyTorch has pickled and is not read, since it can run programs: {CONVERT}");
+        return format!(
+            "`{name}`, a PyTorch pickle file, which is not supported, since loading it can run code: {CONVERT}"
+        );
     }
     if let Some(name) = of(&[".h5", ".msgpack", ".onnx", ".ot", ".tflite"]) {
-        return format!("`{name}`, a format that is not read: {CONVERT}");
+        return format!("`{name}`, an unsupported format: {CONVERT}");
     }
     if let Some(name) = of(&[".safetensors"]).filter(|name| *name != WEIGHTS) {
-        return format!("`{name}`: call it `{WEIGHTS}` if it has all weights");
+        return format!("`{name}`: rename it to `{WEIGHTS}` if it has all weights");
     }
     if let Some(name) = of(&[".gz", ".zip", ".tar", ".tgz", ".xz", ".zst"]) {
         return format!("`{name}`: unpack it first");
     }
     match has(WEIGHTS) || has(INDEX) {
-        true => format!("weights without `{CONFIG}`: copy it from where the model comes from"),
-        false if has(CONFIG) => "the configuration alone: copy the weights from where the model comes from".into(),
+        true => format!("weights without `{CONFIG}`: copy it from the source of the model"),
+        false if has(CONFIG) => "only the configuration: copy the weights from the source of the model".into(),
         false if names.is_empty() => "an empty folder".into(),
         false => format!("neither among its {} files", names.len()),
     }
 }
 
-/// An adapter, by its folder.
+/// Describes the adapter in a folder.
 fn adapter(folder: &Path) -> String {
     let json = std::fs::read(folder.join(ADAPTER)).ok().and_then(|json| serde_json::from_slice(&json).ok());
     let json: serde_json::Value = json.unwrap_or_default();
@@ -89,9 +91,7 @@ fn adapter(folder: &Path) -> String {
         None => "of another model".into(),
     };
     let kind = json["peft_type"].as_str().unwrap_or("PEFT").to_string();
-    format!(
-        "an adapter ({kind}) {base}, which has a few weights beside those of that model: {MERGE}, then give the merged folder"
-    )
+    format!("an adapter ({kind}) {base}, which cannot be used without that model: {MERGE}, then open the merged folder")
 }
 
 fn file(path: &Path) -> String {
@@ -111,18 +111,18 @@ fn file(path: &Path) -> String {
         return what.into();
     }
     if ends(&[".bin", ".pt", ".pth", ".ckpt"]) || content(start).is_some() {
-        return format!("a file that PyTorch has pickled and is not read, since it can run programs: {CONVERT}");
+        return format!("a PyTorch pickle file, which is not supported, since loading it can run code: {CONVERT}");
     }
     if ends(&[".safetensors", ".safetensors.index.json"]) {
         return match folder.join(CONFIG).exists() {
-            true => format!("a file of weights alone: give the path of its folder, `{}`", folder.display()),
+            true => format!("a file of weights only: give the path of its folder, `{}`", folder.display()),
             false => {
-                format!("a file of weights alone: put it into a folder as `{WEIGHTS}` with the model's `{CONFIG}`")
+                format!("a file of weights only: put it into a folder as `{WEIGHTS}` with the model's `{CONFIG}`")
             }
         };
     }
     if name == CONFIG {
-        return format!("the configuration alone: give the path of its folder, `{}`", folder.display());
+        return format!("only the configuration: give the path of its folder, `{}`", folder.display());
     }
     "a file of another kind".into()
 }

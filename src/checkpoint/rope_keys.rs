@@ -1,5 +1,5 @@
-//! Rotary positions in a `config.json`: `rope_theta` with `rope_scaling`, as `transformers` 4
-//! writes them, or `rope_parameters`, as 5 does.
+//! Rotary position embeddings in a `config.json`: `rope_theta` with `rope_scaling` (`transformers`
+//! 4), or `rope_parameters` (`transformers` 5).
 
 use serde_json::{Map, Value, json};
 
@@ -7,31 +7,33 @@ use crate::error::{Error, Result};
 use crate::nn::RopeScaling;
 use crate::nn::rotary::yarn_attention_factor;
 
-/// The context before the rotary frequencies were stretched, in either of two places.
+/// Context length before scaling, in either of two places.
 pub(crate) const ORIGINAL_POSITIONS: &str = "original_max_position_embeddings";
 
-/// Keys that files have under scalings which do not know them, with the value that changes nothing.
+/// Keys that some files have under scalings that do not use them, with the value that has no
+/// effect.
 const NEUTRAL: [(&str, f64); 2] = [("factor", 1.0), ("attention_factor", 1.0)];
 
-/// What a file says of rotary positions.
+/// The keys of rotary position embeddings.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeKeys<'c> {
-    /// `rope_theta`, beside the objects.
+    /// `rope_theta`, next to the objects.
     pub(crate) theta: Option<f64>,
-    /// `rope_scaling`, which goes before `rope_parameters` unless it is empty.
+    /// `rope_scaling`, which takes precedence over `rope_parameters` unless it is empty.
     pub(crate) scaling: Option<&'c Map<String, Value>>,
     /// `rope_parameters`.
     pub(crate) parameters: Option<&'c Map<String, Value>>,
     /// `max_position_embeddings`.
     pub(crate) max_positions: usize,
-    /// [`ORIGINAL_POSITIONS`], beside the objects.
+    /// [`ORIGINAL_POSITIONS`], next to the objects.
     pub(crate) original_max_positions: Option<f64>,
-    /// Whether a part of each head's columns may turn: [`RopeKeys::partial_rotary_factor`].
+    /// Whether only a part of each head's columns may be rotated:
+    /// [`RopeKeys::partial_rotary_factor`].
     pub(crate) partial: bool,
 }
 
 impl<'c> RopeKeys<'c> {
-    /// Those of a whole file.
+    /// Reads the keys of a `config.json`.
     pub(crate) fn of(config: &'c Value) -> Self {
         Self {
             theta: config["rope_theta"].as_f64(),
@@ -43,19 +45,19 @@ impl<'c> RopeKeys<'c> {
         }
     }
 
-    /// `theta` (10 000 if nothing is said) and the scaling.
+    /// Returns `theta` (default: 10 000) and the scaling.
     ///
     /// # Errors
-    /// [`Error::Config`] for a scaling or key that is not known, and for a number that is missing
-    /// or none.
+    /// [`Error::Config`] for an unsupported scaling or key, and for a missing or invalid number.
     pub(crate) fn read(&self) -> Result<(f64, RopeScaling)> {
         self.dict().read(self)
     }
 
-    /// The share of each head's columns that turn, from the object; `None` if it has none.
+    /// Returns the fraction of each head's columns that are rotated, from the object; `None` if it
+    /// has none.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is no number.
+    /// [`Error::Config`] if it is not a number.
     pub(crate) fn partial_rotary_factor(&self) -> Result<Option<f64>> {
         self.dict().number("partial_rotary_factor")
     }
@@ -69,8 +71,8 @@ impl<'c> RopeKeys<'c> {
     }
 }
 
-/// What `rope_scaling` says of these, with `rope_theta` beside the scaling: [`RopeKeys::read`]
-/// gives them back.
+/// Returns the object of `rope_scaling` for these values, with `rope_theta` in it.
+/// [`RopeKeys::read`] reads it back.
 pub(crate) fn to_json(theta: f64, scaling: &RopeScaling) -> Map<String, Value> {
     let mut json = match scaling {
         RopeScaling::Default => json!({ "rope_type": "default" }),
@@ -126,8 +128,8 @@ impl Dict<'_> {
         let theta = self.number("rope_theta")?.or(keys.theta).unwrap_or(10_000.0);
         let named = |key| self.get(key).filter(|v| !v.is_null());
         let rope_type = named("rope_type").or_else(|| named("type"));
-        let rope_type = rope_type.map_or(Some("default"), Value::as_str).unwrap_or("no text");
-        // The original length says nothing to scalings that do not use it.
+        let rope_type = rope_type.map_or(Some("default"), Value::as_str).unwrap_or("not a string");
+        // Scalings that do not use the original length ignore it.
         let mut known =
             vec!["rope_type", "type", "rope_theta", "partial_rotary_factor", ORIGINAL_POSITIONS, "finetuned"];
         if !keys.partial && self.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
@@ -192,7 +194,7 @@ impl Dict<'_> {
                 known.extend(["factor", "attention_factor", "short_factor", "long_factor"]);
                 let divisors = self.numbers("short_factor")?;
                 if self.numbers("long_factor")? != divisors {
-                    let expected = "the numbers of short_factor: others for longer texts are not supported";
+                    let expected = "the numbers of short_factor (others are not supported)";
                     return Err(self.error("long_factor", expected, self.get("long_factor").unwrap_or(&Value::Null)));
                 }
                 let original = original()?;
@@ -216,7 +218,7 @@ impl Dict<'_> {
             .flatten()
             .find(|(key, value)| !known.contains(&key.as_str()) && !neutral(key, value))
         {
-            Some((key, value)) => Err(self.error(key, &format!("none: {rope_type} does not have it"), value)),
+            Some((key, value)) => Err(self.error(key, &format!("no such key for {rope_type}"), value)),
             None => Ok((theta, scaling)),
         }
     }
@@ -235,7 +237,7 @@ impl Dict<'_> {
         numbers.ok_or_else(|| self.error(key, "a list of numbers", value))
     }
 
-    /// A number that counts only if it is not zero.
+    /// Returns a number; zero counts as absent.
     fn positive(&self, key: &str) -> Result<Option<f64>> {
         Ok(self.number(key)?.filter(|&number| number != 0.0))
     }

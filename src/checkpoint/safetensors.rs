@@ -1,9 +1,9 @@
-//! The safetensors format, over the `safetensors` crate.
+//! The safetensors format, based on the `safetensors` crate.
 //!
-//! A file is the length of its header (8 bytes), the header (JSON: each tensor's number format, shape and place), and
-//! the tensors' bytes, which must cover the rest exactly (<https://github.com/huggingface/safetensors>). Everything is
-//! checked before the first tensor is looked at: no length is believed that the file does not bear out, and nothing is
-//! allocated by it.
+//! A file consists of the length of its header (8 bytes), the header (JSON: number format, shape
+//! and position of each tensor), and the tensors' data, which must cover the rest exactly
+//! (<https://github.com/huggingface/safetensors>). A file is validated when it is opened; lengths
+//! are checked against the file's size before anything is allocated.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -25,10 +25,10 @@ use crate::tensor::{Tensor, Weight};
 
 /// Bytes of the header's length.
 const LENGTH: usize = 8;
-/// The longest header that any reader of the format accepts.
+/// Maximum length of a header, as in every implementation of the format.
 const MAX_HEADER: usize = 100_000_000;
 
-/// A `.safetensors` file, open.
+/// An open `.safetensors` file.
 pub(crate) struct SafetensorsFile {
     file: Arc<MappedFile>,
     tensors: BTreeMap<String, Place>,
@@ -49,10 +49,11 @@ struct Place {
 }
 
 impl SafetensorsFile {
-    /// Opens a file and checks its header.
+    /// Opens a file and validates its header.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the format, or contradicts itself.
+    /// [`Error::Io`] if the file cannot be opened, [`Error::Format`] if it is truncated, of another
+    /// format, or inconsistent.
     pub(crate) fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path, load)?);
         let wrong = |reason: String| match recognise::content(&file) {
@@ -75,29 +76,30 @@ impl SafetensorsFile {
         Ok(Self { file, tensors, metadata })
     }
 
-    /// The file's path, as it was given.
+    /// The file's path as given.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// The tensors' names, in alphabetical order.
+    /// The tensors' names in alphabetical order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// A tensor by name.
+    /// Returns a tensor by name.
     pub(crate) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, Place { dtype, shape, bytes }) = self.tensors.get_key_value(name)?;
         Some(TensorView { name, dtype, shape, file: &self.file, bytes: bytes.clone(), arrangement: Arrangement::Same })
     }
 
-    /// An entry of `__metadata__`.
+    /// Returns an entry of `__metadata__`.
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }
 }
 
-/// Where the tensors' bytes begin, and what the header says; otherwise what is wrong.
+/// Returns the offset of the tensors' data and the parsed header; the error is the reason why it is
+/// invalid.
 fn read_header(file: &[u8]) -> std::result::Result<(usize, Metadata), String> {
     let Some((length, rest)) = file.split_first_chunk::<LENGTH>() else {
         return Err(format!("expected a safetensors file, found one of {} bytes", file.len()));
@@ -117,23 +119,23 @@ fn read_header(file: &[u8]) -> std::result::Result<(usize, Metadata), String> {
     Ok((LENGTH + length, header))
 }
 
-/// Writes every parameter of a module under its path, as `transformers` reads it: those in half precision as they are. The file
-/// appears whole or not at all.
+/// Saves every parameter of a module under its path, in the layout of `transformers`;
+/// half-precision parameters keep their format. The file is written atomically.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be written; what was at `path` before is untouched then.
+/// [`Error::Io`] if the file cannot be written; an existing file is unchanged in that case.
 pub fn save_module(path: impl AsRef<Path>, module: &(impl Module + ?Sized)) -> Result<()> {
     let parameters = module.parameters();
     let weights = parameters.iter().map(|(path, parameter)| (path.as_str(), parameter.weight()));
     write_weights(path, weights, Some(("format", "pt")))
 }
 
-/// Writes tensors under their names, with an entry of metadata if one is given. The file appears whole or not at all, and the same
-/// tensors give the same bytes.
+/// Writes tensors by name, with an optional entry of metadata. The file is written atomically, and
+/// the same tensors give the same bytes.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be written; what was at `path` before is untouched then. [`Error::Argument`] if a name occurs
-/// twice.
+/// [`Error::Io`] if the file cannot be written; an existing file is unchanged in that case.
+/// [`Error::Argument`] for a duplicate name.
 pub fn write_tensors<'t>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
@@ -143,10 +145,10 @@ pub fn write_tensors<'t>(
     write_weights(path, weights.iter().map(|(name, weight)| (*name, weight)), metadata)
 }
 
-/// As [`write_tensors`], each in the format that it has.
+/// Same as [`write_tensors`], for weights of any format.
 ///
 /// # Errors
-/// As there.
+/// Same as [`write_tensors`].
 pub(crate) fn write_weights<'t>(
     path: impl AsRef<Path>,
     weights: impl IntoIterator<Item = (&'t str, &'t Weight)>,
@@ -159,7 +161,8 @@ pub(crate) fn write_weights<'t>(
             return Err(Error::argument("names of tensors", "each name once", format!("`{name}` twice")));
         }
     }
-    // The widest first, as other writers do: then every number is aligned, and stays in the file when it is opened.
+    // The largest number format first, like other writers: then all numbers are aligned, and stay
+    // in the file when it is opened.
     let mut sorted: Vec<(&str, &Weight)> = sorted.into_iter().collect();
     sorted.sort_by_key(|(_, weight)| weight.is_half());
     let mut end = 0;
@@ -176,7 +179,7 @@ pub(crate) fn write_weights<'t>(
         (name.to_string(), TensorInfo { dtype, shape: weight.shape().to_vec(), data_offsets: (start, end) })
     };
     let places = sorted.iter().map(place).collect();
-    // One entry at most: a map of several would be written in an order that changes from run to run.
+    // At most one entry: a map of several would be written in random order.
     let metadata = metadata.map(|(key, value)| [(key.to_string(), value.to_string())].into_iter().collect());
     let header = Metadata::new(metadata, places).expect("places are laid out one behind the other");
     let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");

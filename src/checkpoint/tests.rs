@@ -1,4 +1,4 @@
-//! Whole files and folders, sound and broken.
+//! Whole files and folders, valid and invalid.
 
 use super::*;
 use crate::mapped::Load;
@@ -27,7 +27,7 @@ fn values(model: &Model) -> Vec<(String, Vec<f32>)> {
     model.parameters().into_iter().map(|(path, p)| (path, p.tensor().to_vec())).collect()
 }
 
-/// The bytes of a file of the given header and data.
+/// The bytes of a file with the given header and data.
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
@@ -177,7 +177,7 @@ fn prefixes_and_ties_are_found_either_way() {
     }
     write_tensors(&path, [("wte.weight", &a), ("lm_head.weight", &b)], None).unwrap();
     let message = build(false, true).err().unwrap().to_string();
-    assert!(message.contains("`lm_head.weight` and `wte.weight`: expected equal ones"), "{message}");
+    assert!(message.contains("`lm_head.weight` and `wte.weight`: expected equal tensors"), "{message}");
     write_tensors(&path, [("wte.weight", &a), ("other", &b)], None).unwrap();
     assert_eq!(report(build(false, true).err().unwrap()).unexpected, ["other"]);
 }
@@ -201,8 +201,8 @@ fn shards_are_one_checkpoint() {
     assert_eq!(values(&checkpoint.loader().load(|p| init(p)).unwrap()), values(&model));
     for (map, word) in [
         (good.replace("model-2", "model-3"), "model-3"),
-        (good.replace("model-2.safetensors", "../model-2.safetensors"), "beside the index"),
-        (good.replace("model-2.safetensors", "/etc/passwd"), "beside the index"),
+        (good.replace("model-2.safetensors", "../model-2.safetensors"), "in the folder of the index"),
+        (good.replace("model-2.safetensors", "/etc/passwd"), "in the folder of the index"),
         (good.replace("down", "side"), "`side.weight`"),
         (good.replace("\"up.bias\":\"model-1", "\"up.bias\":\"model-2"), "`up.bias` in `model-2.safetensors`"),
         ("[]".into(), "expected an index"),

@@ -12,19 +12,19 @@ use crate::kernels::{parallel, vecmath};
 use crate::mapped::MappedFile;
 use crate::tensor::{BlockTensor, Half, HalfTensor, Tensor, Weight};
 
-/// How a number is written in a file.
+/// Number format in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DType {
-    /// IEEE 754, 32 bits.
+    /// IEEE 754 single precision, 32 bits.
     F32,
-    /// IEEE 754, 16 bits.
+    /// IEEE 754 half precision, 16 bits.
     F16,
-    /// The upper half of an `F32`.
+    /// bfloat16: the upper half of an `F32`.
     Bf16,
-    /// Blocks of a few bits a number.
+    /// Quantised blocks.
     Blocks(BlockFormat),
-    /// One that no parameter can have, by its name in the file.
+    /// Any other format, which parameters cannot have, by its name in the file.
     Other(String),
 }
 
@@ -40,46 +40,47 @@ impl std::fmt::Display for DType {
     }
 }
 
-/// In which format the weights of a model come into memory. Norms and biases are always `f32`: they are few.
+/// Format of a model's weights in memory. Norms and biases are always `f32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WeightFormat {
-    /// As the file has them: what is aligned stays in the file's own pages (or in the one copy of the file, with
-    /// [`Load::Read`](crate::Load::Read)). Halves are not trained.
+    /// Keep the file's format. Aligned weights stay in the mapped file (or in its one copy with
+    /// [`Load::Read`](crate::Load::Read)). Half-precision weights cannot be trained.
     Keep,
-    /// In 32 bits, in memory of their own.
+    /// Convert to f32.
     #[default]
     F32,
-    /// In IEEE half precision, rounded to nearest if the file has others.
+    /// Convert to IEEE half precision, rounded to nearest.
     F16,
-    /// In bf16, rounded to nearest if the file has others.
+    /// Convert to bf16, rounded to nearest.
     Bf16,
 }
 
-/// How a tensor of a file lies, against how `transformers` has it.
+/// Layout of a tensor in the file, relative to that of `transformers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Arrangement {
-    /// The same way.
+    /// The same layout.
     #[default]
     Same,
-    /// Its rows are `[outer, a, b, inner]` here and `[outer, b, a, inner]` in the file.
+    /// Rows `[outer, a, b, inner]`, which are `[outer, b, a, inner]` in the file.
     Rows {
-        /// The length of the second axis here.
+        /// Length of the second axis.
         a: usize,
-        /// The length of the third axis here.
+        /// Length of the third axis.
         b: usize,
-        /// The length of the last axis.
+        /// Length of the last axis.
         inner: usize,
     },
-    /// With its two axes exchanged.
+    /// The two axes are exchanged.
     Transposed,
 }
 
 impl Arrangement {
-    /// Each head's rows lie as `0, d/2, 1, d/2 + 1, …`: its two halves taken in turns.
+    /// Layout with the rows of each head in the order `0, d/2, 1, d/2 + 1, …`: its two halves
+    /// interleaved.
     ///
     /// # Errors
-    /// The reason if the rows are not pairs for so many heads.
+    /// The reason, if the rows are not pairs for `heads` heads.
     pub(crate) fn pairs(rows: usize, heads: usize) -> std::result::Result<Self, String> {
         match rows.checked_div(heads).filter(|width| width * heads == rows && width.is_multiple_of(2)) {
             Some(width) => Ok(Self::Rows { a: 2, b: width / 2, inner: 1 }),
@@ -87,10 +88,10 @@ impl Arrangement {
         }
     }
 
-    /// All queries, all keys and all values lie one after the other, where each head has the three.
+    /// Layout with all queries, then all keys, then all values, instead of the three of each head.
     ///
     /// # Errors
-    /// The reason if the rows are not three for so many heads.
+    /// The reason, if the rows are not three per head.
     pub(crate) fn side_by_side(rows: usize, heads: usize) -> std::result::Result<Self, String> {
         match rows.checked_div(heads).filter(|width| width * heads == rows && width.is_multiple_of(3)) {
             Some(width) => Ok(Self::Rows { a: heads, b: 3, inner: width / 3 }),
@@ -98,7 +99,7 @@ impl Arrangement {
         }
     }
 
-    /// The file's row of row `row`.
+    /// Returns the index in the file of row `row`.
     pub(crate) fn row_in_file(self, row: usize) -> usize {
         let Self::Rows { a, b, inner } = self else { return row };
         let (outer, within) = (row / (a * b * inner), row % (a * b * inner));
@@ -107,46 +108,48 @@ impl Arrangement {
     }
 }
 
-/// A tensor in a file: bytes that were not looked at yet.
+/// A tensor in a file, whose data is read on demand.
 #[derive(Clone, Debug)]
 pub struct TensorView<'a> {
     pub(super) name: &'a str,
     pub(super) dtype: &'a DType,
     pub(super) shape: &'a [usize],
     pub(super) file: &'a Arc<MappedFile>,
-    /// Where in the file.
+    /// Byte range in the file.
     pub(super) bytes: Range<usize>,
-    /// How the file's order differs from that of `shape`.
+    /// Layout in the file, relative to `shape`.
     pub(super) arrangement: Arrangement,
 }
 
 impl<'a> TensorView<'a> {
-    /// Its name in the file.
+    /// Returns the name in the file.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// How its numbers are written.
+    /// Returns the number format.
     pub fn dtype(&self) -> &'a DType {
         self.dtype
     }
 
-    /// The length of each axis, slowest first.
+    /// Returns the shape, slowest axis first.
     pub fn shape(&self) -> &'a [usize] {
         self.shape
     }
 
-    /// The numbers as the file has them, little-endian; last index fastest, but for what `Arrangement` says of GGUF files.
+    /// Returns the data as stored in the file: little-endian, row-major (some tensors of GGUF files
+    /// have another layout).
     pub fn bytes(&self) -> &'a [u8] {
         &self.file[self.bytes.clone()]
     }
 
-    /// Whether the file has the two axes the other way round.
+    /// Whether the file has the two axes exchanged.
     pub(crate) fn is_transposed(&self) -> bool {
         self.arrangement == Arrangement::Transposed
     }
 
-    /// Whether weights of the file's own format cannot stay where they are: the order is another, or the place not aligned.
+    /// Whether weights in the file's own format must be copied, because of their layout or
+    /// alignment.
     pub(crate) fn must_be_copied(&self) -> bool {
         let align = match self.dtype {
             DType::F32 => align_of::<f32>(),
@@ -156,10 +159,11 @@ impl<'a> TensorView<'a> {
         self.arrangement != Arrangement::Same || !self.bytes.start.is_multiple_of(align)
     }
 
-    /// The numbers in a format: those that the file has in this one stay in the file, if they are aligned.
+    /// Returns the numbers in a format. Numbers that have this format already stay in the file if
+    /// they are aligned.
     ///
     /// # Errors
-    /// [`Error::Format`] if the numbers are no floats.
+    /// [`Error::Format`] if the numbers are not floating-point.
     pub fn to_weight(&self, format: WeightFormat) -> Result<Weight> {
         let (file, bytes) = (self.file, self.bytes.clone());
         let keep = format == WeightFormat::Keep;
@@ -173,7 +177,7 @@ impl<'a> TensorView<'a> {
                     let bytes = self.arranged_rows(self.bytes());
                     Weight::Blocks(BlockTensor::from_vec(*blocks, bytes, self.shape)?)
                 }
-                // Blocks lie along the other axis.
+                // Blocks are along the other axis.
                 Arrangement::Transposed => Weight::F32(self.to_tensor()?),
             },
             DType::F32 if !same => self.narrowed(format)?,
@@ -188,7 +192,7 @@ impl<'a> TensorView<'a> {
         })
     }
 
-    /// A copy, rounded if the format says so.
+    /// Copies the numbers, rounded to the format.
     fn narrowed(&self, format: WeightFormat) -> Result<Weight> {
         let weight = Weight::F32(self.to_tensor()?);
         Ok(match format {
@@ -198,7 +202,7 @@ impl<'a> TensorView<'a> {
         })
     }
 
-    /// A copy of halves in our order.
+    /// Copies half-precision numbers in the layout of `transformers`.
     fn arranged_half<T: Half>(&self) -> Result<HalfTensor<T>> {
         let halves = |bytes: &[u8]| -> Vec<T> {
             bytes.as_chunks().0.iter().map(|&b| bytemuck::cast(u16::from_le_bytes(b))).collect()
@@ -211,10 +215,10 @@ impl<'a> TensorView<'a> {
         HalfTensor::from_vec(data, self.shape)
     }
 
-    /// A copy in 32 bits. Half-precision numbers are widened, which is exact.
+    /// Copies the numbers as f32. Half precision is converted exactly.
     ///
     /// # Errors
-    /// [`Error::Format`] if the numbers are of another kind.
+    /// [`Error::Format`] if the numbers are not floating-point.
     pub fn to_tensor(&self) -> Result<Tensor> {
         let tensor = self.in_files_order()?;
         Ok(match self.arrangement {
@@ -226,7 +230,7 @@ impl<'a> TensorView<'a> {
         })
     }
 
-    /// Rows of a file in our order.
+    /// Returns the rows of a file in the layout of `transformers`.
     fn arranged_rows<T: Copy>(&self, data: &[T]) -> Vec<T> {
         let rows = self.shape[0];
         let len = data.len() / rows.max(1);
@@ -254,7 +258,7 @@ impl<'a> TensorView<'a> {
     ) -> Tensor {
         let numbers: Cow<'_, [T]> = match bytemuck::try_cast_slice(self.bytes()) {
             Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
-            // The format does not align numbers that stand behind shorter ones.
+            // The format does not align numbers that follow shorter ones.
             _ => self.bytes().as_chunks::<N>().0.iter().map(|&bytes| from_bytes(bytes)).collect(),
         };
         const CHUNK: usize = 1 << 16;
@@ -264,7 +268,7 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// `[rows, columns]` out of `[columns, rows]`.
+/// Transposes `[columns, rows]` to `[rows, columns]`.
 fn transposed<T: Copy>(data: &[T], rows: usize, columns: usize) -> Vec<T> {
     (0..rows).flat_map(|row| (0..columns).map(move |column| data[column * rows + row])).collect()
 }

@@ -17,18 +17,6 @@ use crate::text::{DecodeStream, Tokenizer};
 /// the space between prompt and continuation. See [`stream`].
 ///
 /// `P` and `T` are pointers to model and tokenizer: references borrow them, `Arc`s share them.
-pub struct TextStream<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> {
-    tokens: Tokens<P>,
-    decoder: Option<DecodeStream<T>>,
-    stops: StopStrings,
-}
-
-/// Continues `prompt` and returns an iterator of text pieces. A piece is empty while a character is
-/// incomplete or a stop string may have started.
-///
-/// # Errors
-/// Same as [`generate`]; [`Error::Tokenizer`](crate::Error::Tokenizer) if the prompt cannot be
-/// encoded.
 ///
 /// # Examples
 /// ```
@@ -46,6 +34,18 @@ pub struct TextStream<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> 
 /// assert!(!text.is_empty());
 /// # Ok::<(), loquat::Error>(())
 /// ```
+pub struct TextStream<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> {
+    tokens: Tokens<P>,
+    decoder: Option<DecodeStream<T>>,
+    stops: StopStrings,
+}
+
+/// Continues `prompt` and returns an iterator of text pieces. A piece is empty while a character is
+/// incomplete or a stop string may have started.
+///
+/// # Errors
+/// Same as [`generate`]; [`Error::Tokenizer`](crate::Error::Tokenizer) if the prompt cannot be
+/// encoded.
 pub fn stream<P, T>(model: P, tokenizer: T, prompt: &str, config: &GenerationConfig) -> Result<TextStream<P, T>>
 where
     P: Deref<Target: CausalLm>,

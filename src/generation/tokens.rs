@@ -20,6 +20,23 @@ use crate::models::{CausalLm, DecodeState};
 /// An iterator of token ids that continue a prompt, computed on demand. See [`generate`].
 ///
 /// `P` is a pointer to the model: `&M` borrows it, `Arc<M>` shares it.
+///
+/// # Examples
+/// ```
+/// # use loquat::models::{MlpConfig, MlpLm};
+/// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::GenerationConfig;
+/// use loquat::generation::{StopReason, generate};
+///
+/// let config = GenerationConfig::default().greedy().max_new_tokens(5).logprobs(2);
+/// let mut tokens = generate(&model, &[1, 2, 3], &config)?;
+/// let first = tokens.next().expect("a token")?;
+/// assert_eq!(tokens.ids(), [1, 2, 3, first]);
+/// assert_eq!(tokens.logprobs()[0].top[0].0, first); // greedy: the most probable token
+/// assert_eq!(tokens.by_ref().count(), 4);
+/// assert_eq!(tokens.stop_reason(), Some(StopReason::MaxNewTokens));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct Tokens<P: Deref<Target: CausalLm>> {
     strategy: Strategy<P>,
 }

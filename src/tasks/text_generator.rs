@@ -31,6 +31,23 @@ use crate::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
+/// With a model in memory:
+///
+/// ```
+/// use loquat::models::{Gpt2, Gpt2Config, LanguageModel};
+/// use loquat::text::TokenizerTrainer;
+/// use loquat::{GenerationConfig, Rng, TextGenerator};
+///
+/// let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(280).train(["the cat sat"])?;
+/// let config = Gpt2Config::new(tokenizer.vocab_size(), 64, 24, 2, 3);
+/// let model = LanguageModel::from(Gpt2::init(&config, &mut Rng::seed(1))?);
+///
+/// let lm = TextGenerator::new(model, tokenizer, GenerationConfig::default())?;
+/// let config = GenerationConfig::default().max_new_tokens(8).seed(7);
+/// assert_eq!(lm.generate("the cat", &config)?, lm.generate("the cat", &config)?);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
 /// Options that a [`GenerationConfig`] leaves unset are taken from `generation_config.json`
 /// (temperature, cut-offs, penalties, end tokens), then from the defaults of the crate.
 #[derive(Clone)]

@@ -1,5 +1,5 @@
-//! What a model family says of itself in GGUF: the names of its tensors, how they lie, and the two
-//! ways between the metadata and a `config.json`.
+//! The GGUF description of a model family: names and layout of its tensors, and the conversions
+//! between metadata and `config.json`.
 
 use serde_json::Value as Json;
 
@@ -11,51 +11,53 @@ use crate::error::Result;
 /// An architecture of llama.cpp.
 #[derive(Debug)]
 pub(crate) struct Architecture {
-    /// The value of `general.architecture`.
+    /// Value of `general.architecture`.
     pub(crate) name: &'static str,
-    /// The values of `model_type` that are written as this architecture.
+    /// Values of `model_type` that are saved as this architecture.
     pub(crate) model_types: &'static [&'static str],
-    /// The path before the number of a block, in `transformers`.
+    /// Path before the block number in `transformers`.
     pub(crate) blocks: &'static str,
-    /// The names of tensors outside of blocks, without `.weight` and `.bias`: GGUF's, then those of
+    /// Names of tensors outside of blocks, without `.weight` and `.bias`: in GGUF and in
     /// `transformers`.
     pub(crate) global: &'static [(&'static str, &'static str)],
-    /// The same of a block's tensors, below the block.
+    /// The same for a block's tensors, relative to the block.
     pub(crate) block: &'static [(&'static str, &'static str)],
-    /// Tensors of a block that lie otherwise than in `transformers`, by their name in GGUF, or by its
-    /// beginning: `attn_q` stands for weight and bias.
+    /// Tensors of a block with another layout than in `transformers`, by GGUF name or prefix:
+    /// `attn_q` stands for weight and bias.
     pub(crate) arranged: &'static [(&'static str, Arranged)],
-    /// The keys below the architecture's name that `read` reads or that change nothing, beside those
-    /// that every architecture has.
+    /// Metadata keys with the architecture's prefix that `read` reads or that have no effect,
+    /// besides those of every architecture.
     pub(crate) keys: &'static [&'static str],
-    /// From the metadata to a `config.json`.
+    /// Converts the metadata to a `config.json`.
     pub(crate) read: fn(&Keys<'_>) -> Result<Json>,
-    /// From a `config.json` to the metadata, if files are written. It refuses keys that the family does
-    /// not know, and values that GGUF has no key for; what only training reads is left out.
+    /// Converts a `config.json` to metadata; `None` if saving is not supported. Unknown keys, and
+    /// values without a GGUF key, are errors; settings of training are left out.
     pub(crate) write: Option<fn(&mut KeyWriter<'_, '_>) -> Result<()>>,
-    /// Whether a token table that is the head too is written as both.
+    /// Whether a token embedding that is tied to the head is saved as both.
     pub(crate) repeats_table: bool,
-    /// How many tokens that end a text the `config.json` has room for.
+    /// Maximum number of end tokens in the `config.json`.
     pub(crate) ends: usize,
     /// Whether attention is causal.
     pub(crate) causal: bool,
 }
 
-/// How a tensor of a block lies in GGUF.
+/// Layout of a block's tensor in GGUF.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arranged {
-    /// With its axes exchanged.
+    /// Axes are exchanged.
     Transposed,
-    /// Each query head's rows in the order `0, d/2, 1, d/2 + 1, …`: rotation turns neighbours.
+    /// The rows of each query head are in the order `0, d/2, 1, d/2 + 1, …`: rotation pairs
+    /// adjacent rows.
     PairsOfQueries,
-    /// The same of the key heads.
+    /// The same for the key heads.
     PairsOfKeys,
-    /// All queries, all keys, all values, where `transformers` has each head's query, key and value.
+    /// All queries, then all keys, then all values, instead of query, key and value of each head as
+    /// in `transformers`.
     SideBySide,
 }
 
 impl Architecture {
-    /// The name in `transformers` of a tensor of GGUF.
+    /// Converts a GGUF tensor name to that of `transformers`.
     pub(super) fn to_transformers(&self, gguf: &str) -> Option<String> {
         let (stem, end) = gguf.rsplit_once('.')?;
         if let Some(block) = stem.strip_prefix("blk.") {
@@ -67,7 +69,7 @@ impl Architecture {
         Some(format!("{theirs}.{end}"))
     }
 
-    /// The name in GGUF of a tensor of `transformers`.
+    /// Converts a tensor name of `transformers` to that of GGUF.
     pub(super) fn to_gguf(&self, theirs: &str) -> Option<String> {
         let (stem, end) = theirs.rsplit_once('.')?;
         if let Some(block) = stem.strip_prefix(self.blocks) {
@@ -79,11 +81,11 @@ impl Architecture {
         Some(format!("{ours}.{end}"))
     }
 
-    /// How a tensor of GGUF with these axes in `transformers` lies; `heads` are the numbers of query
-    /// and of key heads.
+    /// Returns the layout of a GGUF tensor with the given shape in `transformers`; `heads` are the
+    /// numbers of query and key heads.
     ///
     /// # Errors
-    /// The reason if the heads do not divide the rows.
+    /// The reason, if the number of heads does not divide the rows.
     pub(super) fn arrangement(
         &self,
         gguf: &str,
@@ -105,11 +107,11 @@ impl Architecture {
         }
     }
 
-    /// The `config.json` of the model in a file.
+    /// Returns the `config.json` of the model in a file.
     ///
     /// # Errors
-    /// [`Error::Format`](crate::Error::Format) naming a key that is missing or wrong;
-    /// [`Error::Config`](crate::Error::Config) for an option that is not known.
+    /// [`Error::Format`](crate::Error::Format) for a missing or invalid key;
+    /// [`Error::Config`](crate::Error::Config) for an unsupported option.
     pub(crate) fn config_json(&self, file: &GgufFile) -> Result<Json> {
         let keys = Keys { file, architecture: self.name, known: self.keys, causal: self.causal };
         keys.check()?;
@@ -120,7 +122,7 @@ impl Architecture {
         if let Some(id) = id("bos") {
             config["bos_token_id"] = id.into();
         }
-        // Instruction-tuned models end a turn with another token than a text.
+        // Instruction-tuned models have different tokens for the end of a turn and of a text.
         let mut ends: Vec<u64> = Vec::new();
         for id in ENDS.iter().filter_map(|role| id(role)) {
             if !ends.contains(&id) && ends.len() < self.ends {

@@ -1,8 +1,8 @@
-//! Reading numbers and strings one after the other, never past the end of the file.
+//! Sequential reading of numbers and strings within the bounds of a file.
 
 use std::ops::Range;
 
-/// UTF-8 text in the file. Its length is kept in 32 bits: the tables must stay small beside the file.
+/// UTF-8 text in the file. The length has 32 bits, to keep the tables small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text {
     start: u64,
@@ -15,13 +15,13 @@ impl Text {
     }
 }
 
-/// A place in a file that only moves forward, and never past the end.
+/// A reading position in a file, which only moves forward.
 pub(super) struct Cursor<'f> {
     pub(super) file: &'f [u8],
     pub(super) at: usize,
 }
 
-/// What is wrong with the file.
+/// A result with the reason why the file is invalid.
 pub(super) type Wrong<T> = std::result::Result<T, String>;
 
 impl<'f> Cursor<'f> {
@@ -54,7 +54,8 @@ impl<'f> Cursor<'f> {
         Ok(u64::from_le_bytes(bytes.try_into().expect("8 bytes")))
     }
 
-    /// A number of things of which each takes `least` bytes or more: no more than the rest of the file can hold.
+    /// Reads a count of items that take at least `least` bytes each; it is limited by the rest of
+    /// the file.
     pub(super) fn count(&mut self, least: usize, what: impl Fn() -> String) -> Wrong<usize> {
         let count = self.u64(&what)?;
         let most = self.left() / least;
@@ -64,7 +65,7 @@ impl<'f> Cursor<'f> {
         }
     }
 
-    /// A string that is not empty.
+    /// Reads a non-empty string.
     pub(super) fn text(&mut self, what: impl Fn() -> String) -> Wrong<(Text, &'f str)> {
         let len = self.count(1, || format!("bytes of {}", what()))?;
         let start = self.at as u64;

@@ -1,4 +1,4 @@
-//! Reading the header: counts, keys with values, tensors with places.
+//! Reading the header: counts, metadata, tensor table.
 //!
 //! ```text
 //! "GGUF"  version: u32  tensors: u64  pairs: u64
@@ -14,18 +14,19 @@ use super::cursor::{Cursor, Text, Wrong};
 use super::tensor_type::TensorType;
 use super::value::{self, ValueType};
 
-/// The key of the alignment of the tensors' bytes.
+/// Key of the alignment of the tensors' data.
 pub(super) const ALIGNMENT: &str = "general.alignment";
-/// The alignment of a file that does not say.
+/// Alignment if the file does not specify one.
 pub(super) const DEFAULT_ALIGNMENT: usize = 32;
-/// Axes of a tensor, at most.
+/// Maximum number of axes of a tensor.
 const MAX_AXES: usize = 4;
-/// The least bytes of a pair: the length of its key, a key of one byte, a type, a value of one byte.
+/// Minimum bytes of a pair: key length, one byte of key, type, one byte of value.
 const LEAST_PAIR: usize = 8 + 1 + 4 + 1;
-/// The least bytes of a tensor's entry: the length of its name, a name of one byte, an axis, a type, an offset.
+/// Minimum bytes of a tensor entry: name length, one byte of name, number of axes, one axis, type,
+/// offset.
 const LEAST_TENSOR: usize = 8 + 1 + 4 + 8 + 4 + 8;
 
-/// What a header says. Both tables are sorted by name.
+/// A parsed header. Both tables are sorted by name.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) version: u32,
@@ -33,7 +34,7 @@ pub(super) struct Header {
     pub(super) tensors: Vec<Place>,
 }
 
-/// A key and where its value is.
+/// A key and the position of its value.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: Text,
@@ -41,12 +42,12 @@ pub(super) struct Entry {
     pub(super) value: u64,
 }
 
-/// A tensor and where it is.
+/// A tensor and its position.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) name: Text,
     pub(super) tensor_type: TensorType,
-    /// Which of the files it is in; 0 as a header is read.
+    /// Index of the file that contains it; 0 when a header is read.
     pub(super) part: u16,
     axes: u8,
     lengths: [usize; MAX_AXES],
@@ -59,19 +60,20 @@ impl Place {
     }
 }
 
-/// The header of a file, or what is wrong with it.
+/// Reads the header of a file; the error is the reason why it is invalid.
 pub(super) fn read(file: &[u8]) -> Wrong<Header> {
     let mut cursor = Cursor { file, at: 0 };
-    let magic = cursor.take(MAGIC.len(), || "the file's beginning".into())?;
+    let magic = cursor.take(MAGIC.len(), || "the start of the file".into())?;
     if magic != MAGIC {
-        return Err(format!("expected a GGUF file, found one that begins with {magic:?}"));
+        return Err(format!("expected a GGUF file, found one that starts with {magic:?}"));
     }
     let version = cursor.u32(|| "version".into())?;
     if !(2..=3).contains(&version) {
-        let hint = if (2..=3).contains(&version.swap_bytes()) { ", of a big-endian machine" } else { "" };
+        let hint = if (2..=3).contains(&version.swap_bytes()) { ", from a big-endian machine" } else { "" };
         return Err(format!("expected version 2 or 3 of GGUF, found {version}{hint}"));
     }
-    // Each count is held against the whole rest: what the other one's things take is not known yet.
+    // Each count is checked against the whole rest of the file, since the size of the other table
+    // is not known yet.
     let n_tensors = cursor.count(LEAST_TENSOR, || "number of tensors".into())?;
     let n_entries = cursor.count(LEAST_PAIR, || "number of metadata keys".into())?;
     let mut entries = Vec::with_capacity(n_entries);
@@ -94,7 +96,7 @@ pub(super) fn read(file: &[u8]) -> Wrong<Header> {
     let text = |text: &Text| &file[text.range()];
     entries.sort_unstable_by(|a, b| text(&a.key).cmp(text(&b.key)));
     if let Some(pair) = entries.windows(2).find(|pair| text(&pair[0].key) == text(&pair[1].key)) {
-        return Err(format!("metadata key `{}` comes twice", String::from_utf8_lossy(text(&pair[0].key))));
+        return Err(format!("metadata key `{}` occurs twice", String::from_utf8_lossy(text(&pair[0].key))));
     }
     let tensors = read_tensors(&mut cursor, n_tensors, alignment)?;
     Ok(Header { version, entries, tensors })
@@ -102,9 +104,9 @@ pub(super) fn read(file: &[u8]) -> Wrong<Header> {
 
 fn read_tensors(cursor: &mut Cursor<'_>, n: usize, alignment: usize) -> Wrong<Vec<Place>> {
     let file = cursor.file;
-    // Twice the file would be too much: this is the larger of the two tables.
+    // A table of twice the file's size would be too large, and this is the larger one.
     if n > cursor.left() / LEAST_TENSOR {
-        return Err(format!("expected {n} tensors, found {} bytes for their places", cursor.left()));
+        return Err(format!("expected {n} tensors, found only {} bytes for their entries", cursor.left()));
     }
     let mut tensors = Vec::with_capacity(n);
     for i in 0..n {
@@ -125,7 +127,7 @@ fn read_tensors(cursor: &mut Cursor<'_>, n: usize, alignment: usize) -> Wrong<Ve
         let shape = &lengths[..axes];
         let id = cursor.u32(|| format!("type of tensor `{name}`"))?;
         let Some(tensor_type) = TensorType::from_id(id) else {
-            return wrong("a type of tensors that ggml has", format!("type {id}"));
+            return wrong("a tensor type of ggml", format!("type {id}"));
         };
         let block = tensor_type.block_len();
         if !shape[axes - 1].is_multiple_of(block) {
@@ -146,13 +148,13 @@ fn read_tensors(cursor: &mut Cursor<'_>, n: usize, alignment: usize) -> Wrong<Ve
         let bytes = start..start + len;
         tensors.push(Place { name: text, tensor_type, part: 0, axes: axes as u8, lengths, bytes });
     }
-    // Offsets count from the first multiple of the alignment behind the header.
+    // Offsets are relative to the first multiple of the alignment after the header.
     let data = cursor.at.next_multiple_of(alignment);
     for place in &mut tensors {
         place.bytes = place.bytes.start + data..place.bytes.end + data;
         if place.bytes.end > file.len() {
             return Err(format!(
-                "tensor `{}`: expected its numbers at bytes {:?}, found a file of {} bytes",
+                "tensor `{}`: expected its data at bytes {:?}, found a file of {} bytes",
                 String::from_utf8_lossy(&file[place.name.range()]),
                 place.bytes,
                 file.len()
@@ -166,7 +168,7 @@ fn read_tensors(cursor: &mut Cursor<'_>, n: usize, alignment: usize) -> Wrong<Ve
     }
     tensors.sort_unstable_by(|a, b| file[a.name.range()].cmp(&file[b.name.range()]));
     if let Some(pair) = tensors.windows(2).find(|pair| file[pair[0].name.range()] == file[pair[1].name.range()]) {
-        return Err(format!("tensor `{}` comes twice", name(&pair[0])));
+        return Err(format!("tensor `{}` occurs twice", name(&pair[0])));
     }
     Ok(tensors)
 }

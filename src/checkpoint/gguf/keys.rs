@@ -1,11 +1,11 @@
-//! Metadata by key: reading it for a `config.json`, and writing that.
+//! Metadata by key: reading it for a `config.json`, and writing it from one.
 
 use serde_json::Value as Json;
 
 use super::{GgufFile, GgufWriter, Value};
 use crate::error::{Error, Result};
 
-/// Keys behind an architecture's name that every architecture may have.
+/// Keys with the architecture's prefix that every architecture may have.
 const COMMON: [&str; 21] = [
     "attention.head_count",
     "attention.head_count_kv",
@@ -30,15 +30,15 @@ const COMMON: [&str; 21] = [
     "vocab_size",
 ];
 
-/// Keys with the values at which they change nothing.
+/// Keys with the values that have no effect.
 const NEUTRAL: [(&str, f64); 2] = [("rope.scaling.yarn_attn_factor", 1.0), ("rope.scaling.yarn_ext_factor", 1.0)];
 
-/// The keys below an architecture's name.
+/// Reads metadata keys with an architecture's prefix.
 pub(crate) struct Keys<'f> {
     pub(crate) file: &'f GgufFile,
-    /// The architecture's name.
+    /// Name of the architecture.
     pub(super) architecture: &'static str,
-    /// Keys that are read, beside those that every architecture may have.
+    /// Keys that are read, besides those of every architecture.
     pub(super) known: &'static [&'static str],
     /// Whether attention is causal.
     pub(super) causal: bool,
@@ -65,20 +65,20 @@ impl Keys<'_> {
         self.file.optional(&self.key(name), "a number", |v| v.as_f64())
     }
 
-    /// The rows of a tensor, for what the metadata leaves unsaid.
+    /// Number of rows of a tensor, for sizes that are not in the metadata.
     pub(crate) fn rows(&self, tensor: &str) -> Result<usize> {
         let tensor = self.file.tensor(tensor).map(|t| t.shape()[0]);
         let tokens = || self.file.get("tokenizer.ggml.tokens")?.as_array().map(|tokens| tokens.len());
         let size = tensor.or_else(|| self.optional_size("vocab_size").ok()?).or_else(tokens);
-        size.ok_or_else(|| Error::format(self.file.path(), "expected a tensor `token_embd.weight`, found none"))
+        size.ok_or_else(|| Error::format(self.file.path(), "the file has no tensor `token_embd.weight`"))
     }
 
     pub(crate) fn has(&self, tensor: &str) -> bool {
         self.file.tensor(tensor).is_some()
     }
 
-    /// Whether the head is the token table: absent, or the same bytes, as writers repeat it for readers
-    /// that expect one.
+    /// Whether the head is the token embedding: it is absent, or a copy, which some writers add for
+    /// readers that expect a head.
     pub(crate) fn head_is_table(&self) -> bool {
         match (self.file.tensor("output.weight"), self.file.tensor("token_embd.weight")) {
             (Some(head), Some(table)) => head.tensor_type() == table.tensor_type() && head.bytes() == table.bytes(),
@@ -86,13 +86,12 @@ impl Keys<'_> {
         }
     }
 
-    /// The numbers of query heads and of key heads, 0 if the file has none.
+    /// Numbers of query and key heads; 0 if the file has none.
     pub(crate) fn heads(&self) -> Result<(usize, usize)> {
         heads(self.file, self.architecture)
     }
 
-    /// Checks that every key of the architecture is known, or has a value at which it changes
-    /// nothing.
+    /// Checks that every key of the architecture is supported, or has a value without effect.
     pub(super) fn check(&self) -> Result<()> {
         let start = self.key("");
         let nothing = |key: &str, value: &Value<'_>| match value {
@@ -109,20 +108,20 @@ impl Keys<'_> {
             let Some(key) = name.strip_prefix(&start) else { continue };
             let known = COMMON.contains(&key) || self.known.contains(&key);
             if !known && !nothing(key, &value) {
-                return Err(Error::config(name, "none: it is not known, and may change the result", value));
+                return Err(Error::config(name, "no such key (it is unknown, and may change the result)", value));
             }
         }
         Ok(())
     }
 
-    /// Whether each layer has a sliding window. The file stores a list of booleans, or a period `n`:
-    /// every `n`-th layer has none. `None` if it stores neither.
+    /// Whether each layer has a sliding window. The file stores a list of booleans, or a period
+    /// `n`: every `n`-th layer has none. `None` if it stores neither.
     pub(crate) fn sliding_layers(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let key = self.key("attention.sliding_window_pattern");
         let expected = format!("a boolean for each of {layers} layers, or a whole number");
         self.file.optional(&key, &expected, |value| match value.as_array() {
             Some(truths) => {
-                // No more than the file has: the number of layers is only what a key says.
+                // Limited by the file's list: the number of layers is just the value of a key.
                 let truths = truths.values().map(|v| v.as_bool()).collect::<Option<Vec<bool>>>()?;
                 (truths.len() == layers).then_some(truths)
             }
@@ -135,11 +134,11 @@ impl Keys<'_> {
     }
 }
 
-/// The heads of queries and of keys.
+/// Numbers of query and key heads.
 pub(super) fn heads(file: &GgufFile, architecture: &str) -> Result<(usize, usize)> {
     let whole = "a whole number, the same for every layer";
     let read = |value: Value<'_>| match value.as_array() {
-        // One number for each layer; only equal ones fit one configuration.
+        // One number per layer; a configuration supports only equal ones.
         Some(array) => {
             let mut numbers = array.values().map(|value| value.as_usize());
             let first = numbers.next()??;
@@ -153,10 +152,10 @@ pub(super) fn heads(file: &GgufFile, architecture: &str) -> Result<(usize, usize
     Ok((heads, key_heads.unwrap_or(heads)))
 }
 
-/// Writes the keys below an architecture's name.
+/// Writes metadata keys with an architecture's prefix.
 pub(crate) struct KeyWriter<'c, 't> {
     pub(crate) config: &'c Json,
-    /// The architecture's name.
+    /// Name of the architecture.
     pub(super) architecture: &'static str,
     pub(super) writer: &'c mut GgufWriter<'t>,
 }
@@ -174,7 +173,7 @@ impl<'c, 't> KeyWriter<'c, 't> {
         self.writer.set_bools(&self.key(name), values)
     }
 
-    /// Writes a whole number, of the key `key` of the configuration.
+    /// Writes an integer, which comes from the key `key` of the configuration.
     pub(crate) fn size(&mut self, name: &str, key: &str, value: &Json) -> Result<()> {
         match value.as_u64().map(u32::try_from) {
             Some(Ok(value)) => self.set(name, Value::U32(value)),
@@ -182,13 +181,13 @@ impl<'c, 't> KeyWriter<'c, 't> {
         }
     }
 
-    /// Writes whole numbers of the configuration: names in GGUF, then keys.
+    /// Writes integers of the configuration, given as pairs of GGUF name and key.
     pub(crate) fn sizes<const N: usize>(&mut self, names: [(&str, &str); N]) -> Result<()> {
         let config = self.config;
         names.iter().try_for_each(|(name, key)| self.size(name, key, &config[*key]))
     }
 
-    /// Writes a number that models use in 32 bits.
+    /// Writes a number, which models use as f32.
     pub(crate) fn number(&mut self, name: &str, key: &str) -> Result<()> {
         match self.config[key].as_f64() {
             Some(number) => self.set(name, Value::F32(number as f32)),
@@ -196,14 +195,13 @@ impl<'c, 't> KeyWriter<'c, 't> {
         }
     }
 
-    /// Checks that an option that GGUF has no key for is absent or has the value that its readers
-    /// take for granted.
+    /// Checks that an option without a GGUF key is absent or has the value that readers assume.
     pub(crate) fn only(&self, key: &str, granted: impl Into<Json>) -> Result<()> {
         let granted = granted.into();
         match &self.config[key] {
             Json::Null => Ok(()),
             found if *found == granted => Ok(()),
-            found => Err(Error::config(key, format!("{granted}: GGUF has no key for another"), found)),
+            found => Err(Error::config(key, format!("{granted} (GGUF has no key for other values)"), found)),
         }
     }
 }

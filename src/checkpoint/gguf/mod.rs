@@ -1,23 +1,23 @@
-//! The GGUF format, versions 2 and 3: a model's tensors, its configuration and its tokenizer in one
-//! file, or in several parts (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+//! The GGUF format, versions 2 and 3: a model's tensors, configuration and tokenizer in one file,
+//! or split into several parts (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | [`mod@self`] | [`GgufFile`]: the file, open and checked |
-//! | `header` | reading the header, field by field |
-//! | `parts` | the other files of a model that is split over several |
-//! | `value` | [`Value`]: what the file says about itself |
-//! | `tensor_type` | [`TensorType`]: how a tensor's numbers are written |
-//! | `architecture` | what a model family says of itself in GGUF |
-//! | `tensors` | a file's tensors under the names that `transformers` gives them |
-//! | `keys`, `rope` | between metadata and a `config.json`; rotary positions, both ways |
-//! | `vocabulary` | the tokenizer in a file |
-//! | `write` | writing files |
-//! | `save` | writing whole models |
+//! | [`mod@self`] | [`GgufFile`]: an open, validated file |
+//! | `header` | reads the header |
+//! | `parts` | models that are split into several files |
+//! | `value` | [`Value`]: values of the metadata |
+//! | `tensor_type` | [`TensorType`]: number formats of tensors |
+//! | `architecture` | GGUF description of a model family |
+//! | `tensors` | a file's tensors by their names in `transformers` |
+//! | `keys`, `rope` | conversion between metadata and `config.json`; rotary position embeddings |
+//! | `vocabulary` | the tokenizer's metadata |
+//! | `write` | writes files |
+//! | `save` | saves whole models |
 //!
-//! Everything is checked when the file is opened: every count, length, offset and type, against the file's size and
-//! against each other, before anything is allocated by it. What stays in memory is a table of places; strings and arrays are read
-//! from the file when they are asked for.
+//! A file is validated when it is opened: every count, length, offset and type is checked against
+//! the file's size and for consistency before anything is allocated. Only a table of positions is
+//! kept in memory; strings and arrays are read from the file on demand.
 
 pub(crate) mod tensor_type;
 pub(crate) mod value;
@@ -40,7 +40,8 @@ use std::sync::Arc;
 use header::{Entry, Header, Place};
 pub use save::GgufFormat;
 pub(crate) use save::save;
-// Inner parts of a file, public for tests that make and read files by hand: they may change in any version.
+// Building blocks, public for tests that create and read files themselves: they may change in any
+// version.
 pub use tensor_type::TensorType;
 pub use value::{Array, Value, ValueType};
 pub use vocabulary::GgmlVocabulary;
@@ -52,13 +53,13 @@ use crate::mapped::{Load, MappedFile};
 
 /// The first bytes of every GGUF file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
-/// The key that names the architecture.
+/// Key of the architecture's name.
 pub(crate) const ARCHITECTURE: &str = "general.architecture";
 /// Roles of tokens that end a text.
 const ENDS: [&str; 3] = ["eos", "eot", "eom"];
 
-/// A GGUF file, open; if it is one part of several (`model-00001-of-00003.gguf`), all of them as
-/// one, with the metadata of the first.
+/// An open GGUF file. If it is one part of several (`model-00001-of-00003.gguf`), all parts as one
+/// file with the metadata of the first.
 ///
 /// ```
 /// use loquat::Load;
@@ -77,9 +78,9 @@ const ENDS: [&str; 3] = ["eos", "eot", "eom"];
 /// # Ok::<(), loquat::Error>(())
 /// ```
 pub struct GgufFile {
-    /// The parts, in their order.
+    /// The parts, in order.
     files: Vec<Arc<MappedFile>>,
-    /// Of the first part, with the tensors of all.
+    /// Header of the first part, with the tensors of all.
     header: Header,
 }
 
@@ -90,7 +91,7 @@ impl std::fmt::Debug for GgufFile {
     }
 }
 
-/// A tensor of a [`GgufFile`], under the name that the file has for it.
+/// A tensor of a [`GgufFile`], with its name in the file.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct GgufTensor<'a> {
@@ -99,19 +100,18 @@ pub struct GgufTensor<'a> {
 }
 
 impl GgufFile {
-    /// Opens a file and checks its header; the other parts too if it is one of several, whichever
-    /// of them is given.
+    /// Opens a file and validates its header. If it is one part of several, the other parts are
+    /// opened too.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened, [`Error::Format`] if it is cut short, not of the
-    /// format or of another version, or contradicts itself; also with the names of parts that are
-    /// missing, or if parts do not belong to each other.
+    /// [`Error::Io`] if the file cannot be opened, [`Error::Format`] if it is truncated, of another
+    /// format or version, or inconsistent, or if parts are missing or do not belong together.
     pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let file = Self::open_one(path.as_ref(), load)?;
         parts::with_others(file, load)
     }
 
-    /// Opens a file by itself.
+    /// Opens a single file.
     fn open_one(path: &Path, load: Load) -> Result<Self> {
         let file = Arc::new(MappedFile::open(path, load)?);
         let wrong = |reason: String| match recognise::content(&file) {
@@ -122,38 +122,38 @@ impl GgufFile {
         Ok(Self { files: vec![file], header })
     }
 
-    /// The file's path, as it was given; of several parts that of the first.
+    /// Returns the path of the file as given; for several parts, that of the first.
     #[doc(hidden)]
     pub fn path(&self) -> &Path {
         self.files[0].path()
     }
 
-    /// How many files there are: 1, or the number of parts.
+    /// Returns the number of files: 1, or the number of parts.
     pub fn file_count(&self) -> usize {
         self.files.len()
     }
 
-    /// The version of the format: 2 or 3.
+    /// Returns the version of the format: 2 or 3.
     pub fn version(&self) -> u32 {
         self.header.version
     }
 
-    /// The architecture, for example `llama`.
+    /// Returns the name of the architecture, for example `llama`.
     pub fn architecture(&self) -> Option<&str> {
         self.get(ARCHITECTURE)?.as_str()
     }
 
-    /// The size of the file, or of all parts, in bytes.
+    /// Returns the size of the file, or the total of all parts, in bytes.
     pub fn bytes(&self) -> usize {
         self.files.iter().map(|file| file.len()).sum()
     }
 
-    /// The metadata: keys and values, by key.
+    /// Returns the metadata as keys and values, sorted by key.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         self.header.entries.iter().map(|entry| (self.text(&entry.key), self.value(entry)))
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     #[doc(hidden)]
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
         let entries = &self.header.entries;
@@ -161,13 +161,13 @@ impl GgufFile {
         Some(self.value(&entries[i]))
     }
 
-    /// The tensors, by name.
+    /// Returns the tensors, sorted by name.
     #[doc(hidden)]
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = GgufTensor<'_>> {
         self.header.tensors.iter().map(|place| self.at(place))
     }
 
-    /// A tensor by the name that the file has for it.
+    /// Returns a tensor by its name in the file.
     #[doc(hidden)]
     pub fn tensor(&self, name: &str) -> Option<GgufTensor<'_>> {
         let tensors = &self.header.tensors;
@@ -179,10 +179,10 @@ impl GgufFile {
         GgufTensor { file: &self.files[usize::from(place.part)], place }
     }
 
-    /// The value of a key, which must be there and of a kind that `read` takes.
+    /// Returns the value of a required key, converted with `read`.
     ///
     /// # Errors
-    /// [`Error::Format`] naming the key.
+    /// [`Error::Format`] with the key if it is missing or `read` returns `None`.
     pub(crate) fn require<'a, T>(
         &'a self,
         key: &str,
@@ -193,10 +193,10 @@ impl GgufFile {
             .ok_or_else(|| Error::format(self.path(), format!("`{key}`: expected {expected}, found none")))
     }
 
-    /// As [`GgufFile::require`], for a key that may be missing.
+    /// Same as [`GgufFile::require`], for an optional key.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`GgufFile::require`].
     pub(crate) fn optional<'a, T>(
         &'a self,
         key: &str,
@@ -220,27 +220,27 @@ impl GgufFile {
 }
 
 impl<'a> GgufTensor<'a> {
-    /// The name in the file.
+    /// Returns the name in the file.
     pub fn name(&self) -> &'a str {
         std::str::from_utf8(&self.file[self.place.name.range()]).expect("checked when the file was opened")
     }
 
-    /// How the numbers are written.
+    /// Returns the number format.
     pub fn tensor_type(&self) -> TensorType {
         self.place.tensor_type
     }
 
-    /// The length of each axis, slowest first. (The file has them the other way round.)
+    /// Returns the shape, slowest axis first (the file stores it in reverse order).
     pub fn shape(&self) -> &'a [usize] {
         self.place.shape()
     }
 
-    /// The numbers as the file has them.
+    /// Returns the data as stored in the file.
     pub fn bytes(&self) -> &'a [u8] {
         &self.file[self.range()]
     }
 
-    /// Where in their file the numbers are.
+    /// Byte range of the data in its file.
     pub(crate) fn range(&self) -> Range<usize> {
         self.place.bytes.clone()
     }

@@ -1,6 +1,5 @@
-//! A model that is split over several files, as llama.cpp's `gguf-split` writes it:
-//! `name-00001-of-00003.gguf` and so on, of which each has some of the tensors, and the first all
-//! the metadata.
+//! Models split into several files by llama.cpp's `gguf-split`: `name-00001-of-00003.gguf` and so
+//! on. Each file has some of the tensors, the first also the metadata.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +7,16 @@ use super::GgufFile;
 use crate::error::{Error, Result};
 use crate::mapped::Load;
 
-/// The number of a part, from 0 on.
+/// Key of a part's number, counted from 0.
 const NUMBER: &str = "split.no";
-/// How many parts there are.
+/// Key of the number of parts.
 const COUNT: &str = "split.count";
-/// How many tensors all parts have.
+/// Key of the number of tensors of all parts.
 const TENSORS: &str = "split.tensors.count";
-/// Names of missing parts that an error lists.
+/// Maximum number of missing parts that an error lists.
 const LISTED: usize = 8;
 
-/// A file with the other parts, if there are some.
+/// Opens the other parts of a file, if there are any.
 pub(super) fn with_others(file: GgufFile, load: Load) -> Result<GgufFile> {
     let Some((number, count)) = place(&file)? else { return Ok(file) };
     let paths = paths(file.path(), number, count)?;
@@ -25,8 +24,10 @@ pub(super) fn with_others(file: GgufFile, load: Load) -> Result<GgufFile> {
     if !missing.is_empty() {
         let listed = missing[..missing.len().min(LISTED)].join("`, `");
         let more = if missing.len() > LISTED { format!(" and {} more", missing.len() - LISTED) } else { String::new() };
-        let reason =
-            format!("part {} of {count}: expected the other parts beside it, missing `{listed}`{more}", number + 1);
+        let reason = format!(
+            "part {} of {count}: expected the other parts in the same folder, missing `{listed}`{more}",
+            number + 1
+        );
         return Err(Error::format(file.path(), reason));
     }
     let mut given = Some(file);
@@ -34,13 +35,13 @@ pub(super) fn with_others(file: GgufFile, load: Load) -> Result<GgufFile> {
         Some(file) => Ok(file),
         None => GgufFile::open_one(&paths[usize::from(i)], load),
     });
-    // There is a first: a count is above 1.
+    // There is a first part, since the count is above 1.
     let mut whole = parts.next().expect("a count above 1")?;
     let rest = parts.collect::<Result<Vec<_>>>()?;
     for (i, part) in std::iter::once(&whole).chain(&rest).enumerate() {
         let found = place(part)?;
         if found != Some((i as u16, count)) {
-            let found = found.map_or("a file that is whole".into(), |(n, count)| format!("part {} of {count}", n + 1));
+            let found = found.map_or("an unsplit file".into(), |(n, count)| format!("part {} of {count}", n + 1));
             return Err(Error::format(part.path(), format!("expected part {} of {count}, found {found}", i + 1)));
         }
     }
@@ -66,7 +67,7 @@ pub(super) fn with_others(file: GgufFile, load: Load) -> Result<GgufFile> {
     Ok(whole)
 }
 
-/// Which part of how many a file is; none if it is whole.
+/// Returns the number of a part and the number of parts; `None` for an unsplit file.
 fn place(file: &GgufFile) -> Result<Option<(u16, u16)>> {
     let number = |key: &str| file.optional(key, "a whole number below 2^16", |v| v.as_u64()?.try_into().ok());
     let Some(count) = number(COUNT)?.filter(|&count: &u16| count > 1) else { return Ok(None) };
@@ -77,7 +78,7 @@ fn place(file: &GgufFile) -> Result<Option<(u16, u16)>> {
     Ok(Some((found, count)))
 }
 
-/// The paths of all parts, by that of one.
+/// Returns the paths of all parts, given one of them.
 fn paths(path: &Path, number: u16, count: u16) -> Result<Vec<PathBuf>> {
     let end = |i: u16| format!("-{:05}-of-{count:05}.gguf", u32::from(i) + 1);
     let Some(stem) = name_of(path).strip_suffix(&end(number)) else {

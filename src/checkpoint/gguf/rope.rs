@@ -1,10 +1,9 @@
-//! Rotary positions in the metadata.
+//! Rotary position embeddings in the metadata.
 //!
-//! llama.cpp has keys for linear scaling and YaRN, and a tensor of divisors for whatever else
-//! divides each frequency by a number. These keep less than a `config.json` says: numbers in 32
-//! bits, divisors without what they were computed from. So a file that is written here has that as
-//! well, under a key of ours that other programs pass over; it counts if it says the same as the
-//! rest.
+//! llama.cpp has keys for linear scaling and YaRN, and a tensor of frequency divisors for other
+//! scalings. These store less than a `config.json`: numbers as f32, and divisors without the
+//! parameters that they are computed from. So files written by this crate also store the exact
+//! parameters under a key that other programs ignore. It is used if it agrees with the other keys.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -15,20 +14,19 @@ use crate::error::{Error, Result};
 use crate::nn::rotary::yarn_attention_factor;
 use crate::nn::{RopeScaling, RotaryPositions};
 
-/// The rotary frequencies' divisors, one for each pair of columns: how Llama 3.1 and later are
-/// scaled.
+/// Divisors of the rotary frequencies, one per pair of columns: the scaling of Llama 3.1 and later.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
-/// What `rope_scaling` of a `config.json` says, with `rope_theta`, as JSON.
+/// `rope_scaling` of a `config.json` with `rope_theta`, as JSON.
 const EXACT: &str = "loquat.rope_scaling";
-/// How far frequencies may be apart that are meant to be the same.
+/// Maximum relative difference of frequencies that count as equal.
 const TOLERANCE: f32 = 1e-4;
 
-/// `rope_scaling` for a `config.json` that has the other keys already; `width` columns of a head
-/// turn.
+/// Returns `rope_scaling` for a `config.json` that has the other keys already; `width` is the
+/// number of rotated columns per head.
 ///
 /// # Errors
-/// [`Error::Config`] for a scaling that is not known; [`Error::Format`] if what is ours contradicts
-/// the rest.
+/// [`Error::Config`] for an unsupported scaling; [`Error::Format`] if this crate's key contradicts
+/// the other keys.
 pub(crate) fn read(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Option<Map<String, Json>>> {
     let theta = keys.optional_number("rope.freq_base")?.unwrap_or(10_000.0);
     let standard = standard(keys, theta, width)?;
@@ -46,11 +44,11 @@ pub(crate) fn read(keys: &Keys<'_>, config: &Json, width: usize) -> Result<Optio
     if ours.iter().zip(theirs).all(near) && near((&our_scale, &their_scale)) {
         Ok(Some(exact))
     } else {
-        Err(wrong("what the other keys say of rotary positions"))
+        Err(wrong("the same scaling as the other keys"))
     }
 }
 
-/// What llama.cpp's keys say.
+/// Reads llama.cpp's keys.
 fn standard(keys: &Keys<'_>, theta: f64, width: usize) -> Result<Option<Map<String, Json>>> {
     let object = |json: Json| match json {
         Json::Object(object) => Some(object),
@@ -60,11 +58,11 @@ fn standard(keys: &Keys<'_>, theta: f64, width: usize) -> Result<Option<Map<Stri
     let kind = keys.file.optional(&type_key, "a string", |v| v.as_str())?;
     let attn_factor = keys.optional_number("rope.scaling.attn_factor")?.filter(|&factor| factor != 1.0);
     if let Some(found) = attn_factor.filter(|_| kind != Some("yarn")) {
-        return Err(Error::config(keys.key("rope.scaling.attn_factor"), "1, without YaRN", found));
+        return Err(Error::config(keys.key("rope.scaling.attn_factor"), "1 without YaRN", found));
     }
     if let Some(divisors) = divisors(keys.file)? {
         if let Some(other) = kind.filter(|&kind| kind != "none") {
-            return Err(Error::config(&type_key, format!("none beside the tensor `{ROPE_FREQS}`"), other));
+            return Err(Error::config(&type_key, format!("no scaling type with the tensor `{ROPE_FREQS}`"), other));
         }
         return from_divisors(&divisors, theta, width).map(object);
     }
@@ -89,7 +87,7 @@ fn standard(keys: &Keys<'_>, theta: f64, width: usize) -> Result<Option<Map<Stri
                     scaling[key] = beta.into();
                 }
             }
-            // There it comes on top of what the stretching asks for.
+            // In this case it multiplies YaRN's own factor.
             if let Some(times) = attn_factor {
                 scaling["attention_factor"] = (times * yarn_attention_factor(factor, 1.0)).into();
             }
@@ -107,10 +105,10 @@ fn divisors(file: &GgufFile) -> Result<Option<Vec<f32>>> {
     Ok(Some(tensor.bytes().as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()))
 }
 
-/// Published models of Llama differ in `factor` alone; other divisors stay what they are.
+/// Published Llama models differ only in `factor`; other divisors are stored as they are.
 fn from_divisors(divisors: &[f32], theta: f64, width: usize) -> Result<Json> {
     if width != 2 * divisors.len() {
-        return Err(Error::config(ROPE_FREQS, "one divisor for two columns that turn", divisors.len()));
+        return Err(Error::config(ROPE_FREQS, "one divisor per pair of rotated columns", divisors.len()));
     }
     let published = RopeScaling::Llama3 {
         factor: divisors.iter().fold(0f32, |max, &x| max.max(x)).into(),
@@ -129,17 +127,18 @@ fn from_divisors(divisors: &[f32], theta: f64, width: usize) -> Result<Json> {
     Ok(Json::Object(json))
 }
 
-/// By what a scaling divides the frequencies.
+/// Returns the divisors of the frequencies under a scaling.
 fn divisors_of(theta: f64, width: usize, scaling: &RopeScaling) -> Result<Vec<f32>> {
     let plain = RotaryPositions::new(width, theta, RopeScaling::Default)?;
     let scaled = RotaryPositions::new(width, theta, scaling.clone())?;
     Ok(plain.frequencies().0.iter().zip(scaled.frequencies().0).map(|(plain, scaled)| plain / scaled).collect())
 }
 
-/// Writes what a `config.json` says of rotary positions; `width` columns of a head turn.
+/// Writes the rotary position embeddings of a `config.json`; `width` is the number of rotated
+/// columns per head.
 ///
 /// # Errors
-/// [`Error::Config`] naming what GGUF cannot say.
+/// [`Error::Config`] for a setting that GGUF cannot represent.
 pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, rope: &RopeKeys<'_>, width: usize) -> Result<()> {
     let (theta, scaling) = rope.read()?;
     let number = |keys: &mut KeyWriter<'_, '_>, name: &str, x: f64| keys.set(name, Value::F32(x as f32));
@@ -152,7 +151,11 @@ pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, rope: &RopeKeys<'_>, width: us
         }
         &RopeScaling::Yarn { factor, original_max_positions, attention_factor, beta_fast, beta_slow, truncate } => {
             if !truncate {
-                return Err(Error::config("rope_scaling.truncate", "true: GGUF has no word for another", truncate));
+                return Err(Error::config(
+                    "rope_scaling.truncate",
+                    "true (GGUF cannot represent other values)",
+                    truncate,
+                ));
             }
             let Ok(original) = u32::try_from(original_max_positions) else {
                 let expected = "a whole number below 2^32";
@@ -172,7 +175,7 @@ pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, rope: &RopeKeys<'_>, width: us
             }
         }
         RopeScaling::LongRope { attention_factor, .. } if *attention_factor != 1.0 => {
-            let expected = "1: GGUF has no word for another without YaRN";
+            let expected = "1 (GGUF cannot represent other values without YaRN)";
             return Err(Error::config("rope_scaling.attention_factor", expected, attention_factor));
         }
         RopeScaling::Llama3 { .. } | RopeScaling::LongRope { .. } => {
@@ -183,7 +186,7 @@ pub(crate) fn write(keys: &mut KeyWriter<'_, '_>, rope: &RopeKeys<'_>, width: us
             keys.writer.tensor_f32(ROPE_FREQS, &[divisors.len()], divisors)?;
         }
         RopeScaling::Dynamic { .. } => {
-            let expected = "default, linear, yarn, llama3 or longrope: GGUF has no word for another";
+            let expected = "default, linear, yarn, llama3 or longrope (GGUF cannot represent other types)";
             return Err(Error::config("rope_scaling.rope_type", expected, "dynamic"));
         }
     }

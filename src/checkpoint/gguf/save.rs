@@ -1,6 +1,5 @@
-//! Whole models as files: every key of a `config.json` is written, or has the value that a reader
-//! takes for granted, or is an error. What only training reads (dropout, the spread of fresh weights)
-//! is left out.
+//! Saving whole models: every key of a `config.json` is written, has the value that readers assume,
+//! or is an error. Settings of training (dropout, initialisation) are left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,20 +20,22 @@ use crate::nn::Parameter;
 /// ggml's version of its block formats.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// The format of the matrices in a file that [`save_gguf`](crate::models::save_gguf) writes. Norms, biases and positions are always 32 bits.
+/// Format of the matrices in a file saved by [`save_gguf`](crate::models::save_gguf). Norms, biases
+/// and position embeddings are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GgufFormat {
-    /// 32 bits.
+    /// f32.
     F32,
     /// IEEE half precision.
     F16,
-    /// Eight bits and a scale for 32 numbers; a matrix whose rows are no multiple of 32 is written in half precision.
+    /// 8-bit blocks of 32 numbers with one scale; matrices whose row length is not a multiple of 32
+    /// are saved in half precision.
     Q8_0,
 }
 
 impl GgufFormat {
-    /// The number by which GGUF calls it.
+    /// GGUF's number of the format.
     fn file_type(self) -> u32 {
         match self {
             Self::F32 => 0,
@@ -55,13 +56,13 @@ impl GgufFormat {
     }
 }
 
-/// Writes a model with its configuration, and its tokenizer if there is one, as a file of an
+/// Saves a model with its configuration, and its tokenizer if there is one, as a file of an
 /// architecture.
 ///
 /// # Errors
-/// [`Error::Config`] for an option that GGUF has no key for; [`Error::Argument`] for a parameter
-/// without a name there, or a vocabulary of more tokens than the model has; [`Error::Io`] if the file
-/// cannot be written.
+/// [`Error::Config`] for an option without a GGUF key; [`Error::Argument`] for a parameter without
+/// a GGUF name, or a vocabulary with more tokens than the model; [`Error::Io`] if the file cannot
+/// be written.
 pub(crate) fn save(
     path: &Path,
     model: &impl Pretrained,
@@ -96,8 +97,7 @@ pub(crate) fn save(
     let has_head = parameters.keys().any(|path| architecture.to_gguf(path).as_deref() == Some(HEAD));
     for (path, parameter) in &parameters {
         let gguf = architecture.to_gguf(path);
-        let gguf =
-            gguf.ok_or_else(|| Error::argument("parameter", "one that GGUF has a name for", format!("`{path}`")))?;
+        let gguf = gguf.ok_or_else(|| Error::argument("parameter", "one with a name in GGUF", format!("`{path}`")))?;
         add(&mut writer, architecture, &gguf, parameter, heads, format)?;
         if architecture.repeats_table && gguf == "token_embd.weight" && !has_head {
             add(&mut writer, architecture, HEAD, parameter, heads, format)?;
@@ -146,7 +146,7 @@ fn add<'t>(
     })
 }
 
-/// Numbers as a tensor of a file has them.
+/// Converts numbers to a tensor's bytes.
 pub(super) fn to_bytes(tensor_type: TensorType, x: &[f32]) -> Vec<u8> {
     match tensor_type {
         TensorType::F16 => {
@@ -163,18 +163,18 @@ pub(super) fn to_bytes(tensor_type: TensorType, x: &[f32]) -> Vec<u8> {
     }
 }
 
-/// What a vocabulary leaves unsaid of the tokens that begin, end and fill texts, from the
-/// configuration. Up to three tokens may end a text: those of the roles `eos`, `eot` and `eom`.
+/// Returns the begin, end and padding tokens that the vocabulary does not define, from the
+/// configuration. Up to three end tokens are supported, with the roles `eos`, `eot` and `eom`.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) if more do.
+/// [`Error::Config`](crate::Error::Config) for more end tokens.
 fn roles(config: &Json, vocabulary: Option<&GgmlVocabulary>) -> Result<Vec<(String, u32)>> {
-    // No model writes a token that it has no logit for.
+    // A token without a logit is never generated.
     let rows = config["vocab_size"].as_u64().unwrap_or(0);
     let id = |value: &Json| value.as_u64().filter(|&id| id < rows).and_then(|id| u32::try_from(id).ok());
     let said = |role: &str| vocabulary.and_then(|vocabulary| vocabulary.role(role));
     let mut new = Vec::new();
-    // A tokenizer without such a token is meant to have none: templates write it out.
+    // A tokenizer without such a token does not use it: templates spell it out.
     for (role, key) in [("bos", "bos_token_id"), ("padding", "pad_token_id")] {
         if let (None, Some(id)) = (vocabulary, id(&config[key])) {
             new.push((role.to_string(), id));
@@ -191,7 +191,7 @@ fn roles(config: &Json, vocabulary: Option<&GgmlVocabulary>) -> Result<Vec<(Stri
             continue;
         }
         let Some(role) = free.next() else {
-            let expected = "at most 3 ids with the tokenizer's: GGUF has no place for more";
+            let expected = "at most 3 ids including the tokenizer's (GGUF cannot store more)";
             return Err(Error::config("eos_token_id", expected, &config["eos_token_id"]));
         };
         new.push((role.to_string(), id));

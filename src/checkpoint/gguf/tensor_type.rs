@@ -1,15 +1,16 @@
-//! How a tensor's numbers are written.
+//! Number formats of tensors.
 
 use crate::kernels::blocks::BlockFormat;
 
 use crate::checkpoint::DType;
 
-/// A type of tensors, as ggml numbers them. Those without a [`DType`] that can be widened are known by name and size only.
+/// A tensor type of ggml. For types that cannot be converted to f32, only the name and the size are
+/// known.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorType(u8);
 
-/// Number, name, numbers in a block, bytes of a block.
+/// Id, name, numbers per block, bytes per block.
 const TYPES: [(u8, &str, u16, u16); 34] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
@@ -54,16 +55,16 @@ impl TensorType {
     pub const F16: Self = Self(1);
     /// bf16.
     pub const BF16: Self = Self(30);
-    /// Blocks of eight bits.
+    /// 8-bit blocks.
     pub const Q8_0: Self = Self(8);
 
-    /// The type of a number in a file.
+    /// Returns the type with an id of the file format.
     pub(crate) fn from_id(id: u32) -> Option<Self> {
         let id = u8::try_from(id).ok()?;
         TYPES.iter().any(|entry| entry.0 == id).then_some(Self(id))
     }
 
-    /// The number in a file.
+    /// Returns the id in the file format.
     pub(crate) fn id(self) -> u32 {
         u32::from(self.0)
     }
@@ -72,27 +73,27 @@ impl TensorType {
         *TYPES.iter().find(|entry| entry.0 == self.0).expect("made from an entry")
     }
 
-    /// The name, for example `Q4_K`.
+    /// Returns the name, for example `Q4_K`.
     pub fn name(self) -> &'static str {
         self.entry().1
     }
 
-    /// Numbers in a block: 1 if there are no blocks.
+    /// Numbers per block; 1 if there are no blocks.
     pub(crate) fn block_len(self) -> usize {
         usize::from(self.entry().2)
     }
 
-    /// Bytes of a block, or of a number if there are no blocks.
+    /// Bytes per block, or per number if there are no blocks.
     pub(crate) fn block_bytes(self) -> usize {
         usize::from(self.entry().3)
     }
 
-    /// The format of the blocks, if they can be widened.
+    /// Format of the blocks, if they can be dequantised.
     pub(crate) fn block_format(self) -> Option<BlockFormat> {
         BlockFormat::ALL.into_iter().find(|format| format.name() == self.name())
     }
 
-    /// What the loader makes of it.
+    /// Returns the corresponding [`DType`].
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,

@@ -1,5 +1,4 @@
-//! A file's tensors under the names that `transformers` gives them, so that a model's layers need to
-//! know nothing of GGUF.
+//! A file's tensors by their names in `transformers`, so that models do not depend on GGUF.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,8 +13,9 @@ use crate::checkpoint::{DType, TensorView};
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
 
-/// A file whose tensors go by the names of `transformers`; those of an architecture that is not known, and tensors that its
-/// table lacks, by their own. The divisors of rotary frequencies are not among them: they are part of the configuration.
+/// A file whose tensors have the names of `transformers`; tensors of an unknown architecture, and
+/// those missing in its table, keep their own. The divisors of rotary frequencies are left out, as
+/// they belong to the configuration.
 pub(crate) struct GgufTensors {
     file: GgufFile,
     tensors: BTreeMap<String, Place>,
@@ -37,10 +37,11 @@ struct Place {
 }
 
 impl GgufTensors {
-    /// Finds the names of a file's tensors.
+    /// Determines the names of a file's tensors.
     ///
     /// # Errors
-    /// [`Error::Format`] if the number of heads is missing or does not divide what it should, or two tensors get one name.
+    /// [`Error::Format`] if the number of heads is missing or does not divide the rows, or two
+    /// tensors get the same name.
     pub(crate) fn new(file: GgufFile, architecture: Option<&Architecture>) -> Result<Self> {
         let heads = architecture.map_or(Ok((0, 0)), |architecture| heads(&file, architecture.name))?;
         let mut tensors = BTreeMap::new();
@@ -71,12 +72,12 @@ impl GgufTensors {
         &self.file
     }
 
-    /// The tensors' names, in alphabetical order.
+    /// The tensors' names in alphabetical order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// A tensor by name.
+    /// Returns a tensor by name.
     pub(crate) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, Place { file, bytes, dtype, shape, arrangement }) = self.tensors.get_key_value(name)?;
         let (bytes, arrangement) = (bytes.clone(), *arrangement);

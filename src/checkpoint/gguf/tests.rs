@@ -1,8 +1,8 @@
-//! Whole files, sound and broken.
+//! Whole files, valid and invalid.
 
 use super::*;
 
-/// A file with a key of every type, and tensors of several.
+/// A file with a key of every type, and tensors of several types.
 fn sample() -> Vec<u8> {
     let mut writer = GgufWriter::new();
     writer.set("general.architecture", Value::String("none")).unwrap();
@@ -28,7 +28,7 @@ fn sample() -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// Where a file of the given bytes opens to.
+/// Opens a file with the given bytes.
 fn open(bytes: &[u8]) -> Result<GgufFile> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.gguf");
@@ -36,7 +36,7 @@ fn open(bytes: &[u8]) -> Result<GgufFile> {
     GgufFile::open(&path, Load::Read)
 }
 
-/// The reason why a header is refused.
+/// The reason why a header is rejected.
 fn refused(bytes: &[u8]) -> String {
     header::read(bytes).map(|_| panic!("this file is broken")).unwrap_err()
 }
@@ -101,7 +101,7 @@ fn a_changed_byte_of_the_header_never_panics() {
             let mut changed = bytes.clone();
             changed[at] = value;
             if let Ok(file) = header::read(&changed).and_then(|_| open(&changed).map_err(|e| e.to_string())) {
-                // What is let through can be looked at.
+                // A file that is accepted can be read.
                 file.metadata().for_each(|(_, value)| drop(value.to_string()));
                 assert!(file.tensors().all(|tensor| !tensor.bytes().is_empty()));
             }
@@ -141,7 +141,7 @@ fn every_field_that_lies_is_named() {
     }
     let pad = [0u8; 512];
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (b"GGML".to_vec(), "begins with"),
+        (b"GGML".to_vec(), "starts with"),
         (vec![], "before the end of the file"),
         ([&MAGIC[..], &u32s(1)].concat(), "found 1"),
         ([&MAGIC[..], &u32s(3 << 24)].concat(), "big-endian"),
@@ -157,7 +157,7 @@ fn every_field_that_lies_is_named() {
         (header_of(0, 1, &[&pair("k", 9, &[&u32s(8)[..], &u64s(u64::MAX)].concat())]), "elements of `k`"),
         (header_of(0, 1, &[&pair("k", 9, &[&u32s(99)[..], &u64s(1)].concat())]), "type of elements"),
         (header_of(0, 1, &[&pair("k", 9, &nested)]), "deeper"),
-        (header_of(0, 2, &[&pair("k", 0, &[1]), &pair("k", 0, &[1])]), "`k` comes twice"),
+        (header_of(0, 2, &[&pair("k", 0, &[1]), &pair("k", 0, &[1])]), "`k` occurs twice"),
         (header_of(0, 1, &[&pair("general.alignment", 4, &u32s(24))]), "power of two"),
         (header_of(0, 1, &[&pair("general.alignment", 4, &u32s(0))]), "power of two"),
         (header_of(0, 1, &[&pair("general.alignment", 8, &string("x"))]), "power of two"),
@@ -172,7 +172,7 @@ fn every_field_that_lies_is_named() {
         (header_of(1, 0, &[&entry("t", &[4], 0, 8), &pad]), "multiple of 32"),
         (header_of(1, 0, &[&entry("t", &[4], 0, 512), &pad]), "found a file of"),
         (header_of(1, 0, &[&entry("t", &[4], 0, u64::MAX - 31), &pad]), "inside the file"),
-        (header_of(2, 0, &[&entry("t", &[4], 0, 0), &entry("t", &[4], 0, 32), &pad]), "`t` comes twice"),
+        (header_of(2, 0, &[&entry("t", &[4], 0, 0), &entry("t", &[4], 0, 32), &pad]), "`t` occurs twice"),
         (header_of(2, 0, &[&entry("t", &[9], 0, 0), &entry("u", &[4], 0, 32), &pad]), "overlap"),
         (header_of(2, 0, &[&entry("t", &[4], 0, 0), &entry("u", &[4], 0, 0), &pad]), "overlap"),
     ];
@@ -180,7 +180,7 @@ fn every_field_that_lies_is_named() {
         let reason = refused(&bytes);
         assert!(reason.contains(expected), "expected {expected:?} in: {reason}");
     }
-    // The same file without a lie.
+    // The same file with valid fields.
     let sound = header_of(2, 1, &[&pair("k", 0, &[1]), &entry("t", &[4], 0, 0), &entry("u", &[4], 0, 32), &pad]);
     assert_eq!(open(&sound).unwrap().tensors().len(), 2);
 }

@@ -1,14 +1,14 @@
-//! What a file says about itself: numbers, truths, strings, and lists of them.
+//! Values of the metadata: numbers, booleans, strings and lists.
 
 use super::cursor::Cursor;
 
-/// Lists in lists, at most; ggml itself reads none.
+/// Maximum nesting of lists; ggml itself reads none.
 const MAX_DEPTH: usize = 4;
 
-/// The type of a [`Value`], as GGUF numbers them.
+/// The type of a [`Value`], with GGUF's numbers.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // self-explanatory names
 pub enum ValueType {
     U8,
     I8,
@@ -25,10 +25,10 @@ pub enum ValueType {
     F64,
 }
 
-/// A value of the metadata. Strings and lists are the file's own bytes.
+/// A value of the metadata. Strings and lists borrow from the file.
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // the names say it
+#[allow(missing_docs)] // self-explanatory names
 pub enum Value<'a> {
     U8(u8),
     I8(i8),
@@ -51,7 +51,7 @@ pub enum Value<'a> {
 pub struct Array<'a> {
     pub(super) kind: ValueType,
     pub(super) len: usize,
-    /// The elements, as the file has them.
+    /// The elements as stored in the file.
     pub(super) bytes: &'a [u8],
 }
 
@@ -78,17 +78,17 @@ impl ValueType {
         Self::F64,
     ];
 
-    /// The type of a number in a file.
+    /// Returns the type with an id of the file format.
     pub(crate) fn from_id(id: u32) -> Option<Self> {
         Self::ALL.get(id as usize).copied()
     }
 
-    /// The number in a file.
+    /// Returns the id in the file format.
     pub(crate) fn id(self) -> u32 {
         self as u32
     }
 
-    /// Bytes of a value, if all have as many.
+    /// Bytes of a value, for types of fixed size.
     fn bytes(self) -> Option<usize> {
         match self {
             Self::U8 | Self::I8 | Self::Bool => Some(1),
@@ -99,7 +99,7 @@ impl ValueType {
         }
     }
 
-    /// The least bytes of a value.
+    /// Minimum bytes of a value.
     fn least(self) -> usize {
         match self {
             Self::Array => 12,
@@ -109,7 +109,7 @@ impl ValueType {
 }
 
 impl<'a> Value<'a> {
-    /// The type.
+    /// Returns the type.
     pub(crate) fn value_type(&self) -> ValueType {
         match self {
             Value::U8(_) => ValueType::U8,
@@ -128,7 +128,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number that is not negative.
+    /// Returns the value if it is a non-negative integer.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Value::U64(x) => Some(x),
@@ -136,7 +136,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number.
+    /// Returns the value if it is an integer.
     pub(crate) fn as_i64(&self) -> Option<i64> {
         match *self {
             Value::U8(x) => Some(x.into()),
@@ -151,12 +151,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number that is not negative and fits a machine word.
+    /// Returns the value if it is a non-negative integer that fits `usize`.
     pub(crate) fn as_usize(&self) -> Option<usize> {
         self.as_u64()?.try_into().ok()
     }
 
-    /// A float; the shortest decimal that gives a 32-bit one, so that `1e-5` comes out as such.
+    /// Returns the value if it is a float. An f32 is converted through its shortest decimal form,
+    /// so that `1e-5` stays `1e-5`.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Value::F32(x) if x.is_finite() => x.to_string().parse().ok(),
@@ -166,7 +167,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A truth.
+    /// Returns the value if it is a boolean.
     pub fn as_bool(&self) -> Option<bool> {
         match *self {
             Value::Bool(x) => Some(x),
@@ -174,7 +175,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A string.
+    /// Returns the value if it is a string.
     pub fn as_str(&self) -> Option<&'a str> {
         match *self {
             Value::String(x) => Some(x),
@@ -182,7 +183,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A list.
+    /// Returns the value if it is a list.
     pub fn as_array(&self) -> Option<Array<'a>> {
         match self {
             Value::Array(x) => Some(x.clone()),
@@ -191,7 +192,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Short: a list by its first elements.
+/// Short form: only the first elements of a list.
 impl std::fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -222,17 +223,17 @@ impl std::fmt::Display for Value<'_> {
 }
 
 impl<'a> Array<'a> {
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements. A string that is not UTF-8 ends them.
+    /// Returns the elements, up to the first string that is not UTF-8.
     pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (file, kind) = (self.bytes, self.kind);
         let mut at = 0;
@@ -245,7 +246,8 @@ impl<'a> Array<'a> {
         })
     }
 
-    /// The elements of a list of strings; what is not UTF-8 in them becomes U+FFFD. None if it is a list of something else.
+    /// Returns the elements of a list of strings, with invalid UTF-8 replaced by U+FFFD; `None` for
+    /// a list of another type.
     pub fn strings(&self) -> Option<impl Iterator<Item = std::borrow::Cow<'a, str>> + use<'a>> {
         let mut cursor = Cursor { file: self.bytes, at: 0 };
         let next = move |_| {
@@ -257,7 +259,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Moves behind a value, if it is whole.
+/// Skips and validates a value.
 pub(super) fn skip(cursor: &mut Cursor<'_>, kind: ValueType, name: &str) -> Result<(), String> {
     skip_nested(cursor, kind, name, 0)
 }
@@ -267,19 +269,19 @@ fn skip_nested(cursor: &mut Cursor<'_>, kind: ValueType, name: &str, depth: usiz
     match kind {
         ValueType::Bool => match cursor.take(1, what)? {
             [0 | 1] => Ok(()),
-            other => Err(format!("`{name}`: expected a truth, 0 or 1, found {}", other[0])),
+            other => Err(format!("`{name}`: expected a boolean, 0 or 1, found {}", other[0])),
         },
         ValueType::String => {
             let len = cursor.count(1, || format!("bytes of the value of `{name}`"))?;
             let bytes = cursor.take(len, what)?;
-            // A token's spelling may be half a character.
+            // A token in a list may be a part of a character.
             if depth == 0 {
                 std::str::from_utf8(bytes).map_err(|e| format!("`{name}`: expected UTF-8: {e}"))?;
             }
             Ok(())
         }
         ValueType::Array if depth == MAX_DEPTH => {
-            Err(format!("`{name}`: expected lists in lists up to {MAX_DEPTH} deep, found a deeper one"))
+            Err(format!("`{name}`: expected lists nested at most {MAX_DEPTH} deep, found a deeper one"))
         }
         ValueType::Array => {
             let id = cursor.u32(what)?;
@@ -295,7 +297,7 @@ fn skip_nested(cursor: &mut Cursor<'_>, kind: ValueType, name: &str, depth: usiz
     }
 }
 
-/// The value at a byte, if there is a whole one.
+/// Returns the value at a byte offset, if it is complete.
 pub(super) fn read(file: &[u8], kind: ValueType, at: usize) -> Option<Value<'_>> {
     fn fixed<const N: usize>(file: &[u8], at: usize) -> Option<[u8; N]> {
         file.get(at..)?.first_chunk().copied()

@@ -1,33 +1,33 @@
-//! The tokenizer in a file, as it stands there: [`Tokenizer`](crate::text::Tokenizer) makes sense of it.
+//! The tokenizer's metadata, from which [`Tokenizer`](crate::text::Tokenizer) creates a tokenizer.
 
 use super::{GgufFile, GgufWriter, Value};
 use crate::error::{Error, Result};
 
-/// What the keys `tokenizer.ggml.…` say.
+/// The tokenizer metadata of a GGUF file: the keys `tokenizer.ggml.…`.
 #[derive(Clone, Default, PartialEq)]
 pub struct GgmlVocabulary {
-    /// The kind: `llama` (SentencePiece), `gpt2` (byte-level), `bert` (word pieces).
+    /// Kind of tokenizer: `llama` (SentencePiece), `gpt2` (byte-level BPE), `bert` (WordPiece).
     pub model: String,
-    /// How a byte-level tokenizer splits a text, for example `llama-bpe`.
+    /// Pre-tokenizer of a byte-level BPE, for example `llama-bpe`.
     pub pre: Option<String>,
-    /// The tokens' spellings, by id.
+    /// Token strings by id.
     pub tokens: Vec<String>,
-    /// What each token is, as ggml numbers it: 1 text, 2 unknown, 3 control, 4 found whole, 5 unused, 6 a byte. Empty if
-    /// the file does not say.
+    /// Token types by id, with ggml's numbers: 1 normal, 2 unknown, 3 control, 4 user-defined, 5
+    /// unused, 6 byte. Empty if the file has none.
     pub token_types: Vec<i32>,
-    /// Each token's score. Empty if the file does not say.
+    /// Token scores by id. Empty if the file has none.
     pub scores: Vec<f32>,
-    /// Pairs of tokens with a space between, in the order in which they are merged.
+    /// Pairs of tokens separated by a space, in the order of merging.
     pub merges: Vec<String>,
     /// Ids by role: the key without `tokenizer.ggml.` and `_token_id`, for example `bos`.
     pub roles: Vec<(String, u32)>,
-    /// Whether a text begins with the token `bos`.
+    /// Whether to add the token `bos` at the start of a text.
     pub add_bos: Option<bool>,
-    /// Whether a text ends with the token `eos`.
+    /// Whether to add the token `eos` at the end of a text.
     pub add_eos: Option<bool>,
-    /// Whether a space is put before a text.
+    /// Whether to add a space before a text.
     pub add_space_prefix: Option<bool>,
-    /// The template of conversations.
+    /// The chat template.
     pub chat_template: Option<String>,
 }
 
@@ -37,18 +37,18 @@ impl std::fmt::Debug for GgmlVocabulary {
     }
 }
 
-/// What a token is, as ggml numbers it.
+/// Token types, with ggml's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-#[cfg_attr(not(feature = "tokenizers"), expect(dead_code, reason = "a tokenizer says what its tokens are"))]
+#[cfg_attr(not(feature = "tokenizers"), expect(dead_code, reason = "only tokenizers use token types"))]
 pub(crate) enum TokenType {
-    /// Part of a text.
+    /// Ordinary token.
     Normal = 1,
-    /// Stands for what the vocabulary lacks.
+    /// Replaces text that is not in the vocabulary.
     Unknown = 2,
-    /// Begins or ends something; no text.
+    /// Control token, not a part of the text.
     Control = 3,
-    /// Found whole in a text.
+    /// Added token, matched before a text is split.
     UserDefined = 4,
     /// Not used.
     Unused = 5,
@@ -56,14 +56,14 @@ pub(crate) enum TokenType {
     Byte = 6,
 }
 
-/// The roles, as GGUF spells them.
+/// The roles in GGUF's spelling.
 const ROLES: [&str; 9] = ["bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask"];
 
 impl GgmlVocabulary {
-    /// The tokenizer of a file; none if it has no tokens.
+    /// Reads the tokenizer metadata of a file; `None` if it has no tokens.
     ///
     /// # Errors
-    /// [`Error::Format`] naming a key of the wrong kind or length.
+    /// [`Error::Format`] for a key with a value of the wrong type or length.
     pub fn read(file: &GgufFile) -> Result<Option<Self>> {
         let key = |name: &str| format!("tokenizer.ggml.{name}");
         let Some(tokens) = file.optional(&key("tokens"), "a list of strings", |v| {
@@ -73,7 +73,7 @@ impl GgmlVocabulary {
             return Ok(None);
         };
         let string = |name: &str| file.optional(name, "a string", |v| v.as_str().map(String::from));
-        let flag = |name: &str| file.optional(&key(name), "a truth", |v| v.as_bool());
+        let flag = |name: &str| file.optional(&key(name), "a boolean", |v| v.as_bool());
         let model = file.require(&key("model"), "a string", |v| v.as_str().map(String::from))?;
         let token_types = file.optional(&key("token_type"), "a list of whole numbers", |v| {
             v.as_array()?.values().map(|v| v.as_i64()?.try_into().ok()).collect::<Option<Vec<i32>>>()
@@ -99,7 +99,7 @@ impl GgmlVocabulary {
         for role in ROLES {
             let name = key(&format!("{role}_token_id"));
             let id = file.optional(&name, "the id of a token", |v| v.as_u64()?.try_into().ok())?;
-            // Some writers say -1 (all ones) for none.
+            // Some writers use -1 (all ones) for none.
             if let Some(id) = id.filter(|&id: &u32| id != u32::MAX) {
                 if id as usize >= tokens.len() {
                     let reason = format!("`{name}`: expected an id below {}, found {id}", tokens.len());
@@ -123,18 +123,19 @@ impl GgmlVocabulary {
         }))
     }
 
-    /// The id of a role, for example `bos`.
+    /// Returns the id of a role, for example `bos`.
     pub fn role(&self, name: &str) -> Option<u32> {
         self.roles.iter().find(|(role, _)| role == name).map(|&(_, id)| id)
     }
 
-    /// Whether a token is of a type; without types all are normal.
+    /// Whether a token has a type; without types all are normal.
     #[cfg(feature = "tokenizers")]
     pub(crate) fn is(&self, id: usize, token_type: TokenType) -> bool {
         self.token_types.get(id).map_or(token_type == TokenType::Normal, |&found| found == token_type as i32)
     }
 
-    /// With tokens that are not used up to the number of rows that a model's tables have.
+    /// Returns the vocabulary padded with unused tokens to the number of rows of the model's
+    /// embeddings.
     pub(super) fn filled_up(&self, rows: usize) -> Result<Self> {
         let len = self.tokens.len();
         if len > rows {

@@ -15,7 +15,7 @@ const VERSION: u32 = 3;
 
 type Bytes<'t> = Box<dyn Fn() -> Vec<u8> + 't>;
 
-/// A GGUF file in the making: keys and tensors, in the order in which they are given.
+/// A writer of GGUF files. Keys and tensors are written in the order in which they are added.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct GgufWriter<'t> {
@@ -31,7 +31,7 @@ struct New<'t> {
 }
 
 impl<'t> GgufWriter<'t> {
-    /// The numbers of query and of key heads that were set for an architecture.
+    /// Numbers of query and key heads that were set for an architecture.
     pub(super) fn heads(&self, architecture: &str) -> (usize, usize) {
         let number = |name: &str| {
             let key = format!("{architecture}.attention.{name}");
@@ -42,7 +42,7 @@ impl<'t> GgufWriter<'t> {
         (heads, number("head_count_kv").unwrap_or(heads))
     }
 
-    /// A file without keys and tensors.
+    /// Creates a file without keys and tensors.
     pub fn new() -> Self {
         Self::default()
     }
@@ -50,7 +50,7 @@ impl<'t> GgufWriter<'t> {
     /// Sets a key.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the key is empty, the alignment (which is always 32), or set already.
+    /// [`Error::Argument`] if the key is empty, set already, or the alignment, which is always 32.
     pub fn set(&mut self, key: &str, value: Value<'_>) -> Result<()> {
         let mut bytes = value.value_type().id().to_le_bytes().to_vec();
         push_value(&mut bytes, &value);
@@ -60,24 +60,24 @@ impl<'t> GgufWriter<'t> {
     /// Sets a key to a list of strings.
     ///
     /// # Errors
-    /// As for [`GgufWriter::set`].
+    /// Same as [`GgufWriter::set`].
     pub fn set_strings<S: AsRef<str>>(&mut self, key: &str, strings: &[S]) -> Result<()> {
         let strings = strings.iter().map(|s| Value::String(s.as_ref()));
         self.set_list(key, super::ValueType::String, strings)
     }
 
-    /// Sets a key to a list of numbers.
+    /// Sets a key to a list of f32 numbers.
     ///
     /// # Errors
-    /// As for [`GgufWriter::set`].
+    /// Same as [`GgufWriter::set`].
     pub fn set_f32s(&mut self, key: &str, numbers: &[f32]) -> Result<()> {
         self.set_list(key, super::ValueType::F32, numbers.iter().map(|&x| Value::F32(x)))
     }
 
-    /// Sets a key to a list of whole numbers.
+    /// Sets a key to a list of integers.
     ///
     /// # Errors
-    /// As for [`GgufWriter::set`].
+    /// Same as [`GgufWriter::set`].
     pub fn set_i32s(&mut self, key: &str, numbers: &[i32]) -> Result<()> {
         self.set_list(key, super::ValueType::I32, numbers.iter().map(|&x| Value::I32(x)))
     }
@@ -105,17 +105,17 @@ impl<'t> GgufWriter<'t> {
 
     fn push(&mut self, key: &str, bytes: Vec<u8>) -> Result<()> {
         if key.is_empty() || key == super::header::ALIGNMENT || self.entries.iter().any(|(other, _)| other == key) {
-            return Err(Error::argument("metadata key", "one that is not empty, set or the alignment", key));
+            return Err(Error::argument("metadata key", "a non-empty, unused key other than the alignment", key));
         }
         self.entries.push((key.into(), bytes));
         Ok(())
     }
 
-    /// Adds a tensor, whose bytes `bytes` makes when the file is written.
+    /// Adds a tensor, whose data `bytes` returns when the file is saved.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the name is empty or taken; [`Error::Shape`] if there are not 1 to 4 axes or the rows do not fill
-    /// whole blocks.
+    /// [`Error::Argument`] if the name is empty or used already; [`Error::Shape`] if there are not
+    /// 1 to 4 axes, or the row length is not a multiple of the block size.
     pub fn tensor(
         &mut self,
         name: &str,
@@ -124,7 +124,7 @@ impl<'t> GgufWriter<'t> {
         bytes: impl Fn() -> Vec<u8> + 't,
     ) -> Result<()> {
         if name.is_empty() || self.tensors.iter().any(|tensor| tensor.name == name) {
-            return Err(Error::argument("tensor", "a name that is not empty or taken", format!("`{name}`")));
+            return Err(Error::argument("tensor", "a non-empty, unused name", format!("`{name}`")));
         }
         let row = shape.last().copied().unwrap_or(0);
         if !(1..=4).contains(&shape.len()) || shape.contains(&0) || !row.is_multiple_of(tensor_type.block_len()) {
@@ -135,22 +135,23 @@ impl<'t> GgufWriter<'t> {
         Ok(())
     }
 
-    /// Adds a tensor of 32-bit numbers.
+    /// Adds a tensor of f32 numbers.
     ///
     /// # Errors
-    /// As for [`GgufWriter::tensor`]; [`Error::Shape`] if there are not as many numbers as `shape` says.
+    /// Same as [`GgufWriter::tensor`]; [`Error::Shape`] if the number of values differs from
+    /// `shape`.
     pub fn tensor_f32(&mut self, name: &str, shape: &[usize], numbers: Vec<f32>) -> Result<()> {
         let numbers = Tensor::from_vec(numbers, shape)?;
         self.tensor(name, TensorType::F32, shape, move || to_bytes(TensorType::F32, numbers.data()))
     }
 
-    /// Writes the file, which appears whole or not at all.
+    /// Saves the file atomically.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     ///
     /// # Panics
-    /// If a tensor's bytes are not as many as its type and shape say.
+    /// If the length of a tensor's data does not match its type and shape.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut header = MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());
@@ -174,7 +175,7 @@ impl<'t> GgufWriter<'t> {
             file.write_all(&header)?;
             self.tensors.iter().try_for_each(|tensor| {
                 let bytes = (tensor.bytes)();
-                assert_eq!(bytes.len(), tensor.len(), "tensor `{}`: bytes as its type and shape say", tensor.name);
+                assert_eq!(bytes.len(), tensor.len(), "tensor `{}`: data that matches its type and shape", tensor.name);
                 file.write_all(&bytes)?;
                 file.write_all(&[0; DEFAULT_ALIGNMENT][..bytes.len().next_multiple_of(DEFAULT_ALIGNMENT) - bytes.len()])
             })

@@ -45,6 +45,20 @@ pub struct GrammarCompiler {
 }
 
 /// A constraint on text, compiled by a [`GrammarCompiler`].
+///
+/// # Examples
+/// ```
+/// use loquat::generation::{GrammarCompiler, TokenMask, TokenSet};
+///
+/// // One token per byte.
+/// let compiler = GrammarCompiler::from_bytes((0..=255u8).map(|byte| vec![byte]).collect())?;
+/// let mut grammar = compiler.grammar("start: \"a\" (\"b\" | \"c\")")?;
+/// grammar.accept(u32::from(b'a'))?;
+/// let mut allowed = TokenSet::new(256);
+/// grammar.allow(&mut allowed)?;
+/// assert_eq!(allowed.iter().collect::<Vec<_>>(), [u32::from(b'b'), u32::from(b'c')]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct Grammar {
     matcher: Matcher,
     written: Option<Written>,

@@ -56,6 +56,22 @@ use crate::{Error, Result};
 ///
 /// All methods for encoding and decoding take `&self`, so a tokenizer can be shared between
 /// threads.
+///
+/// # Examples
+/// ```
+/// use loquat::text::{Tokenizer, TokenizerTrainer};
+///
+/// let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(300).train(["the cat sat"])?;
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let folder = folder.path();
+/// tokenizer.save_folder(folder)?;
+///
+/// let same = Tokenizer::open(folder)?;
+/// let ids = same.encode("the cat")?.input_ids;
+/// assert_eq!(ids, tokenizer.encode("the cat")?.input_ids);
+/// assert_eq!(same.decode(&ids)?, "the cat");
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tokenizer {
     /// Without post-processor, truncation and padding, which are applied here per call.
