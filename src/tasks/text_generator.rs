@@ -40,7 +40,7 @@ use crate::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 ///
 /// let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(280).train(["the cat sat"])?;
 /// let config = Gpt2Config::new(tokenizer.vocab_size(), 64, 24, 2, 3);
-/// let model = LanguageModel::from(Gpt2::init(&config, &mut Rng::seed(1))?);
+/// let model = LanguageModel::new(Gpt2::init(&config, &mut Rng::seed(1))?);
 ///
 /// let lm = TextGenerator::new(model, tokenizer, GenerationConfig::default())?;
 /// let config = GenerationConfig::default().max_new_tokens(8).seed(7);
