@@ -181,7 +181,7 @@ pub(crate) fn write_weights<'t>(
     let places = sorted.iter().map(place).collect();
     // At most one entry: a map of several would be written in random order.
     let metadata = metadata.map(|(key, value)| [(key.to_string(), value.to_string())].into_iter().collect());
-    let header = Metadata::new(metadata, places).expect("places are laid out one behind the other");
+    let header = Metadata::new(metadata, places).expect("tensors are laid out one after the other");
     let mut header = serde_json::to_vec(&header).expect("names and numbers are JSON");
     header.resize(header.len().next_multiple_of(LENGTH), b' ');
     atomic::write_file(path, |file| {

@@ -29,7 +29,7 @@ use crate::models::{CausalLm, DecodeState};
 ///
 /// let mut batch = BatchGenerator::new(&model);
 /// let first = batch.push(&[1, 2, 3], &GenerationConfig::default().max_new_tokens(5))?;
-/// let (text, id) = batch.next().expect("a text goes on")?;
+/// let (text, id) = batch.next().expect("a token")?;
 /// assert_eq!((text, &[id][..]), (first, batch.new_ids(first)));
 /// let second = batch.push(&[4], &GenerationConfig::default().max_new_tokens(2).seed(7))?; // joins
 /// assert_eq!(batch.by_ref().count(), 6);
@@ -184,7 +184,7 @@ impl<P: Deref<Target: CausalLm>> BatchGenerator<P> {
         for (place, text) in self.texts.iter_mut().enumerate() {
             let Some(mut reader) = text.reader.take() else { continue };
             reader.make_room(&*self.model, &mut text.sequence);
-            if !text.sequence.goes_on() {
+            if !text.sequence.is_active() {
                 continue;
             }
             let reader = text.reader.insert(reader);

@@ -241,7 +241,7 @@ impl<P: Deref<Target: CausalLm>> BeamSearch<P> {
             let group = |_| Group { running: vec![beam(state.clone())], finished: Vec::new(), done: false };
             self.groups = (0..self.config.beam_groups()).map(group).collect();
         }
-        if !self.first.goes_on() {
+        if !self.first.is_active() {
             self.end(self.first.stop_reason().unwrap_or(StopReason::Cancelled));
             return Ok(());
         }

@@ -52,16 +52,16 @@ pub struct GenerationConfig {
     /// Samples from the most probable tokens whose probabilities sum to at least this; in (0, 1].
     /// Default: 1.
     pub top_p: Option<f32>,
-    /// Samples from tokens at least this many times as probable as the most probable one; in [0,
-    /// 1]. Default: 0.
+    /// Samples from tokens at least this many times as probable as the most probable one; in
+    /// [0, 1]. Default: 0.
     pub min_p: Option<f32>,
     /// Samples from the most typical tokens whose probabilities sum to at least this; in (0, 1].
     /// Default: 1.
     pub typical_p: Option<f32>,
     /// Samples from tokens of at least this probability; in [0, 1). Default: 0.
     pub epsilon_cutoff: Option<f32>,
-    /// Same as `epsilon_cutoff`, with a lower threshold for flat distributions; in [0, 1). Default:
-    /// 0.
+    /// Same as `epsilon_cutoff`, with a lower threshold for flat distributions; in [0, 1).
+    /// Default: 0.
     pub eta_cutoff: Option<f32>,
     /// Keeps the surprise of sampled tokens close to a target. Default: off.
     pub mirostat: Option<Mirostat>,
@@ -70,8 +70,8 @@ pub struct GenerationConfig {
     pub repetition_penalty: Option<f32>,
     /// Is subtracted from the logit of every token already generated. Default: 0.
     pub presence_penalty: Option<f32>,
-    /// Is subtracted from the logit of a token once for each time that it was generated. Default:
-    /// 0.
+    /// Is subtracted from the logit of a token once for each time that it was generated.
+    /// Default: 0.
     pub frequency_penalty: Option<f32>,
     /// No n-gram of this many tokens occurs twice; 0 allows all. Default: 0.
     pub no_repeat_ngram_size: Option<usize>,
@@ -132,8 +132,8 @@ pub struct GenerationConfig {
     /// Number of texts that beam search returns. Default: 1.
     pub num_return_sequences: Option<usize>,
     /// Number of tokens to propose from the text itself for speculative decoding; see
-    /// [`speculate`](crate::generation::speculate). The generated text stays the same. Default:
-    /// off.
+    /// [`speculate`](crate::generation::speculate). The generated text stays the same.
+    /// Default: off.
     pub prompt_lookup_num_tokens: Option<usize>,
     /// Number of tokens that the draft model of [`speculate`](crate::generation::speculate)
     /// proposes at a time. Default: 5.
@@ -144,14 +144,14 @@ pub struct GenerationConfig {
     /// Restricts the tokens that may come next.
     pub constraint: Option<Box<dyn TokenMask>>,
     /// Whether the settings come from a file, where settings without effect are allowed.
-    pub(crate) of_file: bool,
+    pub(crate) from_file: bool,
     /// Whether [`greedy`](Self::greedy()) and [`sample`](Self::sample()) were called.
-    pub(crate) said: Said,
+    pub(crate) sampling_calls: SamplingCalls,
 }
 
 /// The caller's explicit choice between greedy decoding and sampling.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct SamplingCalls {
     greedy: bool,
     sample: bool,
 }
@@ -201,12 +201,12 @@ macro_rules! setters {
 }
 
 /// Setters that imply sampling, overriding a file's `do_sample`.
-macro_rules! drawing_setters {
+macro_rules! sampling_setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
         $(#[$doc])*
         pub fn $name(mut self, $name: $type) -> Self {
             self.$name = Some($name);
-            self.drawn_against_a_file()
+            self.override_file()
         }
     )*};
 }
@@ -254,15 +254,15 @@ impl GenerationConfig {
         logprobs: usize;
     }
 
-    drawing_setters! {
+    sampling_setters! {
         /// Sets the temperature and samples; 0 takes the most probable token.
         temperature: f32;
         /// Samples from the `top_k` most probable tokens; 0 means all.
         top_k: usize;
         /// Samples from the most probable tokens whose probabilities sum to `top_p`, in (0, 1].
         top_p: f32;
-        /// Samples from tokens at least `min_p` times as probable as the most probable one; in [0,
-        /// 1].
+        /// Samples from tokens at least `min_p` times as probable as the most probable one; in
+        /// [0, 1].
         min_p: f32;
         /// Samples from the most typical tokens whose probabilities sum to `typical_p`, in (0, 1].
         typical_p: f32;
@@ -276,26 +276,26 @@ impl GenerationConfig {
     /// Takes the most probable token instead of sampling, whatever the model's folder says.
     pub fn greedy(mut self) -> Self {
         self.do_sample = Some(false);
-        self.said.greedy = true;
+        self.sampling_calls.greedy = true;
         self
     }
 
     /// Samples, whatever the model's folder says.
     pub fn sample(mut self) -> Self {
         self.do_sample = Some(true);
-        self.said.sample = true;
+        self.sampling_calls.sample = true;
         self
     }
 
     /// Keeps the surprise of sampled tokens close to `tau` bits, with learning rate `eta`.
     pub fn mirostat(mut self, tau: f32, eta: f32) -> Self {
         self.mirostat = Some(Mirostat { tau, eta });
-        self.drawn_against_a_file()
+        self.override_file()
     }
 
     /// Makes a caller's additions to a file's settings override its `do_sample`.
-    fn drawn_against_a_file(mut self) -> Self {
-        if self.of_file {
+    fn override_file(mut self) -> Self {
+        if self.from_file {
             self.do_sample = Some(self.temperature != Some(0.0));
         }
         self
@@ -375,21 +375,21 @@ impl GenerationConfig {
     /// The same settings for functions that return ids: without stop strings, which the text stream
     /// handles.
     #[cfg(feature = "tokenizers")]
-    pub(crate) fn of_ids(&self) -> Self {
+    pub(crate) fn for_ids(&self) -> Self {
         Self { stop_strings: Vec::new(), ..self.clone() }
     }
 
     /// Whether tokens are sampled.
     pub(crate) fn samples(&self) -> bool {
-        self.says_to_sample().unwrap_or(self.beams() == 1)
+        self.sampling_choice().unwrap_or(self.beams() == 1)
     }
 
     /// Whether the settings choose sampling or greedy decoding, and which.
-    fn says_to_sample(&self) -> Option<bool> {
+    fn sampling_choice(&self) -> Option<bool> {
         if self.temperature == Some(0.0) {
             return Some(false);
         }
-        let drawing = !self.of_file
+        let sampling = !self.from_file
             && (self.temperature.is_some()
                 || self.top_k.is_some()
                 || self.top_p.is_some()
@@ -398,24 +398,25 @@ impl GenerationConfig {
                 || self.epsilon_cutoff.is_some()
                 || self.eta_cutoff.is_some()
                 || self.mirostat.is_some());
-        self.do_sample.or(drawing.then_some(true))
+        self.do_sample.or(sampling.then_some(true))
     }
 
     /// The first setting that only affects sampling.
-    fn drawing(&self) -> Option<(&'static str, String)> {
-        let said = |name, value: Option<f32>, neutral: f32| Some((name, value.filter(|&x| x != neutral)?.to_string()));
-        said("temperature", self.temperature, 0.0)
+    fn sampling_setting(&self) -> Option<(&'static str, String)> {
+        let changed =
+            |name, value: Option<f32>, neutral: f32| Some((name, value.filter(|&x| x != neutral)?.to_string()));
+        changed("temperature", self.temperature, 0.0)
             .or_else(|| Some(("top_k", self.top_k.filter(|&k| k > 0)?.to_string())))
-            .or_else(|| said("top_p", self.top_p, 1.0))
-            .or_else(|| said("min_p", self.min_p, 0.0))
-            .or_else(|| said("typical_p", self.typical_p, 1.0))
-            .or_else(|| said("epsilon_cutoff", self.epsilon_cutoff, 0.0))
-            .or_else(|| said("eta_cutoff", self.eta_cutoff, 0.0))
+            .or_else(|| changed("top_p", self.top_p, 1.0))
+            .or_else(|| changed("min_p", self.min_p, 0.0))
+            .or_else(|| changed("typical_p", self.typical_p, 1.0))
+            .or_else(|| changed("epsilon_cutoff", self.epsilon_cutoff, 0.0))
+            .or_else(|| changed("eta_cutoff", self.eta_cutoff, 0.0))
             .or_else(|| Some(("mirostat", self.mirostat?.tau.to_string())))
     }
 
     /// The first setting that only affects beam search.
-    fn searching(&self) -> Option<(&'static str, String)> {
+    fn search_setting(&self) -> Option<(&'static str, String)> {
         let length = self.length_penalty.filter(|&power| power != 1.0).map(|power| power.to_string());
         let early =
             self.early_stopping.filter(|early| *early != EarlyStopping::False).map(|early| format!("{early:?}"));
@@ -469,7 +470,7 @@ impl GenerationConfig {
         macro_rules! lists {
             ($($name:ident)*) => {$( if self.$name.is_empty() { self.$name.clone_from(&defaults.$name); } )*};
         }
-        self.do_sample = self.says_to_sample().or(defaults.says_to_sample());
+        self.do_sample = self.sampling_choice().or(defaults.sampling_choice());
         // The numbers of groups and returned texts belong to the number of beams.
         if self.num_beams.is_none() && defaults.beams() > 1 {
             options! { num_beam_groups num_return_sequences }
@@ -509,20 +510,20 @@ impl GenerationConfig {
             let expected = format!("at most {limit} (raise `max_beams` if memory allows)");
             return Err(Error::argument("num_beams", expected, beams));
         }
-        if self.said.greedy && self.said.sample {
+        if self.sampling_calls.greedy && self.sampling_calls.sample {
             return Err(Error::argument("do_sample", "either `greedy()` or `sample()`", "both"));
         }
-        if self.of_file {
+        if self.from_file {
             return Ok(());
         }
-        if let (false, Some((name, found))) = (self.samples(), self.drawing()) {
+        if let (false, Some((name, found))) = (self.samples(), self.sampling_setting()) {
             let how = if self.temperature == Some(0.0) { "a temperature of 0" } else { "greedy decoding" };
             return Err(Error::argument(name, format!("no value with {how}, which does not sample"), found));
         }
         if self.temperature == Some(0.0) && self.do_sample == Some(true) {
             return Err(Error::argument("temperature", "a number above 0 for sampling", 0));
         }
-        if let (1, Some((name, found))) = (beams, self.searching()) {
+        if let (1, Some((name, found))) = (beams, self.search_setting()) {
             return Err(Error::argument(name, "no value without beam search (`num_beams`)", found));
         }
         if let (1, Some(penalty)) = (self.beam_groups(), self.diversity_penalty.filter(|&penalty| penalty != 0.0)) {
@@ -600,24 +601,24 @@ mod tests {
     #[test]
     fn what_the_caller_says_of_drawing_wins_over_the_folder() {
         use serde_json::json;
-        let said = GenerationConfig::default;
+        let config = GenerationConfig::default;
         let greedy = file(json!({"do_sample": false, "temperature": 0.6, "top_p": 0.9}));
         let sampling = file(json!({"do_sample": true, "temperature": 0.6, "top_k": 5}));
         let (cold, beams) = (file(json!({"temperature": 0.0})), file(json!({"num_beams": 3, "temperature": 0.6})));
         for (asked, samples) in [
-            (said(), [false, true, false, false]),
-            (said().seed(2), [false, true, false, false]),
-            (said().temperature(0.8), [true; 4]),
-            (said().temperature(0.0), [false; 4]),
-            (said().greedy(), [false; 4]),
-            (said().sample(), [true; 4]),
-            (said().top_k(3), [true; 4]),
-            (said().top_p(0.5), [true; 4]),
-            (said().min_p(0.1), [true; 4]),
-            (said().typical_p(0.5), [true; 4]),
-            (said().epsilon_cutoff(0.1), [true; 4]),
-            (said().eta_cutoff(0.1), [true; 4]),
-            (said().mirostat(5.0, 0.1), [true; 4]),
+            (config(), [false, true, false, false]),
+            (config().seed(2), [false, true, false, false]),
+            (config().temperature(0.8), [true; 4]),
+            (config().temperature(0.0), [false; 4]),
+            (config().greedy(), [false; 4]),
+            (config().sample(), [true; 4]),
+            (config().top_k(3), [true; 4]),
+            (config().top_p(0.5), [true; 4]),
+            (config().min_p(0.1), [true; 4]),
+            (config().typical_p(0.5), [true; 4]),
+            (config().epsilon_cutoff(0.1), [true; 4]),
+            (config().eta_cutoff(0.1), [true; 4]),
+            (config().mirostat(5.0, 0.1), [true; 4]),
         ] {
             for (folder, samples) in [&greedy, &sampling, &cold, &beams].into_iter().zip(samples) {
                 let merged = asked.clone().with_defaults(folder);
@@ -628,40 +629,42 @@ mod tests {
                 assert!(samples || settings == [false; 3], "what has no effect is left out");
             }
         }
-        assert!(said().samples() && said().temperature(1.5).num_beams(2).samples() && !said().num_beams(2).samples());
+        assert!(
+            config().samples() && config().temperature(1.5).num_beams(2).samples() && !config().num_beams(2).samples()
+        );
         // A file's settings with additions by a caller.
         assert!(greedy.clone().temperature(0.8).samples() && !sampling.clone().temperature(0.0).samples());
         assert!(greedy.check().is_ok() && sampling.clone().greedy().check().is_ok() && !sampling.greedy().samples());
-        assert_eq!(said().sample().with_defaults(&greedy).temperature, Some(0.6));
+        assert_eq!(config().sample().with_defaults(&greedy).temperature, Some(0.6));
     }
 
     #[test]
     fn settings_without_effect_are_errors() {
-        let said = GenerationConfig::default;
+        let config = GenerationConfig::default;
         for (config, name) in [
-            (said().greedy().temperature(0.8), "temperature"),
-            (said().greedy().temperature(1.0), "temperature"),
-            (said().top_p(0.9).greedy(), "top_p"),
-            (said().temperature(0.0).top_k(4), "top_k"),
-            (said().temperature(0.0).sample(), "temperature"),
-            (said().greedy().mirostat(5.0, 0.1), "mirostat"),
-            (said().greedy().sample(), "do_sample"),
-            (said().sample().greedy().seed(3), "do_sample"),
-            (said().sample().greedy().with_defaults(&file(serde_json::json!({"do_sample": true}))), "do_sample"),
+            (config().greedy().temperature(0.8), "temperature"),
+            (config().greedy().temperature(1.0), "temperature"),
+            (config().top_p(0.9).greedy(), "top_p"),
+            (config().temperature(0.0).top_k(4), "top_k"),
+            (config().temperature(0.0).sample(), "temperature"),
+            (config().greedy().mirostat(5.0, 0.1), "mirostat"),
+            (config().greedy().sample(), "do_sample"),
+            (config().sample().greedy().seed(3), "do_sample"),
+            (config().sample().greedy().with_defaults(&file(serde_json::json!({"do_sample": true}))), "do_sample"),
             (file(serde_json::json!({"do_sample": true})).greedy().sample(), "do_sample"),
-            (said().length_penalty(2.0), "length_penalty"),
-            (said().early_stopping(EarlyStopping::True), "early_stopping"),
-            (said().diversity_penalty(1.0), "diversity_penalty"),
-            (said().num_beams(4).diversity_penalty(1.0), "diversity_penalty"),
-            (said().num_beams(4).prompt_lookup_num_tokens(2), "prompt_lookup_num_tokens"),
+            (config().length_penalty(2.0), "length_penalty"),
+            (config().early_stopping(EarlyStopping::True), "early_stopping"),
+            (config().diversity_penalty(1.0), "diversity_penalty"),
+            (config().num_beams(4).diversity_penalty(1.0), "diversity_penalty"),
+            (config().num_beams(4).prompt_lookup_num_tokens(2), "prompt_lookup_num_tokens"),
         ] {
             let error = config.check().unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }
-        let neutral = said().greedy().temperature(0.0).top_p(1.0).top_k(0).min_p(0.0).typical_p(1.0);
+        let neutral = config().greedy().temperature(0.0).top_p(1.0).top_k(0).min_p(0.0).typical_p(1.0);
         assert!(neutral.length_penalty(1.0).num_beam_groups(1).check().is_ok());
-        let of_file = file(serde_json::json!({"do_sample": false, "temperature": 0.6, "length_penalty": 2.0}));
-        assert!(of_file.check().is_ok() && said().with_defaults(&of_file).check().is_ok());
+        let from_file = file(serde_json::json!({"do_sample": false, "temperature": 0.6, "length_penalty": 2.0}));
+        assert!(from_file.check().is_ok() && config().with_defaults(&from_file).check().is_ok());
     }
 
     #[test]

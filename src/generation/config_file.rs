@@ -118,7 +118,7 @@ impl GenerationConfig {
         let folder = path.as_ref();
         if folder.is_file() {
             let eos_token_ids = Keys(&crate::models::read_config(folder)?).ids("eos_token_id")?;
-            return Ok(Self { eos_token_ids, of_file: true, ..Self::default() });
+            return Ok(Self { eos_token_ids, from_file: true, ..Self::default() });
         }
         let read = |name: &str| -> Result<Option<Value>> {
             let path = folder.join(name);
@@ -223,7 +223,7 @@ impl GenerationConfig {
                 Ok(time) => time,
                 Err(_) => return Err(wrong("max_time", "a number of seconds", keys.get("max_time"))),
             },
-            of_file: true,
+            from_file: true,
             ..Self::default()
         };
         config.check_ranges().map_err(|error| match error {

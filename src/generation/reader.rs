@@ -68,7 +68,7 @@ impl<S: DecodeState> Reader<S> {
     {
         self.make_room(model, text);
         let mut logits = None;
-        while self.unread > 0 && text.goes_on() {
+        while self.unread > 0 && text.is_active() {
             let part = IdTensor::sequence(self.part(text));
             let state = &mut self.state;
             logits = Some(infer(|| model.decode(&part, state))?);
@@ -83,7 +83,7 @@ impl<S: DecodeState> Reader<S> {
         M: CausalLm<State = S> + ?Sized,
     {
         let limit = model.max_seq_len();
-        if text.goes_on() && limit.is_some_and(|limit| self.state.len() + self.unread > limit) {
+        if text.is_active() && limit.is_some_and(|limit| self.state.len() + self.unread > limit) {
             if text.config().overflow == Overflow::Stop {
                 text.stop(StopReason::ContextFull);
             } else {

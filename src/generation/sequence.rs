@@ -1,8 +1,8 @@
 //! One text being generated: its tokens, logits processors, random numbers and stop conditions.
 //!
-//! Every decoding method is a loop over this: check whether the text [goes on](Sequence::goes_on),
-//! run a model on the unread tokens, and [choose](Sequence::choose) a token from the logits. A
-//! sequence does not hold a model, so a batch is a list of sequences.
+//! Every decoding method is a loop over this: check whether the text [is
+//! active](Sequence::is_active), run a model on the unread tokens, and [choose](Sequence::choose) a
+//! token from the logits. A sequence does not hold a model, so a batch is a list of sequences.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -129,7 +129,7 @@ impl Sequence {
 
     /// Whether another token is to be generated; otherwise the text ends at a limit of length or
     /// time, or was cancelled.
-    pub(crate) fn goes_on(&mut self) -> bool {
+    pub(crate) fn is_active(&mut self) -> bool {
         if self.stopped.is_none() {
             if self.new_ids().len() >= self.limit {
                 self.stopped = Some(StopReason::MaxNewTokens);

@@ -93,7 +93,7 @@ impl<D: Deref<Target: CausalLm>> DraftModel<D> {
         let mut ahead = text.clone();
         let mut drafts = Vec::with_capacity(count);
         let samples = text.config().samples();
-        while drafts.len() < count.min(limit - text.ids().len()) && ahead.goes_on() {
+        while drafts.len() < count.min(limit - text.ids().len()) && ahead.is_active() {
             let unread = ahead.ids()[self.read.len()..].to_vec();
             let (model, ids, state) = (&*self.model, IdTensor::sequence(&unread), &mut self.state);
             let mut logits = infer(|| model.decode(&ids, state))?.to_vec();
@@ -262,7 +262,7 @@ impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
             self.model.max_seq_len().map_or(usize::MAX, |limit| limit.saturating_sub(self.reader.state.len() + 1));
         let count = self.count.min(room).min(self.text.left().saturating_sub(1));
         // No draft for a prompt, nor for a text that is read again after the context was full.
-        let drafts = match self.reader.unread == 1 && count > 0 && self.text.goes_on() {
+        let drafts = match self.reader.unread == 1 && count > 0 && self.text.is_active() {
             true => self.drafter.draft(&self.text, count)?,
             false => Vec::new(),
         };
@@ -284,7 +284,7 @@ impl<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> Speculation<P, D> {
         let rows: Vec<&[f32]> = logits.data().chunks_exact(self.model.vocab_size()).collect();
         let mut new = 0;
         for (i, row) in rows.iter().enumerate() {
-            if !self.text.goes_on() {
+            if !self.text.is_active() {
                 break;
             }
             let draft = drafts.get(i);

@@ -69,7 +69,7 @@ where
     P: Deref<Target: CausalLm>,
     T: Deref<Target = Tokenizer>,
 {
-    Ok(TextStream::new(generate(model, prompt_ids, &config.of_ids())?, tokenizer, config))
+    Ok(TextStream::new(generate(model, prompt_ids, &config.for_ids())?, tokenizer, config))
 }
 
 impl<P: Deref<Target: CausalLm>, T: Deref<Target = Tokenizer>> TextStream<P, T> {

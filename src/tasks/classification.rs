@@ -350,10 +350,10 @@ fn aggregate(tokens: Vec<Entity>) -> Vec<Entity> {
             Some(("I", label)) => (false, label.to_string()),
             _ => (false, token.label.clone()),
         };
-        let goes_on = !begins && previous.as_ref() == Some(&label);
+        let is_active = !begins && previous.as_ref() == Some(&label);
         previous = Some(label.clone());
         match groups.last_mut() {
-            Some((group, count)) if goes_on => {
+            Some((group, count)) if is_active => {
                 group.range.end = token.range.end;
                 group.score += token.score;
                 *count += 1;

@@ -192,10 +192,10 @@ impl TextGenerator {
     /// Same as [`generation::generate()`].
     pub fn stream_ids(&self, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BorrowedStream<'_>> {
         let settings = self.settings(config)?;
-        let of_ids = settings.of_ids();
+        let for_ids = settings.for_ids();
         let tokens = match self.drafting(&settings) {
-            Some(draft) => generate_with_draft(&*self.model, &**draft, prompt_ids, &of_ids)?,
-            None => generation::generate(&*self.model, prompt_ids, &of_ids)?,
+            Some(draft) => generate_with_draft(&*self.model, &**draft, prompt_ids, &for_ids)?,
+            None => generation::generate(&*self.model, prompt_ids, &for_ids)?,
         };
         Ok(TextStream::new(tokens, &*self.tokenizer, &settings))
     }
@@ -208,12 +208,12 @@ impl TextGenerator {
     /// encoded.
     pub fn generate_batch(&self, prompts: &[impl AsRef<str>], config: &GenerationConfig) -> Result<Vec<String>> {
         let settings = self.settings(config)?;
-        let of_ids = settings.of_ids();
+        let for_ids = settings.for_ids();
         let mut batch = generation::BatchGenerator::new(&*self.model);
         let mut texts = Vec::with_capacity(prompts.len());
         for (index, prompt) in prompts.iter().enumerate() {
             let ids = self.encode(prompt.as_ref()).map_err(Error::prompt(index))?;
-            batch.push(&ids, &of_ids).map_err(Error::prompt(index))?;
+            batch.push(&ids, &for_ids).map_err(Error::prompt(index))?;
             texts.push(WholeText::new(&*self.tokenizer, &ids, &settings));
         }
         while let Some(written) = batch.next() {
@@ -232,10 +232,10 @@ impl TextGenerator {
     /// Same as [`TextGenerator::stream`].
     pub fn owned_stream(&self, prompt: &str, config: &GenerationConfig) -> Result<OwnedStream> {
         let (ids, settings, model) = (self.encode(prompt)?, self.settings(config)?, Arc::clone(&self.model));
-        let of_ids = settings.of_ids();
+        let for_ids = settings.for_ids();
         let tokens = match self.drafting(&settings) {
-            Some(draft) => generate_with_draft(model, Arc::clone(draft), &ids, &of_ids)?,
-            None => generation::generate(model, &ids, &of_ids)?,
+            Some(draft) => generate_with_draft(model, Arc::clone(draft), &ids, &for_ids)?,
+            None => generation::generate(model, &ids, &for_ids)?,
         };
         Ok(TextStream::new(tokens, Arc::clone(&self.tokenizer), &settings))
     }

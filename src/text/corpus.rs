@@ -300,7 +300,7 @@ fn cut(bytes: &[u8]) -> usize {
     if let Some(i) = bytes.iter().rposition(u8::is_ascii_whitespace)
         && i > 0
     {
-        return i; // the white space opens the next piece, as byte-level tokenizers want it
+        return i; // white space starts the next piece, as byte-level tokenizers need it
     }
     // The first byte of a character is at most three bytes before the end; a whole character need
     // not be carried.

@@ -172,7 +172,7 @@ fn roles(config: &Json, vocabulary: Option<&GgmlVocabulary>) -> Result<Vec<(Stri
     // A token without a logit is never generated.
     let rows = config["vocab_size"].as_u64().unwrap_or(0);
     let id = |value: &Json| value.as_u64().filter(|&id| id < rows).and_then(|id| u32::try_from(id).ok());
-    let said = |role: &str| vocabulary.and_then(|vocabulary| vocabulary.role(role));
+    let role_id = |role: &str| vocabulary.and_then(|vocabulary| vocabulary.role(role));
     let mut new = Vec::new();
     // A tokenizer without such a token does not use it: templates spell it out.
     for (role, key) in [("bos", "bos_token_id"), ("padding", "pad_token_id")] {
@@ -184,8 +184,8 @@ fn roles(config: &Json, vocabulary: Option<&GgmlVocabulary>) -> Result<Vec<(Stri
         Json::Array(ids) => ids.iter().filter_map(id).collect(),
         one => id(one).into_iter().collect(),
     };
-    let taken: Vec<u32> = ENDS.iter().filter_map(|role| said(role)).collect();
-    let mut free = ENDS.iter().filter(|role| said(role).is_none());
+    let taken: Vec<u32> = ENDS.iter().filter_map(|role| role_id(role)).collect();
+    let mut free = ENDS.iter().filter(|role| role_id(role).is_none());
     for (i, &id) in ends.iter().enumerate().filter(|(_, id)| !taken.contains(id)) {
         if ends[..i].contains(&id) {
             continue;

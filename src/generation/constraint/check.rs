@@ -56,15 +56,15 @@ impl<'s> Check<'s> {
             _ => return None,
         };
         let list = |key: &str| keys.get(key).and_then(Value::as_array);
-        let said = |key: &str| Some(format!("{value} against `{key}`"));
+        let violated = |key: &str| Some(format!("{value} against `{key}`"));
         if keys.get("type").is_some_and(|types| !is_of(value, types)) {
-            return said("type");
+            return violated("type");
         }
         if keys.get("const").is_some_and(|literal| !equal(value, literal)) {
-            return said("const");
+            return violated("const");
         }
         if list("enum").is_some_and(|literals| !literals.iter().any(|literal| equal(value, literal))) {
-            return said("enum");
+            return violated("enum");
         }
         if let Some(Value::String(reference)) = keys.get("$ref") {
             let named = target(self.root, reference)?;
@@ -78,12 +78,12 @@ impl<'s> Check<'s> {
             }
         }
         if list("anyOf").is_some_and(|options| !options.iter().any(|option| self.fits(value, option, depth + 1))) {
-            return said("anyOf");
+            return violated("anyOf");
         }
         if let Some(options) = list("oneOf") {
             let fitting = options.iter().filter(|option| self.fits(value, option, depth + 1)).count();
             if fitting == 0 || fitting > 1 && !self.one_of_is_any_of {
-                return said("oneOf");
+                return violated("oneOf");
             }
         }
         match value {

@@ -24,8 +24,8 @@ pub struct GrammarLimits {
     /// Maximum number of JSON values in a schema, keys not counted. Default: 20 000.
     pub max_values: usize,
     /// Maximum number of properties of an object, items of a tuple, or options of an `anyOf` or
-    /// `oneOf`, including those added by `allOf` and `$ref`. Time grows with its square. Default:
-    /// 1000.
+    /// `oneOf`, including those added by `allOf` and `$ref`. Time grows with its square.
+    /// Default: 1000.
     pub max_members: usize,
     /// Maximum number of symbols of the compiled grammar; for a schema, also the number of
     /// subschemas after merging: each option of an `anyOf` or `oneOf` gets a copy of the keys next

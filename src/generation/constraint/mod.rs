@@ -79,8 +79,8 @@ pub trait TokenMask: BoxedMask + Send + Sync {
     /// If the token is not allowed.
     fn accept(&mut self, id: u32) -> Result<()>;
 
-    /// Checks the finished text. Called once, when the text ends because it is complete. Default:
-    /// no check.
+    /// Checks the finished text. Called once, when the text ends because it is complete.
+    /// Default: no check.
     ///
     /// # Errors
     /// If the text does not match the constraint.

@@ -16,7 +16,7 @@ use super::gpt2_split::{push_spelled, words};
 use super::guard;
 use super::pattern::{Budget, Pattern};
 use super::pipeline::{Pipeline, PreTokenizer};
-use super::words::KnownWords;
+use super::words::WordCache;
 use crate::Result;
 
 /// A rule for splitting a text into words.
@@ -98,7 +98,7 @@ impl ByteLevelWords {
     pub(super) fn encode(
         &self,
         model: &ModelWrapper,
-        known: &KnownWords,
+        known: &WordCache,
         text: &str,
         budget: &Budget,
     ) -> Result<Vec<u32>> {

@@ -168,8 +168,8 @@ impl Default for EncodeOptions {
 }
 
 impl EncodeOptions {
-    /// Sets whether to add the tokenizer's special tokens (`[CLS]`, `<s>` and the like). Default:
-    /// true.
+    /// Sets whether to add the tokenizer's special tokens (`[CLS]`, `<s>` and the like).
+    /// Default: true.
     #[must_use]
     pub fn special_tokens(mut self, add: bool) -> Self {
         self.special_tokens = add;
@@ -190,8 +190,8 @@ impl EncodeOptions {
         self
     }
 
-    /// Sets the side of the padding: right for encoders, left for generation. Default:
-    /// [`Side::Right`].
+    /// Sets the side of the padding: right for encoders, left for generation.
+    /// Default: [`Side::Right`].
     #[must_use]
     pub fn pad_side(mut self, side: Side) -> Self {
         self.pad_side = side;

@@ -12,7 +12,7 @@ use tokenizers::{
 use super::byte_level::ByteLevelWords;
 use super::chars::CharTable;
 use super::pipeline::Pipeline;
-use super::words::{self, KnownWords};
+use super::words::{self, WordCache};
 use super::{Special, Tokenizer, guard, settings, stream, vetting};
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
@@ -88,7 +88,7 @@ impl Tokenizer {
         let merges = vetting::vet(bytes)?;
         match guard("reading tokenizer.json", || tokenizers::Tokenizer::from_bytes(bytes)) {
             Ok(mut inner) => {
-                words::forget_words(&mut inner, &merges)?;
+                words::without_word_cache(&mut inner, &merges)?;
                 Self::from_inner(inner)
             }
             Err(error) => {
@@ -99,7 +99,7 @@ impl Tokenizer {
                     && let Ok(merges) = vetting::vet(json.as_bytes())
                     && let Ok(mut inner) = guard("", || tokenizers::Tokenizer::from_bytes(json))
                 {
-                    words::forget_words(&mut inner, &merges)?;
+                    words::without_word_cache(&mut inner, &merges)?;
                     return Self::from_inner(inner);
                 }
                 Err(diagnose(&json).map_or(error, Error::Tokenizer))
@@ -146,7 +146,7 @@ impl Tokenizer {
         self.vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         self.decoding = stream::Decoding::of(self.inner.get_decoder());
         self.chars = CharTable::of(&self.inner, &vocab);
-        self.known = Arc::new(KnownWords::new(vocab.keys().map(String::len).max().unwrap_or(0)));
+        self.known = Arc::new(WordCache::new(vocab.keys().map(String::len).max().unwrap_or(0)));
         self.byte_level = ByteLevelWords::of(&self.inner, &self.pipeline).map(Arc::new);
         Ok(())
     }

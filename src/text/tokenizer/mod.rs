@@ -88,7 +88,7 @@ pub struct Tokenizer {
     /// The components around the model.
     pipeline: Arc<pipeline::Pipeline>,
     /// Cache of tokenized words.
-    known: Arc<words::KnownWords>,
+    known: Arc<words::WordCache>,
     /// Fast path for tokenizers that only look up characters.
     chars: Option<chars::CharTable>,
     /// Fast path for byte-level tokenizers that only split a text.

@@ -28,15 +28,15 @@ type Words = HashMap<Box<str>, Box<[Part]>>;
 
 /// Cache of words tokenized by a BPE model.
 #[derive(Debug, Default)]
-pub(super) struct KnownWords {
+pub(super) struct WordCache {
     shards: [Mutex<Words>; SHARDS],
     /// Length of the vocabulary's longest token in bytes.
     longest: usize,
 }
 
-impl KnownWords {
+impl WordCache {
     pub(super) fn new(longest: usize) -> Self {
-        KnownWords { longest, ..Self::default() }
+        WordCache { longest, ..Self::default() }
     }
 
     /// Calls `each` for every token of a word, with its start and end in the word.
@@ -168,7 +168,7 @@ fn build(
 ///
 /// # Errors
 /// [`Error::Tokenizer`](crate::Error::Tokenizer) for merges that are not pairs.
-pub(super) fn forget_words(tokenizer: &mut tokenizers::Tokenizer, merges: &Value) -> Result<()> {
+pub(super) fn without_word_cache(tokenizer: &mut tokenizers::Tokenizer, merges: &Value) -> Result<()> {
     let ModelWrapper::BPE(read) = tokenizer.get_model() else { return Ok(()) };
     let pair = |merge: &Value| match merge {
         Value::String(merge) => merge.split_once(' ').map(|(a, b)| (a.to_string(), b.to_string())),
