@@ -65,7 +65,7 @@ fn masks_are_filled_with_the_likeliest_tokens() {
     // The model reads 40 tokens: a mask after them is an error.
     let cut = format!("the {mask} sat {} {mask} {mask}", "on ".repeat(60));
     let error = fill.fill(&cut, 4).unwrap_err().to_string();
-    assert!(error.contains("among the first 40 tokens, found 2 of 3 behind them"), "{error}");
+    assert!(error.contains("among the first 40 tokens, found 2 of 3 after them"), "{error}");
     let before = format!("the {mask} sat {}", "on ".repeat(60));
     assert_eq!(fill.fill(&before, 4).unwrap().len(), 1);
 }

@@ -278,9 +278,9 @@ fn folders_with_unknown_options_are_errors() {
     assert!(open(&json!({}), &[]).contains("pooling_mode"));
     assert!(open(&json!({"pooling_mode_attention": true}), &[]).contains("pooling_mode_attention"));
     assert!(open(&json!({"word_embedding_dimension": 13, "pooling_mode_cls_token": true}), &[]).contains("found 13"));
-    assert!(open(&mean, &[module("LSTM", "2_LSTM")]).contains("LSTM in place 2"));
+    assert!(open(&mean, &[module("LSTM", "2_LSTM")]).contains("LSTM at index 2"));
     assert!(open(&mean, &[module("Dense", "../../etc")]).contains("expected the name of a subfolder"));
-    assert!(open(&mean, &[module("Dense", "2_Dense")]).contains("dense"));
+    assert!(open(&mean, &[module("Dense", "2_Dense")]).contains("Dense module"));
     assert!(open(&mean, &[json!({"type": 3})]).contains("modules.json"));
 }
 

@@ -22,6 +22,10 @@ pub trait Pretrained: Module {
 ///
 /// Each file is written atomically, the weights last.
 ///
+/// # Errors
+/// [`Error::Io`] if a file cannot be written.
+///
+/// # Examples
 /// ```
 /// use loquat::checkpoint::{Checkpoint, Pretrained, save_pretrained};
 /// use loquat::{Rng, nn::Linear};
@@ -42,9 +46,6 @@ pub trait Pretrained: Module {
 /// # std::fs::remove_dir_all(folder).ok();
 /// # Ok::<(), loquat::Error>(())
 /// ```
-///
-/// # Errors
-/// [`Error::Io`] if a file cannot be written.
 pub fn save_pretrained(folder: impl AsRef<Path>, model: &impl Pretrained) -> Result<()> {
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;

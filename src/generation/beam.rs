@@ -103,6 +103,13 @@ struct Candidate {
 
 /// Continues `prompt_ids` by beam search with [`GenerationConfig::num_beams`] beams.
 ///
+/// The search ends when the model's context is full, regardless of
+/// [`Overflow`](crate::generation::Overflow).
+///
+/// # Errors
+/// Same as [`generate`](crate::generation::generate()).
+///
+/// # Examples
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
 /// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
@@ -118,12 +125,6 @@ struct Candidate {
 /// assert!(best.len() == 2 && best[0].score >= best[1].score);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-///
-/// The search ends when the model's context is full, regardless of
-/// [`Overflow`](crate::generation::Overflow).
-///
-/// # Errors
-/// Same as [`generate`](crate::generation::generate()).
 pub(crate) fn beam_search<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<BeamSearch<P>>
 where
     P: Deref<Target: CausalLm>,

@@ -159,6 +159,11 @@ pub struct Speculation<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> {
 ///   Kalman, Matias, "Fast Inference from Transformers via Speculative Decoding", 2023; Chen et al.
 ///   2023).
 ///
+/// # Errors
+/// Same as [`generate`](crate::generation::generate()); [`Error::Argument`] for beam search or if
+/// the vocabulary sizes differ.
+///
+/// # Examples
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
 /// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
@@ -170,10 +175,6 @@ pub struct Speculation<P: Deref<Target: CausalLm>, D: Deref<Target: CausalLm>> {
 /// assert_eq!(ids?, generate(&model, &[1, 2, 3], &config)?.collect::<Result<Vec<u32>, _>>()?);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-///
-/// # Errors
-/// Same as [`generate`](crate::generation::generate()); [`Error::Argument`] for beam search or if
-/// the vocabulary sizes differ.
 pub fn speculate<P, D>(model: P, draft: D, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Speculation<P, D>>
 where
     P: Deref<Target: CausalLm>,

@@ -53,6 +53,12 @@ enum Strategy<P: Deref<Target: CausalLm>> {
 
 /// Continues `prompt_ids` and returns an iterator of token ids.
 ///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) for a setting out of range, an empty prompt, or one
+/// that fills the model's context; [`Error::Id`](crate::Error::Id) for an id outside the
+/// vocabulary. Errors during decoding are returned by the iterator, which then ends.
+///
+/// # Examples
 /// ```
 /// # use loquat::models::{MlpConfig, MlpLm};
 /// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
@@ -65,11 +71,6 @@ enum Strategy<P: Deref<Target: CausalLm>> {
 /// assert_eq!(tokens.new_ids().len(), 5);
 /// # Ok::<(), loquat::Error>(())
 /// ```
-///
-/// # Errors
-/// [`Error::Argument`](crate::Error::Argument) for a setting out of range, an empty prompt, or one
-/// that fills the model's context; [`Error::Id`](crate::Error::Id) for an id outside the
-/// vocabulary. Errors during decoding are returned by the iterator, which then ends.
 pub fn generate<P>(model: P, prompt_ids: &[u32], config: &GenerationConfig) -> Result<Tokens<P>>
 where
     P: Deref<Target: CausalLm>,

@@ -242,6 +242,10 @@ impl TextGenerator {
 
     /// Generates the answer to a conversation and returns an iterator of text pieces.
     ///
+    /// # Errors
+    /// Same as [`TextGenerator::chat_ids`] and [`TextGenerator::stream_ids`].
+    ///
+    /// # Examples
     /// ```no_run
     /// use loquat::text::chat::{ChatMessage, ChatOptions};
     /// use loquat::{GenerationConfig, TextGenerator};
@@ -253,9 +257,6 @@ impl TextGenerator {
     /// }
     /// # Ok::<(), loquat::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// Same as [`TextGenerator::chat_ids`] and [`TextGenerator::stream_ids`].
     #[cfg(feature = "chat")]
     pub fn chat(
         &self,

@@ -151,7 +151,7 @@ fn every_field_that_lies_is_named() {
         (header_of(0, 1, &[&u64s(0), &pad]), "metadata key 0: expected 1"),
         (header_of(0, 1, &[&u64s(2), &[0xc3, 0x28], &pad]), "utf-8"),
         (header_of(0, 1, &[&pair("k", 13, &pad)]), "`k`: expected a type"),
-        (header_of(0, 1, &[&pair("k", 7, &[2])]), "truth"),
+        (header_of(0, 1, &[&pair("k", 7, &[2])]), "boolean"),
         (header_of(0, 1, &[&pair("k", 8, &u64s(1 << 60))]), "bytes of the value of `k`"),
         (header_of(0, 1, &[&pair("k", 9, &[&u32s(4)[..], &u64s(1 << 62)].concat())]), "elements of `k`"),
         (header_of(0, 1, &[&pair("k", 9, &[&u32s(8)[..], &u64s(u64::MAX)].concat())]), "elements of `k`"),

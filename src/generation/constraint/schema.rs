@@ -550,7 +550,7 @@ mod tests {
         };
         for schema in [&beside as &dyn Fn(usize, usize) -> Value, &referred, &deeper] {
             assert!(prepared(&schema(200, 4), &GrammarLimits::default()).is_ok());
-            assert!(refused(&schema(500, 133)).contains("at most 100000 parts when all is merged"));
+            assert!(refused(&schema(500, 133)).contains("at most 100000 parts after merging"));
         }
         let patterns =
             |n: usize| json!({"allOf": (0..n).map(|i| json!({"pattern": format!("a{i}")})).collect::<Vec<_>>()});
