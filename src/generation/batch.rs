@@ -66,6 +66,18 @@ pub struct Generated {
 /// # Errors
 /// [`Error::Prompt`] with the first error of a text; an error of the model itself is returned as it
 /// is.
+///
+/// # Examples
+/// ```
+/// # use loquat::models::{MlpConfig, MlpLm};
+/// # let model = MlpLm::init(&MlpConfig::new(13, 6, 8, 3), &mut loquat::Rng::seed(1))?;
+/// use loquat::{GenerationConfig, generation::generate_batch};
+///
+/// let config = GenerationConfig::default().max_new_tokens(4);
+/// let texts = generate_batch(&model, &[vec![1, 2, 3], vec![4]], &config)?;
+/// assert_eq!(texts.iter().map(|text| text.ids.len()).collect::<Vec<_>>(), [4, 4]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn generate_batch<P, I>(model: P, prompts: &[I], config: &GenerationConfig) -> Result<Vec<Generated>>
 where
     P: Deref<Target: CausalLm>,
