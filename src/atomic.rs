@@ -1,18 +1,20 @@
-//! Files and folders that appear whole or not at all, whenever the process or the machine stops.
+//! Atomic writes of files and folders: they appear complete or not at all, even if the process or
+//! the machine stops.
 //!
-//! What is new is written under a temporary name in the same folder, given to the disk (`fsync`),
-//! renamed, and the folder's list of names is given to the disk too. A rename within a folder is
-//! atomic: at any instant the name means the old content or the new, and after a loss of power too,
-//! because the content reaches the disk before the name does. A temporary name begins with
-//! [`TEMPORARY`] and the number of the process, which holds a lock on it. A process that is killed
-//! leaves one behind, without a lock: the next one that writes into the folder removes it.
+//! New content is written under a temporary name in the same folder, synced to the disk (`fsync`)
+//! and renamed, and then the folder's list of names is synced too. A rename within a folder is
+//! atomic: at any moment the name refers to the old content or to the new, even after a loss of
+//! power, because the content reaches the disk before the name does. A temporary name begins with
+//! [`TEMPORARY`] and the id of the process, which holds a lock on the file. A process that is
+//! killed leaves its temporary file behind, unlocked; the next process that writes into the folder
+//! removes it.
 //!
-//! Inside a folder that has no name yet nobody looks for files, so there [`write_file`] writes them
-//! plainly, and they are given to the disk with their folder: waiting for the disk is what saving
-//! costs.
+//! Nothing reads from a folder that does not have its final name yet, so there [`write_file`]
+//! writes directly, and the files are synced together with their folder: most of the time that
+//! saving takes is spent waiting for the disk.
 //!
-//! A folder cannot replace another one atomically, so [`write_folder`] never replaces: whoever
-//! keeps several states of something gives each its own name, and reads the newest.
+//! A folder cannot replace another one atomically, so [`write_folder`] never replaces one: to keep
+//! several states, give each its own name and read the newest.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -23,15 +25,15 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// How the names of unfinished files and folders begin.
+/// The prefix of the names of unfinished files and folders.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// Writes the file `path`, or replaces it; through a link, the file that it leads to. A device or a
-/// pipe (`/dev/stdout`) is written to as it is.
+/// Writes the file `path`, or replaces it. Symbolic links are followed. A device or a pipe
+/// (`/dev/stdout`) is written to directly.
 ///
 /// # Errors
-/// [`Error::Io`] if anything cannot be written; what was at `path` before is untouched then, and
-/// nothing is left behind.
+/// [`Error::Io`] if anything cannot be written; then `path` is unchanged and no temporary file is
+/// left.
 pub(crate) fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
     let create = |path: &Path| -> io::Result<File> {
@@ -47,26 +49,26 @@ pub(crate) fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Wri
     } else {
         let target = fs::canonicalize(path).ok().filter(|_| path.is_symlink());
         let path = target.as_deref().unwrap_or(path);
-        let temporary = Temporary::beside(path);
+        let temporary = Temporary::for_path(path);
         let create = |path: &Path| {
             let file = create(path)?;
             file.sync_all().map(|()| file)
         };
-        // Open, and so locked, until it has its name.
+        // The file stays open, and thus locked, until it is renamed.
         create(&temporary.path).and_then(|file| temporary.rename(path).map(|()| drop(file)))
     };
     written.map_err(|e| Error::io(path, e))
 }
 
-/// Gives the file `from` the name `to` too, in place of what was there: no copy where the file
-/// system can have two names for a file. Nothing may write into either afterwards; replacing one by
-/// renaming leaves the other.
+/// Gives the file `from` a second name `to`, replacing what was there: a hard link, or a copy where
+/// the file system has none. Nothing may write into either file afterwards; replacing one by a
+/// rename leaves the other unchanged.
 ///
 /// # Errors
-/// [`Error::Io`] if that cannot be done; what was at `to` before is untouched then.
+/// [`Error::Io`] if that fails; then `to` is unchanged.
 pub(crate) fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let (from, to) = (from.as_ref(), to.as_ref());
-    let temporary = Temporary::beside(to);
+    let temporary = Temporary::for_path(to);
     let linked = fs::hard_link(from, &temporary.path).or_else(|_| {
         fs::copy(from, &temporary.path)?;
         File::open(&temporary.path)?.sync_all()
@@ -74,39 +76,40 @@ pub(crate) fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     linked.and_then(|()| temporary.rename(to)).map_err(|e| Error::io(to, e))
 }
 
-/// Makes the folder `path`: `fill` is given an empty folder to write into, which takes the name
-/// when all is on the disk.
+/// Creates the folder `path`: `fill` writes into an empty folder, which is renamed to `path` once
+/// everything is on the disk.
 ///
 /// # Errors
-/// [`Error::Io`] if `path` exists or anything cannot be written, and what `fill` returns; nothing
-/// is left behind then.
+/// [`Error::Io`] if `path` exists or anything cannot be written; also the errors of `fill`. Nothing
+/// is left behind on errors.
 pub(crate) fn write_folder(path: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     if path.exists() {
         return Err(Error::io(path, io::ErrorKind::AlreadyExists.into()));
     }
-    let temporary = Temporary::beside(path);
+    let temporary = Temporary::for_path(path);
     fs::create_dir(&temporary.path).map_err(|e| Error::io(path, e))?;
-    // Not every system opens a folder; where it does, it is locked until this returns.
+    // Not every system can open a folder; where it can, the folder stays locked until this function
+    // returns.
     let held = File::open(&temporary.path).inspect(|folder| hold(folder, &temporary.path));
     fill(&temporary.path)?;
     let _held = held;
     sync_tree(&temporary.path).and_then(|()| temporary.rename(path)).map_err(|e| Error::io(path, e))
 }
 
-/// Removes a file or a folder with all it holds. A folder loses its name first, so that half of it
-/// is never taken for the whole.
+/// Removes a file, or a folder with its content. A folder is renamed first, so that a partly
+/// removed one is never taken for a complete one.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be removed.
 pub(crate) fn remove(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let temporary = Temporary::beside(path);
+    let temporary = Temporary::for_path(path);
     fs::rename(path, &temporary.path).and_then(|()| remove_any(&temporary.path)).map_err(|e| Error::io(path, e))
 }
 
-/// Removes what processes that were killed have left unfinished in `folder`. No other process may
-/// be writing there.
+/// Removes the unfinished files of killed processes from `folder`. No other process may be writing
+/// there.
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be removed.
@@ -125,17 +128,17 @@ pub(crate) fn remove_leftovers(folder: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
-/// Locks what bears a temporary name, so that nobody takes it for a leftover. Where the system has
-/// no locks nobody removes it either.
+/// Locks a temporary file or folder, so that other processes do not remove it as a leftover. Where
+/// the system has no locks, none are removed either.
 fn hold(file: &File, path: &Path) {
     if is_temporary(path) {
         let _ = file.try_lock();
     }
 }
 
-/// Removes what killed processes have left in a folder, once in the life of this one: what bears
-/// the number of a process that is not there, and is not locked. What cannot be removed stays: it
-/// is not this call's business.
+/// Removes the leftovers of killed processes from a folder, once per folder in the life of this
+/// process: entries whose name contains the id of a process that no longer exists and that are not
+/// locked. Entries that cannot be removed are ignored.
 fn remove_stale(folder: &Path) {
     static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if !SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf()) {
@@ -154,19 +157,19 @@ fn remove_stale(folder: &Path) {
     }
 }
 
-/// Whether a process of this number runs, as far as the system says: where it does not, only the
-/// lock tells.
+/// Returns whether a process with this id exists. Only Linux is asked; elsewhere the lock alone
+/// decides.
 fn is_running(process: u32) -> bool {
     process == std::process::id() || cfg!(target_os = "linux") && Path::new(&format!("/proc/{process}")).exists()
 }
 
-/// A temporary name; whatever bears it when this is dropped is removed.
+/// A temporary name; the file or folder of that name is removed on drop.
 struct Temporary {
     path: PathBuf,
 }
 
 impl Temporary {
-    fn beside(path: &Path) -> Self {
+    fn for_path(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         remove_stale(path.parent().unwrap_or(Path::new("")));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -183,8 +186,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After a rename there is nothing by this name; after an error it is the error that is
-        // told.
+        // After a rename this name no longer exists; after an error, that error is the one to
+        // report.
         let _ = remove_any(&self.path);
     }
 }
@@ -202,7 +205,7 @@ fn remove_any(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives all files below `folder`, and the lists of their names, to the disk.
+/// Syncs all files below `folder`, and the lists of their names, to the disk.
 fn sync_tree(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -216,7 +219,7 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// Gives the list of a folder's names to the disk, where the system has such a thing.
+/// Syncs a folder's list of names to the disk, where the system supports it.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -312,7 +315,7 @@ mod tests {
     #[test]
     fn the_next_writer_removes_what_a_killed_one_has_left() {
         let folder = tempfile::tempdir().unwrap();
-        // No system counts its processes that far.
+        // No system has process ids this large.
         let (killed, running) = (u32::MAX, std::process::id());
         let file = format!(".tmp-{killed}-0-model.safetensors");
         fs::write(folder.path().join(&file), "half").unwrap();

@@ -1,14 +1,16 @@
-//! What can go wrong, by cause.
+//! The error type of the crate, one variant per cause.
 //!
-//! Every message is lower case, without a full stop, says what was expected, then what was found, and for which name.
+//! Messages are lower case, without a full stop. One about a value states what was expected, then
+//! what was found, and for which name; one about a missing thing is a sentence that says what to
+//! do.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// What every fallible function of this crate returns.
+/// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error, by cause, with the data that is needed to mend it.
+/// An error of this crate, with the data needed to fix its cause.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,31 +18,30 @@ pub enum Error {
     Shape {
         /// The operation or tensor, by name.
         what: String,
-        /// The shape, or the rule for it, that was needed.
+        /// The required shape, or the rule for it.
         expected: String,
         /// The shape that was given.
         found: String,
     },
-    /// Shapes do not go together in an operation: `cannot broadcast [2, 5] with [3, 5]`.
+    /// The shapes of several arguments are incompatible: `cannot broadcast [2, 5] with [3, 5]`.
     Mismatch {
-        /// What was to be done with which shapes, and why that is impossible where it does not
-        /// show.
+        /// The operation and the shapes, and the reason where it is not obvious.
         action: String,
     },
     /// An id (of a token, a position, a class) is not below its limit.
     Id {
-        /// What the id selects.
+        /// What the id selects, for example a token.
         what: String,
         /// The id that was given.
         id: u64,
-        /// The first id that is too large.
+        /// The smallest id that is too large.
         limit: usize,
     },
-    /// A setting or argument is outside what it may be.
+    /// A setting or argument is out of range.
     Argument {
         /// The setting's name.
         name: String,
-        /// The values that it may have.
+        /// The values that are allowed.
         expected: String,
         /// The value that was given.
         found: String,
@@ -49,7 +50,7 @@ pub enum Error {
     Config {
         /// The key, as the file spells it.
         key: String,
-        /// The values that it may have.
+        /// The values that are allowed.
         expected: String,
         /// The value that was found.
         found: String,
@@ -59,41 +60,41 @@ pub enum Error {
         /// The operation.
         op: &'static str,
     },
-    /// `backward` was called on a tensor that no gradient can start from.
+    /// `backward` was called on a tensor that it cannot start from.
     Backward {
-        /// What `backward` needs.
+        /// What `backward` requires.
         expected: &'static str,
         /// What it was given.
         found: String,
     },
-    /// Tensors of a checkpoint do not fit the model; every bad name is listed.
+    /// The tensors of a checkpoint do not match the model; every bad name is listed.
     Load(Box<LoadReport>),
-    /// A tokenizer could not be built, or refused its input.
+    /// A tokenizer could not be built, or rejected its input.
     Tokenizer(String),
-    /// A chat template is none, refuses the conversation, or uses more than it may.
+    /// A chat template is missing or malformed, rejects the conversation, or exceeds its limits.
     Template {
         /// The template's name.
         name: String,
         /// What is wrong.
         reason: String,
     },
-    /// A file's content is not what its format prescribes.
+    /// The content of a file does not conform to its format.
     Format {
         /// The file.
         path: PathBuf,
-        /// What was expected and found, with the line or byte.
+        /// What was expected and what was found, with the line or byte.
         reason: String,
     },
-    /// The operating system refused to read or write a file.
+    /// The operating system could not read or write a file.
     Io {
         /// The file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// One of several prompts could not be continued.
+    /// One of several prompts was rejected.
     Prompt {
-        /// The prompt's place.
+        /// The index of the prompt, counted from 0.
         index: usize,
         /// What is wrong with it.
         source: Box<Error>,
@@ -141,40 +142,41 @@ impl std::error::Error for Error {
     }
 }
 
-/// The word before a shape that was needed; none before a rule in words.
+/// Returns the word before the expected shape; empty if `expected` is a rule in words.
 fn shape_before(expected: &str) -> &'static str {
     if expected.starts_with('[') { "shape " } else { "" }
 }
 
-/// The word before the shape that was given, if it does not stand before the other one.
+/// Returns the word before the shape that was found; empty if "shape" already precedes the expected
+/// one.
 fn shape_before_found(expected: &str, found: &str) -> &'static str {
     if expected.starts_with('[') { "" } else { shape_before(found) }
 }
 
-/// Every name of a checkpoint that did not fit the model.
+/// The names in a checkpoint that do not match the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Names that the model needs and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Names that the checkpoint has and the model does not know.
+    /// Names that are in the checkpoint but not in the model.
     pub unexpected: Vec<String>,
     /// Names whose shapes differ.
     pub mis_shaped: Vec<MisShaped>,
 }
 
-/// A tensor of a checkpoint whose shape is not the model's.
+/// A tensor of a checkpoint whose shape differs from the model's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MisShaped {
     /// The tensor's name in the checkpoint.
     pub name: String,
     /// The shape that the model needs.
     pub expected: Vec<usize>,
-    /// The shape that the checkpoint holds.
+    /// The shape in the checkpoint.
     pub found: Vec<usize>,
 }
 
 impl LoadReport {
-    /// Whether every name was found with its shape and none was left over.
+    /// Returns whether every name was found with its shape and none was unexpected.
     pub fn is_clean(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.mis_shaped.is_empty()
     }
@@ -203,7 +205,7 @@ impl std::fmt::Display for LoadReport {
 }
 
 impl Error {
-    /// An [`Error::Shape`] from anything that prints.
+    /// Builds an [`Error::Shape`].
     pub(crate) fn shape(
         what: impl Into<String>,
         expected: impl std::fmt::Display,
@@ -212,12 +214,12 @@ impl Error {
         Error::Shape { what: what.into(), expected: expected.to_string(), found: format!("{found:?}") }
     }
 
-    /// An [`Error::Mismatch`].
+    /// Builds an [`Error::Mismatch`].
     pub(crate) fn mismatch(action: impl Into<String>) -> Self {
         Error::Mismatch { action: action.into() }
     }
 
-    /// An [`Error::Argument`] from anything that prints.
+    /// Builds an [`Error::Argument`].
     pub(crate) fn argument(
         name: impl Into<String>,
         expected: impl Into<String>,
@@ -226,22 +228,22 @@ impl Error {
         Error::Argument { name: name.into(), expected: expected.into(), found: found.to_string() }
     }
 
-    /// An [`Error::Config`] from anything that prints.
+    /// Builds an [`Error::Config`].
     pub(crate) fn config(key: impl Into<String>, expected: impl Into<String>, found: impl std::fmt::Display) -> Self {
         Error::Config { key: key.into(), expected: expected.into(), found: found.to_string() }
     }
 
-    /// The error of one of several prompts.
+    /// Returns a function that marks an error as that of prompt `index`.
     pub(crate) fn prompt(index: usize) -> impl FnOnce(Self) -> Self {
         move |source| Error::Prompt { index, source: Box::new(source) }
     }
 
-    /// An [`Error::Format`] about a file.
+    /// Builds an [`Error::Format`].
     pub(crate) fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Error::Format { path: path.into(), reason: reason.into() }
     }
 
-    /// An [`Error::Io`] about a file.
+    /// Builds an [`Error::Io`].
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Error::Io { path: path.into(), source }
     }

@@ -1,18 +1,19 @@
-//! Train and run language models inside a Rust program: pure Rust, CPU only.
+//! Train and run language models inside a Rust program. Pure Rust, CPU only.
 //!
 //! | to … | start at |
 //! |---|---|
-//! | open a model folder or GGUF file and write text | [`TextGenerator`], [`GenerationConfig`]; the guide [`checkpoints`](guides::checkpoints) |
-//! | turn texts into vectors, search them | [`SentenceEncoder`], [`embeddings::VectorIndex`] |
-//! | fill a mask, classify, answer from a text | [`tasks`] |
-//! | train a model | [`training::Trainer`], over a model of [`models`] or your own layers |
-//! | build a model | [`nn`], layers under the names of `torch.nn`; [`ops`], what they are made of; [`Tensor`] |
+//! | open a model folder or GGUF file and generate text | [`TextGenerator`], [`GenerationConfig`]; the guide [`checkpoints`](guides::checkpoints) |
+//! | encode texts as vectors and search them | [`SentenceEncoder`], [`embeddings::VectorIndex`] |
+//! | fill masks, classify text, answer questions | [`tasks`] |
+//! | train a model | [`training::Trainer`], with a model of [`models`] or your own layers |
+//! | build a model | the layers of [`nn`], named as in `torch.nn`; the operations of [`ops`]; [`Tensor`] |
 //! | train and use word vectors | [`embeddings::Word2Vec`], [`embeddings::Glove`], [`WordVectors`]; the guide [`word_vectors`](guides::word_vectors) |
 //! | train or load a tokenizer, read corpora | [`text`] |
-//! | look inside a model | [`inspect()`] |
-//! | ask for the instruction set and the number of threads | [`cpu`] |
+//! | inspect activations and attention probabilities | [`inspect()`] |
+//! | query the instruction set and the number of threads | [`cpu`] |
 //!
-//! A layer of one's own is a struct of layers, one `init` for random numbers and for files, and a `forward`:
+//! A custom model is a struct of layers with one `init`, for random values and for checkpoints, and
+//! a `forward`:
 //!
 //! ```
 //! use loquat::nn::{Embedding, Linear, Lstm, Parameters, RecurrentConfig};
@@ -52,30 +53,34 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 //!
-//! **Errors.** Wrong input, from a file, a configuration, an id or a shape, is an [`Error`] that names what was expected and found.
+//! **Errors.** Invalid input (a file, a configuration, a token id, a shape) gives an [`Error`] that
+//! names what was expected and what was found.
 //!
-//! **Threads.** Everything runs in the caller's [rayon](https://docs.rs/rayon) pool (`RAYON_NUM_THREADS`, or `ThreadPool::install`); models are
-//! `Send + Sync` and are used through `&self`. Results have the same bits whatever the number of threads and whoever else is in a batch.
+//! **Threads.** Everything runs in the caller's [rayon](https://docs.rs/rayon) pool
+//! (`RAYON_NUM_THREADS`, or `ThreadPool::install`); models are `Send + Sync` and are used through
+//! `&self`. Results have the same bits at any number of threads and regardless of the rest of the
+//! batch.
 //!
-//! **Instruction sets.** The best that the processor has is chosen at run time. The environment variable `LOQUAT_ISA`
-//! chooses a lesser one: `portable`, `avx2`, `avx512` (without AMX), `amx` (all there is on such a
-//! processor) or `neon`. A name that is not in this list, or that the processor lacks, is an error
-//! when a layer or model is made.
+//! **Instruction sets.** The best one that the processor supports is chosen at run time. The
+//! environment variable `LOQUAT_ISA` selects a lower one: `portable`, `avx2`, `avx512` (without
+//! AMX), `amx` (everything that such a processor has) or `neon`. An unknown name, or one that the
+//! processor does not support, is an error when a layer or model is created.
 //!
-//! **AMX.** Where a processor has AMX, Linux has to grant its tiles to the process, which the first product asks for, once.
-//! From then on Linux refuses the whole process alternate signal stacks (`sigaltstack`) of less
-//! than 11 952 bytes. If a thread already has a smaller one, Linux refuses AMX, and products run on
-//! AVX-512. Programs that need small signal stacks turn AMX off with `LOQUAT_ISA=avx512`. Products
-//! of bf16 have other bits on AMX than on AVX-512, since the instructions round differently; those
-//! of f32 and int8 are the same.
+//! **AMX.** On processors with AMX, a process has to request the use of the tile registers from
+//! Linux; the first matrix product does so, once per process. From then on Linux refuses alternate
+//! signal stacks (`sigaltstack`) smaller than 11 952 bytes in the whole process. If a thread
+//! already has a smaller one, Linux refuses AMX instead, and products run on AVX-512. Programs that
+//! need small signal stacks turn AMX off with `LOQUAT_ISA=avx512`. Products of bf16 matrices differ
+//! in their last bits between AMX and AVX-512, because the instructions round differently; those of
+//! f32 and int8 are identical.
 //!
 //! # Features
 //!
-//! | feature (all on) | adds |
+//! | feature (all enabled by default) | adds |
 //! |---|---|
-//! | `tokenizers` | [`text::Tokenizer`] and what takes text: [`TextGenerator`], [`tasks`] |
+//! | `tokenizers` | [`text::Tokenizer`] and everything that takes text: [`TextGenerator`], [`tasks`] |
 //! | `chat` | chat templates: [`text::chat`] |
-//! | `constraints` | text held to a regular expression, a JSON schema or a grammar: [`generation::TokenMask`] |
+//! | `constraints` | text constrained to a regular expression, a JSON schema or a grammar: [`generation::TokenMask`] |
 
 mod atomic;
 pub mod checkpoint;
@@ -84,7 +89,7 @@ mod error;
 pub mod generation;
 #[cfg(any(doc, doctest))]
 pub mod guides;
-// Public for the benches, the tests and the examples in its own pages: it may change in any version.
+// Public only for benchmarks, tests and doc examples: it may change in any version.
 #[doc(hidden)]
 pub mod kernels;
 mod mapped;
@@ -98,7 +103,7 @@ pub mod tensor;
 pub mod text;
 pub mod training;
 
-/// What the kernels use of the processor.
+/// The instruction set and the number of threads that the kernels use.
 pub mod cpu {
     pub use crate::kernels::parallel::threads;
     pub use crate::kernels::simd::{Level, level};

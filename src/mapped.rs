@@ -1,9 +1,11 @@
-//! Files as byte slices: mapped into memory, or read whole.
+//! Files as byte slices, memory-mapped or read into memory.
 //!
-//! A mapped file costs no memory until it is touched, and its pages can be given back at any time, so a corpus or a
-//! checkpoint may be larger than memory. A file that is read whole is a copy that nobody else can change.
+//! The pages of a mapped file are loaded when they are first accessed and can be released at any
+//! time, so a corpus or a checkpoint may be larger than memory. A file that is read is a private
+//! copy.
 
-// The one place outside `kernels/` that may hold an unsafe block: mapping a file cannot be safe, see the hazard of [`Load`].
+// Outside `kernels/`, this is the only file with unsafe blocks: mapping a file cannot be made safe,
+// see the hazard of [`Load`].
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -13,23 +15,24 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// How a file comes into memory.
+/// How a file is brought into memory.
 ///
-/// **Hazard.** While a file is mapped, its bytes are the file's bytes. If another process writes to the file, what this
-/// process sees changes with it, and if the file is cut shorter, touching the lost part ends the process with a bus
-/// error. No program can guard against that; the operating systems offer no lock that all writers respect. Whoever
-/// cannot rule it out (a file on a network share, a folder that others write to) chooses [`Load::Read`]. Replacing a
-/// file by renaming a new one over it, as this crate does when it saves, is harmless: the mapping keeps the old file.
+/// **Hazard.** The memory of a mapped file is the file itself. If another process writes to the
+/// file, this process sees the change; if the file is truncated, accessing the lost part ends the
+/// process with a bus error. No program can prevent this, because operating systems offer no lock
+/// that all writers respect. Use [`Load::Read`] where it cannot be ruled out (a file on a network
+/// share, a folder that others write to). Replacing a file by renaming a new one over it, as this
+/// crate does when it saves, is safe: the mapping keeps the old file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Load {
-    /// Map the file: nothing is copied, pages are read when they are touched.
+    /// Map the file: nothing is copied, and pages are loaded when they are accessed.
     #[default]
     Mmap,
-    /// Read the whole file into memory that belongs to this process alone.
+    /// Read the whole file into private memory.
     Read,
 }
 
-/// The bytes of a file, read-only. They start at an address that is a multiple of 8.
+/// The bytes of a file, read-only. Their address is a multiple of 8.
 #[doc(hidden)]
 pub struct MappedFile {
     bytes: Bytes,
@@ -38,44 +41,47 @@ pub struct MappedFile {
 
 enum Bytes {
     Mapped(memmap2::Mmap),
-    /// Words, so that the start is aligned for any number format; the last word may be longer than the file.
+    /// `u64` words, so that the start is aligned for any number format; the last word may extend
+    /// past the end of the file.
     Owned(Vec<u64>, usize),
 }
 
 impl MappedFile {
     /// Opens a file.
     ///
-    /// With [`Load::Mmap`], what is no regular file (a pipe, a device) and what is empty is read instead, because it
-    /// cannot be mapped.
+    /// With [`Load::Mmap`], empty files and anything but regular files (a pipe, a device) are read
+    /// instead, because they cannot be mapped.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened, mapped or read, or does not fit into memory.
+    /// [`Error::Io`] if the file cannot be opened, mapped or read, or does not fit into memory.
     pub fn open(path: impl AsRef<Path>, load: Load) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let bytes = Bytes::open(&path, load).map_err(|source| Error::io(&path, source))?;
         Ok(MappedFile { bytes, path })
     }
 
-    /// The file's path, as it was given.
+    /// Returns the file's path as it was given to [`MappedFile::open`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the memory of part of a mapped file back to the system, which reads the file again if the part is touched again.
+    /// Releases the memory of a part of a mapped file; the system reads it again on the next
+    /// access.
     pub(crate) fn give_back(&self, bytes: std::ops::Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.bytes {
-            // SAFETY: nothing was written to the mapping, so what is read later is the file's content as before.
+            // SAFETY: nothing was written to the mapping, so a later read gives the file's content
+            // as before.
             let advised =
                 unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
-            // A system that does not take the advice keeps the pages as long as it likes.
+            // The advice is optional: a system that ignores it keeps the pages.
             drop(advised);
         }
         #[cfg(not(unix))]
         let _ = bytes;
     }
 
-    /// Whether the bytes are the file's own pages rather than a copy.
+    /// Returns whether the bytes are the file's own pages rather than a copy.
     pub fn is_mapped(&self) -> bool {
         matches!(self.bytes, Bytes::Mapped(_))
     }
@@ -92,9 +98,9 @@ impl Bytes {
             return Self::read_stream(file);
         }
         if load == Load::Mmap && meta.len() > 0 {
-            // SAFETY: the mapping is private and read-only, and no `&mut` to it exists. That the file keeps its length
-            // and content is outside any program's power; the hazard is stated in the module's documentation, and
-            // `Load::Read` avoids it.
+            // SAFETY: the mapping is private and read-only, and no `&mut` to it exists. No program
+            // can guarantee that the file keeps its length and content; the hazard is documented on
+            // [`Load`], and `Load::Read` avoids it.
             return Ok(Bytes::Mapped(unsafe { memmap2::Mmap::map(&file)? }));
         }
         let len = usize::try_from(meta.len()).map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
@@ -103,7 +109,7 @@ impl Bytes {
         Ok(Bytes::Owned(words, len))
     }
 
-    /// Reads to the end of something whose length nobody knows.
+    /// Reads a stream of unknown length to its end.
     fn read_stream(mut file: File) -> std::io::Result<Self> {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -113,7 +119,7 @@ impl Bytes {
     }
 }
 
-/// Zeroed words for `len` bytes, or an error where an allocation would end the process.
+/// Returns zeroed words for `len` bytes, or an error where an allocation would abort the process.
 fn words(len: usize) -> std::io::Result<Vec<u64>> {
     let mut words = Vec::new();
     words.try_reserve_exact(len.div_ceil(8)).map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;

@@ -1,14 +1,14 @@
-//! A seedable generator of random numbers whose values never change between versions.
+//! A seedable random number generator whose values are the same in all versions.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-/// A seedable, value-stable generator of random numbers.
+/// A seedable random number generator whose values are the same in all versions of this crate.
 ///
-/// ChaCha with 8 rounds (Bernstein 2008; the cipher of the `rand_chacha` crate). One seed names 2^64 independent
-/// streams, so that a program can give each step, item or thread its own numbers: the result does not depend on who
-/// draws first.
+/// ChaCha with 8 rounds (Bernstein 2008; the cipher of the `rand_chacha` crate). A seed has 2^64
+/// independent streams, so that a program can give each step, item or thread its own numbers and
+/// the result does not depend on their order.
 ///
 /// ```
 /// let mut rng = loquat::Rng::seed(7);
@@ -19,24 +19,24 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng(ChaCha8Rng);
 
-/// The place of an [`Rng`] in its sequence, to be saved and restored.
+/// The position of an [`Rng`] in its sequence, to be saved and restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RngState {
     /// The seed.
     pub seed: u64,
-    /// The stream of that seed.
+    /// The stream of the seed.
     pub stream: u64,
-    /// How many 32-bit words were drawn.
+    /// The number of 32-bit words drawn so far.
     pub position: u64,
 }
 
 impl Rng {
-    /// The first stream of `seed`.
+    /// Returns stream 0 of `seed`.
     pub fn seed(seed: u64) -> Self {
         Self::stream(seed, 0)
     }
 
-    /// Stream number `stream` of `seed`: independent of all its other streams.
+    /// Returns stream `stream` of `seed`, which is independent of all other streams.
     pub fn stream(seed: u64, stream: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -45,52 +45,52 @@ impl Rng {
         Self(rng)
     }
 
-    /// Where the generator stands.
+    /// Returns the current position.
     pub fn state(&self) -> RngState {
         let key = self.0.get_seed();
         let seed = u64::from_le_bytes(key[..8].try_into().expect("eight bytes of a 32-byte key"));
         RngState { seed, stream: self.0.get_stream(), position: self.0.get_word_pos() as u64 }
     }
 
-    /// A generator that goes on from `state`.
+    /// Returns a generator that continues from `state`.
     pub fn from_state(state: &RngState) -> Self {
         let mut rng = Self::stream(state.seed, state.stream);
         rng.0.set_word_pos(u128::from(state.position));
         rng
     }
 
-    /// The next 32 random bits.
+    /// Returns the next 32 random bits.
     pub(crate) fn next_u32(&mut self) -> u32 {
         self.0.next_u32()
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// A number in `[0, 1)`, a multiple of 2^-24.
+    /// Returns a uniform number in `[0, 1)`, a multiple of 2^-24.
     pub fn uniform(&mut self) -> f32 {
         (self.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
     }
 
-    /// A number in `[0, 1)`, a multiple of 2^-53.
+    /// Returns a uniform number in `[0, 1)`, a multiple of 2^-53.
     pub fn uniform_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number of the standard normal distribution (Box and Muller 1958).
+    /// Returns a number drawn from the standard normal distribution (Box and Muller 1958).
     pub fn normal(&mut self) -> f32 {
         let radius = (-2.0 * (1.0 - self.uniform_f64()).ln()).sqrt();
         (radius * (std::f64::consts::TAU * self.uniform_f64()).cos()) as f32
     }
 
-    /// A whole number in `[0, limit)`, each equally likely (Lemire 2019).
+    /// Returns an integer in `[0, limit)`, each equally likely (Lemire 2019).
     ///
     /// # Panics
     /// If `limit` is 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        assert!(limit > 0, "below: expected a limit above 0");
+        assert!(limit > 0, "expected a limit above 0");
         let limit = limit as u64;
         let mut product = u128::from(self.next_u64()) * u128::from(limit);
         if (product as u64) < limit {
@@ -102,7 +102,7 @@ impl Rng {
         (product >> 64) as usize
     }
 
-    /// Puts `items` into a random order (Fisher and Yates).
+    /// Shuffles `items` (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));

@@ -1,7 +1,7 @@
-//! File signatures: what a file is by its first bytes, for errors about files that are not what
-//! they were taken for.
+//! File signatures: recognises files of another kind by their first bytes, for error messages.
 
-/// What a file is that has to be unpacked or fetched before it can be read, and what to do.
+/// Returns what kind of file this is, if it must be unpacked or downloaded before use, and how to
+/// do that.
 pub(crate) fn packed(start: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 7] = [
         (b"\x1f\x8b", "a gzip archive: unpack it with `gunzip`"),
@@ -9,16 +9,16 @@ pub(crate) fn packed(start: &[u8]) -> Option<&'static str> {
         (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it with `unzstd`"),
         (b"\xfd7zXZ", "an xz archive: unpack it with `unxz`"),
         (b"BZh", "a bzip2 archive: unpack it with `bunzip2`"),
-        (b"version https://git-lfs", "a pointer of Git LFS to a file that is not here: fetch it with `git lfs pull`"),
-        (b"<!DOCTYPE html", "a web page: the download went wrong"),
+        (b"version https://git-lfs", "a Git LFS pointer: download the file with `git lfs pull`"),
+        (b"<!DOCTYPE html", "a web page: the download failed"),
     ];
     kinds.iter().find(|(signature, _)| start.starts_with(signature)).map(|&(_, what)| what)
 }
 
-/// [`packed`] of a file that should be text in UTF-8: also text in UTF-16.
+/// Same as [`packed`], for a file that should be UTF-8 text; also recognises UTF-16.
 pub(crate) fn no_text(start: &[u8]) -> Option<&'static str> {
     let is_utf16 = start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff");
-    // `BZh` and a web page may begin a text.
+    // A text may begin with `BZh` or `<`.
     let begins_a_text = start.starts_with(b"BZh") || start.starts_with(b"<");
     if is_utf16 { Some("text in UTF-16: convert it to UTF-8") } else { packed(start).filter(|_| !begins_a_text) }
 }
