@@ -1,4 +1,4 @@
-//! [`BlockTensor`]: constant numbers of a few bits, in blocks.
+//! [`BlockTensor`]: block-quantised constants of a few bits per element.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::parallel;
 use crate::mapped::MappedFile;
 
-/// Constant numbers in blocks along the last axis, in a row-major box of any rank. A clone shares
-/// the memory, which may be a mapped file's.
+/// A constant tensor of any rank whose elements are quantised in blocks along the last axis,
+/// row-major. A clone shares the memory, which may be a mapped file.
 ///
 /// ```
 /// use loquat::kernels::blocks::BlockFormat;
@@ -35,19 +35,19 @@ enum Bytes {
 }
 
 impl BlockTensor {
-    /// A tensor of `shape` from its blocks, row by row.
+    /// Creates a tensor of `shape` from its blocks, row by row.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the last axis does not fill whole blocks, or there are not as many
-    /// blocks as `shape` says.
+    /// [`Error::Shape`] if the last axis is not a whole number of blocks, or the number of blocks
+    /// does not match `shape`.
     pub fn from_vec(format: BlockFormat, bytes: Vec<u8>, shape: &[usize]) -> Result<Self> {
         Self::new(format, bytes.len(), Bytes::Owned(bytes.into()), shape)
     }
 
-    /// Blocks in a file, which stay there.
+    /// Creates a tensor from blocks in a file, without copying them.
     ///
     /// # Errors
-    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] as for
+    /// [`Error::Format`] if the range is not in the file; also the errors of
     /// [`BlockTensor::from_vec`].
     pub fn in_file(format: BlockFormat, file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
         let len = weight::slice(file, &bytes)?.len();
@@ -67,17 +67,17 @@ impl BlockTensor {
         Ok(Self { format, shape: shape.to_vec(), bytes })
     }
 
-    /// How the blocks are written.
+    /// Returns the format of the blocks.
     pub fn format(&self) -> BlockFormat {
         self.format
     }
 
-    /// The length of each axis, slowest first.
+    /// Returns the length of each axis, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The blocks, row by row.
+    /// Returns the blocks, row by row.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Owned(bytes) => bytes,
@@ -85,23 +85,23 @@ impl BlockTensor {
         }
     }
 
-    /// Whether the blocks are a file's own pages.
+    /// Returns whether the blocks are in a mapped file.
     pub fn is_mapped(&self) -> bool {
         matches!(&self.bytes, Bytes::File(file, _) if file.is_mapped())
     }
 
-    /// A copy in 32 bits.
+    /// Dequantises the tensor to f32.
     pub fn widen(&self) -> Tensor {
         Tensor::write(&self.shape, |y| blocks::widen(self.format, self.bytes(), y))
     }
 
-    /// Some rows of a matrix, dequantised.
+    /// Dequantises some rows of a matrix.
     pub(crate) fn widen_rows(&self, rows: Range<usize>, y: &mut [f32]) {
         let row = self.format.bytes_for(self.shape[1]);
         blocks::widen(self.format, &self.bytes()[rows.start * row..rows.end * row], y);
     }
 
-    /// Rows of a matrix by id, dequantised; the caller has checked the ids.
+    /// Gathers rows of a matrix by id, dequantised; the caller has checked the ids.
     pub(crate) fn gather(&self, row: usize, ids: &[u32], out: &mut [f32]) {
         let chunk = parallel::chunk_len(ids.len(), 1, row as f32);
         parallel::chunks_mut(out, chunk * row.max(1), |i, out| {

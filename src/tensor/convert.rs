@@ -1,4 +1,4 @@
-//! To and from `ndarray`.
+//! Conversions from and to `ndarray`.
 
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
@@ -6,7 +6,7 @@ use super::{IdTensor, Tensor};
 use crate::error::{Error, Result};
 
 impl<D: Dimension> From<Array<f32, D>> for Tensor {
-    /// Takes over the array's memory if it is in row-major order, and copies it otherwise.
+    /// Takes over the array's memory if it is in row-major order, otherwise copies it.
     fn from(array: Array<f32, D>) -> Self {
         let shape = array.shape().to_vec();
         let data = if array.is_standard_layout() {
@@ -31,7 +31,7 @@ impl From<&Tensor> for ArrayD<f32> {
 }
 
 impl Tensor {
-    /// A copy as an array of a fixed number of axes, for example `Ix2`.
+    /// Returns a copy as an array with a fixed number of axes, for example `Ix2`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the tensor has another number of axes.

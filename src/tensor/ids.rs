@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Whole numbers in a row-major box of any rank: token ids, positions, labels.
+/// A tensor of unsigned integers of any rank, row-major: token ids, positions, labels.
 ///
 /// A clone shares the memory.
 #[derive(Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct IdTensor {
 }
 
 impl IdTensor {
-    /// Ids of `shape`, last index fastest.
+    /// Creates a tensor of `shape` from ids in row-major order.
     ///
     /// # Errors
     /// [`Error::Shape`] if `data` does not have as many elements as `shape`.
@@ -27,12 +27,12 @@ impl IdTensor {
         Ok(Self { shape: shape.to_vec(), data })
     }
 
-    /// One sequence as a batch of one: `[1, seq_len]`.
+    /// Creates a batch of one sequence: `[1, seq_len]`.
     pub fn sequence(ids: &[u32]) -> Self {
         Self { shape: vec![1, ids.len()], data: ids.into() }
     }
 
-    /// Sequences of equal length: `[batch, seq_len]`.
+    /// Creates a batch of sequences of equal length: `[batch, seq_len]`.
     ///
     /// # Errors
     /// [`Error::Shape`] if their lengths differ.
@@ -45,27 +45,27 @@ impl IdTensor {
         Self::new(data, &[sequences.len(), seq_len])
     }
 
-    /// The length of each axis, slowest first.
+    /// Returns the length of each axis, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The number of ids.
+    /// Returns the number of ids.
     pub fn len(&self) -> usize {
         self.data.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no ids.
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
-    /// The ids, last index fastest.
+    /// Returns the ids in row-major order.
     pub fn data(&self) -> &[u32] {
         &self.data
     }
 
-    /// `[batch, seq_len]`.
+    /// Returns batch size and sequence length of `[batch, seq_len]`.
     ///
     /// # Errors
     /// [`Error::Shape`] unless there are two axes.
@@ -76,10 +76,10 @@ impl IdTensor {
         }
     }
 
-    /// Makes sure that every id is below `limit`.
+    /// Checks that every id is below `limit`.
     ///
     /// # Errors
-    /// [`Error::Id`] with the first that is not.
+    /// [`Error::Id`] with the first id that is not.
     pub(crate) fn check_below(&self, limit: usize, what: &str) -> Result<()> {
         match self.data.iter().position(|&id| id as usize >= limit) {
             None => Ok(()),

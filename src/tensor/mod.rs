@@ -1,16 +1,15 @@
-//! Floor 2: tensors, their memory, and the tape that differentiates.
+//! Tensors, their memory, and the tape for automatic differentiation.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | [`mod@self`] | [`Tensor`]: `f32`, any rank, row-major, cheap to clone |
-//! | `storage` | memory from a reuse pool |
+//! | `storage` | memory from a pool |
 //! | `weight` | [`Weight`]: factors of products in the format in which they are stored |
-//! | `blocks` | `BlockTensor`: constant numbers of a few bits |
-//! | `tape` | nodes, the backward walk, [`Gradients`], [`no_grad`] |
+//! | `blocks` | `BlockTensor`: block-quantised constants |
+//! | `tape` | nodes, the backward pass, [`Gradients`], [`no_grad`] |
 //! | `ids` | [`IdTensor`]: token ids and other indices |
-//! | `convert` | to and from `ndarray` |
+//! | `convert` | conversions from and to `ndarray` |
 //!
-//! This floor must not know any operation's maths.
 
 mod blocks;
 mod convert;
@@ -22,7 +21,7 @@ mod weight;
 use std::ops::Range;
 use std::sync::Arc;
 
-// Public by `Weight`, which holds them, but no part of the promise.
+// Public because `Weight` holds them, but not part of the stable interface.
 #[doc(hidden)]
 pub use blocks::BlockTensor;
 pub use ids::IdTensor;
@@ -38,10 +37,10 @@ use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
 use crate::random::Rng;
 
-/// Numbers in a row-major box of any rank.
+/// A row-major tensor of `f32` of any rank.
 ///
-/// A clone shares the memory. A tensor never changes under a reader: whoever writes and is not alone with the memory writes to a
-/// copy.
+/// A clone shares the memory. Shared elements are immutable: [`Tensor::make_mut`] copies them first
+/// if another tensor shares them.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -50,7 +49,7 @@ pub struct Tensor {
     pub(crate) node: Option<Arc<tape::Node>>,
 }
 
-/// The number of elements of `shape`, or an error if it does not fit a machine word.
+/// Returns the number of elements of `shape`, or an error if it overflows.
 fn checked_len(shape: &[usize]) -> Result<usize> {
     shape
         .iter()
@@ -59,7 +58,7 @@ fn checked_len(shape: &[usize]) -> Result<usize> {
 }
 
 impl Tensor {
-    /// A tensor of `shape` that takes over `data`, last index fastest.
+    /// Creates a tensor of `shape` that takes over `data`, in row-major order.
     ///
     /// # Errors
     /// [`Error::Shape`] if `data` does not have as many elements as `shape`.
@@ -70,66 +69,67 @@ impl Tensor {
         Ok(Self::from_buffer(Buffer::from_vec(data), shape))
     }
 
-    /// A tensor of zeros.
+    /// Creates a tensor of zeros.
     ///
     /// # Panics
-    /// If the memory has no room for it.
+    /// If memory is exhausted.
     pub fn zeros(shape: &[usize]) -> Self {
         Self::from_buffer(Buffer::zeros(shape_len(shape)), shape)
     }
 
-    /// A tensor whose elements are all `value`.
+    /// Creates a tensor whose elements are all `value`.
     ///
     /// # Panics
-    /// If the memory has no room for it.
+    /// If memory is exhausted.
     pub fn full(shape: &[usize], value: f32) -> Self {
         Self::write(shape, |data| data.fill(value))
     }
 
-    /// A tensor of rank 0.
+    /// Creates a tensor of rank 0.
     pub fn scalar(value: f32) -> Self {
         Self::full(&[], value)
     }
 
-    /// Normally distributed numbers of mean 0 and standard deviation `std`.
+    /// Creates a tensor of normal random numbers with mean 0 and standard deviation `std`.
     ///
     /// # Panics
-    /// If the memory has no room for it.
+    /// If memory is exhausted.
     pub fn normal(shape: &[usize], std: f32, rng: &mut Rng) -> Self {
         Self::write(shape, |data| data.iter_mut().for_each(|x| *x = std * rng.normal()))
     }
 
-    /// Numbers uniform in `[low, high)`.
+    /// Creates a tensor of uniform random numbers in `[low, high)`.
     ///
     /// # Panics
-    /// If the memory has no room for it.
+    /// If memory is exhausted.
     pub fn uniform(shape: &[usize], low: f32, high: f32, rng: &mut Rng) -> Self {
         Self::write(shape, |data| data.iter_mut().for_each(|x| *x = low + (high - low) * rng.uniform()))
     }
 
-    /// A tensor whose every element `f` writes.
+    /// Creates a tensor whose elements are all written by `f`.
     pub(crate) fn write(shape: &[usize], f: impl FnOnce(&mut [f32])) -> Self {
         let mut buffer = Buffer::scratch(shape_len(shape));
         f(buffer.as_mut_slice());
         Self::from_buffer(buffer, shape)
     }
 
-    /// As [`Tensor::write`], for a shape that the memory may not have room for.
+    /// Same as [`Tensor::write`], for a shape that may be too large for the memory.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it has none.
+    /// [`Error::Shape`] if it is.
     pub(crate) fn try_write(shape: &[usize], f: impl FnOnce(&mut [f32])) -> Result<Self> {
         let buffer = checked_len(shape).ok().and_then(Buffer::try_scratch);
-        let mut buffer = buffer.ok_or_else(|| Error::shape("tensor", "one that fits the memory", shape))?;
+        let mut buffer = buffer.ok_or_else(|| Error::shape("tensor", "one that fits into memory", shape))?;
         f(buffer.as_mut_slice());
         Ok(Self::from_buffer(buffer, shape))
     }
 
-    /// Little-endian numbers of 32 bits in a file: they stay there if they are aligned (and this machine is little-endian), and are
-    /// copied otherwise.
+    /// Creates a tensor from little-endian `f32` in a file, without copying them if they are
+    /// aligned and this machine is little-endian.
     ///
     /// # Errors
-    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as `shape` says.
+    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if its length does not
+    /// match `shape`.
     pub(crate) fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
         let all = weight::slice(file, &bytes)?;
         if checked_len(shape)?.checked_mul(4) != Some(all.len()) {
@@ -142,7 +142,7 @@ impl Tensor {
         Ok(Self::from_buffer(buffer, shape))
     }
 
-    /// Where the numbers lie if it is a file.
+    /// Returns the place of the elements in a mapped file, if they are in one.
     fn file_numbers(&self) -> Option<&weight::FileNumbers> {
         self.storage.file_numbers()
     }
@@ -152,27 +152,27 @@ impl Tensor {
         Self { shape: shape.to_vec(), storage: Arc::new(buffer), offset: 0, node: None }
     }
 
-    /// The length of each axis, slowest first.
+    /// Returns the length of each axis, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The number of axes.
+    /// Returns the number of axes.
     pub fn rank(&self) -> usize {
         self.shape.len()
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         shape_len(&self.shape)
     }
 
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The length of axis `axis`; negative counts from the last.
+    /// Returns the length of axis `axis`; a negative `axis` counts from the last.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such axis.
@@ -180,7 +180,7 @@ impl Tensor {
         Ok(self.shape[self.axis(axis)?])
     }
 
-    /// The index of axis `axis`, negative counted from the last.
+    /// Returns the index of axis `axis`; a negative `axis` counts from the last.
     pub(crate) fn axis(&self, axis: isize) -> Result<usize> {
         let rank = self.rank() as isize;
         let index = if axis < 0 { axis + rank } else { axis };
@@ -191,19 +191,20 @@ impl Tensor {
         }
     }
 
-    /// The length of the last axis; 1 for a scalar.
+    /// Returns the length of the last axis; 1 for a scalar.
     pub(crate) fn last_dim(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// The elements, last index fastest.
+    /// Returns the elements in row-major order.
     pub fn data(&self) -> &[f32] {
         &self.storage.as_slice()[self.offset..self.offset + self.len()]
     }
 
-    /// The elements, to be changed; copied first if another tensor shares them.
+    /// Returns the elements for a change in place; they are copied first if another tensor shares
+    /// them.
     ///
-    /// A tensor that was recorded stays what the tape saw: results computed before are not affected.
+    /// Values recorded on the tape are not affected: they share the old elements.
     pub fn make_mut(&mut self) -> &mut [f32] {
         let len = self.len();
         let whole = self.offset == 0 && self.storage.as_slice().len() == len;
@@ -216,12 +217,12 @@ impl Tensor {
         Arc::get_mut(&mut self.storage).expect("made unique above").as_mut_slice()
     }
 
-    /// A copy of the elements, last index fastest.
+    /// Returns a copy of the elements in row-major order.
     pub fn to_vec(&self) -> Vec<f32> {
         self.data().to_vec()
     }
 
-    /// The only element.
+    /// Returns the only element.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not exactly one.
@@ -232,28 +233,30 @@ impl Tensor {
         }
     }
 
-    /// The same elements without a place on the tape: no gradient flows through the result.
+    /// Returns the same elements detached from the tape: no gradient flows through the result.
     pub fn detach(&self) -> Self {
         Self { node: None, ..self.clone() }
     }
 
-    /// The same elements as a leaf: [`Gradients::of`] this tensor will hold its gradient.
+    /// Returns the same elements as a leaf of the tape, whose gradient [`Gradients::of`] returns.
     pub fn watch(&self) -> Self {
         Self { node: Some(tape::Node::leaf()), ..self.clone() }
     }
 
-    /// Whether operations on this tensor are recorded.
+    /// Returns whether operations on this tensor are recorded.
     pub fn requires_grad(&self) -> bool {
         self.node.is_some()
     }
 
-    /// The same memory under another shape, off the tape; the caller has checked the length.
+    /// Returns the same memory with another shape, detached from the tape; the caller has checked
+    /// the length.
     pub(crate) fn view(&self, shape: &[usize]) -> Self {
         assert_eq!(shape_len(shape), self.len(), "a view keeps the number of elements");
         Self { shape: shape.to_vec(), node: None, ..self.clone() }
     }
 
-    /// Rows `start .. start + count` of the first axis in the same memory, off the tape; the caller has checked the range.
+    /// Returns rows `start .. start + count` of the first axis, sharing the memory and detached
+    /// from the tape; the caller has checked the range.
     pub(crate) fn rows(&self, start: usize, count: usize) -> Self {
         let row = shape_len(&self.shape[1..]);
         assert!(start + count <= self.shape[0], "rows lie inside the tensor");
@@ -263,7 +266,7 @@ impl Tensor {
     }
 }
 
-/// The number of elements of a shape that the program made itself.
+/// Returns the number of elements of a shape that does not come from outside the program.
 fn shape_len(shape: &[usize]) -> usize {
     shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).expect("the number of elements fits a machine word")
 }

@@ -1,57 +1,58 @@
-//! Memory of tensors, reused.
+//! A memory pool for tensors.
 //!
-//! A training step makes and drops the same sizes again and again. From the system allocator each large one is mapped,
-//! zeroed page by page and unmapped (filling 32 MiB takes eight times longer in a fresh allocation than in a reused
-//! one), which can cost more than the maths. So a dropped [`Buffer`] goes into a pool by size class, and the next one of that class
-//! takes it from there.
+//! A training step makes and drops the same sizes again and again. The system allocator maps each
+//! large block anew, which is zeroed page by page and unmapped again (filling 32 MiB takes eight
+//! times longer in a fresh allocation than in a reused one); this can cost more than the
+//! computation. So a dropped [`Buffer`] is kept in a pool by size class, and the next one of that
+//! class reuses it.
 //!
-//! In use and idle together never exceed 1.25 times what was in use at one moment; [`release_unused`] gives the idle
-//! part back.
+//! Memory in use and idle memory together never exceed 1.25 times the largest amount that was in
+//! use; [`release_unused`] returns the idle part to the system.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::weight::FileNumbers;
 
-/// Buffers below this many numbers go to the system allocator: it is quick with them.
+/// Smaller buffers, in numbers, come from the system allocator, which is fast for them.
 const POOLED_FROM: usize = 4096;
-/// Blocks from this many numbers on may be more than there is.
+/// Blocks from this size on, in numbers, may exceed the available memory.
 const ASKED_FROM: usize = 1 << 20;
-/// Blocks from this many numbers on are compared with the machine's memory: a system may promise
-/// more than it has.
+/// Blocks from this size on, in numbers, are compared with the machine's memory: a system may
+/// promise more than it has.
 const LARGE: usize = 1 << 28;
 
-/// A block of `f32` that returns to the pool when dropped, or a file's.
+/// A block of `f32` that returns to the pool when dropped, or a part of a mapped file.
 pub(crate) struct Buffer {
     data: Vec<f32>,
     len: usize,
     pooled: bool,
-    /// Where the numbers are instead of in `data`: they are read only then.
+    /// The place of the numbers in a mapped file, where they are read only, instead of `data`.
     file: Option<FileNumbers>,
 }
 
 struct Pool {
-    /// Idle blocks by their capacity.
+    /// Idle blocks by capacity.
     idle: BTreeMap<usize, Vec<Vec<f32>>>,
-    /// Numbers in idle blocks.
+    /// The size of the idle blocks, in numbers.
     idle_len: usize,
-    /// Numbers in blocks handed out, now and at most.
+    /// The size of the blocks in use, in numbers: now, and at most so far.
     live_len: usize,
     peak_len: usize,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { idle: BTreeMap::new(), idle_len: 0, live_len: 0, peak_len: 0 });
 
-/// The smallest of the classes `{8, 9, … 15} · 2^k` that holds `len`: at most an eighth is wasted.
-/// `None` if they do not fit a machine word in bytes.
+/// Returns the smallest of the size classes `{8, 9, … 15} · 2^k` that holds `len`; at most an
+/// eighth is wasted. `None` if its size in bytes overflows.
 fn size_class(len: usize) -> Option<usize> {
     let shift = (usize::BITS - 1 - len.leading_zeros()).saturating_sub(3);
     let class = len.checked_next_multiple_of(1usize << shift)?;
     class.checked_mul(size_of::<f32>()).filter(|&bytes| bytes <= isize::MAX as usize).map(|_| class)
 }
 
-/// Whether a block of `len` numbers can be had: the system gives it, and the machine has as much
-/// memory in all.
+/// Returns whether a block of `len` numbers can be allocated: the system allows it, and the machine
+/// has as much memory in total.
 fn fits(len: usize) -> bool {
     let given = || Vec::<f32>::new().try_reserve_exact(len).is_ok();
     let exists = || memory(&["MemTotal", "SwapTotal"]).is_none_or(|all| len <= all / size_of::<f32>());
@@ -59,7 +60,7 @@ fn fits(len: usize) -> bool {
 }
 
 impl Pool {
-    /// An idle block of `class`, or the room for a new one.
+    /// Returns an idle block of `class`, or a new one.
     fn take(&mut self, class: usize) -> Option<Vec<f32>> {
         self.live_len += class;
         self.peak_len = self.peak_len.max(self.live_len);
@@ -91,22 +92,22 @@ impl Pool {
         }
     }
 
-    /// A quarter above the peak: sizes that take turns within a step may all stay.
+    /// A quarter above the peak: blocks of sizes that alternate within a step can all stay.
     fn limit(&self) -> usize {
         self.peak_len + self.peak_len / 4
     }
 }
 
 impl Buffer {
-    /// `len` numbers of any value: the caller writes each one.
+    /// Returns `len` numbers of any value, all of which the caller must write.
     ///
     /// # Panics
-    /// If the memory has no room for them.
+    /// If memory is exhausted.
     pub(crate) fn scratch(len: usize) -> Self {
-        Self::try_scratch(len).unwrap_or_else(|| panic!("the memory has no room for {len} numbers"))
+        Self::try_scratch(len).unwrap_or_else(|| panic!("out of memory: cannot allocate {len} numbers"))
     }
 
-    /// As [`Buffer::scratch`]; `None` if the memory has no room for them.
+    /// Same as [`Buffer::scratch`]; `None` if memory is exhausted.
     pub(crate) fn try_scratch(len: usize) -> Option<Self> {
         if len < POOLED_FROM {
             return Some(Self::from_vec(vec![0.0; len]));
@@ -122,7 +123,7 @@ impl Buffer {
         Some(Self { data: reused.unwrap_or_else(|| vec![0.0; class]), len, pooled: true, file: None })
     }
 
-    /// `len` zeros.
+    /// Returns `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
         let mut buffer = Self::scratch(len);
         buffer.as_mut_slice().fill(0.0);
@@ -135,17 +136,17 @@ impl Buffer {
         Self { data, len, pooled: false, file: None }
     }
 
-    /// Numbers that stay in a file.
+    /// Wraps numbers in a mapped file.
     pub(crate) fn in_file(numbers: FileNumbers) -> Self {
         Self { data: Vec::new(), len: numbers.get::<f32>().len(), pooled: false, file: Some(numbers) }
     }
 
-    /// Where the numbers lie if it is a file.
+    /// Returns the place of the numbers in a mapped file, if they are in one.
     pub(crate) fn file_numbers(&self) -> Option<&FileNumbers> {
         self.file.as_ref()
     }
 
-    /// Whether the numbers may be changed.
+    /// Returns whether the numbers may be changed.
     pub(crate) fn is_writable(&self) -> bool {
         self.file.is_none()
     }
@@ -157,7 +158,7 @@ impl Buffer {
         }
     }
 
-    /// The numbers of a writable buffer.
+    /// Returns the numbers of a writable buffer.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.data[..self.len]
     }
@@ -171,12 +172,12 @@ impl Drop for Buffer {
     }
 }
 
-/// A panic cannot leave the pool half-changed, so a poisoned lock is as good as any.
+/// A panic cannot leave the pool in an inconsistent state, so a poisoned lock can be used.
 fn lock() -> std::sync::MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Gives the memory that dropped tensors left behind back to the system.
+/// Returns the memory of dropped tensors, which the pool keeps for reuse, to the system.
 pub fn release_unused() {
     let mut pool = lock();
     pool.idle.clear();
@@ -184,7 +185,8 @@ pub fn release_unused() {
     pool.peak_len = pool.live_len;
 }
 
-/// Whether `bytes` more would leave an eighth of the machine's memory free; true where the system does not say.
+/// Returns whether at least an eighth of the machine's memory would stay free after an allocation
+/// of `bytes`; true where the system does not report its memory.
 pub(crate) fn has_room(bytes: usize) -> bool {
     match (memory(&["MemAvailable"]), memory(&["MemTotal"])) {
         (Some(available), Some(total)) => available.saturating_sub(bytes) > total / 8,
@@ -192,7 +194,7 @@ pub(crate) fn has_room(bytes: usize) -> bool {
     }
 }
 
-/// The sum of some entries of the system's account of its memory, in bytes, where it gives one.
+/// Returns the sum of some entries of `/proc/meminfo`, in bytes, where it exists.
 fn memory(keys: &[&str]) -> Option<usize> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let bytes = |key: &&str| {

@@ -1,12 +1,13 @@
-//! Reverse-mode differentiation: nodes, the walk, the gradients.
+//! Reverse-mode automatic differentiation: nodes, the backward pass, the gradients.
 //!
-//! The tape knows no operation. An operation that takes a tensor which needs gradients hangs a [`Node`] on its result:
-//! the nodes of its inputs and a closure from the gradient of the result to those of the inputs.
-//! [`Tensor::backward`] walks the nodes from the youngest to the oldest; a node is younger than its inputs, so that is a reverse
-//! topological order, and always the same one. Each closure is taken out as it is called: activations are freed on the way,
-//! and a graph is walked once.
+//! The tape is independent of the operations. An operation on a tensor that requires gradients
+//! attaches a [`Node`] to its result: the nodes of its inputs, and a closure that computes their
+//! gradients from the gradient of the result. [`Tensor::backward`] visits the nodes from the newest
+//! to the oldest; a node is newer than its inputs, so this is a reverse topological order, the same
+//! in every run. Each closure is removed as it is called: activations are freed during the pass,
+//! and a graph can be used only once.
 //!
-//! Gradients are returned, by the identity of the leaf; nothing is changed behind the caller's back.
+//! Gradients are returned as a value, keyed by leaf; no tensor is modified.
 //!
 //! ```
 //! use loquat::Tensor;
@@ -27,14 +28,16 @@ use super::Tensor;
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 
-/// From the gradient of a result to those of its inputs; `needs[i]` tells whether input `i` wants one.
+/// Computes the gradients of the inputs from that of the result; `needs[i]` is whether input `i`
+/// needs one.
 pub(crate) type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Result<Vec<Option<Tensor>>> + Send>;
 
-/// A result of an operation, or a leaf whose gradient is wanted.
+/// The result of an operation, or a leaf that requires a gradient.
 pub(crate) struct Node {
     id: u64,
     inputs: Vec<Option<Arc<Node>>>,
-    /// The operation and its closure, until the walk has come by; `None` from the start for a leaf.
+    /// The operation and its closure, until the backward pass takes it; `None` from the start for a
+    /// leaf.
     backward: Mutex<Option<Backward>>,
     op: &'static str,
 }
@@ -49,7 +52,7 @@ thread_local! {
 
 impl Node {
     fn new(op: &'static str, inputs: Vec<Option<Arc<Node>>>, backward: Option<Backward>) -> Arc<Self> {
-        // Only distinct and growing numbers are needed; no other memory hangs on the order.
+        // Ids must only be distinct and increasing; no other memory access depends on this one.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self { id, inputs, backward: Mutex::new(backward), op })
     }
@@ -63,7 +66,8 @@ impl Node {
     }
 }
 
-/// A chain of a hundred thousand nodes (a recurrent network over a long text) must not be dropped by recursion.
+/// A chain of a hundred thousand nodes (a recurrent network over a long text) must not be dropped
+/// by recursion, which would overflow the stack.
 impl Drop for Node {
     fn drop(&mut self) {
         let mut pending: Vec<Arc<Node>> = self.inputs.drain(..).flatten().collect();
@@ -75,7 +79,8 @@ impl Drop for Node {
     }
 }
 
-/// Runs `f` without recording operations: its results need no gradients and keep no activations alive.
+/// Runs `f` without recording operations: results do not require gradients and keep no activations
+/// alive. Applies to the calling thread.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
@@ -87,13 +92,14 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Whether an operation on `inputs` will be recorded.
+/// Returns whether an operation on `inputs` will be recorded.
 pub(crate) fn is_recording(inputs: &[&Tensor]) -> bool {
     RECORDING.get() && inputs.iter().any(|x| x.node.is_some())
 }
 
-/// Hangs a node on `output` if one of `inputs` needs a gradient. `backward` makes the closure; it is called only then. The
-/// closure captures detached tensors ([`Tensor::detach`]), never `inputs` themselves.
+/// Attaches a node to `output` if one of `inputs` requires a gradient. Only then is `backward`
+/// called, which returns the closure. The closure captures detached tensors ([`Tensor::detach`]),
+/// never `inputs` themselves.
 pub(crate) fn record(
     op: &'static str,
     inputs: &[&Tensor],
@@ -106,38 +112,38 @@ pub(crate) fn record(
     output
 }
 
-/// For an operation without a backward formula.
+/// Checks the inputs of an operation without a backward formula.
 ///
 /// # Errors
-/// [`Error::NoGradient`] if an input needs a gradient.
+/// [`Error::NoGradient`] if an input requires a gradient.
 pub(crate) fn refuse(op: &'static str, inputs: &[&Tensor]) -> Result<()> {
     if is_recording(inputs) { Err(Error::NoGradient { op }) } else { Ok(()) }
 }
 
-/// Gradients by the leaf that they belong to.
+/// The gradients of a backward pass, keyed by leaf.
 #[derive(Default, Clone)]
 pub struct Gradients {
     by_leaf: BTreeMap<u64, Tensor>,
 }
 
 impl Gradients {
-    /// The gradient of a leaf: of a parameter's tensor, or of one made by [`Tensor::watch`]; `None` if the differentiated
-    /// result did not depend on it.
+    /// Returns the gradient of a leaf (the tensor of a parameter, or a result of
+    /// [`Tensor::watch`]); `None` if the differentiated result does not depend on it.
     pub fn of(&self, leaf: &Tensor) -> Option<&Tensor> {
         self.by_leaf.get(&leaf.node.as_ref()?.id)
     }
 
-    /// Takes a leaf's gradient out.
+    /// Removes and returns the gradient of a leaf.
     pub fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.by_leaf.remove(&leaf.node.as_ref()?.id)
     }
 
-    /// How many leaves have one.
+    /// Returns the number of leaves that have a gradient.
     pub fn len(&self) -> usize {
         self.by_leaf.len()
     }
 
-    /// Whether no leaf has one.
+    /// Returns whether no leaf has a gradient.
     pub fn is_empty(&self) -> bool {
         self.by_leaf.is_empty()
     }
@@ -153,7 +159,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// Every gradient, in the order in which the leaves were made.
+    /// Returns an iterator over the gradients, in the order in which the leaves were created.
     pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
         self.by_leaf.values()
     }
@@ -165,7 +171,7 @@ impl Gradients {
         }
     }
 
-    /// The Euclidean norm over all gradients together.
+    /// Returns the Euclidean norm of all gradients together.
     pub fn norm(&self) -> f64 {
         self.by_leaf.values().map(|g| vecmath::sum_squares(g.data())).sum::<f64>().sqrt()
     }
@@ -195,12 +201,14 @@ fn accumulate(sums: &mut BTreeMap<u64, Tensor>, id: u64, gradient: Tensor) -> Re
 }
 
 impl Tensor {
-    /// The gradients of this scalar with respect to every leaf that it depends on.
+    /// Computes the gradients of this scalar with respect to all leaves that it depends on.
     ///
-    /// The graph is used up: activations are freed on the way, and a second walk over it is an error.
+    /// This consumes the graph: activations are freed during the pass, and a second pass over the
+    /// graph is an error.
     ///
     /// # Errors
-    /// [`Error::Backward`] if this is not a scalar, depends on no leaf, or was walked before.
+    /// [`Error::Backward`] if this is not a scalar, depends on no leaf, or its graph was already
+    /// used.
     pub fn backward(&self) -> Result<Gradients> {
         if self.len() != 1 {
             return Err(Error::Backward {
@@ -211,18 +219,19 @@ impl Tensor {
         self.backward_from(Tensor::full(self.shape(), 1.0))
     }
 
-    /// As [`Tensor::backward`] for a tensor of any shape, from the gradient `dy` of this tensor.
+    /// Same as [`Tensor::backward`] for a tensor of any shape, starting from the gradient `dy` of
+    /// this tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `dy` has another shape; [`Error::Backward`] as above.
+    /// [`Error::Shape`] if `dy` has another shape; also the errors of [`Tensor::backward`].
     pub fn backward_from(&self, dy: Tensor) -> Result<Gradients> {
         if dy.shape() != self.shape() {
             return Err(Error::shape("backward", format!("{:?}", self.shape()), dy.shape()));
         }
         let Some(root) = self.node.clone() else {
             return Err(Error::Backward {
-                expected: "a result that depends on a leaf which needs gradients",
-                found: "one that depends on none".into(),
+                expected: "a result that depends on a leaf that requires gradients",
+                found: "a result that depends on none".into(),
             });
         };
         let mut leaves = BTreeMap::new();
@@ -236,8 +245,8 @@ impl Tensor {
                     continue;
                 }
                 let backward = node.take_backward().ok_or_else(|| Error::Backward {
-                    expected: "a graph that was not walked before",
-                    found: format!("a used one at `{}`", node.op),
+                    expected: "a graph that was not used before",
+                    found: format!("one already used, at `{}`", node.op),
                 })?;
                 let needs: Vec<bool> = node.inputs.iter().map(Option::is_some).collect();
                 let dinputs = backward(dy, &needs)?;

@@ -1,9 +1,9 @@
 //! [`Weight`]: a constant factor of products, in the number format in which it is stored.
 //!
-//! Decoding reads every weight once for each token, so its speed is that of the memory and half the
-//! bytes are twice the tokens. A weight in half precision is therefore never converted as a whole:
-//! the kernels convert what they have just read, in registers, which is exact, and multiply and add
-//! in `f32`. Numbers that lie aligned in a mapped file stay there.
+//! Decoding reads every weight once for each token, so it is limited by memory bandwidth: half the
+//! bytes give twice the tokens per second. A weight in half precision is therefore never converted
+//! as a whole: the kernels convert what they have just read, in registers, which is exact, and
+//! compute in `f32`. Aligned numbers in a mapped file are not copied.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,25 +16,25 @@ use crate::error::{Error, Result};
 use crate::kernels::{parallel, vecmath};
 use crate::mapped::MappedFile;
 
-/// The factor of a product, or a table of vectors, in one of the formats in which weights are kept.
+/// A factor of products, or a table of vectors, in one of the supported storage formats.
 ///
-/// Only [`Weight::F32`] can be trained; the others get no gradient, and pass one on to what they
-/// are multiplied with.
+/// Only [`Weight::F32`] can be trained; the other formats get no gradient, but gradients flow
+/// through their products to the other factor.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Weight {
-    /// 32 bits: the only one that is trained.
+    /// 32-bit floating point: the only format that can be trained.
     F32(Tensor),
     /// IEEE 754 half precision.
     F16(HalfTensor<f16>),
-    /// The upper halves of `f32` numbers.
+    /// bfloat16: the upper half of an `f32`.
     Bf16(HalfTensor<bf16>),
-    /// A few bits for each number, in blocks.
+    /// Block-quantised, with a few bits per element.
     Blocks(BlockTensor),
 }
 
 impl Weight {
-    /// The length of each axis.
+    /// Returns the length of each axis.
     pub fn shape(&self) -> &[usize] {
         match self {
             Self::F32(tensor) => tensor.shape(),
@@ -44,22 +44,22 @@ impl Weight {
         }
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         super::shape_len(self.shape())
     }
 
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the elements have 16 bits.
+    /// Returns whether the elements have 16 bits.
     pub fn is_half(&self) -> bool {
         matches!(self, Self::F16(_) | Self::Bf16(_))
     }
 
-    /// Whether the elements have 32 bits: then they can be trained.
+    /// Returns whether the elements are f32 and can be trained.
     pub fn is_f32(&self) -> bool {
         matches!(self, Self::F32(_))
     }
@@ -74,7 +74,7 @@ impl Weight {
         }
     }
 
-    /// The size of the elements in memory or in the mapped file, in bytes.
+    /// Returns the size of the elements in memory or in the mapped file, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::F32(_) => 4 * self.len(),
@@ -83,7 +83,7 @@ impl Weight {
         }
     }
 
-    /// The elements in 32 bits: the tensor itself, or an exact copy.
+    /// Converts the elements to f32: returns the tensor itself, or an exact copy.
     pub fn to_tensor(&self) -> Tensor {
         match self {
             Self::F32(tensor) => tensor.clone(),
@@ -93,7 +93,7 @@ impl Weight {
         }
     }
 
-    /// The elements rounded to IEEE half precision, to nearest even.
+    /// Rounds the elements to IEEE half precision, to nearest even.
     pub fn to_f16(&self) -> Self {
         match self {
             Self::F16(_) => self.clone(),
@@ -101,7 +101,7 @@ impl Weight {
         }
     }
 
-    /// The elements rounded to bf16, to nearest even.
+    /// Rounds the elements to bf16, to nearest even.
     pub fn to_bf16(&self) -> Self {
         match self {
             Self::Bf16(_) => self.clone(),
@@ -111,7 +111,7 @@ impl Weight {
 }
 
 impl Weight {
-    /// The part of a mapped file that the numbers lie in.
+    /// Returns the place of the numbers in a mapped file, if they are in one.
     fn in_file(&self) -> Option<&FileNumbers> {
         let numbers = match self {
             Self::F32(tensor) => tensor.file_numbers(),
@@ -122,19 +122,20 @@ impl Weight {
         numbers.filter(|numbers| numbers.file.is_mapped())
     }
 
-    /// Where in a mapped file the numbers begin, in [0, 1), if they lie there as they are.
+    /// Returns where in a mapped file the numbers begin, as a fraction in [0, 1), if they are in
+    /// one.
     pub(crate) fn place_in_file(&self) -> Option<f64> {
         self.in_file().map(|numbers| numbers.bytes.start as f64 / numbers.file.len() as f64)
     }
 
-    /// Gives the memory of a mapped file's part back to the system until it is read again.
+    /// Releases the memory of the numbers' part of a mapped file until it is read again.
     pub(crate) fn give_back(&self) {
         if let Some(numbers) = self.in_file() {
             numbers.file.give_back(numbers.bytes.clone());
         }
     }
 
-    /// The same numbers without a place on the tape.
+    /// Returns the same numbers, detached from the tape.
     pub(crate) fn detach(&self) -> Self {
         match self {
             Self::F32(tensor) => Self::F32(tensor.detach()),
@@ -161,7 +162,7 @@ impl From<Tensor> for Weight {
     }
 }
 
-/// The number formats of 16 bits.
+/// A 16-bit number format.
 #[doc(hidden)]
 pub trait Half: bytemuck::Pod + Send + Sync + sealed::Half {}
 
@@ -194,8 +195,8 @@ impl sealed::Half for bf16 {
     }
 }
 
-/// Constant numbers of 16 bits in a row-major box of any rank. A clone shares the memory, which may
-/// be a mapped file's.
+/// A constant tensor of 16-bit numbers of any rank, row-major. A clone shares the memory, which may
+/// be a mapped file.
 ///
 /// ```
 /// use half::f16;
@@ -219,7 +220,7 @@ enum Numbers<T> {
 }
 
 impl<T: Half> HalfTensor<T> {
-    /// A tensor of `shape`, last index fastest.
+    /// Creates a tensor of `shape` from numbers in row-major order.
     ///
     /// # Errors
     /// [`Error::Shape`] if `data` does not have as many elements as `shape`.
@@ -230,12 +231,12 @@ impl<T: Half> HalfTensor<T> {
         Ok(Self { shape: shape.to_vec(), numbers: Numbers::Owned(data.into()) })
     }
 
-    /// Little-endian numbers in a file: they stay there if they are aligned (and this machine is
-    /// little-endian), and are copied otherwise.
+    /// Creates a tensor from little-endian numbers in a file, without copying them if they are
+    /// aligned and this machine is little-endian.
     ///
     /// # Errors
-    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if it is not as long as
-    /// `shape` says.
+    /// [`Error::Format`] if the range is not in the file; [`Error::Shape`] if its length does not
+    /// match `shape`.
     pub fn in_file(file: &Arc<MappedFile>, bytes: Range<usize>, shape: &[usize]) -> Result<Self> {
         let len = checked_len(shape)?;
         let all = slice(file, &bytes)?;
@@ -252,12 +253,12 @@ impl<T: Half> HalfTensor<T> {
         Ok(Self { shape: shape.to_vec(), numbers })
     }
 
-    /// The length of each axis, slowest first.
+    /// Returns the length of each axis, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The elements, last index fastest.
+    /// Returns the elements in row-major order.
     pub fn data(&self) -> &[T] {
         match &self.numbers {
             Numbers::Owned(data) => data,
@@ -272,24 +273,24 @@ impl<T: Half> HalfTensor<T> {
         }
     }
 
-    /// Whether the elements are a file's own pages.
+    /// Returns whether the elements are in a mapped file.
     pub fn is_mapped(&self) -> bool {
         self.file_numbers().is_some_and(|numbers| numbers.file.is_mapped())
     }
 
-    /// An exact copy in 32 bits.
+    /// Converts the elements to f32, which is exact.
     pub fn widen(&self) -> Tensor {
         Tensor::write(&self.shape, |y| T::widen(self.data(), y))
     }
 
-    /// A copy of `x` rounded to nearest even.
+    /// Rounds the elements of `x` to nearest even.
     pub fn round(x: &Tensor) -> Self {
         let mut data = vec![T::zeroed(); x.len()];
         T::round(x.data(), &mut data);
         Self { shape: x.shape().to_vec(), numbers: Numbers::Owned(data.into()) }
     }
 
-    /// Rows of a matrix by id, in f32; the caller has checked the ids.
+    /// Gathers rows of a matrix by id, in f32; the caller has checked the ids.
     pub(crate) fn gather(&self, row: usize, ids: &[u32], out: &mut [f32]) {
         let data = self.data();
         let chunk = parallel::chunk_len(ids.len(), 1, row as f32);
@@ -307,7 +308,7 @@ impl<T> std::fmt::Debug for HalfTensor<T> {
     }
 }
 
-/// Aligned numbers of a file, in this machine's order of bytes.
+/// Aligned numbers of a file, in this machine's byte order.
 #[derive(Clone)]
 pub(crate) struct FileNumbers {
     file: Arc<MappedFile>,
@@ -315,7 +316,7 @@ pub(crate) struct FileNumbers {
 }
 
 impl FileNumbers {
-    /// The numbers, if they can be read where they are; the range is in the file.
+    /// Returns the numbers if they can be read in place; the range must be in the file.
     pub(crate) fn new<T: bytemuck::Pod>(file: &Arc<MappedFile>, bytes: Range<usize>) -> Option<Self> {
         let readable =
             cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(&file[bytes.clone()]).is_ok();
@@ -327,7 +328,7 @@ impl FileNumbers {
     }
 }
 
-/// Part of a file.
+/// Returns part of a file, or an error if the range is not in it.
 pub(crate) fn slice<'f>(file: &'f MappedFile, bytes: &Range<usize>) -> Result<&'f [u8]> {
     file.get(bytes.clone()).ok_or_else(|| {
         let reason = format!("expected a tensor at bytes {bytes:?}, found a file of {} bytes", file.len());
@@ -338,9 +339,9 @@ pub(crate) fn slice<'f>(file: &'f MappedFile, bytes: &Range<usize>) -> Result<&'
 /// How a layer's weight matrix is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightLayout {
-    /// `[out_features, in_features]`, as `torch.nn.Linear` has it.
+    /// `[out_features, in_features]`, as in `torch.nn.Linear`.
     OutIn,
-    /// `[in_features, out_features]`, as GPT-2's checkpoints have it.
+    /// `[in_features, out_features]`, as in GPT-2's checkpoints.
     InOut,
 }
 
