@@ -1,4 +1,4 @@
-//! Attention with its projections.
+//! Multi-head attention with its projections.
 
 use crate::error::{Error, Result};
 use crate::nn::dropout::Dropout;
@@ -31,15 +31,16 @@ pub struct MultiHeadAttentionConfig {
     pub value_dim: Option<usize>,
     /// Whether the projections have a bias. Default: true.
     pub bias: bool,
-    /// Whether the output projection has one. Default: as `bias`.
+    /// Whether the output projection has a bias. Default: same as `bias`.
     pub out_bias: Option<bool>,
-    /// Dropout of the probabilities, in `[0, 1)`. Default: 0.
+    /// Dropout probability of the attention probabilities, in `[0, 1)`. Default: 0.
     pub dropout: f32,
-    /// Rotary positions of queries and keys, for self-attention. Default: none.
+    /// Rotary position embedding of queries and keys in self-attention. Default: none.
     pub rope: Option<Rope>,
     /// The factor of the scores. Default: `1 / √head_dim`.
     pub scale: Option<f32>,
-    /// How many positions a query of self-attention sees, its own included. Default: all.
+    /// Sliding window of self-attention: the number of positions that a query attends to, its own
+    /// included. Default: unlimited.
     pub window: Option<usize>,
     /// Caps scores to `softcap · tanh(scores / softcap)`. Default: none.
     pub softcap: Option<f32>,
@@ -49,23 +50,24 @@ pub struct MultiHeadAttentionConfig {
     pub qk_norm: Option<QkNorm>,
     /// How the projections' weights are stored. Default: [`WeightLayout::OutIn`].
     pub(crate) layout: WeightLayout,
-    /// The distributions of fresh projections and of the output projection. Default: PyTorch's.
+    /// The initial distributions of the input projections and of the output projection. Default:
+    /// PyTorch's.
     pub(crate) fresh: Option<[Init; 2]>,
     pub(crate) names: &'static AttentionNames,
 }
 
-/// RMS normalisation of queries and keys in a [`MultiHeadAttention`].
+/// Settings of the RMS normalisation of queries and keys in a [`MultiHeadAttention`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QkNorm {
     /// Added to the mean square.
     pub eps: f32,
-    /// Whether all heads of a position are normalised together (OLMo 2), instead of each by itself
+    /// Whether all heads of a position are normalised together (OLMo 2), instead of each separately
     /// (Qwen3).
     pub across_heads: bool,
 }
 
 impl MultiHeadAttentionConfig {
-    /// As many key heads as query heads, with bias, and the defaults of every other field.
+    /// Returns settings with the default of every optional field.
     pub fn new(d_model: usize, n_heads: usize) -> Self {
         Self {
             d_model,
@@ -89,32 +91,32 @@ impl MultiHeadAttentionConfig {
         }
     }
 
-    /// Sets the number of key and value heads.
+    /// Sets the number of key and value heads (default: `n_heads`).
     pub fn kv_heads(self, n_kv_heads: usize) -> Self {
         Self { n_kv_heads: Some(n_kv_heads), ..self }
     }
 
-    /// Sets the width of a head.
+    /// Sets the width of a head (default: `d_model / n_heads`).
     pub fn head_dim(self, head_dim: usize) -> Self {
         Self { head_dim: Some(head_dim), ..self }
     }
 
-    /// Sets the widths of the inputs of keys and values.
+    /// Sets the widths of the inputs of keys and values (default: `d_model`).
     pub fn memory_dims(self, key_dim: usize, value_dim: usize) -> Self {
         Self { key_dim: Some(key_dim), value_dim: Some(value_dim), ..self }
     }
 
-    /// Sets whether the projections have a bias.
+    /// Sets whether the projections have a bias (default: true).
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
 
-    /// Sets the dropout of the probabilities.
+    /// Sets the dropout probability of the attention probabilities, in `[0, 1)` (default: 0).
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
 
-    /// Sets rotary positions.
+    /// Sets the rotary position embedding (default: none).
     pub fn rope(self, rope: Rope) -> Self {
         Self { rope: Some(rope), ..self }
     }
@@ -130,17 +132,17 @@ pub(crate) struct AttentionNames {
     pub(crate) sinks: &'static str,
 }
 
-/// The names of [`Projections`], and with them their arrangement.
+/// The names of the layers of [`Projections`], and how the layers are arranged.
 #[derive(Debug)]
 pub(crate) enum ProjectionNames {
-    /// Of three layers: query, key, value.
+    /// Three layers: query, key, value.
     Separate([&'static str; 3]),
-    /// Of one layer, whose outputs are all queries, then all keys, then all values.
+    /// One layer, whose outputs are all queries, then all keys, then all values.
     Packed(&'static str),
-    /// Of one layer, whose outputs are, for each key head, its queries, its key and its value.
+    /// One layer, whose outputs are, for each key head, its queries, its key and its value.
     Interleaved(&'static str),
-    /// Of `torch.nn.MultiheadAttention`: `in_proj_weight`, or `q_proj_weight`, `k_proj_weight` and
-    /// `v_proj_weight`; `in_proj_bias` in either case.
+    /// The names of `torch.nn.MultiheadAttention`: `in_proj_weight`, or `q_proj_weight`,
+    /// `k_proj_weight` and `v_proj_weight`; `in_proj_bias` in either case.
     PyTorch,
 }
 
@@ -155,23 +157,23 @@ impl AttentionNames {
     };
 }
 
-/// The layers of a [`MultiHeadAttention`] that make queries, keys and values.
+/// The linear layers of a [`MultiHeadAttention`] that compute queries, keys and values.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Projections {
-    /// One layer each for query `[n_heads · head_dim, d_model]`, key `[n_kv_heads · head_dim, key_dim]`
-    /// and value `[n_kv_heads · head_dim, value_dim]`.
+    /// One layer each for query `[n_heads · head_dim, d_model]`, key
+    /// `[n_kv_heads · head_dim, key_dim]` and value `[n_kv_heads · head_dim, value_dim]`.
     Separate(Box<[Linear; 3]>),
-    /// One layer, `[(n_heads + 2 · n_kv_heads) · head_dim, d_model]`, whose outputs are all queries,
-    /// then all keys, then all values.
+    /// One layer, `[(n_heads + 2 · n_kv_heads) · head_dim, d_model]`, whose outputs are all
+    /// queries, then all keys, then all values.
     Packed(Linear),
     /// One layer of the same shape, whose outputs are, for each key head, its queries, its key and
     /// its value (GPT-NeoX, Falcon).
     Interleaved(Linear),
 }
 
-/// Attention of a sequence over itself or over another, as `torch.nn.MultiheadAttention(batch_first=True)`, with the options
-/// that language models add to it.
+/// Multi-head attention over the sequence itself or over another one, like
+/// `torch.nn.MultiheadAttention(batch_first=True)`, with the options that language models add.
 ///
 /// ```
 /// use loquat::nn::{MultiHeadAttention, MultiHeadAttentionConfig};
@@ -187,20 +189,20 @@ pub enum Projections {
 /// ```
 #[derive(Clone)]
 pub struct MultiHeadAttention {
-    /// From the input to queries, keys and values.
+    /// The projections of the input to queries, keys and values.
     pub projections: Projections,
     /// The bias of three projections whose weights are separate, as PyTorch stores it,
     /// `[(n_heads + 2 · n_kv_heads) · head_dim]`.
     pub in_proj_bias: Option<Parameter>,
-    /// From the heads' outputs side by side to the result, `[d_model, n_heads · head_dim]`.
+    /// The output projection, applied to the concatenated heads, `[d_model, n_heads · head_dim]`.
     pub out: Linear,
-    /// Normalises queries.
+    /// The norm of the queries.
     pub q_norm: Option<RmsNorm>,
-    /// Normalises keys.
+    /// The norm of the keys.
     pub k_norm: Option<RmsNorm>,
     /// The logit of each query head's sink, `[n_heads]`.
     pub sinks: Option<Parameter>,
-    /// Of the probabilities.
+    /// Dropout of the attention probabilities.
     pub dropout: Dropout,
     n_heads: usize,
     n_kv_heads: usize,
@@ -224,11 +226,11 @@ impl std::fmt::Debug for MultiHeadAttention {
     }
 }
 
-/// What the queries of a self-attention see.
+/// The positions that the queries of a self-attention attend to.
 pub(crate) enum Context<'a> {
     /// The positions of `x: [batch, seq_len, d_model]` under a mask.
     Whole(&'a AttentionMask),
-    /// The positions of the query's own sequence, where sequences follow one another in
+    /// The positions of the query's own sequence, where several sequences are concatenated in
     /// `x: [total, d_model]`; without gradients.
     Spans(&'a [Span]),
     /// The positions in a cache, to which those of `x` are appended; without gradients.
@@ -365,22 +367,23 @@ impl MultiHeadAttention {
         })
     }
 
-    /// Self-attention.
+    /// Computes self-attention.
     ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result.
+    /// `x: [batch, seq_len, d_model]` → `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` or the mask do not fit.
+    /// [`Error::Shape`] if the shapes of `x` and the mask do not match.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         self.out.forward(&self.attend(x, Context::Whole(mask), self.rotation(x, 0)?.as_ref())?)
     }
 
-    /// Attention of `query` over another sequence; without rotary positions and window.
+    /// Computes attention of `query` over another sequence; rotary positions and the window are not
+    /// applied.
     ///
     /// # Shapes
-    /// `query: [batch, queries, d_model]`, `key: [batch, keys, key_dim]`, `value: [batch, keys, value_dim]` →
-    /// `[batch, queries, d_model]`.
+    /// `query: [batch, queries, d_model]`, `key: [batch, keys, key_dim]`,
+    /// `value: [batch, keys, value_dim]` → `[batch, queries, d_model]`.
     ///
     /// # Errors
     /// Same as [`MultiHeadAttention::forward`].
@@ -389,7 +392,7 @@ impl MultiHeadAttention {
         self.out.forward(&self.attention().forward(&q, &k, &v, mask)?)
     }
 
-    /// [`MultiHeadAttention::forward`], which also returns the probabilities
+    /// Same as [`MultiHeadAttention::forward`], and also returns the attention probabilities
     /// `[batch, n_heads, seq_len, seq_len]`.
     ///
     /// # Errors
@@ -400,7 +403,7 @@ impl MultiHeadAttention {
         Ok((self.out.forward(&y)?, probs))
     }
 
-    /// [`MultiHeadAttention::cross`], which also returns the probabilities
+    /// Same as [`MultiHeadAttention::cross`], and also returns the attention probabilities
     /// `[batch, n_heads, queries, keys]`.
     ///
     /// # Errors
@@ -417,11 +420,11 @@ impl MultiHeadAttention {
         Ok((self.out.forward(&y)?, probs))
     }
 
-    /// Self-attention of the positions that follow those in `cache`, to which they are appended. The
-    /// caller gives the causal mask; padding masks cover cached and new positions.
+    /// Computes self-attention of new positions that follow those in `cache`, and appends them to
+    /// it. The caller passes the causal mask; padding masks cover cached and new positions.
     ///
     /// # Shapes
-    /// `x: [batch, new positions, d_model]` and so the result.
+    /// `x: [batch, new_len, d_model]` → `[batch, new_len, d_model]`.
     ///
     /// # Errors
     /// Same as [`MultiHeadAttention::forward`] and [`KvLayer::append`].
@@ -431,7 +434,8 @@ impl MultiHeadAttention {
         self.out.forward(&self.attend(x, context, rotation.as_ref())?)
     }
 
-    /// The keys and values of a sequence that does not change from step to step, for [`MultiHeadAttention::cross_cached`].
+    /// Computes the keys and values of a sequence that stays the same in all steps, for
+    /// [`MultiHeadAttention::cross_cached`].
     ///
     /// # Errors
     /// Same as [`MultiHeadAttention::forward`] and [`KvLayer::append`].
@@ -441,7 +445,8 @@ impl MultiHeadAttention {
         Ok(layer)
     }
 
-    /// [`MultiHeadAttention::cross`] over a memory whose keys and values are already computed.
+    /// Same as [`MultiHeadAttention::cross`], over the keys and values of
+    /// [`MultiHeadAttention::cache_memory`].
     ///
     /// # Errors
     /// Same as [`MultiHeadAttention::cross`].
@@ -450,7 +455,7 @@ impl MultiHeadAttention {
         self.out.forward(&memory.look_up(&self.attention(), &q, mask)?)
     }
 
-    /// `residual + dropout(attention(x))`: self-attention as a part of a layer.
+    /// Returns `residual + dropout(attention(x))`.
     pub(crate) fn forward_added(
         &self,
         residual: &Tensor,
@@ -462,7 +467,8 @@ impl MultiHeadAttention {
         dropout.added(residual, &self.out, &self.attend(x, context, rotation)?)
     }
 
-    /// The heads' outputs side by side, `[…, n_heads · head_dim]`, before the output projection.
+    /// Returns the concatenated outputs of the heads, `[…, n_heads · head_dim]`, before the output
+    /// projection.
     fn attend(&self, x: &Tensor, context: Context<'_>, rotation: Option<&Rotation>) -> Result<Tensor> {
         let attention = self.attention();
         let plain = rotation.is_none() && self.q_norm.is_none() && self.k_norm.is_none();
@@ -480,7 +486,7 @@ impl MultiHeadAttention {
         }
     }
 
-    /// The attention between the projections.
+    /// Returns the attention operation, without projections.
     fn attention(&self) -> Attention {
         Attention {
             n_heads: self.n_heads,
@@ -492,12 +498,12 @@ impl MultiHeadAttention {
         }
     }
 
-    /// `mask` within the window.
+    /// Returns `mask`, limited to the window.
     fn windowed(&self, mask: &AttentionMask) -> AttentionMask {
         self.window.map_or(mask.clone(), |window| mask.and(&AttentionMask::sliding_window(window)))
     }
 
-    /// Queries, keys and values of a self-attention, normalised and rotated.
+    /// Computes queries, keys and values of a self-attention, normalised and rotated.
     fn project(&self, x: &Tensor, rotation: Option<&Rotation>) -> Result<[Tensor; 3]> {
         let [q, k, v] = match &self.projections {
             Projections::Separate(layers) if self.in_proj_bias.is_none() => {
@@ -516,7 +522,7 @@ impl MultiHeadAttention {
         Ok([rotation.forward(&q, self.n_heads)?, rotation.forward(&k, self.n_kv_heads)?, v])
     }
 
-    /// Queries, keys and values of an attention over another sequence, normalised.
+    /// Computes queries, keys and values of an attention over another sequence, normalised.
     fn project_each(&self, inputs: [&Tensor; 3]) -> Result<[Tensor; 3]> {
         let [q, k, v] = self.project_raw(inputs)?;
         Ok([normalise(&self.q_norm, q)?, normalise(&self.k_norm, k)?, v])
@@ -526,13 +532,13 @@ impl MultiHeadAttention {
         Ok([self.part(0, query)?, self.part(1, key)?, self.part(2, value)?])
     }
 
-    /// The outputs of a packed projection that are queries, keys and values.
+    /// Returns the output ranges of a packed projection that are queries, keys and values.
     fn ranges(&self) -> [std::ops::Range<usize>; 3] {
         let (query, kv) = (self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim);
         [0..query, query..query + kv, query + kv..query + 2 * kv]
     }
 
-    /// Projection 0 (query), 1 (key) or 2 (value) of `x`.
+    /// Computes projection 0 (query), 1 (key) or 2 (value) of `x`.
     fn part(&self, which: usize, x: &Tensor) -> Result<Tensor> {
         let range = self.ranges()[which].clone();
         match &self.projections {
@@ -549,7 +555,8 @@ impl MultiHeadAttention {
         }
     }
 
-    /// Takes `[…, n_kv_heads · (group + 2) · head_dim]` apart, where `group` query heads share a key head.
+    /// Splits `[…, n_kv_heads · (group + 2) · head_dim]` into queries, keys and values, where
+    /// `group` query heads share a key head.
     fn deinterleave(&self, qkv: &Tensor) -> Result<[Tensor; 3]> {
         let (outer, width) = (&qkv.shape()[..qkv.rank() - 1], self.head_dim);
         let group = self.n_heads / self.n_kv_heads;
@@ -560,7 +567,7 @@ impl MultiHeadAttention {
         Ok([part(0, group)?, part(group, 1)?, part(group + 1, 1)?])
     }
 
-    /// The layer's own rotary positions of `x`, from position `start` on.
+    /// Returns the rotation of the positions of `x` from position `start` on, if the layer has one.
     fn rotation(&self, x: &Tensor, start: usize) -> Result<Option<Rotation>> {
         let (Some(rope), &[batch, len, _]) = (&self.rope, x.shape()) else { return Ok(None) };
         let positions: Vec<u32> = (0..batch).flat_map(|_| start as u32..(start + len) as u32).collect();
@@ -568,7 +575,8 @@ impl MultiHeadAttention {
     }
 }
 
-/// Normalises runs of columns of `x: […, heads · head_dim]` as long as the norm is wide: each head, or all.
+/// Normalises groups of columns of `x: […, heads · head_dim]` as wide as the norm: each head, or
+/// all heads.
 fn normalise(norm: &Option<RmsNorm>, x: Tensor) -> Result<Tensor> {
     let Some(norm) = norm else { return Ok(x) };
     let (shape, width) = (x.shape().to_vec(), norm.weight.len());
@@ -599,7 +607,7 @@ mod tests {
         layer
     }
 
-    /// Gradients of the inputs and of every parameter.
+    /// Checks the gradients of the inputs and of every parameter.
     fn check_layer(name: &str, layer: &MultiHeadAttention, inputs: &[Tensor], mask: &AttentionMask) {
         let mut all = inputs.to_vec();
         all.extend(layer.parameters().iter().map(|(_, p)| p.tensor().detach()));
@@ -699,8 +707,8 @@ mod tests {
         }
     }
 
-    /// A packed projection, an interleaved one and three separate ones of the same numbers, in every
-    /// format.
+    /// Compares a packed projection, an interleaved one and three separate ones with the same
+    /// values, in every format.
     #[test]
     fn arrangements_of_the_projections_agree_to_the_bit_in_every_format() {
         let [mut separate, mut packed, mut interleaved] =

@@ -1,4 +1,4 @@
-//! Convolution over positions, and the features of a text convolutional network.
+//! Convolution over positions, and features of a convolutional text classifier.
 
 use crate::error::Result;
 use crate::nn::parameter::{Init, Parameter, Parameters};
@@ -9,49 +9,49 @@ use crate::tensor::Tensor;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conv1dConfig {
-    /// Channels of the input.
+    /// The number of input channels.
     pub in_channels: usize,
-    /// Channels of the output.
+    /// The number of output channels.
     pub out_channels: usize,
-    /// Positions of a window.
+    /// The number of positions in a window.
     pub kernel_size: usize,
-    /// How the windows lie.
+    /// Stride, padding, dilation and groups.
     pub windows: ops::Conv1d,
-    /// Whether there is a bias; there is at first.
+    /// Whether there is a bias. Default: true.
     pub bias: bool,
 }
 
 impl Conv1dConfig {
-    /// Every window, no zeros around, no gaps, one group, a bias.
+    /// Returns settings with stride 1, no padding, dilation 1, one group and a bias.
     pub fn new(in_channels: usize, out_channels: usize, kernel_size: usize) -> Self {
         Self { in_channels, out_channels, kernel_size, windows: ops::Conv1d::default(), bias: true }
     }
 
-    /// Positions from a window to the next.
+    /// Sets the stride: the distance between consecutive windows, in positions (default: 1).
     pub fn stride(mut self, stride: usize) -> Self {
         self.windows.stride = stride;
         self
     }
 
-    /// Zeros before and after the input.
+    /// Sets the number of zeros added on each side of the input (default: 0).
     pub fn padding(mut self, padding: usize) -> Self {
         self.windows.padding = padding;
         self
     }
 
-    /// Positions from an element of a window to the next.
+    /// Sets the dilation: the distance between the elements of a window, in positions (default: 1).
     pub fn dilation(mut self, dilation: usize) -> Self {
         self.windows.dilation = dilation;
         self
     }
 
-    /// Parts that the channels are cut into.
+    /// Sets the number of groups that the channels are divided into (default: 1).
     pub fn groups(mut self, groups: usize) -> Self {
         self.windows.groups = groups;
         self
     }
 
-    /// With or without bias.
+    /// Sets whether there is a bias (default: true).
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
@@ -59,7 +59,8 @@ impl Conv1dConfig {
 
 crate::module!(ops::MaxPool1d {; skip kernel_size, stride, padding, dilation });
 
-/// Convolution, as `torch.nn.Conv1d`; the features of a text are [`Conv1d::max_over_time`].
+/// A one-dimensional convolution, like `torch.nn.Conv1d`; [`Conv1d::max_over_time`] computes the
+/// features of a text.
 ///
 /// ```
 /// use loquat::nn::{Conv1d, Conv1dConfig};
@@ -101,10 +102,11 @@ impl std::fmt::Debug for Conv1d {
 }
 
 impl Conv1d {
-    /// A layer with PyTorch's initial values: uniform within `1/√(kernel_size · in_channels / groups)`.
+    /// Creates a layer with PyTorch's initial values: uniform in
+    /// `±1/√(kernel_size · in_channels / groups)`.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(config: &Conv1dConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
         let &Conv1dConfig { in_channels, out_channels, kernel_size, windows, bias } = config;
@@ -116,22 +118,25 @@ impl Conv1d {
         Ok(Self { weight, bias, windows })
     }
 
+    /// Applies the convolution to `x`.
+    ///
     /// # Shapes
-    /// `x: [batch, in_channels, len]` → `[batch, out_channels, windows]`, see [`ops::Conv1d::forward`].
+    /// `x: [batch, in_channels, len]` → `[batch, out_channels, windows]` (see
+    /// [`ops::Conv1d::forward`]).
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`ops::Conv1d::forward`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.windows.forward(x, self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor))
     }
 
-    /// The largest response of each filter, after ReLU, over all positions.
+    /// Returns the maximum of each output channel over all positions, after ReLU.
     ///
     /// # Shapes
     /// `x: [batch, in_channels, len]` → `[batch, out_channels]`.
     ///
     /// # Errors
-    /// As for [`Conv1d::forward`].
+    /// Same as [`Conv1d::forward`].
     pub fn max_over_time(&self, x: &Tensor) -> Result<Tensor> {
         ops::max_over_time(&self.forward(x)?.relu(), None)
     }

@@ -12,9 +12,11 @@ thread_local! {
     static TRAINING: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` with dropout on; `rng` decides what is dropped, and stands where the draws left it afterwards.
+/// Runs `f` with dropout enabled. The dropped elements are drawn from `rng`, which is advanced by
+/// the draws.
 ///
-/// The mode belongs to the calling thread: what `f` sends to other threads runs without dropout.
+/// The mode belongs to the calling thread: layers that `f` calls on other threads run without
+/// dropout.
 ///
 /// ```
 /// use loquat::{Rng, Tensor, nn::{Dropout, train_mode}};
@@ -40,7 +42,7 @@ pub fn train_mode<R>(rng: &mut Rng, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Zeroes elements at random while training, as `torch.nn.Dropout`.
+/// Dropout: zeroes elements at random during training, like `torch.nn.Dropout`.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Dropout {
     /// The probability that an element becomes zero, in `[0, 1)`.
@@ -56,15 +58,16 @@ impl std::fmt::Debug for Dropout {
 }
 
 impl Dropout {
-    /// Dropout of probability `p`, in `[0, 1)`.
+    /// Creates a layer of dropout probability `p`, in `[0, 1)`.
     pub fn new(p: f32) -> Self {
         Self { p }
     }
 
-    /// The same shape; the same tensor outside [`train_mode`].
+    /// Applies dropout; outside of [`train_mode`] returns `x` unchanged.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the probability is out of range, in training only.
+    /// [`Error::Argument`](crate::Error::Argument) if the probability is out of range, in training
+    /// only.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         TRAINING.with_borrow_mut(|rng| match rng {
             Some(rng) => ops::dropout(x, self.p, rng),
@@ -72,7 +75,7 @@ impl Dropout {
         })
     }
 
-    /// `x + dropout(linear(y))`: how a part of a layer ends, in one pass if nothing is dropped.
+    /// Returns `x + dropout(linear(y))`, in one pass if dropout is inactive.
     pub(crate) fn added(&self, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<Tensor> {
         match self.is_active() {
             true => x.add(&self.forward(&linear.forward(y)?)?),
@@ -80,12 +83,12 @@ impl Dropout {
         }
     }
 
-    /// Whether [`Dropout::forward`] changes anything here and now.
+    /// Returns whether [`Dropout::forward`] changes its input now.
     fn is_active(&self) -> bool {
         self.p != 0.0 && TRAINING.with_borrow(Option::is_some)
     }
 
-    /// A key for dropout inside a fused operation: `None` where nothing is dropped.
+    /// Returns a key for dropout inside a fused operation, or `None` if dropout is inactive.
     pub(crate) fn key(&self) -> Option<u64> {
         if self.p == 0.0 {
             return None;

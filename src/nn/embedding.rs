@@ -1,4 +1,4 @@
-//! A vector for each id.
+//! The embedding layer: one vector for each id.
 
 use crate::error::{Error, Result};
 use crate::nn::parameter::{Init, Parameter, Parameters};
@@ -6,12 +6,12 @@ use crate::ops;
 use crate::ops::linear::{Layer, WeightLayout, multiply};
 use crate::tensor::{IdTensor, Tensor};
 
-/// A table of vectors, as `torch.nn.Embedding`.
+/// A table of vectors, like `torch.nn.Embedding`.
 #[derive(Clone)]
 pub struct Embedding {
     /// `[vocab_size, d_model]`.
     pub weight: Parameter,
-    /// The id that fills short rows up, whose vector gets no gradient; none if absent.
+    /// The id used for padding, whose vector gets no gradient, if any.
     pub padding_idx: Option<u32>,
 }
 
@@ -25,18 +25,18 @@ impl std::fmt::Debug for Embedding {
 }
 
 impl Embedding {
-    /// A table of normal numbers of standard deviation `std` (PyTorch's is 1).
+    /// Creates a table of normal random numbers with standard deviation `std` (PyTorch's is 1).
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(vocab_size: usize, d_model: usize, std: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let weight = p.into().get_weight("weight", &[vocab_size, d_model], Init::Normal { std })?;
         Ok(Self { weight, padding_idx: None })
     }
 
-    /// As [`Embedding::init`], with a vector of zeros for the id that fills short rows up, as
-    /// `torch.nn.Embedding(padding_idx=…)`: it gets no gradient and so stays as it is. From a
-    /// checkpoint it is what stands there.
+    /// Same as [`Embedding::init`], with a vector of zeros for the padding id, like
+    /// `torch.nn.Embedding(padding_idx=…)`. The vector gets no gradient and does not change. A
+    /// table from a checkpoint keeps the checkpoint's vector.
     ///
     /// ```
     /// use loquat::{IdTensor, Rng, nn::Embedding};
@@ -51,7 +51,8 @@ impl Embedding {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Id`] if the id has no row; as for [`Parameters::get`].
+    /// [`Error::Id`] if `padding_idx` is not below `vocab_size`; also the errors of
+    /// [`Parameters::get`].
     pub fn init_with_padding<'a>(
         vocab_size: usize,
         d_model: usize,
@@ -69,22 +70,24 @@ impl Embedding {
         Ok(Self { weight, padding_idx: Some(padding_idx) })
     }
 
+    /// Returns the vectors of `ids`.
+    ///
     /// # Shapes
     /// `ids: […]` → `[…, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Id`] if an id has no row.
+    /// [`Error::Id`] if an id is not below `vocab_size`.
     pub fn forward(&self, ids: &IdTensor) -> Result<Tensor> {
         ops::embedding_with_padding(self.weight.weight(), ids, self.padding_idx)
     }
 
-    /// The logits of a head that shares this table: `x · tableᵀ`.
+    /// Returns the logits of an output layer that shares this table: `x · tableᵀ`.
     ///
     /// # Shapes
     /// `x: […, d_model]` → `[…, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
+    /// [`Error::Shape`] if the shape of `x` does not match.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
         let table = Layer::new(self.weight.weight(), WeightLayout::OutIn);
         let [y] = multiply(x, [Layer { packed: self.weight.packed(), ..table }])?;

@@ -1,4 +1,5 @@
-//! Two linear layers with a non-linearity between, applied to each position.
+//! The feed-forward part of a transformer layer: two linear layers with an activation between them,
+//! applied to each position separately.
 
 use crate::error::Result;
 use crate::nn::dropout::Dropout;
@@ -17,40 +18,41 @@ pub struct FeedForwardConfig {
     pub d_model: usize,
     /// Inner width.
     pub d_ff: usize,
-    /// The non-linearity. Default: ReLU.
+    /// The activation. Default: ReLU.
     pub activation: Activation,
-    /// Whether a third layer multiplies the inner values. Default: false.
+    /// Whether a third layer gates the inner values. Default: false.
     pub gated: bool,
     /// Whether the layers have biases. Default: true.
     pub bias: bool,
-    /// Dropout of the inner values, in `[0, 1)`. Default: 0.
+    /// Dropout probability of the inner values, in `[0, 1)`. Default: 0.
     pub dropout: f32,
     /// How the weights are stored. Default: [`WeightLayout::OutIn`].
     pub(crate) layout: WeightLayout,
-    /// The distributions of fresh inner layers and of the last. Default: PyTorch's.
+    /// The initial distributions of the inner layers and of the outer layer. Default: PyTorch's.
     pub(crate) fresh: Option<[Init; 2]>,
     pub(crate) names: FeedForwardNames,
 }
 
-/// The place of a linear layer in a [`FeedForward`].
+/// The role of a linear layer in a [`FeedForward`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
-    /// Before the non-linearity.
+    /// Before the activation.
     Inner,
-    /// Beside it.
+    /// Its output multiplies the activation's.
     Gate,
-    /// After it.
+    /// After the activation.
     Outer,
 }
 
-/// The names of a feed-forward part's layers in a checkpoint, below its own path, in their order.
+/// The checkpoint names of the linear layers of a feed-forward part, below its own path, in the
+/// checkpoint's order.
 pub(crate) type FeedForwardNames = &'static [(Place, &'static str)];
 
-/// The names of `torch.nn.TransformerEncoderLayer`, and one more for the gate.
+/// The names of `torch.nn.TransformerEncoderLayer`, and `linear3` for the gate.
 const PYTORCH: FeedForwardNames = &[(Place::Inner, "linear1"), (Place::Outer, "linear2"), (Place::Gate, "linear3")];
 
 impl FeedForwardConfig {
-    /// With ReLU and biases, without gate and dropout.
+    /// Returns settings with ReLU and biases, without gate and dropout.
     pub fn new(d_model: usize, d_ff: usize) -> Self {
         Self {
             d_model,
@@ -65,33 +67,35 @@ impl FeedForwardConfig {
         }
     }
 
-    /// Sets the non-linearity.
+    /// Sets the activation (default: ReLU).
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
 
-    /// Sets whether there is a gate (Shazeer 2020, "GLU variants improve Transformer").
+    /// Sets whether there is a gate (default: false; Shazeer 2020, "GLU variants improve
+    /// Transformer").
     pub fn gated(self, gated: bool) -> Self {
         Self { gated, ..self }
     }
 
-    /// SwiGLU: SiLU and a gate.
+    /// Sets the activation to SiLU with a gate (SwiGLU).
     pub fn swiglu(self) -> Self {
         self.activation(Activation::Silu).gated(true)
     }
 
-    /// Sets whether the layers have biases.
+    /// Sets whether the layers have biases (default: true).
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
 
-    /// Sets the dropout of the inner values.
+    /// Sets the dropout probability of the inner values, in `[0, 1)` (default: 0).
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
 }
 
-/// `linear2(f(linear1(x)))`, or with a gate `linear2(f(linear1(x)) · linear3(x))`.
+/// Two linear layers with an activation `f` between them: `linear2(f(linear1(x)))`, or with a gate
+/// `linear2(f(linear1(x)) · linear3(x))`.
 ///
 /// The names are those of `torch.nn.TransformerEncoderLayer`.
 ///
@@ -105,13 +109,13 @@ impl FeedForwardConfig {
 /// ```
 #[derive(Clone)]
 pub struct FeedForward {
-    /// From `d_model` to `d_ff`.
+    /// The inner layer, from `d_model` to `d_ff`.
     pub linear1: Linear,
-    /// From `d_ff` to `d_model`.
+    /// The outer layer, from `d_ff` to `d_model`.
     pub linear2: Linear,
     /// The gate, from `d_model` to `d_ff`.
     pub linear3: Option<Linear>,
-    /// Of the inner values.
+    /// Dropout of the inner values.
     pub dropout: Dropout,
     activation: Activation,
     names: FeedForwardNames,
@@ -152,7 +156,7 @@ impl Module for FeedForward {
 }
 
 impl FeedForward {
-    /// A layer with PyTorch's initial values.
+    /// Creates a layer with PyTorch's initial values.
     ///
     /// # Errors
     /// Same as [`Parameters::get`].
@@ -184,21 +188,23 @@ impl FeedForward {
         })
     }
 
+    /// Applies the layers to each position of `x`.
+    ///
     /// # Shapes
-    /// `x: […, d_model]` and so the result.
+    /// `x: […, d_model]` → `[…, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
+    /// [`Error::Shape`](crate::Error::Shape) if the shape of `x` does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.linear2.forward(&self.inner(x)?)
     }
 
-    /// `residual + dropout(forward(x))`: the part of a layer.
+    /// Returns `residual + dropout(forward(x))`.
     pub(crate) fn forward_added(&self, residual: &Tensor, x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
         dropout.added(residual, &self.linear2, &self.inner(x)?)
     }
 
-    /// The inner values, `[…, d_ff]`.
+    /// Returns the inner values, `[…, d_ff]`.
     fn inner(&self, x: &Tensor) -> Result<Tensor> {
         let inner = match &self.linear3 {
             None => self.linear1.forward_then(x, Some(self.activation), None)?,

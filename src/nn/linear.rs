@@ -1,4 +1,4 @@
-//! `y = x·Wᵀ + b`.
+//! The linear layer, `y = x·Wᵀ + b`.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::ops::Activation;
 use crate::ops::linear::{Layer, WeightLayout, multiply};
 use crate::tensor::Tensor;
 
-/// A linear layer, as `torch.nn.Linear`.
+/// A linear layer, like `torch.nn.Linear`.
 ///
 /// ```
 /// use loquat::{Rng, Tensor, nn::Linear};
@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 /// ```
 #[derive(Clone)]
 pub struct Linear {
-    /// `[out_features, in_features]`, or the other way round in [`WeightLayout::InOut`].
+    /// `[out_features, in_features]`, transposed for [`WeightLayout::InOut`].
     pub weight: Parameter,
     /// `[out_features]`.
     pub bias: Option<Parameter>,
@@ -38,19 +38,19 @@ impl std::fmt::Debug for Linear {
 }
 
 impl Linear {
-    /// A layer with PyTorch's initial values: weight and bias uniform within `1/√in_features`.
+    /// Creates a layer with PyTorch's initial values: weight and bias uniform in `±1/√in_features`.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(n_in: usize, n_out: usize, bias: bool, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let bound = Init::Uniform { bound: 1.0 / (n_in.max(1) as f32).sqrt() };
         Self::init_with(n_in, n_out, WeightLayout::OutIn, bound, bias.then_some(bound), p)
     }
 
-    /// A layer with initial values of choice; `bias` is `None` for a layer without one.
+    /// Creates a layer with the given initial distributions; without a bias if `bias` is `None`.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init_with<'a>(
         n_in: usize,
         n_out: usize,
@@ -94,19 +94,19 @@ impl Linear {
     /// `x: […, in_features]` → `[…, out_features]`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` does not fit.
+    /// [`Error::Shape`](crate::Error::Shape) if the shape of `x` does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_then(x, None, None)
     }
 
-    /// As [`Linear::forward`], then an activation, then a sum with `residual`: in one pass where no
-    /// gradient is wanted, with the bits of one after the other.
+    /// Same as [`Linear::forward`], then applies an activation, then adds `residual`. Without
+    /// gradients this is one pass over the output, with the same bits as separate operations.
     ///
     /// # Shapes
-    /// As there; `residual` as the result.
+    /// Same as [`Linear::forward`]; `residual` has the shape of the result.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`Linear::forward`].
     pub fn forward_then(
         &self,
         x: &Tensor,
@@ -117,28 +117,29 @@ impl Linear {
         Ok(y)
     }
 
-    /// Several layers of one input, each with its activation: [`Linear::forward_then`] with each,
-    /// where no gradient is wanted as one piece of work for the threads.
+    /// Applies several layers to the same input, each with its activation. Without gradients this
+    /// is one parallel job; the bits are those of [`Linear::forward_then`] with each layer.
     ///
     /// # Shapes
-    /// As there.
+    /// Same as [`Linear::forward`], for each layer.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`Linear::forward`].
     pub fn forward_each<const N: usize>(layers: [(&Self, Option<Activation>); N], x: &Tensor) -> Result<[Tensor; N]> {
         multiply(x, layers.map(|(layer, activation)| Layer { activation, ..layer.layer() }))
     }
 
-    /// [`Linear::forward`] with some of the output features alone, in the bits of those columns of
-    /// the whole: an attention projects queries, keys or values with its part of one packed weight.
-    /// Gradients of weight and bias are zero outside the range. A packed copy is not read.
+    /// Same as [`Linear::forward`], but computes only some of the output features, with the same
+    /// bits: attention computes queries, keys or values with their part of a packed weight.
+    /// Gradients of weight and bias are zero outside of the range. The packed copy of the weight is
+    /// not used.
     ///
     /// # Shapes
     /// `x: […, in_features]` → `[…, rows.len()]`.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if the layer does not have these features; as
-    /// for [`Linear::forward`].
+    /// [`Error::Argument`](crate::Error::Argument) if the layer has fewer features; also the errors
+    /// of [`Linear::forward`].
     pub(crate) fn forward_rows(&self, x: &Tensor, rows: Range<usize>) -> Result<Tensor> {
         let [y] = multiply(x, [Layer { features: Some((rows.start, rows.end)), ..self.layer() }])?;
         Ok(y)
@@ -172,7 +173,7 @@ mod tests {
                         let mut run = |keep: bool| {
                             layer.keep_packed(keep);
                             let forward = || layer.forward_then(&x, Some(Activation::Silu), Some(&residual));
-                            // The second product packs.
+                            // The second product packs the weight.
                             [(); 2].map(|()| no_grad(|| with_precision(precision, forward)).unwrap().to_vec())
                         };
                         let [first, second] = run(true);
@@ -227,7 +228,8 @@ mod tests {
                         assert!(part.0 == whole.0 && part.1 == whole.0, "{format}, {rows:?} of {m} rows");
                         assert!((part.3, part.4) == (whole.3, whole.4), "{format}, {rows:?} of {m} rows");
                         assert_eq!(part.2.is_some(), whole.2.is_some());
-                        // The whole adds products with zeros.
+                        // The whole product adds terms that are zero, so the gradients of the
+                        // inputs agree only approximately.
                         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
                         let (dx, whole) = (part.2.unwrap(), whole.2.unwrap());
                         assert!(dx.iter().zip(&whole).all(close), "{format}, {rows:?} of {m} rows");

@@ -1,22 +1,22 @@
-//! Floor 4: layers.
+//! Neural network layers, under the names of `torch.nn`.
 //!
-//! A layer is a struct whose fields are [`Parameter`]s and other layers, an `init` that takes its parameters from a
-//! [`Parameters`] cursor (random numbers or a checkpoint, by the same code), and a `forward`. Field names are checkpoint keys. `forward` takes `&self`;
-//! whatever changes parameters takes `&mut`.
+//! A layer is a struct whose fields are [`Parameter`]s and other layers, with an `init` that takes
+//! its parameters from a [`Parameters`] cursor (random values or a checkpoint, by the same code),
+//! and a `forward`. Field names are checkpoint keys. `forward` takes `&self`; methods that change
+//! parameters take `&mut self`.
 //!
-//! | file | what |
+//! | module | content |
 //! |---|---|
-//! | [`parameter`] | [`Parameter`], where it comes from ([`Parameters`], [`Init`]) |
+//! | [`parameter`] | [`Parameter`], and where its values come from: [`Parameters`], [`Init`] |
 //! | [`module`] | [`Module`]: visiting the parameters of a layer or model by path |
-//! | [`linear`], [`embedding`], [`norm`], [`dropout`] | the small layers |
-//! | [`attention`], [`kv_cache`] | attention with its projections; keys and values kept between steps |
-//! | [`feed_forward`], [`transformer`] | encoder and decoder blocks, stacks of them |
-//! | [`positions`], [`rotary`] | sinusoidal and learned positions; rotary ones and their scaling |
+//! | [`linear`], [`embedding`], [`norm`], [`dropout`] | basic layers |
+//! | [`attention`], [`kv_cache`] | multi-head attention; cached keys and values for decoding |
+//! | [`feed_forward`], [`transformer`] | transformer encoder and decoder layers, and stacks of them |
+//! | [`positions`], [`rotary`] | sinusoidal and learned position embeddings; rotary ones and their scaling |
 //! | [`conv`] | convolution over positions |
 //! | `summary` | [`Summary`]: the parameters as a table |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
 //!
-//! This floor must not know models.
 
 pub mod attention;
 pub mod conv;

@@ -1,26 +1,27 @@
-//! Visiting the parameters of a layer or model by path: all that optimizers, checkpoints and the like need.
+//! The [`Module`] trait: visiting the parameters of a layer or model by path, as optimizers and
+//! checkpoints do.
 
 use crate::error::Result;
 use crate::nn::parameter::{Parameter, join};
 use crate::nn::summary::Summary;
 use crate::tensor::Gradients;
 
-/// Something that owns parameters. Implement it with [`module!`](crate::module).
+/// A layer or model that owns parameters. Implement it with [`module!`](crate::module).
 pub trait Module {
     /// Calls `f` with each parameter and its path below `path`, in the order of the fields.
     fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter));
 
-    /// As [`Module::visit`], with parameters that may be changed.
+    /// Same as [`Module::visit`], with mutable parameters.
     fn visit_mut(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut Parameter));
 
-    /// Every parameter with its path.
+    /// Returns all parameters with their paths.
     fn parameters(&self) -> Vec<(String, &Parameter)> {
         let mut all = Vec::new();
         self.visit("", &mut |path, parameter| all.push((path.to_string(), parameter)));
         all
     }
 
-    /// The number of elements in all parameters.
+    /// Returns the number of elements in all parameters.
     fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|(_, p)| p.len()).sum()
     }
@@ -42,7 +43,8 @@ pub trait Module {
         Summary::new(&self.parameters())
     }
 
-    /// Freezes (`false`) or frees (`true`) every parameter whose path `select` accepts.
+    /// Makes every parameter whose path `select` accepts trainable (`true`) or freezes it
+    /// (`false`).
     fn set_trainable(&mut self, trainable: bool, select: impl Fn(&str) -> bool)
     where
         Self: Sized,
@@ -54,26 +56,30 @@ pub trait Module {
         });
     }
 
-    /// Has the products of linear layers and heads keep a copy of each weight in the order in which they read it (`true`), made when it
-    /// is multiplied with for the second time outside of training: reading prompts and texts is faster by what packing takes each time,
-    /// and decoding reads memory from end to end, in large pages. It costs the memory of the copy, as large as the weight, or half of one
-    /// in 32 bits that is multiplied in [`Precision::Bf16`](crate::ops::Precision); no copy is made that would leave less than an eighth
-    /// of the machine's memory free. The results are the same to the bit. A parameter that changes forgets its copy; `false` forgets them
-    /// all.
+    /// Sets whether products of linear layers and output layers keep a packed copy of each weight,
+    /// in the order in which they read it. The copy is made by the second product outside of
+    /// training. Prompts and texts are processed faster, since the weight is not packed again in
+    /// each product; decoding is faster, since it reads contiguous memory in large pages. A copy
+    /// takes as much memory as the weight, or half as much for f32 weights that are multiplied in
+    /// [`Precision::Bf16`](crate::ops::Precision); no copy is made that would leave less than an
+    /// eighth of the machine's memory free. The results have the same bits. A parameter that
+    /// changes drops its copy; `false` drops all copies.
     ///
-    /// The weights of a model from a mapped file have this to begin with ([`OpenOptions`](crate::checkpoint::OpenOptions)): there the copy
-    /// takes the place of the file's pages.
+    /// Weights in a mapped file are packed by default
+    /// ([`OpenOptions`](crate::checkpoint::OpenOptions)): there the copy takes the place of the
+    /// file's pages in memory.
     fn keep_packed(&mut self, keep: bool) {
         self.visit_mut("", &mut |_, parameter| parameter.keep_packed(keep && parameter.shape().len() == 2));
     }
 
-    /// The paths of trainable parameters that `gradients` says nothing of: parts of the model that the loss did not depend on.
+    /// Returns the paths of trainable parameters that have no gradient in `gradients`: parts of the
+    /// model that the loss does not depend on.
     fn without_gradient(&self, gradients: &Gradients) -> Vec<String> {
         let missing = |p: &Parameter| p.is_trainable() && gradients.of(p.tensor()).is_none();
         self.parameters().into_iter().filter(|(_, p)| missing(p)).map(|(path, _)| path).collect()
     }
 
-    /// Copies the values of another module with the same paths and shapes.
+    /// Copies the values of another module that has the same paths and shapes.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if they differ.
@@ -122,9 +128,9 @@ impl<M: Module> Module for Vec<M> {
     }
 }
 
-/// Implements [`Module`](crate::nn::Module) for a struct: names the fields that hold parameters or
-/// other modules, and behind `; skip` the fields that hold none. Every field stands in one of the
-/// two lists, so that none is forgotten.
+/// Implements [`Module`](crate::nn::Module) for a struct: lists the fields that hold parameters or
+/// other modules, and after `; skip` the remaining fields. Every field must be in one of the two
+/// lists, so that none can be forgotten.
 ///
 /// ```
 /// use loquat::nn::{Linear, Module};
@@ -140,8 +146,8 @@ impl<M: Module> Module for Vec<M> {
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
-/// A field's name is its segment of the path. Another is given behind `=`, as an expression that
-/// may use the skipped fields; an empty one adds no segment:
+/// The name of a field is its segment of the path. `=` sets another one, an expression that may use
+/// the skipped fields; an empty one adds no segment:
 ///
 /// ```
 /// # use loquat::nn::{Linear, Module};
@@ -191,7 +197,7 @@ macro_rules! module {
     };
 }
 
-/// The path of a field; an empty name adds no segment. For [`module!`](crate::module).
+/// Returns the path of a field; an empty name adds no segment. For [`module!`](crate::module).
 #[doc(hidden)]
 pub fn below(path: &str, name: &str) -> String {
     join(path, name)

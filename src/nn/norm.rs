@@ -1,4 +1,4 @@
-//! Normalisation layers over the last axis, or several.
+//! Normalisation layers over the last axis or the last axes.
 
 use crate::error::{Error, Result};
 use crate::nn::module::Module;
@@ -6,7 +6,7 @@ use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::ops;
 use crate::tensor::Tensor;
 
-/// Layer normalisation (Ba, Kiros, Hinton 2016), as `torch.nn.LayerNorm`.
+/// Layer normalisation (Ba, Kiros, Hinton 2016), like `torch.nn.LayerNorm`.
 ///
 /// ```
 /// use loquat::{Rng, Tensor, nn::LayerNorm};
@@ -19,9 +19,9 @@ use crate::tensor::Tensor;
 /// ```
 #[derive(Clone)]
 pub struct LayerNorm {
-    /// `[d_model]`, or the axes that are normalised over; initially one.
+    /// The scale, `[d_model]` or the normalised axes; initially one.
     pub weight: Parameter,
-    /// As the weight; initially zero.
+    /// The shift, of the same shape; initially zero.
     pub bias: Option<Parameter>,
     /// Added to the variance.
     pub eps: f32,
@@ -37,18 +37,19 @@ impl std::fmt::Debug for LayerNorm {
 }
 
 impl LayerNorm {
-    /// The identity but for the normalisation.
+    /// Creates a layer with weight one and bias zero that normalises over the last axis.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(d_model: usize, eps: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
         Self::over(&[d_model], eps, true, p)
     }
 
-    /// The same over the last axes, of the lengths `axes`, with or without a bias.
+    /// Creates a layer that normalises over the last axes, of the lengths `axes`, with or without a
+    /// bias.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no axis; as for [`Parameters::get`].
+    /// [`Error::Argument`] if `axes` is empty; also the errors of [`Parameters::get`].
     pub fn over<'a>(axes: &[usize], eps: f32, bias: bool, p: impl Into<Parameters<'a>>) -> Result<Self> {
         if axes.is_empty() {
             return Err(Error::argument("axes of a norm", "at least one", "none"));
@@ -58,20 +59,22 @@ impl LayerNorm {
         Ok(Self { weight, bias: bias.then(|| p.get("bias", axes, Init::Zeros)).transpose()?, eps })
     }
 
+    /// Normalises `x`, then applies weight and bias.
+    ///
     /// # Shapes
-    /// `x: […, d_model]`, or with the axes of [`LayerNorm::over`] last, and so the result.
+    /// `x: […, d_model]` → `[…, d_model]`; the last axes are those of [`LayerNorm::over`].
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
+    /// [`Error::Shape`] if the shape of `x` does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, self.weight.tensor(), self.bias.as_ref().map(Parameter::tensor), self.eps)
     }
 }
 
-/// RMS normalisation (Zhang, Sennrich 2019), as `torch.nn.RMSNorm` over the last axis.
+/// RMS normalisation (Zhang, Sennrich 2019) over the last axis, like `torch.nn.RMSNorm`.
 #[derive(Clone)]
 pub struct RmsNorm {
-    /// `[d_model]`, initially one.
+    /// The scale, `[d_model]`, initially one.
     pub weight: Parameter,
     /// Added to the mean square.
     pub eps: f32,
@@ -86,25 +89,27 @@ impl std::fmt::Debug for RmsNorm {
 }
 
 impl RmsNorm {
-    /// The identity but for the normalisation.
+    /// Creates a layer with weight one.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(d_model: usize, eps: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
         Ok(Self { weight: p.into().get("weight", &[d_model], Init::Ones)?, eps })
     }
 
+    /// Normalises `x`, then multiplies by the weight.
+    ///
     /// # Shapes
-    /// `x: […, d_model]`, and so the result.
+    /// `x: […, d_model]` → `[…, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
+    /// [`Error::Shape`] if the shape of `x` does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::rms_norm(x, self.weight.tensor(), self.eps)
     }
 }
 
-/// Which norm a layer has.
+/// The kind of a [`Norm`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NormType {
@@ -115,7 +120,7 @@ pub enum NormType {
     Rms,
 }
 
-/// A norm over the last axis of either kind.
+/// A norm over the last axis, of either kind.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Norm {
@@ -151,7 +156,7 @@ impl Module for Norm {
 }
 
 impl Norm {
-    /// A fresh norm, or one from a checkpoint.
+    /// Creates a norm with weight one and bias zero.
     ///
     /// # Errors
     /// Same as [`Parameters::get`].
@@ -162,11 +167,13 @@ impl Norm {
         })
     }
 
+    /// Normalises `x`.
+    ///
     /// # Shapes
-    /// `x: […, d_model]`, and so the result.
+    /// `x: […, d_model]` → `[…, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
+    /// [`Error::Shape`] if the shape of `x` does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Layer(norm) => norm.forward(x),

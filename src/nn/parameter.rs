@@ -1,4 +1,4 @@
-//! A trainable tensor, and where its values come from.
+//! Trainable tensors, and the sources of their values.
 
 use std::sync::OnceLock;
 
@@ -8,16 +8,15 @@ use crate::ops::packed_weight::PackedWeight;
 use crate::random::Rng;
 use crate::tensor::{Tensor, Weight};
 
-/// A tensor that a layer owns: trained, saved, loaded.
+/// A tensor that belongs to a layer: trained, saved, loaded.
 ///
-/// It may be in half precision ([`Parameter::is_half`]): then it is a constant, which products and
-/// look-ups read as it is. Whatever else asks for its [`tensor`](Parameter::tensor) gets a copy in
-/// 32 bits.
+/// A parameter in half precision or in blocks is constant; products and look-ups read it as it is
+/// stored. [`Parameter::tensor`] returns a copy in f32.
 ///
-/// A clone is another parameter with the same values.
+/// A clone is an independent parameter with the same values.
 pub struct Parameter {
     weight: Weight,
-    /// The copy in 32 bits of a half weight, if it was ever asked for.
+    /// The f32 copy of a weight in another format, if it was requested.
     in_f32: OnceLock<Tensor>,
     packed: Option<Box<PackedWeight>>,
 }
@@ -30,28 +29,27 @@ impl std::fmt::Debug for Parameter {
 }
 
 impl Parameter {
-    /// A trainable parameter of these values.
+    /// Creates a trainable parameter with the given values.
     pub fn new(value: Tensor) -> Self {
         Self::constant(value.watch())
     }
 
-    /// A parameter that is not trained, in any format.
+    /// Creates a parameter that is not trained, in any format.
     pub fn constant(weight: impl Into<Weight>) -> Self {
         Self { weight: weight.into(), in_f32: OnceLock::new(), packed: None }
     }
 
-    /// A parameter that stands for a tensor of the tape, so that a test can differentiate a layer
-    /// by it.
+    /// Wraps a tensor of the tape, so that a test can differentiate a layer with respect to it.
     #[cfg(test)]
     pub(crate) fn from_tensor(value: Tensor) -> Self {
         Self::constant(value)
     }
 
-    /// The values, for an operation: a leaf of the tape if the parameter is trainable.
+    /// Returns the values, for an operation; a leaf of the tape if the parameter is trainable.
     ///
-    /// Of a half-precision parameter this is a copy, made at the first call and kept as long as the
-    /// parameter: three times the memory from then on. Products and look-ups take
-    /// [`Parameter::weight`] instead.
+    /// For a parameter that is not in f32 this is a copy, made at the first call and kept as long
+    /// as the parameter: a parameter in half precision then takes three times the memory. Products
+    /// and look-ups use [`Parameter::weight`] instead.
     pub fn tensor(&self) -> &Tensor {
         match &self.weight {
             Weight::F32(value) => value,
@@ -59,58 +57,58 @@ impl Parameter {
         }
     }
 
-    /// The values as they are stored, for a product or a look-up.
+    /// Returns the values as they are stored, for a product or a look-up.
     pub fn weight(&self) -> &Weight {
         &self.weight
     }
 
-    /// Whether products keep a copy of the values in the order in which they read them: see
+    /// Sets whether products keep a packed copy of the values: see
     /// [`Module::keep_packed`](super::Module::keep_packed).
     pub fn keep_packed(&mut self, keep: bool) {
         self.packed = keep.then(|| Box::new(PackedWeight::new()));
     }
 
-    /// As [`Parameter::keep_packed`], if the values lie in a mapped file, and as long as they do:
-    /// then the copy takes the place of the file's pages in memory. The weights of a file are
-    /// packed in turn, in its order.
+    /// Same as [`Parameter::keep_packed`], but only while the values are in a mapped file: the copy
+    /// takes the place of the file's pages in memory. The weights of a file are packed one after
+    /// another, in the order of the file.
     pub(crate) fn keep_packed_while_mapped(&mut self) {
         if let Some(packed) = PackedWeight::while_mapped(&self.weight) {
             self.packed = Some(Box::new(packed));
         }
     }
 
-    /// The copies that products read instead of the values, if they are kept.
+    /// Returns the packed copies for products, if they are kept.
     pub(crate) fn packed(&self) -> Option<&PackedWeight> {
         self.packed.as_deref()
     }
 
-    /// Forgets copies of values that change.
+    /// Drops copies of values that are about to change.
     fn unpack(&mut self) {
         let keep = self.packed.as_ref().is_some_and(|packed| !packed.is_while_mapped());
         self.keep_packed(keep);
     }
 
-    /// Whether the values have 16 bits.
+    /// Returns whether the values have 16 bits.
     pub fn is_half(&self) -> bool {
         self.weight.is_half()
     }
 
-    /// The length of each axis.
+    /// Returns the length of each axis.
     pub fn shape(&self) -> &[usize] {
         self.weight.shape()
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.weight.len()
     }
 
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.weight.is_empty()
     }
 
-    /// The values in 32 bits for good.
+    /// Converts the values to f32 permanently, and returns them.
     fn value_mut(&mut self) -> &mut Tensor {
         self.unpack();
         if !self.weight.is_f32() {
@@ -122,13 +120,13 @@ impl Parameter {
         }
     }
 
-    /// The values, to be changed in place. The parameter keeps its identity, and so its gradients
-    /// and moments. One in half precision becomes one in 32 bits.
+    /// Returns the values for a change in place. The parameter keeps its identity, and thus its
+    /// gradients and optimizer state. A parameter in another format is converted to f32.
     pub fn data_mut(&mut self) -> &mut [f32] {
         self.value_mut().make_mut()
     }
 
-    /// Other values of the same shape, in 32 bits.
+    /// Replaces the values by others of the same shape, in f32.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shape differs.
@@ -145,7 +143,8 @@ impl Parameter {
         Ok(())
     }
 
-    /// Other values of the same shape, in any format. In half precision they are not trainable.
+    /// Replaces the values by others of the same shape, in any format. Only f32 values stay
+    /// trainable.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shape differs.
@@ -166,13 +165,13 @@ impl Parameter {
         Err(Error::shape("parameter", format!("{:?}", self.shape()), shape))
     }
 
-    /// Whether it gets a gradient.
+    /// Returns whether the parameter gets a gradient.
     pub fn is_trainable(&self) -> bool {
         matches!(&self.weight, Weight::F32(value) if value.requires_grad())
     }
 
-    /// Freezes the parameter (`false`) or lets it be trained (`true`); what is trained has 32 bits
-    /// from then on.
+    /// Makes the parameter trainable (`true`) or freezes it (`false`). A parameter that becomes
+    /// trainable is converted to f32.
     pub fn set_trainable(&mut self, trainable: bool) {
         if trainable != self.is_trainable() {
             let value = self.value_mut();
@@ -195,23 +194,23 @@ impl Clone for Parameter {
     }
 }
 
-/// The distribution that a fresh parameter is drawn from.
+/// The initial distribution of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
-    /// All zero.
+    /// All zeros.
     Zeros,
-    /// All one.
+    /// All ones.
     Ones,
-    /// Normal, mean 0.
+    /// Normal with mean 0.
     Normal {
         /// Standard deviation.
         std: f32,
     },
-    /// Normal, mean 0, but for one row of zeros.
+    /// Normal with mean 0, except for one row of zeros.
     NormalButRow {
         /// Standard deviation.
         std: f32,
-        /// The place along the first axis of what is zero.
+        /// The index of the row along the first axis.
         row: usize,
     },
     /// Uniform in `[-bound, bound)`.
@@ -221,31 +220,31 @@ pub enum Init {
     },
 }
 
-/// Gives a layer that is being built its parameters, by path.
+/// A source of the parameters of a layer that is being built, by path.
 pub trait ParameterSource {
-    /// The parameter `path` (dotted, for example `h.0.attn.c_attn.weight`) of `shape`.
+    /// Returns the parameter `path` (dotted, for example `h.0.attn.c_attn.weight`) of `shape`.
     ///
     /// # Errors
-    /// Whatever keeps the source from giving one at all; a source that reads a file notes bad names
-    /// and reports them together at the end.
+    /// If the source cannot provide a parameter at all. A source that reads a file collects bad
+    /// names and reports them together at the end.
     fn parameter(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Parameter>;
 
-    /// As [`ParameterSource::parameter`], for a factor of products or a table of vectors: it may
-    /// come in half precision.
+    /// Same as [`ParameterSource::parameter`], for a factor of products or a table of vectors,
+    /// which may be in half precision or in blocks.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`ParameterSource::parameter`].
     fn weight(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         self.parameter(path, shape, init)
     }
 }
 
-/// Random values.
+/// Random initial values.
 impl ParameterSource for Rng {
     fn parameter(&mut self, path: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         let bytes = shape.iter().try_fold(4usize, |len, &d| len.checked_mul(d)).filter(|&b| b <= isize::MAX as usize);
         if bytes.is_none() {
-            return Err(Error::shape(format!("parameter `{path}`"), "one that fits the memory", shape));
+            return Err(Error::shape(format!("parameter `{path}`"), "one that fits into memory", shape));
         }
         Ok(Parameter::new(match init {
             Init::Zeros => Tensor::zeros(shape),
@@ -288,23 +287,23 @@ impl<'a, S: ParameterSource> From<&'a mut S> for Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    /// The cursor one name further down; an empty name stays here.
+    /// Returns the cursor one level below, at `name`; an empty name stays at the same level.
     pub fn at(&mut self, name: impl std::fmt::Display) -> Parameters<'_> {
         Parameters { path: join(&self.path, name), source: self.source }
     }
 
-    /// The parameter `name` below this path.
+    /// Returns the parameter `name` below this path.
     ///
     /// # Errors
-    /// Same as [`ParameterSource::parameter`]; also if the environment variable `LOQUAT_ISA` names
-    /// an instruction set that there is not.
+    /// Same as [`ParameterSource::parameter`]; also if the environment variable `LOQUAT_ISA` is not
+    /// the name of a supported instruction set.
     pub fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
         check_environment()?;
         self.source.parameter(&join(&self.path, name), shape, init)
     }
 
-    /// As [`Parameters::get`], for a parameter that is only used through [`Parameter::weight`]: it
-    /// may come in half precision.
+    /// Same as [`Parameters::get`], for a parameter that is used only through
+    /// [`Parameter::weight`]: it may be in half precision or in blocks.
     ///
     /// # Errors
     /// Same as [`ParameterSource::weight`] and [`Parameters::get`].
@@ -314,7 +313,7 @@ impl Parameters<'_> {
     }
 }
 
-/// `path.name`; `name` at the root, and `path` for an empty name.
+/// Returns `path.name`; `name` at the root, and `path` for an empty name.
 pub(crate) fn join(path: &str, name: impl std::fmt::Display) -> String {
     let name = name.to_string();
     match (path, name.as_str()) {

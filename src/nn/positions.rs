@@ -1,11 +1,11 @@
-//! Vectors that tell where in a sequence a token stands. (Rotary positions turn queries and keys instead: [`Rope`](crate::ops::Rope).)
+//! Absolute position embeddings. (For rotary ones see [`Rope`](crate::ops::Rope).)
 
 use crate::error::{Error, Result};
 use crate::nn::parameter::{Init, Parameter, Parameters};
 use crate::tensor::Tensor;
 
-/// Fixed waves added to the input (Vaswani et al. 2017):
-/// column `2i` of position `p` is `sin(p / 10000^(2i / d_model))`, column `2i + 1` the cosine.
+/// Sinusoidal position embeddings (Vaswani et al. 2017), added to the input: column `2i` of
+/// position `p` is `sin(p / 10000^(2i / d_model))`, column `2i + 1` the cosine.
 ///
 /// ```
 /// use loquat::{Tensor, nn::SinusoidalPositions};
@@ -27,18 +27,18 @@ impl std::fmt::Debug for SinusoidalPositions {
     }
 }
 
-/// Numbers in a table: more are a mistake in a configuration.
+/// The largest number of elements in a table: a larger one is a mistake in a configuration.
 const MAX_TABLE: usize = 1 << 30;
 
 impl SinusoidalPositions {
-    /// Vectors for positions below `max_seq_len`.
+    /// Creates the vectors of the positions below `max_seq_len`.
     ///
     /// # Errors
     /// [`Error::Argument`] if the table is too large.
     pub fn new(d_model: usize, max_seq_len: usize) -> Result<Self> {
         if d_model.checked_mul(max_seq_len).is_none_or(|len| len > MAX_TABLE) {
             let found = format!("{max_seq_len} positions of {d_model}");
-            return Err(Error::argument("sinusoidal positions", "a table that fits the memory", found));
+            return Err(Error::argument("sinusoidal positions", "a table that fits into memory", found));
         }
         let value = |at: usize| {
             let (position, column) = (at / d_model, at % d_model);
@@ -49,19 +49,20 @@ impl SinusoidalPositions {
         Ok(Self { table })
     }
 
-    /// `x` with the vectors of the positions from `start` on added.
+    /// Adds the vectors of the positions from `start` on to `x`.
     ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result.
+    /// `x: [batch, seq_len, d_model]` → `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] past the last position; [`Error::Shape`] if the width does not fit.
+    /// [`Error::Argument`] if a position is not below `max_seq_len`; [`Error::Shape`] if the width
+    /// does not match.
     pub fn forward(&self, x: &Tensor, start: usize) -> Result<Tensor> {
         add_rows(x, &self.table, start)
     }
 }
 
-/// Trained vectors added to the input, as GPT-2 and BERT have them.
+/// Learned position embeddings, added to the input, as in GPT-2 and BERT.
 #[derive(Clone)]
 pub struct LearnedPositions {
     /// `[max_seq_len, d_model]`.
@@ -77,21 +78,21 @@ impl std::fmt::Debug for LearnedPositions {
 }
 
 impl LearnedPositions {
-    /// Normal numbers of standard deviation `std`.
+    /// Creates a table of normal random numbers with standard deviation `std`.
     ///
     /// # Errors
-    /// As for [`Parameters::get`].
+    /// Same as [`Parameters::get`].
     pub fn init<'a>(d_model: usize, max_seq_len: usize, std: f32, p: impl Into<Parameters<'a>>) -> Result<Self> {
         Ok(Self { weight: p.into().get("weight", &[max_seq_len, d_model], Init::Normal { std })? })
     }
 
-    /// `x` with the vectors of the positions from `start` on added.
+    /// Adds the vectors of the positions from `start` on to `x`.
     ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result.
+    /// `x: [batch, seq_len, d_model]` → `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// As for [`SinusoidalPositions::forward`].
+    /// Same as [`SinusoidalPositions::forward`].
     pub fn forward(&self, x: &Tensor, start: usize) -> Result<Tensor> {
         add_rows(x, self.weight.tensor(), start)
     }
@@ -110,8 +111,10 @@ fn add_rows(x: &Tensor, table: &Tensor, start: usize) -> Result<Tensor> {
     x.add(&table.narrow(0, start, seq_len)?)
 }
 
-/// The bucket of a key `distance` behind its query: half of them for each direction; of a half, half for small distances one by one and
-/// the rest for larger ones on a scale of logarithms up to 128 (T5 and MPNet, in the arithmetic of the reference).
+/// Returns the bucket of the relative position of a key `distance` positions before its query. Half
+/// of the buckets are for each direction; of these, half are for small distances one by one, and
+/// the rest for larger ones on a logarithmic scale up to 128 (T5 and MPNet, with the reference's
+/// arithmetic).
 pub(crate) fn relative_bucket(distance: isize, buckets: u32) -> u32 {
     let half = buckets / 2;
     let (exact, n) = (half / 2, distance.unsigned_abs() as u32);

@@ -1,4 +1,4 @@
-//! Recurrent layers: plain, LSTM, GRU; stacked, in one direction or both.
+//! Recurrent layers: plain RNN, LSTM and GRU; stacked, unidirectional or bidirectional.
 
 use crate::error::{Error, Result};
 use crate::nn::dropout::Dropout;
@@ -15,38 +15,39 @@ pub struct RecurrentConfig {
     pub input_size: usize,
     /// Width of the state of each layer and direction.
     pub hidden_size: usize,
-    /// How many layers, each reading the output of the one below.
+    /// The number of stacked layers; each reads the output of the previous one. Default: 1.
     pub num_layers: usize,
-    /// Whether there are biases; there are at first.
+    /// Whether there are biases. Default: true.
     pub bias: bool,
-    /// Whether each layer reads in both directions, and gives both states side by side.
+    /// Whether each layer reads in both directions and returns both states concatenated. Default:
+    /// false.
     pub bidirectional: bool,
-    /// Dropout between layers.
+    /// Dropout probability between layers, in `[0, 1)`. Default: 0.
     pub dropout: f32,
 }
 
 impl RecurrentConfig {
-    /// One layer in one direction, with biases, without dropout.
+    /// Returns settings with one layer in one direction, with biases, without dropout.
     pub fn new(input_size: usize, hidden_size: usize) -> Self {
         Self { input_size, hidden_size, num_layers: 1, bias: true, bidirectional: false, dropout: 0.0 }
     }
 
-    /// Another number of layers.
+    /// Sets the number of layers (default: 1).
     pub fn layers(self, num_layers: usize) -> Self {
         Self { num_layers, ..self }
     }
 
-    /// One direction or both.
+    /// Sets whether the layers are bidirectional (default: false).
     pub fn bidirectional(self, bidirectional: bool) -> Self {
         Self { bidirectional, ..self }
     }
 
-    /// Dropout between layers.
+    /// Sets the dropout probability between layers, in `[0, 1)` (default: 0).
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
 
-    /// With or without biases.
+    /// Sets whether there are biases (default: true).
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
@@ -55,9 +56,10 @@ impl RecurrentConfig {
 /// The state of a recurrent layer between two parts of a sequence.
 #[derive(Clone)]
 pub struct RecurrentState {
-    /// Hidden states, `[num_layers · directions, batch, hidden_size]`: layer by layer, forward before backward.
+    /// Hidden states, `[num_layers · directions, batch, hidden_size]`: layer by layer, forward
+    /// before backward.
     pub h: Tensor,
-    /// Cell states of an LSTM, shaped alike.
+    /// Cell states of an LSTM, of the same shape.
     pub c: Option<Tensor>,
 }
 
@@ -68,7 +70,8 @@ impl std::fmt::Debug for RecurrentState {
     }
 }
 
-/// The parameters of one layer in one direction. Names are PyTorch's: `weight_ih_l0`, `weight_hh_l0_reverse`, ….
+/// The parameters of one layer in one direction, under PyTorch's names: `weight_ih_l0`,
+/// `weight_hh_l0_reverse`, ….
 #[derive(Clone)]
 struct Weights {
     /// `_l0`, `_l0_reverse`, ….
@@ -103,10 +106,11 @@ impl Module for Weights {
     }
 }
 
-/// A recurrent layer whose cell is chosen when the program runs; [`Rnn`], [`Lstm`] and [`Gru`] are the same with a fixed one.
+/// A recurrent layer whose cell is chosen at run time; [`Rnn`], [`Lstm`] and [`Gru`] have a fixed
+/// one.
 #[derive(Clone)]
 pub struct Recurrent {
-    /// Layer by layer, forward before backward.
+    /// One per layer and direction, layer by layer, forward before backward.
     weights: Vec<Weights>,
     dropout: Dropout,
     cell: Cell,
@@ -130,10 +134,11 @@ impl Module for Recurrent {
 }
 
 impl Recurrent {
-    /// A layer with PyTorch's initial values: all uniform within `1/√hidden_size`.
+    /// Creates a layer with PyTorch's initial values: all uniform in `±1/√hidden_size`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a size or number of layers of 0; as for [`Parameters::get`].
+    /// [`Error::Argument`] if a size or the number of layers is 0; also the errors of
+    /// [`Parameters::get`].
     pub fn init<'a>(cell: Cell, config: &RecurrentConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
         let &RecurrentConfig { input_size, hidden_size, num_layers, bias, bidirectional, dropout } = config;
@@ -171,24 +176,27 @@ impl Recurrent {
         write!(f, "{both}{bias}{dropout}, {})", self.weights[0].weight_ih.weight().format_name())
     }
 
-    /// What a step computes.
+    /// Returns the kind of cell.
     pub fn cell(&self) -> Cell {
         self.cell
     }
 
-    /// The layer's settings.
+    /// Returns the layer's settings.
     pub fn config(&self) -> &RecurrentConfig {
         &self.config
     }
 
-    /// Reads sequences from `state` (zero if not given), each to its length, and gives the top layer's hidden states at every
-    /// position and the state of all layers after each sequence's end. Outputs past the end are zero.
+    /// Processes sequences from `state` (default: zeros), each up to its length. Returns the top
+    /// layer's hidden states at every position, and the state of all layers after the end of each
+    /// sequence. Outputs past the end are zero.
     ///
     /// # Shapes
-    /// `x: [batch, seq_len, input_size]`, `lengths: [batch]` → `[batch, seq_len, directions · hidden_size]`.
+    /// `x: [batch, seq_len, input_size]`, `lengths: [batch]` →
+    /// `[batch, seq_len, directions · hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Argument`] if they do not fit.
+    /// [`Error::Shape`] or [`Error::Argument`] if the shapes do not match or a length is out of
+    /// range.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -248,7 +256,7 @@ impl Recurrent {
     }
 }
 
-/// A plain recurrent layer, as `torch.nn.RNN(batch_first=True)`.
+/// A plain recurrent layer, like `torch.nn.RNN(batch_first=True)`.
 ///
 /// ```
 /// use loquat::nn::{RecurrentConfig, Rnn};
@@ -270,7 +278,7 @@ impl std::fmt::Debug for Rnn {
     }
 }
 
-/// Long short-term memory, as `torch.nn.LSTM(batch_first=True)`.
+/// A long short-term memory layer, like `torch.nn.LSTM(batch_first=True)`.
 ///
 /// ```
 /// use loquat::nn::{Lstm, RecurrentConfig};
@@ -294,7 +302,7 @@ impl std::fmt::Debug for Lstm {
     }
 }
 
-/// Gated recurrent units, as `torch.nn.GRU(batch_first=True)`.
+/// A gated recurrent unit layer, like `torch.nn.GRU(batch_first=True)`.
 ///
 /// ```
 /// use loquat::nn::{Gru, RecurrentConfig};
@@ -316,13 +324,13 @@ impl std::fmt::Debug for Gru {
     }
 }
 
-/// Implements a layer of one kind of cell.
+/// Implements a layer with a fixed kind of cell.
 macro_rules! layer {
     ($layer:ident, $cell:expr) => {
         crate::module!($layer { layers = "" });
 
         impl $layer {
-            /// See [`Recurrent::init`].
+            /// Same as [`Recurrent::init`], with this layer's cell.
             ///
             /// # Errors
             /// Same as [`Recurrent::init`].
@@ -330,7 +338,7 @@ macro_rules! layer {
                 Ok(Self { layers: Recurrent::init($cell, config, p)? })
             }
 
-            /// See [`Recurrent::forward`].
+            /// Same as [`Recurrent::forward`].
             ///
             /// # Errors
             /// Same as [`Recurrent::forward`].
@@ -351,7 +359,7 @@ layer!(Lstm, Cell::Lstm);
 layer!(Gru, Cell::Gru);
 
 impl Rnn {
-    /// A layer with ReLU instead of tanh.
+    /// Creates a layer with ReLU instead of tanh.
     ///
     /// # Errors
     /// Same as [`Recurrent::init`].

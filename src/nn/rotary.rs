@@ -1,15 +1,15 @@
-//! Rotary positions of a whole model: frequencies, their scaling for texts longer than those of training, and the tables of the
-//! positions that a call needs.
+//! Rotary position embeddings of a whole model: frequencies, their scaling for texts longer than
+//! those of training, and the sine and cosine tables of the positions in a call.
 //!
-//! | scaling | what it does to the frequencies `f = θ^(-2i / rot_dim)` |
+//! | scaling | effect on the frequencies `f = θ^(-2i / rot_dim)` |
 //! |---|---|
 //! | linear (kaiokendev 2023; Chen et al. 2023, "Position interpolation") | `f / factor` |
-//! | dynamic (emozilla 2023, "NTK-aware") | a larger `θ` once the text is longer than `max_positions` |
-//! | yarn (Peng et al. 2023, "YaRN") | slow pairs as linear, fast pairs unchanged, a ramp between; turned vectors are scaled |
-//! | llama3 (Dubey et al. 2024, "The Llama 3 herd of models") | long waves as linear, short ones unchanged, smooth between |
-//! | longrope (Ding et al. 2024, "LongRoPE") | each pair divided by a number of its own |
+//! | dynamic (emozilla 2023, "NTK-aware") | a larger `θ` for texts longer than `max_positions` |
+//! | yarn (Peng et al. 2023, "YaRN") | low frequencies as linear, high frequencies unchanged, a ramp between; rotated vectors are scaled |
+//! | llama3 (Dubey et al. 2024, "The Llama 3 herd of models") | long wavelengths as linear, short ones unchanged, smooth between |
+//! | longrope (Ding et al. 2024, "LongRoPE") | each pair divided by its own factor |
 //!
-//! Formulas and rounding are those of `transformers`' `modeling_rope_utils.py`.
+//! Formulas and rounding agree with `modeling_rope_utils.py` of `transformers`.
 
 use std::f64::consts::PI;
 
@@ -17,62 +17,65 @@ use crate::error::{Error, Result};
 use crate::ops::Rope;
 use crate::tensor::{IdTensor, Tensor};
 
-/// How the frequencies of [`RotaryPositions`] are scaled. See the [module](self).
+/// How the frequencies of [`RotaryPositions`] are scaled. The [module](self) has a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     #[default]
     Default,
-    /// Every frequency divided.
+    /// Every frequency is divided by the same factor.
     Linear {
-        /// By this.
+        /// The divisor.
         factor: f64,
     },
-    /// Frequencies go by the length of the text, once it is longer than `max_positions`. They change while a text grows: beyond that
-    /// length, keys in a cache were turned by the frequencies of their time, as in `transformers`.
+    /// Frequencies depend on the length of the text once it is longer than `max_positions`. They
+    /// change while a text grows: keys that are already cached keep the rotation of the length at
+    /// which they were computed, as in `transformers`.
     Dynamic {
-        /// How much slower the slowest pair turns per `max_positions` more.
+        /// By how much the lowest frequency is reduced for each further `max_positions`.
         factor: f64,
-        /// The longest text that is not scaled.
+        /// The longest text that is not scaled, in tokens.
         max_positions: usize,
     },
     /// YaRN.
     Yarn {
-        /// What slow pairs are divided by.
+        /// The divisor of low frequencies.
         factor: f64,
-        /// The longest text of the training.
+        /// The longest text of the training, in tokens.
         original_max_positions: usize,
-        /// What turned vectors are multiplied by; `0.1 ln factor + 1` if not given.
+        /// The scale of rotated vectors. Default: `0.1 ln factor + 1`.
         attention_factor: Option<f64>,
-        /// Pairs that turn more often than this over the longest text of the training stay as they are.
+        /// Pairs with more rotations than this over the longest text of the training are not
+        /// scaled.
         beta_fast: f64,
-        /// Pairs that turn less often than this are divided by `factor`.
+        /// Pairs with fewer rotations than this are divided by `factor`.
         beta_slow: f64,
-        /// Whether the ramp's ends are whole pairs.
+        /// Whether the ends of the ramp are rounded to whole pairs.
         truncate: bool,
     },
     /// Llama 3.1 and later.
     Llama3 {
-        /// What slow pairs are divided by.
+        /// The divisor of low frequencies.
         factor: f64,
-        /// Waves longer than `original_max_positions` by this are divided.
+        /// Wavelengths above `original_max_positions / low_freq_factor` are divided.
         low_freq_factor: f64,
-        /// Waves shorter than `original_max_positions` by this stay as they are.
+        /// Wavelengths below `original_max_positions / high_freq_factor` are not scaled.
         high_freq_factor: f64,
-        /// The longest text of the training.
+        /// The longest text of the training, in tokens.
         original_max_positions: usize,
     },
-    /// LongRoPE, of one list of divisors for texts of every length.
+    /// LongRoPE, with one list of divisors for texts of every length.
     LongRope {
-        /// What each pair's frequency is divided by.
+        /// The divisor of each pair's frequency.
         divisors: Vec<f32>,
-        /// What turned vectors are multiplied by.
+        /// The scale of rotated vectors.
         attention_factor: f64,
     },
 }
 
-/// Rotary positions without a table of all of them: a call asks for the [`Rotation`] of its own positions, once for all layers.
+/// Rotary position embeddings without a table of all positions: a call computes the [`Rotation`] of
+/// its own positions once for all layers.
 ///
 /// ```
 /// use loquat::nn::{RopeScaling, RotaryPositions};
@@ -100,7 +103,7 @@ impl std::fmt::Debug for RotaryPositions {
 }
 
 impl RopeScaling {
-    /// How many positions a model reads that was trained on `max_positions`.
+    /// Returns the context length, in tokens, of a model that was trained on `max_positions`.
     pub(crate) fn stretched(&self, max_positions: usize) -> usize {
         let stretched = match self {
             Self::Linear { factor } | Self::Dynamic { factor, .. } => max_positions as f64 * factor,
@@ -117,10 +120,12 @@ impl RotaryPositions {
         self.scaling.stretched(max_positions)
     }
 
-    /// The first `rot_dim` columns of each head turn; `theta` is usually 10 000.
+    /// Creates the frequencies of the first `rot_dim` columns of each head; `theta` is usually 10
+    /// 000.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `rot_dim` is even and above 0, or if a number of the scaling cannot be.
+    /// [`Error::Argument`] unless `rot_dim` is even and above 0, or if a number of the scaling is
+    /// out of range.
     pub fn new(rot_dim: usize, theta: f64, scaling: RopeScaling) -> Result<Self> {
         if !(theta.is_finite() && theta > 1.0) {
             return Err(Error::argument("rope theta", "a number above 1", theta));
@@ -145,22 +150,23 @@ impl RotaryPositions {
         Ok(Self { rot_dim, theta, scaling, frequencies, scale })
     }
 
-    /// Whether the turn of a position depends on the last position of a call too: then calls that read the same positions in other
-    /// parts differ.
+    /// Returns whether the rotation of a position also depends on the last position of a call. Then
+    /// processing the same positions in other portions gives other results.
     pub(crate) fn is_dynamic(&self) -> bool {
         matches!(self.scaling, RopeScaling::Dynamic { .. })
     }
 
-    /// The angle of each pair from one position to the next, and what turned vectors are multiplied
-    /// by; of texts that no scaling by length lengthens.
+    /// Returns the angle of each pair between consecutive positions, and the scale of rotated
+    /// vectors, for texts that need no dynamic scaling.
     pub(crate) fn frequencies(&self) -> (&[f32], f32) {
         (&self.frequencies, self.scale)
     }
 
-    /// The turn of each position.
+    /// Computes the rotation of each position.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the positions lie so far apart that their table does not fit the memory.
+    /// [`Error::Argument`] if the positions are so far apart that their table does not fit into
+    /// memory.
     pub fn at(&self, positions: &IdTensor) -> Result<Rotation> {
         let first = positions.data().iter().copied().min().unwrap_or(0);
         let last = positions.data().iter().copied().max().unwrap_or(0);
@@ -180,11 +186,11 @@ impl RotaryPositions {
     }
 }
 
-/// The turns of a call's positions, for the queries and keys of every layer.
+/// The rotations of the positions of a call, for the queries and keys of every layer.
 #[derive(Clone)]
 pub struct Rotation {
     rope: Rope,
-    /// From the first position of the table on.
+    /// Relative to the first position of the table.
     positions: IdTensor,
 }
 
@@ -195,24 +201,24 @@ impl std::fmt::Debug for Rotation {
 }
 
 impl Rotation {
-    /// The rotation of `positions` by a table that has them.
+    /// Creates the rotation of `positions` from a table that contains them.
     pub(crate) fn new(rope: Rope, positions: IdTensor) -> Self {
         Self { rope, positions }
     }
 
-    /// Turns each head of each row by the row's position.
+    /// Rotates each head of each row according to the position of the row.
     ///
     /// # Shapes
-    /// `x: […, n_heads · head_dim]` for positions `[…]`, and so the result.
+    /// `x: […, n_heads · head_dim]` for positions `[…]` → `[…, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
+    /// [`Error::Shape`] if the shape of `x` does not match.
     pub fn forward(&self, x: &Tensor, n_heads: usize) -> Result<Tensor> {
         self.rope.forward(x, n_heads, &self.positions)
     }
 }
 
-/// Makes sure that every number of a scaling can be.
+/// Checks that every number of a scaling is in its range.
 fn check(scaling: &RopeScaling) -> Result<()> {
     let above = |name: &str, value: f64, least: f64| match value.is_finite() && value >= least {
         true => Ok(()),
@@ -250,7 +256,8 @@ fn check(scaling: &RopeScaling) -> Result<()> {
     }
 }
 
-/// `0.1 · mscale · ln factor + 1`: how much sharper attention has to be over a text stretched by `factor` (YaRN, eq. 22).
+/// Returns `0.1 · mscale · ln factor + 1`, the factor of the attention scores for texts longer by
+/// `factor` (YaRN, eq. 22).
 pub(crate) fn yarn_attention_factor(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
@@ -262,7 +269,7 @@ fn yarn(scaling: &RopeScaling, plain: &[f32], theta: f64) -> (Vec<f32>, f32) {
         unreachable!("called for YaRN")
     };
     let dim = (2 * plain.len()) as f64;
-    // The pair that turns `turns` times over the longest text of the training.
+    // The index of the pair that makes `turns` rotations over the longest text of the training.
     let pair = |turns: f64| dim * (original_max_positions as f64 / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
     let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
     if truncate {

@@ -1,7 +1,7 @@
-//! The blocks of the Transformer (Vaswani et al. 2017): encoder and decoder layers, and stacks of them.
+//! Transformer layers (Vaswani et al. 2017): encoder and decoder layers, and stacks of them.
 //!
-//! Each part of a block adds to its input. With `norm_first` the part reads a normalised input (Xiong et al. 2020), else the sum
-//! is normalised, as in the paper:
+//! Each sublayer has a residual connection. With `norm_first` its input is normalised (Xiong et al.
+//! 2020), otherwise the sum is normalised, as in the paper:
 //!
 //! ```text
 //! x ← norm(x + part(x))        x ← x + part(norm(x))
@@ -24,28 +24,28 @@ use crate::tensor::Tensor;
 pub struct EncoderLayerConfig {
     /// Width of the activations.
     pub d_model: usize,
-    /// Heads of the attention.
+    /// The number of attention heads.
     pub n_heads: usize,
-    /// Key and value heads of self-attention. Default: `n_heads`.
+    /// The number of key and value heads of self-attention. Default: `n_heads`.
     pub n_kv_heads: Option<usize>,
-    /// Inner width of the feed-forward part.
+    /// Inner width of the feed-forward layer.
     pub d_ff: usize,
-    /// The non-linearity of the feed-forward part. Default: ReLU.
+    /// The activation of the feed-forward layer. Default: ReLU.
     pub activation: Activation,
-    /// Whether the feed-forward part has a gate. Default: false.
+    /// Whether the feed-forward layer has a gate. Default: false.
     pub gated: bool,
-    /// Dropout of each part's result, of the attention's probabilities and inside the feed-forward
-    /// part. Default: 0.1.
+    /// Dropout probability of the output of each sublayer, of the attention probabilities and
+    /// inside the feed-forward layer, in `[0, 1)`. Default: 0.1.
     pub dropout: f32,
-    /// Whether a part's input is normalised instead of the sum. Default: false.
+    /// Whether the input of a sublayer is normalised instead of the sum. Default: false.
     pub norm_first: bool,
     /// The kind of the norms. Default: layer normalisation.
     pub norm: NormType,
-    /// Added to the variance or mean square by the norms. Default: 1e-5.
+    /// Added to the variance or the mean square by the norms. Default: 1e-5.
     pub eps: f32,
     /// Whether the linear layers have biases. Default: true.
     pub bias: bool,
-    /// Rotary positions in self-attention. Default: none.
+    /// Rotary position embedding in self-attention. Default: none.
     pub rope: Option<Rope>,
 }
 
@@ -53,7 +53,7 @@ pub struct EncoderLayerConfig {
 pub type DecoderLayerConfig = EncoderLayerConfig;
 
 impl EncoderLayerConfig {
-    /// PyTorch's defaults: normalised sums, ReLU, dropout of 0.1.
+    /// Returns settings with PyTorch's defaults: normalised sums, ReLU, dropout of 0.1.
     pub fn new(d_model: usize, n_heads: usize, d_ff: usize) -> Self {
         Self {
             d_model,
@@ -71,47 +71,47 @@ impl EncoderLayerConfig {
         }
     }
 
-    /// Sets the number of key and value heads of self-attention.
+    /// Sets the number of key and value heads of self-attention (default: `n_heads`).
     pub fn kv_heads(self, n_kv_heads: usize) -> Self {
         Self { n_kv_heads: Some(n_kv_heads), ..self }
     }
 
-    /// Sets the non-linearity.
+    /// Sets the activation (default: ReLU).
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
 
-    /// SiLU and a gate in the feed-forward part.
+    /// Sets the activation of the feed-forward layer to SiLU with a gate (SwiGLU).
     pub fn swiglu(self) -> Self {
         Self { activation: Activation::Silu, gated: true, ..self }
     }
 
-    /// Sets the probability of dropout.
+    /// Sets the dropout probability, in `[0, 1)` (default: 0.1).
     pub fn dropout(self, dropout: f32) -> Self {
         Self { dropout, ..self }
     }
 
-    /// Sets whether the norms stand before the parts or after them.
+    /// Sets whether the norms come before the sublayers instead of after them (default: false).
     pub fn norm_first(self, norm_first: bool) -> Self {
         Self { norm_first, ..self }
     }
 
-    /// Sets the kind of the norms.
+    /// Sets the kind of the norms (default: layer normalisation).
     pub fn norm(self, norm: NormType) -> Self {
         Self { norm, ..self }
     }
 
-    /// Sets the addition to the variance or mean square.
+    /// Sets the normalisation epsilon (default: 1e-5).
     pub fn eps(self, eps: f32) -> Self {
         Self { eps, ..self }
     }
 
-    /// Sets whether the linear layers have biases.
+    /// Sets whether the linear layers have biases (default: true).
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
 
-    /// Sets rotary positions in self-attention.
+    /// Sets the rotary position embedding of self-attention (default: none).
     pub fn rope(self, rope: Rope) -> Self {
         Self { rope: Some(rope), ..self }
     }
@@ -133,7 +133,7 @@ impl EncoderLayerConfig {
     }
 }
 
-/// `x + part(norm(x))` or `norm(x + part(x))`.
+/// Returns `x + sublayer(norm(x))` or `norm(x + sublayer(x))`.
 fn residual(
     x: &Tensor,
     norm: &Norm,
@@ -148,8 +148,9 @@ fn residual(
     }
 }
 
-/// Self-attention and a feed-forward part, as `torch.nn.TransformerEncoderLayer(batch_first=True)`. With a causal mask it is the
-/// block of a GPT.
+/// Self-attention and a feed-forward layer, like
+/// `torch.nn.TransformerEncoderLayer(batch_first=True)`. With a causal mask it is the layer of a
+/// GPT.
 ///
 /// ```
 /// use loquat::nn::{EncoderLayer, EncoderLayerConfig};
@@ -165,13 +166,13 @@ fn residual(
 /// ```
 #[derive(Clone)]
 pub struct EncoderLayer {
-    /// Attention of the sequence over itself.
+    /// Self-attention.
     pub self_attn: MultiHeadAttention,
     /// `linear1` and `linear2`.
     pub feed_forward: FeedForward,
-    /// Of the attention.
+    /// The norm of the attention sublayer.
     pub norm1: Norm,
-    /// Of the feed-forward part.
+    /// The norm of the feed-forward sublayer.
     pub norm2: Norm,
     dropout: Dropout,
     norm_first: bool,
@@ -186,10 +187,10 @@ impl std::fmt::Debug for EncoderLayer {
 }
 
 impl EncoderLayer {
-    /// A layer with PyTorch's initial values.
+    /// Creates a layer with PyTorch's initial values.
     ///
     /// # Errors
-    /// As for [`MultiHeadAttention::init`].
+    /// Same as [`MultiHeadAttention::init`].
     pub fn init<'a>(config: &EncoderLayerConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
         Ok(Self {
@@ -202,19 +203,22 @@ impl EncoderLayer {
         })
     }
 
+    /// Applies the layer to `x`.
+    ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result.
+    /// `x: [batch, seq_len, d_model]` → `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` or the mask do not fit.
+    /// [`Error::Shape`] if the shapes of `x` and the mask do not match.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         self.with_attention(x, |x| self.self_attn.forward(x, mask))
     }
 
-    /// As [`EncoderLayer::forward`], with the attention's probabilities `[batch, n_heads, seq_len, seq_len]` beside.
+    /// Same as [`EncoderLayer::forward`], and also returns the attention probabilities
+    /// `[batch, n_heads, seq_len, seq_len]`.
     ///
     /// # Errors
-    /// Same as [`MultiHeadAttention::forward_cached`].
+    /// Same as [`EncoderLayer::forward`].
     pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Tensor)> {
         let mut probs = None;
         let y = self.with_attention(x, |x| {
@@ -225,7 +229,8 @@ impl EncoderLayer {
         Ok((y, probs.expect("the attention was called")))
     }
 
-    /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
+    /// Processes new positions that follow those in `cache`; see
+    /// [`MultiHeadAttention::forward_cached`].
     ///
     /// # Errors
     /// Same as [`MultiHeadAttention::forward_cached`].
@@ -251,12 +256,12 @@ fn describe(
     write!(f, "{name}(d_model={d_model}, n_heads={}, d_ff={d_ff}, {format})", attention.n_heads())
 }
 
-/// A stack of [`EncoderLayer`]s, as `torch.nn.TransformerEncoder`.
+/// A stack of [`EncoderLayer`]s, like `torch.nn.TransformerEncoder`.
 #[derive(Clone)]
 pub struct Encoder {
-    /// From the input up.
+    /// The layers, from the input to the output.
     pub layers: Vec<EncoderLayer>,
-    /// Of the result, if there is one; with `norm_first` there should be.
+    /// The norm of the output, if any; with `norm_first` there should be one.
     pub norm: Option<Norm>,
 }
 
@@ -269,10 +274,10 @@ impl std::fmt::Debug for Encoder {
 }
 
 impl Encoder {
-    /// `n_layers` layers, and a norm after them if `final_norm`.
+    /// Creates `n_layers` layers, followed by a norm if `final_norm`.
     ///
     /// # Errors
-    /// As for [`EncoderLayer::init`].
+    /// Same as [`EncoderLayer::init`].
     pub fn init<'a>(
         config: &EncoderLayerConfig,
         n_layers: usize,
@@ -285,11 +290,13 @@ impl Encoder {
         Ok(Self { layers, norm })
     }
 
+    /// Applies the layers to `x`, one after another.
+    ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result.
+    /// `x: [batch, seq_len, d_model]` → `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` or the mask do not fit.
+    /// [`Error::Shape`] if the shapes of `x` and the mask do not match.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let mut y = x.clone();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -298,10 +305,10 @@ impl Encoder {
         finish(&self.norm, y)
     }
 
-    /// As [`Encoder::forward`], with each layer's probabilities beside.
+    /// Same as [`Encoder::forward`], and also returns the attention probabilities of each layer.
     ///
     /// # Errors
-    /// Same as [`MultiHeadAttention::forward_cached`].
+    /// Same as [`Encoder::forward`].
     pub fn forward_with_probs(&self, x: &Tensor, mask: &AttentionMask) -> Result<(Tensor, Vec<Tensor>)> {
         let (mut x, mut all) = (x.clone(), Vec::new());
         for layer in &self.layers {
@@ -317,7 +324,7 @@ fn finish(norm: &Option<Norm>, x: Tensor) -> Result<Tensor> {
     norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
 }
 
-/// Self-attention, attention over a memory, and a feed-forward part, as
+/// Self-attention, cross-attention over a memory, and a feed-forward layer, like
 /// `torch.nn.TransformerDecoderLayer(batch_first=True)`.
 ///
 /// ```
@@ -333,17 +340,17 @@ fn finish(norm: &Option<Norm>, x: Tensor) -> Result<Tensor> {
 /// ```
 #[derive(Clone)]
 pub struct DecoderLayer {
-    /// Attention of the sequence over itself.
+    /// Self-attention.
     pub self_attn: MultiHeadAttention,
     /// Attention over the memory.
     pub multihead_attn: MultiHeadAttention,
     /// `linear1` and `linear2`.
     pub feed_forward: FeedForward,
-    /// Of the self-attention.
+    /// The norm of the self-attention sublayer.
     pub norm1: Norm,
-    /// Of the attention over the memory.
+    /// The norm of the cross-attention sublayer.
     pub norm2: Norm,
-    /// Of the feed-forward part.
+    /// The norm of the feed-forward sublayer.
     pub norm3: Norm,
     dropout: Dropout,
     norm_first: bool,
@@ -366,12 +373,13 @@ impl std::fmt::Debug for DecoderLayer {
     }
 }
 
-/// What a [`DecoderLayer`] keeps between steps: keys and values of the positions so far and of the memory.
+/// The cache of a [`DecoderLayer`] between steps: keys and values of the positions so far and of
+/// the memory.
 #[derive(Clone)]
 pub struct DecoderLayerCache {
-    /// Of the positions so far.
+    /// Keys and values of the positions so far.
     pub positions: KvLayer,
-    /// Of the memory.
+    /// Keys and values of the memory.
     pub memory: KvLayer,
 }
 
@@ -382,10 +390,10 @@ impl std::fmt::Debug for DecoderLayerCache {
 }
 
 impl DecoderLayer {
-    /// A layer with PyTorch's initial values.
+    /// Creates a layer with PyTorch's initial values.
     ///
     /// # Errors
-    /// As for [`MultiHeadAttention::init`].
+    /// Same as [`MultiHeadAttention::init`].
     pub fn init<'a>(config: &DecoderLayerConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
         Ok(Self {
@@ -400,11 +408,14 @@ impl DecoderLayer {
         })
     }
 
+    /// Applies the layer to `x`, with cross-attention over `memory`.
+    ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result, `memory: [batch, memory_len, d_model]`.
+    /// `x: [batch, seq_len, d_model]`, `memory: [batch, memory_len, d_model]` →
+    /// `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x`, `memory` or the masks do not fit.
+    /// [`Error::Shape`] if the shapes of `x`, `memory` and the masks do not match.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -416,16 +427,17 @@ impl DecoderLayer {
         self.with_attentions(x, |x| self.self_attn.forward(x, mask), over_memory)
     }
 
-    /// A cache without positions over `memory`.
+    /// Creates a cache without positions for `memory`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it does not fit.
+    /// [`Error::Shape`] if the shape of `memory` does not match.
     pub fn start(&self, memory: &Tensor) -> Result<DecoderLayerCache> {
         let memory = self.multihead_attn.cache_memory(memory, memory)?;
         Ok(DecoderLayerCache { positions: KvLayer::new(), memory })
     }
 
-    /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
+    /// Processes new positions that follow those in `cache`; see
+    /// [`MultiHeadAttention::forward_cached`].
     ///
     /// # Errors
     /// Same as [`MultiHeadAttention::forward_cached`].
@@ -455,12 +467,12 @@ impl DecoderLayer {
     }
 }
 
-/// A stack of [`DecoderLayer`]s, as `torch.nn.TransformerDecoder`.
+/// A stack of [`DecoderLayer`]s, like `torch.nn.TransformerDecoder`.
 #[derive(Clone)]
 pub struct Decoder {
-    /// From the input up.
+    /// The layers, from the input to the output.
     pub layers: Vec<DecoderLayer>,
-    /// Of the result, if there is one; with `norm_first` there should be.
+    /// The norm of the output, if any; with `norm_first` there should be one.
     pub norm: Option<Norm>,
 }
 
@@ -472,7 +484,7 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// What a [`Decoder`] keeps between steps.
+/// The cache of a [`Decoder`] between steps.
 #[derive(Clone)]
 pub struct DecoderCache {
     layers: Vec<DecoderLayerCache>,
@@ -485,25 +497,25 @@ impl std::fmt::Debug for DecoderCache {
 }
 
 impl DecoderCache {
-    /// The number of positions so far.
+    /// Returns the number of positions so far.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.positions.len())
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no positions yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets the positions from `len` on.
+    /// Removes the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.layers.iter_mut().for_each(|layer| layer.positions.truncate(len));
     }
 
-    /// Sequence `i`, with its memory, becomes what sequence `rows[i]` was.
+    /// Replaces sequence `i`, with its memory, by sequence `rows[i]`.
     ///
     /// # Errors
-    /// [`Error::Id`] if there is no such sequence.
+    /// [`Error::Id`] if a sequence does not exist.
     pub fn reorder(&mut self, rows: &[usize]) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| {
             layer.positions.reorder(rows)?;
@@ -513,10 +525,10 @@ impl DecoderCache {
 }
 
 impl Decoder {
-    /// `n_layers` layers, and a norm after them if `final_norm`.
+    /// Creates `n_layers` layers, followed by a norm if `final_norm`.
     ///
     /// # Errors
-    /// As for [`DecoderLayer::init`].
+    /// Same as [`DecoderLayer::init`].
     pub fn init<'a>(
         config: &DecoderLayerConfig,
         n_layers: usize,
@@ -529,11 +541,14 @@ impl Decoder {
         Ok(Self { layers, norm })
     }
 
+    /// Applies the layers to `x`, one after another, with cross-attention over `memory`.
+    ///
     /// # Shapes
-    /// `x: [batch, seq_len, d_model]` and so the result, `memory: [batch, memory_len, d_model]`.
+    /// `x: [batch, seq_len, d_model]`, `memory: [batch, memory_len, d_model]` →
+    /// `[batch, seq_len, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x`, `memory` or the masks do not fit.
+    /// [`Error::Shape`] if the shapes of `x`, `memory` and the masks do not match.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -548,18 +563,21 @@ impl Decoder {
         finish(&self.norm, y)
     }
 
-    /// A cache without positions over `memory`, whose keys and values are computed here, once.
+    /// Creates a cache without positions for `memory`, whose keys and values are computed here,
+    /// once.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it does not fit.
+    /// [`Error::Shape`] if the shape of `memory` does not match.
     pub fn start(&self, memory: &Tensor) -> Result<DecoderCache> {
         Ok(DecoderCache { layers: self.layers.iter().map(|layer| layer.start(memory)).collect::<Result<_>>()? })
     }
 
-    /// The positions that follow those in `cache`, see [`MultiHeadAttention::forward_cached`].
+    /// Processes new positions that follow those in `cache`; see
+    /// [`MultiHeadAttention::forward_cached`].
     ///
     /// # Errors
-    /// As there; [`Error::Argument`] if the cache is another decoder's.
+    /// Same as [`Decoder::forward`]; [`Error::Argument`] if the cache belongs to a decoder with
+    /// another number of layers.
     pub fn forward_cached(
         &self,
         x: &Tensor,
@@ -587,7 +605,7 @@ mod tests {
     use crate::random::Rng;
     use crate::tensor::{IdTensor, no_grad};
 
-    /// Gradients of the inputs and of every parameter.
+    /// Checks the gradients of the inputs and of every parameter.
     fn check_layer<M: Module + Clone>(
         name: &str,
         layer: &M,
@@ -605,7 +623,7 @@ mod tests {
     }
 
     fn configs() -> [EncoderLayerConfig; 3] {
-        // No ReLU: its corner is no place for difference quotients.
+        // Not ReLU: difference quotients are wrong at its corner.
         let config = || EncoderLayerConfig::new(6, 2, 5).activation(Activation::Gelu);
         [config(), config().norm_first(true).bias(false), config().swiglu().kv_heads(1).norm_first(true)]
     }
@@ -653,7 +671,7 @@ mod tests {
                     let y = decoder.forward_cached(&new, &causal, &padding, &mut cache).unwrap();
                     assert_eq!(y.to_vec(), full.narrow(1, start, len).unwrap().to_vec());
                 }
-                // The other way round, and a step back.
+                // Swap the sequences, and go back a step.
                 cache.reorder(&[1, 0]).unwrap();
                 cache.truncate(6);
                 let last = x.narrow(1, 6, 1).unwrap();

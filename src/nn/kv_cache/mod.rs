@@ -1,13 +1,14 @@
-//! Keys and values of the positions already seen, so that decoding computes each only once.
+//! Keys and values of past positions, so that decoding computes each only once.
 //!
-//! The positions of a sequence lie in pages, which sequences share: a clone of a cache, or another order of its sequences, copies
-//! no page. Whoever adds a position to a page that somebody else has too copies that one page first.
+//! The positions of a sequence are stored in pages that sequences share: cloning a cache or
+//! reordering its sequences copies no page. Adding a position to a shared page copies that page
+//! first.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | [`mod@self`] | [`KvCache`], [`KvLayer`] |
 //! | `pages` | the pages of one sequence |
-//! | `ragged` | `KvCaches`: several caches, of different lengths, in one call |
+//! | `ragged` | `KvCaches`: several caches of different lengths in one call |
 
 mod pages;
 mod ragged;
@@ -20,8 +21,8 @@ use crate::ops::{Attention, AttentionMask};
 use crate::tensor::{Tensor, tape};
 use pages::Pages;
 
-/// The keys and values of every layer of a model. The caller owns it; the model only borrows it, so that one model serves many
-/// sequences at once. A clone is cheap, and continues on its own.
+/// The keys and values of every layer of a model. The caller owns the cache and the model borrows
+/// it, so that one model serves many sequences at the same time. A clone is cheap and independent.
 ///
 /// ```
 /// use loquat::{Tensor, nn::KvCache};
@@ -49,22 +50,22 @@ impl std::fmt::Debug for KvCache {
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub fn new(n_layers: usize) -> Self {
         Self { layers: vec![KvLayer::new(); n_layers] }
     }
 
-    /// The number of positions of which every layer has keys and values.
+    /// Returns the number of positions that every layer has keys and values of.
     pub fn len(&self) -> usize {
         self.layers.iter().map(KvLayer::len).min().unwrap_or(0)
     }
 
-    /// Whether nothing was cached yet.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The cache of layer `i`.
+    /// Returns the cache of layer `i`.
     ///
     /// # Panics
     /// If there is no such layer.
@@ -72,7 +73,7 @@ impl KvCache {
         &self.layers[i]
     }
 
-    /// The cache of layer `i`, to be appended to.
+    /// Returns the mutable cache of layer `i`.
     ///
     /// # Panics
     /// If there is no such layer.
@@ -80,25 +81,26 @@ impl KvCache {
         &mut self.layers[i]
     }
 
-    /// The cache of each layer in turn.
+    /// Returns an iterator over the mutable caches of the layers.
     pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut KvLayer> {
         self.layers.iter_mut()
     }
 
-    /// The number of layers.
+    /// Returns the number of layers.
     pub(crate) fn n_layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// Forgets the positions from `len` on, and keeps the memory.
+    /// Removes the positions from `len` on, and keeps the memory for reuse.
     pub fn truncate(&mut self, len: usize) {
         self.layers.iter_mut().for_each(|layer| layer.truncate(len));
     }
 
-    /// Sequence `i` becomes what sequence `rows[i]` was, as beams need it; there may be more or fewer of them than before.
+    /// Replaces sequence `i` by sequence `rows[i]`, as in beam search; the number of sequences may
+    /// change.
     ///
     /// # Errors
-    /// [`Error::Id`] if there is no such sequence.
+    /// [`Error::Id`] if a sequence does not exist.
     pub fn reorder(&mut self, rows: &[usize]) -> Result<()> {
         self.layers.iter_mut().try_for_each(|layer| layer.reorder(rows))
     }
@@ -107,41 +109,42 @@ impl KvCache {
 /// The keys and values of one layer.
 #[derive(Clone, Default)]
 pub struct KvLayer {
-    /// One for each sequence, all of one length.
+    /// One per sequence, all of the same length.
     sequences: Vec<Pages>,
-    /// Numbers of a position's keys and values.
+    /// Widths of a position's keys and values, in numbers.
     widths: [usize; 2],
 }
 
 impl KvLayer {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The number of positions.
+    /// Returns the number of positions.
     pub fn len(&self) -> usize {
         self.sequences.first().map_or(0, Pages::len)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no positions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The number of sequences; 0 before the first use.
+    /// Returns the number of sequences; 0 before the first use.
     pub(crate) fn batch(&self) -> usize {
         self.sequences.len()
     }
 
-    /// A copy of the keys, `[batch, len, n_kv_heads · head_dim]`; `None` before the first use.
+    /// Returns a copy of the keys, `[batch, len, n_kv_heads · head_dim]`; `None` before the first
+    /// use.
     pub fn keys(&self) -> Option<Tensor> {
         let [width, _] = self.widths;
         let pages = |s: &Pages, y: &mut [f32]| s.copy_to(s.keys(self.widths), width, y);
         (!self.sequences.is_empty()).then(|| self.gathered(width, pages))
     }
 
-    /// A copy of the values, as [`KvLayer::keys`].
+    /// Returns a copy of the values; see [`KvLayer::keys`].
     pub fn values(&self) -> Option<Tensor> {
         let [_, width] = self.widths;
         let pages = |s: &Pages, y: &mut [f32]| s.copy_to(s.values(self.widths), width, y);
@@ -157,13 +160,14 @@ impl KvLayer {
         })
     }
 
-    /// Adds the keys and values of the next positions.
+    /// Appends the keys and values of new positions.
     ///
     /// # Shapes
-    /// `key` and `value`: `[batch, new positions, n_kv_heads · head_dim]`; the last axes may differ.
+    /// `key` and `value`: `[batch, new_len, n_kv_heads · head_dim]`; the last axes may differ.
     ///
     /// # Errors
-    /// [`Error::Shape`] if batch or width are not those of the positions before; [`Error::NoGradient`] if an input needs a gradient.
+    /// [`Error::Shape`] if batch size or width differ from those of earlier positions;
+    /// [`Error::NoGradient`] if an input needs a gradient.
     pub fn append(&mut self, key: &Tensor, value: &Tensor) -> Result<()> {
         tape::refuse("kv_cache append", &[key, value])?;
         let (&[batch, new, key_width], &[value_batch, value_len, value_width]) = (key.shape(), value.shape()) else {
@@ -192,13 +196,14 @@ impl KvLayer {
         Ok(())
     }
 
-    /// [`KvLayer::append`], then attention of `query` over everything cached: the layer's step in decoding.
+    /// Appends keys and values (see [`KvLayer::append`]), then computes attention of `query` over
+    /// all cached positions.
     ///
     /// # Shapes
-    /// `query: [batch, new positions, n_heads · head_dim]` and so the result.
+    /// `query: [batch, new_len, n_heads · head_dim]` → `[batch, new_len, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// As for [`KvLayer::append`] and [`Attention::forward`].
+    /// Same as [`KvLayer::append`] and [`Attention::forward`].
     pub fn attend(
         &mut self,
         attention: &Attention,
@@ -211,13 +216,13 @@ impl KvLayer {
         self.look_up(attention, query, mask)
     }
 
-    /// Attention of `query` over what is cached, as cross-attention needs it at each step.
+    /// Computes attention of `query` over the cached positions, for cross-attention.
     ///
     /// # Shapes
-    /// `query: [batch, queries, n_heads · head_dim]` and so the result.
+    /// `query: [batch, queries, n_heads · head_dim]` → `[batch, queries, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if nothing is cached; as for [`Attention::forward`].
+    /// [`Error::Argument`] if the cache is empty; also the errors of [`Attention::forward`].
     pub(crate) fn look_up(&self, attention: &Attention, query: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         if !self.sequences.is_empty()
             && let Some(y) = attention.forward_paged(query, &paged([self]), mask)?
@@ -230,15 +235,15 @@ impl KvLayer {
         attention.forward_cached(query, &keys, &values, self.len(), mask)
     }
 
-    /// Forgets the positions from `len` on.
+    /// Removes the positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.sequences.iter_mut().for_each(|sequence| sequence.truncate(len));
     }
 
-    /// Sequence `i` becomes what sequence `rows[i]` was. Pages are shared, not copied.
+    /// Replaces sequence `i` by sequence `rows[i]`. Pages are shared, not copied.
     ///
     /// # Errors
-    /// [`Error::Id`] if there is no such sequence.
+    /// [`Error::Id`] if a sequence does not exist.
     pub fn reorder(&mut self, rows: &[usize]) -> Result<()> {
         if self.sequences.is_empty() || rows.iter().copied().eq(0..self.batch()) {
             return Ok(());
@@ -260,7 +265,7 @@ impl std::fmt::Debug for KvLayer {
     }
 }
 
-/// The pages of every sequence of some layers of equal widths.
+/// Returns the pages of every sequence of some layers of equal widths.
 fn paged<'a>(layers: impl IntoIterator<Item = &'a KvLayer>) -> Paged<'a> {
     let mut paged = Paged { keys: Vec::new(), values: Vec::new(), first: vec![0], lens: Vec::new(), widths: [0; 2] };
     for layer in layers {

@@ -1,14 +1,14 @@
-//! The positions of one sequence, in pages that sequences share until one of them writes.
+//! The positions of one sequence, in pages that sequences share until one of them is written to.
 
 use std::sync::Arc;
 
 pub(super) use crate::ops::attention::paged::PAGE;
 use crate::tensor::Buffer;
 
-/// A page has room for so many positions at first.
+/// The initial capacity of a page, in positions.
 const FIRST_ROOM: usize = 32;
 
-/// Keys and values of one sequence. A clone shares the pages: whoever writes to a shared one writes to a copy of it.
+/// Keys and values of one sequence. A clone shares the pages: writing to a shared page copies it.
 #[derive(Clone, Default)]
 pub(super) struct Pages {
     pages: Vec<Page>,
@@ -19,17 +19,18 @@ pub(super) struct Pages {
 #[derive(Clone)]
 struct Page {
     numbers: Arc<Buffer>,
-    /// How many positions there is room for.
+    /// The capacity, in positions.
     room: usize,
 }
 
 impl Page {
-    /// An empty page.
+    /// Creates an empty page.
     fn new(room: usize, [key, value]: [usize; 2]) -> Self {
         Self { numbers: Arc::new(Buffer::scratch(room * (key + value))), room }
     }
 
-    /// Room for `len` positions in a page of one's own; the first `kept` stay.
+    /// Returns the memory of an unshared page with a capacity of `len` positions; the first `kept`
+    /// are kept.
     fn own(&mut self, len: usize, kept: usize, widths: [usize; 2]) -> &mut [f32] {
         if len > self.room || Arc::get_mut(&mut self.numbers).is_none() {
             let mut page = Self::new(len.next_power_of_two().clamp(FIRST_ROOM, PAGE), widths);
@@ -53,12 +54,12 @@ impl Page {
 }
 
 impl Pages {
-    /// The number of positions.
+    /// Returns the number of positions.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Adds positions: `key: [new, widths[0]]`, `value: [new, widths[1]]`.
+    /// Appends positions: `key: [new, widths[0]]`, `value: [new, widths[1]]`.
     pub(super) fn append(&mut self, key: &[f32], value: &[f32], new: usize, widths: [usize; 2]) {
         let mut done = 0;
         while done < new {
@@ -80,35 +81,35 @@ impl Pages {
         }
     }
 
-    /// Forgets the positions from `len` on.
+    /// Removes the positions from `len` on.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.pages.truncate(self.len.div_ceil(PAGE).max(1));
     }
 
-    /// The pages' keys.
+    /// Returns an iterator over the keys of the pages.
     pub(super) fn keys(&self, widths: [usize; 2]) -> impl Iterator<Item = &[f32]> {
         self.used().map(move |page| page.keys(widths))
     }
 
-    /// The pages' values.
+    /// Returns an iterator over the values of the pages.
     pub(super) fn values(&self, widths: [usize; 2]) -> impl Iterator<Item = &[f32]> {
         self.used().map(move |page| page.values(widths))
     }
 
-    /// The pages with positions.
+    /// Returns an iterator over the pages in use.
     fn used(&self) -> impl Iterator<Item = &Page> {
         self.pages[..self.len.div_ceil(PAGE)].iter()
     }
 
-    /// Writes all positions one after the other to `y: [len, width]`.
+    /// Writes all positions consecutively to `y: [len, width]`.
     pub(super) fn copy_to<'p>(&self, pages: impl Iterator<Item = &'p [f32]>, width: usize, y: &mut [f32]) {
         for (y, page) in y[..self.len * width].chunks_mut((PAGE * width).max(1)).zip(pages) {
             y.copy_from_slice(&page[..y.len()]);
         }
     }
 
-    /// How many pages are shared with somebody.
+    /// Returns the number of pages that are shared.
     #[cfg(test)]
     pub(super) fn shared(&self) -> usize {
         self.pages.iter().filter(|page| Arc::strong_count(&page.numbers) > 1).count()

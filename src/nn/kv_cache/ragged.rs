@@ -1,31 +1,32 @@
-//! Several caches in one call.
+//! Several caches of different lengths in one call.
 
 use super::{KvCache, KvLayer, paged};
 use crate::error::{Error, Result};
 use crate::ops::{self, Attention, AttentionMask};
 use crate::tensor::{IdTensor, Tensor};
 
-/// The caches that a call of a model reads and adds to.
+/// The caches that a call of a model reads and appends to.
 ///
-/// Sequences of different lengths stand one after the other, without padding: every layer but attention works row by row and
-/// takes no notice, so each sequence has the bits that it has alone.
+/// Sequences of different lengths are concatenated without padding: all layers except attention
+/// process rows independently, so each sequence has the same bits as in a call of its own.
 pub(crate) enum KvCaches<'a, 'c> {
-    /// One cache, for inputs `[batch, new positions]`.
+    /// One cache, for inputs `[batch, new_len]`.
     Even(&'a mut KvCache),
-    /// A cache of one sequence each, with the number of its new positions, for inputs `[1, sum of new positions]`.
+    /// Caches of one sequence each, with the number of new positions of each, for inputs
+    /// `[1, sum of new positions]`.
     Ragged(&'a mut [&'c mut KvCache], &'a [usize]),
 }
 
 /// One layer of [`KvCaches`].
 pub(crate) enum KvLayers<'a> {
-    /// As [`KvCaches::Even`].
+    /// See [`KvCaches::Even`].
     Even(&'a mut KvLayer),
-    /// As [`KvCaches::Ragged`].
+    /// See [`KvCaches::Ragged`].
     Ragged(Vec<&'a mut KvLayer>, &'a [usize]),
 }
 
 impl KvCaches<'_, '_> {
-    /// Layer `i` of each cache.
+    /// Returns layer `i` of each cache.
     ///
     /// # Panics
     /// If there is no such layer.
@@ -38,10 +39,10 @@ impl KvCaches<'_, '_> {
         }
     }
 
-    /// The position of each token of `input_ids` in its sequence.
+    /// Returns the position of each token of `input_ids` in its sequence.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `input_ids` do not have the new positions of the caches.
+    /// [`Error::Shape`] if `input_ids` do not have the shape of the new positions.
     pub(crate) fn positions(&self, input_ids: &IdTensor) -> Result<IdTensor> {
         let (batch, seq_len) = input_ids.batch_and_len()?;
         let from = |past: usize, new: usize| (past..past + new).map(|position| position as u32);
@@ -52,7 +53,7 @@ impl KvCaches<'_, '_> {
         IdTensor::new(positions, input_ids.shape())
     }
 
-    /// The position after the last, of the longest sequence.
+    /// Returns the largest position plus one, over all sequences.
     pub(crate) fn end(&self, seq_len: usize) -> usize {
         match self {
             Self::Even(cache) => cache.len() + seq_len,
@@ -62,13 +63,15 @@ impl KvCaches<'_, '_> {
 }
 
 impl KvLayers<'_> {
-    /// As [`KvLayer::attend`].
+    /// Same as [`KvLayer::attend`].
     ///
     /// # Shapes
-    /// `query`: `[batch, new positions, n_heads · head_dim]`, of ragged caches `[1, sum of new positions, …]`, and so the result.
+    /// `query: [batch, new_len, n_heads · head_dim]`, or `[1, sum of new positions, …]` for ragged
+    /// caches; the result has the same shape.
     ///
     /// # Errors
-    /// As there; [`Error::Argument`] for a mask that is not just causal, where the caches are ragged.
+    /// Same as [`KvLayer::attend`]; [`Error::Argument`] if the caches are ragged and the mask is
+    /// not plainly causal.
     pub(crate) fn attend(
         self,
         attention: &Attention,
@@ -89,7 +92,7 @@ impl KvLayers<'_> {
             layer.append(&key.narrow(1, start, new)?, &value.narrow(1, start, new)?)?;
             start += new;
         }
-        // Steps of one token go in one call.
+        // Steps of one token each are one call.
         let one_each = new.iter().all(|&new| new == 1) && layers.iter().all(|layer| layer.widths == layers[0].widths);
         if one_each && layers.len() > 1 {
             let rows = query.reshape(&[new.len(), 1, query.last_dim()])?;
