@@ -1,4 +1,4 @@
-//! Element-wise non-linearities, softmax and log-softmax.
+//! Element-wise activations, softmax and log-softmax.
 
 pub use crate::kernels::vecmath::Activation;
 
@@ -7,7 +7,7 @@ use crate::kernels::vecmath;
 use crate::tensor::{Tensor, tape};
 
 impl Tensor {
-    /// `activation` of each element.
+    /// Applies `activation` to each element.
     pub fn activate(&self, activation: Activation) -> Tensor {
         let y = Tensor::write(self.shape(), |y| vecmath::activation(activation, self.data(), y));
         tape::record("activation", &[self], y, || {
@@ -20,56 +20,57 @@ impl Tensor {
         })
     }
 
-    /// `max(x, 0)`.
+    /// Computes `max(x, 0)`.
     pub fn relu(&self) -> Tensor {
         self.activate(Activation::Relu)
     }
 
-    /// `x Φ(x)` with the error function (Hendrycks and Gimpel 2016).
+    /// Computes `x Φ(x)`, with the cumulative normal distribution `Φ` (Hendrycks and Gimpel 2016).
     pub fn gelu(&self) -> Tensor {
         self.activate(Activation::Gelu)
     }
 
-    /// The approximation of [`Tensor::gelu`] by tanh, as GPT-2 has it.
+    /// Computes the tanh approximation of [`Tensor::gelu`], as in GPT-2.
     pub fn gelu_tanh(&self) -> Tensor {
         self.activate(Activation::GeluTanh)
     }
 
-    /// `x σ(x)`, also called swish.
+    /// Computes `x σ(x)`, also called swish.
     pub fn silu(&self) -> Tensor {
         self.activate(Activation::Silu)
     }
 
-    /// `1 / (1 + e⁻ˣ)`.
+    /// Computes `1 / (1 + e⁻ˣ)`.
     pub fn sigmoid(&self) -> Tensor {
         self.activate(Activation::Sigmoid)
     }
 
-    /// The hyperbolic tangent.
+    /// Computes the hyperbolic tangent.
     pub fn tanh(&self) -> Tensor {
         self.activate(Activation::Tanh)
     }
 
-    /// `ln(1 + eˣ)`, a smooth [`Tensor::relu`].
+    /// Computes `ln(1 + eˣ)`, a smooth [`Tensor::relu`].
     pub fn softplus(&self) -> Tensor {
         self.mapped("softplus", vecmath::softplus, vecmath::softplus_backward)
     }
 
-    /// `x`, and `alpha · (eˣ - 1)` where `x ≤ 0` (Clevert, Unterthiner and Hochreiter 2015).
-    /// PyTorch's default for `alpha` is 1.
+    /// Computes `x` where `x > 0` and `alpha · (eˣ - 1)` elsewhere (Clevert, Unterthiner and
+    /// Hochreiter 2015). PyTorch's default for `alpha` is 1.
     pub fn elu(&self, alpha: f32) -> Tensor {
         let backward = move |dy: &[f32], x: &[f32], dx: &mut [f32]| vecmath::elu_backward(alpha, dy, x, dx);
         self.mapped("elu", |x, y| vecmath::elu(alpha, x, y), backward)
     }
 
-    /// `x`, and `slope · x` where `x ≤ 0` (Maas, Hannun and Ng 2013). PyTorch's default for `slope`
-    /// is 0.01.
+    /// Computes `x` where `x > 0` and `slope · x` elsewhere (Maas, Hannun and Ng 2013). PyTorch's
+    /// default for `slope` is 0.01.
     pub fn leaky_relu(&self, slope: f32) -> Tensor {
         let backward = move |dy: &[f32], x: &[f32], dx: &mut [f32]| vecmath::leaky_relu_backward(slope, dy, x, dx);
         self.mapped("leaky_relu", |x, y| vecmath::leaky_relu(slope, x, y), backward)
     }
 
-    /// A function of each element, and its gradient from `dy` and the element.
+    /// Applies a function to each element; `backward` computes its gradient from `dy` and the
+    /// element.
     fn mapped(
         &self,
         op: &'static str,
@@ -83,7 +84,7 @@ impl Tensor {
         })
     }
 
-    /// `eˣ / Σ eˣ` along the last axis; a row of nothing but -∞ gives zeros.
+    /// Computes `eˣ / Σ eˣ` along the last axis; a row whose elements are all -∞ gives zeros.
     ///
     /// # Errors
     /// [`Error::Shape`] for a scalar.
@@ -100,8 +101,8 @@ impl Tensor {
         }))
     }
 
-    /// `x - ln Σ eˣ` along the last axis; a row of nothing but -∞ stays, as the logarithm of
-    /// [`Tensor::softmax`].
+    /// Computes `x - ln Σ eˣ` along the last axis; a row whose elements are all -∞ stays as it is,
+    /// which is the logarithm of [`Tensor::softmax`].
     ///
     /// # Errors
     /// [`Error::Shape`] for a scalar.
@@ -118,7 +119,7 @@ impl Tensor {
     }
 }
 
-/// The length of the last axis, which must exist.
+/// Returns the length of the last axis, or an error for a scalar.
 fn rows_of(x: &Tensor, op: &str) -> Result<usize> {
     x.shape().last().copied().ok_or_else(|| Error::shape(op, "at least one axis", x.shape()))
 }
@@ -132,7 +133,7 @@ mod tests {
     fn gradients_match_central_differences() {
         use Activation::{Gelu, GeluTanh, Relu, Sigmoid, Silu, Tanh};
         for shape in [&[7][..], &[3, 5], &[2, 17]] {
-            // No element within a step of the corner of ReLU.
+            // No element is within a step of the corner of ReLU.
             let mut x = sample(shape, 3);
             x.make_mut().iter_mut().for_each(|x| *x += 0.05 * x.signum());
             for activation in [Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh] {

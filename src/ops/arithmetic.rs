@@ -1,4 +1,5 @@
-//! Element by element, with NumPy's broadcasting: shapes are aligned at the last axis, and an axis of length 1 repeats.
+//! Element-wise arithmetic with NumPy's broadcasting: shapes are aligned at the last axis, and axes
+//! of length 1 are repeated.
 //!
 //! ```
 //! use loquat::Tensor;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::tensor::{Tensor, tape};
 
-/// The shape that two shapes broadcast to.
+/// Returns the shape that two shapes broadcast to.
 fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
     let dim = |shape: &[usize], i: usize| if i + shape.len() < rank { 1 } else { shape[i + shape.len() - rank] };
@@ -27,13 +28,13 @@ fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// Whether a tensor of shape `from` can be repeated to `to`.
+/// Returns whether a tensor of shape `from` can be broadcast to `to`.
 pub(crate) fn broadcasts_to(from: &[usize], to: &[usize]) -> bool {
     let fits = |(from, to): (&usize, &usize)| from == to || *from == 1;
     from.len() <= to.len() && from.iter().zip(&to[to.len() - from.len()..]).all(fits)
 }
 
-/// How far apart in `from`'s memory the neighbours along each axis of `to` are: 0 where `from` repeats.
+/// Returns the strides in `from`'s memory along each axis of `to`: 0 where `from` is repeated.
 fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; to.len()];
     let mut stride = 1;
@@ -46,7 +47,8 @@ fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Calls `f(outer, inner)` with the offset in the larger and in the smaller tensor of each run along the last axis.
+/// Calls `f(outer, inner)` for each run along the last axis, with its offsets in the larger and in
+/// the smaller tensor.
 fn for_each_run(to: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)) {
     let Some((&run, axes)) = to.split_last() else { return f(0, 0) };
     if to.contains(&0) {
@@ -74,7 +76,7 @@ fn for_each_run(to: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)
     }
 }
 
-/// `x` repeated to `shape`, off the tape; the caller has checked that it broadcasts.
+/// Broadcasts `x` to `shape`, detached from the tape; the caller has checked the shapes.
 pub(crate) fn broadcast_to(x: &Tensor, shape: &[usize]) -> Tensor {
     if x.shape() == shape {
         return x.detach();
@@ -90,7 +92,8 @@ pub(crate) fn broadcast_to(x: &Tensor, shape: &[usize]) -> Tensor {
     })
 }
 
-/// The adjoint of [`broadcast_to`]: `dy` summed over the axes along which a tensor of `shape` was repeated.
+/// The adjoint of [`broadcast_to`]: sums `dy` over the axes along which a tensor of `shape` was
+/// repeated.
 pub(crate) fn sum_to(dy: Tensor, shape: &[usize]) -> Tensor {
     if dy.shape() == shape {
         return dy;
@@ -116,12 +119,12 @@ pub(crate) fn sum_to(dy: Tensor, shape: &[usize]) -> Tensor {
 
 type Kernel = fn(&[f32], &[f32], &mut [f32]);
 
-/// A product of two tensors of one shape, off the tape.
+/// Multiplies two tensors of the same shape, detached from the tape.
 fn product(a: &Tensor, b: &Tensor) -> Tensor {
     Tensor::write(a.shape(), |y| vecmath::mul(a.data(), b.data(), y))
 }
 
-/// `kernel` on the broadcast operands, off the tape.
+/// Applies `kernel` to the broadcast operands, detached from the tape.
 fn forward(op: &'static str, a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<Tensor> {
     let shape = broadcast_shape(a.shape(), b.shape())?;
     let row = b.len();
@@ -135,7 +138,7 @@ fn forward(op: &'static str, a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<T
             return Ok(Tensor::write(&shape, |y| by_row(a.data(), b.data(), y)));
         }
     }
-    // Before the operands are repeated: both may be small, and what they make together large.
+    // Allocated before the operands are broadcast: two small operands can have a large result.
     let mut y = Tensor::try_write(&shape, |_| ())?;
     let (a, b) = (broadcast_to(a, &shape), broadcast_to(b, &shape));
     kernel(a.data(), b.data(), y.make_mut());
@@ -143,11 +146,11 @@ fn forward(op: &'static str, a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<T
 }
 
 impl Tensor {
-    /// `self + other`, element by element.
+    /// Computes `self + other` element-wise.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not broadcast, [`Error::Shape`] if the memory has no
-    /// room for what they broadcast to; so for the others.
+    /// [`Error::Mismatch`] if the shapes do not broadcast, [`Error::Shape`] if the result does not
+    /// fit into memory.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("add", self, other, vecmath::add)?;
         let (a_shape, b_shape) = (self.shape().to_vec(), other.shape().to_vec());
@@ -159,10 +162,10 @@ impl Tensor {
         }))
     }
 
-    /// `self - other`, element by element.
+    /// Computes `self - other` element-wise.
     ///
     /// # Errors
-    /// As for [`Tensor::add`].
+    /// Same as [`Tensor::add`].
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("sub", self, other, vecmath::sub)?;
         let (a_shape, b_shape) = (self.shape().to_vec(), other.shape().to_vec());
@@ -179,10 +182,10 @@ impl Tensor {
         }))
     }
 
-    /// `self · other`, element by element.
+    /// Computes `self · other` element-wise.
     ///
     /// # Errors
-    /// As for [`Tensor::add`].
+    /// Same as [`Tensor::add`].
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("mul", self, other, vecmath::mul)?;
         Ok(tape::record("mul", &[self, other], y, || {
@@ -196,10 +199,10 @@ impl Tensor {
         }))
     }
 
-    /// `self / other`, element by element.
+    /// Computes `self / other` element-wise.
     ///
     /// # Errors
-    /// As for [`Tensor::add`].
+    /// Same as [`Tensor::add`].
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("div", self, other, vecmath::div)?;
         let saved = y.clone();
@@ -219,7 +222,7 @@ impl Tensor {
         }))
     }
 
-    /// `factor · self`.
+    /// Computes `factor · self`.
     pub fn scale(&self, factor: f32) -> Tensor {
         let y = Tensor::write(self.shape(), |y| vecmath::scale_into(factor, self.data(), y));
         tape::record("scale", &[self], y, || {
@@ -230,10 +233,10 @@ impl Tensor {
         })
     }
 
-    /// `self + value`.
+    /// Computes `self + value`.
     ///
     /// # Errors
-    /// None in practice: a scalar broadcasts with every shape.
+    /// None in practice, since a scalar broadcasts with every shape.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
         self.add(&Tensor::scalar(value))
     }
@@ -284,7 +287,7 @@ mod tests {
         assert_eq!(error, "cannot broadcast [2, 5] with [3, 5]");
         let long = Tensor::zeros(&[1 << 22]);
         let error = long.mul(&long.reshape(&[1 << 22, 1]).unwrap()).unwrap_err().to_string();
-        assert!(error.contains("expected one that fits the memory, found shape [4194304, 4194304]"), "{error}");
+        assert!(error.contains("expected one that fits into memory, found shape [4194304, 4194304]"), "{error}");
         assert_eq!(Tensor::zeros(&[0, 3]).add(&b).unwrap().shape(), [0, 3]);
     }
 

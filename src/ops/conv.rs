@@ -1,17 +1,19 @@
-//! Convolution over positions, and the maximum over them (Kim 2014, "Convolutional neural networks for sentence classification").
+//! Convolution over positions, and the maximum over positions (Kim 2014, "Convolutional neural
+//! networks for sentence classification").
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Mat, gemm_batch};
 use crate::kernels::{parallel, vecmath};
 use crate::tensor::{Tensor, tape};
 
-/// How the windows of a convolution lie.
+/// Stride, padding, dilation and groups of a one-dimensional convolution.
 ///
 /// ```text
 /// y[b, o, t] = bias[o] + Σ_{i, k} weight[o, i, k] · x[b, i, t · stride + k · dilation - padding]
 /// ```
 ///
-/// as a matrix product of the weight with the windows side by side (im2col). Zeros stand before and after the input.
+/// computed as a matrix product of the weight with the unfolded windows (im2col). The input is
+/// padded with zeros.
 ///
 /// ```
 /// use loquat::{Tensor, ops::Conv1d};
@@ -24,24 +26,25 @@ use crate::tensor::{Tensor, tape};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv1d {
-    /// Positions from a window to the next.
+    /// The distance between consecutive windows, in positions.
     pub stride: usize,
-    /// Zeros before and after the input.
+    /// The number of zeros added on each side of the input.
     pub padding: usize,
-    /// Positions from an element of a window to the next.
+    /// The distance between the elements of a window, in positions.
     pub dilation: usize,
-    /// Parts that the channels are cut into; each part of the output sees one of the input.
+    /// The number of groups that the channels are divided into; each group of outputs depends on
+    /// one group of inputs.
     pub groups: usize,
 }
 
 impl Default for Conv1d {
-    /// Every window, no zeros, no gaps, one group.
+    /// Stride 1, no padding, dilation 1, one group.
     fn default() -> Self {
         Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
     }
 }
 
-/// Sizes of a convolution. `channels` and `filters` are those of one group.
+/// The sizes of a convolution; `channels` and `filters` are those of one group.
 #[derive(Clone, Copy)]
 struct Dims {
     conv: Conv1d,
@@ -54,18 +57,21 @@ struct Dims {
 }
 
 impl Conv1d {
+    /// Computes the convolution.
+    ///
     /// # Shapes
-    /// `x: [batch, in_channels, len]`, `weight: [out_channels, in_channels / groups, kernel_size]`, `bias: [out_channels]` →
-    /// `[batch, out_channels, windows]`, where `windows = (len + 2 · padding - dilation · (kernel_size - 1) - 1) / stride + 1`.
+    /// `x: [batch, in_channels, len]`, `weight: [out_channels, in_channels / groups, kernel_size]`,
+    /// `bias: [out_channels]` → `[batch, out_channels, windows]`, where
+    /// `windows = (len + 2 · padding - dilation · (kernel_size - 1) - 1) / stride + 1`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit, no window does, or the memory has no room for the
-    /// windows; [`Error::Argument`] for a stride, dilation or number of groups of 0, and groups
-    /// that do not divide the channels.
+    /// [`Error::Shape`] if the shapes do not match, the input is shorter than a window, or the
+    /// windows do not fit into memory; [`Error::Argument`] if stride, dilation or groups are 0, or
+    /// if the number of channels is not divisible by groups.
     pub fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let dims = self.dims(x, weight, bias)?;
         let out_channels = weight.shape()[0];
-        // The windows of a sequence side by side are larger than what becomes of them.
+        // Checked first: the unfolded windows of a sequence are larger than the result.
         drop(dims.room()?);
         let shape = [dims.batch, out_channels, dims.windows];
         let y = Tensor::try_write(&shape, |y| dims.forward(x, weight, bias, y))?;
@@ -120,23 +126,25 @@ impl Conv1d {
 }
 
 impl Dims {
-    /// Room for the windows of a sequence: `[groups, taps, windows]`.
+    /// Returns memory for the windows of a sequence: `[groups, taps, windows]`.
     fn room(&self) -> Result<Tensor> {
         Tensor::try_write(&[self.conv.groups, self.taps(), self.windows], |_| ())
     }
 
-    /// Rows of the matrix of windows: a channel and a place in the window each.
+    /// Returns the number of rows of the matrix of windows: one for each channel and place in the
+    /// window.
     fn taps(&self) -> usize {
         self.channels * self.kernel_size
     }
 
-    /// The input of one group of one sequence.
+    /// Returns the input of one group of one sequence.
     fn input<'a>(&self, x: &'a [f32], b: usize, group: usize) -> &'a [f32] {
         let size = self.channels * self.len;
         &x[(b * self.conv.groups + group) * size..][..size]
     }
 
-    /// The windows whose element `place` lies in the input, and where it lies for the first of them.
+    /// Returns the windows whose element `place` is within the input, and its position for the
+    /// first of them.
     fn inside(&self, place: usize) -> (std::ops::Range<usize>, usize) {
         let Conv1d { stride, padding, dilation, .. } = self.conv;
         let at = place * dilation;
@@ -145,7 +153,7 @@ impl Dims {
         (first..end, (first * stride + at).saturating_sub(padding))
     }
 
-    /// Windows side by side: `[channels · kernel_size, windows]`.
+    /// Unfolds the windows: `[channels · kernel_size, windows]`.
     fn unfold(&self, x: &[f32], windows: &mut [f32]) {
         for (tap, row) in windows.chunks_exact_mut(self.windows).enumerate() {
             let x = &x[tap / self.kernel_size * self.len..][..self.len];
@@ -163,7 +171,8 @@ impl Dims {
         }
     }
 
-    /// The adjoint of [`Dims::unfold`]: adds each element of each window to where it came from.
+    /// The adjoint of [`Dims::unfold`]: adds each element of each window to its position in the
+    /// input.
     fn fold(&self, windows: &[f32], dx: &mut [f32]) {
         dx.fill(0.0);
         for (tap, row) in windows.chunks_exact(self.windows).enumerate() {
@@ -180,7 +189,7 @@ impl Dims {
         }
     }
 
-    /// The windows of every group of one sequence after the other: `[groups, taps, windows]`.
+    /// Unfolds the windows of all groups of one sequence: `[groups, taps, windows]`.
     fn unfold_all(&self, x: &Tensor, b: usize) -> Tensor {
         let size = self.taps() * self.windows;
         Tensor::write(&[self.conv.groups, self.taps(), self.windows], |windows| {
@@ -235,7 +244,7 @@ impl Dims {
         }
         for b in 0..self.batch {
             let windows = self.unfold_all(x, b);
-            // [filters, windows] · [windows, taps], one sequence after the other
+            // [filters, windows] · [windows, taps], summed over the sequences
             let dy = Mat::new(&dy.data()[b * groups * size..], filters, n);
             gemm_batch(groups, dy, size, Mat::new(windows.data(), taps, n).t(), taps * n, dweight, Beta::One);
         }
@@ -252,14 +261,15 @@ impl Dims {
     }
 }
 
-/// The maximum over the last axis, over the first `lengths[b]` positions of each sequence if lengths are given; 0 over no positions. The
-/// gradient goes to the first of equal maxima.
+/// Returns the maximum over the last axis, over the first `lengths[b]` positions of each sequence
+/// if lengths are given; 0 if a length is 0. The gradient goes to the first of equal maxima.
 ///
 /// # Shapes
 /// `x: [batch, …, len]`, `lengths: [batch]` → `[batch, …]`.
 ///
 /// # Errors
-/// [`Error::Shape`] for a tensor without two axes or another number of lengths; [`Error::Argument`] for a length above `len`.
+/// [`Error::Shape`] if `x` has less than two axes or the number of lengths differs from the batch
+/// size; [`Error::Argument`] if a length is above `len`.
 pub fn max_over_time(x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
     let Some((&len, rows)) = x.shape().split_last().filter(|(_, rows)| !rows.is_empty()) else {
         return Err(Error::shape("max_over_time", "[batch, …, len]", x.shape()));
@@ -306,7 +316,7 @@ mod tests {
     use super::*;
     use crate::ops::gradient_check::{check, sample};
 
-    /// `(batch, in, out, len, kernel)` and the windows.
+    /// `(batch, in, out, len, kernel)` and the settings.
     fn cases() -> Vec<([usize; 5], Conv1d)> {
         let conv = Conv1d::default();
         vec![
@@ -332,7 +342,7 @@ mod tests {
             check(&name, &inputs(&case), |x| case.1.forward(&x[0], &x[1], Some(&x[2])));
             check(&name, &inputs(&case)[..2], |x| case.1.forward(&x[0], &x[1], None));
         }
-        // Maxima further apart than the difference quotient's step.
+        // Maxima that differ by more than the step of the difference quotient.
         let x = Tensor::from_vec((0..24).map(|i| ((i * 7) % 24) as f32 * 0.3).collect(), &[2, 3, 4]).unwrap();
         check("max", std::slice::from_ref(&x), |x| max_over_time(&x[0], None));
         check("max of some", &[x], |x| max_over_time(&x[0], Some(&[0, 3])));

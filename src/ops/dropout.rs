@@ -5,10 +5,10 @@ use crate::kernels::vecmath;
 use crate::random::Rng;
 use crate::tensor::{Tensor, tape};
 
-/// Each element is 0 with probability `p`, and divided by `1 - p` otherwise.
+/// Sets each element to 0 with probability `p`, and divides the others by `1 - p`.
 ///
-/// One number is drawn from `rng`; it keys a counter-based hash of each element's place, so the zeros do not depend on threads and
-/// need not be stored.
+/// One number is drawn from `rng`. It is the key of a counter-based hash of each element's index,
+/// so the zeros do not depend on the number of threads and are not stored.
 ///
 /// # Errors
 /// [`Error::Argument`] unless `p` is in `[0, 1)`.
@@ -22,10 +22,10 @@ pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Result<Tensor> {
     dropout_with_key(x, p, rng.next_u64())
 }
 
-/// As [`dropout`], with the number that would be drawn.
+/// Same as [`dropout`], with a given key instead of a drawn one.
 ///
 /// # Errors
-/// As there.
+/// Same as [`dropout`].
 pub(crate) fn dropout_with_key(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     if !(0.0..1.0).contains(&p) {
         return Err(Error::argument("dropout", "a probability in [0, 1)", p));

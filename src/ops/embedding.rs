@@ -1,4 +1,4 @@
-//! Rows of a table by id.
+//! Embedding look-ups: rows of a table by id.
 
 use std::borrow::Cow;
 
@@ -6,23 +6,26 @@ use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::tensor::{IdTensor, Tensor, Weight, tape};
 
-/// Row `ids[i]` of `table` for each id. The gradient of a row is the sum over its uses, in their order.
+/// Returns row `ids[i]` of `table` for each id. The gradient of a row is the sum over its uses, in
+/// their order.
 ///
-/// The table is a [`Tensor`] or a [`Weight`]; one in half precision is widened row by row, and gets no gradient.
+/// The table is a [`Tensor`] or a [`Weight`]. Rows of a table in half precision or in blocks are
+/// converted to f32; such a table gets no gradient.
 ///
 /// # Shapes
 /// `table: [vocab_size, d_model]`, `ids: […]` → `[…, d_model]`.
 ///
 /// # Errors
-/// [`Error::Id`] if an id has no row; [`Error::Shape`] if the table is no matrix.
+/// [`Error::Id`] if an id is not below `vocab_size`; [`Error::Shape`] if the table does not have
+/// two axes.
 pub fn embedding<'w>(table: impl Into<Cow<'w, Weight>>, ids: &IdTensor) -> Result<Tensor> {
     embedding_with_padding(table, ids, None)
 }
 
-/// As [`embedding`]; the row of `padding_idx` gets no gradient.
+/// Same as [`embedding`], but the row of `padding_idx` gets no gradient.
 ///
 /// # Errors
-/// As there.
+/// Same as [`embedding`].
 pub fn embedding_with_padding<'w>(
     table: impl Into<Cow<'w, Weight>>,
     ids: &IdTensor,

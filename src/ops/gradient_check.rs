@@ -1,12 +1,14 @@
-//! Central differences, the judge of every backward formula.
+//! Central differences, against which every backward formula is tested.
 
 use crate::error::Result;
 use crate::random::Rng;
 use crate::tensor::{Tensor, no_grad};
 
-/// Compares the gradients of `Σ cᵢ f(inputs)ᵢ`, with random `c`, to central differences in every element of every input.
+/// Compares the gradients of `Σ cᵢ f(inputs)ᵢ`, with random `c`, with central differences for every
+/// element of every input.
 ///
-/// `f32` leaves about three digits to a difference quotient: the step is 1/128 and the tolerance 2 % of the largest gradient.
+/// In `f32`, a difference quotient has about three correct digits: the step is 1/128 and the
+/// tolerance 2 % of the largest gradient.
 #[track_caller]
 pub(crate) fn check(name: &str, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     let watched: Vec<Tensor> = inputs.iter().map(Tensor::watch).collect();
@@ -43,7 +45,7 @@ pub(crate) fn check(name: &str, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Resu
     }
 }
 
-/// A tensor of normal numbers that is the same in every run.
+/// Returns a tensor of normal numbers that is the same in every run.
 pub(crate) fn sample(shape: &[usize], seed: u64) -> Tensor {
     Tensor::normal(shape, 1.0, &mut Rng::seed(seed))
 }

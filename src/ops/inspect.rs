@@ -1,7 +1,8 @@
-//! A look inside a model while it runs: the probabilities of every attention, and the hidden states between layers, by path.
+//! Records what a model computes: the probabilities of every attention, and the hidden states
+//! between layers, by path.
 //!
-//! The mode is a scope, like [`no_grad`](crate::no_grad): what is computed inside is noted beside, and has the same bits. Where nobody
-//! looks, it costs a layer one read of a thread's variable.
+//! The mode is a scope, like [`no_grad`](crate::no_grad). Results inside it have the same bits.
+//! Outside of it, the cost for a layer is one read of a thread-local variable.
 //!
 //! ```
 //! use loquat::models::{CausalLm, Gpt2, Gpt2Config};
@@ -19,8 +20,9 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 //!
-//! A model takes part by three words: [`at`] names a part, [`hidden`] notes a tensor, [`layer`] does both for a layer's output. Every
-//! [`Attention`](crate::ops::Attention) notes its probabilities by itself, under the path at which it is called.
+//! Models use three functions: [`at`] names a part, [`hidden`] records a tensor, [`layer`] does
+//! both for the output of a layer. Every [`Attention`](crate::ops::Attention) records its
+//! probabilities itself, under the path at which it is called.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -28,10 +30,10 @@ use std::fmt::Display;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// What [`inspect`] notes.
+/// What [`inspect`] records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum See {
-    /// Both.
+    /// Both hidden states and attention probabilities.
     Everything,
     /// The embeddings and the output of each layer.
     HiddenStates,
@@ -39,16 +41,18 @@ pub enum See {
     Attention,
 }
 
-/// What [`inspect`] saw, in the order in which it was computed; all off the tape.
+/// The tensors that [`inspect`] recorded, in the order in which they were computed, detached from
+/// the tape.
 ///
-/// A call that a scope holds more than once (one step of decoding after the other) notes each under the same path.
+/// A part that is called more than once inside the scope (in consecutive decoding steps) is
+/// recorded each time under the same path.
 #[derive(Clone, Default)]
 pub struct Inspection {
-    /// Path and values `[batch, seq_len, width]`: the embeddings, then what each layer puts out, before a norm that follows the
-    /// last.
+    /// Path and values `[batch, seq_len, width]`: the embeddings, then the output of each layer,
+    /// before a norm that follows the last layer.
     pub hidden_states: Vec<(String, Tensor)>,
-    /// Path and probabilities `[batch, heads, queries, keys]`, before dropout. A row sums to one; that of a query which sees no key is
-    /// zero.
+    /// Path and probabilities `[batch, heads, queries, keys]`, before dropout. A row sums to one,
+    /// or is zero if its query is fully masked.
     pub attention: Vec<(String, Tensor)>,
 }
 
@@ -61,7 +65,7 @@ impl std::fmt::Debug for Inspection {
 
 struct Recorder {
     see: See,
-    /// Segments of the path.
+    /// The segments of the current path.
     path: Vec<String>,
     seen: Inspection,
 }
@@ -70,11 +74,12 @@ thread_local! {
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` and notes what happens inside the models that it calls.
+/// Runs `f` and records what the models that it calls compute.
 ///
-/// The mode belongs to the calling thread: what `f` sends to other threads is not seen. An `inspect` inside another sees alone.
+/// The mode belongs to the calling thread: work that `f` sends to other threads is not recorded. A
+/// nested `inspect` hides its calls from the outer one.
 pub fn inspect<R>(see: See, f: impl FnOnce() -> R) -> (R, Inspection) {
-    /// Puts the outer recorder back, also when `f` panics.
+    /// Restores the outer recorder, even if `f` panics.
     struct Restore(Option<Recorder>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -111,7 +116,7 @@ fn note(what: See, name: Option<&dyn Display>, x: &Tensor) {
     });
 }
 
-/// Runs `f` as the part `name` (one or more segments of a path) of what runs now.
+/// Runs `f` as the part `name` (one or more segments of a path) of the current part.
 pub fn at<R>(name: impl Display, f: impl FnOnce() -> R) -> R {
     struct Leave(bool);
     impl Drop for Leave {
@@ -127,17 +132,17 @@ pub fn at<R>(name: impl Display, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Notes hidden states as `name` below the path of what runs now.
+/// Records hidden states as `name` below the current path.
 pub fn hidden(name: impl Display, x: &Tensor) {
     if is_seen(See::HiddenStates) {
         note(See::HiddenStates, Some(&name), x);
     }
 }
 
-/// Runs `f` as layer `i` of `name`, and notes what it puts out.
+/// Runs `f` as layer `i` of `name`, and records its output.
 ///
 /// # Errors
-/// Those of `f`.
+/// The errors of `f`.
 pub fn layer(name: impl Display, i: usize, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     at(format_args!("{name}.{i}"), || {
         let y = f()?;
@@ -148,7 +153,7 @@ pub fn layer(name: impl Display, i: usize, f: impl FnOnce() -> Result<Tensor>) -
     })
 }
 
-/// Notes the probabilities of an attention if they are wanted; computes them only then.
+/// Records the probabilities of an attention; they are computed only if they are to be recorded.
 pub(crate) fn attention(probs: impl FnOnce() -> Result<Tensor>) -> Result<()> {
     if is_seen(See::Attention) {
         note(See::Attention, None, &probs()?);

@@ -1,8 +1,8 @@
-//! Products with a layer's weight.
+//! Products with the weight of a layer.
 //!
-//! [`linear`] and [`linear_then`] are the doors for one weight; layers come through [`multiply`],
-//! which takes several with one input. Both directions of the product are
-//! [`gemm`](crate::kernels::gemm)s with the weight as it is stored, in any format.
+//! [`linear`] and [`linear_then`] take one weight; layers use [`multiply`], which takes several
+//! weights with the same input. Forward and backward products are [`gemm`](crate::kernels::gemm)s
+//! with the weight as it is stored, in any format.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,16 +16,16 @@ use crate::ops::precision::{Precision, precision};
 pub use crate::tensor::WeightLayout;
 use crate::tensor::{HalfTensor, Tensor, Weight, tape};
 
-/// `y = x·Wᵀ + b` over the last axis.
+/// Computes `y = x·Wᵀ + b` over the last axis.
 ///
-/// The weight is a [`Tensor`] or a [`Weight`]; one in half precision or in blocks is converted to
+/// The weight is a [`Tensor`] or a [`Weight`]. One in half precision or in blocks is converted to
 /// f32 while it is read, exactly, and gets no gradient.
 ///
 /// # Shapes
-/// `x: […, in_features]`, `weight` as `layout` says, `bias: [out_features]` → `[…, out_features]`.
+/// `x: […, in_features]`, `weight` as in `layout`, `bias: [out_features]` → `[…, out_features]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if they do not fit.
+/// [`Error::Shape`] if the shapes do not match.
 pub fn linear<'w>(
     x: &Tensor,
     weight: impl Into<Cow<'w, Weight>>,
@@ -35,14 +35,14 @@ pub fn linear<'w>(
     linear_then(x, weight, bias, layout, None, None)
 }
 
-/// `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum, in one pass over the result where
-/// no gradient is recorded, with the bits of one after the other.
+/// Computes `f(x·Wᵀ + b) + r`: [`linear`], then an activation, then a sum. Without gradients this
+/// is one pass over the result, with the same bits as separate operations.
 ///
 /// # Shapes
-/// As for [`linear`]; `residual` as the result.
+/// Same as [`linear`]; `residual` has the shape of the result.
 ///
 /// # Errors
-/// As for [`linear`].
+/// Same as [`linear`].
 pub fn linear_then<'w>(
     x: &Tensor,
     weight: impl Into<Cow<'w, Weight>>,
@@ -56,30 +56,31 @@ pub fn linear_then<'w>(
     Ok(y)
 }
 
-/// What a layer multiplies its input with, and what it does with the product.
+/// The weight of a layer and the operations that follow its product.
 #[derive(Clone, Copy)]
 pub(crate) struct Layer<'p> {
     pub(crate) weight: &'p Weight,
     pub(crate) layout: WeightLayout,
-    /// Copies of the weight that are read instead where no gradient is recorded and all features
+    /// Packed copies of the weight, used instead of it if no gradient is recorded and all features
     /// are computed.
     pub(crate) packed: Option<&'p PackedWeight>,
     /// The output features that are computed. Default: all.
     pub(crate) features: Option<(usize, usize)>,
-    /// Of all output features.
+    /// The bias of all output features.
     pub(crate) bias: Option<&'p Tensor>,
     pub(crate) activation: Option<Activation>,
-    /// As the result.
+    /// Of the shape of the result.
     pub(crate) residual: Option<&'p Tensor>,
 }
 
 impl<'p> Layer<'p> {
-    /// The product alone.
+    /// Returns the plain product.
     pub(crate) fn new(weight: &'p Weight, layout: WeightLayout) -> Self {
         Self { weight, layout, packed: None, features: None, bias: None, activation: None, residual: None }
     }
 
-    /// Which part of the weight is multiplied with, if `x`, bias and residual fit it.
+    /// Checks the shapes of `x`, bias and residual, and returns the part of the weight that is
+    /// used.
     fn check(&self, x: &Tensor) -> Result<Part> {
         let whole = Part::whole(self.weight, self.layout)?;
         if x.shape().last() != Some(&whole.n_in) {
@@ -109,7 +110,7 @@ impl<'p> Layer<'p> {
         tape::is_recording(&inputs)
     }
 
-    /// The same, recorded step by step on the tape.
+    /// Computes the same, recorded on the tape operation by operation.
     fn record(&self, x: &Tensor, part: Part) -> Result<Tensor> {
         let Part { start, n_out, layout, .. } = part;
         let bias = match self.bias {
@@ -117,7 +118,7 @@ impl<'p> Layer<'p> {
             bias => bias,
         };
         let mut y = match (self.weight, self.features) {
-            // The gradient is zero outside the range.
+            // The gradient is zero outside of the range.
             (Weight::F32(w), Some(_)) => {
                 let weight = Weight::F32(w.narrow(if layout == WeightLayout::OutIn { 0 } else { 1 }, start, n_out)?);
                 record(x, &weight, bias, Part::whole(&weight, layout)?)?
@@ -129,14 +130,14 @@ impl<'p> Layer<'p> {
     }
 }
 
-/// `fᵢ(x·Wᵢᵀ + bᵢ) + rᵢ` with each of several layers; where no gradient is recorded, they are one
-/// piece of work for the threads.
+/// Computes `fᵢ(x·Wᵢᵀ + bᵢ) + rᵢ` with each of several layers; without gradients, as one parallel
+/// job.
 ///
 /// # Shapes
-/// `x: […, in_features]` → `[…, out_features]` of each, or as many as its range has.
+/// `x: […, in_features]` → `[…, out_features]` for each layer, or `[…, range length]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a range that is not in the layer's
+/// [`Error::Shape`] if the shapes do not match; [`Error::Argument`] if a range exceeds the layer's
 /// features.
 pub(crate) fn multiply<const N: usize>(x: &Tensor, layers: [Layer<'_>; N]) -> Result<[Tensor; N]> {
     let mut ys = std::array::from_fn(|_| None);
@@ -152,7 +153,7 @@ pub(crate) fn multiply<const N: usize>(x: &Tensor, layers: [Layer<'_>; N]) -> Re
             let part = layer.check(x)?;
             rows = part.rows(x);
             *weight = Some((part, readable(layer.weight, layer.layout, Side::Forward)));
-            // The product below writes it.
+            // The product below writes all elements.
             *y = Some(Tensor::try_write(&part.shape_of_result(x), |_| {})?);
         }
         let products = ys.iter_mut().zip(&weights).zip(&layers).filter_map(|((y, weight), layer)| {
@@ -173,7 +174,8 @@ pub(crate) fn multiply<const N: usize>(x: &Tensor, layers: [Layer<'_>; N]) -> Re
     Ok(ys.map(|y| y.expect("one result of each layer")))
 }
 
-/// A product with part of a weight, and its node on the tape. A weight on the tape is whole.
+/// Computes a product with part of a weight and records it on the tape; a trainable weight is used
+/// as a whole.
 fn record(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, part: Part) -> Result<Tensor> {
     let precision = precision();
     let Part { n_in, n_out, layout, .. } = part;
@@ -210,7 +212,7 @@ fn record(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, part: Part) -> Res
     }))
 }
 
-/// What a layer's weight is multiplied with.
+/// The factor that a layer's weight is multiplied with.
 #[derive(Clone, Copy)]
 enum Side {
     /// `x`
@@ -219,14 +221,14 @@ enum Side {
     Backward,
 }
 
-/// The output features of a weight that a product takes.
+/// The output features of a weight that are computed.
 #[derive(Clone, Copy)]
 struct Part {
     layout: WeightLayout,
     n_in: usize,
-    /// All output features.
+    /// The number of all output features.
     stored_out: usize,
-    /// The first that is taken, and how many.
+    /// The first feature that is computed, and the number of them.
     start: usize,
     n_out: usize,
 }
@@ -250,17 +252,16 @@ impl Part {
         shape
     }
 
-    /// Where the part's numbers begin, and how many there are, in a weight that is stored by output
-    /// features.
+    /// Returns the range of the part's numbers in a weight that is stored by output features.
     fn stored(&self) -> Range<usize> {
         self.start * self.n_in..(self.start + self.n_out) * self.n_in
     }
 
-    /// The part as the right factor `[in, out]`, or `[out, in]` for the way back.
+    /// Returns the part as the right factor: `[in, out]`, or `[out, in]` for the backward pass.
     fn matrix<'w, T>(&self, w: &'w [T], side: Side) -> Mat<'w, T> {
         let w = match self.layout {
             WeightLayout::OutIn => Mat::transposed(&w[self.stored()], self.n_in, self.n_out),
-            // A weight without inputs has no numbers to begin at.
+            // A weight without inputs has no element to start at.
             WeightLayout::InOut => {
                 Mat::new(&w[self.start.min(w.len())..], self.n_in, self.n_out).with_ld(self.stored_out)
             }
@@ -271,7 +272,7 @@ impl Part {
         }
     }
 
-    /// The same of a [`readable`] weight in any format.
+    /// Same as [`Part::matrix`], of a [`readable`] weight in any format.
     fn factor<'w>(&self, w: &'w Weight, side: Side) -> Factor<'w> {
         match w {
             Weight::F32(w) => self.matrix(w.data(), side).into(),
@@ -286,7 +287,7 @@ impl Part {
     }
 }
 
-/// The weight, or its numbers in f32 where a product would read its blocks across.
+/// Returns the weight, dequantised if the product would read its blocks across.
 fn readable(w: &Weight, layout: WeightLayout, side: Side) -> Cow<'_, Weight> {
     match (w, layout, side) {
         (Weight::Blocks(_), WeightLayout::OutIn, Side::Forward) => Cow::Borrowed(w),
@@ -295,8 +296,8 @@ fn readable(w: &Weight, layout: WeightLayout, side: Side) -> Cow<'_, Weight> {
     }
 }
 
-/// A weight in the order in which products read it, rounded to bf16 if the precision says so;
-/// `None` for one in blocks.
+/// Packs a weight into the order in which products read it, rounded to bf16 if `precision` does so;
+/// `None` for block formats.
 pub(crate) fn pack(weight: &Weight, layout: WeightLayout, precision: Precision) -> Option<PackedB> {
     let whole = Part::whole(weight, layout).ok()?;
     Some(match weight {
@@ -345,7 +346,8 @@ mod tests {
         let of_rounded = gradients(Precision::F32, &round(&x), &round(&w));
         let rounded = gradients(Precision::Bf16, &x, &w);
         let close = |a: &[f32], b: &[f32], by: f32| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= by);
-        // Forward, the factors are the rounded ones; backward, so is the gradient.
+        // In the forward pass the factors are rounded; in the backward pass the gradient is rounded
+        // too.
         assert!(close(&rounded[0], &of_rounded[0], 1e-5) || rounded[0] == exact[0]);
         for (exact, rounded) in exact.iter().zip(&rounded) {
             assert!(close(exact, rounded, 0.1));

@@ -1,12 +1,12 @@
-//! Losses: cross-entropy, binary cross-entropy, mean squared error. Each is the mean over what it
-//! counts, a scalar, unless a [`Reduction`] says otherwise.
+//! Losses: cross-entropy, binary cross-entropy, mean squared error. Each returns the mean as a
+//! scalar, unless another [`Reduction`] is chosen.
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::ops::arithmetic::{broadcast_to, broadcasts_to};
 use crate::tensor::{IdTensor, Tensor, tape};
 
-/// What becomes of the losses of single rows or elements.
+/// How the losses of single rows or elements are reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Reduction {
     /// Their mean, a scalar.
@@ -14,12 +14,12 @@ pub enum Reduction {
     Mean,
     /// Their sum, a scalar.
     Sum,
-    /// They stay as they are.
+    /// No reduction.
     None,
 }
 
 impl Reduction {
-    /// Losses by the tape's operations.
+    /// Reduces losses with operations on the tape.
     fn of(self, losses: Tensor) -> Result<Tensor> {
         match self {
             Reduction::Mean => losses.mean(),
@@ -28,7 +28,7 @@ impl Reduction {
         }
     }
 
-    /// Losses of `shape` as a tensor off the tape, the mean over `count`.
+    /// Reduces losses of `shape`, detached from the tape; the mean is over `count`.
     fn off_tape(self, losses: Vec<f32>, shape: &[usize], count: f64) -> Result<Tensor> {
         match self {
             Reduction::Mean => Ok(Tensor::scalar((vecmath::sum(&losses) / count) as f32)),
@@ -37,7 +37,7 @@ impl Reduction {
         }
     }
 
-    /// What each loss counts in the gradient: one number for all, or one for each.
+    /// Returns the factors of the losses in the gradient: one for all, or one for each.
     fn scales(self, dy: &Tensor, count: f64) -> Vec<f32> {
         match self {
             Reduction::Mean => dy.data().iter().map(|dy| dy / count as f32).collect(),
@@ -63,15 +63,15 @@ impl Reduction {
 /// ```
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
-    /// Rows with this label count nothing. Default: [`CrossEntropy::IGNORED`].
+    /// Rows with this label are ignored. Default: [`CrossEntropy::IGNORED`].
     pub ignore_index: Option<u32>,
-    /// In `[0, 1)`: this share of the target is spread evenly over all classes (Szegedy et al.
+    /// The share of the target, in `[0, 1)`, that is spread evenly over all classes (Szegedy et al.
     /// 2016). Default: 0.
     pub label_smoothing: f32,
-    /// What each class counts, `[n_classes]`, without a gradient; all alike if absent. The mean is
-    /// over the weights of the labels.
+    /// The weight of each class, `[n_classes]`, without a gradient. The mean is then over the
+    /// weights of the labels. Default: all equal.
     pub weight: Option<Tensor>,
-    /// What becomes of the rows' losses. Default: their mean.
+    /// How the losses of the rows are reduced. Default: mean.
     pub reduction: Reduction,
 }
 
@@ -82,19 +82,20 @@ impl Default for CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// The label of rows that count nothing (PyTorch's -100 has no place among unsigned ids).
+    /// The label of ignored rows (ids are unsigned, so PyTorch's -100 cannot be used).
     pub const IGNORED: u32 = u32::MAX;
 
-    /// `-ln softmax(logits)[label]` of each row that counts, 0 of the others, reduced; the mean is
-    /// 0 if none counts. A row of nothing but -∞ has an infinite loss, as its label has no
-    /// probability.
+    /// Computes `-ln softmax(logits)[label]` of each row, 0 for ignored rows, reduced; the mean is
+    /// 0 if all rows are ignored. A row whose logits are all -∞ has an infinite loss, since its
+    /// label has probability 0.
     ///
     /// # Shapes
     /// `logits: […, n_classes]`, `labels: […]` → a scalar, or `[…]` without reduction.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit or there is no class; [`Error::Id`] if a label has no
-    /// class; [`Error::NoGradient`] if the weights of classes need one.
+    /// [`Error::Shape`] if the shapes do not match or there are no classes; [`Error::Id`] if a
+    /// label is not below `n_classes`; [`Error::NoGradient`] if the class weights require a
+    /// gradient.
     pub fn loss(&self, logits: &Tensor, labels: &IdTensor) -> Result<Tensor> {
         let Some((&n_classes, rows)) = logits.shape().split_last().filter(|(_, rows)| *rows == labels.shape()) else {
             let expected = format!("{:?} and an axis of classes", labels.shape());
@@ -124,7 +125,7 @@ impl CrossEntropy {
             None => counted.count() as f64,
             Some(weight) => counted.map(|&l| f64::from(weight.data()[l as usize])).sum(),
         };
-        // Nothing that counts has no loss either.
+        // If all rows are ignored, the loss is 0 rather than 0 / 0.
         let count = if count == 0.0 { 1.0 } else { count };
         let n_rows: usize = rows.iter().product();
         let (mut losses, mut lse) = (vec![0.0; n_rows], vec![0.0; n_rows]);
@@ -162,10 +163,10 @@ impl CrossEntropy {
     }
 }
 
-/// [`CrossEntropy::loss`] with its default settings.
+/// Computes [`CrossEntropy::loss`] with the default settings.
 ///
 /// # Errors
-/// As there.
+/// Same as [`CrossEntropy::loss`].
 pub fn cross_entropy(logits: &Tensor, labels: &IdTensor) -> Result<Tensor> {
     CrossEntropy::default().loss(logits, labels)
 }
@@ -173,25 +174,25 @@ pub fn cross_entropy(logits: &Tensor, labels: &IdTensor) -> Result<Tensor> {
 /// Settings of [`BinaryCrossEntropy::loss`].
 #[derive(Clone, Debug, Default)]
 pub struct BinaryCrossEntropy {
-    /// What a positive target counts, of a shape that broadcasts to that of the logits
-    /// (`[n_classes]`, usually), without a gradient; 1 if absent.
+    /// The weight of positive targets, of a shape that broadcasts to that of the logits (usually
+    /// `[n_classes]`), without a gradient. Default: 1.
     pub pos_weight: Option<Tensor>,
-    /// What becomes of the elements' losses. Default: their mean.
+    /// How the losses of the elements are reduced. Default: mean.
     pub reduction: Reduction,
 }
 
 impl BinaryCrossEntropy {
-    /// `-(w t ln σ(x) + (1 - t) ln(1 - σ(x)))` of each logit `x` and target `t`, with `w` its
-    /// [`BinaryCrossEntropy::pos_weight`], reduced; without overflow for any `x`. An infinite logit
-    /// that is right has a loss of 0.
+    /// Computes `-(w t ln σ(x) + (1 - t) ln(1 - σ(x)))` of each logit `x` and target `t`, with `w`
+    /// its [`BinaryCrossEntropy::pos_weight`], reduced; without overflow for any `x`. The loss of
+    /// an infinite logit of the correct sign is 0.
     ///
     /// # Shapes
-    /// `logits` and `targets` alike → a scalar, or as they are without reduction; targets in `[0,
-    /// 1]`, without a gradient.
+    /// `logits` and `targets` of the same shape → a scalar, or that shape without reduction;
+    /// targets are in `[0, 1]` and have no gradient.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit; [`Error::NoGradient`] if the targets or weights need
-    /// one.
+    /// [`Error::Shape`] if the shapes do not match; [`Error::NoGradient`] if the targets or weights
+    /// require a gradient.
     pub fn loss(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         const NAME: &str = "binary_cross_entropy_with_logits";
         same_shape(NAME, logits, targets)?;
@@ -214,7 +215,7 @@ impl BinaryCrossEntropy {
         let losses = elements.map(|(i, (&x, &t))| {
             let w = weight_at(&weight, i);
             let slope = if x > 0.0 { 1.0 - t } else { w * t };
-            // What counts nothing is 0, however large.
+            // A term with slope 0 is 0, even for infinite `x`.
             let linear = if slope == 0.0 { 0.0 } else { slope * x.abs() };
             linear + (1.0 - t + w * t) * (-x.abs()).exp().ln_1p()
         });
@@ -234,15 +235,15 @@ impl BinaryCrossEntropy {
     }
 }
 
-/// [`BinaryCrossEntropy::loss`] with its default settings.
+/// Computes [`BinaryCrossEntropy::loss`] with the default settings.
 ///
 /// # Errors
-/// As there.
+/// Same as [`BinaryCrossEntropy::loss`].
 pub fn binary_cross_entropy_with_logits(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     BinaryCrossEntropy::default().loss(logits, targets)
 }
 
-/// The mean of `(x - target)²`.
+/// Computes the mean of `(x - target)²`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.
@@ -250,10 +251,10 @@ pub fn mse_loss(x: &Tensor, target: &Tensor) -> Result<Tensor> {
     mse_loss_with(x, target, Reduction::Mean)
 }
 
-/// `(x - target)²` of each element, reduced.
+/// Computes `(x - target)²` of each element, reduced.
 ///
 /// # Errors
-/// As for [`mse_loss`].
+/// Same as [`mse_loss`].
 pub fn mse_loss_with(x: &Tensor, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
     same_shape("mse_loss", x, target)?;
     let difference = x.sub(target)?;

@@ -13,11 +13,11 @@ enum Transposed {
     B,
 }
 
-/// A batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, off the tape; the caller has checked the shapes.
-/// `b` may be one matrix for all.
+/// Computes a batch of products `A·B`, `Aᵀ·B` or `A·Bᵀ`, detached from the tape; the caller has
+/// checked the shapes. `b` may be one matrix for the whole batch.
 ///
 /// # Errors
-/// [`Error::Shape`] if the memory has no room for it.
+/// [`Error::Shape`] if the result does not fit into memory.
 fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed) -> Result<Tensor> {
     let matrix = |x: &Tensor| (x.shape()[x.rank() - 2], x.shape()[x.rank() - 1]);
     let ((a_rows, a_cols), (b_rows, b_cols)) = (matrix(a), matrix(b));
@@ -39,11 +39,11 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, transposed: Transposed)
     })
 }
 
-/// `probs · values`, where a probability of 0 takes away what is infinite or no number too: a
-/// masked value adds nothing.
+/// Computes `probs · values`, where a probability of 0 contributes nothing even if the value is
+/// infinite or NaN, so that masked values have no effect.
 ///
 /// # Errors
-/// As for [`Tensor::matmul`].
+/// Same as [`Tensor::matmul`].
 pub(crate) fn weigh(probs: &Tensor, values: &Tensor) -> Result<Tensor> {
     let mut y = probs.detach().matmul(&values.detach())?;
     let precision = precision();
@@ -77,13 +77,13 @@ pub(crate) fn weigh(probs: &Tensor, values: &Tensor) -> Result<Tensor> {
 }
 
 impl Tensor {
-    /// The matrix product over the last two axes: `[…, m, k] · […, k, n] → […, m, n]`.
+    /// Computes the matrix product over the last two axes: `[…, m, k] · […, k, n] → […, m, n]`.
     ///
-    /// The leading axes are equal, or `other` is one matrix for all.
+    /// The leading axes are equal, or `other` is one matrix for the whole batch.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for
-    /// the product.
+    /// [`Error::Mismatch`] if the shapes are incompatible; [`Error::Shape`] if the result does not
+    /// fit into memory.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
         let fits = a.len() >= 2
@@ -112,12 +112,11 @@ impl Tensor {
         }))
     }
 
-    /// As [`Tensor::matmul`] with the last two axes of `other` exchanged: `[…, m, k] · […, n, k]ᵀ →
-    /// […, m, n]`.
+    /// Same as [`Tensor::matmul`], with the last two axes of `other` transposed:
+    /// `[…, m, k] · […, n, k]ᵀ → […, m, n]`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not fit; [`Error::Shape`] if the memory has no room for
-    /// the product.
+    /// Same as [`Tensor::matmul`].
     pub fn matmul_transposed(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
         let fits = a.len() >= 2 && a.len() == b.len() && a.last() == b.last() && a[..a.len() - 2] == b[..b.len() - 2];
@@ -163,6 +162,6 @@ mod tests {
         let error = x.matmul_transposed(&Tensor::zeros(&[3, 2])).unwrap_err().to_string();
         assert_eq!(error, "cannot multiply [2, 3] by the transpose of [3, 2]");
         let long = Tensor::zeros(&[1 << 22, 1]);
-        assert!(long.matmul_transposed(&long).unwrap_err().to_string().contains("fits the memory"));
+        assert!(long.matmul_transposed(&long).unwrap_err().to_string().contains("fits into memory"));
     }
 }

@@ -1,31 +1,31 @@
-//! Floor 3: differentiable operations, one family a file, forward and backward side by side.
+//! Differentiable operations, one family per file, forward and backward next to each other.
 //!
-//! Each operation checks the shapes it is given, calls kernels, and hangs its backward formula on the tape. Gradients are called
-//! as their tensor with a `d` in front. Every operation is tested against central differences.
+//! Each operation checks the shapes of its inputs, calls kernels, and records its backward formula
+//! on the tape. The gradient of `x` is named `dx`. Every operation is tested against central
+//! differences.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `arithmetic` | element by element, with NumPy's broadcasting |
-//! | `shape` | reshape, permute, narrow, concatenate, stack |
+//! | `arithmetic` | element-wise arithmetic with NumPy's broadcasting |
+//! | `shape` | reshape, permute, narrow, concat, stack |
 //! | `reduce` | sums and means |
-//! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
-//! | `linear` | products with a layer's weight |
+//! | `activation` | ReLU and its variants, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
+//! | `linear` | products with the weight of a layer |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
 //! | `matmul` | products of matrices and batches of them |
-//! | `precision` | f32 or bf16 for the products |
-//! | `attention` | scaled dot-product attention, and what it may see |
-//! | `rope` | rotary positions |
-//! | `conv` | convolution over positions, maximum over them |
-//! | `pool` | maxima of windows of positions |
-//! | `window` | each position with those before it |
+//! | `precision` | f32 or bf16 products |
+//! | `attention` | scaled dot-product attention and its masks |
+//! | `rope` | rotary position embeddings |
+//! | `conv` | convolution over positions, maximum over positions |
+//! | `pool` | maximum pooling over positions |
+//! | `window` | each position concatenated with the previous ones |
 //! | `recurrent` | plain RNN, LSTM, GRU over whole sequences |
 //! | `norm` | layer and RMS normalisation |
-//! | `embedding` | rows by id |
+//! | `embedding` | look-up of rows by id |
 //! | `loss` | cross-entropy, binary cross-entropy, mean squared error |
-//! | `dropout` | random zeros |
-//! | [`mod@inspect`] | a look at attention and hidden states while a model runs |
+//! | `dropout` | dropout |
+//! | [`mod@inspect`] | recording of attention probabilities and hidden states |
 //!
-//! This floor must not know parameters or names.
 
 mod activation;
 mod arithmetic;

@@ -1,12 +1,11 @@
 //! Layer normalisation (Ba, Kiros, Hinton 2016) and RMS normalisation (Zhang, Sennrich 2019), over
-//! the last axis or several.
+//! the last axis or the last axes.
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::tensor::{Tensor, tape};
 
-/// Makes sure that a gain or shift has one value for each place in the last axes, and gives their
-/// number.
+/// Checks that a weight or bias has the shape of the last axes, and returns its number of elements.
 fn check_columns(op: &str, x: &Tensor, columns: &Tensor) -> Result<usize> {
     match columns.shape() {
         shape if !shape.is_empty() && x.shape().ends_with(shape) => Ok(columns.len()),
@@ -14,15 +13,15 @@ fn check_columns(op: &str, x: &Tensor, columns: &Tensor) -> Result<usize> {
     }
 }
 
-/// `(x - mean) / √(variance + eps) · weight + bias`, mean and variance over the axes that `weight`
-/// has.
+/// Computes `(x - mean) / √(variance + eps) · weight + bias`, with mean and variance over the axes
+/// that `weight` has.
 ///
 /// # Shapes
-/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`; or several axes in
-/// place of `d_model`, alike in all.
+/// `x: […, d_model]`, `weight: [d_model]`, `bias: [d_model]` → `[…, d_model]`; `d_model` may stand
+/// for several axes, the same in all tensors.
 ///
 /// # Errors
-/// [`Error::Shape`] if they do not fit.
+/// [`Error::Shape`] if the shapes do not match.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
     let cols = check_columns("layer_norm weight", x, weight)?;
     if let Some(bias) = bias.filter(|bias| bias.shape() != weight.shape()) {
@@ -60,14 +59,14 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) 
     }))
 }
 
-/// `x / √(mean of x² + eps) · weight`, the mean over the axes that `weight` has.
+/// Computes `x / √(mean of x² + eps) · weight`, with the mean over the axes that `weight` has.
 ///
 /// # Shapes
-/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`; or several axes in place of `d_model`,
-/// alike in both.
+/// `x: […, d_model]`, `weight: [d_model]` → `[…, d_model]`; `d_model` may stand for several axes,
+/// the same in both tensors.
 ///
 /// # Errors
-/// [`Error::Shape`] if they do not fit.
+/// [`Error::Shape`] if the shapes do not match.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let cols = check_columns("rms_norm weight", x, weight)?;
     let mut rstd = vec![0.0; x.len() / cols.max(1)];

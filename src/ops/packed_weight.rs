@@ -7,16 +7,16 @@ use super::Precision;
 use crate::kernels::gemm::PackedB;
 use crate::tensor::{Weight, WeightLayout, has_room};
 
-/// The packed copies of a weight, made when it is read again: a weight that is read once is not
-/// worth packing.
+/// The packed copies of a weight, made when it is read again: packing does not pay off for a weight
+/// that is read once.
 pub(crate) struct PackedWeight {
-    /// Products that did without a copy.
+    /// The number of products without a packed copy so far.
     products: AtomicU32,
-    /// How many do.
+    /// The number of such products before a copy is made.
     patience: u32,
-    /// Whether this ends when the values leave the mapped file that they came from.
+    /// Whether the copies are dropped when the values are no longer in the mapped file.
     while_mapped: bool,
-    /// Of the numbers as they are, and rounded to bf16.
+    /// Of the unrounded numbers, and of those rounded to bf16.
     copies: [OnceLock<Option<(WeightLayout, PackedB)>>; 2],
 }
 
@@ -28,31 +28,31 @@ impl std::fmt::Debug for PackedWeight {
 }
 
 impl PackedWeight {
-    /// Products over which the packing of a file's weights is spread, so that no token of a text
-    /// waits for all of it.
+    /// The number of products over which the packing of a file's weights is spread, so that no
+    /// single token waits for all of it.
     const SPREAD: f64 = 32.0;
-    /// Rows of a product whose own time is of the order of the packing's.
+    /// The number of rows from which on a product takes about as long as packing.
     const MANY_ROWS: usize = 256;
 
-    /// Copies that are kept whatever the weight, from the second product on.
+    /// Copies of any weight, made by its second product.
     pub(crate) fn new() -> Self {
         Self { products: AtomicU32::new(0), patience: 1, while_mapped: false, copies: Default::default() }
     }
 
-    /// Copies that take the place of a mapped file's pages in memory, if the weight lies in one.
-    /// The weights of a file are packed in turn, in its order.
+    /// Copies that take the place of a mapped file's pages in memory, if the weight is in one. The
+    /// weights of a file are packed one after another, in the order of the file.
     pub(crate) fn while_mapped(weight: &Weight) -> Option<Self> {
         let place = weight.place_in_file()?;
         Some(Self { patience: 1 + (Self::SPREAD * place) as u32, while_mapped: true, ..Self::new() })
     }
 
-    /// Whether the copies end when the values leave the mapped file that they came from.
+    /// Returns whether the copies are dropped when the values are no longer in the mapped file.
     pub(crate) fn is_while_mapped(&self) -> bool {
         self.while_mapped
     }
 
-    /// The copy for products of `rows` rows in a precision, which `pack` makes at the second of them
-    /// or, of a mapped weight, when it is its turn; `None` if there is none.
+    /// Returns the copy for products of `rows` rows in a precision, or `None` if there is none.
+    /// `pack` makes it at the second product or, for a mapped weight, when it is the weight's turn.
     pub(crate) fn get(
         &self,
         weight: &Weight,

@@ -1,10 +1,10 @@
-//! Maxima of windows of positions.
+//! Maximum pooling over positions.
 
 use crate::error::{Error, Result};
 use crate::kernels::parallel;
 use crate::tensor::{Tensor, tape};
 
-/// The largest element of each window, as `torch.nn.MaxPool1d`. The gradient goes to the first of
+/// One-dimensional maximum pooling, like `torch.nn.MaxPool1d`. The gradient goes to the first of
 /// equal maxima.
 ///
 /// ```
@@ -17,30 +17,33 @@ use crate::tensor::{Tensor, tape};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxPool1d {
-    /// Positions of a window.
+    /// The number of positions in a window.
     pub kernel_size: usize,
-    /// Positions from a window to the next.
+    /// The distance between consecutive windows, in positions.
     pub stride: usize,
-    /// Positions before and after the input that windows may begin and end at, half a window at
-    /// most; nothing there is the largest.
+    /// The number of positions added on each side of the input, at most half a window; they never
+    /// are the maximum.
     pub padding: usize,
-    /// Positions from an element of a window to the next.
+    /// The distance between the elements of a window, in positions.
     pub dilation: usize,
 }
 
 impl MaxPool1d {
-    /// Windows side by side, without padding or gaps.
+    /// Returns adjacent windows, without padding and with dilation 1.
     pub fn new(kernel_size: usize) -> Self {
         Self { kernel_size, stride: kernel_size, padding: 0, dilation: 1 }
     }
 
+    /// Returns the maximum of each window.
+    ///
     /// # Shapes
     /// `x: [batch, channels, len]` → `[batch, channels, windows]`, where
     /// `windows = (len + 2 · padding - dilation · (kernel_size - 1) - 1) / stride + 1`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has other axes or no window fits; [`Error::Argument`] for a size,
-    /// stride or dilation of 0, and a padding of more than half a window.
+    /// [`Error::Shape`] if `x` does not have three axes or is shorter than a window;
+    /// [`Error::Argument`] if size, stride or dilation are 0, or if the padding is more than half a
+    /// window.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let &Self { kernel_size, stride, padding, dilation } = self;
         for (name, value) in [("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)] {
@@ -63,7 +66,7 @@ impl MaxPool1d {
                 return Err(Error::shape("max_pool1d", expected, x.shape()));
             }
         };
-        // Places of a window that lie in the input.
+        // The places of a window that are within the input.
         let places = move |window: usize| {
             let start = window * stride;
             (0..kernel_size)
@@ -71,7 +74,7 @@ impl MaxPool1d {
                 .map(move |i| start + i * dilation - padding)
                 .take_while(move |&place| place < len)
         };
-        // The place of a window's maximum: none if it lies in the padding altogether.
+        // The place of a window's maximum; `None` if the window is all padding.
         let largest = move |x: &[f32], window: usize| {
             places(window).reduce(|best, j| if x[j] > x[best] || x[j].is_nan() && !x[best].is_nan() { j } else { best })
         };
@@ -120,7 +123,7 @@ mod tests {
 
     #[test]
     fn gradients_match_central_differences() {
-        // Maxima further apart than the difference quotient's step.
+        // Maxima that differ by more than the step of the difference quotient.
         let x = Tensor::from_vec((0..66).map(|i| ((i * 29) % 66) as f32 * 0.3 - 9.0).collect(), &[2, 3, 11]).unwrap();
         for pool in cases() {
             check(&format!("{pool:?}"), std::slice::from_ref(&x), |x| pool.forward(&x[0]));

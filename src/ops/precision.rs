@@ -1,4 +1,4 @@
-//! How exactly products are computed: a setting of the calling thread.
+//! The precision of matrix products: a setting of the calling thread.
 
 use std::cell::Cell;
 
@@ -8,11 +8,14 @@ thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
 }
 
-/// Runs `f` with matrix products in a precision; everything else stays in f32, and so do the sums inside the products.
+/// Runs `f` with matrix products in the given precision; everything else stays in f32, and so do
+/// the sums inside the products.
 ///
-/// The products are those of [`linear`](super::linear()), of [`Tensor::matmul`](crate::Tensor::matmul) with one matrix, of the
-/// inputs of recurrent layers, and, where no gradient is recorded, of [`Attention`](super::Attention), which is nearly all of a
-/// model's work. Backward products are in the precision in which the forward ones were recorded. Where the processor has no instruction for bf16, [`Precision::Bf16`] computes as [`Precision::F32`].
+/// This applies to [`linear`](super::linear()), to [`Tensor::matmul`](crate::Tensor::matmul) with
+/// one matrix, to the input products of recurrent layers, and, where no gradient is recorded, to
+/// [`Attention`](super::Attention): nearly all of a model's computation. Backward products use the
+/// precision in which the forward ones were recorded. On processors without bf16 instructions,
+/// [`Precision::Bf16`] computes as [`Precision::F32`].
 ///
 /// The setting belongs to the calling thread.
 ///
@@ -38,7 +41,7 @@ pub fn with_precision<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The precision that products are computed in now.
+/// Returns the current precision of products.
 pub(crate) fn precision() -> Precision {
     PRECISION.get()
 }

@@ -6,7 +6,7 @@ use crate::ops::arithmetic::{broadcast_to, sum_to};
 use crate::tensor::{Tensor, tape};
 
 impl Tensor {
-    /// The sum of all elements, a scalar.
+    /// Computes the sum of all elements, a scalar.
     ///
     /// # Errors
     /// None in practice.
@@ -16,10 +16,10 @@ impl Tensor {
         Ok(tape::record("sum", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(Tensor::full(&shape, dy.item()?))]))))
     }
 
-    /// The mean of all elements, a scalar, even where their sum has no room in 32 bits.
+    /// Computes the mean of all elements, a scalar, even if their sum overflows f32.
     ///
     /// # Errors
-    /// None in practice; the mean of nothing is not a number.
+    /// None in practice; the mean of an empty tensor is NaN.
     pub fn mean(&self) -> Result<Tensor> {
         let count = self.len() as f64;
         let y = Tensor::scalar((vecmath::sum(self.data()) / count) as f32);
@@ -30,20 +30,20 @@ impl Tensor {
         Ok(tape::record("mean", &[self], y, backward))
     }
 
-    /// The sum along `axis`, which stays with length 1.
+    /// Computes the sum along `axis`, which is kept with length 1.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) if there is no such axis.
+    /// [`Error::Argument`](crate::Error::Argument) if `axis` does not exist.
     pub fn sum_axis(&self, axis: isize) -> Result<Tensor> {
         let y = self.summed(axis, 1.0)?;
         let from = self.shape().to_vec();
         Ok(tape::record("sum_axis", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(broadcast_to(&dy, &from))]))))
     }
 
-    /// The mean along `axis`, which stays with length 1.
+    /// Computes the mean along `axis`, which is kept with length 1.
     ///
     /// # Errors
-    /// As for [`Tensor::sum_axis`].
+    /// Same as [`Tensor::sum_axis`].
     pub fn mean_axis(&self, axis: isize) -> Result<Tensor> {
         let factor = 1.0 / self.dim(axis)? as f32;
         let y = self.summed(axis, factor)?;
@@ -56,7 +56,7 @@ impl Tensor {
         }))
     }
 
-    /// The sums along an axis, each times a factor, off the tape.
+    /// Computes the sums along an axis, each times a factor, detached from the tape.
     fn summed(&self, axis: isize, factor: f32) -> Result<Tensor> {
         let axis = self.axis(axis)?;
         let mut shape = self.shape().to_vec();
@@ -66,7 +66,7 @@ impl Tensor {
             vecmath::scale(factor, y.make_mut());
         }
         if y.data().iter().any(|y| !y.is_finite()) {
-            // Perhaps for want of room on the way.
+            // Perhaps because a partial sum overflowed.
             let (width, inner) = (self.shape()[axis], self.shape()[axis + 1..].iter().product::<usize>());
             let x = self.data();
             for (i, y) in y.make_mut().iter_mut().enumerate().filter(|(_, y)| !y.is_finite()) {
@@ -78,7 +78,8 @@ impl Tensor {
         Ok(y)
     }
 
-    /// The place of the largest element of each row along the last axis; the first of equals.
+    /// Returns the index of the largest element of each row along the last axis; the first of equal
+    /// ones.
     pub fn argmax_rows(&self) -> Vec<u32> {
         let width = self.last_dim().max(1);
         let place = |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });

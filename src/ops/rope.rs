@@ -1,4 +1,5 @@
-//! Rotary positions (Su et al. 2021, "RoFormer"): pairs of columns turn by an angle that grows with the position.
+//! Rotary position embeddings (Su et al. 2021, "RoFormer"): pairs of columns are rotated by an
+//! angle proportional to the position.
 
 use std::sync::Arc;
 
@@ -6,18 +7,20 @@ use crate::error::{Error, Result};
 use crate::kernels::vecmath;
 use crate::tensor::{IdTensor, Tensor, tape};
 
-/// Numbers in a table: more are a mistake in a configuration, not a wish for 4 GiB.
+/// The largest number of elements in a table: a larger one is a mistake in a configuration.
 const MAX_TABLE: usize = 1 << 30;
 
-/// Cosines and sines for every position, and which columns they turn.
+/// Rotary position embeddings: tables of cosines and sines for all positions, and the columns that
+/// they rotate.
 ///
 /// ```text
 /// (x₁, x₂) ← (x₁ cos φ - x₂ sin φ, x₂ cos φ + x₁ sin φ),   φ = position · θ^(-2i / rot_dim)
 /// ```
 ///
-/// for pair `i` of each head. A pair is column `i` of the first and of the second half of what turns (GPT-NeoX, Llama in Hugging
-/// Face's checkpoints), or two neighbours (the paper, GPT-J). The product of a query and a key then depends on the difference of
-/// their positions only.
+/// for pair `i` of each head. A pair consists of column `i` of the first and of the second half of
+/// the rotated columns (GPT-NeoX; Llama in Hugging Face checkpoints), or of two adjacent columns
+/// (the paper, GPT-J). The product of a query and a key then depends only on the difference of
+/// their positions.
 ///
 /// ```
 /// use loquat::{IdTensor, Tensor, ops::Rope};
@@ -46,15 +49,18 @@ impl std::fmt::Debug for Rope {
 }
 
 impl Rope {
-    /// Tables for positions below `max_positions`; the first `rot_dim` columns of each head turn. `theta` is usually 10 000.
+    /// Creates tables for positions below `max_positions`; the first `rot_dim` columns of each head
+    /// are rotated. `theta` is usually 10 000.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `rot_dim` is even and above 0, or if the tables do not fit the memory.
+    /// [`Error::Argument`] unless `rot_dim` is even and above 0, or if the tables do not fit into
+    /// memory.
     pub fn new(rot_dim: usize, max_positions: usize, theta: f64) -> Result<Self> {
         Self::from_frequencies(&Self::frequencies(rot_dim, theta)?, max_positions, 1.0)
     }
 
-    /// The angle of each pair from one position to the next, `θ^(-2i / rot_dim)`, rounded at each step as PyTorch programs do.
+    /// Returns the angle of each pair between consecutive positions, `θ^(-2i / rot_dim)`, rounded
+    /// at each step as PyTorch programs do.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `rot_dim` is even and above 0.
@@ -66,27 +72,27 @@ impl Rope {
         Ok((0..rot_dim / 2).map(|i| 1.0 / power(i)).collect())
     }
 
-    /// Tables from the angle that each pair turns by from one position to the next, for the scaled variants; cosines and sines
-    /// are multiplied by `scale`.
+    /// Creates tables from the angle of each pair between consecutive positions, for the scaled
+    /// variants; cosines and sines are multiplied by `scale`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no frequencies or the tables do not fit the memory.
+    /// [`Error::Argument`] if there are no frequencies or the tables do not fit into memory.
     pub fn from_frequencies(frequencies: &[f32], max_positions: usize, scale: f32) -> Result<Self> {
         Self::from_position(frequencies, 0, max_positions, scale)
     }
 
-    /// As [`Rope::from_frequencies`], for `max_positions` positions from `first` on: what [`Rope::forward`] calls position 0 turns
-    /// by the angle of `first`.
+    /// Same as [`Rope::from_frequencies`], for `max_positions` positions from `first` on: position
+    /// 0 of [`Rope::forward`] has the angle of `first`.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`Rope::from_frequencies`].
     pub(crate) fn from_position(frequencies: &[f32], first: u32, max_positions: usize, scale: f32) -> Result<Self> {
         let len = frequencies.len().checked_mul(max_positions).filter(|&len| len <= MAX_TABLE);
         if frequencies.is_empty() || len.is_none() {
             let found = format!("{} frequencies, {max_positions} positions", frequencies.len());
-            return Err(Error::argument("rope tables", "a size that fits the memory", found));
+            return Err(Error::argument("rope tables", "a size that fits into memory", found));
         }
-        // The angle is rounded to f32 as PyTorch programs have it: checkpoints were trained so.
+        // The angle is rounded to f32 as in PyTorch programs, with which checkpoints were trained.
         let angles = || {
             let at = |position| frequencies.iter().map(move |f| f64::from((first as usize + position) as f32 * f));
             (0..max_positions).flat_map(at)
@@ -99,23 +105,24 @@ impl Rope {
         })
     }
 
-    /// Pairs are neighbouring columns instead of one of each half.
+    /// Makes pairs of adjacent columns instead of one column of each half.
     pub fn interleaved(self) -> Self {
         Self { interleaved: true, ..self }
     }
 
-    /// The first position without an angle.
+    /// Returns the number of positions in the tables.
     pub(crate) fn max_positions(&self) -> usize {
         2 * self.cos.len() / self.rot_dim
     }
 
-    /// Turns each head of each row by the row's position.
+    /// Rotates each head of each row according to the position of the row.
     ///
     /// # Shapes
-    /// `x: […, n_heads · head_dim]`, `positions: […]` → as `x`.
+    /// `x: […, n_heads · head_dim]`, `positions: […]` → `[…, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit; [`Error::Id`] if a position is not in the tables.
+    /// [`Error::Shape`] if the shapes do not match; [`Error::Id`] if a position is not in the
+    /// tables.
     pub fn forward(&self, x: &Tensor, n_heads: usize, positions: &IdTensor) -> Result<Tensor> {
         let head_dim = x.last_dim() / n_heads.max(1);
         if x.shape().split_last().is_none_or(|(_, rows)| rows != positions.shape()) {

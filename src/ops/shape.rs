@@ -1,15 +1,15 @@
-//! The same numbers in another arrangement: reshape, permute, narrow, concatenate, stack.
+//! Operations that rearrange elements: reshape, permute, narrow, concat, stack.
 
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, tape};
 
-/// `(outer, axis, inner)`: how many blocks before, at and after `axis`.
+/// Returns `(outer, axis, inner)`: the number of elements before, at and after `axis`.
 fn split_at(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }
 
 impl Tensor {
-    /// The same elements in the same order under another shape; no copy.
+    /// Returns the same elements in the same order with another shape, without copying.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the number of elements differs.
@@ -22,7 +22,7 @@ impl Tensor {
         Ok(tape::record("reshape", &[self], self.view(shape), || Box::new(move |dy, _| Ok(vec![Some(dy.view(&from))]))))
     }
 
-    /// Axes in another order: axis `i` of the result is axis `axes[i]` of `self`. Copies.
+    /// Permutes the axes: axis `i` of the result is axis `axes[i]` of `self`. Copies.
     ///
     /// # Errors
     /// [`Error::Argument`] if `axes` is not a permutation of `0..rank`.
@@ -42,20 +42,20 @@ impl Tensor {
         }))
     }
 
-    /// Two axes exchanged; negative ones count from the last. Copies.
+    /// Exchanges two axes; negative ones count from the last. Copies.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no such axis.
+    /// [`Error::Argument`] if an axis does not exist.
     pub fn transpose(&self, a: isize, b: isize) -> Result<Tensor> {
         let mut axes: Vec<usize> = (0..self.rank()).collect();
         axes.swap(self.axis(a)?, self.axis(b)?);
         self.permute(&axes)
     }
 
-    /// Elements `start .. start + len` along `axis`; no copy if it is the first.
+    /// Returns elements `start .. start + len` along `axis`; does not copy if it is the first axis.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no such axis or range.
+    /// [`Error::Argument`] if the axis or the range does not exist.
     pub fn narrow(&self, axis: isize, start: usize, len: usize) -> Result<Tensor> {
         let axis = self.axis(axis)?;
         let (outer, width, inner) = split_at(self.shape(), axis);
@@ -84,10 +84,10 @@ impl Tensor {
         }))
     }
 
-    /// `count` parts of equal length along `axis`.
+    /// Splits the tensor into `count` parts of equal length along `axis`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the axis does not exist or its length is no multiple of `count`; an
+    /// [`Error::Argument`] if the axis does not exist or its length is not divisible by `count`; an
     /// empty axis is one part.
     pub fn split(&self, count: usize, axis: isize) -> Result<Vec<Tensor>> {
         let width = self.dim(axis)?;
@@ -116,7 +116,7 @@ fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
         from[i - 1] = from[i] * x.shape()[i];
     }
     let strides: Vec<usize> = axes.iter().map(|&a| from[a]).collect();
-    // Trailing axes that stay where they are move as one run.
+    // Trailing axes that keep their place are copied as one run.
     let fixed = (0..rank).rev().take_while(|&i| axes[i] == i).count();
     let run: usize = shape[rank - fixed..].iter().product();
     Tensor::write(&shape, |y| {
@@ -140,11 +140,11 @@ fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
     })
 }
 
-/// Tensors joined along an axis; all other axes have equal length.
+/// Concatenates tensors along an axis; all other axes must have equal lengths.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if they do not; [`Error::Argument`] if there are no tensors or no such axis;
-/// [`Error::Shape`] if the memory has no room for all.
+/// [`Error::Mismatch`] if the other axes differ; [`Error::Argument`] if there are no tensors or
+/// `axis` does not exist; [`Error::Shape`] if the result does not fit into memory.
 pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
     let first = tensors.first().ok_or_else(|| Error::argument("concat", "at least one tensor", "none"))?;
     let axis = first.axis(axis)?;
@@ -183,10 +183,10 @@ pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
     }))
 }
 
-/// Tensors of one shape joined along a new axis.
+/// Stacks tensors of the same shape along a new axis.
 ///
 /// # Errors
-/// As for [`concat()`].
+/// Same as [`concat()`].
 pub fn stack(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
     let widened = tensors
         .iter()

@@ -1,10 +1,11 @@
-//! Each position side by side with those before it.
+//! Each position concatenated with the previous ones.
 
 use crate::error::{Error, Result};
 use crate::kernels::{parallel, vecmath};
 use crate::tensor::{Tensor, tape};
 
-/// The last `window` positions at every position, oldest first; zeros stand before the first.
+/// Concatenates, at every position, the last `window` positions, oldest first; positions before the
+/// first are zeros.
 ///
 /// ```text
 /// y[b, t] = [x[b, t - window + 1]; …; x[b, t]]
@@ -14,15 +15,15 @@ use crate::tensor::{Tensor, tape};
 /// `x: [batch, seq_len, width]` → `[batch, seq_len, window · width]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` has other axes, or the memory has no room for the windows;
-/// [`Error::Argument`] for a window of 0.
+/// [`Error::Shape`] if `x` does not have three axes, or the result does not fit into memory;
+/// [`Error::Argument`] if `window` is 0.
 pub fn windows(x: &Tensor, window: usize) -> Result<Tensor> {
     let &[batch, seq_len, width] = x.shape() else {
         return Err(Error::shape("windows", "[batch, seq_len, width]", x.shape()));
     };
     let wide = window.checked_mul(width).filter(|&wide| wide.checked_mul(batch.max(1) * seq_len.max(1)).is_some());
     let Some(wide) = wide.filter(|_| window > 0) else {
-        return Err(Error::argument("window", "at least 1, and what fits the memory", window));
+        return Err(Error::argument("window", "at least 1, and what fits into memory", window));
     };
     let (sequence, of_windows) = ((seq_len * width).max(1), (seq_len * wide).max(1));
     let y = Tensor::try_write(&[batch, seq_len, wide], |y| {

@@ -1,5 +1,5 @@
-//! The formula in small operations, with a matrix of queries by keys in memory: the judge of the fused kernel, and what runs
-//! where the kernel does not know what is asked for.
+//! Attention as small operations, with a matrix of queries by keys in memory. It serves as the
+//! reference for the fused kernel, and computes what the kernel does not support.
 
 use super::mask::Resolved;
 use super::{Attention, Dims};
@@ -14,7 +14,7 @@ fn heads(x: &Tensor, batch: usize, len: usize, heads: usize, dim: usize) -> Resu
     x.reshape(&[batch, len, heads, dim])?.permute(&[0, 2, 1, 3])
 }
 
-/// The probabilities `[B, H, T, S]`.
+/// Returns the probabilities `[B, H, T, S]`.
 pub(super) fn probs(
     attention: &Attention,
     dims: &Dims,
@@ -23,7 +23,7 @@ pub(super) fn probs(
     mask: &Resolved,
 ) -> Result<Tensor> {
     let &Dims { n_heads, n_kv_heads, batch, queries, keys, head_dim, scale, .. } = dims;
-    // The queries of heads that share keys stand below each other: [B, n_kv_heads, group·T, D].
+    // The queries of the heads that share a key head are stacked: [B, n_kv_heads, group·T, D].
     let grouped = [batch, n_kv_heads, n_heads / n_kv_heads * queries, head_dim];
     let q = heads(query, batch, queries, n_heads, head_dim)?.reshape(&grouped)?;
     let k = heads(key, batch, keys, n_kv_heads, head_dim)?;
@@ -35,12 +35,13 @@ pub(super) fn probs(
         scores = scores.add(&mask)?;
     }
     let Some(sinks) = &attention.sinks else { return scores.softmax() };
-    // The sink stands first, so that a key's place in the sum does not depend on how many there are.
+    // The sink is the first column, so that the order of the sum does not depend on the number of
+    // keys.
     let sinks = sinks.reshape(&[1, n_heads, 1, 1])?.add(&Tensor::zeros(&[batch, n_heads, queries, 1]))?;
     concat(&[&sinks, &scores], -1)?.softmax()?.narrow(-1, 1, keys)
 }
 
-/// Output and probabilities.
+/// Returns output and probabilities.
 pub(super) fn attention(
     settings: &Attention,
     dims: &Dims,

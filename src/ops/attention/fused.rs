@@ -1,4 +1,5 @@
-//! The kernel's calls: which sequences, queries and keys, and where they lie.
+//! Calls of the fused kernel: which sequences, queries and keys they cover, and where these are
+//! stored.
 
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ use crate::ops::arithmetic::broadcast_to;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, tape};
 
-/// Where queries, keys or values lie in a tensor: the first element, and the distances between sequences and between positions.
+/// Where queries, keys or values are stored in a tensor: the offset of the first element, and the
+/// strides of sequences and of positions.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) first: usize,
@@ -17,33 +19,34 @@ pub(super) struct Place {
     pub(super) row: usize,
 }
 
-/// Where the gradients of queries, keys and values go.
+/// Where the gradients of queries, keys and values are stored.
 pub(super) enum Gradients<'a> {
     Apart([&'a mut [f32]; 3]),
-    /// Side by side, with their widths; only if all sequences start at once.
+    /// Concatenated in each row, with their widths; only if the keys of all sequences start at 0.
     Packed(&'a mut [f32], [usize; 3]),
 }
 
-/// An attention that the kernel knows.
+/// An attention that the kernel supports.
 pub(super) struct Fused {
     dims: Dims,
     mask: Resolved,
     dropout: Option<(f32, u64)>,
 }
 
-/// One call of the kernel: some sequences, their queries from one on, a range of their keys.
+/// One call of the kernel: a range of sequences, their queries from one on, and a range of their
+/// keys.
 struct Call {
     sequences: Range<usize>,
     first_query: usize,
     keys: Range<usize>,
-    /// The place of the first query among the keys, if it is not that of the last queries.
+    /// The position of the first query among the keys, unless the queries are the last positions.
     position: Option<[usize; 1]>,
 }
 
 impl Fused {
-    /// Whether the kernel does all that is asked for.
+    /// Returns whether the kernel supports the attention.
     pub(super) fn knows(dims: &Dims, mask: &Resolved, attention: &super::Attention) -> bool {
-        // Dropout goes by the place in the whole matrix.
+        // Dropout is keyed by the place in the whole matrix.
         (attention.dropout.is_none()
             || mask.starts_at_once() && dims.batch * dims.n_heads * dims.queries * dims.keys < 1 << 32)
             && attention.softcap.is_none()
@@ -54,14 +57,15 @@ impl Fused {
     }
 
     pub(super) fn new(dims: Dims, mut mask: Resolved, dropout: Option<(f32, u64)>) -> Self {
-        // The kernel wants whole matrices of queries by keys, shared by heads or sequences.
+        // The kernel takes whole matrices of queries by keys, shared by heads or sequences.
         mask.bias = mask.bias.map(|b| broadcast_to(&b, &[b.shape()[0], b.shape()[1], dims.queries, dims.keys]));
         let dropout = dropout.filter(|&(p, _)| p > 0.0);
         Self { dims, mask, dropout }
     }
 
-    /// All sequences in one call if their first keys are the first; else each in one of its own, without the padding before it,
-    /// so that the kernel's blocks of keys begin where they would without.
+    /// Returns one call for all sequences if the keys of all start at 0; otherwise one call per
+    /// sequence, without the padding before it, so that the kernel's blocks of keys start where
+    /// they would without padding.
     fn calls(&self) -> Vec<Call> {
         let Dims { batch, queries, keys, .. } = self.dims;
         if self.mask.starts_at_once() {
@@ -70,7 +74,7 @@ impl Fused {
         let call = |(b, keys): (usize, &Range<usize>)| match self.mask.causal {
             None => Call { sequences: b..b + 1, first_query: 0, keys: keys.clone(), position: None },
             Some(offset) => {
-                // Queries before the first key see nothing.
+                // Queries before the first key attend to nothing.
                 let first_query = keys.start.saturating_sub(offset).min(queries);
                 let position = Some([(first_query + offset).saturating_sub(keys.start)]);
                 Call { sequences: b..b + 1, first_query, keys: keys.clone(), position }
@@ -79,7 +83,7 @@ impl Fused {
         self.mask.ranges.iter().enumerate().map(call).collect()
     }
 
-    /// The kernel's description of a call.
+    /// Calls `f` with the kernel's description of a call.
     fn with_shape(&self, call: &Call, precision: Precision, f: impl FnOnce(&AttentionShape<'_>)) {
         let (dims, mask) = (&self.dims, &self.mask);
         let alone = !mask.starts_at_once();
@@ -115,20 +119,20 @@ impl Fused {
         Heads::strided(data.get(first..).unwrap_or(&[]), place.batch, place.row, self.dims.head_dim)
     }
 
-    /// Queries, keys and values of a call.
+    /// Returns queries, keys and values of a call.
     fn inputs<'a>(&self, data: [&'a [f32]; 3], places: [Place; 3], call: &Call) -> [Heads<'a>; 3] {
         let positions = [call.first_query, call.keys.start, call.keys.start];
         std::array::from_fn(|i| self.heads(data[i], places[i], call, positions[i]))
     }
 
-    /// The part of `lse` that belongs to a call.
+    /// Returns the part of `lse` that belongs to a call.
     fn lse_range(&self, call: &Call) -> Range<usize> {
         let Dims { n_heads, queries, .. } = self.dims;
         let start = call.sequences.start * n_heads * queries;
         start..start + call.sequences.len() * n_heads * (queries - call.first_query)
     }
 
-    /// The output, and what the backward needs beside it if that is wanted.
+    /// Returns the output and, if `keep` is set, the log-sum-exp of each row for the backward pass.
     pub(super) fn forward(&self, data: [&[f32]; 3], places: [Place; 3], keep: bool) -> (Tensor, Vec<f32>) {
         let Dims { n_heads, head_dim, batch, queries, .. } = self.dims;
         let mut lse = vec![0.0; if keep { batch * n_heads * queries } else { 0 }];
@@ -138,7 +142,7 @@ impl Fused {
         (y, lse)
     }
 
-    /// As [`Fused::forward`], into `y: [batch, queries, n_heads · head_dim]`.
+    /// Same as [`Fused::forward`], into `y: [batch, queries, n_heads · head_dim]`.
     pub(super) fn forward_into(
         &self,
         data: [&[f32]; 3],
@@ -148,7 +152,7 @@ impl Fused {
     ) {
         let Dims { n_heads, head_dim, queries, .. } = self.dims;
         let width = n_heads * head_dim;
-        // The way back is in f32, and wants the same probabilities.
+        // The backward pass is in f32 and needs the same probabilities.
         let precision = if lse.is_some() { Precision::F32 } else { precision() };
         for call in self.calls() {
             let [q, k, v] = self.inputs(data, places, &call);
@@ -161,7 +165,7 @@ impl Fused {
         }
     }
 
-    /// Room for the gradient of `x`, zero where no call writes.
+    /// Returns memory for the gradient of `x`, zero where no call writes.
     pub(super) fn gradient_of(&self, x: &Tensor) -> Tensor {
         if self.mask.starts_at_once() { Tensor::write(x.shape(), |_| ()) } else { Tensor::zeros(x.shape()) }
     }
@@ -198,7 +202,8 @@ impl Fused {
     }
 }
 
-/// Some positions of a call's sequences in a gradient `[batch, len, heads · head_dim]`: all of them, or those of one sequence.
+/// Returns the positions of a call's sequences in a gradient `[batch, len, heads · head_dim]`: all
+/// of them, or those of one sequence.
 fn part<'a>(
     dx: &'a mut [f32],
     call: &Call,

@@ -1,13 +1,13 @@
-//! Which keys a query may attend to.
+//! Attention masks: which keys a query may attend to.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::tensor::{IdTensor, Tensor};
 
-/// Which keys a query may attend to; parts combine with [`AttentionMask::and`].
+/// Which keys a query may attend to; masks are combined with [`AttentionMask::and`].
 ///
-/// A query whose every key is masked attends to nothing: its output is zero (PyTorch's is not a number).
+/// The output of a fully masked query is zero (in PyTorch it is NaN).
 ///
 /// ```
 /// use loquat::{IdTensor, ops::AttentionMask};
@@ -43,42 +43,47 @@ impl std::fmt::Debug for AttentionMask {
 }
 
 impl AttentionMask {
-    /// Every query attends to every key.
+    /// Returns a mask that masks nothing.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// A query attends to its own position and those before. Queries are the *last* positions of the keys: of `T` queries and `S` keys,
-    /// query `t` sees the keys up to `t + S - T`, which is what decoding over a cache needs.
+    /// Returns the causal mask: a query attends to its own position and those before. Queries are
+    /// the *last* positions of the keys: of `T` queries and `S` keys, query `t` attends to the keys
+    /// up to `t + S - T`, as decoding with a cache requires.
     pub fn causal() -> Self {
         Self { causal: true, ..Self::default() }
     }
 
-    /// As [`AttentionMask::causal`], and a query sees `window` keys at most: its own position and those just before (Beltagy et
-    /// al. 2020).
+    /// Same as [`AttentionMask::causal`], but a query attends to at most `window` keys: its own
+    /// position and those just before (Beltagy et al. 2020).
     pub fn sliding_window(window: usize) -> Self {
         Self { causal: true, window: Some(window), ..Self::default() }
     }
 
-    /// Keys with 0 are padding, those with another number are not: the tokenizer's `attention_mask`, `[batch, keys]`.
+    /// Masks padding: keys where the tokenizer's `attention_mask`, `[batch, keys]`, is 0.
     ///
-    /// Padding on either side is not just masked but left out: a sequence has the same bits alone and in a padded batch.
+    /// Padding on either side is left out of the computation: a sequence has the same bits alone
+    /// and in a padded batch.
     pub fn padding(attention_mask: &IdTensor) -> Self {
         Self { padding: vec![attention_mask.clone()], ..Self::default() }
     }
 
-    /// Any set of pairs: a query attends to a key where `allowed` is not 0. `[queries, keys]` for all, `[batch, queries, keys]`, or
-    /// `[batch, heads, queries, keys]`; an axis of length 1 repeats.
+    /// Masks any set of pairs: a query attends to a key where `allowed` is not 0. Its shape is
+    /// `[queries, keys]`, `[batch, queries, keys]` or `[batch, heads, queries, keys]`; axes of
+    /// length 1 are repeated.
     pub fn allowed(allowed: &IdTensor) -> Self {
         Self { allowed: vec![allowed.clone()], ..Self::default() }
     }
 
-    /// Numbers added to the scores before the softmax, shaped as for [`AttentionMask::allowed`]; gradients flow to them.
+    /// Returns a mask that is added to the scores before the softmax, with the shapes of
+    /// [`AttentionMask::allowed`]; gradients flow to it.
     pub fn additive(bias: &Tensor) -> Self {
         Self { additive: vec![bias.clone()], ..Self::default() }
     }
 
-    /// Allows what both allow, and adds what both add.
+    /// Combines two masks: allows the keys that both allow, and adds the numbers of both to the
+    /// scores.
     pub fn and(&self, other: &Self) -> Self {
         let join = |a: &[IdTensor], b: &[IdTensor]| a.iter().chain(b).cloned().collect();
         Self {
@@ -90,17 +95,17 @@ impl AttentionMask {
         }
     }
 
-    /// Whether only the order of the positions says what is seen.
+    /// Returns whether the mask depends only on the order of the positions.
     pub(crate) fn is_order(&self) -> bool {
         self.padding.is_empty() && self.allowed.is_empty() && self.additive.is_empty()
     }
 
-    /// Whether later keys are masked.
+    /// Returns whether later keys are masked.
     pub(crate) fn is_causal(&self) -> bool {
         self.causal
     }
 
-    /// The mask for given numbers of sequences, heads, queries and keys.
+    /// Resolves the mask for given numbers of sequences, heads, queries and keys.
     pub(crate) fn resolve(&self, batch: usize, heads: usize, queries: usize, keys: usize) -> Result<Resolved> {
         if self.causal && queries > keys {
             return Err(Error::shape("causal attention", format!("at most {keys} queries, one per key"), [queries]));
@@ -142,7 +147,8 @@ impl AttentionMask {
             resolved.add(bias.reshape(&shape)?)?;
         }
         if resolved.bias.is_some() && !resolved.starts_at_once() {
-            // A bias is one matrix for every sequence: padding before a sequence stays in it, masked.
+            // A bias is one matrix for all sequences: padding before a sequence stays in it,
+            // masked.
             let seen = resolved.key_mask.get_or_insert_with(|| vec![true; batch * keys]);
             for (range, seen) in resolved.ranges.iter_mut().zip(seen.chunks_mut(keys)) {
                 seen[..range.start].fill(false);
@@ -153,7 +159,7 @@ impl AttentionMask {
     }
 }
 
-/// 0 where the mask is not 0, and -∞ where it is.
+/// Returns 0 where the mask is not 0, and -∞ where it is 0.
 fn closed(mask: &IdTensor, shape: &[usize]) -> Tensor {
     Tensor::write(shape, |y| {
         for (y, &m) in y.iter_mut().zip(mask.data()) {
@@ -162,30 +168,31 @@ fn closed(mask: &IdTensor, shape: &[usize]) -> Tensor {
     })
 }
 
-/// A mask for known shapes.
+/// A mask for known numbers of sequences, heads, queries and keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
-    /// Sequences, heads, queries, keys.
+    /// The numbers of sequences, heads, queries and keys.
     dims: [usize; 4],
-    /// Query `t` sees the keys up to `t +` this.
+    /// Query `t` attends to the keys up to `t + causal`.
     pub(crate) causal: Option<usize>,
-    /// It sees as many keys at most; with `causal` only.
+    /// The largest number of keys that a query attends to; only with `causal`.
     pub(crate) window: Option<usize>,
-    /// The keys of each sequence without the padding around them. Where there is a bias, all start at 0.
+    /// The keys of each sequence without the padding around them. If there is a bias, all ranges
+    /// start at 0.
     pub(crate) ranges: Vec<Range<usize>>,
-    /// Which keys are seen, `[batch, keys]`, if there is padding between others.
+    /// The keys that are not masked, `[batch, keys]`, if there is padding between others.
     pub(crate) key_mask: Option<Vec<bool>>,
     /// Added to the scores; four axes, each of full length or 1.
     pub(crate) bias: Option<Tensor>,
 }
 
 impl Resolved {
-    /// Whether no sequence has padding before it.
+    /// Returns whether no sequence has padding before it.
     pub(crate) fn starts_at_once(&self) -> bool {
         self.ranges.iter().all(|range| range.start == 0)
     }
 
-    /// A mask's shape with all four axes.
+    /// Returns a mask's shape with all four axes.
     fn shape_of(&self, what: &str, shape: &[usize]) -> Result<[usize; 4]> {
         let [batch, heads, queries, keys] = self.dims;
         let full = match *shape {
@@ -211,7 +218,8 @@ impl Resolved {
         Ok(())
     }
 
-    /// Everything as one term to add to the scores, `None` if nothing is masked.
+    /// Returns the whole mask as one term that is added to the scores, or `None` if nothing is
+    /// masked.
     pub(crate) fn dense(&self) -> Result<Option<Tensor>> {
         let [batch, _, queries, keys] = self.dims;
         let mut all = self.bias.clone();

@@ -1,11 +1,11 @@
-//! Scaled dot-product attention with many heads (Vaswani et al. 2017, "Attention is all you need").
+//! Multi-head scaled dot-product attention (Vaswani et al. 2017, "Attention is all you need").
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | [`mask`] | [`AttentionMask`] |
-//! | `fused` | the kernel that keeps no matrix of scores |
-//! | `paged` | the kernel over a cache whose positions lie in pages |
-//! | `composed` | the formula in small operations, for what the kernel does not know |
+//! | `fused` | calls of the kernel, which does not store a matrix of scores |
+//! | `paged` | calls of the kernel over a cache whose positions are in pages |
+//! | `composed` | small operations, for what the kernel does not support |
 
 mod composed;
 mod fused;
@@ -22,15 +22,15 @@ use crate::ops::inspect;
 use crate::tensor::{Tensor, tape};
 use fused::{Fused, Gradients, Place};
 
-/// The settings of an attention.
+/// The settings of a scaled dot-product attention without projections.
 ///
 /// ```text
 /// scores = q·kᵀ · scale + mask,   probs = softmax(scores),   output = probs·v
 /// ```
 ///
-/// for each head, a head being `head_dim` neighbouring columns of `[batch, seq_len, n_heads · head_dim]`. Keys and values may
-/// have fewer heads, each shared by a group of neighbouring query heads (Ainslie et al. 2023, "GQA"). What a query may see is an
-/// [`AttentionMask`].
+/// for each head; a head is `head_dim` adjacent columns of `[batch, seq_len, n_heads · head_dim]`.
+/// Keys and values may have fewer heads, each shared by a group of adjacent query heads (Ainslie et
+/// al. 2023, "GQA"). An [`AttentionMask`] limits the keys of each query.
 ///
 /// ```
 /// use loquat::{Rng, Tensor, ops::{Attention, AttentionMask}};
@@ -44,35 +44,36 @@ use fused::{Fused, Gradients, Place};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Attention {
-    /// Heads of the queries.
+    /// The number of query heads.
     pub n_heads: usize,
-    /// Heads of the keys and values, a divisor of `n_heads`.
+    /// The number of key and value heads, a divisor of `n_heads`.
     pub n_kv_heads: usize,
-    /// What scores are multiplied by; `1/√head_dim` if not given.
+    /// The factor of the scores. Default: `1/√head_dim`.
     pub scale: Option<f32>,
-    /// Dropout of the probabilities: the share that becomes zero, in `[0, 1)`, and the key of the random numbers.
+    /// Dropout of the probabilities: the dropout probability, in `[0, 1)`, and the key of the
+    /// random numbers. Default: none.
     pub dropout: Option<(f32, u64)>,
-    /// Replaces scores by `softcap · tanh(scores / softcap)`, before the mask (Gemma 2, Riviere et
-    /// al. 2024). Default: none.
+    /// Caps scores to `softcap · tanh(scores / softcap)`, before the mask (Gemma 2, Riviere et al.
+    /// 2024). Default: none.
     pub softcap: Option<f32>,
-    /// A learned logit for each query head, `[n_heads]`, which takes part in the softmax without
-    /// adding a value: the probabilities of a row sum to less than one (Xiao et al. 2023,
-    /// "Efficient streaming language models with attention sinks"; gpt-oss). Default: none.
+    /// A learned logit for each query head, `[n_heads]`, which takes part in the softmax but has no
+    /// value, so that the probabilities of a row sum to less than one (Xiao et al. 2023, "Efficient
+    /// streaming language models with attention sinks"; gpt-oss). Default: none.
     pub sinks: Option<Tensor>,
 }
 
-/// Sequences of one length, for [`Attention::forward_spans`].
+/// Sequences of equal length, for [`Attention::forward_spans`].
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
-    /// How many.
+    /// The number of sequences.
     pub sequences: usize,
-    /// Positions of each.
+    /// The length of each sequence, in positions.
     pub len: usize,
-    /// What the queries of each see.
+    /// The mask of each sequence.
     pub mask: AttentionMask,
 }
 
-/// More heads than any model's are a slip.
+/// Larger numbers of heads are a mistake in a configuration.
 const MOST_HEADS: usize = 1 << 16;
 
 /// Lengths of the axes.
@@ -89,19 +90,22 @@ struct Dims {
 }
 
 impl Attention {
-    /// `n_heads` heads of queries, keys and values, the usual scale, no dropout.
+    /// Returns settings with `n_heads` heads of queries, keys and values, the default scale and no
+    /// dropout.
     pub fn new(n_heads: usize) -> Self {
         Self { n_heads, n_kv_heads: n_heads, scale: None, dropout: None, softcap: None, sinks: None }
     }
 
-    /// Memory is linear in the lengths unless values wider than keys or a bias with a gradient need all probabilities.
+    /// Computes attention. Memory is linear in the lengths, unless values are wider than keys or a
+    /// bias requires a gradient: these need the whole matrix of probabilities.
     ///
     /// # Shapes
     /// `query: [batch, queries, n_heads · head_dim]`, `key: [batch, keys, n_kv_heads · head_dim]`,
     /// `value: [batch, keys, n_kv_heads · value_dim]` → `[batch, queries, n_heads · value_dim]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes or the mask do not fit; [`Error::Argument`] if heads do not divide.
+    /// [`Error::Shape`] if the shapes or the mask do not match; [`Error::Argument`] if the numbers
+    /// of heads or columns are not divisible.
     pub fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
@@ -126,13 +130,14 @@ impl Attention {
         }))
     }
 
-    /// As [`Attention::forward`], with the probabilities (before dropout) beside: all of them in memory.
+    /// Same as [`Attention::forward`], and also returns the probabilities (before dropout), all of
+    /// which are kept in memory.
     ///
     /// # Shapes
-    /// As there; the probabilities are `[batch, n_heads, queries, keys]`.
+    /// Same as [`Attention::forward`]; the probabilities are `[batch, n_heads, queries, keys]`.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`Attention::forward`].
     pub fn with_probs(
         &self,
         query: &Tensor,
@@ -147,14 +152,15 @@ impl Attention {
         Ok((y, probs))
     }
 
-    /// Self-attention from the output of one projection: each row is the query, the key and the value of a position, one after
-    /// the other.
+    /// Computes self-attention from the output of one projection: each row is the concatenation of
+    /// the query, the key and the value of a position.
     ///
     /// # Shapes
-    /// `qkv: [batch, seq_len, (n_heads + 2 · n_kv_heads) · head_dim]` → `[batch, seq_len, n_heads · head_dim]`.
+    /// `qkv: [batch, seq_len, (n_heads + 2 · n_kv_heads) · head_dim]` →
+    /// `[batch, seq_len, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// As for [`Attention::forward`].
+    /// Same as [`Attention::forward`].
     pub fn forward_packed(&self, qkv: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let heads = self.n_kv_heads.checked_mul(2).and_then(|both| both.checked_add(self.n_heads));
         let heads = heads.ok_or_else(|| Error::argument("attention heads", "as many as a width has", self.n_heads))?;
@@ -189,15 +195,15 @@ impl Attention {
         }))
     }
 
-    /// Self-attention of sequences of any lengths, one after the other: no padding, and the bits that each has alone. Without
-    /// gradients.
+    /// Computes self-attention of concatenated sequences of any lengths, without padding; each has
+    /// the same bits as in a call of its own. Without gradients.
     ///
     /// # Shapes
-    /// `query: [total, n_heads · head_dim]`, `key`, `value: [total, n_kv_heads · head_dim]`, where `total` is the sum over the spans →
-    /// `[total, n_heads · head_dim]`.
+    /// `query: [total, n_heads · head_dim]`, `key`, `value: [total, n_kv_heads · head_dim]`, where
+    /// `total` is the sum over the spans → `[total, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// As for [`Attention::forward`]; [`Error::NoGradient`] if an input needs a gradient.
+    /// Same as [`Attention::forward`]; [`Error::NoGradient`] if an input needs a gradient.
     pub(crate) fn forward_spans(&self, query: &Tensor, key: &Tensor, value: &Tensor, spans: &[Span]) -> Result<Tensor> {
         let inputs = [query, key, value];
         tape::refuse("attention over spans", &inputs)?;
@@ -230,13 +236,14 @@ impl Attention {
         Ok(y)
     }
 
-    /// Attention of new queries over the first `len` positions of a cache, which may have room for more; without gradients.
+    /// Computes attention of new queries over the first `len` positions of a cache, whose capacity
+    /// may be larger; without gradients.
     ///
     /// # Shapes
-    /// As for [`Attention::forward`], `keys` and `values` with at least `len` positions.
+    /// Same as [`Attention::forward`]; `keys` and `values` have at least `len` positions.
     ///
     /// # Errors
-    /// As there; [`Error::NoGradient`] if an input needs a gradient.
+    /// Same as [`Attention::forward`]; [`Error::NoGradient`] if an input requires a gradient.
     pub(crate) fn forward_cached(
         &self,
         query: &Tensor,
@@ -288,7 +295,7 @@ impl Attention {
         if n_heads == 0 || q % n_heads != 0 {
             return Err(Error::argument("attention heads", format!("a divisor of the width {q}"), n_heads));
         }
-        // Every number divides a width of 0.
+        // A width of 0 is divisible by every number.
         if n_heads > q.max(MOST_HEADS) {
             return Err(Error::argument("attention heads", format!("at most {MOST_HEADS} of no width"), n_heads));
         }

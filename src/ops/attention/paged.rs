@@ -1,4 +1,4 @@
-//! Attention over keys and values that lie in pages, as a cache shares them between sequences.
+//! Attention over keys and values in pages, which a cache shares between sequences.
 
 use super::fused::Fused;
 use super::{Attention, AttentionMask};
@@ -10,29 +10,32 @@ use crate::tensor::{Tensor, tape};
 
 pub(crate) use crate::kernels::attention::PAGE;
 
-/// The keys and values of some sequences, each with a number of positions of its own.
+/// The keys and values of several sequences, each with its own number of positions.
 pub(crate) struct Paged<'a> {
-    /// Pages of [`PAGE`] positions, `[PAGE, n_kv_heads · head_dim]` each; the last of a sequence may be shorter.
+    /// Pages of [`PAGE`] positions, `[PAGE, n_kv_heads · head_dim]` each; the last of a sequence
+    /// may be shorter.
     pub(crate) keys: Vec<&'a [f32]>,
-    /// As `keys`.
+    /// Same as `keys`, for the values.
     pub(crate) values: Vec<&'a [f32]>,
-    /// Which page is the first of each sequence, and one past the last of all.
+    /// The index of the first page of each sequence, followed by the number of pages.
     pub(crate) first: Vec<usize>,
-    /// Positions of each sequence.
+    /// The length of each sequence, in positions.
     pub(crate) lens: Vec<usize>,
-    /// Numbers of a position's keys and values.
+    /// Widths of a position's keys and values, in numbers.
     pub(crate) widths: [usize; 2],
 }
 
 impl Attention {
-    /// Attention of new queries over paged sequences, without gradients; `None` for a mask or sizes that the kernel does not know,
-    /// or if somebody wants to see the probabilities: then the caller makes one tensor of the pages.
+    /// Computes attention of new queries over paged sequences, without gradients. Returns `None`
+    /// for masks or sizes that the kernel does not support, or if the probabilities are to be
+    /// recorded: then the caller copies the pages into one tensor.
     ///
     /// # Shapes
-    /// `query: [sequences, queries, n_heads · head_dim]` and so the result.
+    /// `query: [sequences, queries, n_heads · head_dim]` →
+    /// `[sequences, queries, n_heads · head_dim]`.
     ///
     /// # Errors
-    /// As for [`Attention::forward_cached`].
+    /// Same as [`Attention::forward_cached`].
     pub(crate) fn forward_paged(
         &self,
         query: &Tensor,
@@ -70,7 +73,7 @@ impl Attention {
         if seen || !plain || self.dropout.is_some() || !Fused::knows(&dims, &resolved, self) {
             return Ok(None);
         }
-        // Padding after a sequence, or the others' further positions, is not there.
+        // Padding after a sequence, and positions past its length, are left out.
         let lengths = resolved.ranges.iter().zip(&paged.lens).map(|(range, &len)| range.end.min(len));
         let lengths: Vec<usize> = lengths.collect();
         let positions: Vec<usize> = paged.lens.iter().map(|len| len - queries.min(*len)).collect();

@@ -1,4 +1,5 @@
-//! The fused kernel, the composed formula and a naive loop, against each other and against central differences.
+//! The fused kernel, the composed operations and a naive loop, compared with each other and with
+//! central differences.
 
 use super::*;
 use crate::ops::gradient_check::{check, sample};
@@ -149,7 +150,7 @@ fn padding_is_inert_to_the_bit() {
         let ids = (0..3 * seq_len).map(|i| u32::from(real(i / seq_len, i % seq_len))).collect::<Vec<_>>();
         let causal = if causal { AttentionMask::causal() } else { AttentionMask::none() };
         let mask = AttentionMask::padding(&IdTensor::new(ids, &[3, seq_len]).unwrap()).and(&causal);
-        // Nothing is asked of the padding.
+        // The gradient of the padding is zero.
         let mut dy = sample(&[3, seq_len, width], 5);
         for (i, row) in dy.make_mut().chunks_mut(width).enumerate() {
             if !real(i / seq_len, i % seq_len) {
@@ -208,7 +209,8 @@ fn empty_batches_and_texts_are_allowed() {
     assert_eq!(Attention::new(2).forward(&q, &k, &k, &none).unwrap().to_vec(), [0.0; 8]);
 }
 
-/// The output has the same bits whether somebody looks or not, and what is seen is what `with_probs` gives.
+/// Recording does not change the bits of the output, and the recorded probabilities are those of
+/// `with_probs`.
 #[test]
 fn a_look_changes_nothing_and_sees_the_probabilities() {
     for (name, dims, mask) in cases() {
@@ -248,7 +250,7 @@ fn more_heads_than_a_width_has_are_errors() {
     }
 }
 
-/// Every query of a sequence sees the same keys.
+/// Every query of a sequence attends to the same keys.
 fn allowed(seen: &IdTensor) -> IdTensor {
     let (batch, keys) = seen.batch_and_len().unwrap();
     let rows = seen.data().chunks(keys).flat_map(|row| row.repeat(keys)).collect::<Vec<_>>();
@@ -269,7 +271,8 @@ fn a_masked_value_that_is_no_number_adds_nothing() {
                 let rows = y.narrow(0, 0, 1).unwrap().narrow(1, 0, 3).unwrap();
                 let gradients = rows.sum().unwrap().backward().unwrap();
                 let dq = gradients.of(&q).unwrap().data()[..3 * 6].to_vec();
-                // The fourth query sees its own key, if that is the future of the others.
+                // The fourth query attends to its own key, even if that is in the future of the
+                // others.
                 let dk = gradients.of(&k).unwrap().data()[..if mask.is_causal() { 0 } else { 3 * 6 }].to_vec();
                 [rows.to_vec(), dq, dk]
             })
@@ -313,7 +316,7 @@ fn capped_scores_and_sinks_match_the_formula_and_have_gradients() {
             assert!((y.data()[t * 6 + h * 3 + column] - value).abs() < 1e-6, "query {t}, head {h}");
         }
     }
-    // A query that sees no key sees its sink, which has no value.
+    // A query without a key attends to its sink only, which has no value.
     let unseen = AttentionMask::padding(&IdTensor::batch(&[[0; 4]]).unwrap());
     assert_eq!(capped(&sinks).forward(&q, &k, &v, &unseen).unwrap().to_vec(), [0.0; 18]);
     let wrong = |attention: Attention| attention.forward(&q, &k, &v, &none).is_err();

@@ -1,27 +1,32 @@
-//! Sequences dealt to threads: each takes some through all steps, and nobody waits for anybody within a step.
+//! Distribution of sequences over threads: each thread takes some sequences through all steps,
+//! without synchronisation within a step.
 //!
-//! A step of a small layer is a product of some microseconds, which is less than two threads need to agree about it. Sequences know
-//! nothing of each other, so a *lane*, a range of the schedule's slots, can go its way alone. Rows keep their places, step after step; a
-//! lane has its own of each.
+//! A step of a small layer is a product of some microseconds, which is less than two threads need
+//! to synchronise. Sequences are independent, so a *lane*, a range of the schedule's slots, can be
+//! computed by one thread alone. Rows keep their slots in all steps; each step has a range of rows
+//! for each lane.
 
 use std::ops::Range;
 
 use super::schedule::Schedule;
 use crate::kernels::parallel;
 
-/// Bytes of recurrent weights that every thread reads at each step. Of an LSTM's with twelve sequences on two threads, lanes are a third
-/// quicker at 0.25 MB, a sixth at 1 MB, a tenth at 2.4 MB; at 4 MB it is as good to read a share of the weights for all sequences.
+/// The limit, in bytes, of the recurrent weights that every thread reads at each step. For an LSTM
+/// with twelve sequences on two threads, lanes are a third faster at 0.25 MB, a sixth at 1 MB and a
+/// tenth at 2.4 MB; at 4 MB it is equally fast if each thread reads a share of the weights for all
+/// sequences.
 const CACHED: usize = 3 << 20;
 
 /// The slots of each lane.
 pub(super) struct Lanes {
     batch: usize,
-    /// Slots of a lane, the last maybe fewer.
+    /// The number of slots of a lane; the last may have fewer.
     size: usize,
 }
 
 impl Lanes {
-    /// As many as there are threads, if each can keep recurrent weights of so many bytes.
+    /// Returns as many lanes as there are threads if recurrent weights of this size in bytes fit
+    /// into each thread's cache, otherwise one.
     pub(super) fn new(schedule: &Schedule, weights: usize) -> Self {
         let lanes = if weights <= CACHED && schedule.steps() > 1 { parallel::threads() } else { 1 };
         Self { batch: schedule.batch, size: schedule.batch.div_ceil(lanes).max(1) }
@@ -31,7 +36,7 @@ impl Lanes {
         (0..self.batch).step_by(self.size).map(|first| first..self.batch.min(first + self.size))
     }
 
-    /// For each lane its rows of each step, numbers among those of all steps.
+    /// Returns, for each lane, its rows of each step, as indices of packed rows.
     pub(super) fn rows(&self, schedule: &Schedule) -> Vec<Vec<Range<usize>>> {
         let of_step = |step: usize, slots: &Range<usize>| {
             let rows = schedule.step(step);
@@ -40,7 +45,8 @@ impl Lanes {
         self.slots().map(|slots| (0..schedule.steps()).map(|step| of_step(step, &slots)).collect()).collect()
     }
 
-    /// For each lane its rows of each part of a buffer, in which the first slots, `active` of a part, have a row; nothing of an empty one.
+    /// Returns, for each lane, its rows of each part of a buffer in which the first `active` slots
+    /// of a part have a row; an empty lane has none.
     pub(super) fn cut<'a>(
         &self,
         active: impl Iterator<Item = usize>,

@@ -1,13 +1,15 @@
-//! Recurrent networks over whole sequences: plain (Elman 1990), LSTM (Hochreiter, Schmidhuber 1997), GRU (Cho et al. 2014), each
-//! exactly as PyTorch has it. The formulas of the gates are in [`kernels::vecmath`](crate::kernels::vecmath).
+//! Recurrent networks over whole sequences: plain RNN (Elman 1990), LSTM (Hochreiter, Schmidhuber
+//! 1997), GRU (Cho et al. 2014), with the formulas of PyTorch. Those of the gates are in
+//! [`kernels::vecmath`](crate::kernels::vecmath).
 //!
-//! One operation reads a whole batch in one direction: the products of all inputs come first, as one; then each step multiplies
-//! by the recurrent weights and applies the gates. Sequences may have different lengths; no step is spent on padding.
+//! One operation processes a whole batch in one direction: first the products of all inputs, as one
+//! product; then each step multiplies by the recurrent weights and applies the gates. Sequences may
+//! have different lengths; no step processes padding.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `schedule` | which positions each step reads |
-//! | `lanes` | sequences dealt to threads |
+//! | `schedule` | the positions that each step processes |
+//! | `lanes` | distribution of sequences over threads |
 //! | `scan` | the loop over the steps, forward and backward |
 
 mod lanes;
@@ -20,21 +22,22 @@ use crate::tensor::{Tensor, tape};
 use scan::Scan;
 use schedule::Schedule;
 
-/// What a step computes.
+/// The kind of a recurrent cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
     /// `tanh(W·x + b + U·h + b')`.
     RnnTanh,
     /// `max(0, W·x + b + U·h + b')`.
     RnnRelu,
-    /// With gates for input, forgetting and output, and a cell state; rows of the weights in the order `i f g o`.
+    /// Long short-term memory: input, forget and output gates and a cell state; rows of the weights
+    /// in the order `i f g o`.
     Lstm,
-    /// With gates for reset and update; rows of the weights in the order `r z n`.
+    /// Gated recurrent unit: reset and update gates; rows of the weights in the order `r z n`.
     Gru,
 }
 
 impl Cell {
-    /// How many times as many rows as hidden units the weights have.
+    /// Returns the number of rows of the weights per hidden unit.
     pub(crate) fn gates(self) -> usize {
         match self {
             Cell::RnnTanh | Cell::RnnRelu => 1,
@@ -43,7 +46,7 @@ impl Cell {
         }
     }
 
-    /// How many vectors make a state.
+    /// Returns the number of vectors in a state.
     fn states(self) -> usize {
         if self == Cell::Lstm { 2 } else { 1 }
     }
@@ -58,38 +61,42 @@ pub(crate) struct RecurrentWeights<'a> {
     pub weight_hh: &'a Tensor,
     /// `[gates · hidden]`.
     pub bias_ih: Option<&'a Tensor>,
-    /// `[gates · hidden]`; apart from `bias_ih` only in a GRU, where the reset gate applies to it.
+    /// `[gates · hidden]`; separate from `bias_ih` only in a GRU, where the reset gate applies to
+    /// it.
     pub bias_hh: Option<&'a Tensor>,
 }
 
-/// A cell and a direction.
+/// A kind of cell and a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Recurrent {
-    /// What a step computes.
+    /// The kind of cell.
     pub cell: Cell,
     /// Whether sequences are read from their last position to their first.
     pub reverse: bool,
 }
 
-/// What [`Recurrent::forward`] gives.
+/// The result of [`Recurrent::forward`].
 #[derive(Clone, Debug)]
 pub(crate) struct RecurrentOutput {
-    /// The hidden state at each position, `[batch, seq_len, hidden]`; zero past the end of a sequence.
+    /// The hidden state at each position, `[batch, seq_len, hidden]`; zero past the end of a
+    /// sequence.
     pub y: Tensor,
     /// The hidden state after the last step of each sequence, `[batch, hidden]`.
     pub h_n: Tensor,
-    /// An LSTM's cell state after it.
+    /// The cell state after the last step of each sequence, for an LSTM.
     pub c_n: Option<Tensor>,
 }
 
 impl Recurrent {
-    /// Reads each sequence from the state `h_0` (`c_0` of an LSTM), zero if not given. A sequence of length 0 keeps its state.
+    /// Processes each sequence from the state `h_0` (and `c_0` for an LSTM; default: zeros). A
+    /// sequence of length 0 keeps its state.
     ///
     /// # Shapes
     /// `x: [batch, seq_len, input]`, `h_0`, `c_0: [batch, hidden]`, `lengths: [batch]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a length above `seq_len`, or a `c_0` without an LSTM.
+    /// [`Error::Shape`] if the shapes do not match; [`Error::Argument`] if a length is above
+    /// `seq_len`, or if there is a `c_0` for another cell than an LSTM.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -127,7 +134,7 @@ impl Recurrent {
         })
     }
 
-    /// Batch, sequence length and hidden size, if everything fits.
+    /// Returns batch size, sequence length and hidden size, if all shapes match.
     fn check(
         &self,
         x: &Tensor,
@@ -180,7 +187,7 @@ mod tests {
         (10..).zip(&shapes).map(|(seed, shape)| sample(shape, seed).scale(0.5)).collect()
     }
 
-    /// Everything that comes out, in one tensor.
+    /// Concatenates all outputs into one tensor.
     fn joined(output: RecurrentOutput) -> Result<Tensor> {
         let parts = [Some(output.y), Some(output.h_n), output.c_n];
         let flat = parts.into_iter().flatten().map(|x| x.reshape(&[x.len()])).collect::<Result<Vec<_>>>()?;

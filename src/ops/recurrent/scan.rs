@@ -1,5 +1,5 @@
-//! The loop over the steps, forward and backward: one large product for all inputs, then for each lane a small one and the gates for
-//! each step.
+//! The loop over the steps, forward and backward: one large product for all inputs; then, for each
+//! lane and step, a small one and the gates.
 
 use std::iter::once;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::ops::Activation;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::Tensor;
 
-/// Weights without a place on the tape.
+/// Weights detached from the tape.
 pub(super) struct Weights {
     /// `[gates · hidden, input]`.
     pub(super) ih: Tensor,
@@ -23,27 +23,28 @@ pub(super) struct Weights {
     pub(super) bias_hh: Option<Tensor>,
 }
 
-/// What the forward leaves for the way back. Rows are packed, see [`Schedule`].
+/// Values of the forward pass that the backward pass needs. Rows are packed, see [`Schedule`].
 pub(super) struct Scan {
     cell: Cell,
     schedule: Schedule,
     weights: Weights,
     hidden: usize,
     input: usize,
-    /// Of the products over all steps at once; those of a single step are in f32.
+    /// The precision of the products over all steps; those of a single step are in f32.
     precision: Precision,
     /// `[rows, input]`.
     x: Tensor,
-    /// Gates after their functions (before it for a plain RNN), `[rows, gates · hidden]`.
+    /// Gates after their activations (before it for a plain RNN), `[rows, gates · hidden]`.
     gates: Tensor,
-    /// The part of a GRU's product that the reset gate was applied to, `[rows, hidden]`.
+    /// The part of a GRU's product that the reset gate applies to, `[rows, hidden]`.
     kept: Tensor,
-    /// The initial states, longest sequence first, then the rows: `[batch + rows, hidden]`.
+    /// The initial states, longest sequence first, then those of the packed rows:
+    /// `[batch + rows, hidden]`.
     h: Tensor,
     c: Tensor,
 }
 
-/// Gradients of everything that went in.
+/// Gradients of all inputs.
 pub(super) struct Gradients {
     pub(super) x: Tensor,
     pub(super) weight_ih: Tensor,
@@ -54,19 +55,19 @@ pub(super) struct Gradients {
     pub(super) c: Tensor,
 }
 
-/// Rows of `x` by id.
+/// Returns rows of `x` by id.
 fn gather(x: &[f32], width: usize, ids: &[u32]) -> Tensor {
     Tensor::write(&[ids.len(), width], |y| vecmath::gather(x, width, ids, y))
 }
 
-/// Row `i` of `x` to row `ids[i]` of `y`; no id is there twice.
+/// Copies row `i` of `x` to row `ids[i]` of `y`; the ids are distinct.
 fn scatter(x: &[f32], width: usize, ids: &[u32], y: &mut [f32]) {
     for (x, &id) in x.chunks_exact(width.max(1)).zip(ids) {
         y[id as usize * width..][..width].copy_from_slice(x);
     }
 }
 
-/// `xᵀ·y` for matrices of as many rows.
+/// Computes `xᵀ·y` for matrices with the same number of rows.
 fn product_of_columns(precision: Precision, x: &Tensor, y: &[f32], width: usize) -> Tensor {
     let (rows, cols) = (x.shape()[0], x.shape()[1]);
     Tensor::write(&[cols, width], |c| {
@@ -84,7 +85,7 @@ fn sum_rows(x: &Tensor) -> Tensor {
 }
 
 impl Scan {
-    /// Reads `x` from the states `h` and `c`, `[batch, hidden]`.
+    /// Processes `x` from the states `h` and `c`, `[batch, hidden]`.
     pub(super) fn forward(
         cell: Cell,
         schedule: Schedule,
@@ -104,7 +105,7 @@ impl Scan {
             Some(state) => vecmath::gather(state.data(), hidden, &schedule.order, &mut y[..batch * hidden]),
             None => y[..batch * hidden].fill(0.0),
         };
-        // The biases of a cell that only adds its products are one.
+        // The two biases of a cell that only adds its products are one bias.
         let bias = match (&weights.bias_ih, &weights.bias_hh) {
             (Some(a), Some(b)) if cell != Cell::Gru => {
                 Some(Tensor::write(&[width], |y| vecmath::add(a.data(), b.data(), y)))
@@ -149,8 +150,9 @@ impl Scan {
         Self { cell, schedule, weights, hidden, input, precision, x, gates, kept, h, c }
     }
 
-    /// The hidden states of all positions, `[batch, seq_len, hidden]` and zero in the padding, then the last hidden states
-    /// `[batch, hidden]`, then, of an LSTM, the last cell states.
+    /// Returns the hidden states of all positions, `[batch, seq_len, hidden]` with zeros in the
+    /// padding, then the last hidden states `[batch, hidden]`, then, for an LSTM, the last cell
+    /// states.
     pub(super) fn output(&self) -> Tensor {
         let Self { schedule, hidden, .. } = self;
         let (states, positions) = (schedule.batch * hidden, schedule.batch * schedule.seq_len * hidden);
@@ -169,14 +171,14 @@ impl Scan {
         })
     }
 
-    /// From the gradient of [`Scan::output`] to those of everything that went in.
+    /// Computes the gradients of all inputs from that of [`Scan::output`].
     pub(super) fn backward(&self, doutput: &Tensor) -> Gradients {
         let Self { cell, schedule, weights, hidden, input, .. } = self;
         let (cell, hidden, input) = (*cell, *hidden, *input);
         let (batch, rows, width) = (schedule.batch, schedule.rows.len(), cell.gates() * hidden);
         let (dy, ends) = doutput.data().split_at(batch * schedule.seq_len * hidden);
         let (dh_n, dc_n) = ends.split_at(batch * hidden);
-        // The gradient of the state that the step at hand makes, longest sequence first.
+        // The gradient of the output state of the current step, longest sequence first.
         let mut dh = gather(dh_n, hidden, &schedule.order);
         let mut dc =
             if cell == Cell::Lstm { gather(dc_n, hidden, &schedule.order) } else { Tensor::zeros(&[0, hidden]) };
@@ -198,7 +200,7 @@ impl Scan {
             });
         }
         let dproducts = if cell == Cell::Gru { &dproducts } else { &dgates };
-        // The states before each packed row: in place if all sequences are equally long.
+        // The state before each packed row; contiguous if all sequences are equally long.
         let gathered;
         let h_old = if schedule.is_full() {
             &self.h.data()[..rows * hidden]
@@ -242,13 +244,14 @@ fn with_factor<R>(hh: Mat<'_>, steps: usize, f: impl FnOnce(Factor<'_>) -> R) ->
     if steps > 1 { with_packed(hh, f) } else { f(hh.into()) }
 }
 
-/// What a lane of the way forward writes: its rows of each step, of the states those before the first step first.
+/// The output of a lane in the forward pass: its rows of each step, preceded for the states by
+/// those before the first step.
 struct ForwardLane<'a> {
     gates: Vec<&'a mut [f32]>,
     h: Vec<&'a mut [f32]>,
     c: Vec<&'a mut [f32]>,
     kept: Vec<&'a mut [f32]>,
-    /// Of a GRU, room for the products of a step: one part.
+    /// For a GRU, memory for the products of a step: one part.
     products: Vec<&'a mut [f32]>,
 }
 
@@ -280,10 +283,10 @@ impl ForwardLane<'_> {
     }
 }
 
-/// What a lane of the way back writes, and the rows of each step that it reads.
+/// The output of a lane in the backward pass, and the rows of each step that it reads.
 struct BackwardLane<'a> {
     rows: Vec<Range<usize>>,
-    /// Gradients of the states that the step at hand makes, a row a slot: one part.
+    /// Gradients of the output states of the current step, one row per slot: one part.
     dh: Vec<&'a mut [f32]>,
     dc: Vec<&'a mut [f32]>,
     dgates: Vec<&'a mut [f32]>,
@@ -296,7 +299,7 @@ impl BackwardLane<'_> {
         let (cell, hidden) = (*cell, *hidden);
         let (batch, width) = (schedule.batch, cell.gates() * hidden);
         for (step, rows) in self.rows.iter().enumerate().rev() {
-            // The states before the first step stand before all rows.
+            // The states before the first step precede all rows.
             let skipped = rows.start - schedule.step(step).start;
             let before = schedule.before(step).start + skipped;
             let before = before * hidden..(before + rows.len()) * hidden;
@@ -332,7 +335,7 @@ impl BackwardLane<'_> {
 }
 
 impl Cell {
-    /// Of a plain recurrent network.
+    /// The activation of a plain RNN.
     fn activation(self) -> Activation {
         if self == Cell::RnnRelu { Activation::Relu } else { Activation::Tanh }
     }

@@ -1,24 +1,26 @@
-//! The order in which a batch of sequences of unequal lengths is read, without a step spent on padding.
+//! The order in which a batch of sequences of different lengths is processed, without steps for
+//! padding.
 //!
-//! Sequences are sorted by length, the longest first; step `s` takes the `s`-th position of the sequences that have one, which are
-//! the first `active[s]`. All positions, step after step, are the packed rows (`torch.nn.utils.rnn.pack_padded_sequence`).
+//! Sequences are sorted by length, the longest first; step `s` processes position `s` of the
+//! sequences that have one, which are the first `active[s]`. All positions, step after step, are
+//! the packed rows (`torch.nn.utils.rnn.pack_padded_sequence`).
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// What each step reads.
+/// The positions that each step processes.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     pub(super) batch: usize,
     pub(super) seq_len: usize,
-    /// The sequences, the longest first, equals in their order.
+    /// The sequences, the longest first, those of equal length in their original order.
     pub(super) order: Vec<u32>,
-    /// Lengths in that order.
+    /// The lengths in that order.
     lengths: Vec<usize>,
-    /// The first packed row of each step, and one past the last row of all.
+    /// The first packed row of each step, followed by the number of packed rows.
     starts: Vec<usize>,
-    /// Row of `[batch · seq_len]` for each packed row.
+    /// The row of `[batch · seq_len]` of each packed row.
     pub(super) rows: Vec<u32>,
 }
 
@@ -53,23 +55,24 @@ impl Schedule {
         self.starts.len() - 1
     }
 
-    /// How many sequences each step reads.
+    /// Returns the number of sequences in each step.
     pub(super) fn active(&self) -> impl Iterator<Item = usize> {
         self.starts.windows(2).map(|ends| ends[1] - ends[0])
     }
 
-    /// The packed rows of a step.
+    /// Returns the packed rows of a step.
     pub(super) fn step(&self, step: usize) -> Range<usize> {
         self.starts[step]..self.starts[step + 1]
     }
 
-    /// In a buffer of the `batch` initial states followed by the packed rows: the states before a step.
+    /// Returns the states before a step, as a range of a buffer of the `batch` initial states
+    /// followed by the packed rows.
     pub(super) fn before(&self, step: usize) -> Range<usize> {
         let first = if step == 0 { 0 } else { self.batch + self.starts[step - 1] };
         first..first + self.step(step).len()
     }
 
-    /// In the same buffer: the last state of each sequence, in the order of the batch.
+    /// Returns the last state of each sequence in the same buffer, in the order of the batch.
     pub(super) fn last(&self) -> Vec<u32> {
         let mut last = vec![0; self.batch];
         for (slot, (&b, &length)) in self.order.iter().zip(&self.lengths).enumerate() {
@@ -79,12 +82,12 @@ impl Schedule {
         last
     }
 
-    /// Whether every position is read, so that nothing is padding.
+    /// Returns whether there is no padding.
     pub(super) fn is_full(&self) -> bool {
         self.rows.len() == self.batch * self.seq_len
     }
 
-    /// Whether the packed rows are the rows as they are.
+    /// Returns whether the packed rows are in the original order.
     pub(super) fn is_identity(&self) -> bool {
         self.is_full() && self.rows.iter().zip(0..).all(|(&row, i)| row == i)
     }
