@@ -1,88 +1,94 @@
-//! What generation and training need of a model that continues a sequence.
+//! The interface of causal language models, for generation and training.
 
 use crate::error::{Error, Result};
 use crate::nn::KvCache;
 use crate::ops::{self, See, inspect};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
-/// A causal language model: the logits at a position depend on the tokens up to it.
+/// A causal language model: the logits at a position depend on the tokens up to and including it.
 ///
-/// Inference takes `&self`: one model serves many threads, each with a [`DecodeState`] of its own.
+/// Inference takes `&self`: one model can serve many threads, each with its own [`DecodeState`].
 pub trait CausalLm: Send + Sync {
-    /// What the model remembers of the tokens that it has read.
+    /// The state of the model after the tokens that it has processed.
     type State: DecodeState;
 
-    /// The number of token ids.
+    /// Returns the number of token ids.
     fn vocab_size(&self) -> usize;
 
-    /// The largest number of tokens that can be read at once, prompt and continuation together; `None` if there is no limit.
+    /// Returns the context length: the largest number of tokens, prompt plus generated tokens;
+    /// `None` if it is unlimited.
     fn max_seq_len(&self) -> Option<usize>;
 
-    /// The logits of the next token at every position.
+    /// Returns the logits of the next token at every position.
     ///
     /// # Shapes
     /// `input_ids: [batch, seq_len]` → `[batch, seq_len, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Id`] for an id outside the vocabulary, [`Error::Argument`] for a
-    /// sequence that is too long.
+    /// [`Error::Id`] if an id is not below the vocabulary size, [`Error::Argument`] if a sequence
+    /// is longer than the context length.
     fn forward(&self, input_ids: &IdTensor) -> Result<Tensor>;
 
-    /// A memory of nothing, for `batch` sequences.
+    /// Returns an empty state for `batch` sequences.
     fn new_state(&self, batch: usize) -> Self::State;
 
-    /// Reads more tokens and gives the logits of the one that follows the last.
+    /// Processes new tokens and returns the logits of the token that follows the last one.
     ///
     /// # Shapes
     /// `input_ids: [batch, new_len]`, `new_len ≥ 1` → `[batch, vocab_size]`.
     ///
     /// # Errors
-    /// As for [`CausalLm::forward`]; after an error the state is as before.
+    /// Same as [`CausalLm::forward`]; the state is unchanged after an error.
     fn decode(&self, input_ids: &IdTensor, state: &mut Self::State) -> Result<Tensor>;
 
-    /// As [`CausalLm::decode`], with the logits after each of the new tokens, as checking a draft needs them.
+    /// Same as [`CausalLm::decode`], but returns the logits at every new token, as needed to verify
+    /// a draft.
     ///
     /// # Shapes
     /// `input_ids: [batch, new_len]` → `[batch, new_len, vocab_size]`.
     ///
     /// # Errors
-    /// As there; after an error the state is of no more use.
+    /// Same as [`CausalLm::decode`]; the state must not be used after an error.
     fn decode_all(&self, input_ids: &IdTensor, state: &mut Self::State) -> Result<Tensor> {
         decode_by_token(self, input_ids, state)
     }
 
-    /// As [`CausalLm::decode`] for several sequences at once, each with a state of its own, of any lengths and with any number of new
-    /// tokens. Each gets the bits that it gets alone; there is no padding.
+    /// Same as [`CausalLm::decode`] for several sequences at once, each with its own state and of
+    /// any length, and with any number of new tokens. There is no padding; each sequence has the
+    /// same bits as in a call of its own.
     ///
-    /// This goes through the sequences one by one; a model that reads them together reads its weights once for all.
+    /// By default the sequences are processed one after another. A model that processes them
+    /// together reads its weights once for all.
     ///
     /// # Shapes
-    /// As many `input_ids`, each of at least one token, as `states`, each made by `new_state(1)` → `[sequences, vocab_size]`.
+    /// `input_ids` and `states` of the same length; at least one token in each of `input_ids`; each
+    /// state from `new_state(1)` → `[sequences, vocab_size]`.
     ///
     /// # Errors
-    /// As for [`CausalLm::decode`]; after an error the states are of no more use.
+    /// Same as [`CausalLm::decode`]; the states must not be used after an error.
     fn decode_batch(&self, input_ids: &[&[u32]], states: &mut [&mut Self::State]) -> Result<Tensor> {
         decode_by_sequence(self, input_ids, states)
     }
 
-    /// The logits that hidden states between two layers would give: the final norm, then the head.
+    /// Applies the final norm and the LM head to hidden states between two layers.
     ///
     /// # Shapes
     /// `hidden_states: […, width]` → `[…, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit; [`Error::Argument`] for a model without layers of one
-    /// width.
+    /// [`Error::Shape`] if the shapes do not match; [`Error::Argument`] if the model does not
+    /// consist of layers of the same width.
     fn unembed(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let _ = hidden_states;
-        Err(Error::argument("logit lens", "a model of Transformer layers", "another"))
+        Err(Error::argument("logit lens", "a model of transformer layers", "another model"))
     }
 
-    /// The logits that the embeddings, and then each layer, would give if the model ended there (nostalgebraist, "interpreting GPT:
-    /// the logit lens", 2020); the last are those of [`CausalLm::forward`].
+    /// Returns the logits that the model would have if it ended after the embeddings, and after
+    /// each layer (nostalgebraist, "interpreting GPT: the logit lens", 2020); the last are those of
+    /// [`CausalLm::forward`].
     ///
     /// # Shapes
-    /// `input_ids: [batch, seq_len]` → paths and `[batch, seq_len, vocab_size]`.
+    /// `input_ids: [batch, seq_len]` → paths, and logits `[batch, seq_len, vocab_size]`.
     ///
     /// # Errors
     /// Same as [`CausalLm::forward`] and [`CausalLm::unembed`].
@@ -95,7 +101,7 @@ pub trait CausalLm: Send + Sync {
     }
 }
 
-/// [`CausalLm::decode_all`], token by token.
+/// Computes [`CausalLm::decode_all`] token by token.
 pub(crate) fn decode_by_token<M: CausalLm + ?Sized>(
     model: &M,
     input_ids: &IdTensor,
@@ -110,7 +116,7 @@ pub(crate) fn decode_by_token<M: CausalLm + ?Sized>(
     ops::stack(&steps.iter().collect::<Vec<_>>(), 1)
 }
 
-/// [`CausalLm::decode_batch`], sequence by sequence.
+/// Computes [`CausalLm::decode_batch`] sequence by sequence.
 pub(crate) fn decode_by_sequence<M: CausalLm + ?Sized>(
     model: &M,
     input_ids: &[&[u32]],
@@ -122,7 +128,7 @@ pub(crate) fn decode_by_sequence<M: CausalLm + ?Sized>(
     ops::concat(&rows.iter().collect::<Vec<_>>(), 0)
 }
 
-/// Makes sure that there is a state for each sequence, and a token at least.
+/// Checks that there is a state for each sequence, and at least one token in each.
 pub(crate) fn check_batch(input_ids: &[&[u32]], states: usize) -> Result<()> {
     if input_ids.len() != states || input_ids.is_empty() {
         return Err(Error::argument("input_ids", format!("{states} sequences, one per state"), input_ids.len()));
@@ -133,34 +139,35 @@ pub(crate) fn check_batch(input_ids: &[&[u32]], states: usize) -> Result<()> {
     }
 }
 
-/// The memory of a model within a sequence: keys and values, or a hidden state.
+/// The state of a model within a sequence: cached keys and values, or a hidden state.
 ///
-/// A clone goes on by itself from the same past, and is cheap: what both have is shared.
+/// A clone is independent and cheap: it shares the memory of the past.
 pub trait DecodeState: Clone + Send + Sync {
-    /// The number of tokens read.
+    /// Returns the number of tokens processed.
     fn len(&self) -> usize;
 
-    /// Whether no token was read.
+    /// Returns whether no token was processed.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The keys and values of one sequence, if that is all that it remembers.
+    /// Returns the cached keys and values, if the state consists of those of one sequence.
     fn kv_cache(&self) -> Option<&KvCache> {
         None
     }
 
-    /// As [`DecodeState::kv_cache`], to be filled.
+    /// Same as [`DecodeState::kv_cache`], for changes.
     fn kv_cache_mut(&mut self) -> Option<&mut KvCache> {
         None
     }
 
-    /// Whether it can forget the last tokens.
+    /// Returns whether the last tokens can be removed.
     fn can_truncate(&self) -> bool {
         false
     }
 
-    /// Forgets all but the first `len` tokens. False, and nothing forgotten, for a memory that cannot.
+    /// Removes all but the first `len` tokens. Returns false, without a change, if the state does
+    /// not support it.
     fn truncate(&mut self, len: usize) -> bool {
         len >= self.len()
     }

@@ -1,8 +1,8 @@
-//! The decoder, written once: embedding, layers, final norm and head, over the whole text, over a
-//! cache, and over several caches at once.
+//! The shared decoder of the transformer families: embedding, layers, final norm and LM head; for
+//! whole texts, with a cache, and with several caches at once.
 //!
-//! A family says what its parts are ([`Decoder`]) and how its layer computes ([`DecoderBlock`]), and
-//! is a [`CausalLm`] by that.
+//! A family provides its parts ([`Decoder`]) and the computation of its layer ([`DecoderBlock`]),
+//! and becomes a [`CausalLm`].
 
 use crate::error::{Error, Result};
 use crate::models::causal::{CausalLm, check_batch, decode_by_sequence, decode_by_token};
@@ -15,25 +15,27 @@ use crate::tensor::{IdTensor, Tensor};
 
 /// A layer of a [`Decoder`].
 pub trait DecoderBlock: Module + Send + Sync {
+    /// Applies the layer to `x`.
+    ///
     /// # Shapes
-    /// `x: [batch, seq_len, width]` and so the result.
+    /// `x: [batch, seq_len, width]` → `[batch, seq_len, width]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit.
+    /// [`Error::Shape`] if the shape of `x` does not match.
     fn forward(&self, x: &Tensor, call: DecoderCall<'_>) -> Result<Tensor>;
 }
 
-/// What a [`DecoderBlock`] reads beside its input.
+/// The context of a call of a [`DecoderBlock`], apart from its input.
 pub struct DecoderCall<'a> {
-    /// One for each of [`DecoderParts::rotary`].
+    /// One rotation for each of [`DecoderParts::rotary`].
     rotations: &'a [Rotation],
     mask: &'a AttentionMask,
     cache: Option<KvLayers<'a>>,
 }
 
 impl<'a> DecoderCall<'a> {
-    /// What the layer's attention sees, and the rotation of its queries and keys by the model's
-    /// rotary positions number `rotary`, if the model has that many.
+    /// Returns the context of the layer's attention, and the rotation of its queries and keys by
+    /// entry `rotary` of [`DecoderParts::rotary`], if the model has that many.
     pub(crate) fn attention(self, rotary: usize) -> (Context<'a>, Option<&'a Rotation>) {
         let context = match self.cache {
             None => Context::Whole(self.mask),
@@ -45,27 +47,28 @@ impl<'a> DecoderCall<'a> {
 
 /// The parts of a [`Decoder`].
 pub struct DecoderParts<'m, B> {
-    /// The paths of the embeddings' output and of the layers, for [`inspect`](mod@crate::ops::inspect).
+    /// The paths of the embeddings' output and of the layers, for
+    /// [`inspect`](mod@crate::ops::inspect).
     pub paths: [&'static str; 2],
-    /// The largest number of positions.
+    /// The context length, in tokens.
     pub max_positions: usize,
-    /// A vector for each token, `[vocab_size, width]`; the head too if there is no other.
+    /// The token embeddings, `[vocab_size, width]`; also the LM head if `head` is `None`.
     pub tokens: &'m Embedding,
-    /// A vector for each position, if positions are learned.
+    /// The position embeddings, if positions are learned.
     pub positions: Option<&'m Embedding>,
-    /// Rotary positions: none, those of all layers, or several that layers choose from.
+    /// Rotary position embeddings: none, one for all layers, or several that layers choose from.
     pub rotary: &'m [RotaryPositions],
-    /// Dropout of the embeddings' sum.
+    /// Dropout of the sum of the embeddings.
     pub dropout: Dropout,
-    /// The layers, from the input up.
+    /// The layers, from the input to the output.
     pub layers: &'m [B],
-    /// After the last layer.
+    /// The final norm.
     pub norm: NormRef<'m>,
-    /// The head, if it is not the token table.
+    /// The LM head, if it is not tied to the token embeddings.
     pub head: Option<&'m Linear>,
 }
 
-/// The norm of a model's own kind.
+/// A reference to a norm of either kind.
 #[derive(Clone, Copy)]
 pub enum NormRef<'m> {
     /// Layer normalisation.
@@ -83,18 +86,19 @@ impl NormRef<'_> {
     }
 }
 
-/// A causal language model that is a stack of layers of one width with a cache of keys and values.
+/// A causal language model that is a stack of layers of the same width, with a cache of keys and
+/// values.
 pub trait Decoder: Module + Send + Sync {
-    /// Its layer.
+    /// The layer.
     type Block: DecoderBlock;
 
-    /// What it consists of.
+    /// Returns the parts of the model.
     fn parts(&self) -> DecoderParts<'_, Self::Block>;
 
-    /// The head: `hidden_states: […, width]` → `[…, vocab_size]`.
+    /// Applies the LM head: `hidden_states: […, width]` → `[…, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit.
+    /// [`Error::Shape`] if the shape does not match.
     fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let parts = self.parts();
         match parts.head {
@@ -103,16 +107,18 @@ pub trait Decoder: Module + Send + Sync {
         }
     }
 
-    /// The hidden states after the final norm, of the positions that follow those in `cache`.
+    /// Returns the hidden states, after the final norm, of new positions that follow those in
+    /// `cache`.
     ///
-    /// `attention_mask` is 0 where there is padding, in the cached and the new positions: `[batch, cached + seq_len]`. A sequence
-    /// has the same bits alone and with padding before or after it: positions count what is not padding.
+    /// `attention_mask` is 0 at padding, in the cached and the new positions:
+    /// `[batch, cached + seq_len]`. A sequence has the same bits alone and with padding before or
+    /// after it: padding is not counted in positions.
     ///
     /// # Shapes
     /// `input_ids: [batch, seq_len]` → `[batch, seq_len, width]`.
     ///
     /// # Errors
-    /// Same as [`CausalLm::forward`]; [`Error::Shape`] if the mask does not fit.
+    /// Same as [`CausalLm::forward`]; [`Error::Shape`] if the shape of the mask does not match.
     fn hidden_states(
         &self,
         input_ids: &IdTensor,
@@ -137,7 +143,7 @@ fn hidden_states<D: Decoder + ?Sized>(
     }
     let past = if let Some(KvCaches::Even(cache)) = &caches { cache.len() } else { 0 };
     let (mut positions, mask) = positions_and_mask(input_ids, attention_mask, past)?;
-    let mut even = attention_mask.is_none(); // all sequences are at the same positions
+    let mut even = attention_mask.is_none(); // whether all sequences are at the same positions
     if let Some(caches @ KvCaches::Ragged(..)) = &caches {
         (positions, even) = (caches.positions(input_ids)?, false);
     }
@@ -160,7 +166,8 @@ fn hidden_states<D: Decoder + ?Sized>(
     parts.norm.forward(&x)
 }
 
-/// Whether calls that read the same positions in other parts differ.
+/// Returns whether calls that process the same positions in different portions give different
+/// results.
 fn depends_on_parts<D: Decoder>(model: &D) -> bool {
     model.parts().rotary.iter().any(RotaryPositions::is_dynamic)
 }
@@ -217,9 +224,11 @@ impl<D: Decoder> CausalLm for D {
     }
 }
 
-/// The positions of new tokens behind `past` others, and what they see. Padding, where the mask is 0, is not counted and not seen.
+/// Returns the positions of new tokens that follow `past` others, and their mask. Padding, where
+/// the mask is 0, is not counted and masked.
 ///
-/// `input_ids: [batch, seq_len]`, `attention_mask: [batch, past + seq_len]` → positions `[batch, seq_len]`.
+/// `input_ids: [batch, seq_len]`, `attention_mask: [batch, past + seq_len]` → positions
+/// `[batch, seq_len]`.
 fn positions_and_mask(
     input_ids: &IdTensor,
     attention_mask: Option<&IdTensor>,
@@ -245,7 +254,7 @@ fn positions_and_mask(
     Ok((IdTensor::new(positions, input_ids.shape())?, mask))
 }
 
-/// The last row of each sequence of `x: [1, sum of lens, width]`: `[sequences, width]`.
+/// Returns the last row of each sequence of `x: [1, sum of lens, width]`: `[sequences, width]`.
 fn last_of_each(x: &Tensor, lens: &[usize]) -> Result<Tensor> {
     let width = x.last_dim();
     let mut last = Vec::with_capacity(lens.len() * width);

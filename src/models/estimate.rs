@@ -1,4 +1,4 @@
-//! The memory that a model will need, before it is loaded.
+//! An estimate of the memory that a model needs, before it is loaded.
 
 use std::path::Path;
 
@@ -11,27 +11,28 @@ use crate::checkpoint::{Checkpoint, DType, OpenOptions, TensorView, WeightFormat
 use crate::error::{Error, Result};
 use crate::mapped::Load;
 
-/// What a model will need, in bytes where nothing else is said. See [`estimate`].
+/// The memory that a model needs, in bytes unless stated otherwise. See [`estimate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryEstimate {
-    /// The numbers in all tensors.
+    /// The number of elements in all tensors.
     pub parameters: usize,
-    /// Weights in memory of this process: copies, and the whole files if they are read and not mapped.
+    /// Weights in private memory: converted copies, and the whole files if they are read instead of
+    /// mapped.
     pub weights: usize,
     /// Weights that stay in mapped files, or whose packed copies take the place of the file's pages
     /// ([`OpenOptions::packed`]).
     pub mapped: usize,
     /// Keys and values of one position, in all layers.
     pub kv_cache_per_token: usize,
-    /// Intermediate results of one position of a prompt.
+    /// Intermediate results for one position of a prompt.
     pub activations_per_token: usize,
-    /// Logits of one position.
+    /// The logits of one position.
     pub logits: usize,
 }
 
 impl MemoryEstimate {
-    /// All of it, for a text of so many tokens that is read at once.
+    /// Returns the total for a prompt of `tokens` tokens that is processed at once.
     ///
     /// ```no_run
     /// use loquat::checkpoint::OpenOptions;
@@ -49,22 +50,22 @@ impl MemoryEstimate {
     }
 }
 
-/// What the model in a folder or `.gguf` file will need when it is opened with `options`. Reads the configuration and the headers of
-/// the tensors' files, no tensor.
+/// Estimates the memory of the model in a folder or `.gguf` file, opened with `options`. Only the
+/// configuration and the headers of the files are read.
 ///
 /// # Errors
-/// [`Error::Config`] if the configuration does not name the model's sizes; [`Error::Format`] or [`Error::Io`] for files that cannot be
-/// read.
+/// [`Error::Config`] if the configuration lacks a size; [`Error::Format`] or [`Error::Io`] if a
+/// file cannot be read.
 pub fn estimate(path: impl AsRef<Path>, options: &OpenOptions) -> Result<MemoryEstimate> {
     let config = read_config(&path)?;
     let checkpoint = open_checkpoint(&path, Load::Mmap)?;
     estimate_of(&checkpoint, &config, options)
 }
 
-/// As [`estimate`], of files that are open already.
+/// Same as [`estimate`], for files that are already open.
 ///
 /// # Errors
-/// As there.
+/// Same as [`estimate`].
 pub fn estimate_of(checkpoint: &Checkpoint, config: &Value, options: &OpenOptions) -> Result<MemoryEstimate> {
     let mut need = MemoryEstimate::default();
     for name in checkpoint.names() {
@@ -84,18 +85,19 @@ pub fn estimate_of(checkpoint: &Checkpoint, config: &Value, options: &OpenOption
     let f32s = size_of::<f32>();
     let cache_width = 2 * sizes.kv_heads * sizes.head_dim;
     need.kv_cache_per_token = f32s * sizes.layers * cache_width;
-    // The residual stream, its normalised copy and the sum; the projections and what attention makes of them; the feed-forward part.
+    // The residual stream, its normalised copy and the sum; the projections and the attention
+    // output; the feed-forward layer.
     let attention = 2 * sizes.heads * sizes.head_dim + cache_width;
     need.activations_per_token = f32s * (3 * sizes.hidden + attention + 3 * sizes.intermediate);
     need.logits = f32s * sizes.vocab;
     Ok(need)
 }
 
-/// The bytes of a tensor's copy; none if it stays where it is.
+/// Returns the size of a tensor's copy in bytes, or `None` if it is used in place.
 fn memory(view: &TensorView<'_>, format: WeightFormat) -> Option<usize> {
     let len: usize = view.shape().iter().product();
     let as_it_is = match (view.dtype(), format) {
-        // Norms and biases have 32 bits.
+        // Norms and biases are f32.
         _ if view.shape().len() < 2 => false,
         (_, WeightFormat::Keep) => true,
         (DType::F16, WeightFormat::F16) | (DType::Bf16, WeightFormat::Bf16) => true,

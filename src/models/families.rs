@@ -1,5 +1,5 @@
-//! The registry of model families: whatever depends on `model_type`, or on the architecture of a GGUF
-//! file, goes through it.
+//! The registry of model families, for everything that depends on `model_type` or on the
+//! architecture of a GGUF file.
 
 use std::path::Path;
 
@@ -15,32 +15,32 @@ use crate::models::encoder;
 use crate::models::family::Family;
 use crate::models::{gpt_neox, gpt2, llama, mlp, rnn};
 
-/// Every family: a new one is a file, its module in `mod.rs` and a line here.
+/// All families. A new one needs a file, its module in `mod.rs` and a line here.
 const FAMILIES: &[&Family] = &[
     &gpt2::FAMILY,
-    &gpt_neox::FAMILY, // Pythia too
-    &llama::FAMILY,    // Mistral, Qwen2 and Qwen3 too
+    &gpt_neox::FAMILY, // also Pythia
+    &llama::FAMILY,    // also Mistral, Qwen2 and Qwen3
     &rnn::FAMILY,
     &mlp::FAMILY,
-    &encoder::bert::FAMILY, // RoBERTa, XLM-RoBERTa, CamemBERT and MPNet too
+    &encoder::bert::FAMILY, // also RoBERTa, XLM-RoBERTa, CamemBERT and MPNet
     &encoder::distilbert::FAMILY,
 ];
 
-/// The family of a `model_type`.
+/// Returns the family of a `model_type`.
 pub(crate) fn find(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().copied().find(|family| family.model_types.contains(&model_type))
 }
 
-/// The family of a `config.json`.
+/// Returns the family of a `config.json`.
 ///
 /// # Errors
-/// [`Error::Config`] for one that is not known.
+/// [`Error::Config`] if its `model_type` is not supported.
 pub(crate) fn of(config: &Value) -> Result<&'static Family> {
     let family = config.get("model_type").and_then(Value::as_str).and_then(find);
     family.ok_or_else(|| unknown(config, |_| true))
 }
 
-/// The error of a `model_type` that is not one of the families that `fits` accepts.
+/// Returns the error for a `model_type` that is not one of the families that `fits` accepts.
 pub(crate) fn unknown(config: &Value, fits: impl Fn(&Family) -> bool) -> Error {
     let known: Vec<&str> =
         FAMILIES.iter().copied().filter(|family| fits(family)).flat_map(|family| family.model_types).copied().collect();
@@ -49,23 +49,24 @@ pub(crate) fn unknown(config: &Value, fits: impl Fn(&Family) -> bool) -> Error {
     Error::config("model_type", format!("{} or {last}", others.join(", ")), found)
 }
 
-/// Every architecture of GGUF files.
+/// Returns the GGUF architectures of all families.
 fn architectures() -> impl Iterator<Item = &'static Architecture> {
     FAMILIES.iter().copied().flat_map(|family| family.gguf)
 }
 
-/// The architecture of a GGUF file.
+/// Returns the architecture of a GGUF file, if it is supported.
 fn architecture(file: &GgufFile) -> Option<&'static Architecture> {
     let name = file.architecture()?;
     architectures().find(|architecture| architecture.name == name)
 }
 
-/// The content of a folder's `config.json`, or what the metadata of a `.gguf` file says in its stead.
+/// Returns the content of a folder's `config.json`, or a configuration made from the metadata of a
+/// `.gguf` file.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::Format`] if it is no JSON object, or if there is
-/// something else than a model, with what it is and what to do; [`Error::Config`] for an architecture
-/// of a `.gguf` file that is not known.
+/// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is not a JSON object, or if
+/// the path holds something other than a model, with what it is and what to do; [`Error::Config`]
+/// if the architecture of a `.gguf` file is not supported.
 pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
     if is_gguf(&folder) {
         return gguf_config(&GgufFile::open(folder, Load::Mmap)?);
@@ -82,11 +83,11 @@ pub fn read_config(folder: impl AsRef<Path>) -> Result<Value> {
     Ok(config)
 }
 
-/// The `config.json` of the model in a GGUF file.
+/// Returns the configuration of the model in a GGUF file.
 ///
 /// # Errors
-/// [`Error::Format`] naming a key that is missing or wrong; [`Error::Config`] for an architecture or
-/// option that is not known.
+/// [`Error::Format`] if a key is missing or wrong; [`Error::Config`] if the architecture or an
+/// option is not supported.
 fn gguf_config(file: &GgufFile) -> Result<Value> {
     let Some(name) = file.architecture() else {
         return Err(Error::format(file.path(), "expected `general.architecture`, found none"));
@@ -101,12 +102,12 @@ fn gguf_config(file: &GgufFile) -> Result<Value> {
     }
 }
 
-/// Opens the tensors of a model under the names that `transformers` gives them: [`Checkpoint::open`],
-/// with the names in a `.gguf` file translated if its architecture is known.
+/// Opens the tensors of a model under their names in `transformers`: [`Checkpoint::open`], with
+/// translated names for `.gguf` files of a supported architecture.
 ///
 /// # Errors
-/// Same as [`Checkpoint::open`]; [`Error::Format`] if the tensors of a `.gguf` file contradict its
-/// architecture.
+/// Same as [`Checkpoint::open`]; [`Error::Format`] if the tensors of a `.gguf` file do not match
+/// its architecture.
 pub fn open_checkpoint(path: impl AsRef<Path>, load: Load) -> Result<Checkpoint> {
     if !is_gguf(&path) {
         return Checkpoint::open_with(path, load);
@@ -116,12 +117,12 @@ pub fn open_checkpoint(path: impl AsRef<Path>, load: Load) -> Result<Checkpoint>
     Checkpoint::from_gguf(file, architecture)
 }
 
-/// Writes a decoder with its configuration, and its tokenizer if there is one, as a GGUF file that
-/// llama.cpp opens. The file appears whole or not at all.
+/// Writes a decoder with its configuration, and its tokenizer if given, as a GGUF file that
+/// llama.cpp opens. The file is written atomically.
 ///
-/// With [`GgufFormat::F32`] the file opens to a model of the same logits, to the bit, and a text
-/// ends at the tokens of `eos_token_id` and at those of the vocabulary. What only training looks at
-/// (dropout, the spread of fresh weights) is not in the file.
+/// With [`GgufFormat::F32`], the model opened from the file has the same logits bit for bit, and
+/// text ends at the tokens of `eos_token_id` and those of the vocabulary. Settings for training
+/// (dropout, the standard deviation of initial weights) are not stored.
 ///
 /// ```
 /// use loquat::checkpoint::gguf::GgufFormat;
@@ -139,9 +140,9 @@ pub fn open_checkpoint(path: impl AsRef<Path>, load: Load) -> Result<Checkpoint>
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] for an architecture or option that GGUF cannot say; [`Error::Argument`] for a parameter without a name there, or
-/// a vocabulary of more tokens than the model has;
-/// [`Error::Io`] if the file cannot be written.
+/// [`Error::Config`] if GGUF cannot represent the architecture or an option; [`Error::Argument`] if
+/// a parameter has no GGUF name, or if the vocabulary has more tokens than the model; [`Error::Io`]
+/// if the file cannot be written.
 pub fn save_gguf(
     path: impl AsRef<Path>,
     model: &impl Pretrained,

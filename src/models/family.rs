@@ -1,4 +1,4 @@
-//! What a model family says of itself, for the registry (`families`).
+//! The description of a model family, for the registry in `families`.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -15,22 +15,22 @@ use crate::models::encoder::EncoderConfig;
 use crate::models::{CausalLm, LanguageModel};
 use crate::nn::Parameters;
 
-/// What the crate knows of a family.
+/// A model family.
 pub(crate) struct Family {
     /// The values of `model_type` in `config.json`.
     pub(crate) model_types: &'static [&'static str],
-    /// The keys of its sizes, if it is a Transformer.
+    /// The keys of its sizes, if it is a transformer.
     pub(crate) sizes: Option<SizeKeys>,
-    /// Opens a causal language model, if it is one.
+    /// Opens a causal language model, if the family has one.
     pub(crate) open: Option<fn(&Source<'_>) -> Result<LanguageModel>>,
-    /// Reads the configuration of an encoder, if it is one.
+    /// Reads the configuration of an encoder, if the family has one.
     pub(crate) encoder: Option<fn(&Value) -> Result<EncoderConfig>>,
-    /// Its architectures in GGUF.
+    /// The GGUF architectures of the family.
     pub(crate) gguf: &'static [Architecture],
 }
 
 impl Family {
-    /// To be filled in: nothing is known.
+    /// An empty description, to be filled in.
     pub(crate) const NONE: Self = Self { model_types: &[], sizes: None, open: None, encoder: None, gguf: &[] };
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct SizeKeys {
 }
 
 impl SizeKeys {
-    /// Those of Llama, BERT and most others.
+    /// The keys of Llama, BERT and most others.
     pub(crate) const USUAL: Self = Self {
         hidden: "hidden_size",
         layers: "num_hidden_layers",
@@ -54,46 +54,47 @@ impl SizeKeys {
     };
 }
 
-/// In what the names of checkpoints differ from the paths of a model's fields.
+/// How the names in checkpoints differ from the paths of a model's fields.
 pub(crate) struct Names {
-    /// What checkpoints of the bare model leave out, with its dot.
+    /// The prefix, with its dot, that checkpoints of the bare model omit.
     pub(crate) prefix: &'static str,
-    /// Ends of names that hold no parameters.
+    /// Suffixes of names that are not parameters.
     pub(crate) ignored: &'static [&'static str],
-    /// The token table.
+    /// The name of the token embeddings.
     pub(crate) table: &'static str,
-    /// The head, which may be the token table.
+    /// The name of the LM head, which may be tied to the token embeddings.
     pub(crate) head: &'static str,
 }
 
 impl Names {
-    /// Of a model that only this crate saves.
+    /// The names of a model that only this crate saves.
     pub(crate) const OWN: Self = Self { prefix: "", ignored: &[], table: "", head: "" };
 }
 
-/// A model's folder or file.
+/// The folder or file of a model.
 pub(crate) struct Source<'a> {
     pub(crate) path: &'a Path,
     pub(crate) config: &'a Value,
     pub(crate) options: &'a OpenOptions,
-    /// Opens the tensors under the names that `transformers` gives them.
+    /// Opens the tensors under their names in `transformers`.
     pub(crate) checkpoint: fn(&Path, Load) -> Result<Checkpoint>,
 }
 
 impl Source<'_> {
-    /// The configuration.
+    /// Parses the configuration.
     ///
     /// # Errors
-    /// [`Error::Format`] naming the key that does not fit.
+    /// [`Error::Format`] if a key is missing or wrong.
     pub(crate) fn config<C: DeserializeOwned>(&self) -> Result<C> {
         C::deserialize(self.config).map_err(|e| Error::format(self.path.join(CONFIG), e.to_string()))
     }
 
-    /// The model with the parameters of the checkpoint; `tied` if the head is the token table.
+    /// Loads the model's parameters from the checkpoint; `tied` if the LM head is tied to the token
+    /// embeddings.
     ///
     /// # Errors
-    /// [`Error::Load`] with every tensor that does not fit; [`Error::Format`] or [`Error::Io`] for
-    /// files that cannot be read.
+    /// [`Error::Load`] with every tensor that does not match; [`Error::Format`] or [`Error::Io`] if
+    /// a file cannot be read.
     pub(crate) fn load<M>(
         &self,
         names: &Names,

@@ -1,8 +1,9 @@
-//! GPT-2: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; agrees with `GPT2LMHeadModel` of
-//! Hugging Face's `transformers`.
+//! GPT-2: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; agrees with
+//! `GPT2LMHeadModel` of Hugging Face's `transformers`.
 //!
-//! A decoder with learned positions and normalisation before each part:
-//! `x += attn(ln_1(x)); x += mlp(ln_2(x))`, then `ln_f` and a head that shares the token table.
+//! A decoder with learned positions and normalisation before each sublayer:
+//! `x += attn(ln_1(x)); x += mlp(ln_2(x))`, then `ln_f` and an LM head that is tied to the token
+//! embeddings.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use crate::ops::Activation;
 use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(super) const FAMILY: Family = Family {
     model_types: &["gpt2"],
     sizes: Some(SizeKeys {
@@ -38,7 +39,7 @@ pub(super) const FAMILY: Family = Family {
     ..Family::NONE
 };
 
-/// Public checkpoints leave out the prefix, and old ones hold the causal mask.
+/// Public checkpoints omit the prefix, and old ones contain the causal mask.
 const NAMES: Names = Names {
     prefix: "transformer.",
     ignored: &[".attn.bias", ".attn.masked_bias"],
@@ -57,45 +58,45 @@ pub struct Gpt2Config {
     pub architectures: Vec<String>,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// The largest number of positions.
+    /// The context length, in tokens.
     pub n_positions: usize,
-    /// Width.
+    /// The width of the hidden states.
     pub n_embd: usize,
     /// The number of layers.
     pub n_layer: usize,
-    /// Attention heads of each.
+    /// The number of attention heads in each layer.
     pub n_head: usize,
-    /// Width inside the feed-forward part; four times `n_embd` if not given.
+    /// The inner width of the feed-forward layer. Default: four times `n_embd`.
     pub n_inner: Option<usize>,
-    /// `"gelu_new"` (by tanh), `"gelu"` (by erf), `"relu"` or `"silu"`.
+    /// The activation: `"gelu_new"` (tanh approximation), `"gelu"` (exact), `"relu"` or `"silu"`.
     pub activation_function: String,
-    /// Dropout after each part, in `[0, 1)`.
+    /// Dropout probability of the output of each sublayer, in `[0, 1)`.
     pub resid_pdrop: f64,
-    /// Dropout of the embeddings, in `[0, 1)`.
+    /// Dropout probability of the embeddings, in `[0, 1)`.
     pub embd_pdrop: f64,
-    /// Dropout of the attention probabilities, in `[0, 1)`.
+    /// Dropout probability of the attention probabilities, in `[0, 1)`.
     pub attn_pdrop: f64,
     /// Added to the variance in layer normalisation.
     pub layer_norm_epsilon: f64,
-    /// Standard deviation of fresh weights.
+    /// The standard deviation of initial weights.
     pub initializer_range: f64,
     /// Whether scores are divided by `√head_dim`.
     pub scale_attn_weights: bool,
-    /// Whether scores are also divided by the layer's number, counted from 1.
+    /// Whether scores are also divided by the number of the layer, counted from 1.
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// Whether the head is the token table.
+    /// Whether the LM head is tied to the token embeddings.
     pub tie_word_embeddings: bool,
-    /// The token before a text, if any.
+    /// The token at the start of a text, if any.
     pub bos_token_id: Option<u32>,
-    /// The token after a text, if any.
+    /// The token at the end of a text, if any.
     pub eos_token_id: Option<u32>,
-    /// Every other key of the file, kept as it is.
+    /// All other keys of the file, kept unchanged.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Default for Gpt2Config {
-    /// GPT-2 small, 124 million parameters.
+    /// Returns the configuration of GPT-2 small, with 124 million parameters.
     fn default() -> Self {
         Self {
             model_type: "gpt2".into(),
@@ -123,15 +124,15 @@ impl Default for Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// A model of these sizes without dropout.
+    /// Returns the configuration of a model of the given sizes, without dropout.
     pub fn new(vocab_size: usize, n_positions: usize, n_embd: usize, n_layer: usize, n_head: usize) -> Self {
         Self { vocab_size, n_positions, n_embd, n_layer, n_head, ..Self::default() }.dropout(0.0)
     }
 
-    /// From the content of a `config.json`; keys that it lacks have their defaults.
+    /// Parses the content of a `config.json`; missing keys have their default values.
     ///
     /// # Errors
-    /// [`Error::Config`] for a key that is wrong or not supported.
+    /// [`Error::Config`] if a key is wrong or not supported.
     pub fn from_json(config: &Value) -> Result<Self> {
         let config = overlaid(&Self::default(), config)?;
         Self::check(&config)?;
@@ -144,12 +145,12 @@ impl Gpt2Config {
         self
     }
 
-    /// Width inside the feed-forward part.
+    /// Returns the inner width of the feed-forward layer.
     pub(crate) fn n_inner(&self) -> usize {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
 
-    /// Makes sure that a model of these sizes and options can exist.
+    /// Checks the sizes and options.
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong or not supported.
@@ -177,14 +178,15 @@ impl Gpt2Config {
         activation("activation_function", &self.activation_function).map(drop)
     }
 
-    /// The distributions of weights that read the residual stream, and of those that write into it.
+    /// Returns the initial distributions of weights that read the residual stream, and of those
+    /// that write to it.
     fn fresh(&self) -> [Init; 2] {
         let std = self.initializer_range;
         let residual = std / (2.0 * self.n_layer as f64).sqrt();
         [Init::Normal { std: std as f32 }, Init::Normal { std: residual as f32 }]
     }
 
-    /// The attention of layer `layer`.
+    /// Returns the settings of the attention in layer `layer`.
     fn attention(&self, layer: usize) -> MultiHeadAttentionConfig {
         let mut scale = 1.0;
         if self.scale_attn_weights {
@@ -222,16 +224,16 @@ impl Gpt2Config {
     }
 }
 
-/// One layer.
+/// A transformer layer of GPT-2.
 #[derive(Clone)]
 pub struct Gpt2Block {
-    /// Before the attention.
+    /// The norm before the attention.
     pub ln_1: LayerNorm,
-    /// Self-attention; its three projections are one.
+    /// Self-attention with one packed projection.
     pub attn: MultiHeadAttention,
-    /// Before the feed-forward part.
+    /// The norm before the feed-forward layer.
     pub ln_2: LayerNorm,
-    /// The feed-forward part.
+    /// The feed-forward layer.
     pub mlp: FeedForward,
     dropout: Dropout,
 }
@@ -264,16 +266,16 @@ impl DecoderBlock for Gpt2Block {
     }
 }
 
-/// The stack of layers, from token ids to hidden states.
+/// The decoder without the LM head: token ids to hidden states.
 #[derive(Clone)]
 pub struct Gpt2Model {
-    /// A vector for each token.
+    /// The token embeddings.
     pub wte: Embedding,
-    /// A vector for each position.
+    /// The position embeddings.
     pub wpe: Embedding,
-    /// The layers.
+    /// The decoder.
     pub h: Vec<Gpt2Block>,
-    /// After the last layer.
+    /// The final norm.
     pub ln_f: LayerNorm,
     embd_dropout: Dropout,
 }
@@ -286,7 +288,7 @@ impl std::fmt::Debug for Gpt2Model {
     }
 }
 
-/// GPT-2 with its head (Radford et al. 2019).
+/// GPT-2 with its LM head (Radford et al. 2019).
 ///
 /// ```
 /// use loquat::models::{CausalLm, Gpt2, Gpt2Config};
@@ -301,9 +303,9 @@ impl std::fmt::Debug for Gpt2Model {
 pub struct Gpt2 {
     /// Sizes and options.
     pub config: Gpt2Config,
-    /// The layers.
+    /// The decoder.
     pub transformer: Gpt2Model,
-    /// The head, if it is not the token table.
+    /// The LM head, if it is not tied to the token embeddings.
     pub lm_head: Option<Linear>,
 }
 
@@ -323,11 +325,12 @@ impl std::fmt::Display for Gpt2 {
 }
 
 impl Gpt2 {
-    /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`, those that
-    /// write into the residual stream divided by `√(2 · n_layer)`.
+    /// Creates a model with random parameters or with those of a checkpoint. Random weights are
+    /// normal with standard deviation `initializer_range`; those of weights that write to the
+    /// residual stream are divided by `√(2 · n_layer)`.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes or options that cannot be; same as [`Parameters::get`].
+    /// [`Error::Config`] if sizes or options are invalid; also the errors of [`Parameters::get`].
     pub fn init<'a>(config: &Gpt2Config, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
@@ -372,7 +375,7 @@ impl Pretrained for Gpt2 {
     }
 }
 
-/// llama.cpp's `gpt2`.
+/// The architecture `gpt2` of llama.cpp.
 const GGUF: Architecture = Architecture {
     name: "gpt2",
     model_types: &["gpt2"],
@@ -400,7 +403,7 @@ const GGUF: Architecture = Architecture {
     keys: &[],
     read: read_gguf,
     write: Some(write_gguf),
-    // Older versions of llama.cpp want the head even where it is the token table.
+    // Older versions of llama.cpp require the LM head even if it is tied.
     repeats_table: true,
     ends: 1,
     causal: true,

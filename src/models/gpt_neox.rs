@@ -3,9 +3,9 @@
 //! `GPTNeoXForCausalLM` of Hugging Face's `transformers`.
 //!
 //! A decoder with biases, layer normalisation, and rotary positions on the first columns of each
-//! head. Attention and feed-forward part read the same input:
+//! head. Attention and feed-forward layer read the same input:
 //! `x += attention(input_layernorm(x)) + mlp(post_attention_layernorm(x))`, or, without
-//! `use_parallel_residual`, one after the other; then `final_layer_norm` and the head.
+//! `use_parallel_residual`, one after the other; then `final_layer_norm` and the LM head.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ use crate::nn::{Dropout, Embedding, Init, LayerNorm, Linear, Module, Parameters,
 use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(super) const FAMILY: Family = Family {
     model_types: &["gpt_neox"],
     sizes: Some(SizeKeys { kv_heads: "num_attention_heads", ..SizeKeys::USUAL }),
@@ -36,7 +36,7 @@ pub(super) const FAMILY: Family = Family {
     ..Family::NONE
 };
 
-/// Checkpoints of the bare model leave out the prefix; old ones hold the causal mask and a table of
+/// Checkpoints of the bare model omit the prefix; old ones contain the causal mask and a table of
 /// frequencies.
 const NAMES: Names = Names {
     prefix: "gpt_neox.",
@@ -55,55 +55,56 @@ pub struct GptNeoXConfig {
     pub architectures: Option<Vec<String>>,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// Width.
+    /// The width of the hidden states.
     pub hidden_size: usize,
     /// The number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads of each.
+    /// The number of attention heads in each layer.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward part.
+    /// The inner width of the feed-forward layer.
     pub intermediate_size: usize,
-    /// `"gelu"` (by erf), `"gelu_new"` (by tanh), `"relu"` or `"silu"`.
+    /// The activation: `"gelu"` (exact), `"gelu_new"` (tanh approximation), `"relu"` or `"silu"`.
     pub hidden_act: String,
-    /// Dropout of the attention probabilities, in `[0, 1)`.
+    /// Dropout probability of the attention probabilities, in `[0, 1)`.
     pub attention_dropout: f64,
-    /// Dropout of the embeddings and after each part, in `[0, 1)`.
+    /// Dropout probability of the embeddings and of the output of each sublayer, in `[0, 1)`.
     pub hidden_dropout: f64,
-    /// The largest number of positions, before any scaling of the rotary frequencies.
+    /// The context length, in tokens, before any scaling of the rotary frequencies.
     pub max_position_embeddings: usize,
-    /// Standard deviation of fresh weights.
+    /// The standard deviation of initial weights.
     pub initializer_range: f64,
     /// Added to the variance in layer normalisation.
     pub layer_norm_eps: f64,
-    /// Whether the head is the token table.
+    /// Whether the LM head is tied to the token embeddings.
     pub tie_word_embeddings: bool,
-    /// Whether attention and feed-forward part read the same input.
+    /// Whether attention and feed-forward layer read the same input.
     pub use_parallel_residual: bool,
     /// Whether the attention's projections have biases.
     pub attention_bias: bool,
-    /// The share of each head's columns that turn, as `transformers` 4 writes it. Default: 0.25.
+    /// The fraction of each head's columns that are rotated, as written by `transformers` 4.
+    /// Default: 0.25.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotary_pct: Option<f64>,
-    /// The base of the rotary frequencies, as `transformers` 4 writes it. Default: 10 000.
+    /// The base of the rotary frequencies, as written by `transformers` 4. Default: 10 000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotary_emb_base: Option<f64>,
-    /// Scaling of the rotary frequencies, as `transformers` 4 writes it.
+    /// Scaling of the rotary frequencies, as written by `transformers` 4.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<Map<String, Value>>,
-    /// All of the rotary positions, as `transformers` 5 writes them.
+    /// All settings of the rotary positions, as written by `transformers` 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_parameters: Option<Map<String, Value>>,
-    /// The token before a text, if any.
+    /// The token at the start of a text, if any.
     pub bos_token_id: Option<u32>,
-    /// The tokens after a text: a number or several.
+    /// The token or tokens at the end of a text: a number or a list.
     pub eos_token_id: Value,
-    /// Every other key of the file, kept as it is.
+    /// All other keys of the file, kept unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl Default for GptNeoXConfig {
-    /// GPT-NeoX-20B, the defaults of `transformers`.
+    /// Returns the configuration of GPT-NeoX-20B, the default in `transformers`.
     fn default() -> Self {
         Self {
             model_type: "gpt_neox".into(),
@@ -134,7 +135,8 @@ impl Default for GptNeoXConfig {
 }
 
 impl GptNeoXConfig {
-    /// A model of these sizes, four times as wide inside the feed-forward part.
+    /// Returns the configuration of a model of the given sizes, with an inner width of four times
+    /// `hidden_size`.
     ///
     /// ```
     /// use loquat::models::GptNeoXConfig;
@@ -148,20 +150,20 @@ impl GptNeoXConfig {
         Self { intermediate_size, ..sizes }
     }
 
-    /// From the content of a `config.json`; keys that it lacks have their defaults.
+    /// Parses the content of a `config.json`; missing keys have their default values.
     ///
     /// # Errors
-    /// [`Error::Config`] for a key that is wrong or not supported.
+    /// [`Error::Config`] if a key is wrong or not supported.
     pub fn from_json(config: &Value) -> Result<Self> {
         let config = overlaid(&Self::default(), config)?;
         Self::check(&config)?;
         Ok(config)
     }
 
-    /// How many of each head's columns turn.
+    /// Returns the number of columns of each head that are rotated.
     ///
     /// # Errors
-    /// [`Error::Config`] if the share is no number from 0 to 1 that makes an even number of columns.
+    /// [`Error::Config`] unless the fraction is from 0 to 1 and gives an even number of columns.
     pub(crate) fn rot_dim(&self) -> Result<usize> {
         let inside = self.rope_keys().partial_rotary_factor()?;
         let (share, head_dim) =
@@ -174,7 +176,7 @@ impl GptNeoXConfig {
         Ok(rot_dim)
     }
 
-    /// Checks that a model of these sizes and options can exist.
+    /// Checks the sizes and options.
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong or not supported.
@@ -249,16 +251,16 @@ impl GptNeoXConfig {
     }
 }
 
-/// One layer.
+/// A transformer layer of GPT-NeoX.
 #[derive(Clone)]
 pub struct GptNeoXBlock {
-    /// Before the attention.
+    /// The norm before the attention.
     pub input_layernorm: LayerNorm,
-    /// Before the feed-forward part.
+    /// The norm before the feed-forward layer.
     pub post_attention_layernorm: LayerNorm,
-    /// Self-attention; each head's query, key and value are neighbours in one projection.
+    /// Self-attention with one projection, in which query, key and value of each head are adjacent.
     pub attention: MultiHeadAttention,
-    /// The feed-forward part.
+    /// The feed-forward layer.
     pub mlp: FeedForward,
     dropout: Dropout,
     parallel: bool,
@@ -295,14 +297,14 @@ impl DecoderBlock for GptNeoXBlock {
     }
 }
 
-/// The stack of layers, from token ids to hidden states.
+/// The decoder without the LM head: token ids to hidden states.
 #[derive(Clone)]
 pub struct GptNeoXModel {
-    /// A vector for each token.
+    /// The token embeddings.
     pub embed_in: Embedding,
-    /// The layers.
+    /// The decoder.
     pub layers: Vec<GptNeoXBlock>,
-    /// After the last layer.
+    /// The final norm.
     pub final_layer_norm: LayerNorm,
     dropout: Dropout,
     rotary: RotaryPositions,
@@ -316,7 +318,7 @@ impl std::fmt::Debug for GptNeoXModel {
     }
 }
 
-/// GPT-NeoX with its head (Black et al. 2022; Pythia, Biderman et al. 2023).
+/// GPT-NeoX with its LM head (Black et al. 2022; Pythia, Biderman et al. 2023).
 ///
 /// ```
 /// use loquat::models::{CausalLm, GptNeoX, GptNeoXConfig};
@@ -331,9 +333,9 @@ impl std::fmt::Debug for GptNeoXModel {
 pub struct GptNeoX {
     /// Sizes and options.
     pub config: GptNeoXConfig,
-    /// The layers.
+    /// The decoder.
     pub gpt_neox: GptNeoXModel,
-    /// The head, if it is not the token table.
+    /// The LM head, if it is not tied to the token embeddings.
     pub embed_out: Option<Linear>,
 }
 
@@ -353,11 +355,11 @@ impl std::fmt::Display for GptNeoX {
 }
 
 impl GptNeoX {
-    /// A model from random numbers or from a checkpoint. Fresh weights are normal with
-    /// `initializer_range`.
+    /// Creates a model with random parameters or with those of a checkpoint. Random weights are
+    /// normal with standard deviation `initializer_range`.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes or options that cannot be; same as [`Parameters::get`].
+    /// [`Error::Config`] if sizes or options are invalid; also the errors of [`Parameters::get`].
     pub fn init<'a>(config: &GptNeoXConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
@@ -403,7 +405,7 @@ impl Pretrained for GptNeoX {
     }
 }
 
-/// llama.cpp's `gptneox`.
+/// The architecture `gptneox` of llama.cpp.
 const GGUF: Architecture = Architecture {
     name: "gptneox",
     model_types: &["gpt_neox"],
@@ -425,7 +427,7 @@ const GGUF: Architecture = Architecture {
     keys: &["use_parallel_residual"],
     read: read_gguf,
     write: Some(write_gguf),
-    // Readers want a head.
+    // Other readers require the LM head even if it is tied.
     repeats_table: true,
     ends: 3,
     causal: true,

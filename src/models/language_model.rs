@@ -14,7 +14,7 @@ use crate::models::family::{Family, Source};
 use crate::nn::{KvCache, Module, Parameter};
 use crate::tensor::{IdTensor, Tensor};
 
-/// Methods that the content of a box implements.
+/// Methods that the boxed value implements.
 macro_rules! delegate {
     ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
         $(fn $name(&self $(, $argument: $type)*) -> $result {
@@ -23,7 +23,7 @@ macro_rules! delegate {
     };
 }
 
-/// A causal language model of any family that this crate knows, or of your own.
+/// A causal language model of any supported family, or of your own, with its type erased.
 ///
 /// ```no_run
 /// use loquat::models::LanguageModel;
@@ -46,10 +46,10 @@ macro_rules! delegate {
 /// ```
 pub struct LanguageModel(Box<dyn AnyModel>);
 
-/// The memory of a [`LanguageModel`].
+/// The decoding state of a [`LanguageModel`].
 pub struct LanguageModelState(Box<dyn AnyState>);
 
-/// What a [`LanguageModel`] needs of its content.
+/// The interface of the model in a [`LanguageModel`].
 trait AnyModel: Pretrained + Debug + Send + Sync {
     fn boxed_clone(&self) -> Box<dyn AnyModel>;
     fn as_any(&self) -> &dyn Any;
@@ -114,7 +114,7 @@ where
     }
 }
 
-/// What a [`LanguageModelState`] needs of its content.
+/// The interface of the state in a [`LanguageModelState`].
 trait AnyState: Debug + Send + Sync {
     fn boxed_clone(&self) -> Box<dyn AnyState>;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -156,7 +156,7 @@ impl<S: DecodeState + Debug + 'static> AnyState for S {
 }
 
 impl LanguageModelState {
-    /// The state as that of a model.
+    /// Returns the state of a model of type `M`.
     fn of<M: CausalLm<State: 'static>>(&mut self) -> Result<&mut M::State> {
         let another = || Error::argument("state", "one made by this model's new_state", "another architecture's");
         self.0.as_any_mut().downcast_mut().ok_or_else(another)
@@ -192,7 +192,7 @@ impl DecodeState for LanguageModelState {
 }
 
 impl LanguageModel {
-    /// A model of a known type, without its type.
+    /// Erases the type of a model.
     pub fn new<M>(model: M) -> Self
     where
         M: CausalLm<State: Debug + 'static> + Pretrained + Clone + Debug + 'static,
@@ -200,27 +200,31 @@ impl LanguageModel {
         Self(Box::new(model))
     }
 
-    /// The model as one of type `M`, for example [`Gpt2`](crate::models::Gpt2), if it is one.
+    /// Returns the model as type `M`, for example [`Gpt2`](crate::models::Gpt2), if it is of that
+    /// type.
     pub fn downcast_ref<M: CausalLm + 'static>(&self) -> Option<&M> {
         self.0.as_any().downcast_ref()
     }
 
-    /// The model as one of type `M`, to be changed, if it is one.
+    /// Same as [`LanguageModel::downcast_ref`], for changes.
     pub fn downcast_mut<M: CausalLm + 'static>(&mut self) -> Option<&mut M> {
         self.0.as_any_mut().downcast_mut()
     }
 
-    /// Opens a folder with `config.json` and `model.safetensors`, or a `.gguf` file, mapped into memory, its weights as they are: half precision
-    /// stays half, and is not trained. Training begins with [`LanguageModel::open_with`] and [`WeightFormat::F32`](crate::checkpoint::WeightFormat::F32).
+    /// Opens a folder with `config.json` and `model.safetensors`, or a `.gguf` file. The file is
+    /// mapped into memory and weights keep their format; those in half precision are not trainable.
+    /// To train a model, open it with [`LanguageModel::open_with`] and
+    /// [`WeightFormat::F32`](crate::checkpoint::WeightFormat::F32).
     ///
     /// # Errors
-    /// [`Error::Config`] for an architecture or option that is not known; [`Error::Load`] with every tensor that does not fit;
-    /// [`Error::Format`] or [`Error::Io`] for files that cannot be read.
+    /// [`Error::Config`] if the architecture or an option is not supported; [`Error::Load`] with
+    /// every tensor that does not match; [`Error::Format`] or [`Error::Io`] if a file cannot be
+    /// read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(folder, &OpenOptions::default())
     }
 
-    /// [`LanguageModel::open`] with options.
+    /// Same as [`LanguageModel::open`], with options.
     ///
     /// # Errors
     /// Same as [`LanguageModel::open`].

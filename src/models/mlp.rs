@@ -1,8 +1,9 @@
-//! A feed-forward language model over a window of word vectors.
+//! A feed-forward language model over a window of token embeddings.
 //!
-//! `logits = W·tanh(H·[e(xₜ₋ₙ₊₁); …; e(xₜ)] + d) + b`: Bengio, Ducharme, Vincent, Jauvin, "A Neural Probabilistic Language
-//! Model", 2003 (<https://www.jmlr.org/papers/v3/bengio03a.html>), without its optional direct connections, with dropout on the
-//! vectors and the hidden layer. Before the beginning of a text stand vectors of zeros.
+//! `logits = W·tanh(H·[e(xₜ₋ₙ₊₁); …; e(xₜ)] + d) + b`: Bengio, Ducharme, Vincent, Jauvin, "A Neural
+//! Probabilistic Language Model", 2003 (<https://www.jmlr.org/papers/v3/bengio03a.html>), without
+//! its optional direct connections, with dropout on the embeddings and the hidden layer. Positions
+//! before the start of a text have embeddings of zeros.
 //!
 //! | tensor | shape |
 //! |---|---|
@@ -21,7 +22,7 @@ use crate::nn::{Dropout, Embedding, Linear, Module, Parameters};
 use crate::ops;
 use crate::tensor::{IdTensor, Tensor};
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(super) const FAMILY: Family = Family {
     model_types: &[MlpConfig::MODEL_TYPE],
     open: Some(|source| {
@@ -39,13 +40,13 @@ pub struct MlpConfig {
     pub model_type: String,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// Width of a token's vector.
+    /// The width of a token embedding.
     pub d_model: usize,
-    /// Width of the hidden layer.
+    /// The width of the hidden layer.
     pub d_ff: usize,
-    /// How many tokens are seen.
+    /// The number of tokens in the window.
     pub window: usize,
-    /// Probability of dropout, in `[0, 1)`.
+    /// The dropout probability, in `[0, 1)`.
     pub dropout: f64,
 }
 
@@ -53,12 +54,12 @@ impl MlpConfig {
     /// The `model_type` of this architecture.
     pub(crate) const MODEL_TYPE: &'static str = "loquat-mlp";
 
-    /// A model of these sizes without dropout.
+    /// Returns the configuration of a model of the given sizes, without dropout.
     pub fn new(vocab_size: usize, d_model: usize, d_ff: usize, window: usize) -> Self {
         Self { model_type: Self::MODEL_TYPE.into(), vocab_size, d_model, d_ff, window, dropout: 0.0 }
     }
 
-    /// Makes sure that a model of these sizes can exist.
+    /// Checks the sizes.
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong.
@@ -76,17 +77,17 @@ impl MlpConfig {
     }
 }
 
-/// A feed-forward language model over a window of word vectors (Bengio et al. 2003,
+/// A feed-forward language model over a window of token embeddings (Bengio et al. 2003,
 /// <https://www.jmlr.org/papers/v3/bengio03a.html>).
 #[derive(Clone)]
 pub struct MlpLm {
     /// Sizes.
     pub config: MlpConfig,
-    /// A vector for each token.
+    /// The token embeddings.
     pub embedding: Embedding,
-    /// From the window to the hidden layer.
+    /// The hidden layer, which reads the window.
     pub hidden: Linear,
-    /// From the hidden layer to the logits.
+    /// The output layer, from the hidden layer to the logits.
     pub head: Linear,
     dropout: Dropout,
 }
@@ -107,10 +108,10 @@ impl std::fmt::Display for MlpLm {
 }
 
 impl MlpLm {
-    /// A model from random numbers or from a checkpoint.
+    /// Creates a model with random parameters or with those of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes that cannot be; else as for [`Parameters::get`].
+    /// [`Error::Config`] if sizes are invalid; also the errors of [`Parameters::get`].
     pub fn init<'a>(config: &MlpConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
@@ -124,7 +125,7 @@ impl MlpLm {
         })
     }
 
-    /// The hidden layer at every position.
+    /// Returns the output of the hidden layer at every position.
     fn hidden_states(&self, input_ids: &IdTensor) -> Result<Tensor> {
         let x = self.dropout.forward(&self.embedding.forward(input_ids)?)?; // [B, T, C]
         let x = ops::windows(&x, self.config.window)?; // [B, T, window · C]
@@ -138,7 +139,7 @@ impl Pretrained for MlpLm {
     }
 }
 
-/// The last tokens of each sequence.
+/// The decoding state of an [`MlpLm`]: the last tokens of each sequence.
 #[derive(Clone, Debug)]
 pub struct Window {
     tokens: Vec<Vec<u32>>,

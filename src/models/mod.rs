@@ -1,21 +1,20 @@
-//! Floor 5: one readable file per architecture.
+//! Language models and encoders, one file per architecture.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | [`causal`] | what generation and training need of a model that continues text |
-//! | `decoder` | the decoder that families fill in |
-//! | `family` | what a family says of itself |
+//! | [`causal`] | the interface of causal language models |
+//! | `decoder` | the shared decoder of the transformer families |
+//! | `family` | the description of a family |
 //! | `families` | the registry of families: opening, GGUF files, error texts |
 //! | `language_model` | a causal language model of any family |
-//! | [`mod@estimate`] | the memory that a model will need, before it is loaded |
+//! | [`mod@estimate`] | an estimate of the memory that a model needs, before it is loaded |
 //! | `gpt2` | GPT-2 |
 //! | `gpt_neox` | GPT-NeoX, Pythia |
 //! | `llama` | Llama, Mistral, Qwen2, Qwen3 |
-//! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their heads |
+//! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their task heads |
 //! | `rnn` | a recurrent model: plain, LSTM or GRU |
 //! | `mlp` | a feed-forward model over a window (Bengio 2003) |
 //!
-//! This floor must not know generation or training.
 
 pub mod causal;
 mod decoder;

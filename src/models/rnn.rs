@@ -1,7 +1,8 @@
-//! A recurrent language model: Mikolov et al., "Recurrent neural network based language model", 2010; with LSTM or GRU cells
-//! as in PyTorch's `word_language_model` example.
+//! A recurrent language model: Mikolov et al., "Recurrent neural network based language model",
+//! 2010; with LSTM or GRU cells as in PyTorch's `word_language_model` example.
 //!
-//! `logits = W·rnn(e(x)) + b`, with dropout on the vectors, between the layers, and before the head.
+//! `logits = W·rnn(e(x)) + b`, with dropout on the embeddings, between the layers, and before the
+//! output layer.
 //!
 //! | tensor | shape |
 //! |---|---|
@@ -20,7 +21,7 @@ use crate::nn::{Dropout, Embedding, Linear, Module, Parameters, Recurrent, Recur
 use crate::ops::Cell;
 use crate::tensor::{IdTensor, Tensor};
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(super) const FAMILY: Family = Family {
     model_types: &[RnnConfig::MODEL_TYPE],
     open: Some(|source| {
@@ -34,7 +35,7 @@ pub(super) const FAMILY: Family = Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CellType {
-    /// Elman's: `tanh` of input and state.
+    /// The plain (Elman) cell: `tanh` of input and state.
     Rnn,
     /// Long short-term memory.
     Lstm,
@@ -48,15 +49,15 @@ pub enum CellType {
 pub struct RnnConfig {
     /// Always `"loquat-rnn"`.
     pub model_type: String,
-    /// The cell.
+    /// The kind of cell.
     pub cell: CellType,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// Width of a token's vector and of the state.
+    /// The width of a token embedding and of the state.
     pub d_model: usize,
-    /// How many layers.
+    /// The number of layers.
     pub n_layers: usize,
-    /// Probability of dropout, in `[0, 1)`.
+    /// The dropout probability, in `[0, 1)`.
     pub dropout: f64,
 }
 
@@ -64,12 +65,12 @@ impl RnnConfig {
     /// The `model_type` of this architecture.
     pub(crate) const MODEL_TYPE: &'static str = "loquat-rnn";
 
-    /// A model of these sizes without dropout.
+    /// Returns the configuration of a model of the given sizes, without dropout.
     pub fn new(cell: CellType, vocab_size: usize, d_model: usize, n_layers: usize) -> Self {
         Self { model_type: Self::MODEL_TYPE.into(), cell, vocab_size, d_model, n_layers, dropout: 0.0 }
     }
 
-    /// Makes sure that a model of these sizes can exist.
+    /// Checks the sizes.
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong.
@@ -82,16 +83,16 @@ impl RnnConfig {
     }
 }
 
-/// A recurrent language model (Mikolov et al. 2010), with cells of PyTorch: plain, LSTM or GRU.
+/// A recurrent language model (Mikolov et al. 2010) with the cells of PyTorch: plain, LSTM or GRU.
 #[derive(Clone)]
 pub struct RnnLm {
     /// Sizes.
     pub config: RnnConfig,
-    /// A vector for each token.
+    /// The token embeddings.
     pub embedding: Embedding,
     /// The recurrent layers.
     pub rnn: Recurrent,
-    /// From the state to the logits.
+    /// The output layer, from the state to the logits.
     pub head: Linear,
     dropout: Dropout,
 }
@@ -113,10 +114,10 @@ impl std::fmt::Display for RnnLm {
 }
 
 impl RnnLm {
-    /// A model from random numbers or from a checkpoint.
+    /// Creates a model with random parameters or with those of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes that cannot be; else as for [`Parameters::get`].
+    /// [`Error::Config`] if sizes are invalid; also the errors of [`Parameters::get`].
     pub fn init<'a>(config: &RnnConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
@@ -137,7 +138,7 @@ impl RnnLm {
         })
     }
 
-    /// The top layer's state at every position, and the state after the last.
+    /// Returns the top layer's state at every position, and the state after the last position.
     fn hidden_states(&self, ids: &IdTensor, state: Option<&RecurrentState>) -> Result<(Tensor, RecurrentState)> {
         let x = self.dropout.forward(&self.embedding.forward(ids)?)?; // [B, T, C]
         let (x, state) = self.rnn.forward(&x, state, None)?;
@@ -151,7 +152,7 @@ impl Pretrained for RnnLm {
     }
 }
 
-/// The state of the layers after the tokens that were read.
+/// The decoding state of an [`RnnLm`]: the states of the layers.
 #[derive(Clone, Debug)]
 pub struct Memory {
     state: Option<RecurrentState>,

@@ -1,5 +1,5 @@
-//! What the architectures of encoders have in common: sizes by meaning instead of by key, options of the
-//! heads, names in checkpoints, labels.
+//! The common description of the encoder architectures: sizes, options of the heads, names in
+//! checkpoints, labels.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::nn::attention::AttentionNames;
 use crate::nn::feed_forward::FeedForwardNames;
 use crate::ops::Activation;
 
-/// What the architectures have in common, by meaning instead of by key.
+/// The sizes and options of an encoder, independent of the keys of its `config.json`.
 #[derive(Clone, Debug)]
 pub(super) struct Architecture {
     pub(super) names: &'static Names,
@@ -21,11 +21,11 @@ pub(super) struct Architecture {
     pub(super) n_heads: usize,
     pub(super) d_ff: usize,
     pub(super) max_positions: usize,
-    /// 0 if there are none.
+    /// The number of token types; 0 if there are none.
     pub(super) token_types: usize,
-    /// Buckets of distances that scores get a number for.
+    /// The number of buckets of the relative position bias, if there is one.
     pub(super) relative_buckets: Option<usize>,
-    /// The token whose position is its own id, while the others count from the next.
+    /// The token id that is also its own position; other tokens are at the positions after it.
     pub(super) pad_position: Option<u32>,
     pub(super) activation: Activation,
     pub(super) eps: f32,
@@ -36,31 +36,31 @@ pub(super) struct Architecture {
     pub(super) heads: HeadOptions,
 }
 
-/// Where the heads differ.
+/// The differences between the heads of the architectures.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadOptions {
-    /// Inside the head of masked language modelling.
+    /// The activation in the masked-LM head.
     pub(super) mlm_activation: Activation,
-    /// Between the two layers of the sequence classifier.
+    /// The activation between the two layers of the sequence classifier.
     pub(super) pooled_activation: Activation,
-    /// Whether dropout comes before its first layer too.
+    /// Whether there also is dropout before its first layer.
     pub(super) dropout_first: bool,
     pub(super) sequence_dropout: f32,
     pub(super) token_dropout: f32,
     pub(super) span_dropout: f32,
 }
 
-/// The names of an architecture's checkpoints.
+/// The names in the checkpoints of an architecture.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// What the classes of `transformers` begin with.
+    /// The prefix of the classes in `transformers`.
     pub(super) class: &'static str,
-    /// What the body's names begin with where there is a head.
+    /// The prefix of the body's names in checkpoints with a head.
     pub(super) prefix: &'static str,
     pub(super) layers: &'static str,
     pub(super) layer: LayerNames,
     pub(super) mlm: MlmNames,
-    /// The two layers of the sequence classifier.
+    /// The first layer of the sequence classifier.
     pub(super) pooled: &'static str,
     pub(super) classifier: &'static str,
 }
@@ -77,7 +77,7 @@ pub(super) struct LayerNames {
 pub(super) struct MlmNames {
     pub(super) dense: &'static str,
     pub(super) norm: &'static str,
-    /// The last layer, whose weight is usually the token table.
+    /// The last layer, whose weight is usually tied to the token embeddings.
     pub(super) decoder: &'static str,
     /// The bias of the last layer.
     pub(super) bias: &'static str,
@@ -104,7 +104,7 @@ impl Architecture {
     }
 }
 
-/// The names of the classes that a head tells apart, by the keys of a `config.json`.
+/// Returns the class names of a head, from the keys of a `config.json`.
 pub(super) fn labels(other: &Map<String, Value>) -> Result<Vec<String>> {
     let count = other.get("num_labels").and_then(Value::as_u64);
     let Some(Value::Object(named)) = other.get("id2label") else {
@@ -134,7 +134,7 @@ pub(super) fn labels(other: &Map<String, Value>) -> Result<Vec<String>> {
     Ok(by_id.into_values().collect())
 }
 
-/// Names the classes that a head is to tell apart.
+/// Sets the class names of a head.
 pub(super) fn set_labels<S: AsRef<str>>(other: &mut Map<String, Value>, labels: &[S]) {
     let names = || labels.iter().map(AsRef::as_ref).enumerate();
     other.remove("num_labels");

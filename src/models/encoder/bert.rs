@@ -14,7 +14,7 @@ use crate::nn::attention::{AttentionNames, ProjectionNames};
 use crate::nn::feed_forward::Place;
 use crate::ops::Activation;
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(crate) const FAMILY: Family = Family {
     model_types: &["bert", "roberta", "xlm-roberta", "camembert", "mpnet"],
     sizes: Some(SizeKeys::USUAL),
@@ -26,17 +26,17 @@ pub(crate) const FAMILY: Family = Family {
     ..Family::NONE
 };
 
-/// In what the architectures whose keys are BERT's differ.
+/// The differences between the architectures that have the keys of BERT.
 struct Variant {
     model_type: &'static str,
     names: &'static Names,
     positions: FirstPosition,
     /// Whether there are token types.
     token_types: bool,
-    /// Whether scores get a number by the distance of query and key.
+    /// Whether there is a relative position bias.
     relative: bool,
-    /// Whether the heads are BERT's: the head of masked tokens has the body's non-linearity, and no
-    /// dropout comes before the sequence classifier.
+    /// Whether the heads are those of BERT: the masked-LM head has the activation of the body, and
+    /// there is no dropout before the sequence classifier.
     bert_heads: bool,
     /// Whether `classifier_dropout` is a key.
     classifier_dropout: bool,
@@ -45,14 +45,14 @@ struct Variant {
     pad_token_id: u32,
 }
 
-/// Where the positions of a text begin.
+/// The position of the first token of a text.
 #[derive(Clone, Copy)]
 enum FirstPosition {
     /// At 0.
     Zero,
-    /// Behind this, which is the position of padding.
+    /// One after the given position, which is that of padding.
     Behind(u32),
-    /// Behind the id of the token that fills short rows, which is the position of padding.
+    /// One after the id of the padding token, which is the position of padding.
     BehindPadding,
 }
 
@@ -103,7 +103,7 @@ impl Variant {
             .ok_or_else(|| Error::config("model_type", FAMILY.model_types.join(", "), model_type))
     }
 
-    /// The keys that a file lacks, as `transformers` has them.
+    /// Returns the default values of `transformers`.
     fn defaults(&self) -> BertConfig {
         BertConfig {
             model_type: self.model_type.into(),
@@ -116,7 +116,8 @@ impl Variant {
     }
 }
 
-/// Hugging Face's `config.json`, key by key, of the architectures whose keys are BERT's; `model_type` tells which.
+/// The configuration of BERT, RoBERTa or MPNet, according to `model_type`: Hugging Face's
+/// `config.json`, key by key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BertConfig {
@@ -124,46 +125,47 @@ pub struct BertConfig {
     pub model_type: String,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// Width.
+    /// The width of the hidden states.
     pub hidden_size: usize,
     /// The number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads of each.
+    /// The number of attention heads in each layer.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward part.
+    /// The inner width of the feed-forward layer.
     pub intermediate_size: usize,
-    /// `"gelu"` (by erf), `"gelu_new"` (by tanh), `"relu"` or `"silu"`.
+    /// The activation: `"gelu"` (exact), `"gelu_new"` (tanh approximation), `"relu"` or `"silu"`.
     pub hidden_act: String,
-    /// Dropout after each part, in `[0, 1)`.
+    /// Dropout probability of the output of each sublayer, in `[0, 1)`.
     pub hidden_dropout_prob: f64,
-    /// Dropout of the attention probabilities, in `[0, 1)`.
+    /// Dropout probability of the attention probabilities, in `[0, 1)`.
     pub attention_probs_dropout_prob: f64,
-    /// Rows of the table of positions.
+    /// The number of rows of the position table.
     pub max_position_embeddings: usize,
     /// The number of token types; MPNet has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub type_vocab_size: Option<usize>,
-    /// Standard deviation of fresh weights.
+    /// The standard deviation of initial weights.
     pub initializer_range: f64,
     /// Added to the variance in layer normalisation.
     pub layer_norm_eps: f64,
-    /// The token that fills short rows.
+    /// The padding token.
     pub pad_token_id: Option<u32>,
-    /// Dropout in the heads; `hidden_dropout_prob` if not given.
+    /// Dropout probability in the heads. Default: `hidden_dropout_prob`.
     #[serde(default)]
     pub classifier_dropout: Option<f64>,
-    /// MPNet's number of buckets of distances; always 32 in effect, as in `transformers`.
+    /// The number of buckets of MPNet's relative position bias; `transformers` always uses 32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative_attention_num_buckets: Option<usize>,
-    /// Whether the last layer of the head for masked tokens is the token table.
+    /// Whether the last layer of the masked-LM head is tied to the token embeddings.
     pub tie_word_embeddings: bool,
-    /// Every other key of the file, kept as it is.
+    /// All other keys of the file, kept unchanged.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl BertConfig {
-    /// BERT of these sizes without dropout, for at most 512 tokens.
+    /// Returns the configuration of a BERT of the given sizes, without dropout, for at most 512
+    /// tokens.
     pub fn new(
         vocab_size: usize,
         hidden_size: usize,
@@ -183,7 +185,7 @@ impl BertConfig {
         }
     }
 
-    /// Names the classes that a head is to tell apart.
+    /// Sets the class names of a head.
     pub fn set_labels<S: AsRef<str>>(&mut self, labels: &[S]) {
         set_labels(&mut self.other, labels);
     }
@@ -211,7 +213,7 @@ impl BertConfig {
         }
     }
 
-    /// The position of padding, behind which the others begin.
+    /// Returns the position of padding, which precedes that of the first token.
     fn pad_position(&self) -> Result<Option<u32>> {
         Ok(match Variant::find(&self.model_type)?.positions {
             FirstPosition::Zero => None,
@@ -232,7 +234,7 @@ impl BertConfig {
         check_other(&self.other)?;
         let variant = Variant::find(&self.model_type)?;
         match (variant.relative, self.relative_attention_num_buckets) {
-            // The reference cuts distances into 32 buckets whatever this says.
+            // The reference uses 32 buckets regardless of this key.
             (true, Some(32)) | (false, None) => {}
             (relative, found) => {
                 let expected = if relative { "32" } else { "no such key" };
@@ -332,7 +334,7 @@ static MPNET: Names = Names {
     ..roberta("MPNet")
 };
 
-/// llama.cpp's `bert`, which is read only.
+/// The architecture `bert` of llama.cpp, which is only read.
 const GGUF: GgufArchitecture = GgufArchitecture {
     name: "bert",
     model_types: &[],

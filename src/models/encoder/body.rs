@@ -1,4 +1,4 @@
-//! From token ids to hidden states.
+//! The body of an encoder: token ids to hidden states.
 
 use super::architecture::{Architecture, LayerNames, Names};
 use super::config::EncoderConfig;
@@ -16,46 +16,46 @@ use crate::ops::linear::WeightLayout;
 use crate::ops::{AttentionMask, inspect};
 use crate::tensor::{IdTensor, Tensor};
 
-/// Texts as a model reads them: what a tokenizer gives, all `[batch, seq_len]`.
+/// A batch of tokenised texts, the input of an encoder; all tensors are `[batch, seq_len]`.
 #[derive(Clone, Debug)]
 pub struct TextBatch {
-    /// The tokens.
+    /// The token ids.
     pub input_ids: IdTensor,
-    /// 0 for padding, 1 for the rest; no padding if absent.
+    /// 0 for padding, 1 elsewhere. Default: no padding.
     pub attention_mask: Option<IdTensor>,
-    /// Which text of a pair a token belongs to; 0 if absent.
+    /// The index of the text of a pair that a token belongs to. Default: 0.
     pub token_type_ids: Option<IdTensor>,
 }
 
 impl TextBatch {
-    /// Tokens without padding, all of the first text.
+    /// Creates a batch without padding, with token types 0.
     pub fn new(input_ids: &IdTensor) -> Self {
         Self { input_ids: input_ids.clone(), attention_mask: None, token_type_ids: None }
     }
 
-    /// Says what is padding.
+    /// Sets the attention mask, 0 for padding and 1 elsewhere.
     #[must_use]
     pub fn attention_mask(self, attention_mask: &IdTensor) -> Self {
         Self { attention_mask: Some(attention_mask.clone()), ..self }
     }
 
-    /// Says which text of a pair each token belongs to.
+    /// Sets the token types: the index of the text of a pair that each token belongs to.
     #[must_use]
     pub fn token_type_ids(self, token_type_ids: &IdTensor) -> Self {
         Self { token_type_ids: Some(token_type_ids.clone()), ..self }
     }
 }
 
-/// A vector for each token: its own, that of its position and that of its type, normalised.
+/// The embeddings of an encoder: the normalised sum of token, position and token type embeddings.
 #[derive(Clone)]
 pub struct EncoderEmbeddings {
-    /// A vector for each token.
+    /// The token embeddings.
     pub word_embeddings: Embedding,
-    /// A vector for each position.
+    /// The position embeddings.
     pub position_embeddings: Embedding,
-    /// A vector for each type, where the architecture has types.
+    /// The token type embeddings, if the architecture has types.
     pub token_type_embeddings: Option<Embedding>,
-    /// Of the sum.
+    /// The norm of the sum.
     pub layer_norm: LayerNorm,
     dropout: Dropout,
     pad_position: Option<u32>,
@@ -92,7 +92,7 @@ impl EncoderEmbeddings {
         })
     }
 
-    /// The position of each token; `sequences` are the lengths of those that `ids` consists of.
+    /// Returns the position of each token; `sequences` are the lengths of the sequences in `ids`.
     fn positions(&self, ids: &IdTensor, sequences: impl Iterator<Item = usize>) -> Result<IdTensor> {
         let mut positions = Vec::with_capacity(ids.len());
         let mut rest = ids.data();
@@ -127,16 +127,16 @@ impl EncoderEmbeddings {
     }
 }
 
-/// One layer. The names of its parts in a checkpoint are those of the architecture.
+/// A transformer layer of an encoder. Its parts have the checkpoint names of the architecture.
 #[derive(Clone)]
 pub struct EncoderBlock {
     /// Self-attention.
     pub attention: MultiHeadAttention,
-    /// Of the sum with the attention.
+    /// The norm after the attention.
     pub attention_norm: LayerNorm,
-    /// The feed-forward part.
+    /// The feed-forward layer.
     pub feed_forward: FeedForward,
-    /// Of the sum with the feed-forward part.
+    /// The norm after the feed-forward layer.
     pub norm: LayerNorm,
     dropout: Dropout,
     names: &'static LayerNames,
@@ -157,17 +157,17 @@ impl std::fmt::Debug for EncoderBlock {
     }
 }
 
-/// A linear layer as these models begin: normal weights, biases of zero.
+/// Creates a linear layer with the initial values of these models: normal weights, biases of zero.
 pub(super) fn linear(a: &Architecture, n_in: usize, n_out: usize, p: Parameters<'_>) -> Result<Linear> {
     let weight = Init::Normal { std: a.initializer_range };
     Linear::init_with(n_in, n_out, WeightLayout::OutIn, weight, Some(Init::Zeros), p)
 }
 
-/// What a layer's queries see.
+/// The sequences in a call of a layer.
 enum View<'a> {
-    /// `[B, T, C]` under one mask.
+    /// `[B, T, C]` with one mask.
     Batch(AttentionMask),
-    /// `[total, C]`, sequences one after the other.
+    /// `[total, C]`, concatenated sequences.
     Spans(&'a [Span]),
 }
 
@@ -197,7 +197,7 @@ impl EncoderBlock {
         })
     }
 
-    /// `x: […, C]`, and so the result.
+    /// `x: […, C]` → `[…, C]`.
     fn forward(&self, x: &Tensor, view: &View<'_>) -> Result<Tensor> {
         let context = match view {
             View::Batch(mask) => Context::Whole(mask),
@@ -208,18 +208,19 @@ impl EncoderBlock {
     }
 }
 
-/// The body of BERT and its like. See the [module](super).
+/// An encoder of the BERT family without a task head. See the [module](super).
 #[derive(Clone)]
 pub struct TextEncoder {
     /// Sizes and options.
     pub config: EncoderConfig,
-    /// Below the layers.
+    /// The embeddings.
     pub embeddings: EncoderEmbeddings,
-    /// From the embeddings up.
+    /// The layers, from the input to the output.
     pub layers: Vec<EncoderBlock>,
-    /// `[buckets, n_heads]`: what MPNet adds to the scores by distance.
+    /// MPNet's relative position bias, `[buckets, n_heads]`, which is added to the scores.
     pub relative_attention_bias: Option<Embedding>,
-    /// From the first token's hidden state to a summary of the sequence, through tanh, where the checkpoint has it.
+    /// The pooler, if the checkpoint has one: a linear layer and tanh, applied to the hidden state
+    /// of the first token.
     pub pooler: Option<Linear>,
     names: &'static Names,
 }
@@ -250,10 +251,11 @@ impl std::fmt::Display for TextEncoder {
 }
 
 impl TextEncoder {
-    /// A model from random numbers or from a checkpoint, with or without a pooler.
+    /// Creates a model with random parameters or with those of a checkpoint, with or without a
+    /// pooler.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes or options that cannot be; else as for [`Parameters::get`].
+    /// [`Error::Config`] if sizes or options are invalid; also the errors of [`Parameters::get`].
     pub fn init<'a>(config: &EncoderConfig, pooler: bool, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let a = config.architecture()?;
         let mut p = p.into();
@@ -272,14 +274,14 @@ impl TextEncoder {
         })
     }
 
-    /// The hidden states after the last layer.
+    /// Returns the hidden states after the last layer.
     ///
     /// # Shapes
     /// `[batch, seq_len]` → `[batch, seq_len, hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::Id`] for a token or type that has no row, [`Error::Argument`] for sequences that are too long, [`Error::Shape`] for a
-    /// mask or types of another shape.
+    /// [`Error::Id`] if a token or type is not in its table, [`Error::Argument`] if a sequence is
+    /// too long, [`Error::Shape`] if mask or types have another shape.
     pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
         let (rows, seq_len) = batch.input_ids.batch_and_len()?;
         if let Some(types) = batch.token_type_ids.as_ref().filter(|t| t.shape() != [rows, seq_len]) {
@@ -291,14 +293,17 @@ impl TextEncoder {
         self.layers(&batch.input_ids, batch.token_type_ids.as_ref(), lengths, &view)
     }
 
-    /// As [`TextEncoder::forward`] for sequences of any lengths, one after the other, without padding: what reads them fastest. Each
-    /// has the bits that it has alone. Without gradients.
+    /// Same as [`TextEncoder::forward`], for concatenated sequences of any lengths, without
+    /// padding, which is the fastest way to encode texts. Each sequence has the same bits as in a
+    /// call of its own. Without gradients.
     ///
     /// # Shapes
-    /// `input_ids: [total]`, where `lengths` sum to `total`; `token_type_ids` so too → `[total, hidden_size]`.
+    /// `input_ids: [total]`, `token_type_ids: [total]`, where `lengths` sum to `total` →
+    /// `[total, hidden_size]`.
     ///
     /// # Errors
-    /// As there; [`Error::NoGradient`] outside [`no_grad`](crate::no_grad).
+    /// Same as [`TextEncoder::forward`]; [`Error::NoGradient`] outside of
+    /// [`no_grad`](crate::no_grad).
     pub fn forward_ragged(
         &self,
         input_ids: &IdTensor,
@@ -339,13 +344,15 @@ impl TextEncoder {
         Ok(x)
     }
 
-    /// The pooler's summary of each sequence: the first token's hidden state through a layer and tanh.
+    /// Applies the pooler: the hidden state of the first token of each sequence, through a linear
+    /// layer and tanh.
     ///
     /// # Shapes
     /// `hidden_states: [batch, seq_len, hidden_size]` → `[batch, hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the model has no pooler; [`Error::Shape`] if the shapes do not fit.
+    /// [`Error::Argument`] if the model has no pooler; [`Error::Shape`] if the shape does not
+    /// match.
     pub fn pool(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match &self.pooler {
             Some(pooler) => Ok(pooler.forward(&first_token(hidden_states)?)?.tanh()),
@@ -353,11 +360,11 @@ impl TextEncoder {
         }
     }
 
-    /// What the scores of `seq_len` queries and as many keys get by their distance.
+    /// Returns the relative position bias of `seq_len` queries and keys.
     fn distances(&self, seq_len: usize) -> Result<AttentionMask> {
         let Some(table) = &self.relative_attention_bias else { return Ok(AttentionMask::none()) };
         if seq_len > self.config.max_seq_len() {
-            return Ok(AttentionMask::none()); // refused a moment later
+            return Ok(AttentionMask::none()); // an error later
         }
         let buckets: Vec<u32> = (1 - seq_len as isize..seq_len as isize).map(|d| relative_bucket(d, 32)).collect();
         let rows = (0..seq_len).flat_map(|query| &buckets[seq_len - 1 - query..][..seq_len]).copied();

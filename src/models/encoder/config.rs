@@ -1,4 +1,4 @@
-//! `config.json` of an encoder, whichever architecture it is of.
+//! The configuration of an encoder of any supported architecture.
 
 use serde_json::{Map, Value};
 
@@ -11,9 +11,9 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EncoderConfig {
-    /// Of BERT, RoBERTa and MPNet, as `model_type` says.
+    /// BERT, RoBERTa or MPNet, according to `model_type`.
     Bert(BertConfig),
-    /// Of DistilBERT.
+    /// DistilBERT.
     DistilBert(DistilBertConfig),
 }
 
@@ -30,7 +30,7 @@ impl From<DistilBertConfig> for EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// The content of a `config.json`.
+    /// Returns the content of a `config.json`.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Bert(config) => serde_json::json!(config),
@@ -38,20 +38,22 @@ impl EncoderConfig {
         }
     }
 
-    /// The names of the classes that a head tells apart, in the order of its logits; `LABEL_0`, `LABEL_1` if the file names none.
+    /// Returns the class names of a head, in the order of its logits; `LABEL_0`, `LABEL_1`, … if
+    /// the file has none.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if `id2label` is no map from 0, 1, 2 … to names, or `num_labels` differs from it.
+    /// [`Error::Config`](crate::Error::Config) if `id2label` is not a map from 0, 1, 2, … to names,
+    /// or `num_labels` is not its length.
     pub fn labels(&self) -> Result<Vec<String>> {
         labels(self.other())
     }
 
-    /// Names the classes that a head is to tell apart.
+    /// Sets the class names of a head.
     pub fn set_labels<S: AsRef<str>>(&mut self, labels: &[S]) {
         set_labels(self.other_mut(), labels);
     }
 
-    /// The width of the hidden states.
+    /// Returns the width of the hidden states.
     pub fn hidden_size(&self) -> usize {
         match self {
             Self::Bert(config) => config.hidden_size,
@@ -59,7 +61,7 @@ impl EncoderConfig {
         }
     }
 
-    /// The largest number of tokens in a sequence.
+    /// Returns the largest number of tokens in a sequence.
     pub fn max_seq_len(&self) -> usize {
         match self {
             Self::Bert(config) => config.max_seq_len(),
@@ -83,7 +85,7 @@ impl EncoderConfig {
         }
     }
 
-    /// What the body and the heads are built from.
+    /// Returns the description that the body and the heads are built from.
     pub(super) fn architecture(&self) -> Result<Architecture> {
         let architecture = match self {
             Self::Bert(config) => config.architecture()?,

@@ -11,7 +11,7 @@ use crate::nn::attention::{AttentionNames, ProjectionNames};
 use crate::nn::feed_forward::Place;
 use crate::ops::Activation;
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(crate) const FAMILY: Family = Family {
     model_types: &["distilbert"],
     sizes: Some(SizeKeys {
@@ -25,7 +25,7 @@ pub(crate) const FAMILY: Family = Family {
     ..Family::NONE
 };
 
-/// Hugging Face's `config.json`, key by key.
+/// The configuration of DistilBERT: Hugging Face's `config.json`, key by key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DistilBertConfig {
@@ -33,41 +33,42 @@ pub struct DistilBertConfig {
     pub model_type: String,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// Rows of the table of positions.
+    /// The number of rows of the position table.
     pub max_position_embeddings: usize,
-    /// Whether the table of positions began as sines; it is in the checkpoint either way, and a fresh one is random.
+    /// Whether the position table was initialised with sines. It is in the checkpoint either way;
+    /// the initial table of a new model is random.
     pub sinusoidal_pos_embds: bool,
     /// The number of layers.
     pub n_layers: usize,
-    /// Attention heads of each.
+    /// The number of attention heads in each layer.
     pub n_heads: usize,
-    /// Width.
+    /// The width of the hidden states.
     pub dim: usize,
-    /// Width inside the feed-forward part.
+    /// The inner width of the feed-forward layer.
     pub hidden_dim: usize,
-    /// Dropout after each part, in `[0, 1)`.
+    /// Dropout probability of the output of each sublayer, in `[0, 1)`.
     pub dropout: f64,
-    /// Dropout of the attention probabilities, in `[0, 1)`.
+    /// Dropout probability of the attention probabilities, in `[0, 1)`.
     pub attention_dropout: f64,
-    /// `"gelu"` (by erf), `"gelu_new"` (by tanh), `"relu"` or `"silu"`.
+    /// The activation: `"gelu"` (exact), `"gelu_new"` (tanh approximation), `"relu"` or `"silu"`.
     pub activation: String,
-    /// Standard deviation of fresh weights.
+    /// The standard deviation of initial weights.
     pub initializer_range: f64,
-    /// Dropout in the head that answers questions.
+    /// Dropout probability in the question-answering head.
     pub qa_dropout: f64,
-    /// Dropout in the head that classifies sequences.
+    /// Dropout probability in the sequence classification head.
     pub seq_classif_dropout: f64,
-    /// The token that fills short rows.
+    /// The padding token.
     pub pad_token_id: Option<u32>,
-    /// Whether the last layer of the head for masked tokens is the token table.
+    /// Whether the last layer of the masked-LM head is tied to the token embeddings.
     pub tie_word_embeddings: bool,
-    /// Every other key of the file, kept as it is.
+    /// All other keys of the file, kept unchanged.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Default for DistilBertConfig {
-    /// `distilbert-base-uncased`, 66 million parameters.
+    /// Returns the configuration of `distilbert-base-uncased`, with 66 million parameters.
     fn default() -> Self {
         Self {
             model_type: "distilbert".into(),

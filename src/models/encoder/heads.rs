@@ -1,4 +1,5 @@
-//! What is put on top of an encoder: guesses for masked tokens, classes of texts and of tokens, answers.
+//! Task heads on top of an encoder: masked language modelling, classification of texts and of
+//! tokens, question answering.
 
 use super::architecture::{Architecture, MlmNames};
 use super::body::{TextBatch, TextEncoder, first_token, linear};
@@ -11,24 +12,25 @@ use crate::ops::linear::{WeightLayout, linear as product};
 use crate::random::Rng;
 use crate::tensor::Tensor;
 
-/// A head: layers on top of a [`TextEncoder`], with the names that each architecture gives them.
+/// A task head: layers on top of a [`TextEncoder`], with the names of each architecture.
 pub trait Head: Module + Sized {
-    /// The end of its class's name in `transformers`.
+    /// The suffix of the class name in `transformers`.
     const CLASS: &'static str;
 
-    /// The layers for a body of this configuration.
+    /// Creates the layers for an encoder of this configuration.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration does not say what is needed; else as for [`Parameters::get`].
+    /// [`Error::Config`] if the configuration lacks a value; also the errors of
+    /// [`Parameters::get`].
     fn init(config: &EncoderConfig, p: Parameters<'_>) -> Result<Self>;
 }
 
-/// An encoder and a head.
+/// An encoder with a task head.
 #[derive(Clone)]
 pub struct WithHead<H> {
-    /// The body, without pooler.
+    /// The encoder, without pooler.
     pub encoder: TextEncoder,
-    /// The head.
+    /// The task head.
     pub head: H,
     prefix: &'static str,
     class: &'static str,
@@ -41,13 +43,14 @@ impl<H: Head> std::fmt::Debug for WithHead<H> {
     }
 }
 
-/// Guesses the tokens behind a mask: `BertForMaskedLM` and its like.
+/// An encoder for masked language modelling, like `BertForMaskedLM`.
 pub type EncoderForMaskedLm = WithHead<MaskedLmHead>;
-/// Tells classes of texts, or of pairs, apart: `BertForSequenceClassification` and its like.
+/// An encoder that classifies texts or pairs of texts, like `BertForSequenceClassification`.
 pub type EncoderForSequenceClassification = WithHead<SequenceClassifierHead>;
-/// Tells classes of tokens apart: `BertForTokenClassification` and its like.
+/// An encoder that classifies tokens, like `BertForTokenClassification`.
 pub type EncoderForTokenClassification = WithHead<ClassifierHead>;
-/// Finds where in a text an answer begins and ends: `BertForQuestionAnswering` and its like.
+/// An encoder that finds the start and the end of an answer in a text, like
+/// `BertForQuestionAnswering`.
 pub type EncoderForQuestionAnswering = WithHead<SpanHead>;
 
 impl<H: Head> Module for WithHead<H> {
@@ -78,10 +81,10 @@ impl<H: Head> Pretrained for WithHead<H> {
 }
 
 impl<H: Head> WithHead<H> {
-    /// Body and head from random numbers or from a checkpoint.
+    /// Creates encoder and head with random parameters or with those of a checkpoint.
     ///
     /// # Errors
-    /// As for [`TextEncoder::init`] and [`Head::init`].
+    /// Same as [`TextEncoder::init`] and [`Head::init`].
     pub fn init<'a>(config: &EncoderConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
         let names = config.architecture()?.names;
@@ -89,10 +92,11 @@ impl<H: Head> WithHead<H> {
         Ok(Self { encoder, head: H::init(config, p)?, prefix: names.prefix, class: names.class })
     }
 
-    /// A fresh head on a body that has been trained: how fine-tuning begins. The labels are those of the body's configuration.
+    /// Adds a randomly initialised head to a trained encoder, for fine-tuning. The labels are those
+    /// of the encoder's configuration.
     ///
     /// # Errors
-    /// As for [`Head::init`].
+    /// Same as [`Head::init`].
     pub fn on(mut encoder: TextEncoder, rng: &mut Rng) -> Result<Self> {
         let names = encoder.config.architecture()?.names;
         let head = H::init(&encoder.config, Parameters::from(rng))?;
@@ -100,22 +104,24 @@ impl<H: Head> WithHead<H> {
         Ok(Self { encoder, head, prefix: names.prefix, class: names.class })
     }
 
-    /// Sizes, options and labels.
+    /// Returns the configuration: sizes, options and labels.
     pub fn config(&self) -> &EncoderConfig {
         &self.encoder.config
     }
 }
 
-/// The layers of a [`EncoderForMaskedLm`]: one more of the encoder's width, a norm, and the token table read backwards.
+/// The masked-LM head of an [`EncoderForMaskedLm`]: a linear layer, a norm, and an output layer
+/// that is usually tied to the token embeddings.
 #[derive(Clone)]
 pub struct MaskedLmHead {
     /// `[C, C]`
     pub dense: Linear,
-    /// Behind the non-linearity.
+    /// The norm after the activation.
     pub layer_norm: LayerNorm,
-    /// The last layer's weight `[vocab_size, C]`, if it is not the token table.
+    /// The weight of the output layer, `[vocab_size, C]`, if it is not tied to the token
+    /// embeddings.
     pub decoder: Option<Parameter>,
-    /// The last layer's bias, `[vocab_size]`.
+    /// The bias of the output layer, `[vocab_size]`.
     pub bias: Parameter,
     activation: Activation,
     names: &'static MlmNames,
@@ -128,7 +134,7 @@ impl std::fmt::Debug for MaskedLmHead {
     }
 }
 
-/// A last layer of its own has its bias at itself; otherwise the head has it.
+/// The bias of an untied output layer is stored with that layer, otherwise with the head.
 fn bias_name(names: &MlmNames, tied: bool) -> String {
     if tied { names.bias.to_string() } else { format!("{}.bias", names.decoder) }
 }
@@ -163,24 +169,25 @@ impl Head for MaskedLmHead {
 }
 
 impl EncoderForMaskedLm {
-    /// The logits of the token at each position.
+    /// Returns the logits of the token at each position.
     ///
     /// # Shapes
     /// `[batch, seq_len]` → `[batch, seq_len, vocab_size]`.
     ///
     /// # Errors
-    /// As for [`TextEncoder::forward`].
+    /// Same as [`TextEncoder::forward`].
     pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
         self.logits(&self.encoder.forward(batch)?)
     }
 
-    /// The logits that hidden states mean: those of all positions, or of the masked ones only, which is much less work.
+    /// Returns the logits for hidden states, those of all positions or of the masked ones only,
+    /// which is much faster.
     ///
     /// # Shapes
     /// `hidden_states: […, hidden_size]` → `[…, vocab_size]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit.
+    /// [`Error::Shape`] if the shape does not match.
     pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let head = &self.head;
         let x = head.layer_norm.forward(&head.dense.forward(hidden_states)?.activate(head.activation))?;
@@ -191,12 +198,13 @@ impl EncoderForMaskedLm {
     }
 }
 
-/// The two layers of a [`EncoderForSequenceClassification`], for the hidden state of the first token.
+/// The head of an [`EncoderForSequenceClassification`]: two linear layers, applied to the hidden
+/// state of the first token.
 #[derive(Clone)]
 pub struct SequenceClassifierHead {
-    /// `[C, C]`; BERT's pooler.
+    /// The first layer, `[C, C]`; the pooler of BERT.
     pub dense: Linear,
-    /// `[labels, C]`
+    /// The output layer, `[labels, C]`.
     pub out: Linear,
     activation: Activation,
     dropout: Dropout,
@@ -235,24 +243,24 @@ impl Head for SequenceClassifierHead {
 }
 
 impl EncoderForSequenceClassification {
-    /// The logits of each text's classes.
+    /// Returns the logits of the classes for each text.
     ///
     /// # Shapes
     /// `[batch, seq_len]` → `[batch, labels]`.
     ///
     /// # Errors
-    /// As for [`TextEncoder::forward`].
+    /// Same as [`TextEncoder::forward`].
     pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
         self.logits(&first_token(&self.encoder.forward(batch)?)?)
     }
 
-    /// The logits that the first token's hidden state means.
+    /// Returns the logits for the hidden state of the first token.
     ///
     /// # Shapes
     /// `first: [batch, hidden_size]` → `[batch, labels]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it does not fit.
+    /// [`Error::Shape`] if the shape does not match.
     pub fn logits(&self, first: &Tensor) -> Result<Tensor> {
         let head = &self.head;
         let x = if head.dropout_first { head.dropout.forward(first)? } else { first.clone() };
@@ -261,10 +269,10 @@ impl EncoderForSequenceClassification {
     }
 }
 
-/// The layer of a [`EncoderForTokenClassification`], for every hidden state.
+/// The head of an [`EncoderForTokenClassification`]: a linear layer, applied to every hidden state.
 #[derive(Clone)]
 pub struct ClassifierHead {
-    /// `[labels, C]`
+    /// The output layer, `[labels, C]`.
     pub classifier: Linear,
     dropout: Dropout,
 }
@@ -288,23 +296,23 @@ impl Head for ClassifierHead {
 }
 
 impl EncoderForTokenClassification {
-    /// The logits of each token's classes.
+    /// Returns the logits of the classes for each token.
     ///
     /// # Shapes
     /// `[batch, seq_len]` → `[batch, seq_len, labels]`.
     ///
     /// # Errors
-    /// As for [`TextEncoder::forward`].
+    /// Same as [`TextEncoder::forward`].
     pub fn forward(&self, batch: &TextBatch) -> Result<Tensor> {
         let x = self.encoder.forward(batch)?;
         self.head.classifier.forward(&self.head.dropout.forward(&x)?)
     }
 }
 
-/// The layer of a [`EncoderForQuestionAnswering`].
+/// The head of an [`EncoderForQuestionAnswering`].
 #[derive(Clone)]
 pub struct SpanHead {
-    /// `[2, C]`: begin and end.
+    /// The output layer, `[2, C]`: start and end.
     pub qa_outputs: Linear,
     dropout: Dropout,
 }
@@ -328,13 +336,13 @@ impl Head for SpanHead {
 }
 
 impl EncoderForQuestionAnswering {
-    /// The logits of the answer's first and last token.
+    /// Returns the logits of the first and of the last token of the answer.
     ///
     /// # Shapes
-    /// `[batch, seq_len]` → twice `[batch, seq_len]`.
+    /// `[batch, seq_len]` → two tensors `[batch, seq_len]`.
     ///
     /// # Errors
-    /// As for [`TextEncoder::forward`].
+    /// Same as [`TextEncoder::forward`].
     pub fn forward(&self, batch: &TextBatch) -> Result<(Tensor, Tensor)> {
         let x = self.encoder.forward(batch)?;
         let logits = self.head.qa_outputs.forward(&self.head.dropout.forward(&x)?)?; // [B, T, 2]

@@ -1,28 +1,31 @@
-//! Encoders of text: BERT and those built like it, with their heads.
+//! Encoders of the BERT family, with their task heads.
 //!
 //! ```text
 //! x ← norm(words + positions + types)
 //! for each layer:  x ← norm(x + attention(x));  x ← norm(x + feed_forward(x))
 //! ```
 //!
-//! - BERT: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2018, <https://arxiv.org/abs/1810.04805>
-//! - RoBERTa: Liu et al. 2019, <https://arxiv.org/abs/1907.11692>: positions count from `pad_token_id + 1`, no types in effect
-//!   (XLM-RoBERTa and CamemBERT are built the same)
-//! - DistilBERT: Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>: no types, no pooler, names of its own
-//! - MPNet: Song et al. 2020, <https://arxiv.org/abs/2004.09297>: no types; scores get a number for each head that hangs on the
-//!   distance between query and key
+//! - BERT: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2018,
+//!   <https://arxiv.org/abs/1810.04805>
+//! - RoBERTa: Liu et al. 2019, <https://arxiv.org/abs/1907.11692>: positions start at
+//!   `pad_token_id + 1`, only one token type (also XLM-RoBERTa and CamemBERT)
+//! - DistilBERT: Sanh et al. 2019, <https://arxiv.org/abs/1910.01108>: no token types, no pooler,
+//!   different names
+//! - MPNet: Song et al. 2020, <https://arxiv.org/abs/2004.09297>: no token types; a relative
+//!   position bias for each head
 //!
-//! They differ in names and a few numbers, so there is one body, [`TextEncoder`], which takes both from the [`EncoderConfig`]; a saved
-//! folder has the names of its architecture and opens in `transformers`, with which hidden states and logits agree.
+//! They differ in names and a few options, so there is one body, [`TextEncoder`], configured by an
+//! [`EncoderConfig`]. A saved folder has the names of its architecture and opens in `transformers`,
+//! with the same hidden states and logits.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `architecture` | what the architectures have in common, and the names of labels |
-//! | `config` | [`EncoderConfig`]: `config.json`, whichever architecture it is of |
-//! | `bert`, `distilbert` | the configurations, and the names in their checkpoints |
+//! | `architecture` | the common description of the architectures, and class names |
+//! | `config` | [`EncoderConfig`]: the configuration of any architecture |
+//! | `bert`, `distilbert` | the configurations, and the names in checkpoints |
 //! | `body` | [`TextEncoder`]: token ids to hidden states |
 //! | `heads` | [`EncoderForMaskedLm`], [`EncoderForSequenceClassification`], [`EncoderForTokenClassification`], [`EncoderForQuestionAnswering`] |
-//! | `open` | folders, with and without heads, with the names of old |
+//! | `open` | opening of folders, with and without heads, including old names |
 //!
 //! ```
 //! use loquat::models::encoder::{BertConfig, EncoderConfig, EncoderForSequenceClassification, TextBatch};

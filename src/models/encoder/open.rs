@@ -1,4 +1,5 @@
-//! Folders: `config.json` and `model.safetensors`, as `transformers` writes and wrote them.
+//! Opening of folders with `config.json` and `model.safetensors`, as written by all versions of
+//! `transformers`.
 
 use std::path::Path;
 
@@ -12,14 +13,16 @@ use crate::checkpoint::{Checkpoint, Loader, OpenOptions};
 use crate::error::Result;
 use crate::models::families::{self, open_checkpoint, read_config};
 
-/// Beginnings of the names of heads: what a model does not ask for of them, it does not need. Of the body, every name must fit.
+/// Prefixes of the names of heads. Tensors of a head that the model does not have are ignored,
+/// while every tensor of the body must match.
 const HEADS: [&str; 6] = ["cls.", "lm_head.", "vocab_", "classifier.", "pre_classifier.", "qa_outputs."];
 
 impl EncoderConfig {
-    /// Reads the content of a `config.json`. Keys that it lacks have the values that `transformers` gives them.
+    /// Parses the content of a `config.json`. Missing keys have the default values of
+    /// `transformers`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for an architecture or option that is not known, with its key.
+    /// [`Error::Config`](crate::Error::Config) if the architecture or an option is not supported.
     pub fn from_json(json: &Value) -> Result<Self> {
         let read = families::of(json)?.encoder.ok_or_else(|| families::unknown(json, |f| f.encoder.is_some()))?;
         let config = read(json)?;
@@ -27,27 +30,29 @@ impl EncoderConfig {
         Ok(config)
     }
 
-    /// Whether [`EncoderConfig::from_json`] knows this `model_type`.
+    /// Returns whether [`EncoderConfig::from_json`] supports this `model_type`.
     pub fn knows(model_type: &str) -> bool {
         families::find(model_type).is_some_and(|family| family.encoder.is_some())
     }
 }
 
 impl TextEncoder {
-    /// Opens the body of a folder, whether there is a head on it or not; with the pooler if there is one.
+    /// Opens the encoder in a folder, with or without a head in the checkpoint, and with its pooler
+    /// if there is one.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for an architecture or option that is not known;
-    /// [`Error::Load`](crate::Error::Load) with every tensor that does not fit; [`Error::Format`](crate::Error::Format) or
-    /// [`Error::Io`](crate::Error::Io) for files that cannot be read.
+    /// [`Error::Config`](crate::Error::Config) if the architecture or an option is not supported;
+    /// [`Error::Load`](crate::Error::Load) with every tensor that does not match;
+    /// [`Error::Format`](crate::Error::Format) or [`Error::Io`](crate::Error::Io) if a file cannot
+    /// be read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(folder, &OpenOptions::default())
     }
 
-    /// As [`TextEncoder::open`], with options.
+    /// Same as [`TextEncoder::open`], with options.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`TextEncoder::open`].
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let (config, checkpoint) = read(folder.as_ref(), options)?;
         let names = config.architecture()?.names;
@@ -62,15 +67,15 @@ impl<H: Head> WithHead<H> {
     /// Opens a folder whose checkpoint has this head.
     ///
     /// # Errors
-    /// As for [`TextEncoder::open`].
+    /// Same as [`TextEncoder::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(folder, &OpenOptions::default())
     }
 
-    /// As [`WithHead::open`], with options.
+    /// Same as [`WithHead::open`], with options.
     ///
     /// # Errors
-    /// As there.
+    /// Same as [`WithHead::open`].
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let (config, checkpoint) = read(folder.as_ref(), options)?;
         let names = config.architecture()?.names;
@@ -100,7 +105,7 @@ fn loader<'c>(checkpoint: &'c Checkpoint, names: &'static Names) -> Loader<'c> {
             || inner == "embeddings.position_ids"
             || inner == "embeddings.token_type_ids"
     });
-    // The names of TensorFlow's checkpoints live on in those that were converted early.
+    // Checkpoints that were converted from TensorFlow early have its names.
     for (ours, theirs) in [("weight", "gamma"), ("bias", "beta")] {
         if checkpoint.names().any(|name| name.ends_with(&format!("LayerNorm.{theirs}"))) {
             loader = loader.rename(&format!("LayerNorm.{ours}"), &format!("LayerNorm.{theirs}"));

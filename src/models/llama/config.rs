@@ -1,4 +1,4 @@
-//! The configuration of the Llama family: keys of `config.json`, and what each architecture makes of them.
+//! The configuration of the Llama family: keys of `config.json`, and how the architectures differ.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -8,12 +8,12 @@ use crate::checkpoint::rope_keys::{ORIGINAL_POSITIONS, RopeKeys};
 use crate::error::{Error, Result};
 use crate::nn::RotaryPositions;
 
-/// The `model_type`s that a [`Llama`](super::Llama) is made from.
+/// The supported values of `model_type`.
 pub(crate) const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
-/// In what the architectures differ.
+/// The differences between the architectures.
 struct Variant {
-    /// The class of `transformers`.
+    /// The class in `transformers`.
     class: &'static str,
     biases: Biases,
     /// Whether `mlp_bias` is a key.
@@ -21,7 +21,7 @@ struct Variant {
     /// Whether the queries and keys of each head are normalised.
     qk_norm: bool,
     windows: Windows,
-    /// The defaults of `transformers` that differ.
+    /// The default values of `transformers` that differ.
     vocab_size: usize,
     intermediate_size: usize,
     num_key_value_heads: Option<usize>,
@@ -32,7 +32,7 @@ struct Variant {
     eos_token_id: Option<u32>,
 }
 
-/// Which of an attention's projections have biases.
+/// The projections of an attention that have biases.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Biases {
     /// None.
@@ -43,18 +43,19 @@ enum Biases {
     Qkv,
 }
 
-/// Which layers have a sliding window.
+/// The layers that have a sliding window.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Windows {
     /// None.
     None,
     /// All, if there is a `sliding_window`.
     All,
-    /// Those that `layer_types` or `max_window_layers` name, if `use_sliding_window` is set.
+    /// Those listed in `layer_types` or given by `max_window_layers`, if `use_sliding_window` is
+    /// set.
     Layers,
 }
 
-/// Of each of [`MODEL_TYPES`].
+/// One for each of [`MODEL_TYPES`].
 static VARIANTS: [Variant; 4] = [LLAMA, MISTRAL, QWEN2, QWEN3];
 
 const LLAMA: Variant = Variant {
@@ -110,7 +111,7 @@ impl Variant {
 
 /// The sizes and options of a [`Llama`](super::Llama): Hugging Face's `config.json`, key by key.
 ///
-/// Options that are `None` or `false` and that an architecture does not have are not written.
+/// Options that an architecture does not have are not written if they are `None` or `false`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LlamaConfig {
@@ -120,48 +121,53 @@ pub struct LlamaConfig {
     pub architectures: Option<Vec<String>>,
     /// The number of token ids.
     pub vocab_size: usize,
-    /// Width.
+    /// The width of the hidden states.
     pub hidden_size: usize,
-    /// Width inside the feed-forward part.
+    /// The inner width of the feed-forward layer.
     pub intermediate_size: usize,
     /// The number of layers.
     pub num_hidden_layers: usize,
-    /// Heads of the queries.
+    /// The number of query heads.
     pub num_attention_heads: usize,
-    /// Heads of the keys and values, a divisor of `num_attention_heads`; as many if not given.
+    /// The number of key and value heads, a divisor of `num_attention_heads`. Default: the same
+    /// number.
     pub num_key_value_heads: Option<usize>,
-    /// Width of a head; `hidden_size / num_attention_heads` if not given.
+    /// The width of a head. Default: `hidden_size / num_attention_heads`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
-    /// `"silu"`, `"gelu"` (by erf), `"gelu_new"` or `"gelu_pytorch_tanh"` (by tanh), or `"relu"`.
+    /// The activation: `"silu"`, `"gelu"` (exact), `"gelu_new"` or `"gelu_pytorch_tanh"` (tanh
+    /// approximation), or `"relu"`.
     pub hidden_act: String,
-    /// The largest number of positions, before any scaling of the rotary frequencies.
+    /// The context length, in tokens, before any scaling of the rotary frequencies.
     pub max_position_embeddings: usize,
-    /// Standard deviation of fresh weights.
+    /// The standard deviation of initial weights.
     pub initializer_range: f64,
-    /// Added to the mean square in normalisation.
+    /// Added to the mean square in RMS normalisation.
     pub rms_norm_eps: f64,
-    /// Whether the head is the token table.
+    /// Whether the LM head is tied to the token embeddings.
     pub tie_word_embeddings: bool,
-    /// Dropout of the attention probabilities, in `[0, 1)`.
+    /// Dropout probability of the attention probabilities, in `[0, 1)`.
     pub attention_dropout: f64,
-    /// The slowest pair of columns turns by `θ^(-1)` radians, nearly.
+    /// The base `θ` of the rotary frequencies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
-    /// Scaling of the rotary frequencies, as `transformers` 4 writes it: `rope_type` (or `type`) and its numbers.
+    /// Scaling of the rotary frequencies, as written by `transformers` 4: `rope_type` (or `type`)
+    /// and its numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<Map<String, Value>>,
-    /// The same with `rope_theta`, as `transformers` 5 writes it.
+    /// Scaling and base of the rotary frequencies, as written by `transformers` 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_parameters: Option<Map<String, Value>>,
-    /// Whether the attention's projections have biases (Llama, Qwen3; Qwen2's always have, but the last).
+    /// Whether the attention projections have biases (Llama, Qwen3). Those of Qwen2 always have,
+    /// except the output projection.
     pub attention_bias: bool,
-    /// Whether the feed-forward part has biases (Llama).
+    /// Whether the feed-forward layer has biases (Llama).
     pub mlp_bias: bool,
-    /// How many positions a query sees, in the layers that have such a window (Mistral: all).
+    /// The number of positions that a query attends to, in layers with a sliding window (Mistral:
+    /// all layers).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sliding_window: Option<usize>,
-    /// Whether `sliding_window` is meant (Qwen).
+    /// Whether `sliding_window` is used (Qwen).
     pub use_sliding_window: bool,
     /// The first layer with a window (Qwen, without `layer_types`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,17 +175,18 @@ pub struct LlamaConfig {
     /// `"full_attention"` or `"sliding_attention"` for each layer (Qwen).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer_types: Option<Vec<String>>,
-    /// The token before a text, if any.
+    /// The token at the start of a text, if any.
     pub bos_token_id: Option<u32>,
-    /// The tokens after a text: a number or several.
+    /// The token or tokens at the end of a text: a number or a list.
     pub eos_token_id: Value,
-    /// Every other key of the file, kept as it is.
+    /// All other keys of the file, kept unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl LlamaConfig {
-    /// A Llama of these sizes, with as many key heads as query heads.
+    /// Returns the configuration of a Llama of the given sizes, with as many key heads as query
+    /// heads.
     ///
     /// ```
     /// use loquat::models::LlamaConfig;
@@ -206,10 +213,10 @@ impl LlamaConfig {
         }
     }
 
-    /// The defaults of a `model_type`, those of `transformers`.
+    /// Returns the default configuration of a `model_type` in `transformers`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a type that is not one of `llama`, `mistral`, `qwen2` and `qwen3`.
+    /// [`Error::Config`] unless it is `llama`, `mistral`, `qwen2` or `qwen3`.
     pub fn of(model_type: &str) -> Result<Self> {
         let variant =
             Variant::find(model_type).ok_or_else(|| Error::config("model_type", MODEL_TYPES.join(", "), model_type))?;
@@ -244,15 +251,17 @@ impl LlamaConfig {
         })
     }
 
-    /// The variant that `model_type` names; Llama's for one that [`LlamaConfig::check`] refuses.
+    /// Returns the variant of `model_type`; that of Llama for one that [`LlamaConfig::check`]
+    /// rejects.
     fn variant(&self) -> &'static Variant {
         Variant::find(&self.model_type).unwrap_or(&VARIANTS[0])
     }
 
-    /// From the content of a `config.json`; keys that it lacks have the defaults of its `model_type`.
+    /// Parses the content of a `config.json`; missing keys have the default values of its
+    /// `model_type`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a key that is wrong or not supported.
+    /// [`Error::Config`] if a key is wrong or not supported.
     pub fn from_json(config: &Value) -> Result<Self> {
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("none");
         let mut given = config.clone();
@@ -266,7 +275,7 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// The content of `config.json`.
+    /// Returns the content of a `config.json`.
     pub(crate) fn to_json(&self) -> Value {
         let mut config = json!(self);
         let variant = self.variant();
@@ -279,7 +288,7 @@ impl LlamaConfig {
             for (key, _) in keys.iter().filter(|(_, known)| !known) {
                 config.remove(*key);
             }
-            // Without the keys, these would be the architecture's defaults.
+            // Without the keys, these would have the defaults of the architecture.
             if variant.head_dim.is_some() {
                 config.insert("head_dim".into(), self.head_dim().into());
             }
@@ -290,27 +299,29 @@ impl LlamaConfig {
         config
     }
 
-    /// Heads of the keys and values.
+    /// Returns the number of key and value heads.
     pub(crate) fn num_key_value_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
-    /// Width of a head.
+    /// Returns the width of a head.
     pub fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
-    /// Whether query, key and value projections have biases, and whether the output projection has one.
+    /// Returns whether query, key and value projections have biases, and whether the output
+    /// projection has one.
     pub(super) fn attention_biases(&self) -> (bool, bool) {
         (self.attention_bias || self.variant().biases == Biases::Qkv, self.attention_bias)
     }
 
-    /// Whether the queries and keys of each head are normalised.
+    /// Returns whether the queries and keys of each head are normalised.
     pub(super) fn qk_norm(&self) -> bool {
         self.variant().qk_norm
     }
 
-    /// How many positions a query of this layer sees, its own included; `None` for all.
+    /// Returns the number of positions that a query of this layer attends to, its own included;
+    /// `None` for all.
     pub(crate) fn window(&self, layer: usize) -> Option<usize> {
         let slides = match self.variant().windows {
             Windows::None => false,
@@ -326,10 +337,11 @@ impl LlamaConfig {
         self.sliding_window.filter(|_| slides)
     }
 
-    /// The rotary positions of the model.
+    /// Returns the rotary position embeddings of the model.
     ///
     /// # Errors
-    /// [`Error::Config`] for a scaling that is not known or lacks a number; [`Error::Argument`] for a number that cannot be.
+    /// [`Error::Config`] if a scaling is not supported or lacks a number; [`Error::Argument`] if a
+    /// number is out of range.
     pub(crate) fn rotary(&self) -> Result<RotaryPositions> {
         let (theta, scaling) = self.rope_keys().read()?;
         RotaryPositions::new(self.head_dim(), theta, scaling)
@@ -346,7 +358,7 @@ impl LlamaConfig {
         }
     }
 
-    /// Makes sure that a model of these sizes and options can exist.
+    /// Checks the sizes and options.
     ///
     /// # Errors
     /// [`Error::Config`] with the first key that is wrong or not supported.
@@ -414,7 +426,7 @@ impl LlamaConfig {
     }
 }
 
-/// What `layer_types` calls a layer whose queries see all positions.
+/// The value in `layer_types` of a layer without a window.
 pub(super) const FULL: &str = "full_attention";
-/// What `layer_types` calls a layer with a window.
+/// The value in `layer_types` of a layer with a sliding window.
 pub(super) const SLIDING: &str = "sliding_attention";

@@ -1,7 +1,7 @@
 //! Names and keys of the Llama family in GGUF files.
 //!
-//! llama.cpp's `llama` rotates neighbouring columns, so its rows of queries and keys lie in pairs;
-//! it is Mistral's architecture too, with a window.
+//! llama.cpp's `llama` rotates adjacent columns, so its rows of queries and keys are stored in
+//! another order; with a sliding window it is the architecture of Mistral.
 
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ const QWEN3: Architecture = Architecture {
     ..LLAMA
 };
 
-/// Llama, or Mistral if there is a window.
+/// Reads the configuration of a Llama, or of a Mistral if there is a window.
 fn read_llama(keys: &Keys<'_>) -> Result<Value> {
     let Some(window) = window(keys)? else {
         let mut config = read(keys, "llama", "LlamaForCausalLM")?;
@@ -75,7 +75,7 @@ fn read_llama(keys: &Keys<'_>) -> Result<Value> {
     Ok(config)
 }
 
-/// Its projections have biases, all of them but the last, without being asked.
+/// Qwen2 has biases in the projections of query, key and value, without a key for them.
 fn read_qwen2(keys: &Keys<'_>) -> Result<Value> {
     let mut config = read(keys, "qwen2", "Qwen2ForCausalLM")?;
     windows_of_layers(keys, &mut config)?;
@@ -97,12 +97,12 @@ fn windows_of_layers(keys: &Keys<'_>, config: &mut Value) -> Result<()> {
     let Some(window) = window(keys)? else { return Ok(()) };
     config["sliding_window"] = window.into();
     config["use_sliding_window"] = true.into();
-    // Without a list, the layers that have the window would be those from the 28th on.
+    // Without a list, only the layers from the 28th on would have the window.
     config["max_window_layers"] = 0.into();
     layer_types(keys, config)
 }
 
-/// Which layers have the window, if not all do.
+/// Sets the layers that have the window, if not all have it.
 fn layer_types(keys: &Keys<'_>, config: &mut Value) -> Result<()> {
     let layers = keys.size("block_count")?;
     if let Some(sliding) = keys.sliding_layers(layers)?.filter(|sliding| sliding.contains(&false)) {
@@ -112,7 +112,7 @@ fn layer_types(keys: &Keys<'_>, config: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// What all have.
+/// Reads the keys that all architectures share.
 fn read(keys: &Keys<'_>, model_type: &str, class: &str) -> Result<Value> {
     let (heads, key_heads) = keys.heads()?;
     if keys.optional_size("expert_count")?.unwrap_or(0) > 0 {
@@ -164,7 +164,7 @@ fn write_mistral(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
     }
 }
 
-/// The window is in the layers that the configuration names.
+/// The window is in the layers that the configuration lists.
 fn write_qwen(keys: &mut KeyWriter<'_, '_>) -> Result<()> {
     let config = write(keys)?;
     let slides: Vec<bool> = (0..config.num_hidden_layers).map(|layer| config.window(layer).is_some()).collect();

@@ -1,20 +1,23 @@
-//! The Llama family: Touvron et al., "LLaMA: Open and efficient foundation language models", 2023; agrees with
-//! `LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` and `Qwen3ForCausalLM` of Hugging Face's `transformers`.
+//! The Llama family: Touvron et al., "LLaMA: Open and efficient foundation language models", 2023;
+//! agrees with `LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` and `Qwen3ForCausalLM`
+//! of Hugging Face's `transformers`.
 //!
-//! A decoder with rotary positions, grouped heads and a gated feed-forward part, normalised before each:
-//! `x += self_attn(input_layernorm(x)); x += mlp(post_attention_layernorm(x))`, then `norm` and the head.
+//! A decoder with rotary positions, grouped-query attention and a gated feed-forward layer, with
+//! normalisation before each:
+//! `x += self_attn(input_layernorm(x)); x += mlp(post_attention_layernorm(x))`, then `norm` and the
+//! LM head.
 //!
-//! | `model_type` | what differs |
+//! | `model_type` | differences |
 //! |---|---|
 //! | `llama` (Llama 1–3, TinyLlama, SmolLM) | `attention_bias`, `mlp_bias` |
-//! | `mistral` (Jiang et al. 2023) | each layer sees `sliding_window` positions |
-//! | `qwen2` (Yang et al. 2024) | biases of query, key and value; windows in some layers |
-//! | `qwen3` (Yang et al. 2025) | queries and keys of each head are normalised; `attention_bias`; windows in some layers |
+//! | `mistral` (Jiang et al. 2023) | sliding window of `sliding_window` positions in each layer |
+//! | `qwen2` (Yang et al. 2024) | biases of query, key and value; sliding window in some layers |
+//! | `qwen3` (Yang et al. 2025) | queries and keys of each head are normalised; `attention_bias`; sliding window in some layers |
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | [`mod@self`] | [`Llama`]: layers and model |
-//! | `config` | [`LlamaConfig`]: `config.json`, and in what the architectures differ |
+//! | `config` | [`LlamaConfig`]: `config.json`, and how the architectures differ |
 //! | `gguf` | names and keys in GGUF files |
 
 mod config;
@@ -34,7 +37,7 @@ use crate::nn::{Dropout, Embedding, Init, Linear, Module, Parameters, RmsNorm, R
 use crate::ops::linear::WeightLayout;
 use crate::tensor::Tensor;
 
-/// The family in the registry.
+/// The entry of the family registry.
 pub(super) const FAMILY: Family = Family {
     model_types: &MODEL_TYPES,
     sizes: Some(SizeKeys::USUAL),
@@ -46,7 +49,7 @@ pub(super) const FAMILY: Family = Family {
     ..Family::NONE
 };
 
-/// Checkpoints of the bare model leave out the prefix; old ones hold tables of frequencies.
+/// Checkpoints of the bare model omit the prefix; old ones contain tables of frequencies.
 const NAMES: Names = Names {
     prefix: "model.",
     ignored: &[".rotary_emb.inv_freq"],
@@ -59,7 +62,7 @@ impl LlamaConfig {
         Init::Normal { std: self.initializer_range as f32 }
     }
 
-    /// The attention of layer `layer`.
+    /// Returns the settings of the attention in layer `layer`.
     fn attention(&self, layer: usize) -> MultiHeadAttentionConfig {
         let (bias, out_bias) = self.attention_biases();
         MultiHeadAttentionConfig {
@@ -96,16 +99,16 @@ impl LlamaConfig {
     }
 }
 
-/// One layer.
+/// A transformer layer of the Llama family.
 #[derive(Clone)]
 pub struct LlamaBlock {
     /// Self-attention.
     pub self_attn: MultiHeadAttention,
-    /// The feed-forward part.
+    /// The feed-forward layer.
     pub mlp: FeedForward,
-    /// Before the attention.
+    /// The norm before the attention.
     pub input_layernorm: RmsNorm,
-    /// Before the feed-forward part.
+    /// The norm before the feed-forward layer.
     pub post_attention_layernorm: RmsNorm,
 }
 
@@ -137,14 +140,14 @@ impl DecoderBlock for LlamaBlock {
     }
 }
 
-/// The stack of layers, from token ids to hidden states.
+/// The decoder without the LM head: token ids to hidden states.
 #[derive(Clone)]
 pub struct LlamaModel {
-    /// A vector for each token.
+    /// The token embeddings.
     pub embed_tokens: Embedding,
-    /// The layers.
+    /// The decoder.
     pub layers: Vec<LlamaBlock>,
-    /// After the last layer.
+    /// The final norm.
     pub norm: RmsNorm,
     rotary: RotaryPositions,
 }
@@ -157,7 +160,8 @@ impl std::fmt::Debug for LlamaModel {
     }
 }
 
-/// A model of the Llama family (Touvron et al. 2023): Llama, Mistral, Qwen2 and Qwen3, with its head.
+/// A model of the Llama family (Touvron et al. 2023) with its LM head: Llama, Mistral, Qwen2 or
+/// Qwen3.
 ///
 /// ```
 /// use loquat::models::{CausalLm, Llama, LlamaConfig};
@@ -174,9 +178,9 @@ impl std::fmt::Debug for LlamaModel {
 pub struct Llama {
     /// Sizes and options.
     pub config: LlamaConfig,
-    /// The layers.
+    /// The decoder.
     pub model: LlamaModel,
-    /// The head, if it is not the token table.
+    /// The LM head, if it is not tied to the token embeddings.
     pub lm_head: Option<Linear>,
 }
 
@@ -196,10 +200,12 @@ impl std::fmt::Display for Llama {
 }
 
 impl Llama {
-    /// A model from random numbers or from a checkpoint. Fresh weights are normal with `initializer_range`.
+    /// Creates a model with random parameters or with those of a checkpoint. Random weights are
+    /// normal with standard deviation `initializer_range`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for sizes or options that cannot be; same as [`Parameters::get`].
+    /// [`Error::Config`](crate::Error::Config) if sizes or options are invalid; also the errors of
+    /// [`Parameters::get`].
     pub fn init<'a>(config: &LlamaConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         config.check()?;
         let mut p = p.into();
