@@ -34,7 +34,7 @@ impl Random {
         let (low, high) = match init {
             Init::Zeros => (0.0, 0.0),
             Init::Ones => (1.0, 1.0),
-            Init::Normal { std } | Init::NormalButRow { std, .. } => (-1.732 * std, 1.732 * std),
+            Init::Normal { std } | Init::NormalExceptRow { std, .. } => (-1.732 * std, 1.732 * std),
             Init::Uniform { bound } => (-bound, bound),
         };
         let len: usize = shape.iter().product();

@@ -24,7 +24,7 @@ use clap::Parser;
 use loquat::models::encoder::{EncoderConfig, TextBatch, TextEncoder};
 use loquat::models::{CausalLm, LanguageModel, read_config};
 use loquat::text::Tokenizer;
-use loquat::{Error, IdTensor, Result, See, Tensor, inspect, no_grad};
+use loquat::{Capture, Error, IdTensor, Result, Tensor, inspect, no_grad};
 
 /// A picture of where a model looks.
 #[derive(Parser)]
@@ -49,13 +49,13 @@ struct Args {
 /// The attention `[1, heads, tokens, tokens]` of each layer.
 fn look(args: &Args, ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
     let config = read_config(&args.model)?;
-    let encoder = config["model_type"].as_str().is_some_and(EncoderConfig::knows);
+    let encoder = config["model_type"].as_str().is_some_and(EncoderConfig::supports);
     let (result, seen) = if encoder {
         let model = TextEncoder::open(&args.model)?;
-        inspect(See::Attention, || no_grad(|| model.forward(&TextBatch::new(ids))))
+        inspect(Capture::Attention, || no_grad(|| model.forward(&TextBatch::new(ids))))
     } else {
         let model = LanguageModel::open(&args.model)?;
-        inspect(See::Attention, || no_grad(|| model.forward(ids)))
+        inspect(Capture::Attention, || no_grad(|| model.forward(ids)))
     };
     result?;
     Ok(seen.attention)

@@ -11,7 +11,7 @@ use loquat::models::encoder::{
     EncoderForTokenClassification, TextBatch, TextEncoder,
 };
 use loquat::nn::Module;
-use loquat::{Error, IdTensor, Rng, See, Tensor, inspect, no_grad};
+use loquat::{Capture, Error, IdTensor, Rng, Tensor, inspect, no_grad};
 
 const ARCHITECTURES: [&str; 6] = ["bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert"];
 
@@ -64,7 +64,7 @@ fn hidden_states_and_attention_agree_at_each_layer() {
         let (expected, model) = (Expected::of(&folder), TextEncoder::open(&folder).unwrap());
         let batch = expected.batch();
         let mask = batch.attention_mask.as_ref();
-        let (y, seen) = inspect(See::Everything, || no_grad(|| model.forward(&batch)).unwrap());
+        let (y, seen) = inspect(Capture::Everything, || no_grad(|| model.forward(&batch)).unwrap());
         assert_close(architecture, &y, &expected.tensor("last_hidden_state"), mask);
         assert_eq!((seen.hidden_states.len(), seen.attention.len()), (3, 2));
         for (i, (path, x)) in seen.hidden_states.iter().enumerate() {
@@ -218,7 +218,7 @@ fn every_parameter_gets_a_gradient() {
         // A new head on a trained body.
         let body = TextEncoder::open(folder(architecture, "Model")).unwrap();
         assert!(
-            EncoderForSequenceClassification::on(body, &mut Rng::seed(1))
+            EncoderForSequenceClassification::from_encoder(body, &mut Rng::seed(1))
                 .unwrap()
                 .forward(&TextBatch::new(&ids))
                 .is_ok()

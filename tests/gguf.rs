@@ -25,7 +25,7 @@ fn data(path: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn blocks_widen_to_the_references_bits() {
+fn blocks_dequantize_to_the_bits_of_the_reference() {
     for load in [Load::Mmap, Load::Read] {
         let file = GgufFile::open(fixture("gguf/blocks.gguf"), load).unwrap();
         assert_eq!(file.get("a.text").unwrap().as_str(), Some("größer"));
@@ -184,7 +184,7 @@ mod trained {
     }
 
     #[test]
-    fn blocks_that_are_kept_give_the_bits_of_widened_ones() {
+    fn kept_blocks_give_the_bits_of_dequantized_ones() {
         let Some(path) = data("models/stories260K/stories260K-q8_0.gguf") else { return };
         let open = |weights| LanguageModel::open_with(&path, &OpenOptions::default().weights(weights)).unwrap();
         let (kept, wide) = (open(WeightFormat::Keep), open(WeightFormat::F32));

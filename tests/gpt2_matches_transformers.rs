@@ -12,7 +12,7 @@ use loquat::generation::generate;
 use loquat::models::{CausalLm, Decoder, Gpt2, LanguageModel};
 use loquat::nn::Module;
 use loquat::ops::cross_entropy;
-use loquat::{GenerationConfig, IdTensor, See, Tensor, inspect, no_grad};
+use loquat::{Capture, GenerationConfig, IdTensor, Tensor, inspect, no_grad};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2")
@@ -88,7 +88,7 @@ fn every_option_gives_their_hidden_states_logits_and_text() {
         let gpt2: &Gpt2 = model.downcast_ref().expect("a GPT-2");
         let (input_ids, mask) = (cases::rows(&case["input_ids"]), cases::rows(&case["attention_mask"]));
         let run = || gpt2.hidden_states(&input_ids, Some(&mask), None);
-        let (last, inside) = no_grad(|| inspect(See::HiddenStates, run));
+        let (last, inside) = no_grad(|| inspect(Capture::HiddenStates, run));
         let last = last.unwrap();
         assert_eq!(inside.hidden_states.len(), 3);
         for (i, (path, x)) in inside.hidden_states.iter().enumerate().take(2) {

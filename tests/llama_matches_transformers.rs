@@ -14,7 +14,7 @@ use loquat::generation::generate;
 use loquat::models::{CausalLm, Decoder, LanguageModel, Llama, LlamaConfig};
 use loquat::nn::Module;
 use loquat::ops::cross_entropy;
-use loquat::{GenerationConfig, IdTensor, See, inspect, no_grad};
+use loquat::{Capture, GenerationConfig, IdTensor, inspect, no_grad};
 use serde_json::{Map, Value};
 
 const WEIGHTS: &str = "llama/weights.safetensors";
@@ -37,7 +37,7 @@ fn hidden_states_and_logits_agree() {
         let model = open(&case);
         let (input_ids, mask) = (rows(&case["input_ids"]), rows(&case["attention_mask"]));
         let run = || model.hidden_states(&input_ids, Some(&mask), None);
-        let (last, inside) = no_grad(|| inspect(See::HiddenStates, run));
+        let (last, inside) = no_grad(|| inspect(Capture::HiddenStates, run));
         let last = last.unwrap();
         let [(_, _), (_, first), (_, _)] = &inside.hidden_states[..] else { panic!("embeddings and two layers") };
         assert_close(&format!("{name}, layer 1"), &seen(first, &mask), &theirs("hidden.1"));

@@ -191,7 +191,7 @@ pub(crate) fn write_weights<'t>(
             Weight::F32(tensor) => write_numbers(file, tensor.data(), f32::to_le_bytes),
             Weight::F16(half) => write_numbers(file, half.data(), f16::to_le_bytes),
             Weight::Bf16(half) => write_numbers(file, half.data(), bf16::to_le_bytes),
-            Weight::Blocks(blocks) => write_numbers(file, blocks.widen().data(), f32::to_le_bytes),
+            Weight::Blocks(blocks) => write_numbers(file, blocks.dequantize().data(), f32::to_le_bytes),
         })
     })
 }

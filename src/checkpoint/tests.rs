@@ -59,7 +59,7 @@ fn what_is_saved_is_loaded_to_the_bit() {
 }
 
 #[test]
-fn half_precision_is_widened_exactly() {
+fn half_precision_converts_to_f32_exactly() {
     let numbers: [(u16, u16, f32); 6] = [
         (0x3e00, 0x3fc0, 1.5),
         (0xc000, 0xc000, -2.0),

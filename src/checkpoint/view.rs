@@ -254,7 +254,7 @@ impl<'a> TensorView<'a> {
     fn convert<T: bytemuck::Pod + Send + Sync, const N: usize>(
         &self,
         from_bytes: fn([u8; N]) -> T,
-        widen: impl Fn(&[T], &mut [f32]) + Sync,
+        convert: impl Fn(&[T], &mut [f32]) + Sync,
     ) -> Tensor {
         let numbers: Cow<'_, [T]> = match bytemuck::try_cast_slice(self.bytes()) {
             Ok(numbers) if cfg!(target_endian = "little") => Cow::Borrowed(numbers),
@@ -263,7 +263,7 @@ impl<'a> TensorView<'a> {
         };
         const CHUNK: usize = 1 << 16;
         Tensor::write(self.shape, |data| {
-            parallel::chunks_mut(data, CHUNK, |i, part| widen(&numbers[i * CHUNK..][..part.len()], part));
+            parallel::chunks_mut(data, CHUNK, |i, part| convert(&numbers[i * CHUNK..][..part.len()], part));
         })
     }
 }

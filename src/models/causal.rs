@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::KvCache;
-use crate::ops::{self, See, inspect};
+use crate::ops::{self, Capture, inspect};
 use crate::tensor::{IdTensor, Tensor, no_grad};
 
 /// A causal language model: the logits at a position depend on the tokens up to and including it.
@@ -94,7 +94,7 @@ pub trait CausalLm: Send + Sync {
     /// Same as [`CausalLm::forward`] and [`CausalLm::unembed`].
     fn logit_lens(&self, input_ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
         no_grad(|| {
-            let (logits, seen) = inspect(See::HiddenStates, || self.forward(input_ids));
+            let (logits, seen) = inspect(Capture::HiddenStates, || self.forward(input_ids));
             logits?;
             seen.hidden_states.into_iter().map(|(path, x)| Ok((path, self.unembed(&x)?))).collect()
         })

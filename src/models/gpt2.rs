@@ -261,7 +261,8 @@ impl Gpt2Block {
 impl DecoderBlock for Gpt2Block {
     fn forward(&self, x: &Tensor, call: DecoderCall<'_>) -> Result<Tensor> {
         let (context, rotation) = call.attention(0);
-        let x = self.attn.forward_added(x, &self.ln_1.forward(x)?, context, rotation, &self.dropout)?; // [B, T, C]
+        let y = self.ln_1.forward(x)?; // [B, T, C]
+        let x = self.attn.forward_added(x, &y, context, rotation, &self.dropout)?; // [B, T, C]
         self.mlp.forward_added(&x, &self.ln_2.forward(&x)?, &self.dropout) // [B, T, C]
     }
 }

@@ -293,7 +293,8 @@ impl DecoderBlock for GptNeoXBlock {
         let y = self.input_layernorm.forward(x)?; // [B, T, C]
         let y = self.attention.forward_added(x, &y, context, rotation, &self.dropout)?; // [B, T, C]
         let read = if self.parallel { x } else { &y };
-        self.mlp.forward_added(&y, &self.post_attention_layernorm.forward(read)?, &self.dropout) // [B, T, C]
+        let read = self.post_attention_layernorm.forward(read)?; // [B, T, C]
+        self.mlp.forward_added(&y, &read, &self.dropout) // [B, T, C]
     }
 }
 

@@ -25,10 +25,19 @@ macro_rules! delegate {
 
 /// A causal language model of any supported family, or of your own, with its type erased.
 ///
-/// ```no_run
-/// use loquat::models::LanguageModel;
+/// ```
+/// use loquat::models::{CausalLm, CellType, Gpt2, Gpt2Config, LanguageModel, RnnConfig, RnnLm};
+/// use loquat::{IdTensor, Rng};
 ///
-/// let model = LanguageModel::open("models/gpt2")?;
+/// let mut rng = Rng::seed(1);
+/// let models = [
+///     LanguageModel::new(Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut rng)?),
+///     LanguageModel::new(RnnLm::init(&RnnConfig::new(CellType::Lstm, 65, 24, 1), &mut rng)?),
+/// ]; // or `LanguageModel::open("models/gpt2")`
+/// for model in &models {
+///     assert_eq!(model.forward(&IdTensor::sequence(&[1, 2, 3]))?.shape(), [1, 3, 65]);
+/// }
+/// assert!(models[0].downcast_ref::<Gpt2>().is_some());
 /// # Ok::<(), loquat::Error>(())
 /// ```
 ///
@@ -158,7 +167,7 @@ impl<S: DecodeState + Debug + 'static> AnyState for S {
 impl LanguageModelState {
     /// Returns the state of a model of type `M`.
     fn of<M: CausalLm<State: 'static>>(&mut self) -> Result<&mut M::State> {
-        let another = || Error::argument("state", "one made by this model's new_state", "another architecture's");
+        let another = || Error::argument("state", "a state from this model's new_state", "a state of another model");
         self.0.as_any_mut().downcast_mut().ok_or_else(another)
     }
 }

@@ -141,19 +141,19 @@ impl Pretrained for MlpLm {
 
 /// The decoding state of an [`MlpLm`]: the last tokens of each sequence.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub struct MlpState {
     tokens: Vec<Vec<u32>>,
     read: usize,
 }
 
-impl DecodeState for Window {
+impl DecodeState for MlpState {
     fn len(&self) -> usize {
         self.read
     }
 }
 
 impl CausalLm for MlpLm {
-    type State = Window;
+    type State = MlpState;
 
     fn vocab_size(&self) -> usize {
         self.config.vocab_size
@@ -167,11 +167,11 @@ impl CausalLm for MlpLm {
         self.head.forward(&self.hidden_states(input_ids)?)
     }
 
-    fn new_state(&self, batch: usize) -> Window {
-        Window { tokens: vec![Vec::new(); batch], read: 0 }
+    fn new_state(&self, batch: usize) -> MlpState {
+        MlpState { tokens: vec![Vec::new(); batch], read: 0 }
     }
 
-    fn decode(&self, input_ids: &IdTensor, state: &mut Window) -> Result<Tensor> {
+    fn decode(&self, input_ids: &IdTensor, state: &mut MlpState) -> Result<Tensor> {
         let (batch, new_len) = input_ids.batch_and_len()?;
         if batch != state.tokens.len() || new_len == 0 {
             return Err(Error::shape("input_ids", format!("[{}, at least 1]", state.tokens.len()), input_ids.shape()));

@@ -154,20 +154,20 @@ impl Pretrained for RnnLm {
 
 /// The decoding state of an [`RnnLm`]: the states of the layers.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct RnnState {
     state: Option<RecurrentState>,
     batch: usize,
     read: usize,
 }
 
-impl DecodeState for Memory {
+impl DecodeState for RnnState {
     fn len(&self) -> usize {
         self.read
     }
 }
 
 impl CausalLm for RnnLm {
-    type State = Memory;
+    type State = RnnState;
 
     fn vocab_size(&self) -> usize {
         self.config.vocab_size
@@ -182,11 +182,11 @@ impl CausalLm for RnnLm {
         self.head.forward(&self.hidden_states(input_ids, None)?.0)
     }
 
-    fn new_state(&self, batch: usize) -> Memory {
-        Memory { state: None, batch, read: 0 }
+    fn new_state(&self, batch: usize) -> RnnState {
+        RnnState { state: None, batch, read: 0 }
     }
 
-    fn decode(&self, input_ids: &IdTensor, state: &mut Memory) -> Result<Tensor> {
+    fn decode(&self, input_ids: &IdTensor, state: &mut RnnState) -> Result<Tensor> {
         let (batch, new_len) = input_ids.batch_and_len()?;
         if batch != state.batch || new_len == 0 {
             return Err(Error::shape("input_ids", format!("[{}, at least 1]", state.batch), input_ids.shape()));

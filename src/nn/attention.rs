@@ -452,7 +452,7 @@ impl MultiHeadAttention {
     /// Same as [`MultiHeadAttention::cross`].
     pub fn cross_cached(&self, query: &Tensor, memory: &KvLayer, mask: &AttentionMask) -> Result<Tensor> {
         let q = normalise(&self.q_norm, self.part(0, query)?)?;
-        self.out.forward(&memory.look_up(&self.attention(), &q, mask)?)
+        self.out.forward(&memory.attend_cached(&self.attention(), &q, mask)?)
     }
 
     /// Returns `residual + dropout(attention(x))`.

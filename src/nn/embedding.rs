@@ -45,7 +45,7 @@ impl Embedding {
     /// let y = table.forward(&IdTensor::sequence(&[4, 0]))?;
     /// assert_eq!(y.data()[3..], [0.0; 3]);
     /// let gradients = y.sum()?.backward()?;
-    /// let dtable = gradients.of(table.weight.tensor()).expect("it is trained");
+    /// let dtable = gradients.of(table.weight.tensor()).expect("the table is trainable");
     /// assert_eq!((&dtable.data()[..3], &dtable.data()[12..]), (&[0.0; 3][..], &[1.0; 3][..]));
     /// # Ok::<(), loquat::Error>(())
     /// ```
@@ -65,7 +65,7 @@ impl Embedding {
             return Err(Error::Id { what: "padding_idx".into(), id, limit: vocab_size });
         }
         let mut p = p.into();
-        let init = Init::NormalButRow { std, row: padding_idx as usize };
+        let init = Init::NormalExceptRow { std, row: padding_idx as usize };
         let weight = p.get_weight("weight", &[vocab_size, d_model], init)?;
         Ok(Self { weight, padding_idx: Some(padding_idx) })
     }

@@ -140,7 +140,8 @@ impl<M: Module> Module for Vec<M> {
 /// loquat::module!(Mlp { up, down; skip width });
 ///
 /// let mut rng = Rng::seed(0);
-/// let mlp = Mlp { up: Linear::init(2, 8, true, &mut rng)?, down: Linear::init(8, 2, false, &mut rng)?, width: 8 };
+/// let up = Linear::init(2, 8, true, &mut rng)?;
+/// let mlp = Mlp { up, down: Linear::init(8, 2, false, &mut rng)?, width: 8 };
 /// let paths: Vec<String> = mlp.parameters().into_iter().map(|(path, _)| path).collect();
 /// assert_eq!(paths, ["up.weight", "up.bias", "down.weight"]);
 /// # Ok::<(), loquat::Error>(())
@@ -156,7 +157,8 @@ impl<M: Module> Module for Vec<M> {
 /// loquat::module!(Named { inner = "", head = head_name; skip head_name });
 ///
 /// let mut rng = Rng::seed(0);
-/// let [inner, head] = [Linear::init(2, 2, false, &mut rng)?, Linear::init(2, 2, false, &mut rng)?];
+/// let inner = Linear::init(2, 2, false, &mut rng)?;
+/// let head = Linear::init(2, 2, false, &mut rng)?;
 /// let named = Named { inner, head, head_name: "lm_head" };
 /// let paths: Vec<String> = named.parameters().into_iter().map(|(path, _)| path).collect();
 /// assert_eq!(paths, ["weight", "lm_head.weight"]);

@@ -12,7 +12,8 @@ use crate::tensor::Tensor;
 /// use loquat::{Rng, Tensor, nn::LayerNorm};
 ///
 /// let x = Tensor::normal(&[4, 3, 5], 2.0, &mut Rng::seed(1));
-/// let over_two = LayerNorm::over(&[3, 5], 1e-5, false, &mut Rng::seed(1))?; // LayerNorm([3, 5], bias=False)
+/// // torch.nn.LayerNorm([3, 5], bias=False)
+/// let over_two = LayerNorm::over(&[3, 5], 1e-5, false, &mut Rng::seed(1))?;
 /// let y = over_two.forward(&x)?;
 /// assert!(y.data()[..15].iter().sum::<f32>().abs() < 1e-4);
 /// # Ok::<(), loquat::Error>(())

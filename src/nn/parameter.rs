@@ -207,7 +207,7 @@ pub enum Init {
         std: f32,
     },
     /// Normal with mean 0, except for one row of zeros.
-    NormalButRow {
+    NormalExceptRow {
         /// Standard deviation.
         std: f32,
         /// The index of the row along the first axis.
@@ -250,7 +250,7 @@ impl ParameterSource for Rng {
             Init::Zeros => Tensor::zeros(shape),
             Init::Ones => Tensor::full(shape, 1.0),
             Init::Normal { std } => Tensor::normal(shape, std, self),
-            Init::NormalButRow { std, row } => {
+            Init::NormalExceptRow { std, row } => {
                 let mut x = Tensor::normal(shape, std, self);
                 let width = x.len() / shape.first().copied().unwrap_or(1).max(1);
                 let zeros = row.saturating_mul(width)..row.saturating_add(1).saturating_mul(width);
@@ -271,7 +271,8 @@ impl ParameterSource for Rng {
 ///
 /// let mut rng = Rng::seed(1);
 /// let mut p = Parameters::from(&mut rng);
-/// let weight = p.at("h").at("0").get("weight", &[3, 2], Init::Normal { std: 0.02 })?; // `h.0.weight`
+/// let normal = Init::Normal { std: 0.02 };
+/// let weight = p.at("h").at("0").get("weight", &[3, 2], normal)?; // `h.0.weight`
 /// assert_eq!(weight.shape(), [3, 2]);
 /// # Ok::<(), loquat::Error>(())
 /// ```

@@ -210,8 +210,12 @@ impl Recurrent {
             if state.c.is_some() != (self.cell == Cell::Lstm) {
                 return Err(Error::argument(
                     "recurrent state",
-                    "a cell state for an LSTM and for no other",
-                    "otherwise",
+                    if self.cell == Cell::Lstm {
+                        "a cell state, for an LSTM"
+                    } else {
+                        "no cell state, which only an LSTM has"
+                    },
+                    if state.c.is_some() { "one" } else { "none" },
                 ));
             }
             if let Some(states) =
@@ -287,7 +291,7 @@ impl std::fmt::Debug for Rnn {
 /// let lstm = Lstm::init(&RecurrentConfig::new(3, 4).layers(2).dropout(0.1), &mut Rng::seed(1))?;
 /// let x = Tensor::zeros(&[2, 5, 3]);
 /// let (y, state) = lstm.forward(&x, None, None)?;
-/// let (_next, _state) = lstm.forward(&x, Some(&state), None)?; // goes on where the first part ended
+/// let (_next, _state) = lstm.forward(&x, Some(&state), None)?; // the next part of the text
 /// assert_eq!(y.shape(), [2, 5, 4]);
 /// # Ok::<(), loquat::Error>(())
 /// ```

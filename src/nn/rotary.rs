@@ -141,8 +141,8 @@ impl RotaryPositions {
             }
             RopeScaling::LongRope { divisors, attention_factor } => {
                 if divisors.len() != plain.len() {
-                    let expected = format!("one for each of {} pairs of columns", plain.len());
-                    return Err(Error::argument("rope scaling's divisors", expected, divisors.len()));
+                    let expected = format!("{} of them, one per pair of columns", plain.len());
+                    return Err(Error::argument("rope scaling divisors", expected, divisors.len()));
                 }
                 (plain.iter().zip(divisors).map(|(f, divisor)| f / divisor).collect(), *attention_factor as f32)
             }
@@ -222,7 +222,9 @@ impl Rotation {
 fn check(scaling: &RopeScaling) -> Result<()> {
     let above = |name: &str, value: f64, least: f64| match value.is_finite() && value >= least {
         true => Ok(()),
-        false => Err(Error::argument(format!("rope scaling's {name}"), format!("a number from {least} on"), value)),
+        false => {
+            Err(Error::argument(format!("rope scaling {name}"), format!("a finite number, at least {least}"), value))
+        }
     };
     let positions = |value: usize| above("positions", value as f64, 1.0);
     match *scaling {
@@ -249,7 +251,7 @@ fn check(scaling: &RopeScaling) -> Result<()> {
             above("high_freq_factor", high_freq_factor, f64::MIN_POSITIVE)?;
             if high_freq_factor <= low_freq_factor {
                 let expected = format!("a number above low_freq_factor = {low_freq_factor}");
-                return Err(Error::argument("rope scaling's high_freq_factor", expected, high_freq_factor));
+                return Err(Error::argument("rope scaling high_freq_factor", expected, high_freq_factor));
             }
             positions(original_max_positions)
         }

@@ -586,7 +586,7 @@ impl Decoder {
         cache: &mut DecoderCache,
     ) -> Result<Tensor> {
         if cache.layers.len() != self.layers.len() {
-            let expected = format!("one of {} layers", self.layers.len());
+            let expected = format!("a cache of {} layers", self.layers.len());
             return Err(Error::argument("decoder cache", expected, cache.layers.len()));
         }
         let mut y = x.clone();

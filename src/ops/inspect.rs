@@ -6,16 +6,16 @@
 //!
 //! ```
 //! use loquat::models::{CausalLm, Gpt2, Gpt2Config};
-//! use loquat::{IdTensor, Rng, See, inspect};
+//! use loquat::{IdTensor, Rng, Capture, inspect};
 //!
 //! let model = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut Rng::seed(1))?;
 //! let ids = IdTensor::sequence(&[1, 2, 3, 4]);
-//! let (logits, seen) = inspect(See::Everything, || model.forward(&ids));
+//! let (logits, inspection) = inspect(Capture::Everything, || model.forward(&ids));
 //! assert_eq!(logits?.data(), model.forward(&ids)?.data());
 //!
-//! let paths: Vec<&str> = seen.hidden_states.iter().map(|(path, _)| path.as_str()).collect();
+//! let paths: Vec<&str> = inspection.hidden_states.iter().map(|(path, _)| path.as_str()).collect();
 //! assert_eq!(paths, ["transformer.embeddings", "transformer.h.0", "transformer.h.1"]);
-//! let (path, probs) = &seen.attention[1]; // [batch, heads, queries, keys]
+//! let (path, probs) = &inspection.attention[1]; // [batch, heads, queries, keys]
 //! assert_eq!((path.as_str(), probs.shape()), ("transformer.h.1", &[1, 3, 4, 4][..]));
 //! # Ok::<(), loquat::Error>(())
 //! ```
@@ -32,7 +32,7 @@ use crate::tensor::Tensor;
 
 /// What [`inspect`] records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum See {
+pub enum Capture {
     /// Both hidden states and attention probabilities.
     Everything,
     /// The embeddings and the output of each layer.
@@ -64,10 +64,10 @@ impl std::fmt::Debug for Inspection {
 }
 
 struct Recorder {
-    see: See,
+    capture: Capture,
     /// The segments of the current path.
     path: Vec<String>,
-    seen: Inspection,
+    inspection: Inspection,
 }
 
 thread_local! {
@@ -78,7 +78,19 @@ thread_local! {
 ///
 /// The mode belongs to the calling thread: work that `f` sends to other threads is not recorded. A
 /// nested `inspect` hides its calls from the outer one.
-pub fn inspect<R>(see: See, f: impl FnOnce() -> R) -> (R, Inspection) {
+///
+/// ```
+/// use loquat::models::{CausalLm, Gpt2, Gpt2Config};
+/// use loquat::{Capture, IdTensor, Rng, inspect};
+///
+/// let model = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut Rng::seed(1))?;
+/// let ids = IdTensor::sequence(&[1, 2]);
+/// let (_, inspection) = inspect(Capture::Attention, || model.forward(&ids));
+/// assert_eq!(inspection.attention.len(), 2); // one per layer
+/// assert!(inspection.hidden_states.is_empty());
+/// # Ok::<(), loquat::Error>(())
+/// ```
+pub fn inspect<R>(capture: Capture, f: impl FnOnce() -> R) -> (R, Inspection) {
     /// Restores the outer recorder, even if `f` panics.
     struct Restore(Option<Recorder>);
     impl Drop for Restore {
@@ -86,31 +98,31 @@ pub fn inspect<R>(see: See, f: impl FnOnce() -> R) -> (R, Inspection) {
             RECORDER.set(self.0.take());
         }
     }
-    let recorder = Recorder { see, path: Vec::new(), seen: Inspection::default() };
+    let recorder = Recorder { capture, path: Vec::new(), inspection: Inspection::default() };
     let _restore = Restore(RECORDER.replace(Some(recorder)));
     let result = f();
-    let seen = RECORDER.with_borrow_mut(|recorder| recorder.take().map(|r| r.seen).unwrap_or_default());
-    (result, seen)
+    let inspection = RECORDER.with_borrow_mut(|recorder| recorder.take().map(|r| r.inspection).unwrap_or_default());
+    (result, inspection)
 }
 
-impl See {
-    fn wants(self, what: See) -> bool {
-        self == See::Everything || self == what
+impl Capture {
+    fn includes(self, what: Capture) -> bool {
+        self == Capture::Everything || self == what
     }
 }
 
-pub(crate) fn is_seen(what: See) -> bool {
-    RECORDER.with_borrow(|recorder| recorder.as_ref().is_some_and(|r| r.see.wants(what)))
+pub(crate) fn is_recording(what: Capture) -> bool {
+    RECORDER.with_borrow(|recorder| recorder.as_ref().is_some_and(|r| r.capture.includes(what)))
 }
 
-fn note(what: See, name: Option<&dyn Display>, x: &Tensor) {
+fn record(what: Capture, name: Option<&dyn Display>, x: &Tensor) {
     RECORDER.with_borrow_mut(|recorder| {
         let Some(recorder) = recorder else { return };
         let name = name.map(|name| name.to_string());
         let path: Vec<&str> = recorder.path.iter().chain(&name).map(String::as_str).collect();
         let list = match what {
-            See::Attention => &mut recorder.seen.attention,
-            _ => &mut recorder.seen.hidden_states,
+            Capture::Attention => &mut recorder.inspection.attention,
+            _ => &mut recorder.inspection.hidden_states,
         };
         list.push((path.join("."), x.detach()));
     });
@@ -134,8 +146,8 @@ pub fn at<R>(name: impl Display, f: impl FnOnce() -> R) -> R {
 
 /// Records hidden states as `name` below the current path.
 pub fn hidden(name: impl Display, x: &Tensor) {
-    if is_seen(See::HiddenStates) {
-        note(See::HiddenStates, Some(&name), x);
+    if is_recording(Capture::HiddenStates) {
+        record(Capture::HiddenStates, Some(&name), x);
     }
 }
 
@@ -146,8 +158,8 @@ pub fn hidden(name: impl Display, x: &Tensor) {
 pub fn layer(name: impl Display, i: usize, f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     at(format_args!("{name}.{i}"), || {
         let y = f()?;
-        if is_seen(See::HiddenStates) {
-            note(See::HiddenStates, None, &y);
+        if is_recording(Capture::HiddenStates) {
+            record(Capture::HiddenStates, None, &y);
         }
         Ok(y)
     })
@@ -155,8 +167,8 @@ pub fn layer(name: impl Display, i: usize, f: impl FnOnce() -> Result<Tensor>) -
 
 /// Records the probabilities of an attention; they are computed only if they are to be recorded.
 pub(crate) fn attention(probs: impl FnOnce() -> Result<Tensor>) -> Result<()> {
-    if is_seen(See::Attention) {
-        note(See::Attention, None, &probs()?);
+    if is_recording(Capture::Attention) {
+        record(Capture::Attention, None, &probs()?);
     }
     Ok(())
 }
@@ -174,16 +186,16 @@ mod tests {
                 layer("h", 0, || at("attn", || attention(|| Ok(x.clone()))).map(|()| x.clone()))
             })
         };
-        let ((_, inner), outer) = inspect(See::Everything, || {
+        let ((_, inner), outer) = inspect(Capture::Everything, || {
             run().unwrap();
-            inspect(See::HiddenStates, || hidden("x", &x))
+            inspect(Capture::HiddenStates, || hidden("x", &x))
         });
         let paths = |list: &[(String, Tensor)]| list.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
         assert_eq!(paths(&outer.hidden_states), ["model.embeddings", "model.h.0"]);
         assert_eq!(paths(&outer.attention), ["model.h.0.attn"]);
         assert_eq!((paths(&inner.hidden_states), inner.attention.len()), (vec!["x".to_string()], 0));
-        let (_, seen) = inspect(See::Attention, run);
+        let (_, seen) = inspect(Capture::Attention, run);
         assert_eq!((seen.hidden_states.len(), seen.attention.len()), (0, 1));
-        attention(|| panic!("nobody looks")).unwrap();
+        attention(|| panic!("nothing is recorded")).unwrap();
     }
 }

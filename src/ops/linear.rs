@@ -291,7 +291,7 @@ impl Part {
 fn readable(w: &Weight, layout: WeightLayout, side: Side) -> Cow<'_, Weight> {
     match (w, layout, side) {
         (Weight::Blocks(_), WeightLayout::OutIn, Side::Forward) => Cow::Borrowed(w),
-        (Weight::Blocks(w), _, _) => Cow::Owned(Weight::F32(w.widen())),
+        (Weight::Blocks(w), _, _) => Cow::Owned(Weight::F32(w.dequantize())),
         _ => Cow::Borrowed(w),
     }
 }
@@ -403,7 +403,7 @@ mod tests {
             let mut bytes = vec![0; BlockFormat::Q8_0.bytes_for(n * k)];
             quantize_q8_0(w.data(), &mut bytes);
             let blocks = BlockTensor::from_vec(BlockFormat::Q8_0, bytes, &[n, k]).unwrap();
-            let (wide, blocks) = (Weight::F32(blocks.widen()), Weight::Blocks(blocks));
+            let (wide, blocks) = (Weight::F32(blocks.dequantize()), Weight::Blocks(blocks));
             let bias = sample(&[n], 2);
             for rows in [1, 2, 9] {
                 let x = sample(&[rows, k], 3).watch();

@@ -56,7 +56,8 @@ impl Reduction {
 /// let loss = CrossEntropy::default().loss(&logits, &labels)?;
 /// assert!((loss.item()? - 2f32.ln()).abs() < 1e-6); // only the first row counts
 ///
-/// let weighted = CrossEntropy { weight: Some(Tensor::from_vec(vec![1.0, 3.0], &[2])?), ..CrossEntropy::default() };
+/// let weight = Some(Tensor::from_vec(vec![1.0, 3.0], &[2])?);
+/// let weighted = CrossEntropy { weight, ..CrossEntropy::default() };
 /// let rows = CrossEntropy { reduction: Reduction::None, ..weighted }.loss(&logits, &labels)?;
 /// assert!((rows.data()[0] - 3.0 * 2f32.ln()).abs() < 1e-6 && rows.data()[1] == 0.0);
 /// # Ok::<(), loquat::Error>(())

@@ -54,7 +54,7 @@ pub use attention::{Attention, AttentionMask};
 pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
 pub use embedding::{embedding, embedding_with_padding};
-pub use inspect::{Inspection, See, inspect};
+pub use inspect::{Capture, Inspection, inspect};
 pub use linear::{WeightLayout, linear, linear_then};
 pub use loss::{
     BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss,

@@ -62,7 +62,9 @@ impl MaxPool1d {
         let windows = match (padded, reach) {
             (Some(padded), Some(reach)) if padded >= reach => (padded - reach) / stride + 1,
             _ => {
-                let expected = format!("room for {kernel_size} positions {dilation} apart, padding {padding}");
+                let expected = format!(
+                    "an input as long as a window ({kernel_size} positions, dilation {dilation}, padding {padding})"
+                );
                 return Err(Error::shape("max_pool1d", expected, x.shape()));
             }
         };

@@ -23,10 +23,10 @@ thread_local! {
 /// use loquat::{Rng, Tensor, ops::{Precision, with_precision}};
 ///
 /// let mut rng = Rng::seed(1);
-/// let (a, b) = (Tensor::normal(&[64, 64], 1.0, &mut rng), Tensor::normal(&[64, 64], 1.0, &mut rng));
+/// let [a, b] = [(); 2].map(|()| Tensor::normal(&[64, 64], 1.0, &mut rng));
 /// let exact = a.matmul(&b)?;
 /// let rounded = with_precision(Precision::Bf16, || a.matmul(&b))?;
-/// let error = exact.data().iter().zip(rounded.data()).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+/// let error = exact.sub(&rounded)?.data().iter().fold(0.0, |max: f32, x| max.max(x.abs()));
 /// assert!(error < 0.3); // of sums of 64 products
 /// # Ok::<(), loquat::Error>(())
 /// ```

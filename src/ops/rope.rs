@@ -28,7 +28,7 @@ const MAX_TABLE: usize = 1 << 30;
 /// let rope = Rope::new(4, 16, 10_000.0)?;
 /// let x = Tensor::full(&[1, 2, 8], 1.0); // two positions, two heads of four columns
 /// let y = rope.forward(&x, 2, &IdTensor::sequence(&[0, 1]))?;
-/// assert_eq!(y.data()[..8], x.data()[..8]); // position 0 does not turn
+/// assert_eq!(y.data()[..8], x.data()[..8]); // position 0 is not rotated
 /// assert!((y.data()[8] - (1f32.cos() - 1f32.sin())).abs() < 1e-6);
 /// # Ok::<(), loquat::Error>(())
 /// ```

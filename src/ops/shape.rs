@@ -188,7 +188,7 @@ pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
 /// # Errors
 /// Same as [`concat()`].
 pub fn stack(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
-    let widened = tensors
+    let unsqueezed = tensors
         .iter()
         .map(|x| {
             if axis > x.rank() {
@@ -199,7 +199,7 @@ pub fn stack(tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
             x.reshape(&shape)
         })
         .collect::<Result<Vec<_>>>()?;
-    concat(&widened.iter().collect::<Vec<_>>(), axis as isize)
+    concat(&unsqueezed.iter().collect::<Vec<_>>(), axis as isize)
 }
 
 #[cfg(test)]

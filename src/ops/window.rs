@@ -23,7 +23,7 @@ pub fn windows(x: &Tensor, window: usize) -> Result<Tensor> {
     };
     let wide = window.checked_mul(width).filter(|&wide| wide.checked_mul(batch.max(1) * seq_len.max(1)).is_some());
     let Some(wide) = wide.filter(|_| window > 0) else {
-        return Err(Error::argument("window", "at least 1, and what fits into memory", window));
+        return Err(Error::argument("window", "at least 1, and small enough to fit into memory", window));
     };
     let (sequence, of_windows) = ((seq_len * width).max(1), (seq_len * wide).max(1));
     let y = Tensor::try_write(&[batch, seq_len, wide], |y| {

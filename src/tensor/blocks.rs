@@ -17,7 +17,7 @@ use crate::mapped::MappedFile;
 /// use loquat::tensor::BlockTensor;
 ///
 /// let zeros = BlockTensor::from_vec(BlockFormat::Q8_0, vec![0; 2 * 34], &[2, 32])?;
-/// assert_eq!(zeros.widen().data(), [0.0; 64]);
+/// assert_eq!(zeros.dequantize().data(), [0.0; 64]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
 #[doc(hidden)]
@@ -91,12 +91,12 @@ impl BlockTensor {
     }
 
     /// Dequantises the tensor to f32.
-    pub fn widen(&self) -> Tensor {
+    pub fn dequantize(&self) -> Tensor {
         Tensor::write(&self.shape, |y| blocks::widen(self.format, self.bytes(), y))
     }
 
     /// Dequantises some rows of a matrix.
-    pub(crate) fn widen_rows(&self, rows: Range<usize>, y: &mut [f32]) {
+    pub(crate) fn dequantize_rows(&self, rows: Range<usize>, y: &mut [f32]) {
         let row = self.format.bytes_for(self.shape[1]);
         blocks::widen(self.format, &self.bytes()[rows.start * row..rows.end * row], y);
     }
@@ -106,7 +106,7 @@ impl BlockTensor {
         let chunk = parallel::chunk_len(ids.len(), 1, row as f32);
         parallel::chunks_mut(out, chunk * row.max(1), |i, out| {
             for (out, &id) in out.chunks_exact_mut(row.max(1)).zip(&ids[i * chunk..]) {
-                self.widen_rows(id as usize..id as usize + 1, out);
+                self.dequantize_rows(id as usize..id as usize + 1, out);
             }
         });
     }

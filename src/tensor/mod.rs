@@ -54,7 +54,7 @@ fn checked_len(shape: &[usize]) -> Result<usize> {
     shape
         .iter()
         .try_fold(1usize, |len, &d| len.checked_mul(d))
-        .ok_or_else(|| Error::shape("tensor", "a number of elements that fits a machine word", shape))
+        .ok_or_else(|| Error::shape("tensor", "a number of elements that fits into a machine word", shape))
 }
 
 impl Tensor {
@@ -259,7 +259,7 @@ impl Tensor {
     /// from the tape; the caller has checked the range.
     pub(crate) fn rows(&self, start: usize, count: usize) -> Self {
         let row = shape_len(&self.shape[1..]);
-        assert!(start + count <= self.shape[0], "rows lie inside the tensor");
+        assert!(start + count <= self.shape[0], "rows are inside the tensor");
         let mut shape = self.shape.clone();
         shape[0] = count;
         Self { shape, storage: self.storage.clone(), offset: self.offset + start * row, node: None }
@@ -268,7 +268,7 @@ impl Tensor {
 
 /// Returns the number of elements of a shape that does not come from outside the program.
 fn shape_len(shape: &[usize]) -> usize {
-    shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).expect("the number of elements fits a machine word")
+    shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).expect("the number of elements fits into a machine word")
 }
 
 /// The elements for `Debug`, on one line: the first 8 of more than 16.

@@ -87,9 +87,9 @@ impl Weight {
     pub fn to_tensor(&self) -> Tensor {
         match self {
             Self::F32(tensor) => tensor.clone(),
-            Self::F16(half) => half.widen(),
-            Self::Bf16(half) => half.widen(),
-            Self::Blocks(blocks) => blocks.widen(),
+            Self::F16(half) => half.to_f32(),
+            Self::Bf16(half) => half.to_f32(),
+            Self::Blocks(blocks) => blocks.dequantize(),
         }
     }
 
@@ -172,13 +172,13 @@ impl Half for bf16 {}
 mod sealed {
     #[doc(hidden)]
     pub trait Half: Sized {
-        fn widen(x: &[Self], y: &mut [f32]);
+        fn to_f32(x: &[Self], y: &mut [f32]);
         fn round(x: &[f32], y: &mut [Self]);
     }
 }
 
 impl sealed::Half for f16 {
-    fn widen(x: &[Self], y: &mut [f32]) {
+    fn to_f32(x: &[Self], y: &mut [f32]) {
         vecmath::f16_to_f32(x, y);
     }
     fn round(x: &[f32], y: &mut [Self]) {
@@ -187,7 +187,7 @@ impl sealed::Half for f16 {
 }
 
 impl sealed::Half for bf16 {
-    fn widen(x: &[Self], y: &mut [f32]) {
+    fn to_f32(x: &[Self], y: &mut [f32]) {
         vecmath::bf16_to_f32(x, y);
     }
     fn round(x: &[f32], y: &mut [Self]) {
@@ -203,7 +203,7 @@ impl sealed::Half for bf16 {
 /// use loquat::tensor::HalfTensor;
 ///
 /// let half = HalfTensor::from_vec(vec![f16::ONE; 6], &[2, 3])?;
-/// assert_eq!(half.widen().data(), [1.0; 6]);
+/// assert_eq!(half.to_f32().data(), [1.0; 6]);
 /// # Ok::<(), loquat::Error>(())
 /// ```
 #[doc(hidden)]
@@ -279,8 +279,8 @@ impl<T: Half> HalfTensor<T> {
     }
 
     /// Converts the elements to f32, which is exact.
-    pub fn widen(&self) -> Tensor {
-        Tensor::write(&self.shape, |y| T::widen(self.data(), y))
+    pub fn to_f32(&self) -> Tensor {
+        Tensor::write(&self.shape, |y| T::to_f32(self.data(), y))
     }
 
     /// Rounds the elements of `x` to nearest even.
@@ -296,7 +296,7 @@ impl<T: Half> HalfTensor<T> {
         let chunk = parallel::chunk_len(ids.len(), 1, row as f32);
         parallel::chunks_mut(out, chunk * row.max(1), |i, out| {
             for (out, &id) in out.chunks_exact_mut(row).zip(&ids[i * chunk..]) {
-                T::widen(&data[id as usize * row..][..row], out);
+                T::to_f32(&data[id as usize * row..][..row], out);
             }
         });
     }
@@ -351,7 +351,7 @@ mod tests {
     use crate::mapped::Load;
 
     #[test]
-    fn halves_widen_exactly_and_round_to_nearest() {
+    fn halves_convert_exactly_and_round_to_nearest() {
         let x = Tensor::from_vec(vec![1.0, -0.5, 65504.0, 1.0 + f32::EPSILON], &[2, 2]).unwrap();
         let weight = Weight::from(x);
         for half in [weight.to_f16(), weight.to_bf16()] {

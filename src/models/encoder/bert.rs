@@ -220,7 +220,7 @@ impl BertConfig {
             FirstPosition::Behind(position) => Some(position),
             FirstPosition::BehindPadding => Some(
                 self.pad_token_id
-                    .ok_or_else(|| Error::config("pad_token_id", "the id that positions count from", "null"))?,
+                    .ok_or_else(|| Error::config("pad_token_id", "the id of the padding token", "null"))?,
             ),
         })
     }
@@ -237,7 +237,7 @@ impl BertConfig {
             // The reference uses 32 buckets regardless of this key.
             (true, Some(32)) | (false, None) => {}
             (relative, found) => {
-                let expected = if relative { "32" } else { "no such key" };
+                let expected = if relative { "32" } else { "none, since only MPNet has this key" };
                 return Err(Error::config("relative_attention_num_buckets", expected, found.unwrap_or(0)));
             }
         }

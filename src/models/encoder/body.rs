@@ -351,12 +351,12 @@ impl TextEncoder {
     /// `hidden_states: [batch, seq_len, hidden_size]` → `[batch, hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the model has no pooler; [`Error::Shape`] if the shape does not
+    /// [`Error::Mismatch`] if the model has no pooler; [`Error::Shape`] if the shape does not
     /// match.
     pub fn pool(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match &self.pooler {
             Some(pooler) => Ok(pooler.forward(&first_token(hidden_states)?)?.tanh()),
-            None => Err(Error::argument("pooler", "a checkpoint with one", "none")),
+            None => Err(Error::mismatch("pool: the model has no pooler")),
         }
     }
 

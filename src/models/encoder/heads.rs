@@ -97,7 +97,7 @@ impl<H: Head> WithHead<H> {
     ///
     /// # Errors
     /// Same as [`Head::init`].
-    pub fn on(mut encoder: TextEncoder, rng: &mut Rng) -> Result<Self> {
+    pub fn from_encoder(mut encoder: TextEncoder, rng: &mut Rng) -> Result<Self> {
         let names = encoder.config.architecture()?.names;
         let head = H::init(&encoder.config, Parameters::from(rng))?;
         encoder.pooler = None;

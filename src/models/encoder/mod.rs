@@ -28,12 +28,14 @@
 //! | `open` | opening of folders, with and without heads, including old names |
 //!
 //! ```
-//! use loquat::models::encoder::{BertConfig, EncoderConfig, EncoderForSequenceClassification, TextBatch};
+//! use loquat::models::encoder::EncoderForSequenceClassification;
+//! use loquat::models::encoder::{BertConfig, EncoderConfig, TextBatch};
 //! use loquat::{IdTensor, Rng};
 //!
 //! let mut config = BertConfig::new(50, 12, 2, 3, 24);
 //! config.set_labels(&["bad", "good"]);
-//! let model = EncoderForSequenceClassification::init(&EncoderConfig::from(config), &mut Rng::seed(1))?;
+//! let config = EncoderConfig::from(config);
+//! let model = EncoderForSequenceClassification::init(&config, &mut Rng::seed(1))?;
 //! let ids = IdTensor::batch(&[[2, 7, 9, 3], [2, 8, 3, 0]])?;
 //! let mask = IdTensor::batch(&[[1, 1, 1, 1], [1, 1, 1, 0]])?;
 //! let logits = model.forward(&TextBatch::new(&ids).attention_mask(&mask))?;

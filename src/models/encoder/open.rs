@@ -31,7 +31,7 @@ impl EncoderConfig {
     }
 
     /// Returns whether [`EncoderConfig::from_json`] supports this `model_type`.
-    pub fn knows(model_type: &str) -> bool {
+    pub fn supports(model_type: &str) -> bool {
         families::find(model_type).is_some_and(|family| family.encoder.is_some())
     }
 }

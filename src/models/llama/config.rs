@@ -392,7 +392,7 @@ impl LlamaConfig {
         }
         check_dropout([("attention_dropout", self.attention_dropout)])?;
         let variant = self.variant();
-        let lacks = |key: &str, expected: &str| format!("{expected}, as {model_type} has no `{key}`");
+        let lacks = |key: &str, expected: &str| format!("{expected}, since {model_type} does not support `{key}`");
         if self.attention_bias && variant.biases != Biases::Configured {
             return Err(Error::config("attention_bias", lacks("attention_bias", "false"), true));
         }
@@ -403,7 +403,8 @@ impl LlamaConfig {
             return Err(Error::config("sliding_window", lacks("sliding_window", "null"), window));
         }
         self.check_layer_types()?;
-        check_other(self.other.iter().filter(|(key, _)| *key != ORIGINAL_POSITIONS))?; // which `rope` reads
+        // `rotary` reads this key.
+        check_other(self.other.iter().filter(|(key, _)| *key != ORIGINAL_POSITIONS))?;
         activation("hidden_act", &self.hidden_act)?;
         self.rotary().map(drop)
     }
@@ -411,7 +412,7 @@ impl LlamaConfig {
     fn check_layer_types(&self) -> Result<()> {
         let Some(types) = &self.layer_types else { return Ok(()) };
         if types.len() != self.num_hidden_layers {
-            let expected = format!("one of each of {} layers", self.num_hidden_layers);
+            let expected = format!("{} entries, one per layer", self.num_hidden_layers);
             return Err(Error::config("layer_types", expected, types.len()));
         }
         let windows = self.variant().windows == Windows::Layers;
@@ -419,7 +420,7 @@ impl LlamaConfig {
             None => Ok(()),
             Some(other) if windows => Err(Error::config("layer_types", format!("{FULL} or {SLIDING}"), other)),
             Some(other) => {
-                let expected = format!("{FULL}, as {} has no other", self.model_type);
+                let expected = format!("{FULL}, the only type that {} supports", self.model_type);
                 Err(Error::config("layer_types", expected, other))
             }
         }

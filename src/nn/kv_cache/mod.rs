@@ -32,7 +32,7 @@ use pages::Pages;
 ///     layer.append(&Tensor::zeros(&[1, 3, 8]), &Tensor::zeros(&[1, 3, 8]))?;
 /// }
 /// assert_eq!(cache.len(), 3);
-/// cache.truncate(2); // forget a draft
+/// cache.truncate(2); // remove a rejected draft
 /// cache.reorder(&[0, 0])?; // two beams from one
 /// assert_eq!(cache.layer(1).keys().map(|k| k.shape().to_vec()), Some(vec![2, 2, 8]));
 /// # Ok::<(), loquat::Error>(())
@@ -213,7 +213,7 @@ impl KvLayer {
         mask: &AttentionMask,
     ) -> Result<Tensor> {
         self.append(key, value)?;
-        self.look_up(attention, query, mask)
+        self.attend_cached(attention, query, mask)
     }
 
     /// Computes attention of `query` over the cached positions, for cross-attention.
@@ -223,7 +223,7 @@ impl KvLayer {
     ///
     /// # Errors
     /// [`Error::Argument`] if the cache is empty; also the errors of [`Attention::forward`].
-    pub(crate) fn look_up(&self, attention: &Attention, query: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+    pub(crate) fn attend_cached(&self, attention: &Attention, query: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         if !self.sequences.is_empty()
             && let Some(y) = attention.forward_paged(query, &paged([self]), mask)?
         {

@@ -103,7 +103,7 @@ impl KvLayers<'_> {
         let mut start = 0;
         let mut parts = Vec::with_capacity(new.len());
         for (layer, &new) in layers.iter().zip(new) {
-            parts.push(layer.look_up(attention, &query.narrow(1, start, new)?, mask)?);
+            parts.push(layer.attend_cached(attention, &query.narrow(1, start, new)?, mask)?);
             start += new;
         }
         ops::concat(&parts.iter().collect::<Vec<_>>(), 1)

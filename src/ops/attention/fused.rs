@@ -45,7 +45,7 @@ struct Call {
 
 impl Fused {
     /// Returns whether the kernel supports the attention.
-    pub(super) fn knows(dims: &Dims, mask: &Resolved, attention: &super::Attention) -> bool {
+    pub(super) fn supports(dims: &Dims, mask: &Resolved, attention: &super::Attention) -> bool {
         // Dropout is keyed by the place in the whole matrix.
         (attention.dropout.is_none()
             || mask.starts_at_once() && dims.batch * dims.n_heads * dims.queries * dims.keys < 1 << 32)

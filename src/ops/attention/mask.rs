@@ -12,7 +12,7 @@ use crate::tensor::{IdTensor, Tensor};
 /// ```
 /// use loquat::{IdTensor, ops::AttentionMask};
 ///
-/// // Two sequences, the second padded by two tokens, read from left to right.
+/// // Two sequences, the second padded by two tokens, with a causal mask.
 /// let attention_mask = IdTensor::batch(&[[1, 1, 1, 1], [1, 1, 0, 0]])?;
 /// let mask = AttentionMask::causal().and(&AttentionMask::padding(&attention_mask));
 /// # let _ = mask;

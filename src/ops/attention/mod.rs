@@ -38,7 +38,7 @@ use fused::{Fused, Gradients, Place};
 /// let x = Tensor::normal(&[2, 5, 12], 1.0, &mut Rng::seed(1));
 /// let y = Attention::new(3).forward(&x, &x, &x, &AttentionMask::causal())?;
 /// assert_eq!(y.shape(), [2, 5, 12]);
-/// // The first token sees only itself.
+/// // The first token attends only to itself.
 /// assert!(y.data()[..12].iter().zip(x.data()).all(|(y, x)| (y - x).abs() < 1e-6));
 /// # Ok::<(), loquat::Error>(())
 /// ```
@@ -110,7 +110,7 @@ impl Attention {
         let dims = self.dims(query, key, value)?;
         let mask = mask.resolve(dims.batch, dims.n_heads, dims.queries, dims.keys)?;
         inspect::attention(|| composed::probs(self, &dims, &query.detach(), &key.detach(), &mask))?;
-        if !Fused::knows(&dims, &mask, self) {
+        if !Fused::supports(&dims, &mask, self) {
             return Ok(composed::attention(self, &dims, query, key, value, &mask)?.0);
         }
         let inputs = [query, key, value];
@@ -163,7 +163,9 @@ impl Attention {
     /// Same as [`Attention::forward`].
     pub fn forward_packed(&self, qkv: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let heads = self.n_kv_heads.checked_mul(2).and_then(|both| both.checked_add(self.n_heads));
-        let heads = heads.ok_or_else(|| Error::argument("attention heads", "as many as a width has", self.n_heads))?;
+        let heads = heads.ok_or_else(|| {
+            Error::argument("attention heads", "a number of heads that divides the width", self.n_heads)
+        })?;
         let &[batch, len, width] = qkv.shape() else {
             return Err(Error::shape("attention", "[batch, seq_len, width]", qkv.shape()));
         };
@@ -173,7 +175,7 @@ impl Attention {
         let widths @ [q, k, v] = [self.n_heads, self.n_kv_heads, self.n_kv_heads].map(|n| width / heads * n);
         let dims = self.checked(batch, [len, len], widths)?;
         let resolved = mask.resolve(batch, dims.n_heads, len, len)?;
-        if !Fused::knows(&dims, &resolved, self) || !resolved.starts_at_once() {
+        if !Fused::supports(&dims, &resolved, self) || !resolved.starts_at_once() {
             return self.forward(&qkv.narrow(-1, 0, q)?, &qkv.narrow(-1, q, k)?, &qkv.narrow(-1, q + k, v)?, mask);
         }
         inspect::attention(|| {
@@ -223,7 +225,7 @@ impl Attention {
             inspect::attention(|| composed::probs(self, &dims, &part(query), &part(key), &resolved))?;
             let width = query.last_dim();
             let out = &mut y.make_mut()[start * width..(start + rows) * width];
-            if Fused::knows(&dims, &resolved, self) {
+            if Fused::supports(&dims, &resolved, self) {
                 let places =
                     inputs.map(|x| Place { first: start * x.last_dim(), batch: len * x.last_dim(), row: x.last_dim() });
                 Fused::new(dims, resolved, self.dropout).forward_into(inputs.map(Tensor::data), places, out, None);
@@ -263,7 +265,7 @@ impl Attention {
         let (batch, queries) = (query.shape()[0], query.shape()[1]);
         let dims = self.checked(batch, [queries, len], inputs.map(Tensor::last_dim))?;
         let resolved = mask.resolve(batch, dims.n_heads, queries, len)?;
-        if !Fused::knows(&dims, &resolved, self) {
+        if !Fused::supports(&dims, &resolved, self) {
             return self.forward(query, &keys.narrow(1, 0, len)?, &values.narrow(1, 0, len)?, mask);
         }
         inspect::attention(|| composed::probs(self, &dims, query, &keys.narrow(1, 0, len)?, &resolved))?;

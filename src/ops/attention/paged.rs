@@ -4,7 +4,7 @@ use super::fused::Fused;
 use super::{Attention, AttentionMask};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{AttentionShape, Heads, HeadsMut, attention};
-use crate::ops::inspect::{self, See};
+use crate::ops::inspect::{self, Capture};
 use crate::ops::precision::precision;
 use crate::tensor::{Tensor, tape};
 
@@ -69,8 +69,8 @@ impl Attention {
         }
         let resolved = mask.resolve(batch, dims.n_heads, queries, longest)?;
         let plain = resolved.bias.is_none() && resolved.key_mask.is_none() && resolved.starts_at_once();
-        let seen = inspect::is_seen(See::Attention);
-        if seen || !plain || self.dropout.is_some() || !Fused::knows(&dims, &resolved, self) {
+        let recording = inspect::is_recording(Capture::Attention);
+        if recording || !plain || self.dropout.is_some() || !Fused::supports(&dims, &resolved, self) {
             return Ok(None);
         }
         // Padding after a sequence, and positions past its length, are left out.

@@ -4,7 +4,7 @@
 use super::*;
 use crate::ops::gradient_check::{check, sample};
 use crate::tensor::IdTensor;
-use crate::{See, inspect};
+use crate::{Capture, inspect};
 
 /// `(name, heads, kv heads, batch, queries, keys, head_dim, value_dim, mask)`.
 fn cases() -> Vec<(&'static str, [usize; 7], AttentionMask)> {
@@ -216,18 +216,18 @@ fn a_look_changes_nothing_and_sees_the_probabilities() {
     for (name, dims, mask) in cases() {
         let [q, k, v] = inputs(&dims);
         let attention = settings(&dims);
-        let (y, seen) = inspect(See::Attention, || attention.forward(&q, &k, &v, &mask).unwrap());
+        let (y, seen) = inspect(Capture::Attention, || attention.forward(&q, &k, &v, &mask).unwrap());
         assert_eq!(y.data(), attention.forward(&q, &k, &v, &mask).unwrap().data(), "{name}");
         assert_eq!(seen.attention.len(), 1, "{name}");
         let (_, probs) = attention.with_probs(&q, &k, &v, &mask).unwrap();
         assert_eq!(seen.attention[0].1.data(), probs.data(), "{name}");
-        let (y, seen) = inspect(See::Everything, || attention.forward_cached(&q, &k, &v, dims[4], &mask).unwrap());
+        let (y, seen) = inspect(Capture::Everything, || attention.forward_cached(&q, &k, &v, dims[4], &mask).unwrap());
         assert_eq!((y.shape(), seen.attention.len()), (&[dims[2], dims[3], dims[0] * dims[6]][..], 1), "{name}");
         assert_eq!(seen.attention[0].1.data(), probs.data(), "{name}");
     }
     let qkv = sample(&[2, 3, 8], 1).watch();
     let attention = Attention { n_kv_heads: 1, ..Attention::new(2) };
-    let (_, seen) = inspect(See::Attention, || attention.forward_packed(&qkv, &AttentionMask::causal()).unwrap());
+    let (_, seen) = inspect(Capture::Attention, || attention.forward_packed(&qkv, &AttentionMask::causal()).unwrap());
     assert_eq!((seen.attention[0].1.shape(), seen.attention[0].1.requires_grad()), (&[2, 2, 3, 3][..], false));
 }
 

@@ -159,7 +159,7 @@ impl Recurrent {
             }
         }
         if c_0.is_some() && self.cell != Cell::Lstm {
-            return Err(Error::argument("recurrent c_0", "none without an LSTM", "one"));
+            return Err(Error::argument("recurrent c_0", "none, except for an LSTM", "one"));
         }
         if hidden == 0 {
             return Err(Error::argument("recurrent hidden size", "at least 1", 0));
