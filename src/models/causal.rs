@@ -8,6 +8,23 @@ use crate::tensor::{IdTensor, Tensor, no_grad};
 /// A causal language model: the logits at a position depend on the tokens up to and including it.
 ///
 /// Inference takes `&self`: one model can serve many threads, each with its own [`DecodeState`].
+///
+/// ```
+/// use loquat::models::{CausalLm, DecodeState, Gpt2, Gpt2Config};
+/// use loquat::{IdTensor, Rng, no_grad};
+///
+/// let model = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut Rng::seed(1))?;
+/// let logits = no_grad(|| model.forward(&IdTensor::sequence(&[1, 2, 3])))?;
+/// assert_eq!(logits.shape(), [1, 3, 65]);
+///
+/// // Decoding with a state gives the same bits.
+/// let mut state = model.new_state(1);
+/// no_grad(|| model.decode(&IdTensor::sequence(&[1, 2]), &mut state))?;
+/// let next = no_grad(|| model.decode(&IdTensor::sequence(&[3]), &mut state))?;
+/// assert_eq!(next.data(), &logits.data()[2 * 65..]);
+/// assert_eq!(state.len(), 3);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait CausalLm: Send + Sync {
     /// The state of the model after the tokens that it has processed.
     type State: DecodeState;

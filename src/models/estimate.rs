@@ -56,6 +56,21 @@ impl MemoryEstimate {
 /// # Errors
 /// [`Error::Config`] if the configuration lacks a size; [`Error::Format`] or [`Error::Io`] if a
 /// file cannot be read.
+///
+/// # Examples
+/// ```
+/// use loquat::checkpoint::{OpenOptions, save_pretrained};
+/// use loquat::models::{Gpt2, Gpt2Config, estimate};
+///
+/// let folder = std::env::temp_dir().join(format!("loquat-estimate-doc-{}", std::process::id()));
+/// let model = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut loquat::Rng::seed(1))?;
+/// save_pretrained(&folder, &model)?;
+/// let memory = estimate(&folder, &OpenOptions::default())?;
+/// assert_eq!(memory.kv_cache_per_token, 2 * 2 * 24 * 4); // layers, keys and values, width, bytes
+/// assert!(memory.total(32) > memory.total(1));
+/// # std::fs::remove_dir_all(&folder).ok();
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn estimate(path: impl AsRef<Path>, options: &OpenOptions) -> Result<MemoryEstimate> {
     let config = read_config(&path)?;
     let checkpoint = open_checkpoint(&path, Load::Mmap)?;

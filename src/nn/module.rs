@@ -7,6 +7,19 @@ use crate::nn::summary::Summary;
 use crate::tensor::Gradients;
 
 /// A layer or model that owns parameters. Implement it with [`module!`](crate::module).
+///
+/// ```
+/// use loquat::Rng;
+/// use loquat::nn::{Linear, Module};
+///
+/// let mut layer = Linear::init(3, 2, true, &mut Rng::seed(1))?;
+/// let paths: Vec<String> = layer.parameters().into_iter().map(|(path, _)| path).collect();
+/// assert_eq!(paths, ["weight", "bias"]);
+/// assert_eq!(layer.parameter_count(), 8);
+/// layer.set_trainable(false, |path| path == "bias");
+/// assert!(!layer.bias.is_some_and(|bias| bias.is_trainable()));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub trait Module {
     /// Calls `f` with each parameter and its path below `path`, in the order of the fields.
     fn visit<'m>(&'m self, path: &str, f: &mut dyn FnMut(&str, &'m Parameter));

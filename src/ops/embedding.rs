@@ -18,6 +18,16 @@ use crate::tensor::{IdTensor, Tensor, Weight, tape};
 /// # Errors
 /// [`Error::Id`] if an id is not below `vocab_size`; [`Error::Shape`] if the table does not have
 /// two axes.
+///
+/// # Examples
+/// ```
+/// use loquat::{IdTensor, Tensor, ops};
+///
+/// let table = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], &[2, 2])?;
+/// let rows = ops::embedding(&table, &IdTensor::sequence(&[1, 0, 1]))?;
+/// assert_eq!(rows.data(), [3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn embedding<'w>(table: impl Into<Cow<'w, Weight>>, ids: &IdTensor) -> Result<Tensor> {
     embedding_with_padding(table, ids, None)
 }

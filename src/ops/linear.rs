@@ -26,6 +26,18 @@ use crate::tensor::{HalfTensor, Tensor, Weight, tape};
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not match.
+///
+/// # Examples
+/// ```
+/// use loquat::Tensor;
+/// use loquat::ops::{WeightLayout, linear};
+///
+/// let x = Tensor::from_vec(vec![1.0, 2.0], &[1, 2])?;
+/// let weight = Tensor::from_vec(vec![3.0, 4.0, 5.0, 6.0, 7.0, 8.0], &[3, 2])?;
+/// let y = linear(&x, &weight, None, WeightLayout::OutIn)?;
+/// assert_eq!(y.data(), [11.0, 17.0, 23.0]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn linear<'w>(
     x: &Tensor,
     weight: impl Into<Cow<'w, Weight>>,

@@ -168,6 +168,16 @@ impl CrossEntropy {
 ///
 /// # Errors
 /// Same as [`CrossEntropy::loss`].
+///
+/// # Examples
+/// ```
+/// use loquat::{IdTensor, Tensor, ops};
+///
+/// let logits = Tensor::zeros(&[2, 4]); // two rows, four classes, all equally likely
+/// let loss = ops::cross_entropy(&logits, &IdTensor::new(vec![0, 3], &[2])?)?;
+/// assert!((loss.item()? - 4f32.ln()).abs() < 1e-6);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn cross_entropy(logits: &Tensor, labels: &IdTensor) -> Result<Tensor> {
     CrossEntropy::default().loss(logits, labels)
 }

@@ -145,6 +145,15 @@ fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
 /// # Errors
 /// [`Error::Mismatch`] if the other axes differ; [`Error::Argument`] if there are no tensors or
 /// `axis` does not exist; [`Error::Shape`] if the result does not fit into memory.
+///
+/// # Examples
+/// ```
+/// use loquat::{Tensor, ops};
+///
+/// let (a, b) = (Tensor::zeros(&[2, 1]), Tensor::full(&[2, 2], 1.0));
+/// assert_eq!(ops::concat(&[&a, &b], -1)?.data(), [0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn concat(tensors: &[&Tensor], axis: isize) -> Result<Tensor> {
     let first = tensors.first().ok_or_else(|| Error::argument("concat", "at least one tensor", "none"))?;
     let axis = first.axis(axis)?;

@@ -7,6 +7,15 @@ use crate::error::{Error, Result};
 /// A tensor of unsigned integers of any rank, row-major: token ids, positions, labels.
 ///
 /// A clone shares the memory.
+///
+/// ```
+/// use loquat::IdTensor;
+///
+/// let ids = IdTensor::batch(&[[5, 6, 7], [8, 9, 0]])?;
+/// assert_eq!(ids.shape(), [2, 3]);
+/// assert_eq!(ids.data(), [5, 6, 7, 8, 9, 0]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct IdTensor {
     shape: Vec<usize>,

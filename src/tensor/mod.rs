@@ -41,6 +41,17 @@ use crate::random::Rng;
 ///
 /// A clone shares the memory. Shared elements are immutable: [`Tensor::make_mut`] copies them first
 /// if another tensor shares them.
+///
+/// ```
+/// use loquat::Tensor;
+///
+/// let x = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], &[2, 2])?.watch();
+/// let y = x.mul(&x)?.sum()?; // element-wise
+/// assert_eq!(y.item()?, 30.0);
+/// let gradients = y.backward()?;
+/// assert_eq!(gradients.of(&x).map(Tensor::data), Some(&[2.0, 4.0, 6.0, 8.0][..]));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -268,7 +279,10 @@ impl Tensor {
 
 /// Returns the number of elements of a shape that does not come from outside the program.
 fn shape_len(shape: &[usize]) -> usize {
-    shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).expect("the number of elements fits into a machine word")
+    shape
+        .iter()
+        .try_fold(1usize, |len, &d| len.checked_mul(d))
+        .expect("the number of elements fits into a machine word")
 }
 
 /// The elements for `Debug`, on one line: the first 8 of more than 16.

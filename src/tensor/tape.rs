@@ -81,6 +81,15 @@ impl Drop for Node {
 
 /// Runs `f` without recording operations: results do not require gradients and keep no activations
 /// alive. Applies to the calling thread.
+///
+/// ```
+/// use loquat::{Tensor, no_grad};
+///
+/// let x = Tensor::scalar(3.0).watch();
+/// assert!(x.mul(&x)?.requires_grad());
+/// assert!(!no_grad(|| x.mul(&x))?.requires_grad());
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
@@ -121,6 +130,17 @@ pub(crate) fn refuse(op: &'static str, inputs: &[&Tensor]) -> Result<()> {
 }
 
 /// The gradients of a backward pass, keyed by leaf.
+///
+/// ```
+/// use loquat::Tensor;
+///
+/// let (x, w) = (Tensor::scalar(3.0), Tensor::scalar(2.0).watch());
+/// let mut gradients = x.mul(&w)?.backward()?;
+/// gradients.accumulate(x.mul(&w)?.backward()?)?; // a second batch
+/// assert_eq!((gradients.len(), gradients.norm()), (1, 6.0));
+/// assert!(gradients.of(&x).is_none());
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Default, Clone)]
 pub struct Gradients {
     by_leaf: BTreeMap<u64, Tensor>,

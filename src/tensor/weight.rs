@@ -20,6 +20,17 @@ use crate::mapped::MappedFile;
 ///
 /// Only [`Weight::F32`] can be trained; the other formats get no gradient, but gradients flow
 /// through their products to the other factor.
+///
+/// ```
+/// use loquat::Tensor;
+/// use loquat::tensor::Weight;
+///
+/// let weight = Weight::from(Tensor::full(&[2, 3], 0.1));
+/// let half = weight.to_bf16();
+/// assert_eq!((weight.bytes(), half.bytes()), (24, 12));
+/// assert!((half.to_tensor().data()[0] - 0.1).abs() < 0.1 / 256.0);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Weight {
