@@ -4,22 +4,23 @@
 //! squared steps so far, which starts at 1. With `δ = x·y + b_x + b_y − target`
 //!
 //! ```text
-//! loss = ½ weight δ²      t_x = α weight δ y      x ← x − t_x / √s_x      s_x ← s_x + t_x²      (and the same for y)
+//! loss = ½ weight δ²
+//! t_x = α weight δ y      x ← x − t_x / √s_x      s_x ← s_x + t_x²      (and the same for y)
 //! ```
 //!
-//! As in the authors' `glove.c`, the learning rate α is inside of the accumulated squares, and a
-//! bias, whose partner in the other row is 1, moves at a rate of 1: it soon holds the frequency of
-//! its word, and vectors need not.
+//! As in the authors' `glove.c`, the learning rate α is part of the accumulated squares, and a
+//! bias, whose factor in the other row is 1, has a rate of 1: it soon represents the frequency of
+//! its word, so that vectors need not.
 
 use super::simd::{Isa, SimdOp, dispatch};
 
-/// Numbers of a row for vectors of `dim`.
+/// Returns the number of elements in a row for vectors of `dim`.
 pub const fn row_len(dim: usize) -> usize {
     assert!(dim < usize::MAX / 2, "a number of elements that fits a machine word");
     2 * (dim + 1)
 }
 
-/// One step: moves the rows `x` and `y`; the loss before it.
+/// Computes one step: updates the rows `x` and `y`, and returns the loss before the update.
 ///
 /// # Panics
 /// If the rows are not `row_len(dim)` long.

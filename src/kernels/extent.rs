@@ -1,8 +1,8 @@
-//! Sizes of what kernels read and write, of which none wraps: a length that no memory has must not
-//! pass for a short one.
+//! Sizes of shapes and strides with overflow checks, so that a length that exceeds any memory is
+//! not taken for a short one.
 
-/// The number of elements of a shape, if it fits a machine word; 0 if an axis has none, however
-/// long the others are.
+/// Returns the number of elements of a shape, or `None` on overflow; 0 if an axis has length 0,
+/// however long the others are.
 pub(crate) const fn size<const N: usize>(shape: [usize; N]) -> Option<usize> {
     let (mut product, mut i, mut empty) = (Some(1usize), 0, false);
     while i < N {
@@ -16,8 +16,8 @@ pub(crate) const fn size<const N: usize>(shape: [usize; N]) -> Option<usize> {
     if empty { Some(0) } else { product }
 }
 
-/// One past the last element of axes of (length, distance between elements), if it fits a machine
-/// word; 0 if an axis has no elements.
+/// Returns one past the last index of axes of (length, stride), or `None` on overflow; 0 if an axis
+/// has length 0.
 pub(crate) fn extent<const N: usize>(axes: [(usize, usize); N]) -> Option<usize> {
     if axes.iter().any(|&(length, _)| length == 0) {
         return Some(0);

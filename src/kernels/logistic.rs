@@ -1,7 +1,8 @@
 //! Logistic regression of a few rows on a few rows: the inner step of word2vec and fastText.
 //!
-//! For input rows `x_i` (m of them) and output rows `y_j` (n of them, each with a label of 0 or 1),
-//! the inputs one after the other, each seeing the outputs as those before it have left them:
+//! For input rows `x_i` (m of them) and output rows `y_j` (n of them, each with a label of 0 or 1).
+//! The inputs are processed one after another; each uses the outputs as updated by the previous
+//! ones:
 //!
 //! ```text
 //! e_ij = α (label_j − σ(x_i · y_j))      x_i ← x_i + Σ_j e_ij y_j      y_j ← y_j + e_ij x_i
@@ -10,44 +11,44 @@
 //! For skip-gram the inputs are some words of a window and the outputs its centre with the negative
 //! samples that they share, which turns vector updates into two small matrix products whose
 //! operands stay in the first cache (Ji et al. 2016, "Parallelizing word2vec in shared and
-//! distributed memory", <https://arxiv.org/abs/1604.04661>). There all inputs see the outputs as
-//! they were before, and vectors get other lengths and angles than those of word2vec. Here nothing
-//! is stale: with the rows as they were before and `g_ik = x_i · x_k`,
+//! distributed memory", <https://arxiv.org/abs/1604.04661>). There all inputs use the old outputs,
+//! and vectors get other lengths and angles than those of word2vec. Here the updates are exact:
+//! with the rows as they were before and `g_ik = x_i · x_k`,
 //!
 //! ```text
 //! x_i · y_j  =  (x_i · y_j)_before + Σ_{k<i} g_ik e_kj
 //! dx_i       =  Σ_j e_ij y_j + Σ_{k<i} (Σ_j e_ij e_kj) x_k          dy_j = Σ_i e_ij x_i
 //! ```
 //!
-//! so the products stay products of matrices, and only errors follow one from the other.
+//! so the products remain matrix products, and only the errors are computed one after another.
 //!
-//! At 100 numbers a row, summing across the lanes of a vector costs more than the products before
-//! it. So the sums of up to a vector's worth of products are folded together: halving steps that
-//! each take two vectors and leave one, until lane `l` holds the sum of vector `l`.
+//! At 100 elements per row, summing across the lanes of a vector costs more than the products
+//! before it. So the sums of up to a vector's worth of products are folded together: halving steps
+//! that each combine two vectors into one, until lane `l` holds the sum of vector `l`.
 
 use super::extent::size;
 use super::simd::{Isa, MAX_LANES, SimdOp, dispatch};
 
-/// Numbers that a row takes in the buffers of [`logistic`]: `dim`, rounded up to the widest vector.
-/// The rest is zero.
+/// Returns the padded length of a row in the buffers of [`logistic`]: `dim`, rounded up to the
+/// widest vector. The padding is zero.
 pub const fn padded(dim: usize) -> usize {
     dim.checked_next_multiple_of(MAX_LANES).expect("a number of elements that fits a machine word")
 }
 
-/// The most input rows of one step: so many have no more products with each other than a vector has
-/// numbers.
+/// The largest number of input rows in one step: their products with each other fit into one
+/// vector.
 pub const MAX_INPUTS: usize = 6;
 
-/// One step: writes `dx` and `dy`, returns the loss in natural logarithms, summed over all pairs.
-/// Products beyond ±30 count as ±30; if a product is no finite number, the loss is NaN.
+/// Computes one step: writes `dx` and `dy`, and returns the loss in natural logarithms, summed over
+/// all pairs. Products are clamped to ±30; if a product is not finite, the loss is NaN.
 ///
 /// # Shapes
 /// `x`, `dx`: `[m, width]`; `y`, `dy`: `[n, width]`; `labels`: `[n]`, 0 or 1; `errors`: scratch,
 /// resized as needed.
 ///
 /// # Panics
-/// If `width` is no multiple of [`MAX_LANES`], there are more than [`MAX_INPUTS`] inputs, or a
-/// slice is not as long as its shape.
+/// If `width` is not a multiple of [`MAX_LANES`], there are more than [`MAX_INPUTS`] inputs, or the
+/// length of a slice does not match its shape.
 pub fn logistic(
     width: usize,
     x: &[f32],
@@ -72,7 +73,7 @@ struct Logistic<'a> {
     width: usize,
     m: usize,
     n: usize,
-    /// From one row of errors to the next.
+    /// The distance between rows of errors.
     stride: usize,
     x: &'a [f32],
     y: &'a [f32],
@@ -83,8 +84,8 @@ struct Logistic<'a> {
     dy: &'a mut [f32],
 }
 
-/// Output rows that a tile takes: with two input rows, twelve sums, two inputs and an output fill
-/// sixteen registers.
+/// The number of output rows in a tile: with two input rows, twelve sums, two inputs and an output
+/// fill sixteen registers.
 const COLUMNS: usize = 6;
 
 impl SimdOp for Logistic<'_> {
@@ -130,7 +131,8 @@ impl SimdOp for Logistic<'_> {
 }
 
 impl Logistic<'_> {
-    /// The products before any change: `errors[i, j] = x_i · y_j` for columns `first..first + N`.
+    /// Computes the products before any update: `errors[i, j] = x_i · y_j` for columns
+    /// `first..first + N`.
     #[inline(always)]
     fn products<const N: usize, I: Isa>(&mut self, isa: I, first: usize) {
         let mut i = 0;
@@ -149,7 +151,7 @@ impl Logistic<'_> {
         }
     }
 
-    /// The products of `R` inputs with `N` outputs, row by row.
+    /// Computes the products of `R` inputs with `N` outputs, row by row.
     #[inline(always)]
     fn tile<const R: usize, const N: usize, I: Isa>(&self, isa: I, i: usize, first: usize) -> [f32; MAX_LANES] {
         let w = self.width;
@@ -178,7 +180,7 @@ impl Logistic<'_> {
         fold(isa, flat, R * N)
     }
 
-    /// `x_i · x_k` of all inputs `k < i`, at `below(i) + k`.
+    /// Computes `x_i · x_k` of all inputs `k < i`, at `below(i) + k`.
     #[inline(always)]
     fn gram<const M: usize, I: Isa>(&self, isa: I) -> [f32; MAX_LANES] {
         let w = self.width;
@@ -199,7 +201,7 @@ impl Logistic<'_> {
         fold(isa, sums, below(M))
     }
 
-    /// Turns products into errors, input by input; the loss.
+    /// Converts products to errors, input by input; returns the loss.
     #[inline(always)]
     fn errors<I: Isa>(&mut self, isa: I, gram: &[f32; MAX_LANES]) -> f64 {
         let one = isa.splat(1.0);
@@ -218,15 +220,15 @@ impl Logistic<'_> {
                     product = isa.mul_add(isa.splat(gram[below(i) + k]), before[k], product);
                 }
                 let signed = isa.mul(product, sign);
-                // In this order of operands a NaN stays one.
+                // This order of operands propagates NaN.
                 let signed = isa.max(isa.splat(-30.0), isa.min(isa.splat(30.0), signed));
                 let e = exp(isa, isa.neg(signed));
                 let wrong = isa.div(e, isa.add(one, e)); // 1 − P
                 let error = isa.mul(isa.mul(wrong, sign), isa.splat(self.alpha));
                 before[i] = isa.select(inside, error, isa.zero());
                 isa.store(row, before[i]);
-                // −ln P = ln(1 + e). `ln` reads bits, so what is not finite is brought in beside
-                // it.
+                // −ln P = ln(1 + e). `ln` reads bits, so values that are not finite are added
+                // separately.
                 let lost = isa.mul_add(product, isa.zero(), ln(isa, isa.add(one, e)));
                 nats = isa.add(nats, isa.select(inside, lost, isa.zero()));
             }
@@ -234,7 +236,8 @@ impl Logistic<'_> {
         f64::from(isa.reduce_sum(nats))
     }
 
-    /// `Σ_j e_ij e_kj` of all inputs `k < i`: how much `x_i` learns from `x_k` through the outputs.
+    /// Computes `Σ_j e_ij e_kj` of all inputs `k < i`: the influence of `x_k` on `x_i` through the
+    /// outputs.
     #[inline(always)]
     fn back(&self) -> [f32; MAX_LANES] {
         let mut back = [0.0; MAX_LANES];
@@ -247,8 +250,8 @@ impl Logistic<'_> {
         back
     }
 
-    /// `dx_i (+)= Σ_j e_ij y_j`, with what comes back from earlier inputs in the first call, and
-    /// `dy_j = Σ_i e_ij x_i`, for columns `first..first + N`.
+    /// Computes `dx_i (+)= Σ_j e_ij y_j`, with the contributions of earlier inputs in the first
+    /// call, and `dy_j = Σ_i e_ij x_i`, for columns `first..first + N`.
     #[inline(always)]
     fn gradients<const N: usize, I: Isa>(&mut self, isa: I, first: usize, back: &[f32; MAX_LANES]) {
         let w = self.width;
@@ -287,13 +290,12 @@ impl Logistic<'_> {
     }
 }
 
-/// Pairs `(i, k)` with `k < i` that stand before those of `i`.
+/// Returns the number of pairs `(i, k)` with `k < i` that precede those of `i`.
 const fn below(i: usize) -> usize {
     i * i.saturating_sub(1) / 2
 }
 
-/// The sums across the lanes of the first `n` vectors, in groups of as many vectors as there are
-/// lanes.
+/// Sums across the lanes of the first `n` vectors, in groups of as many vectors as there are lanes.
 #[inline(always)]
 fn fold<I: Isa>(isa: I, mut flat: [I::F32; MAX_LANES], n: usize) -> [f32; MAX_LANES] {
     let mut out = [0.0; MAX_LANES];
@@ -313,8 +315,8 @@ fn fold<I: Isa>(isa: I, mut flat: [I::F32; MAX_LANES], n: usize) -> [f32; MAX_LA
     out
 }
 
-/// e^x for |x| ≤ 30, within 2·10^-7 of it: 2^n times the series of the rest, of at most ln 2 / 2,
-/// to the sixth power.
+/// e^x for |x| ≤ 30, with a relative error of 2·10^-7: 2^n times the series, to the sixth power, of
+/// the remainder, which is at most ln 2 / 2.
 #[inline(always)]
 fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let n = isa.round(isa.mul(x, isa.splat(std::f32::consts::LOG2_E)));
@@ -328,8 +330,8 @@ fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.mul(p, isa.from_bits(power))
 }
 
-/// ln x for x ≥ 1, within 3·10^-7 of it or of 1: exponent times ln 2, and 2 artanh((m − 1)/(m + 1))
-/// of the mantissa m, which lies within √2 of 1.
+/// ln x for x ≥ 1, with an absolute or relative error of 3·10^-7: exponent times ln 2, plus 2
+/// artanh((m − 1)/(m + 1)) of the mantissa m, which is within a factor of √2 of 1.
 #[inline(always)]
 fn ln<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let one = isa.splat(1.0);
@@ -351,7 +353,7 @@ mod tests {
     use super::*;
     use crate::kernels::simd::for_each_level;
 
-    /// (dx, dy, loss), as the formula says: input after input.
+    /// (dx, dy, loss) by the formula, input after input.
     fn naive(w: usize, x: &[f32], y: &[f32], labels: &[f32], alpha: f32) -> (Vec<f64>, Vec<f64>, f64) {
         let (mut dx, mut dy, mut loss) = (vec![0.0; x.len()], vec![0.0; y.len()], 0.0);
         for i in 0..x.len() / w {
@@ -413,8 +415,8 @@ mod tests {
         for_each_level(|level| {
             let w = padded(20);
             for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
-                // In the first input or the last, at an output of the first vector or the one
-                // behind it.
+                // In the first input or the last, at an output of the first vector or of the next
+                // one.
                 for (i, j) in [(0, 0), (2, 1), (1, 16), (2, 18)] {
                     let (mut x, mut y) = (vec![0.1; 3 * w], vec![0.1; 19 * w]);
                     (x[i * w + 3], y[j * w + 3]) = (wrong, 2.0);

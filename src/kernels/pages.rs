@@ -1,13 +1,12 @@
-//! Memory for numbers that are read again and again from end to end: zeroed, on cache lines of its
-//! own, of large pages where the system has them.
+//! Memory for numbers that are read repeatedly from end to end: zeroed, aligned to cache lines, and
+//! in large pages where the system supports them.
 //!
-//! A processor that reads memory as fast as it can must look up a page's address every 4 KiB, on a
-//! virtual machine by way of two tables. With pages of 2 MiB that is nearly free: on the machine of
-//! `docs/performance.md` two threads read 68 GB/s instead of 50 in the same minute. Linux gives
-//! such pages to memory that asks for them (`madvise(MADV_HUGEPAGE)`) and covers whole ones, so
-//! small pieces are cut from shared slabs, one after the other in the order of their making. A slab
-//! returns to the system when its last piece is dropped; what of it was never touched costs
-//! nothing.
+//! At full memory bandwidth, a processor must look up an address every 4 KiB, on a virtual machine
+//! through two tables. With pages of 2 MiB that is nearly free: on the machine of
+//! `docs/performance.md` two threads read 68 GB/s instead of 50 in the same minute. Linux provides
+//! such pages on request (`madvise(MADV_HUGEPAGE)`) and only for whole ones, so small pieces are
+//! cut from shared slabs, in the order of their allocation. A slab returns to the system when its
+//! last piece is dropped; parts that were never accessed cost nothing.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -17,13 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytemuck::Zeroable;
 use memmap2::MmapMut;
 
-/// Bytes of a slab that pieces share.
+/// The size of a slab that pieces share, in bytes.
 const SLAB: usize = 32 << 20;
-/// Bytes of a piece with a slab of its own.
+/// The size, in bytes, from which on a piece has its own slab.
 const LARGE: usize = 8 << 20;
-/// Bytes of a large page: where slabs begin.
+/// The size of a large page, in bytes, which slabs are aligned to.
 const PAGE: usize = 2 << 20;
-/// Bytes of a cache line: where pieces begin.
+/// The size of a cache line, in bytes, which pieces are aligned to.
 const LINE: usize = 64;
 
 /// A slice of numbers in memory of large pages.
@@ -39,7 +38,7 @@ unsafe impl<T: Send> Send for Pages<T> {}
 unsafe impl<T: Sync> Sync for Pages<T> {}
 
 impl<T: Zeroable + Copy> Pages<T> {
-    /// `len` zeros. Ends the process, as a vector does, if there is no memory.
+    /// Returns `len` zeros. Aborts the process, as a vector does, if memory is exhausted.
     pub(crate) fn zeroed(len: usize) -> Self {
         const { assert!(align_of::<T>() <= LINE) };
         let layout = Layout::array::<T>(len).expect("a length that fits into memory");
@@ -65,7 +64,7 @@ impl<T> DerefMut for Pages<T> {
     }
 }
 
-/// Memory that is mapped as one; nobody but the pieces touches it.
+/// A memory mapping that only its pieces access.
 struct Slab {
     start: NonNull<u8>,
     bytes: usize,
@@ -77,11 +76,11 @@ unsafe impl Send for Slab {}
 // SAFETY: as above.
 unsafe impl Sync for Slab {}
 
-/// The slab that pieces are cut from, and how much of it is taken.
+/// The slab that pieces are cut from, and the number of bytes in use.
 static CURRENT: Mutex<(Weak<Slab>, usize)> = Mutex::new((Weak::new(), 0));
 
 impl Slab {
-    /// Memory for `layout` that nothing else uses, and what keeps it.
+    /// Returns memory for `layout` that nothing else uses, and the slab that owns it.
     fn piece(layout: Layout) -> (NonNull<u8>, Arc<Slab>) {
         let bytes = layout.size().next_multiple_of(LINE);
         if bytes >= LARGE {
@@ -101,7 +100,7 @@ impl Slab {
     fn new(bytes: usize, layout: Layout) -> Arc<Self> {
         let map = MmapMut::map_anon(bytes + PAGE);
         let mut map = map.unwrap_or_else(|_| handle_alloc_error(layout));
-        // Without large pages all is the same, only slower.
+        // Without large pages everything works, only more slowly.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         let skip = map.as_ptr().align_offset(PAGE).min(PAGE);

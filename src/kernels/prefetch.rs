@@ -1,10 +1,10 @@
-//! Asking the memory for data before it is needed.
+//! Prefetching of data before it is needed.
 
-/// Asks for all of `data`, a line of the cache at a time; nothing where the processor has no
-/// instruction for it.
+/// Prefetches all of `data`, one cache line at a time; does nothing on processors without such an
+/// instruction.
 #[inline]
 pub fn prefetch<T>(data: &[T]) {
-    /// Bytes of a line.
+    /// The size of a cache line, in bytes.
     const LINE: usize = 64;
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
@@ -20,7 +20,7 @@ pub fn prefetch<T>(data: &[T]) {
     let _ = (data, LINE);
 }
 
-/// Asks for `len` elements from `at` on, which need not exist, into the second-level cache.
+/// Prefetches `len` elements from `at` on into the second-level cache; they need not exist.
 #[inline]
 pub(in crate::kernels) fn prefetch_ahead<T>(at: *const T, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -1,18 +1,18 @@
-//! One vector against many rows: `out[r] = x · rows[r]`, the inner loop of exact nearest-neighbour
-//! search.
+//! Products of one vector with many rows: `out[r] = x · rows[r]`, the inner loop of exact
+//! nearest-neighbour search.
 //!
-//! Rows may be `f32`, `f16` or `i8`. The work is reading them, so they are taken strictly one after
-//! the other, as one long stream, and memory is asked for what comes some pages' worth of lines
-//! later; that is as fast as reading without any arithmetic. (Four rows side by side save loads of
-//! `x` and take up to twice as long: the processor does not foresee several short streams.) A row's
-//! result depends on the row alone, not on its neighbours.
+//! Rows may be `f32`, `f16` or `i8`. Reading them dominates the time, so they are read strictly one
+//! after another as one long stream, with prefetches some pages ahead; this is as fast as reading
+//! without any arithmetic. (Four rows at a time save loads of `x` but take up to twice as long,
+//! because the hardware prefetcher does not follow several short streams.) The result of a row
+//! depends only on that row.
 
 use half::f16;
 
 use super::extent::size;
 use super::simd::{Isa, SimdOp, dispatch};
 
-/// A number that rows may consist of.
+/// An element type of rows.
 pub trait Element: Copy + Send + Sync + 'static {
     /// Reads up to `LANES` of `x` as `f32`; the other lanes are zero.
     fn load<I: Isa>(isa: I, x: &[Self]) -> I::F32;
@@ -37,7 +37,7 @@ impl Element for i8 {
     fn load<I: Isa>(isa: I, x: &[i8]) -> I::F32 {
         let mut wide = [0.0; super::simd::MAX_LANES];
         if x.len() >= I::LANES {
-            // A loop of constant length becomes one converting instruction.
+            // A loop of constant length is compiled to one converting instruction.
             for (w, &c) in wide[..I::LANES].iter_mut().zip(&x[..I::LANES]) {
                 *w = f32::from(c);
             }
@@ -81,7 +81,7 @@ impl<T: Element> SimdOp for RowDots<'_, T> {
     }
 }
 
-/// Bytes between what is multiplied and what is asked of the memory.
+/// The distance of prefetches from the current element, in bytes.
 const AHEAD: usize = 8 << 10;
 
 #[inline(always)]

@@ -1,5 +1,5 @@
-//! A row of numbers that several threads read and add to at once: each number is an [`AtomicU32`]
-//! with the bits of an `f32`.
+//! A row of numbers that several threads read and add to concurrently: each number is an
+//! [`AtomicU32`] with the bits of an `f32`.
 //!
 //! All functions here are, element by element, relaxed loads, additions and relaxed stores:
 //!
@@ -7,27 +7,27 @@
 //! out_i ← cells_i        cells_i ← cells_i + delta_i        sum_i ← sum_i + cells_i
 //! ```
 //!
-//! Another thread's change between the load and the store is lost, which is for the caller to
-//! allow.
+//! A change by another thread between the load and the store is lost, which the caller must accept.
 //!
-//! A compiler does not join relaxed atomic operations into vector instructions, though every
+//! The compiler does not combine relaxed atomic operations into vector instructions, although every
 //! processor of these kinds moves four numbers at a time. So `load` and `store` of four are
-//! assembly, of instructions that no processor of the kind lacks. To the language an assembly block
-//! is a sequence of operations that Rust code could have done, here four relaxed loads or stores.
-//! To the processor they are the plain moves that relaxed operations compile to: neither kind tears
-//! an aligned element of 4 bytes. With AVX-512 whole loops are assembly: in fours, a training run
-//! with 300 numbers a row took some 7 % longer, one with 100 the same, presumably because vectors
-//! of sixteen cannot be read from the store buffer when they were written in four pieces.
+//! assembly, with instructions that every processor of the kind has. In the language, an assembly
+//! block is a sequence of operations that Rust code could have done, here four relaxed loads or
+//! stores. In the processor, they are the plain moves that relaxed operations compile to: neither
+//! kind tears an aligned element of 4 bytes. With AVX-512 whole loops are assembly: in fours, a
+//! training run with 300 elements per row took some 7 % longer, one with 100 the same, presumably
+//! because vectors of sixteen cannot be forwarded from the store buffer if they were written in
+//! four pieces.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use super::simd::{Level, level};
 
-/// Numbers that are moved at once.
+/// The number of elements that are moved at once.
 const LANES: usize = 4;
 
-/// How numbers are moved on this processor.
+/// The method of moving numbers on this processor.
 #[derive(Clone, Copy, Debug)]
 pub struct Moves {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -191,15 +191,15 @@ mod moves {
 
 use moves::{load, store};
 
-/// The same functions, sixteen numbers at a time. Registers 16 and up are used: unlike the lower
-/// ones they leave no state that would slow older vector code down.
+/// The same functions, sixteen numbers at a time. They use registers from 16 on: unlike the lower
+/// ones, these leave no state that would slow down older vector code.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod avx512 {
     use std::arch::asm;
 
     use super::AtomicU32;
 
-    /// The mask of the elements behind the last whole vector.
+    /// Returns the mask of the elements after the last whole vector.
     fn tail(n: usize) -> u32 {
         (1 << (n % 16)) - 1
     }
@@ -242,7 +242,7 @@ mod avx512 {
     #[inline]
     pub(super) fn add(cells: &[AtomicU32], delta: &[f32]) {
         assert_eq!(cells.len(), delta.len());
-        // SAFETY: as many elements stand behind either pointer; each element of `cells` is loaded
+        // SAFETY: both pointers are valid for as many elements; each element of `cells` is loaded
         // and stored as a relaxed atomic would be, through a pointer that may write because atomics
         // allow it.
         unsafe { accumulate(cells.len(), delta.as_ptr(), cells.as_ptr().cast_mut().cast()) }
@@ -258,8 +258,8 @@ mod avx512 {
     /// `dst[i] += src[i]` for all `i < n`.
     ///
     /// # Safety
-    /// The caller has seen that the processor has AVX-512; `n` elements behind either pointer may
-    /// be read, and those behind `dst` written, by relaxed loads and stores of each element.
+    /// The caller has checked that the processor has AVX-512; `n` elements from either pointer may
+    /// be read, and those from `dst` written, by relaxed loads and stores of each element.
     #[inline]
     unsafe fn accumulate(n: usize, src: *const f32, dst: *mut f32) {
         // SAFETY: whole vectors are moved while `i + 16 <= n`, and the mask of the last covers the

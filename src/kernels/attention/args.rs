@@ -1,16 +1,16 @@
-//! The arguments of the forward, for many queries and for few.
+//! The arguments of the forward pass, for many queries and for few.
 
 use super::AttentionShape;
 use super::heads::{Heads, HeadsMut};
 
-/// The arguments of the forward.
+/// The arguments of the forward pass.
 pub(super) struct Args<'a> {
     pub(super) shape: &'a AttentionShape<'a>,
     pub(super) query: Heads<'a>,
     pub(super) key: Heads<'a>,
     pub(super) value: Heads<'a>,
     pub(super) out: HeadsMut<'a>,
-    /// Null, or room for `[B, H, T]`.
+    /// Null, or memory for `[B, H, T]`.
     pub(super) lse: *mut f32,
 }
 
@@ -18,11 +18,11 @@ pub(super) struct Args<'a> {
 // task.
 unsafe impl Sync for Args<'_> {}
 
-/// Whether all numbers of a row are.
+/// Returns whether all numbers of a row are finite.
 #[inline(always)]
 pub(super) fn is_finite(row: &[f32]) -> bool {
-    // Of the bits without the sign, which vectors compare; no finite number has those of infinity
-    // or more.
+    // Compares the bits without the sign, which vectorises; those of infinity and NaN are at least
+    // those of infinity.
     let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()));
     largest < f32::INFINITY.to_bits()
 }

@@ -1,8 +1,8 @@
-//! The way back: a task takes one head of keys and the heads of queries that share it.
+//! The backward pass: a task takes one key head and the query heads that share it.
 //!
 //! # The plain algorithm
 //!
-//! With `P` the probabilities, computed again from `lse`, and `delta = rowsum(dO ∘ O)`:
+//! With `P` the probabilities, recomputed from `lse`, and `delta = rowsum(dO ∘ O)`:
 //!
 //! ```text
 //! for each block of 128 keys, for each query that sees some of them:
@@ -15,18 +15,18 @@
 //!
 //! # Tricks
 //!
-//! - **Probabilities are not kept.** One number a query, `lse`, gives them back: memory is linear
-//!   in the length. It costs one of the five products.
-//! - **One task for what shares a head of keys.** `dK` and `dV` grow in place over the queries,
-//!   `dQ` in a buffer `[dim, queries]` over the blocks of keys, always in ascending order by one
-//!   task: the bits do not depend on the threads. It costs tasks: there are as many as heads of
-//!   keys.
-//! - **Four panels of queries before an update.** `P` and `dS` of 128 queries are collected, so
-//!   that `dK` and `dV` are loaded and stored once for these.
-//! - **Transposed `dQ`.** `dS` lies with queries in the lanes, so `dQᵀ += Kᵀ·dS` reads K and `dS`
-//!   as they are.
-//! - **Keys that nobody sees** meet zeros in `dS`, which take no infinite number away: if there is
-//!   one, a clean copy of the block stands in for it.
+//! - **Probabilities are not stored.** They are recomputed from one number per query, `lse`, so
+//!   memory is linear in the length. This costs one of the five products.
+//! - **One task for the heads that share a key head.** `dK` and `dV` are accumulated in place over
+//!   the queries, `dQ` in a buffer `[dim, queries]` over the blocks of keys, always in ascending
+//!   order by one task: the bits do not depend on the threads. The number of tasks is limited to
+//!   that of the key heads.
+//! - **Four panels of queries per update.** `P` and `dS` of 128 queries are collected, so that `dK`
+//!   and `dV` are loaded and stored once for all of these.
+//! - **Transposed `dQ`.** `dS` has queries in the lanes, so `dQᵀ += Kᵀ·dS` reads K and `dS` as they
+//!   are.
+//! - **Fully masked keys** are multiplied by zeros in `dS`, which does not cancel an infinite
+//!   number: if there is one, a clean copy of the block is used instead.
 
 use super::AttentionShape;
 use super::args::is_finite;
@@ -41,12 +41,12 @@ use crate::kernels::gemm::plan::even;
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 
-/// Panels of queries that share a block of keys before `dK` and `dV` are updated.
+/// The number of panels of queries that share a block of keys before `dK` and `dV` are updated.
 const PANELS: usize = 4;
-/// Queries of that many panels.
+/// The number of queries in these panels.
 const WIDTH: usize = PANELS * PANEL;
 
-/// The arguments of the backward.
+/// The arguments of the backward pass.
 pub(super) struct Args<'a> {
     pub(super) shape: &'a AttentionShape<'a>,
     pub(super) dout: Heads<'a>,
@@ -60,7 +60,7 @@ pub(super) struct Args<'a> {
     pub(super) dvalue: HeadsMut<'a>,
 }
 
-/// All heads and sequences.
+/// Computes all heads and sequences.
 pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
     let shape = args.shape;
     parallel::for_each(shape.batch * shape.n_kv_heads, |task| {
@@ -84,7 +84,7 @@ pub(super) fn run<K: MicroKernel>(kernel: K, args: &Args<'_>) {
     });
 }
 
-/// The queries of one head.
+/// Computes the queries of one head.
 fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usize) {
     let shape = args.shape;
     let (dim, total) = (shape.head_dim, shape.queries);
@@ -132,7 +132,7 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
             // SAFETY: the rows are queries of this head; a panel has room for `dim` rows and the
             // slack.
             unsafe {
-                // O passes through the place of dQ.
+                // O temporarily uses the memory of dQ.
                 let mut pack = |data: *const f32, row: usize, scale: f32, packed: &mut [f32]| {
                     let first = data.wrapping_add(lanes.start * row);
                     pack_queries(
@@ -174,8 +174,8 @@ fn one_head<K: MicroKernel>(kernel: K, args: &Args<'_>, batch: usize, head: usiz
                 pack_keys(Exact(kernel), key.wrapping_add(first_key * key_row), key_row, block, dim, keys);
                 pack_keys(Exact(kernel), value.wrapping_add(first_key * value_row), value_row, block, dim, values);
             }
-            // A key that no query sees meets zeros in dS, which take no infinite number away: it
-            // stands as zeros there.
+            // A key that every query masks is multiplied by zeros in dS, which does not cancel an
+            // infinite number: it is replaced by zeros.
             let mut clean = Vec::new();
             // SAFETY: a row of this head.
             let row = |j: usize| unsafe { std::slice::from_raw_parts(key.wrapping_add(j * key_row), dim) };
@@ -313,12 +313,12 @@ unsafe fn unpack<K: MicroKernel>(
     }
 }
 
-/// [`MicroKernel::tile`] over all columns of C: `C[rows, cols] += A·B`, B in place.
+/// Computes [`MicroKernel::tile`] over all columns of C: `C[rows, cols] += A·B`, with B in place.
 ///
 /// # Safety
 ///
-/// As [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has room
-/// for `k` rows of a panel and the slack.
+/// Same as [`MicroKernel::tile`] for `cols` columns; if `cols` is no multiple of `NR`, `spare` has
+/// room for `k` rows of a panel and the slack.
 unsafe fn row_of_tiles<K: MicroKernel>(kernel: K, args: TileArgs, cols: usize, spare: &mut [f32]) {
     let TileArgs { k, b, ldb, c, .. } = args;
     let whole = cols / K::NR * K::NR;

@@ -1,8 +1,8 @@
-//! Few queries (decoding): keys take the lanes.
+//! Few queries (decoding): the keys are in the lanes.
 //!
 //! # The plain algorithm
 //!
-//! That of `forward`, with products and sums in the same order, so the bits are the same:
+//! Same as in `forward`, with products and sums in the same order, so the bits are the same:
 //!
 //! ```text
 //! for each block of 128 keys:
@@ -15,14 +15,15 @@
 //! # Tricks
 //!
 //! - **All rows of a head together.** K and V are read once for all queries of all heads that share
-//!   them: their reading is the time.
-//! - **Keys in the lanes.** With one query, lanes of queries would be empty. Up to eight rows
-//!   transpose the keys in registers on their way to the products; more go through a panel.
-//! - **Several heads of keys in a task.** What a task reads of a position is one run of memory, and
-//!   a page of it is visited once: one query over 4096 keys takes 355 µs where it took 450.
-//! - **Asking in advance** for this block's values and the next block's keys, which are short
-//!   pieces far from each other. With the registers above: 1.13 times the speed over 128 keys, 1.33
-//!   over 4096.
+//!   them, since reading dominates the time.
+//! - **Keys in the lanes.** With one query, lanes of queries would be empty. For up to eight rows,
+//!   the keys are transposed in registers on their way to the products; more rows use a panel.
+//! - **Several key heads in a task.** The numbers of a position that a task reads are contiguous,
+//!   and each page of memory is visited once: one query over 4096 keys takes 355 µs where it took
+//!   450.
+//! - **Prefetching** of this block's values and the next block's keys, which are short pieces far
+//!   from each other. Together with the transposition in registers: 1.13 times the speed over 128
+//!   keys, 1.33 over 4096.
 
 use std::ops::Range;
 
@@ -39,7 +40,7 @@ use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::Isa;
 
-/// Most rows (queries times the heads that share keys) that come here.
+/// The largest number of rows (queries times the heads that share keys) for this loop.
 pub(super) const MAX_ROWS: usize = 16;
 
 /// Queries that read the same keys: row `r` is query `queries.start + r % queries.len()` of the
@@ -80,8 +81,8 @@ impl Rows<'_> {
         }
     }
 
-    /// Scores of the keys `first..last`, at most `BLOCK`, of which `key` is the first, masked; row
-    /// `r` at `r · BLOCK`.
+    /// Computes the masked scores of the keys `first..last`, at most `BLOCK`, of which `key` is the
+    /// first; those of row `r` are at `r · BLOCK`.
     fn scores<P: Products>(
         &self,
         products: P,
@@ -97,8 +98,7 @@ impl Rows<'_> {
         for j in (0..keys.len()).step_by(PANEL) {
             let used = PANEL.min(keys.len() - j);
             if P::GROUP == 1 && used == PANEL && self.count() <= P::Kernel::COLUMNS_MR {
-                // Few rows: transposed on the way through registers. Then all rows are one panel of
-                // A.
+                // Few rows are transposed in registers. Otherwise all rows are one panel of A.
                 let (rows, a) = (self.count(), packed.as_ptr());
                 let (b, c) = (key.wrapping_add(j * key_row), scores[j..].as_mut_ptr());
                 let args = TileArgs { rows, k: dim, a, lda: rows, b, ldb: key_row, c, ldc: BLOCK, load: false };
@@ -131,8 +131,8 @@ impl Rows<'_> {
     }
 }
 
-/// All heads and sequences. A task takes several heads of keys, which lie side by side, so that
-/// what it reads of a position is one run of memory, and a page of it is visited once.
+/// Computes all heads and sequences. A task takes several key heads, which are adjacent, so that
+/// the numbers of a position that it reads are contiguous, and each page of memory is visited once.
 pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     let AttentionShape { batch, n_kv_heads, .. } = *args.shape;
     let threads = parallel::threads();
@@ -145,7 +145,7 @@ pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     });
 }
 
-/// The rows of one head of keys, and what has been found of them.
+/// The rows of one key head, and the state of their softmax.
 struct Head<'s> {
     packed: &'s mut [f32],
     out: &'s mut [f32],
@@ -154,7 +154,7 @@ struct Head<'s> {
 }
 
 impl<'s> Head<'s> {
-    /// Numbers that it needs for `n` rows of `dim`, packed in as many groups or fewer.
+    /// Returns the size of the buffer for `n` rows of `dim`, packed in as many groups or fewer.
     fn len(n: usize, dim: usize) -> usize {
         n * (dim + out_width(dim) + 2) + SLACK
     }
@@ -167,7 +167,7 @@ impl<'s> Head<'s> {
     }
 }
 
-/// The queries of some heads of keys of a sequence.
+/// Computes the queries of some key heads of a sequence.
 fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Range<usize>) {
     let (shape, isa) = (args.shape, products.kernel().isa());
     let rows_of = |kv_head: usize| Rows {
@@ -206,8 +206,8 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
                 let Head { packed, out, max, sum } = Head::of(state, n, dim);
                 let key = args.key.block(batch, kv_head, first);
                 let value = args.value.block(batch, kv_head, first);
-                // Short pieces far from each other, which the processor does not find out: these
-                // values, and the next keys.
+                // Short pieces far from each other, which the hardware prefetcher does not detect:
+                // these values, and the next keys.
                 let fetch = |(data, row): (*const f32, usize), n: usize| {
                     (0..n).for_each(|j| prefetch_ahead(data.wrapping_add(j * row), dim));
                 };
@@ -267,9 +267,9 @@ fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, kv_heads: Rang
     not_finite.into_iter().for_each(|(head, i)| again(products, args, batch, head, i));
 }
 
-/// A query whose output is not finite, once more, with zeros for the values that it does not see:
-/// times a probability of zero, an infinite one was no zero. What it sees is added as before, so
-/// the bits are those that it has where the others are finite.
+/// Recomputes a query whose output is not finite, with zeros for the values of masked keys: a
+/// probability of zero times an infinite value is not zero. Other values are added as before, so
+/// the bits are those that the query has if the masked values are finite.
 pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, query: usize) {
     let (shape, isa) = (args.shape, products.kernel().isa());
     let (dim, kv_head) = (shape.head_dim, head / shape.group());
@@ -324,7 +324,7 @@ pub(super) fn again<P: Products>(products: P, args: &Args<'_>, batch: usize, hea
     });
 }
 
-/// The probabilities of all heads and sequences.
+/// Computes the probabilities of all heads and sequences.
 pub(super) fn probs<K: MicroKernel>(
     kernel: K,
     shape: &AttentionShape<'_>,

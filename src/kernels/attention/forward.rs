@@ -1,4 +1,5 @@
-//! Many queries: a task takes 128 of one head, in four panels that share each block of keys.
+//! Many queries: a task takes 128 queries of one head, in four panels that share each block of
+//! keys.
 //!
 //! # The plain algorithm
 //!
@@ -15,20 +16,20 @@
 //! # Tricks
 //!
 //! - **Queries in the lanes.** Scores are computed transposed, `[keys, queries]`: maximum and sum
-//!   of a query run down one lane, without sums across a vector. The scores are then a packed A of
-//!   the second product as they are.
-//! - **Values where they lie.** The outputs grow row by row, so V is a B whose rows are read in
-//!   place. Neither outputs nor values are transposed: 1.02 (f32) and 1.03 times (bf16) the speed
-//!   of an encoder of short texts.
-//! - **Four panels share a block.** Keys are packed once for 128 queries. It costs room for the
+//!   of a query are computed in one lane, without reductions across a vector. The scores are then a
+//!   packed A of the second product without a copy.
+//! - **Values in place.** The outputs are accumulated row by row, so V is a B whose rows are read
+//!   in place. Neither outputs nor values are transposed: 1.02 (f32) and 1.03 times (bf16) the
+//!   speed of an encoder of short texts.
+//! - **Four panels share a block.** Keys are packed once for 128 queries. This takes memory for the
 //!   panels of all four.
-//! - **Rounded products.** In bf16 the same loops run on pairs; the probabilities are rounded in
-//!   place. A prompt of 512 tokens at 110M is read 1.05 times as fast.
-//! - **The last queries first.** With a causal mask they see the most keys, so the tasks that end
-//!   last are short.
-//! - **Computing again.** A masked key adds a probability of zero times its value, which is no zero
-//!   if the value is infinite. Such a row, found by its result, is computed once more with zeros
-//!   for the values that it does not see; the others pay one comparison a number.
+//! - **Rounded products.** In bf16 the same loops process pairs; the probabilities are rounded in
+//!   place. A prompt of 512 tokens at 110M is processed 1.05 times as fast.
+//! - **The last queries first.** With a causal mask they attend to the most keys, so the tasks that
+//!   finish last are short.
+//! - **Recomputation.** A masked key adds a probability of zero times its value, which is not zero
+//!   if the value is infinite. Such a row, detected by its result, is recomputed with zeros for the
+//!   masked values; the check costs the other rows one comparison per number.
 
 use std::ops::Range;
 
@@ -43,22 +44,22 @@ use crate::kernels::gemm::plan::even;
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 
-/// Panels of queries of a task.
+/// The number of panels of queries in a task.
 const PANELS: usize = 4;
 
-/// All heads and sequences.
+/// Computes all heads and sequences.
 pub(super) fn run<P: Products>(products: P, args: &Args<'_>) {
     let shape = args.shape;
     let blocks = shape.queries.div_ceil(PANELS * PANEL);
     parallel::for_each(shape.batch * shape.n_heads * blocks, |task| {
         let (batch, head) = (task / blocks / shape.n_heads, task / blocks % shape.n_heads);
-        // The last queries first: with a causal mask they see the most keys.
+        // The last queries first: with a causal mask they attend to the most keys.
         let first = (blocks - 1 - task % blocks) * PANELS * PANEL;
         block(products, args, batch, head, first);
     });
 }
 
-/// Up to `PANELS` panels of queries of one head, from `first` on.
+/// Computes up to `PANELS` panels of queries of one head, starting at `first`.
 fn block<P: Products>(products: P, args: &Args<'_>, batch: usize, head: usize, first: usize) {
     let (shape, kernel) = (args.shape, products.kernel());
     let (dim, last) = (shape.head_dim, shape.queries.min(first + PANELS * PANEL));
@@ -193,7 +194,7 @@ pub(super) unsafe fn pack_queries<P: Products>(
     }
 }
 
-/// Elements of a packed block of keys.
+/// Returns the number of elements of a packed block of keys.
 pub(super) fn keys_len<P: Products>(dim: usize) -> usize {
     (BLOCK * P::groups(dim) + SLACK).next_multiple_of(16)
 }
@@ -220,12 +221,11 @@ pub(super) unsafe fn pack_keys<P: Products>(
     }
 }
 
-/// `C[n, PANEL] = A·B` of packed keys and a packed panel of queries.
+/// Computes `C[n, PANEL] = A·B` of packed keys and a packed panel of queries.
 ///
 /// # Safety
 ///
-/// * `a` holds the panels of which the first `n` keys are wanted, `dim` deep; `b` is a panel as
-///   deep.
+/// * `a` holds the panels of the first `n` keys, `dim` deep; `b` is a panel of the same depth.
 pub(super) unsafe fn product<P: Products>(products: P, n: usize, dim: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     let k = P::groups(dim);
     assert!(c.len() >= n * PANEL && b.len() >= k * PANEL && a.len() >= n * k);
@@ -246,7 +246,7 @@ pub(super) unsafe fn product<P: Products>(products: P, n: usize, dim: usize, a: 
     }
 }
 
-/// The masks that apply to these queries and keys, if any does.
+/// Returns the masks that apply to these queries and keys, if any.
 ///
 /// # Safety
 ///

@@ -1,15 +1,15 @@
-//! Views of heads in activations.
+//! Views of the heads in activations.
 
 use std::marker::PhantomData;
 
 use super::softmax::BLOCK;
 use crate::kernels::extent::{extent, size};
 
-/// Positions of a page of [`Heads::paged`]: the kernels' block of keys.
+/// The number of positions in a page of [`Heads::paged`]: the block size of the kernels.
 pub const PAGE: usize = BLOCK;
 
-/// Numbers `[batch, length, heads, head_dim]`, read at strides: the columns of a wider activation,
-/// or a cache that keeps its heads apart, or its positions in pages.
+/// A strided view of numbers `[batch, length, heads, head_dim]`: columns of a wider activation, a
+/// cache that stores its heads separately, or one that stores its positions in pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a> {
     data: &'a [f32],
@@ -21,12 +21,12 @@ pub struct Heads<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Pages<'a> {
     pages: &'a [&'a [f32]],
-    /// Which page is the first of each sequence, and one past the last of all.
+    /// The index of the first page of each sequence, followed by the number of pages.
     first: &'a [usize],
 }
 
-/// Distances in elements from one sequence, position, head to the next; the numbers of a head lie
-/// together.
+/// The strides of sequences, positions and heads, in elements; the numbers of a head are
+/// contiguous.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strides {
     batch: usize,
@@ -34,8 +34,8 @@ pub(super) struct Strides {
     head: usize,
 }
 
-/// The distance over elements of a shape; one that does not fit a machine word is as far as any,
-/// past the end of all data.
+/// Returns the number of elements of a shape, saturated on overflow, which is past the end of all
+/// data.
 fn distance<const N: usize>(shape: [usize; N]) -> usize {
     size(shape).unwrap_or(usize::MAX)
 }
@@ -47,8 +47,8 @@ impl Strides {
         Strides { batch, row, head: head_dim }
     }
 
-    /// Makes sure that elements of this shape are among `len`. What comes back leads to them alone:
-    /// a distance to a second sequence, position or head that is not there may have been anything.
+    /// Checks that elements of this shape are within `len`. The returned strides lead only to
+    /// these: a stride of an axis of length 1 may have been anything.
     fn checked(self, name: &str, len: usize, shape: [usize; 4]) -> Self {
         let [batch, length, n_heads, head_dim] = shape;
         let needed = extent([(batch, self.batch), (length, self.row), (n_heads, self.head), (head_dim, 1)]);
@@ -67,12 +67,13 @@ impl Strides {
 }
 
 impl<'a> Heads<'a> {
-    /// `[batch, length, heads · head_dim]`: what a projection gives.
+    /// Views `[batch, length, heads · head_dim]`: the output of a projection.
     pub fn rows(data: &'a [f32], length: usize, n_heads: usize, head_dim: usize) -> Self {
         Heads { data, strides: Strides::rows(length, n_heads, head_dim), pages: None }
     }
 
-    /// Columns from `first` on of `[batch, length, width]`: one part of a joint projection.
+    /// Views the columns from `first` on of `[batch, length, width]`: one part of a joint
+    /// projection.
     ///
     /// # Panics
     ///
@@ -82,37 +83,38 @@ impl<'a> Heads<'a> {
         Heads { data: &data[first..], strides, pages: None }
     }
 
-    /// `[batch, heads, capacity, head_dim]`: a cache, of which the first positions are in use.
+    /// Views `[batch, heads, capacity, head_dim]`: a cache, of which the first positions are in
+    /// use.
     pub fn cache(data: &'a [f32], n_heads: usize, capacity: usize, head_dim: usize) -> Self {
         let (batch, head) = (distance([n_heads, capacity, head_dim]), distance([capacity, head_dim]));
         let strides = Strides { batch, row: head_dim, head };
         Heads { data, strides, pages: None }
     }
 
-    /// Any strides, in elements, from sequence to sequence, position to position, head to head.
+    /// Views data with any strides, in elements, of sequences, positions and heads.
     pub fn strided(data: &'a [f32], batch: usize, row: usize, head: usize) -> Self {
         Heads { data, strides: Strides { batch, row, head }, pages: None }
     }
 
-    /// Pages of [`PAGE`] positions `[heads · head_dim]` each, the last of a sequence as long as it
-    /// has to be. Sequence `i` has the pages `first[i]..first[i + 1]`. For keys and values of
-    /// [`attention`](super::attention), not of its backward.
+    /// Views pages of [`PAGE`] positions `[heads · head_dim]` each; the last page of a sequence may
+    /// be shorter. Sequence `i` has the pages `first[i]..first[i + 1]`. For keys and values of
+    /// [`attention`](super::attention), not of its backward pass.
     ///
     /// # Panics
     ///
-    /// If `first` does not ascend to the number of pages.
+    /// If `first` is not ascending or does not end with the number of pages.
     pub fn paged(pages: &'a [&'a [f32]], first: &'a [usize], n_heads: usize, head_dim: usize) -> Self {
         assert!(first.is_sorted() && first.last() == Some(&pages.len()), "attention: pages belong to sequences");
         let strides = Strides { batch: 0, row: distance([n_heads, head_dim]), head: head_dim };
         Heads { data: &[], strides, pages: Some(Pages { pages, first }) }
     }
 
-    /// Whether the positions lie in pages.
+    /// Returns whether the positions are in pages.
     pub(super) fn is_paged(&self) -> bool {
         self.pages.is_some()
     }
 
-    /// The view, if it has numbers of this shape. `lengths`: the positions that are read of each
+    /// Returns the view if its data has this shape. `lengths`: the positions that are read of each
     /// sequence, if not `length`.
     pub(super) fn checked(
         self,
@@ -141,8 +143,8 @@ impl<'a> Heads<'a> {
         Heads { strides, ..self }
     }
 
-    /// Where position `position` of the head is, and the distance to the next; `position` begins a
-    /// block, through which the distance holds.
+    /// Returns the place of position `position` of a head, and the distance to the next; `position`
+    /// begins a block, and the distance is valid within the block.
     pub(super) fn block(&self, batch: usize, head: usize, position: usize) -> (*const f32, usize) {
         debug_assert!(position.is_multiple_of(BLOCK), "a block begins here");
         match self.pages {
@@ -157,43 +159,43 @@ impl<'a> Heads<'a> {
         }
     }
 
-    /// Where the head's first position is, and the distance to the next.
+    /// Returns the place of the head's first position, and the distance to the next.
     pub(super) fn at(&self, batch: usize, head: usize) -> (*const f32, usize) {
         (self.data.as_ptr().wrapping_add(batch * self.strides.batch + head * self.strides.head), self.strides.row)
     }
 }
 
-/// [`Heads`] to be written: no two elements share a place.
+/// A mutable [`Heads`]: no two elements overlap.
 #[derive(Debug)]
 pub struct HeadsMut<'a> {
     data: *mut f32,
     len: usize,
     strides: Strides,
-    /// Positions of a sequence, and columns, that are ours.
+    /// The number of positions of a sequence, and of columns, that belong to this view.
     length: usize,
     width: usize,
     _slice: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: it stands for a part of a `&mut [f32]`, disjoint from any other view of it.
+// SAFETY: it represents a part of a `&mut [f32]`, disjoint from any other view of it.
 unsafe impl Send for HeadsMut<'_> {}
 // SAFETY: as above; the kernels that share it write each element from one task.
 unsafe impl Sync for HeadsMut<'_> {}
 
 impl<'a> HeadsMut<'a> {
-    /// `[batch, length, heads · head_dim]`
+    /// Views `[batch, length, heads · head_dim]`.
     pub fn rows(data: &'a mut [f32], length: usize, n_heads: usize, head_dim: usize) -> Self {
         let strides = Strides::rows(length, n_heads, head_dim);
         let width = distance([n_heads, head_dim]);
         HeadsMut { len: data.len(), data: data.as_mut_ptr(), strides, length, width, _slice: PhantomData }
     }
 
-    /// `[batch, length, Σ widths]` cut into its parts: the gradient of a joint projection of
+    /// Splits `[batch, length, Σ widths]` into its parts: the gradient of a joint projection of
     /// queries, keys and values.
     ///
     /// # Panics
     ///
-    /// If a width is not a multiple of `head_dim`, or their sum does not fit a machine word.
+    /// If a width is not a multiple of `head_dim`, or their sum overflows.
     pub fn split_columns<const N: usize>(
         data: &'a mut [f32],
         length: usize,
@@ -217,7 +219,7 @@ impl<'a> HeadsMut<'a> {
         })
     }
 
-    /// The view, if it has places for numbers of this shape, none of them twice.
+    /// Returns the view if it has this shape without overlaps.
     pub(super) fn checked(self, name: &str, batch: usize, length: usize, n_heads: usize, head_dim: usize) -> Self {
         let shape = [batch, length, n_heads, head_dim];
         let strides = self.strides.checked(name, self.len, shape);
@@ -232,7 +234,7 @@ impl<'a> HeadsMut<'a> {
         HeadsMut { strides, ..self }
     }
 
-    /// Where the head's first position is, and the distance to the next.
+    /// Returns the place of the head's first position, and the distance to the next.
     pub(super) fn at(&self, batch: usize, head: usize) -> (*mut f32, usize) {
         (self.data.wrapping_add(batch * self.strides.batch + head * self.strides.head), self.strides.row)
     }

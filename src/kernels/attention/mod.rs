@@ -1,9 +1,9 @@
 //! Attention: `out = softmax(scale · Q·Kᵀ + mask) · V`, forward and backward, without the matrix of
 //! scores.
 //!
-//! Keys are visited in blocks; the softmax is computed along the way (Milakov and Gimelshein,
-//! "Online normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022, and
-//! "FlashAttention-2", 2023). For a query with scores `s`:
+//! Keys are processed in blocks, with an online softmax (Milakov and Gimelshein, "Online normalizer
+//! calculation for softmax", 2018; Dao et al., "FlashAttention", 2022, and "FlashAttention-2",
+//! 2023). For a query with scores `s`:
 //!
 //! ```text
 //! m ← −∞;  l ← 0;  o ← 0
@@ -14,31 +14,29 @@
 //! out = o / l;  lse = m + ln l
 //! ```
 //!
-//! Memory is linear in the length: the forward keeps one number a query (`lse`), from which the
-//! backward computes the probabilities again, block by block.
+//! Memory is linear in the length: the forward pass stores one number per query (`lse`), from which
+//! the backward pass recomputes the probabilities, block by block.
 //!
-//! Blocks begin at multiples of 128 keys whatever the query, sums run in ascending order, and a
-//! masked key adds exactly nothing: one query over a cache gives the same bits as the same row of
-//! the full product, on any number of threads. A query that sees no key gets zeros, and so do its
-//! gradients. A masked key's value may be infinite or no number: times a probability of zero that
-//! is no zero, so a row that is not finite is computed again with zeros for the values that it does
-//! not see.
+//! Blocks begin at multiples of 128 keys regardless of the query, sums run in ascending order, and
+//! a masked key contributes nothing: one query over a cache gives the same bits as the same row of
+//! the full product, on any number of threads. The output of a fully masked query is zero, and so
+//! are its gradients. The value of a masked key may be infinite or NaN: since a probability of zero
+//! times it is not zero, a row that is not finite is recomputed with zeros for the masked values.
 //!
-//! Queries lie side by side in the vectors' lanes: the scores are computed transposed, so that
-//! maximum and sum run down the lanes, and are a packed factor of the second product as they are,
-//! whose other one, V, is read where it lies. When there are few queries, keys take the lanes
-//! instead.
+//! Queries are in the lanes of the vectors: the scores are computed transposed, so that maximum and
+//! sum are computed lane by lane, and the scores are already a packed factor of the second product,
+//! whose other factor V is read in place. If there are few queries, keys are in the lanes instead.
 //!
-//! In [`Precision::Bf16`] the factors of both products are rounded as they are packed, in either
-//! case alike.
+//! In [`Precision::Bf16`] the factors of both products are rounded when they are packed, in either
+//! case in the same way.
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
 //! | `heads` | views of `[batch, length, heads, head_dim]` in wider or permuted activations |
-//! | `visible` | which keys a query sees |
-//! | `products` | what is multiplied: f32, or numbers rounded to bf16 |
-//! | `softmax` | one block of the online softmax, and its way back |
-//! | `args` | the arguments of the forward |
+//! | `visible` | which keys a query attends to |
+//! | `products` | the products, in f32 or with factors rounded to bf16 |
+//! | `softmax` | one block of the online softmax, forward and backward |
+//! | `args` | the arguments of the forward pass |
 //! | `forward`, `few_queries`, `backward` | the loops |
 //!
 //! # Examples
@@ -52,7 +50,8 @@
 //! let mut out = [0.0; 4];
 //! let shape = AttentionShape { causal: true, ..AttentionShape::new(1, 1, 2, 2, 2) };
 //! let view = |x| Heads::rows(x, 2, 1, 2);
-//! attention(&shape, view(&query), view(&key), view(&value), HeadsMut::rows(&mut out, 2, 1, 2), None);
+//! let rows = HeadsMut::rows(&mut out, 2, 1, 2);
+//! attention(&shape, view(&query), view(&key), view(&value), rows, None);
 //! assert_eq!(out[..2], [1.0, 2.0]);
 //! assert!(out[2] > 2.0 && out[2] < 3.0);
 //! ```
@@ -77,63 +76,63 @@ use super::gemm::Precision;
 use super::gemm::micro::{KernelOp, MicroKernel, with_kernel};
 use products::{Products, ProductsOp, with_products};
 
-/// Shape and masks of an attention.
+/// The shape and the masks of an attention.
 ///
 /// Letters: `B` batch, `H` heads, `T` queries, `S` keys, `D` head_dim.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape<'a> {
-    /// Sequences.
+    /// The number of sequences.
     pub batch: usize,
-    /// Heads of queries.
+    /// The number of query heads.
     pub n_heads: usize,
-    /// Heads of keys and values: a divisor of `n_heads`; each serves as many consecutive heads of
-    /// queries.
+    /// The number of key and value heads, a divisor of `n_heads`; each is shared by a group of
+    /// consecutive query heads.
     pub n_kv_heads: usize,
-    /// Queries a sequence.
+    /// The number of queries in a sequence.
     pub queries: usize,
-    /// Keys a sequence.
+    /// The number of keys in a sequence.
     pub keys: usize,
-    /// Numbers a head.
+    /// The width of a head.
     pub head_dim: usize,
-    /// Factor of the scores; [`AttentionShape::new`] sets 1/√D.
+    /// The factor of the scores. Default: 1/√D.
     pub scale: f32,
-    /// Whether a query sees no key after its own position.
+    /// Whether keys after the query's own position are masked.
     pub causal: bool,
-    /// How many keys up to its own position a query sees, itself included; all if absent. Only with
-    /// `causal`.
+    /// The largest number of keys that a query attends to, up to and including its own position.
+    /// Default: all. Only with `causal`.
     pub window: Option<usize>,
-    /// The position among the keys of each sequence's first query, `[B]`; `keys − queries` if
-    /// absent (the queries are the last of the keys). Only with `causal`.
+    /// The position among the keys of each sequence's first query, `[B]`. Default: `keys − queries`
+    /// (the queries are the last of the keys). Only with `causal`.
     pub positions: Option<&'a [usize]>,
-    /// The number of keys that each sequence has, `[B]`: those from there on are padding. All if
-    /// absent.
+    /// The number of keys of each sequence, `[B]`; those after it are padding. Default: all.
     pub key_lengths: Option<&'a [usize]>,
-    /// Which keys may be seen, `[B, S]`; all if absent.
+    /// The keys that are not masked, `[B, S]`. Default: all.
     pub key_mask: Option<&'a [bool]>,
-    /// Any further mask of single scores.
+    /// A further mask of single scores.
     pub mask: Mask<'a>,
-    /// Dropout of the probabilities, none if absent; [`attention_probs`] gives them before it.
+    /// Dropout of the probabilities, if any; [`attention_probs`] returns them without it.
     pub dropout: Option<Dropout>,
-    /// In [`Precision::Bf16`] scaled queries, keys, values and probabilities are rounded before
-    /// they are multiplied, in [`attention`]; sums, and all else, are f32.
+    /// In [`Precision::Bf16`], [`attention`] rounds scaled queries, keys, values and probabilities
+    /// before the products; sums and everything else are f32.
     pub precision: Precision,
 }
 
-/// Dropout of the probabilities, of which no mask is kept: the same as
+/// Dropout of the probabilities, without a stored mask: the same as
 /// [`dropout`](super::vecmath::dropout) on the matrices `[B, H, T, S]` (as long as they have less
-/// than 2³² elements), the same in the backward as in the forward.
+/// than 2³² elements), and the same in the forward and the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
-    /// Probability of being dropped, in (0, 1].
+    /// The dropout probability, in (0, 1].
     pub p: f32,
-    /// Seed of the hash.
+    /// The seed of the hash.
     pub seed: u64,
-    /// Place of the first element.
+    /// The index of the first element.
     pub offset: u64,
 }
 
 impl<'a> AttentionShape<'a> {
-    /// Attention without masks, as many heads of keys as of queries, scale 1/√`head_dim`.
+    /// Returns an attention without masks, with as many key heads as query heads and scale
+    /// 1/√`head_dim`.
     pub fn new(batch: usize, n_heads: usize, queries: usize, keys: usize, head_dim: usize) -> Self {
         AttentionShape {
             batch,
@@ -154,7 +153,7 @@ impl<'a> AttentionShape<'a> {
         }
     }
 
-    /// Heads of queries that share one head of keys.
+    /// Returns the number of query heads that share one key head.
     fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
     }
@@ -189,8 +188,8 @@ impl<'a> AttentionShape<'a> {
     }
 }
 
-/// Attention of all heads and sequences; `lse`, if asked for, gets what [`attention_backward`]
-/// needs.
+/// Computes attention for all heads and sequences; `lse`, if given, receives what
+/// [`attention_backward`] needs.
 ///
 /// # Shapes
 ///
@@ -198,7 +197,7 @@ impl<'a> AttentionShape<'a> {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or the slices; so for the others.
+/// If the shapes do not match each other or the slices.
 pub fn attention(
     shape: &AttentionShape<'_>,
     query: Heads<'_>,
@@ -238,16 +237,16 @@ impl ProductsOp for Forward<'_> {
     }
 }
 
-/// Gradients of [`attention`]: overwrites `dquery`, `dkey` and `dvalue`.
+/// Computes the gradients of [`attention`]; overwrites `dquery`, `dkey` and `dvalue`.
 ///
 /// # Shapes
 ///
-/// `dout`, `query`, `out`, `dquery`: `[B, T, H, D]`; `key`, `value`, `dkey`, `dvalue`: `[B, S,
-/// n_kv_heads, D]`; `lse`: `[B, H, T]`, from the forward.
+/// `dout`, `query`, `out`, `dquery`: `[B, T, H, D]`; `key`, `value`, `dkey`, `dvalue`:
+/// `[B, S, n_kv_heads, D]`; `lse`: `[B, H, T]`, from the forward pass.
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or the slices.
+/// If the shapes do not match each other or the slices.
 pub fn attention_backward(
     shape: &AttentionShape<'_>,
     dout: Heads<'_>,
@@ -288,7 +287,7 @@ impl KernelOp for Backward<'_> {
     }
 }
 
-/// The probabilities themselves, for those who want to look at them.
+/// Computes the probabilities.
 ///
 /// # Shapes
 ///
@@ -296,7 +295,7 @@ impl KernelOp for Backward<'_> {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or the slices.
+/// If the shapes do not match each other or the slices.
 pub fn attention_probs(shape: &AttentionShape<'_>, query: Heads<'_>, key: Heads<'_>, probs: &mut [f32]) {
     shape.check();
     let AttentionShape { batch, n_heads, n_kv_heads, queries, keys, head_dim, .. } = *shape;

@@ -1,6 +1,6 @@
-//! What the products of an attention are made of: f32, or numbers rounded to bf16.
+//! The products of an attention: in f32, or with factors rounded to bf16.
 //!
-//! Factors come in groups of 32 bits, as everywhere in `gemm`: one f32, or two bf16.
+//! Factors consist of 32-bit groups, as in `gemm`: one f32, or two bf16.
 
 use super::softmax::BLOCK;
 use crate::kernels::gemm::Precision;
@@ -14,43 +14,44 @@ use crate::kernels::simd::{Isa, SimdOp};
 
 /// Packed factors and the tile that multiplies them.
 pub(super) trait Products: Copy + Send + Sync {
-    /// The kernel of the instruction set, for all else.
+    /// The kernel of the instruction set, for everything else.
     type Kernel: MicroKernel;
-    /// Numbers of a group. Groups of one are f32, and are read where they lie.
+    /// The number of elements in a group. Groups of one are f32 and are read in place.
     const GROUP: usize;
-    /// Most rows of a tile.
+    /// The largest number of rows of a tile.
     const MR: usize;
-    /// Columns of a tile.
+    /// The number of columns of a tile.
     const NR: usize;
 
     fn kernel(self) -> Self::Kernel;
 
-    /// Packs one panel, `[len / GROUP, width]`; what is missing of a last group is zero.
+    /// Packs one panel, `[len / GROUP, width]`; missing numbers of a last group are zero.
     ///
     /// # Safety
     ///
     /// * the source may be read at all `[p, i]`, `p < len`, `i < used`; `used <= width`;
-    /// * `dst` may be written for `groups(len) · width + SLACK` elements; what lies past `used` may
-    ///   become anything;
-    /// * if `dst` lies in the source, both begin there, `source.along` is 1, and `source.deep`,
-    ///   `used` and `width` are `PANEL`.
+    /// * `dst` may be written for `groups(len) · width + SLACK` elements; those past `used` become
+    ///   arbitrary;
+    /// * if `dst` is in the source, both begin at the same place, `source.along` is 1, and
+    ///   `source.deep`, `used` and `width` are `PANEL`.
     unsafe fn pack(self, source: Source, used: usize, width: usize, len: usize, dst: *mut f32);
 
-    /// [`MicroKernel::tile`] of groups; `ldb` is `PANEL` where a group is more than a number.
+    /// Computes [`MicroKernel::tile`] of groups; `ldb` is `PANEL` if a group has more than one
+    /// number.
     ///
     /// # Safety
     ///
-    /// As there.
+    /// Same as [`MicroKernel::tile`].
     unsafe fn tile(self, args: TileArgs);
 
-    /// Groups of `len` numbers.
+    /// Returns the number of groups for `len` numbers.
     #[inline]
     fn groups(len: usize) -> usize {
         len.div_ceil(Self::GROUP)
     }
 }
 
-/// Of f32.
+/// Products in f32.
 #[derive(Clone, Copy)]
 pub(super) struct Exact<K>(pub(super) K);
 
@@ -78,8 +79,8 @@ impl<K: MicroKernel> Products for Exact<K> {
     }
 }
 
-/// Of numbers rounded to bf16, by AVX512-BF16; also where there is AMX, whose tiles are too large
-/// for a head and round otherwise.
+/// Products of numbers rounded to bf16 with AVX512-BF16; also used on processors with AMX, whose
+/// tiles are too large for a head and round differently.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 struct Rounded {
@@ -113,7 +114,7 @@ impl Products for Rounded {
     }
 }
 
-/// Writes rows one after the other, multiplied by a number.
+/// Writes rows one after another, multiplied by a number.
 pub(super) struct Scaled<'a, R> {
     pub(super) rows: R,
     pub(super) factor: f32,
@@ -136,12 +137,12 @@ impl<'r, R: Iterator<Item = &'r [f32]>> SimdOp for Scaled<'_, R> {
     }
 }
 
-/// What is to be done with the products of a precision.
+/// An operation that needs the products of a precision.
 pub(super) trait ProductsOp {
     fn run<P: Products>(self, products: P);
 }
 
-/// Calls `op` with the products of a precision, of the current instruction set.
+/// Calls `op` with the products of a precision on the current instruction set.
 pub(super) fn with_products<Op: ProductsOp>(precision: Precision, op: Op) {
     struct InF32<Op>(Op);
     impl<Op: ProductsOp> KernelOp for InF32<Op> {
@@ -161,8 +162,8 @@ pub(super) fn with_products<Op: ProductsOp>(precision: Precision, op: Op) {
     with_kernel(InF32(op));
 }
 
-/// A block of values as B of a product: panels of columns where they lie, if they can be read
-/// there, or packed.
+/// A block of values as factor B of a product: panels of columns, in place if they can be read
+/// there, otherwise packed.
 pub(super) struct Values<P> {
     products: P,
     value: *const f32,
@@ -172,18 +173,19 @@ pub(super) struct Values<P> {
     panel_len: usize,
 }
 
-/// Columns of a block of outputs: whole panels, so that a tile may write past the last.
+/// Returns the number of columns of a block of outputs: whole panels, so that a tile may write past
+/// the last column.
 pub(super) fn out_width(dim: usize) -> usize {
     dim.next_multiple_of(PANEL)
 }
 
 impl<P: Products> Values<P> {
-    /// Columns that are read where they lie.
+    /// Returns the number of columns that are read in place.
     fn in_place(dim: usize) -> usize {
         if P::GROUP == 1 { dim / PANEL * PANEL } else { 0 }
     }
 
-    /// Elements that packing takes.
+    /// Returns the number of elements for packing.
     pub(super) fn len(dim: usize) -> usize {
         match out_width(dim) - Self::in_place(dim) {
             0 => 0,
@@ -191,12 +193,13 @@ impl<P: Products> Values<P> {
         }
     }
 
-    /// `n` values, at most `BLOCK`, of which `value` is the first, and the distance between them.
+    /// Wraps `n` values, at most `BLOCK`, from the place of the first and the distance between
+    /// them.
     ///
     /// # Safety
     ///
-    /// * the rows, of `dim` elements, may be read as long as this lives, and nothing else is done
-    ///   with `packed`.
+    /// * the rows, of `dim` elements, may be read as long as this value lives, and nothing else
+    ///   accesses `packed`.
     pub(super) unsafe fn new(
         products: P,
         (value, row): (*const f32, usize),
@@ -209,21 +212,22 @@ impl<P: Products> Values<P> {
         for (panel, j) in (Self::in_place(dim)..dim).step_by(PANEL).enumerate() {
             let source = Source { data: value.wrapping_add(j), along: 1, deep: row };
             let dst = packed.as_mut_ptr().wrapping_add(panel * panel_len);
-            // SAFETY: the caller's promise; there is room for the panels, and the slack behind the
+            // SAFETY: the caller's promise; there is memory for the panels and the slack after the
             // last.
             unsafe { products.pack(source, PANEL.min(dim - j), PANEL, n, dst) };
         }
         Values { products, value, row, dim, packed: packed.as_ptr(), panel_len }
     }
 
-    /// `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of [`out_width`]
-    /// columns. The group of numbers for row `i` and values `j·GROUP` on is at `a[j·lda + i]`.
+    /// Computes `C += A·B`: adds the first `n` values, each times a number, to `rows` rows of
+    /// [`out_width`] columns. The group of numbers for row `i` and values from `j·GROUP` on is at
+    /// `a[j·lda + i]`.
     ///
     /// # Safety
     ///
-    /// * `1 <= rows <= P::MR`; there are `n` values, and as many as `groups(n)` groups have if they
-    ///   were packed, of which those past `n` have a number of zero; `a` may be read at these
-    ///   places; `c` has these rows, and nothing else touches them.
+    /// * `1 <= rows <= P::MR`; there are `n` values, or as many as `groups(n)` groups have if they
+    ///   were packed, where those past `n` have a factor of zero; `a` may be read at these places;
+    ///   `c` has these rows, and nothing else accesses them.
     #[inline]
     pub(super) unsafe fn weigh(&self, rows: usize, n: usize, a: *const f32, lda: usize, c: *mut f32) {
         let (width, in_place) = (out_width(self.dim), Self::in_place(self.dim));
@@ -232,7 +236,7 @@ impl<P: Products> Values<P> {
                 true => (self.value.wrapping_add(j), self.row),
                 false => (self.packed.wrapping_add((j - in_place) / PANEL * self.panel_len + j % PANEL), PANEL),
             };
-            // SAFETY: the caller's promises; columns in place lie inside the values' rows, the
+            // SAFETY: the caller's promises; columns in place are within the values' rows, the
             // others were packed.
             unsafe {
                 let (k, c) = (P::groups(n), c.wrapping_add(j));

@@ -1,6 +1,6 @@
-//! One block of keys: the softmax so far, and its way back.
+//! One block of keys of the online softmax, forward and backward.
 //!
-//! Scores are `[keys, PANEL]`, queries in the lanes.
+//! Scores are `[keys, PANEL]`, with queries in the lanes.
 
 use super::visible::Visible;
 use super::{AttentionShape, Dropout};
@@ -8,12 +8,12 @@ use crate::kernels::gemm::micro::PANEL;
 use crate::kernels::simd::{Isa, MAX_LANES, SimdOp};
 use crate::kernels::vecmath::{GOLDEN, Keep, exp_below_overflow as exp};
 
-/// Keys of a block.
+/// The number of keys in a block.
 pub(super) const BLOCK: usize = 128;
-/// Running sums of a query's probabilities in a block: key j goes to sum j mod 4.
+/// The number of running sums of a query's probabilities in a block: key j is added to sum j mod 4.
 pub(super) const SUMS: usize = 4;
 
-/// What a panel of queries knows of the softmax so far: maximum, sum.
+/// The state of the softmax of a panel of queries: maximum and sum so far.
 pub(super) struct Running {
     pub(super) max: [f32; PANEL],
     pub(super) sum: [f32; PANEL],
@@ -25,13 +25,13 @@ impl Running {
     }
 }
 
-/// Which scores of a block are masked, if any are.
+/// The masked scores of a block, if there are any.
 #[derive(Clone, Copy)]
 pub(super) struct Masked<'a> {
     pub(super) visible: &'a Visible<'a>,
     pub(super) first_query: usize,
     pub(super) first_key: usize,
-    /// What is added to the scores before, as many as there are scores.
+    /// Added to the scores before the softmax, one number for each.
     pub(super) added: Option<&'a [f32]>,
 }
 
@@ -47,7 +47,7 @@ impl Masked<'_> {
                 let hidden = isa.splat(f32::NEG_INFINITY);
                 if let Some(added) = self.added {
                     let added = isa.load(&added[j * PANEL + i..]);
-                    // Hidden, even if the score is no number.
+                    // Masked, even if the score is NaN.
                     s = isa.select(isa.eq(added, hidden), hidden, isa.add(s, added));
                 }
                 s = isa.select(isa.lt_i32(lane, isa.splat_i32(end)), s, hidden);
@@ -58,23 +58,23 @@ impl Masked<'_> {
     }
 }
 
-/// Dropout of a block's probabilities: the place of that of query i and key j is `i · keys + j`,
+/// Dropout of the probabilities of a block: query i and key j have the index `i · keys + j`,
 /// counted on over heads and sequences.
 #[derive(Clone, Copy)]
 pub(super) struct Dropped {
     keep: Keep,
-    /// The place of the block's first, multiplied as the hash wants it.
+    /// The index of the block's first probability, multiplied as the hash requires.
     place: u32,
-    /// What a step to the next query adds to it.
+    /// The increment from a query to the next.
     step: u32,
 }
 
 impl Dropped {
-    /// Dropout of the block that begins at a query and key of the `matrix`-th matrix, if there is
-    /// any.
+    /// Returns the dropout of the block that begins at a query and key of the `matrix`-th matrix,
+    /// if any.
     pub(super) fn new(shape: &AttentionShape<'_>, matrix: usize, query: usize, key: usize) -> Option<Dropped> {
         let Dropout { p, seed, offset } = shape.dropout?;
-        // Places count on modulo 2⁶⁴, as those of `offset` do.
+        // Indices wrap at 2⁶⁴, as those of `offset` do.
         let row = (matrix as u64).wrapping_mul(shape.queries as u64).wrapping_add(query as u64);
         let place = row.wrapping_mul(shape.keys as u64).wrapping_add(key as u64).wrapping_add(offset);
         let keep = Keep::new(p, seed, place >> 32);
@@ -82,7 +82,7 @@ impl Dropped {
         Some(Dropped { keep, place, step })
     }
 
-    /// The place in each lane, the lanes `step` apart.
+    /// Returns the index in each lane, where lanes are `step` apart.
     #[inline(always)]
     fn lanes<I: Isa>(&self, isa: I, first: usize, step: u32) -> I::I32 {
         let mut places = [0; MAX_LANES];
@@ -93,10 +93,10 @@ impl Dropped {
     }
 }
 
-/// Turns a block's scores into probabilities relative to the new maximum.
+/// Converts the scores of a block to probabilities relative to the new maximum.
 ///
-/// Returns whether the maximum moved for any query; then `alpha` has the factors for what was
-/// summed before.
+/// Returns whether the maximum of any query changed; then `alpha` holds the factors for the
+/// previous sums.
 pub(super) struct Update<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) masked: Option<Masked<'a>>,
@@ -128,7 +128,7 @@ impl SimdOp for Update<'_> {
                 maxima[0] = isa.max(isa.load(&row[i..]), maxima[0]);
             }
             let max = isa.max(isa.max(maxima[0], maxima[1]), isa.max(maxima[2], maxima[3]));
-            // A query that has seen no key yet: exp(−∞ − 0) is zero, exp(−∞ + ∞) would be none.
+            // For a query without a key so far: exp(−∞ − 0) is zero, whereas exp(−∞ + ∞) is NaN.
             let base = isa.select(isa.eq(max, isa.splat(f32::NEG_INFINITY)), isa.zero(), max);
             let factor = exp(isa, isa.sub(old, base));
             moved |= isa.any(isa.lt(old, max));
@@ -165,8 +165,8 @@ impl SimdOp for Update<'_> {
     }
 }
 
-/// [`Update`] for one query whose scores lie in a row; returns the factor for what was summed
-/// before.
+/// Same as [`Update`], for one query whose scores are in a row; returns the factor for the previous
+/// sums.
 pub(super) struct UpdateRow<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) dropped: Option<Dropped>,
@@ -213,12 +213,12 @@ impl SimdOp for UpdateRow<'_> {
     }
 }
 
-/// The way back through a block: from scores and `dp = dO·Vᵀ` to probabilities and `ds = p ∘ (dp −
-/// delta)`.
+/// The backward pass through a block: from scores and `dp = dO·Vᵀ` to probabilities and
+/// `ds = p ∘ (dp − delta)`.
 ///
-/// With dropout `p` is what is left of the probabilities, and `dp` is dropped likewise. Rows of `p`
-/// and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for queries that see
-/// nothing.
+/// With dropout, `p` are the probabilities after it, and `dp` is dropped in the same way. Rows of
+/// `p` and `ds` are `ld` apart and begin at the panel's column; `lse` is +∞ for fully masked
+/// queries.
 pub(super) struct UpdateBackward<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) dp: &'a [f32],
@@ -265,7 +265,7 @@ impl SimdOp for UpdateBackward<'_> {
     }
 }
 
-/// p (dp - delta); 0 for a hidden key, whose dp may be no number.
+/// Computes p (dp - delta); 0 for a masked key, whose dp may be NaN.
 #[inline(always)]
 fn slope<I: Isa>(isa: I, some_hidden: bool, p: I::F32, dp: I::F32, delta: I::F32) -> I::F32 {
     let ds = isa.mul(p, isa.sub(dp, delta));

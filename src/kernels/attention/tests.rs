@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernels::simd::{Level, for_each_level, with_level};
 
-/// Numbers in (-1, 1).
+/// Random numbers in (-1, 1).
 fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..len)
@@ -14,7 +14,7 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// Contiguous activations of a shape, and what attention makes of them.
+/// Contiguous activations of a shape, and the results of attention on them.
 struct Case {
     query: Vec<f32>,
     key: Vec<f32>,
@@ -110,7 +110,7 @@ impl Case {
     }
 }
 
-/// What dropout multiplies a probability by.
+/// The factor of a probability under dropout.
 fn kept(shape: &AttentionShape<'_>, place: usize) -> f64 {
     let Some(Dropout { p, seed, offset }) = shape.dropout else { return 1.0 };
     let mut y = [0.0];
@@ -118,7 +118,7 @@ fn kept(shape: &AttentionShape<'_>, place: usize) -> f64 {
     y[0] as f64
 }
 
-/// What the masks add to a score: 0 or −∞, or what the user adds.
+/// The term that the masks add to a score: 0 or −∞, or that of the user.
 fn added(shape: &AttentionShape<'_>, b: usize, h: usize, i: usize, j: usize) -> f64 {
     let position = shape.positions.map_or_else(|| shape.keys.wrapping_sub(shape.queries), |p| p[b]).wrapping_add(i);
     let hidden = shape.causal && (j > position || j + shape.window.unwrap_or(usize::MAX / 2) <= position)
@@ -204,8 +204,8 @@ fn products_of_rounded_numbers_agree_with_the_definition_on_them() {
             case.query.iter_mut().for_each(|x| *x *= shape.scale);
             [&mut case.query, &mut case.key, &mut case.value].into_iter().flatten().for_each(round);
             let expected = case.naive(&AttentionShape { scale: 1.0, ..shape }).out;
-            // Probabilities are rounded after the block's maximum was taken away: each by at most
-            // 2⁻⁹ of itself.
+            // Probabilities are rounded after the maximum of the block is subtracted: each by at
+            // most 2⁻⁹ of its value.
             for (i, (x, y)) in found.iter().zip(&expected).enumerate() {
                 assert!((x - y).abs() < 2e-3, "{level:?} {shape:?}: out[{i}] is {x}, expected {y}");
             }
@@ -276,7 +276,7 @@ fn one_query_over_the_cache_has_the_bits_of_the_whole() {
             let whole = AttentionShape { n_kv_heads, causal: true, window, precision, ..plain };
             let case = Case::new(&whole);
             let expected = case.run(&whole).out;
-            // The cache keeps its heads apart.
+            // The cache stores its heads separately.
             let mut caches = [vec![0.0; n_kv_heads * capacity * dim], vec![0.0; n_kv_heads * capacity * dim]];
             for (cache, x) in caches.iter_mut().zip([&case.key, &case.value]) {
                 for (i, &x) in x.iter().enumerate() {
@@ -392,7 +392,7 @@ fn a_result_of_fewer_rows_is_refused() {
     attention(&shape, view(&x), view(&x), view(&x), HeadsMut::rows(&mut out, 2, 2, 4), None);
 }
 
-/// Rows of `dim` numbers that belong to a position, in every sequence and head.
+/// Returns the rows of `dim` numbers of a position, in every sequence and head.
 fn rows_at(x: &mut [f32], length: usize, heads: usize, dim: usize, position: usize) -> impl Iterator<Item = &mut f32> {
     let row = heads * dim;
     x.chunks_exact_mut(length * row).flat_map(move |x| &mut x[position * row..(position + 1) * row])

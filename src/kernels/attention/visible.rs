@@ -1,4 +1,4 @@
-//! Which keys a query sees.
+//! Which keys a query attends to.
 
 use std::ops::Range;
 
@@ -13,25 +13,25 @@ use crate::kernels::gemm::packing::{Source, pack_panel};
 /// `head_stride` are the elements from one matrix to the next, 0 where they share.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Mask<'a> {
-    /// Every key may be seen.
+    /// No mask.
     #[default]
     None,
-    /// Added to the scaled scores; −∞ hides a key.
+    /// Added to the scaled scores; −∞ masks a key.
     Add {
         /// Matrices of `[T, S]`.
         data: &'a [f32],
-        /// Elements from one sequence to the next.
+        /// The distance between the matrices of consecutive sequences, in elements.
         batch_stride: usize,
-        /// Elements from one head to the next.
+        /// The distance between the matrices of consecutive heads, in elements.
         head_stride: usize,
     },
-    /// A key is seen where true.
+    /// A key is masked where this is false.
     Keep {
         /// Matrices of `[T, S]`.
         data: &'a [bool],
-        /// Elements from one sequence to the next.
+        /// The distance between the matrices of consecutive sequences, in elements.
         batch_stride: usize,
-        /// Elements from one head to the next.
+        /// The distance between the matrices of consecutive heads, in elements.
         head_stride: usize,
     },
 }
@@ -53,17 +53,17 @@ impl Mask<'_> {
     }
 }
 
-/// What the queries of one head of one sequence see.
+/// The keys that the queries of one head of one sequence attend to.
 #[derive(Clone, Copy)]
 pub(super) struct Visible<'a> {
-    /// Keys of the sequence.
+    /// The number of keys of the sequence.
     keys: usize,
-    /// Position of query 0 among the keys, if causal.
+    /// The position of query 0 among the keys, if causal.
     first: Option<usize>,
     window: usize,
     key_mask: Option<&'a [bool]>,
     mask: Mask<'a>,
-    /// Where the matrix of `mask` begins, and its row length.
+    /// The offset of the matrix of `mask`, and its row length.
     mask_at: usize,
     mask_row: usize,
 }
@@ -90,7 +90,7 @@ impl<'a> Visible<'a> {
         }
     }
 
-    /// The keys that any of these queries may see, as far as a range can say.
+    /// Returns a range that contains all keys that any of these queries attends to.
     pub(super) fn range(&self, queries: Range<usize>) -> Range<usize> {
         match self.first {
             None => 0..self.keys,
@@ -101,7 +101,8 @@ impl<'a> Visible<'a> {
         }
     }
 
-    /// Whether all of these queries see all of these keys, and nothing is added to their scores.
+    /// Returns whether all of these queries attend to all of these keys, and nothing is added to
+    /// their scores.
     pub(super) fn all(&self, queries: Range<usize>, keys: Range<usize>) -> bool {
         let in_range = match self.first {
             None => keys.end <= self.keys,
@@ -116,8 +117,8 @@ impl<'a> Visible<'a> {
             && self.key_mask.is_none_or(|mask| mask[keys].iter().all(|&seen| seen))
     }
 
-    /// The first and one past the last of the queries from `query` on, `PANEL` at most, that see
-    /// the key.
+    /// Returns the range (first, and one past the last) of the queries from `query` on, at most
+    /// `PANEL`, that attend to the key.
     #[inline]
     pub(super) fn lanes(&self, query: usize, key: usize) -> (i32, i32) {
         if key >= self.keys || self.key_mask.is_some_and(|mask| !mask[key]) {
@@ -126,15 +127,15 @@ impl<'a> Visible<'a> {
         match self.first {
             None => (0, PANEL as i32),
             Some(first) => {
-                // Query i sees it iff key <= first + i < key + window.
+                // Query i attends to the key iff key <= first + i < key + window.
                 let lane = |i: usize| i.saturating_sub(first).saturating_sub(query).min(PANEL) as i32;
                 (lane(key), lane(key.saturating_add(self.window)))
             }
         }
     }
 
-    /// What the mask adds to the scores of `PANEL` queries and some keys, keys × `PANEL`; false if
-    /// there is no mask.
+    /// Writes the term that the mask adds to the scores of `PANEL` queries and some keys,
+    /// `[keys, PANEL]`; returns false if there is no mask.
     ///
     /// # Safety
     ///
@@ -168,12 +169,12 @@ impl<'a> Visible<'a> {
         true
     }
 
-    /// Whether no query sees the key, whatever its place.
+    /// Returns whether the key is masked for all queries, regardless of their positions.
     pub(super) fn hides(&self, key: usize) -> bool {
         self.key_mask.is_some_and(|mask| !mask[key])
     }
 
-    /// Masks one query's scores, those of the keys from `first` on.
+    /// Masks the scores of one query, for the keys from `first` on.
     pub(super) fn mask_row(&self, query: usize, first: usize, scores: &mut [f32]) {
         let range = self.range(query..query + 1);
         let at = self.mask_at + query * self.mask_row + first;
@@ -181,7 +182,7 @@ impl<'a> Visible<'a> {
             Mask::None => {}
             Mask::Add { data, .. } => {
                 for (score, &added) in scores.iter_mut().zip(&data[at..]) {
-                    // Hidden, even if the score is no number.
+                    // Masked, even if the score is NaN.
                     *score = if added == f32::NEG_INFINITY { added } else { *score + added };
                 }
             }

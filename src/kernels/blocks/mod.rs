@@ -1,7 +1,7 @@
-//! Numbers in blocks: a few bits each, with a scale for every 16 or 32 of them.
+//! Block-quantised numbers: a few bits each, with a scale for every 16 or 32 of them.
 //!
 //! The formats are those of ggml (`ggml-quants.c`, <https://github.com/ggml-org/ggml>), in which
-//! GGUF files keep weights.
+//! GGUF files store weights.
 //!
 //! # The plain algorithm
 //!
@@ -15,15 +15,15 @@
 //! the same.
 //!
 //! - **Each format is a plain loop** over arrays of known length, compiled once for each
-//!   instruction set: the compiler finds vectors for it, and no format has a kernel of its own for
-//!   one processor.
-//! - **Whole blocks only.** A reader cuts rows at blocks; there is no partial one to test for.
+//!   instruction set: the compiler vectorises it, and no format has a separate kernel for one
+//!   processor.
+//! - **Whole blocks only.** Rows are cut at blocks, so there are no partial blocks.
 //! - **Several rows in one call** (`widen_rows`), so that format and instruction set are chosen
 //!   once for a panel of columns of a product (`gemm/blocks.rs`).
 //!
 //! # Formats
 //!
-//! | file | formats | a number is |
+//! | file | formats | value of a number |
 //! |---|---|---|
 //! | `q4` | `Q4_0`, `Q4_1` | `d (q - 8)`, `d q + m` |
 //! | `q5` | `Q5_0`, `Q5_1` | `d (q - 16)`, `d q + m` |
@@ -56,7 +56,7 @@ use crate::kernels::extent::size;
 use crate::kernels::parallel;
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// How a block of numbers is written.
+/// A format of block-quantised numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the table in the module's documentation says what each is
@@ -74,7 +74,7 @@ pub enum BlockFormat {
 }
 
 impl BlockFormat {
-    /// Every format.
+    /// All formats.
     pub const ALL: [BlockFormat; 10] = [
         Self::Q4_0,
         Self::Q4_1,
@@ -88,7 +88,7 @@ impl BlockFormat {
         Self::Q6K,
     ];
 
-    /// The name that ggml gives it, for example `Q4_K`.
+    /// Returns the name in ggml, for example `Q4_K`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Q4_0 => "Q4_0",
@@ -104,7 +104,7 @@ impl BlockFormat {
         }
     }
 
-    /// Numbers in a block.
+    /// Returns the number of elements in a block.
     pub const fn block_len(self) -> usize {
         match self {
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
@@ -112,7 +112,7 @@ impl BlockFormat {
         }
     }
 
-    /// Bytes of a block.
+    /// Returns the size of a block in bytes.
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::Q4_0 => q4::Q4_0::BYTES,
@@ -128,10 +128,10 @@ impl BlockFormat {
         }
     }
 
-    /// Bytes of `len` numbers, which must fill whole blocks.
+    /// Returns the size of `len` elements in bytes; they must fill whole blocks.
     ///
     /// # Panics
-    /// If they do not, or there cannot be so many bytes.
+    /// If they do not, or if the size overflows.
     pub const fn bytes_for(self, len: usize) -> usize {
         assert!(len.is_multiple_of(self.block_len()), "blocks: the numbers must fill whole blocks");
         size([len / self.block_len(), self.block_bytes()]).expect("blocks: a number of bytes that fits a machine word")
@@ -144,10 +144,10 @@ impl std::fmt::Display for BlockFormat {
     }
 }
 
-/// y = the numbers of `blocks`.
+/// Dequantises `blocks` into `y`.
 ///
 /// # Panics
-/// If `y` is not as long as the blocks' numbers.
+/// If the length of `y` is not the number of elements in the blocks.
 #[track_caller]
 pub fn widen(format: BlockFormat, blocks: &[u8], y: &mut [f32]) {
     assert_eq!(format.bytes_for(y.len()), blocks.len(), "blocks: bytes and numbers must be of the same blocks");
@@ -176,10 +176,10 @@ pub(in crate::kernels) fn widen_rows<I: Isa>(
     isa.run(Widen { format, blocks, y, count });
 }
 
-/// Numbers in a block of the K formats.
+/// The number of elements in a block of the K formats.
 const K_LEN: usize = 256;
 
-/// One format: what its file says.
+/// One format.
 trait Block {
     const LEN: usize;
     const BYTES: usize;
@@ -202,7 +202,7 @@ impl SimdOp for Widen<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, _: I) {
-        // One loop for each format: the choice is outside.
+        // One loop for each format, so that the choice is made outside of the loop.
         match self.format {
             BlockFormat::Q4_0 => self.rows::<q4::Q4_0>(),
             BlockFormat::Q4_1 => self.rows::<q4::Q4_1>(),
@@ -232,13 +232,12 @@ impl Widen<'_> {
     }
 }
 
-/// The half-precision number at byte `at`, exactly.
+/// Returns the half-precision number at byte `at`, exactly.
 #[inline(always)]
 fn half_at(block: &[u8], at: usize) -> f32 {
     let bits = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
     let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7FFF) << 13);
-    // The exponents' biases differ by 112; for the infinite and NaN the exponent is all ones in
-    // both.
+    // The exponents' biases differ by 112; for infinity and NaN the exponent is all ones in both.
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
     let widened = match bits & 0x7C00 {
         0x7C00 => magnitude | 0x7F80_0000,
@@ -247,7 +246,8 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     f32::from_bits(sign | widened)
 }
 
-/// The low half of a byte for the first 16 numbers, the high half for the next 16.
+/// Returns the low half of each byte for the first 16 numbers, then the high halves for the next
+/// 16.
 #[inline(always)]
 fn nibbles(bytes: &[u8]) -> [u8; 32] {
     let bytes: &[u8; 16] = bytes.first_chunk().expect("16 bytes");
@@ -267,7 +267,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Blocks whose scales are ordinary numbers, whatever their bits.
+    /// Returns blocks whose scales are ordinary numbers, with random bits otherwise.
     pub(in crate::kernels) fn random_blocks(format: BlockFormat, n: usize, seed: u64) -> Vec<u8> {
         let mut rng = crate::Rng::seed(seed);
         let mut bytes: Vec<u8> = (0..n * format.block_bytes()).map(|_| (rng.uniform() * 256.0) as u8).collect();

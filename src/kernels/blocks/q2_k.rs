@@ -21,7 +21,7 @@ impl Block for Q2K {
     }
 }
 
-/// The bytes of group `g` of 16, and where in them its two bits are.
+/// Returns the bytes of group `g` of 16, and the shift of its two bits in them.
 #[inline(always)]
 pub(super) fn twos(bytes: &[u8], g: usize) -> (&[u8], usize) {
     (&bytes[g / 8 * 32 + g % 2 * 16..][..16], g % 8 / 2 * 2)

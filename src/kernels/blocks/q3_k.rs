@@ -21,7 +21,7 @@ impl Block for Q3K {
             let (low, shift) = twos(&block[32..96], g);
             let high = &block[g % 2 * 16..][..16];
             for ((y, low), high) in y.iter_mut().zip(low).zip(high) {
-                // A third bit that is set means no offset.
+                // If the third bit is set, there is no offset.
                 let q = (low >> shift & 3 | (high >> (g / 2) & 1) << 2) as i8 - 4;
                 *y = scale * f32::from(q);
             }

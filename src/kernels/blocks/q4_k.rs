@@ -22,7 +22,7 @@ impl Block for Q4K {
     }
 }
 
-/// As [`Q4K`], with 32 bytes of fifth bits before the numbers' lower bits.
+/// Same as [`Q4K`], with 32 bytes of fifth bits before the numbers' lower bits.
 pub(super) struct Q5K;
 
 impl Block for Q5K {
@@ -45,8 +45,8 @@ impl Block for Q5K {
     }
 }
 
-/// Groups 0 to 3 have six bits in a byte of their own; 4 to 7 four in the last bytes and two in the
-/// top of those bytes.
+/// Groups 0 to 3 have six bits in one byte; groups 4 to 7 have four bits in the last bytes and two
+/// in the top of the first ones.
 #[inline(always)]
 fn scale_and_min(bytes: &[u8], g: usize) -> (u8, u8) {
     if g < 4 {

@@ -1,4 +1,4 @@
-//! Five bits: 32 numbers in 22 or 24 bytes; the fifth bits stand together in four bytes.
+//! Five bits: 32 numbers in 22 or 24 bytes; the fifth bits are stored together in four bytes.
 
 use super::{Block, half_at, nibbles};
 

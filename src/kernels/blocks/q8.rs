@@ -19,11 +19,11 @@ impl Block for Q8_0 {
     }
 }
 
-/// blocks = x, rounded to `Q8_0`: the scale is the largest magnitude through 127, ties round away
-/// from zero, as the reference does.
+/// Quantises `x` to `Q8_0`: the scale is the largest magnitude divided by 127; ties round away from
+/// zero, as in the reference.
 ///
 /// # Panics
-/// If `x` does not fill whole blocks, or `blocks` is not of their length.
+/// If `x` does not fill whole blocks, or `blocks` has another length.
 #[track_caller]
 pub fn quantize_q8_0(x: &[f32], blocks: &mut [u8]) {
     assert_eq!(super::BlockFormat::Q8_0.bytes_for(x.len()), blocks.len(), "blocks: one block for 32 numbers");
@@ -59,7 +59,7 @@ mod tests {
             let bound = max / 127.0 * 0.5 + max * 2f32.powi(-11) + 1e-7;
             assert!(x.iter().zip(y).all(|(x, y)| (x - y).abs() <= bound), "{max}");
         }
-        // What was rounded once stays.
+        // Quantising again changes nothing.
         let mut again = vec![0; blocks.len()];
         quantize_q8_0(&y, &mut again);
         let mut z = vec![0.0; x.len()];

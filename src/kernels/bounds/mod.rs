@@ -1,9 +1,9 @@
-//! Tests of what no kernel may do, whatever it is given: reach outside of its slices.
+//! Tests that no kernel accesses memory outside of its slices, whatever its arguments are.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `refused` | every public entry with lengths and strides that no memory has |
-//! | `sweep` | every public entry at sizes 0 to 69, at every instruction set |
+//! | `refused` | every public function with lengths and strides that exceed any memory |
+//! | `sweep` | every public function at sizes 0 to 69, on every instruction set |
 
 mod refused;
 mod sweep;

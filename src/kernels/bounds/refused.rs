@@ -1,6 +1,6 @@
-//! Lengths and strides at the end of a machine word. These tests are compiled with checks of
-//! overflow, so arithmetic that would wrap in a release shows as a panic of its own, which is not
-//! taken for a refusal.
+//! Lengths and strides near the largest `usize`. These tests are compiled with overflow checks, so
+//! arithmetic that would wrap in a release build causes a panic of its own, which is not counted as
+//! a refusal.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,7 +20,8 @@ const HALF: usize = 1 << (usize::BITS - 1);
 /// The square of this wraps to 0.
 const ROOT: usize = 1 << (usize::BITS / 2);
 
-/// `f` panics with a message that has `expected` in it: one of ours, not one of wrapped arithmetic.
+/// Checks that `f` panics with a message that contains `expected`: one of this crate, not one of an
+/// arithmetic overflow.
 #[track_caller]
 fn refused(expected: &str, f: impl FnOnce()) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(f)) else { panic!("expected a refusal by `{expected}`") };
@@ -65,7 +66,7 @@ fn products_of_extreme_shapes() {
     let residual = Epilogue { residual: Some(&[]), ..Epilogue::default() };
     refused("gemm: C", || gemm(Mat::new(&[], HALF, 0), Mat::new(&[] as &[f32], 0, 2), &mut [], Beta::Zero, residual));
 
-    // Nothing to write: any other size will do, and nothing is done.
+    // Nothing to write: any other size is valid, and nothing is done.
     product(Mat::new(&[], 0, MAX), Mat::new(&x, MAX, 0), 0);
     product(Mat::new(&[], 0, 0), Mat::new(&[], 0, MAX), 0);
     product(Mat::new(&[], MAX, 0), none, 0);
@@ -80,7 +81,7 @@ fn products_of_extreme_shapes() {
     let packed = PackedB::new(Mat::new(&[] as &[bf16], MAX, 0));
     gemm(Mat::new(&[], 0, MAX), &packed, &mut [], Beta::Zero, Epilogue::default());
 
-    // A distance to a second row or matrix that is not there.
+    // A stride of a second row or matrix that does not exist.
     let expected = [4.0; 4];
     let mut c = [0.0; 4];
     gemm(Mat::new(&x, 1, 4).with_ld(MAX), Mat::new(&x, 4, 4), &mut c, Beta::Zero, Epilogue::default());
@@ -120,7 +121,7 @@ fn attention_of_extreme_shapes() {
         refused("attention: query", || with_query(Heads::cache(&x, far, 3, 4)));
         let page: &[f32] = &x;
         refused("attention: key", || with_key(Heads::paged(&[page, page], &[0, 1, 2], far, 4)));
-        // What is written.
+        // The output.
         for (length, heads, dim) in [(far, 1, 4), (2, far, 4), (2, 1, far), (far, far, far), (ROOT, ROOT, 4)] {
             refused("attention: out", || {
                 run(&plain, [rows(); 3], HeadsMut::rows(&mut [0.0; 16], length, heads, dim));
@@ -186,7 +187,7 @@ fn attention_of_extreme_shapes() {
         attention_backward(&plain, rows(), rows(), rows(), rows(), rows(), &[0.0; 4], wraps, out(&mut b), out(&mut c));
     });
 
-    // The last positions that there are see every key without a window, and none with one.
+    // Queries at the largest positions attend to every key without a window, and to none with one.
     for (last, window, seen) in [(MAX - 2, None, 0.5), (MAX - 2, Some(MAX), 0.5), (MAX - 2, Some(9), 0.0)] {
         for queries in [1, 2, 40] {
             let (data, mut out) = (vec![0.5; queries * 4], vec![1.0; queries * 4]);
@@ -221,7 +222,7 @@ fn attention_of_extreme_shapes() {
         attention(&shape, query, far, far, HeadsMut::rows(&mut out, queries, 1, 4), Some(&mut lse));
         assert!(out.iter().all(|&o| o == 0.0) && lse.iter().all(|&l| l == f32::NEG_INFINITY));
     }
-    // One sequence, position and head: no distance is gone.
+    // One sequence, position and head: no stride is used.
     let (mut out, one) = ([0.0; 4], Heads::strided(&x[..4], MAX, MAX, MAX));
     run(&AttentionShape::new(1, 1, 1, 1, 4), [one; 3], HeadsMut::rows(&mut out, 1, 1, 4));
     assert_eq!(out, [0.5; 4]);

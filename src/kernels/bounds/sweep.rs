@@ -1,9 +1,9 @@
-//! Sizes 0 to 69, odd strides, every instruction set, in memory of exactly the length that is
-//! needed and in the middle of larger one.
+//! Sizes 0 to 69, odd strides, every instruction set, in memory of exactly the required length and
+//! in the middle of larger memory.
 //!
-//! In exact memory a sanitizer of addresses sees what reaches outside; without one, the numbers
-//! around the slices tell: they are NaN, so that a result made of them is no number, and must be
-//! the same afterwards.
+//! In exact memory, an address sanitizer detects accesses outside; without one, the numbers around
+//! the slices do: they are NaN, so that a result computed from them is NaN, and they must be
+//! unchanged afterwards.
 
 use half::{bf16, f16};
 
@@ -19,10 +19,10 @@ use crate::kernels::{adagrad, logistic, row_dots};
 
 /// Sizes around the vectors, tiles and panels of every instruction set.
 const SIZES: std::ops::Range<usize> = 0..70;
-/// Elements before and after a slice in the middle of memory.
+/// The number of elements before and after a slice in the middle of memory.
 const AROUND: usize = 80;
 
-/// Numbers, some of them not ours.
+/// Numbers, some of which do not belong to the slice.
 struct Memory<T> {
     all: Vec<T>,
     around: usize,
@@ -47,7 +47,7 @@ impl<T: Copy> Memory<T> {
 }
 
 impl Memory<f32> {
-    /// The numbers as bits, if nothing else was written.
+    /// Returns the bits of the numbers, if nothing else was written.
     fn bits(&self) -> Vec<u32> {
         let guards = [&self.all[..self.around], &self.all[self.all.len() - self.around..]];
         assert!(guards.iter().all(|guard| guard.iter().all(|x| x.is_nan())), "numbers around the result were written");
@@ -55,7 +55,7 @@ impl Memory<f32> {
     }
 }
 
-/// Where a case has its memory.
+/// The memory of a test case.
 #[derive(Clone, Copy)]
 struct Place {
     around: usize,
@@ -78,8 +78,8 @@ impl Place {
     }
 }
 
-/// Runs a case in both kinds of memory at every instruction set, with and without its further
-/// instructions; results are numbers, and the same bits in both.
+/// Runs a case in both kinds of memory on every instruction set, with and without its additional
+/// instructions; results must be finite, and have the same bits in both.
 fn everywhere(what: &str, f: impl Fn(&mut Place) -> Vec<Memory<f32>>) {
     for_each_level(|level| {
         for kept in [features(), Features::default()] {
@@ -97,12 +97,12 @@ fn everywhere(what: &str, f: impl Fn(&mut Place) -> Vec<Memory<f32>>) {
     });
 }
 
-/// Three sizes, of which the first is `n`.
+/// Returns three sizes, of which the first is `n`.
 fn shape(n: usize) -> [usize; 3] {
     [n, (n * 13 + 5) % 70, (n * 29 + 11) % 70]
 }
 
-/// A matrix with `gap` elements between its stored rows.
+/// Returns a matrix with `gap` elements between its stored rows.
 fn matrix<T>(data: &[T], rows: usize, cols: usize, transposed: bool, gap: usize) -> Mat<'_, T> {
     match transposed {
         true => Mat::transposed(data, rows, cols).with_ld(rows + gap),
@@ -110,7 +110,7 @@ fn matrix<T>(data: &[T], rows: usize, cols: usize, transposed: bool, gap: usize)
     }
 }
 
-/// The elements that [`matrix`] needs.
+/// Returns the number of elements that [`matrix`] needs.
 fn len_of(rows: usize, cols: usize, transposed: bool, gap: usize) -> usize {
     let (stored, width) = if transposed { (cols, rows) } else { (rows, cols) };
     if stored * width == 0 { 0 } else { (stored - 1) * (width + gap) + width }
@@ -242,7 +242,7 @@ fn products_of_int8() {
     }
 }
 
-/// The length of heads at strides, to the last that is read.
+/// Returns the length of strided heads, up to the last element that is read.
 fn heads_len(shape: [usize; 4], strides: [usize; 3]) -> usize {
     let [batch, length, heads, dim] = shape;
     if shape.contains(&0) {
@@ -304,7 +304,7 @@ fn attentions() {
                     );
                     let mut probs = place.output(batch * heads * queries * keys);
                     attention_probs(&shape, query, key, probs.ours_mut());
-                    // Pages: the positions of a sequence in exact pieces.
+                    // Pages: the positions of a sequence in pieces of the exact length.
                     let row = kv_heads * dim;
                     let pages: Vec<Memory<f32>> = (0..batch)
                         .flat_map(|_| (0..keys).step_by(128).map(|from| 128.min(keys - from) * row).collect::<Vec<_>>())

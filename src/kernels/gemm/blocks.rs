@@ -1,20 +1,22 @@
-//! A B in blocks of a few bits a number, converted to f32 while it is multiplied with.
+//! A factor B in block-quantised formats, converted to f32 during the product.
 //!
-//! The columns of B are rows of a weight, each a run of blocks. Whatever reads B asks for some
-//! numbers of some columns:
+//! The columns of B are rows of a weight, each a run of blocks. The loops request some numbers of
+//! some columns:
 //!
 //! ```text
 //! for each of the columns:  scratch[column] = the numbers of its blocks     (kernels/blocks)
 //! use scratch as a B in f32 that is stored transposed                       (packing, tiles)
 //! ```
 //!
-//! - Only whole blocks are converted, so whoever cuts `k` cuts it at multiples of [`Blocks::unit`].
-//! - The scratch has [`DEPTH`] numbers of each column: it stays in the second-level cache, and each
-//!   column's blocks are still read in runs that are long enough for the processor to fetch ahead.
-//! - Columns lie [`GAP`] elements further apart than their numbers need: at a power of two, the
-//!   first-level cache would keep only a few of them.
+//! - Only whole blocks are converted, so `k` must be cut at multiples of [`Blocks::unit`].
+//! - The scratch memory holds [`DEPTH`] numbers of each column: it stays in the second-level cache,
+//!   and the runs of blocks that are read from each column are still long enough for the hardware
+//!   prefetcher.
+//! - Columns are [`GAP`] elements further apart than necessary: at a distance of a power of two,
+//!   the first-level cache could hold only a few of them.
 //!
-//! An element of C is the same chain as with all of B converted before, so the bits are the same.
+//! An element of C is the same chain as if all of B had been converted before, so the bits are the
+//! same.
 
 use std::ops::Range;
 
@@ -23,12 +25,12 @@ use super::packing::{Source, with_scratch};
 use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::simd::Isa;
 
-/// Numbers of a column that are converted at a time: whole blocks of every format.
+/// The number of elements of a column that are converted at a time: whole blocks of every format.
 const DEPTH: usize = 1024;
-/// Elements between one column's numbers and the next's.
+/// The number of elements between the columns in the scratch memory.
 const GAP: usize = 16;
 
-/// Columns in blocks, one after the other.
+/// Columns in blocks, one after another.
 #[derive(Clone, Copy)]
 pub struct Blocks {
     data: *const u8,
@@ -37,22 +39,22 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// The blocks of columns of `k` numbers.
+    /// Wraps the blocks of columns of `k` numbers.
     pub(super) fn new(format: BlockFormat, data: &[u8], k: usize) -> Self {
         Self { data: data.as_ptr(), format, k }
     }
 
-    /// Numbers of a block: what reads B begins and ends at multiples of it in `k`.
+    /// Returns the number of elements of a block; ranges of `k` begin and end at multiples of it.
     pub(super) fn unit(&self) -> usize {
         self.format.block_len()
     }
 
-    /// Calls `f` with the numbers `rows` of the columns `cols`, some rows after the other: which
-    /// these are, and where. At least once.
+    /// Calls `f` with the numbers `rows` of the columns `cols`, in portions of rows: the range of
+    /// the portion and its place. Calls it at least once.
     ///
     /// # Safety
     ///
-    /// * rows and columns are in B, the columns `PANEL` at most; the rows begin and end at
+    /// * rows and columns are in B; there are at most `PANEL` columns; the rows begin and end at
     ///   multiples of [`Blocks::unit`].
     pub(super) unsafe fn columns<I: Isa>(
         &self,

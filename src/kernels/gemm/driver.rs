@@ -1,7 +1,7 @@
 //! The loops around the register tiles: one driver for every precision.
 //!
-//! What is multiplied comes in 32-bit groups: one f32, two bf16, four int8. Packed A is `[groups,
-//! rows]`, packed B `[groups, PANEL]`.
+//! Factors are read in 32-bit groups: one f32, two bf16, four int8. Packed A is `[groups, rows]`,
+//! packed B `[groups, PANEL]`.
 //!
 //! # The plain algorithm
 //!
@@ -15,30 +15,30 @@
 //! # With blocks
 //!
 //! ```text
-//! tiles of C, one task each                           (threads)
-//!   for pc in steps of kc                             a block of k
-//!     for jc in steps of nc                           columns whose panels of B fit in the second-level cache
+//! tiles of C, one task each       (threads)
+//!   for pc in steps of kc         a block of k
+//!     for jc in steps of nc       columns whose panels of B fit into the second-level cache
 //!       pack B[pc.., jc..] in panels of 32 columns
-//!       for ic in steps of mr                         a panel of A, packed for all jc, stays in the first-level cache
-//!         for jr in steps of NR                       the register tile
+//!       for ic in steps of mr     a panel of A, packed for all jc, stays in the first-level cache
+//!         for jr in steps of NR   the register tile
 //!         after the last block of k: bias, activation, residual
 //! ```
 //!
 //! - **Register tile.** A tile of `mr × NR` sums stays in registers for a block of `k`, so each
 //!   load of A or B is used `NR` or `mr` times. A block of `k` ends by storing the sums and the
-//!   next begins by loading them: the chain stays one.
-//! - **Packing.** A panel is read from end to end of its memory, whatever the layout of the factor.
-//!   It costs a pass over both factors: in training 12 % of the time, in bf16 more, since factors
-//!   are rounded there too.
-//! - **Shared packing.** What several tasks would pack is packed once, before: every task takes
-//!   part in that until nothing is left, then goes on to its tile. It costs a point where tasks
+//!   next begins by loading them, so that the sums remain one chain.
+//! - **Packing.** A packed panel is read contiguously, whatever the layout of the factor. Packing
+//!   takes a pass over both factors: 12 % of the time in training, more in bf16, where factors are
+//!   also rounded.
+//! - **Shared packing.** Panels that several tasks need are packed once, before the tiles: all
+//!   tasks take part in the packing, then continue with their tiles. This adds a point where tasks
 //!   wait for each other, so [`Plan`] shares only what is small enough.
-//! - **Several products of one A** lie side by side, as if their Bs were one: A is packed once, and
-//!   the tasks wait once for the last of them to end.
-//! - **Asking for C.** The next tile's part of C is requested while this one is computed: it may be
-//!   in no cache.
+//! - **Several products with the same A** are computed as if their Bs were concatenated: A is
+//!   packed once, and there is one wait at the end.
+//! - **Prefetching C.** The next tile's part of C is prefetched while the current tile is computed,
+//!   since it may not be in any cache.
 //!
-//! How a product is cut is in `plan`.
+//! The module `plan` chooses the blocks and tasks.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,29 +51,29 @@ use crate::kernels::prefetch::prefetch_ahead;
 
 /// The factors of a product of groups.
 pub(super) trait Factors: Copy + Sync {
-    /// Whether `panel_b` packs; if not, it returns where the panel is.
+    /// Returns whether `panel_b` packs; otherwise it returns the place of the panel in B.
     fn packs_b(&self) -> bool;
 
-    /// Blocks of k begin and end at multiples of this many groups.
+    /// Returns the number of groups that blocks of k begin and end at multiples of.
     fn unit(&self) -> usize {
         1
     }
 
-    /// The factors of the `i`-th product of a batch.
+    /// Returns the factors of the `i`-th product of a batch.
     fn batch(&self, _i: usize) -> Self {
         *self
     }
 
-    /// Packs rows of A as `[groups, rows]`, or row by row with zero rows up to a number; groups
-    /// past the end are zeros.
+    /// Packs rows of A as `[groups, rows]`, or, with `rows_of_a`, row by row, with zero rows up to
+    /// that number; groups past the end are zeros.
     ///
     /// # Safety
     ///
     /// * the rows are in A; `dst` has room for the panel and the slack.
     unsafe fn pack_a(&self, rows: Range<usize>, groups: Range<usize>, rows_of_a: Option<usize>, dst: *mut u32);
 
-    /// Columns of B as `[groups, PANEL]`: packed into `dst`, or where they are; groups past the end
-    /// are zeros.
+    /// Returns columns of B as `[groups, PANEL]`: packed into `dst`, or in place; groups past the
+    /// end are zeros.
     ///
     /// # Safety
     ///
@@ -82,17 +82,16 @@ pub(super) trait Factors: Copy + Sync {
     unsafe fn panel_b(&self, cols: Range<usize>, groups: Range<usize>, dst: *mut u32) -> *const u32;
 }
 
-/// One of some products of the same A.
+/// One of several products with the same A.
 #[derive(Clone, Copy)]
 pub(super) struct Part<F, S, E> {
-    /// Columns.
+    /// The number of columns.
     pub(super) n: usize,
     pub(super) factors: F,
     /// The result, row by row.
     pub(super) c: *mut S,
     pub(super) load: bool,
-    /// What is done with the parts of its rows when their sums are complete: called with row, first
-    /// column and the sums.
+    /// Called with row, first column and the sums when the sums of a part of a row are complete.
     pub(super) finish: E,
 }
 
@@ -100,8 +99,8 @@ pub(super) struct Part<F, S, E> {
 // task.
 unsafe impl<F: Sync, S: Send, E: Sync> Sync for Part<F, S, E> {}
 
-/// The parts side by side, each from the next whole panel on: those that have some of the columns
-/// `cols`, where they begin, and which of their own columns these are.
+/// Returns, for the concatenated parts (each starting at the next whole panel), those that contain
+/// some of the columns `cols`, with their first column and the range of their own columns.
 fn side_by_side<F, S, E>(
     parts: &[Part<F, S, E>],
     cols: Range<usize>,
@@ -115,17 +114,17 @@ fn side_by_side<F, S, E>(
     })
 }
 
-/// The columns of all parts side by side.
+/// Returns the number of columns of all parts together.
 fn width<F, S, E>(parts: &[Part<F, S, E>]) -> usize {
     let Some((last, before)) = parts.split_last() else { return 0 };
     before.iter().map(|part| part.n.next_multiple_of(PANEL)).sum::<usize>() + last.n
 }
 
-/// The packing that is shared: of all panels, in units that any thread takes.
+/// The shared packing of all panels, in units that any thread can take.
 struct Shared<'a, F, S, E> {
     plan: Plan,
     parts: &'a [Part<F, S, E>],
-    /// Room for all panels of A and of B, as far as they are shared.
+    /// Memory for the shared panels of A and of B.
     a: *mut u32,
     b: *mut u32,
     units: usize,
@@ -133,21 +132,21 @@ struct Shared<'a, F, S, E> {
     done: AtomicUsize,
 }
 
-// SAFETY: every unit is packed by one thread, and read by others only after `done` says so.
+// SAFETY: every unit is packed by one thread, and read by others only after `done` has counted it.
 unsafe impl<F: Sync, S: Send, E: Sync> Sync for Shared<'_, F, S, E> {}
 
-/// Panels of a unit.
+/// The number of panels in a unit.
 const UNIT: usize = 4;
 
 impl<F: Factors, S, E> Shared<'_, F, S, E> {
-    /// Takes part in the packing until all of it is done.
+    /// Takes part in the packing until it is complete.
     fn help<K: TileKernel>(&self) {
         loop {
             let unit = self.next.fetch_add(1, Ordering::Relaxed);
             if unit >= self.units {
                 break;
             }
-            // Counts the unit even if its packing panics, so that nobody waits for it.
+            // Counts the unit even if its packing panics, so that no thread waits for it forever.
             struct Done<'a>(&'a AtomicUsize);
             impl Drop for Done<'_> {
                 fn drop(&mut self) {
@@ -193,12 +192,12 @@ impl<F: Factors, S, E> Shared<'_, F, S, E> {
     }
 }
 
-/// [`product`] of all parts: together where B is packed in each, so that a task packs its rows of A
-/// once and there is one end to wait for.
+/// Computes [`product`] for all parts; parts that pack B are computed together, so that a task
+/// packs its rows of A once and there is one wait at the end.
 ///
 /// # Safety
 ///
-/// As there, but any of them may pack B.
+/// Same as [`product`], but any of the parts may pack B.
 pub(super) unsafe fn each<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) + Sync>(
     kernel: K,
     shape: (usize, usize),
@@ -211,13 +210,13 @@ pub(super) unsafe fn each<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K
     parts.chunks(together).for_each(|parts| unsafe { product(kernel, shape, batch, parts) });
 }
 
-/// `C = A·B` for `m` × `k` groups and `k` groups × `n` of each part, all of which pack B or none;
-/// or `batch` of one part, the results one after the other.
+/// Computes `C = A·B` for `m` × `k` groups and `k` groups × `n` of each part, where all or none of
+/// the parts pack B; or for a batch of products of one part, with consecutive results.
 ///
 /// # Safety
 ///
-/// * the factors are of these sizes, A the same in all; each `c` has `batch · m · n` elements that
-///   nothing else touches.
+/// * the factors have these sizes, and A is the same in all parts; each `c` has `batch · m · n`
+///   elements that nothing else accesses.
 unsafe fn product<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) + Sync>(
     kernel: K,
     (m, k): (usize, usize),
@@ -258,11 +257,11 @@ unsafe fn product<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum]) 
     });
 }
 
-/// One tile of the parts' `i`-th products, on this thread.
+/// Computes one tile of the `i`-th products of the parts, on this thread.
 ///
 /// # Safety
 ///
-/// As [`product`], for these rows and columns, which begin at a multiple of `mr` and `PANEL`.
+/// Same as [`product`], for these rows and columns, which begin at a multiple of `mr` and `PANEL`.
 unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
     kernel: K,
     shared: &Shared<'_, F, K::Sum, E>,
@@ -288,7 +287,7 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
                 let (factors, c, ldc) = (part.factors.batch(i), part.c.wrapping_add(i * plan.m * part.n), part.n);
                 for (panel, j) in (0..nc).step_by(PANEL).enumerate() {
                     let cols = jc + j..jc + nc.min(j + PANEL);
-                    // SAFETY: the block lies in B; a panel has room for itself and the slack.
+                    // SAFETY: the block is in B; a panel has room for itself and the slack.
                     panels[panel] = unsafe {
                         if plan.share_b {
                             let panel = (start + cols.start) / PANEL;
@@ -301,7 +300,7 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
                 }
                 for (panel, ic) in rows.clone().step_by(plan.mr).enumerate() {
                     let own = ic..rows.end.min(ic + plan.mr);
-                    // SAFETY: the block lies in A; a panel has room for itself and the slack.
+                    // SAFETY: the block is in A; a panel has room for itself and the slack.
                     let a = unsafe {
                         if plan.share_a {
                             shared.a.add((block * panels_a + ic / plan.mr) * plan.len_a)
@@ -317,7 +316,7 @@ unsafe fn block<K: TileKernel, F: Factors, E: Fn(usize, usize, &mut [K::Sum])>(
                     for j in (0..nc).step_by(K::NR) {
                         let b = panels[j / PANEL].wrapping_add(j % PANEL);
                         let c = c.wrapping_add(ic * ldc + jc + j);
-                        // The next tile's part of C may be in no cache.
+                        // The next tile's part of C may not be in any cache.
                         for row in 0..own.len() {
                             prefetch_ahead(c.wrapping_add(row * ldc + K::NR), K::NR);
                         }

@@ -10,15 +10,15 @@ use super::operand::Operand;
 use super::packing::{Source, pack_panel};
 use super::product::{Product, finish};
 
-/// Rows of A up to which the time is that of reading B.
+/// The largest number of rows of A for which reading B dominates the time.
 pub(super) const FEW_ROWS: usize = 16;
 
-/// Runs `batch` products; `strides` lead from one to the next in A and B.
+/// Computes `batch` products; `strides` are the distances between consecutive matrices A and B.
 pub(super) fn product(first: Product<'_>, batch: usize, strides: [usize; 2]) {
     with_kernel(Run { products: &[first], batch, strides });
 }
 
-/// Products with one A.
+/// Computes products with the same A.
 pub(super) fn each(products: &[Product<'_>]) {
     with_kernel(Run { products, batch: 1, strides: [0; 2] });
 }
@@ -53,7 +53,7 @@ impl<'a> KernelOp for Run<'a> {
     }
 }
 
-/// A kernel for groups of one number.
+/// A kernel whose groups are single numbers.
 #[derive(Clone, Copy)]
 struct Single<K>(K);
 
@@ -77,13 +77,13 @@ impl<K: MicroKernel> TileKernel for Single<K> {
     }
 }
 
-/// The factors as they are.
+/// The factors, unconverted.
 #[derive(Clone, Copy)]
 struct Plain<K> {
     kernel: K,
     a: Source,
     b: Operand,
-    /// Elements of A and of B from one product of the batch to the next.
+    /// The distances between the products of a batch in A and in B, in elements.
     strides: [usize; 2],
 }
 

@@ -1,4 +1,5 @@
-//! Products with so few rows of A (decoding: one a sequence) that the time is that of reading B.
+//! Products with so few rows of A (in decoding: one per sequence) that reading B dominates the
+//! time.
 //!
 //! # The plain algorithm
 //!
@@ -10,21 +11,22 @@
 //! ```
 //!
 //! B is read once, in long runs, and never copied to memory; all of A is packed first and stays in
-//! cache. Threads share the columns. What differs is how B lies:
+//! cache. Threads share the columns. The loops depend on the layout of B:
 //!
-//! - **Packed** ([`by_panels`]): panel by panel, from end to end of the memory. Best for the
-//!   memory: 57 to 66 GB/s where a plain loop over small pages reads 41; it costs the packing.
-//! - **Row by row** ([`row_by_row`]): a few rows at a time are read side by side from the first
-//!   column to the last, while C, which is small, is loaded and stored from cache. The processor
-//!   fetches ahead within a row only, so tasks are wide, and one row of A takes eight rows of B at
-//!   a time in one loop: 79 µs where narrow tasks with a call for each tile took 107.
+//! - **Packed** ([`by_panels`]): panel by panel, contiguously. This reaches the highest memory
+//!   bandwidth, 57 to 66 GB/s where a plain loop over small pages reaches 41, but requires packing.
+//! - **Row by row** ([`row_by_row`]): a few rows at a time are read from the first column to the
+//!   last, while C, which is small, is loaded and stored in cache. The hardware prefetcher works
+//!   within a row only, so tasks are wide, and for one row of A a single loop reads eight rows of
+//!   B: 79 µs, where narrow tasks with a call for each tile took 107.
 //! - **Stored transposed, very few rows** ([`by_columns`]): sixteen columns at a time are
-//!   transposed in registers, and half-precision numbers converted to f32 there too. An element
-//!   waits for the multiply–add before it, so sixteen columns bound this at sixteen bytes a cycle.
-//! - **In blocks** ([`by_blocks`]): as stored transposed, some numbers of 32 columns at a time
-//!   converted to f32 (`blocks`).
-//! - **Stored transposed, more rows**: 32 of its rows are transposed block by block, through
-//!   registers, into a panel in the first-level cache that is used at once.
+//!   transposed in registers, where half-precision numbers are also converted to f32. Each
+//!   multiply–add depends on the previous one, so sixteen columns limit the speed to sixteen bytes
+//!   per cycle.
+//! - **In blocks** ([`by_blocks`]): as stored transposed; portions of 32 columns are converted to
+//!   f32 first (module `blocks`).
+//! - **Stored transposed, more rows**: 32 rows of the stored matrix are transposed block by block,
+//!   in registers, into a panel in the first-level cache that is used immediately.
 
 use std::ops::Range;
 
@@ -40,29 +42,31 @@ use crate::kernels::parallel;
 use crate::kernels::prefetch::prefetch_ahead;
 use crate::kernels::simd::{Isa, SimdOp};
 
-/// Rows of B that are read side by side: few for the sake of the memory's prefetchers, more where C
-/// must be loaded and stored for several rows each time.
+/// Returns the number of rows of B that are read at the same time: few, for the hardware
+/// prefetchers; more where C must be loaded and stored for several rows each time.
 fn streams(m: usize, bytes: usize) -> usize {
     match m {
-        // Rows at a multiple of 4 KiB would push each other out of the first-level cache.
+        // Rows at a distance of a multiple of 4 KiB would evict each other from the first-level
+        // cache.
         0..=2 if bytes.is_multiple_of(2048) => 8,
         0..=2 => 16,
         3..=8 => 32,
         _ => 128,
     }
 }
-/// Elements of C that are updated while a few rows of B are read.
+/// The number of elements of C that are updated while a few rows of B are read.
 const RUN: usize = 8192;
-/// Bytes of a B that comes from memory rather than from a cache.
+/// The size, in bytes, from which on B is assumed to be in memory rather than in a cache.
 const LARGE: usize = 1 << 25;
-/// Elements of a row of B that are worth beginning it.
+/// The number of elements from which on a row of B is long enough to be read separately.
 const LONG: usize = 2048;
-/// Depth of a transposed panel.
+/// The depth of a transposed panel.
 const DEPTH: usize = 64;
-/// Nanoseconds of a product with a number of B.
+/// The time of one multiply–add, in nanoseconds.
 const NS: f32 = 0.05;
 
-/// All of a product, or `batch` of them; `strides` lead from one to the next in A and B.
+/// Computes a product, or `batch` of them; `strides` are the distances between consecutive matrices
+/// A and B.
 pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usize, strides: [usize; 2]) {
     let Product { m, n, .. } = *first;
     if m == 0 || n == 0 || batch == 0 {
@@ -81,7 +85,7 @@ pub(super) fn product<K: MicroKernel>(kernel: K, first: &Product<'_>, batch: usi
     });
 }
 
-/// Products with one A: the threads share the columns of all.
+/// Computes products with the same A; the threads share the columns of all.
 pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
     let Some(first) = products.first().filter(|first| first.m > 0) else { return };
     let width = width(first, products.iter().map(|product| product.n).sum(), 1);
@@ -92,7 +96,7 @@ pub(super) fn each<K: MicroKernel>(kernel: K, products: &[Product<'_>]) {
     });
 }
 
-/// Calls `block` with the columns of each task, `width` of a product or fewer at its end.
+/// Calls `block` with the columns of each task: `width` columns of a product, or fewer at its end.
 pub(super) fn share_columns(products: &[Product<'_>], width: usize, block: impl Fn(&Product<'_>, Range<usize>) + Sync) {
     let parts = |product: &Product<'_>| product.n.div_ceil(width);
     parallel::for_each(products.iter().map(parts).sum(), |mut part| {
@@ -105,14 +109,14 @@ pub(super) fn share_columns(products: &[Product<'_>], width: usize, block: impl 
     });
 }
 
-/// The columns of a task.
+/// Returns the number of columns of a task.
 pub(super) fn share(m: usize, k: usize, n: usize, batch: usize) -> usize {
     let wanted = tasks_of(NS, (m, k, n), batch).div_ceil(batch);
     n.max(1).div_ceil(wanted).next_multiple_of(PANEL)
 }
 
-/// The same of products like `first`, which have `n` columns. What reads a piece of each row of B
-/// reads long ones, since the processor fetches ahead within a row, but as many on each thread.
+/// Same as [`share`], for products like `first` with `n` columns. Loops that read a part of each
+/// row of B read long parts, because of the hardware prefetcher, but equally many on each thread.
 fn width(first: &Product<'_>, n: usize, batch: usize) -> usize {
     let width = share(first.m, first.k, n, batch);
     if first.m > 2 || !first.b.is_row_by_row() {
@@ -123,23 +127,23 @@ fn width(first: &Product<'_>, n: usize, batch: usize) -> usize {
     width.max(n.div_ceil(tasks)).next_multiple_of(PANEL)
 }
 
-/// All rows of some columns of C, on this thread.
+/// Computes all rows of some columns of C, on this thread.
 ///
 /// # Safety
 ///
-/// `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there.
+/// `cols` are in C and begin at a multiple of `PANEL`, and nothing else accesses C there.
 unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n: ldc, k, a, b, c, beta, .. } = *product;
-    // Where B is read as it lies: how, and with how many rows of A at a time.
+    // The number of rows of A at a time, and of columns of B that are read in place.
     let (mr, in_place) = match b {
         Operand::F32(Source { along: 1, .. }) => (K::MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { along: 1, .. }) | Operand::Bf16(Source { along: 1, .. }) => {
             (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL)
         }
         Operand::PanelsF16(_) | Operand::PanelsBf16(_) => (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL),
-        // With more rows, or tiles as wide as a panel, those tiles are as good.
+        // With more rows, or with tiles as wide as a panel, the general tiles are equally fast.
         Operand::PanelsF32(_) if K::NR < PANEL && m <= PANEL_MR => (PANEL_MR.min(K::MR), cols.len() / PANEL * PANEL),
-        // With more rows it pays to transpose into a panel.
+        // With more rows, transposing into a panel is faster.
         Operand::F32(Source { deep: 1, .. }) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
         Operand::Blocks(_) if m <= K::COLUMNS_MR => (K::COLUMNS_MR, cols.len() / PANEL * PANEL),
         Operand::F16(Source { deep: 1, .. }) | Operand::Bf16(Source { deep: 1, .. }) if K::COLUMNS_MR > 0 => {
@@ -163,7 +167,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
             }
             a_packed.as_ptr()
         };
-        // All rows of C at columns `j..j + used`, `k` from `pc` to `pc + depth`.
+        // Computes all rows of C at columns `j..j + used`, for `k` from `pc` to `pc + depth`.
         let rows = |j: usize, used: usize, pc: usize, depth: usize, b: *const f32| {
             for i in (0..m).step_by(mr) {
                 let rows = mr.min(m - i);
@@ -210,7 +214,7 @@ unsafe fn block<K: MicroKernel>(kernel: K, product: &Product<'_>, cols: Range<us
             let used = PANEL.min(cols.end - j);
             for pc in (0..k.max(1)).step_by(panel_depth) {
                 let depth = panel_depth.min(k - pc);
-                // SAFETY: the block lies in B; the panel has room for its rows and the slack.
+                // SAFETY: the block is in B; the panel has room for its rows and the slack.
                 let b = unsafe { b.panel(kernel, pc, depth, j, used, panel.as_mut_ptr()) };
                 for jr in (0..used).step_by(K::NR) {
                     rows(j + jr, K::NR.min(used - jr), pc, depth, b.wrapping_add(jr));
@@ -234,7 +238,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// The panels: first row, rows, and where they are from column `p` on.
+    /// Returns an iterator over the panels: first row, number of rows, and their place from column
+    /// `p` on.
     fn panels(&self, p: usize) -> impl Iterator<Item = (usize, usize, *const f32)> {
         (0..self.m).step_by(self.mr).map(move |i| {
             let rows = self.mr.min(self.m - i);
@@ -243,7 +248,7 @@ impl Rows {
     }
 }
 
-/// C.
+/// The output C.
 struct Tile {
     c: *mut f32,
     ldc: usize,
@@ -251,8 +256,8 @@ struct Tile {
 }
 
 impl Rows {
-    /// The tiles of columns `j..j + PANEL` of C and rows `pc..pc + depth` of B, which is at `b`:
-    /// one for each panel of A.
+    /// Calls the tile function for columns `j..j + PANEL` of C and rows `pc..pc + depth` of B at
+    /// `b`: once for each panel of A.
     fn tiles<T>(
         &self,
         to: &Tile,
@@ -268,18 +273,19 @@ impl Rows {
     }
 }
 
-/// Whether to ask for rows in advance: the processor itself notices a run within a page only; from
-/// a cache that is soon enough.
+/// Returns whether rows should be prefetched: the hardware prefetcher follows a run only within a
+/// page, which is enough for a B in a cache.
 #[inline(always)]
 fn from_memory<T>(k: usize, b: Source<T>) -> bool {
     k * b.deep * size_of::<T>() >= LARGE
 }
 
-/// Columns of a B that is stored row by row; `tile` takes `PANEL` of them.
+/// Computes columns for a B that is stored row by row; `tile` takes `PANEL` of them.
 ///
 /// # Safety
 ///
-/// * `cols` are whole panels in B and C, and nothing else touches C there; `tile` needs no more.
+/// * `cols` are whole panels in B and C, and nothing else accesses C there; `tile` accesses nothing
+///   more.
 unsafe fn row_by_row<I: Isa, T: Element>(
     isa: I,
     a: &Rows,
@@ -309,7 +315,7 @@ unsafe fn row_by_row<I: Isa, T: Element>(
     }
 }
 
-/// One row of C and columns of a B that is stored row by row; the panels and promises of
+/// One row of C and columns of a B that is stored row by row; panels and contract are those of
 /// [`row_by_row`].
 struct OneRow<T> {
     k: usize,
@@ -325,8 +331,8 @@ impl<T: Element> SimdOp for OneRow<T> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        /// As many lines at one place of rows at a multiple of 4 KiB as the first-level cache
-        /// holds.
+        /// The associativity of the first-level cache: the number of lines that it can hold at the
+        /// same offset of rows at a distance of a multiple of 4 KiB.
         const ROWS: usize = 8;
         if self.k == 0 {
             return self.rows::<I, 0>(isa, 0);
@@ -342,7 +348,7 @@ impl<T: Element> SimdOp for OneRow<T> {
 }
 
 impl<T: Element> OneRow<T> {
-    /// Adds `R` rows of B, from row `p` on.
+    /// Adds the products with `R` rows of B, starting at row `p`.
     #[inline(always)]
     fn rows<I: Isa, const R: usize>(&self, isa: I, p: usize) {
         let ahead = from_memory(self.k, self.b);
@@ -371,11 +377,11 @@ impl<T: Element> OneRow<T> {
     }
 }
 
-/// Columns of a B that is stored column by column.
+/// Computes columns for a B that is stored column by column.
 ///
 /// # Safety
 ///
-/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have
+/// * `cols` are whole panels in B and C, and nothing else accesses C there; the panels of A have
 ///   `COLUMNS_MR` rows at most.
 unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<T>, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
@@ -386,11 +392,11 @@ unsafe fn by_columns<K: MicroKernel, T: Element>(kernel: K, a: &Rows, b: Source<
     }
 }
 
-/// Columns of a B in blocks.
+/// Computes columns for a B in blocks.
 ///
 /// # Safety
 ///
-/// As for [`by_columns`].
+/// Same as [`by_columns`].
 unsafe fn by_blocks<K: MicroKernel>(kernel: K, a: &Rows, b: Blocks, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {
         let tiles = |part: Range<usize>, source: Source| {
@@ -404,11 +410,11 @@ unsafe fn by_blocks<K: MicroKernel>(kernel: K, a: &Rows, b: Blocks, to: &Tile, c
     }
 }
 
-/// Columns of a packed B.
+/// Computes columns for a packed B.
 ///
 /// # Safety
 ///
-/// * `cols` are whole panels in B and C, and nothing else touches C there; the panels of A have
+/// * `cols` are whole panels in B and C, and nothing else accesses C there; the panels of A have
 ///   `PANEL_MR` rows at most.
 unsafe fn by_panels<K: MicroKernel, G: Group>(kernel: K, a: &Rows, b: Panels<G>, to: &Tile, cols: Range<usize>) {
     for j in cols.step_by(PANEL) {

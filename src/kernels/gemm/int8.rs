@@ -1,9 +1,9 @@
 //! Products of 8-bit integers, summed exactly in 32 bits.
 //!
-//! Four numbers make a 32-bit group (two, extended to 16 bits, where there is no instruction for
-//! four). Every kernel is exact: none saturates on the way, as `vpmaddubsw` would. An instruction
-//! that wants its left factor unsigned gets `a + 128`, and 128 times the column's sum is taken off
-//! again.
+//! Four numbers form a 32-bit group (two, extended to 16 bits, where there is no instruction for
+//! four). Every kernel is exact: none saturates intermediate sums, as `vpmaddubsw` would. For an
+//! instruction that needs an unsigned left factor, 128 is added to `a`, and 128 times the sum of
+//! the column is subtracted from the result.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ use crate::kernels::extent::size;
 use crate::kernels::parallel;
 use crate::kernels::simd;
 
-/// An 8-bit integer, signed or not: what the left factor may be.
+/// An 8-bit integer type of the left factor, signed or unsigned.
 pub trait Int8: Copy + Send + Sync + Into<i32> + sealed::Int8 {}
 impl Int8 for i8 {}
 impl Int8 for u8 {}
@@ -40,8 +40,8 @@ mod sealed {
     }
 }
 
-/// `c[i, j] = Σₚ a[i, p] · b[j, p]`, exact as long as the sums fit into 32 bits (always for `k` up
-/// to 65 536).
+/// Computes `c[i, j] = Σₚ a[i, p] · b[j, p]`, exact as long as the sums fit into 32 bits (always
+/// for `k` up to 65 536).
 ///
 /// # Shapes
 ///
@@ -49,7 +49,7 @@ mod sealed {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit the slices.
+/// If the shapes do not match the slices.
 ///
 /// # Examples
 ///
@@ -67,7 +67,7 @@ pub fn gemm_int8<A: Int8>(a: &[A], b: &[i8], c: &mut [i32], (m, k, n): (usize, u
     }
 }
 
-/// `Σₚ a[p] · b[p]`, exact as long as the sum fits into 32 bits.
+/// Computes `Σₚ a[p] · b[p]`, exact as long as the sum fits into 32 bits.
 ///
 /// # Panics
 ///
@@ -125,12 +125,12 @@ impl<A: Int8> KernelOp for Run<'_, A> {
     }
 }
 
-/// What a group holds.
+/// The content of a group.
 #[derive(Clone, Copy, PartialEq)]
 enum Groups {
     /// Two numbers of 16 bits.
     Two,
-    /// Four numbers of 8 bits, the left factor's unsigned or signed.
+    /// Four numbers of 8 bits; those of the left factor are unsigned or signed.
     Four { unsigned: bool },
 }
 
@@ -143,7 +143,7 @@ impl Groups {
     }
 }
 
-/// With a kernel that reads B where it lies if the rows are few.
+/// Uses a kernel that reads B in place if there are few rows.
 #[cfg(target_arch = "x86_64")]
 fn fours<D, K: MicroKernel, A: Int8>(kernel: D, unsigned: bool, pack: K, product: Run<'_, A>)
 where
@@ -157,8 +157,8 @@ where
     }
 }
 
-/// What is added to A to get the sign that the instruction wants, and what that adds to each column
-/// of C.
+/// Returns what is added to A to get the sign that the instruction needs, and what this adds to
+/// each column of C.
 fn offset<A: Int8>(groups: Groups, b: &[i8], k: usize, n: usize) -> (i32, Vec<i32>) {
     let offset: i32 = match groups {
         Groups::Four { unsigned: true } if A::SIGNED => 128,
@@ -185,14 +185,14 @@ fn run<D: TileKernel<Sum = i32>, K: MicroKernel, A: Int8>(kernel: D, groups: Gro
     unsafe { driver::each(kernel, (m, k.div_ceil(groups.numbers())), 1, std::iter::once(part)) };
 }
 
-/// Takes the sums, if there are any, off a row of C.
+/// Subtracts the sums, if there are any, from a row of C.
 fn take_off(row: &mut [i32], sums: &[i32]) {
     for (c, sum) in row.iter_mut().zip(sums) {
         *c = c.wrapping_sub(*sum);
     }
 }
 
-/// A product with few rows of A, whose numbers come in whole groups.
+/// Computes a product with few rows of A whose numbers form whole groups.
 #[cfg(target_arch = "x86_64")]
 fn few_rows<D, K: MicroKernel, A: Int8>(kernel: D, groups: Groups, pack: K, product: Run<'_, A>)
 where
@@ -247,7 +247,7 @@ where
     });
 }
 
-/// C, of which each task has columns of its own.
+/// C, of which each task writes its own columns.
 #[cfg(target_arch = "x86_64")]
 struct Shared(*mut i32);
 
@@ -263,7 +263,7 @@ impl Shared {
     }
 }
 
-/// The numbers as bytes.
+/// Returns the numbers as bytes.
 fn bytes<A: Int8>(x: &[A]) -> &[u8] {
     // SAFETY: `i8` and `u8`, the only types of the sealed trait, are bytes.
     unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
@@ -271,7 +271,7 @@ fn bytes<A: Int8>(x: &[A]) -> &[u8] {
 
 #[derive(Clone, Copy)]
 struct Bytes<'a, K> {
-    /// What transposes.
+    /// The kernel that transposes.
     pack: K,
     a: &'a [u8],
     b: &'a [u8],
@@ -279,15 +279,16 @@ struct Bytes<'a, K> {
     groups: Groups,
     /// Whether the left factor is signed.
     signed: bool,
-    /// Whether the left factor's top bit is flipped, which adds or takes 128.
+    /// Whether the top bit of the left factor is flipped, which converts between signed and
+    /// unsigned by a shift of 128.
     flip: bool,
 }
 
-/// Groups that are transposed at a time.
+/// The number of groups that are transposed at a time.
 const CHUNK: usize = 16;
 
 impl<K: MicroKernel> Bytes<'_, K> {
-    /// Groups `groups` of a row, zeros past its end.
+    /// Writes groups `groups` of a row, with zeros past its end.
     #[inline]
     fn row(&self, row: &[u8], groups: Range<usize>, signed: bool, flip: bool, out: &mut [u32]) {
         let numbers = self.groups.numbers();
@@ -397,7 +398,7 @@ mod tests {
         (0..len)
             .map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Every third at the ends of the range, where saturation would show.
+                // Every third number is at an end of the range, where saturation would show.
                 if state >> 30 == 0 { [0, 127, 128, 255][(state >> 28 & 3) as usize] } else { (state >> 24) as u8 }
             })
             .collect()
@@ -434,7 +435,7 @@ mod tests {
         });
     }
 
-    /// The way of the bytes into AMX' tiles, whatever the processor.
+    /// Tests the layout of the bytes in AMX tiles, on any processor.
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn tiles_of_amx_get_the_bytes_that_they_want() {

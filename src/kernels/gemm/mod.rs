@@ -1,8 +1,8 @@
-//! Matrix products: `C = act(A·B (+ C) + bias) + residual`, at the speed of the processor.
+//! Matrix products: `C = act(A·B (+ C) + bias) + residual`.
 //!
-//! A and B are [`Mat`]s: slices with a shape, perhaps stored transposed, so that the three products
-//! of a linear layer (`x·W`, `dy·Wᵀ`, `xᵀ·dy`) need no copy. Work is split over the caller's rayon
-//! pool.
+//! A and B are [`Mat`]s: slices with a shape, stored as they are or transposed, so that the three
+//! products of a linear layer (`x·W`, `dy·Wᵀ`, `xᵀ·dy`) need no copy. Work is split over the
+//! caller's rayon pool.
 //!
 //! # Same bits everywhere
 //!
@@ -12,29 +12,29 @@
 //! c ← 0 (or C[i, j] to accumulate);  for p in 0..k { c ← fma(A[i, p], B[p, j], c) }
 //! ```
 //!
-//! whatever the shape, the tile, the number of threads or the instruction set: registers hold many
-//! elements side by side, never parts of one, and a k-block ends by storing the chain and the next
-//! begins by loading it. So a row's result does not depend on the rows beside it, a product with a
+//! whatever the shape, the tile, the number of threads or the instruction set: vector lanes hold
+//! different elements, never parts of one, and a block of k ends by storing the chain and the next
+//! begins by loading it. So the result of a row does not depend on the other rows, a product with a
 //! vector equals a row of a product with a matrix, and a naive loop over [`f32::mul_add`] is an
-//! exact oracle. ([`Level::Portable`](super::simd::Level::Portable) rounds the multiplication and
-//! the addition apart: the same chain, other bits.)
+//! exact reference. ([`Level::Portable`](super::simd::Level::Portable) rounds multiplication and
+//! addition separately: the same chain with other bits.)
 //!
 //! # How
 //!
 //! The blocking is that of Goto and van de Geijn, "Anatomy of high-performance matrix
-//! multiplication" (2008), as BLIS draws it: B is packed in panels that stay in the second-level
-//! cache, A in panels that stay in the first, and a micro-kernel keeps a tile of C in registers.
+//! multiplication" (2008), as in BLIS: B is packed in panels that stay in the second-level cache, A
+//! in panels that stay in the first, and a micro-kernel keeps a tile of C in registers.
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
-//! | `plan` | how a product is cut into blocks and tasks |
+//! | `plan` | the blocks and tasks of a product |
 //! | `driver` | the loops around the register tiles |
-//! | `f32`, `rounded`, `int8` | what a product of each kind packs and which tile it uses |
-//! | `product` | a product as these see it, and what follows it |
-//! | `few_rows`, `panel_tile` | products with so few rows that the time is that of reading B |
-//! | `operand`, `packed`, `blocks` | what B may be: f32, f16, bf16, at strides or packed once; blocks of a few bits |
+//! | `f32`, `rounded`, `int8` | the products of each kind: what is packed, and which tile is used |
+//! | `product` | the description of a product, and what follows it |
+//! | `few_rows`, `panel_tile` | products with so few rows that reading B dominates the time |
+//! | `operand`, `packed`, `blocks` | the formats of B: f32, f16, bf16, strided or packed; block-quantised |
 //! | `packing` | copying blocks of A and B into panels |
-//! | `micro` | the register tiles, a file per instruction set |
+//! | `micro` | the register tiles, one file per instruction set |
 //!
 //! # Examples
 //!
@@ -75,7 +75,7 @@ use super::extent::{extent, size};
 use super::vecmath::Activation;
 use operand::Operand;
 
-/// A matrix, perhaps stored transposed, perhaps a window of wider rows.
+/// A matrix, stored row by row or transposed, possibly a part of wider rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a, T = f32> {
     data: &'a [T],
@@ -83,49 +83,49 @@ pub struct Mat<'a, T = f32> {
     cols: usize,
     /// Whether element `[i, j]` is at `j·ld + i` instead of `i·ld + j`.
     transposed: bool,
-    /// Distance between stored rows, in elements.
+    /// The distance between stored rows, in elements.
     ld: usize,
 }
 
 impl<'a, T> Mat<'a, T> {
-    /// `rows` × `cols`, stored row by row.
+    /// Creates a matrix of `rows` × `cols`, stored row by row.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Mat { data, rows, cols, transposed: false, ld: cols }
     }
 
-    /// `rows` × `cols`, stored column by column: `data` holds its transpose, `cols` × `rows`.
+    /// Creates a matrix of `rows` × `cols`, stored column by column: `data` holds its transpose,
+    /// `cols` × `rows`.
     pub fn transposed(data: &'a [T], rows: usize, cols: usize) -> Self {
         Mat { data, rows, cols, transposed: true, ld: rows }
     }
 
-    /// The same with `ld` elements from each stored row to the next; nothing else if there are no
-    /// two rows.
+    /// Sets the distance between stored rows to `ld` elements; it has no effect on a single row.
     pub fn with_ld(self, ld: usize) -> Self {
         let (rows, cols) = self.stored();
         if rows > 1 && cols > 0 { Mat { ld, ..self } } else { self }
     }
 
-    /// Rows and columns as they are stored.
+    /// Returns the numbers of stored rows and columns.
     fn stored(&self) -> (usize, usize) {
         if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) }
     }
 
-    /// The transpose, a view of the same data.
+    /// Returns the transpose, a view of the same data.
     pub fn t(self) -> Self {
         Mat { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Number of columns.
+    /// Returns the number of columns.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
-    /// The matrix as a right factor.
+    /// Returns the matrix as a right factor.
     fn operand(&self) -> Operand
     where
         T: Element,
@@ -134,7 +134,7 @@ impl<'a, T> Mat<'a, T> {
         T::strided(packing::Source { data: self.data.as_ptr(), along, deep })
     }
 
-    /// Makes sure that the data has a matrix at each of `batch.0` places, `batch.1` elements apart.
+    /// Checks that the data contains `batch.0` matrices at a distance of `batch.1` elements.
     fn check(&self, name: &str, batch: (usize, usize)) {
         let (rows, cols) = self.stored();
         assert!(self.ld >= cols || rows <= 1, "{name}: rows of {cols} elements overlap at a distance of {}", self.ld);
@@ -150,18 +150,18 @@ impl<'a, T> Mat<'a, T> {
     }
 }
 
-/// How exactly the factors of a product are read.
+/// The precision of the factors of a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// As they are.
+    /// Factors are not rounded.
     #[default]
     F32,
-    /// Rounded to bf16 where the processor multiplies that faster; sums are in f32.
+    /// Factors are rounded to bf16 on processors that multiply bf16 faster; sums are in f32.
     Bf16,
 }
 
 impl Precision {
-    /// Whether factors are rounded in this precision, on this processor.
+    /// Returns whether factors are rounded in this precision on this processor.
     pub fn rounds(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         if self == Precision::Bf16 {
@@ -171,24 +171,25 @@ impl Precision {
     }
 }
 
-/// What a product does with the C that it finds.
+/// Whether a product overwrites C or adds to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Beta {
-    /// Overwrites it.
+    /// Overwrites C.
     #[default]
     Zero,
-    /// Adds to it.
+    /// Adds to C.
     One,
 }
 
-/// What follows a product, while its block is still in cache: `act(c + bias) + residual`.
+/// The operations that follow a product while its block is still in cache:
+/// `act(c + bias) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// Added to each row: one value per column.
     pub bias: Option<&'a [f32]>,
     /// Applied to each element after the bias.
     pub activation: Option<Activation>,
-    /// Added last: as many elements as C.
+    /// Added last: as many elements as in C.
     pub residual: Option<&'a [f32]>,
 }
 
@@ -203,9 +204,9 @@ impl Epilogue<'_> {
     }
 }
 
-/// `C = act(A·B + bias) + residual`, or with C added to the product.
+/// Computes `C = act(A·B + bias) + residual`, or adds C to the product.
 ///
-/// B may be in half precision, which is converted to f32 when read, or a [`PackedB`].
+/// B may be in half precision, which is converted to f32 when it is read, or a [`PackedB`].
 ///
 /// # Shapes
 ///
@@ -213,16 +214,16 @@ impl Epilogue<'_> {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or the slices.
+/// If the shapes do not match each other or the slices.
 pub fn gemm<'b>(a: Mat<'_>, b: impl Into<Factor<'b>>, c: &mut [f32], beta: Beta, epilogue: Epilogue<'_>) {
     gemm_in(Precision::F32, a, b, c, beta, epilogue);
 }
 
-/// [`gemm`] in a precision.
+/// Same as [`gemm`], in a precision.
 ///
 /// # Panics
 ///
-/// As there.
+/// Same as [`gemm`].
 pub fn gemm_in<'b>(
     precision: Precision,
     a: Mat<'_>,
@@ -234,16 +235,16 @@ pub fn gemm_in<'b>(
     each(precision, checked(a, b.into(), c, beta, epilogue).as_slice());
 }
 
-/// Several products with one A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as [`gemm_in`] makes
-/// it, as one piece of work for the threads where the rows are few or the factors packed.
+/// Computes several products with the same A: `Cᵢ = actᵢ(A·Bᵢ + biasᵢ) + residualᵢ`, each as in
+/// [`gemm_in`]; as one parallel job if there are few rows or the factors are packed.
 ///
 /// # Shapes
 ///
-/// `a: [m, k]`; of each product `b: [k, nᵢ]`, `c: [m, nᵢ]`.
+/// `a: [m, k]`; for each product `b: [k, nᵢ]`, `c: [m, nᵢ]`.
 ///
 /// # Panics
 ///
-/// As there.
+/// Same as [`gemm`].
 pub fn gemm_each<'a>(
     precision: Precision,
     a: Mat<'a>,
@@ -254,8 +255,8 @@ pub fn gemm_each<'a>(
     each(precision, &products);
 }
 
-/// The one way into products: several with one A, rounded where the precision and the processor say
-/// so.
+/// Computes several products with the same A, rounded if the precision requires it and the
+/// processor supports it. All products go through this function.
 fn each(precision: Precision, products: &[product::Product<'_>]) {
     #[cfg(target_arch = "x86_64")]
     if precision == Precision::Bf16 && rounded::each(products) {
@@ -265,7 +266,7 @@ fn each(precision: Precision, products: &[product::Product<'_>]) {
     f32::each(products);
 }
 
-/// A product whose shapes fit; none if its result has no elements.
+/// Checks the shapes of a product; returns `None` if its result has no elements.
 fn checked<'a>(
     a: Mat<'a>,
     b: Factor<'a>,
@@ -281,7 +282,7 @@ fn checked<'a>(
     (!c.is_empty()).then(|| product::Product::new(a, b.operand, n, c, beta, epilogue))
 }
 
-/// `batch` products of one shape: `Cᵢ = Aᵢ·Bᵢ`, or with Cᵢ added.
+/// Computes `batch` products of the same shape: `Cᵢ = Aᵢ·Bᵢ`, or adds Cᵢ to them.
 ///
 /// `a` and `b` describe the first matrices; the i-th begin `i · stride_a` and `i · stride_b`
 /// elements later. A stride of 0 uses one matrix for all.
@@ -292,7 +293,7 @@ fn checked<'a>(
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or the slices.
+/// If the shapes do not match each other or the slices.
 pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_b: usize, c: &mut [f32], beta: Beta) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(k, b.rows, "gemm_batch: A is {m} × {k}, B is {} × {n}", b.rows);
@@ -302,7 +303,7 @@ pub fn gemm_batch(batch: usize, a: Mat<'_>, stride_a: usize, b: Mat<'_>, stride_
     if c.is_empty() {
         return;
     }
-    // Strides that lead nowhere, from one matrix alone or without elements, are not multiplied.
+    // The strides of a single matrix, or of empty ones, are not multiplied: they may be anything.
     let strides = if batch == 1 || k == 0 { [0; 2] } else { [stride_a, stride_b] };
     f32::product(product::Product::new(a, b.operand(), n, c, beta, Epilogue::default()), batch, strides);
 }

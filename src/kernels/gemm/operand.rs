@@ -1,4 +1,4 @@
-//! B, as the loops see it: at strides or packed, in f32 or in half precision.
+//! The factor B as the loops read it: strided or packed, in f32 or in half precision.
 
 use std::marker::PhantomData;
 
@@ -11,8 +11,8 @@ use super::packing::{Source, pack_panel};
 use crate::kernels::blocks::BlockFormat;
 use crate::kernels::simd::{Isa, SimdOp};
 
-/// What the elements of B may be. Half precision is converted to f32, which is exact; products and
-/// sums are in f32.
+/// An element type of B. Half precision is converted to f32, which is exact; products and sums are
+/// in f32.
 pub trait Element: Copy + Send + Sync + sealed::Element {}
 
 impl Element for f32 {}
@@ -23,7 +23,7 @@ pub(super) mod sealed {
     use super::{Operand, Source};
     use crate::kernels::simd::Isa;
 
-    /// What a kernel written for one instruction set tells apart.
+    /// The element type, for kernels written for one instruction set.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub enum Kind {
         F32,
@@ -47,7 +47,7 @@ pub(super) mod sealed {
 
 pub(super) use sealed::Kind;
 
-/// Where B is.
+/// The storage of B.
 #[derive(Clone, Copy)]
 pub enum Operand {
     F32(Source<f32>),
@@ -55,7 +55,7 @@ pub enum Operand {
     Bf16(Source<bf16>),
     PanelsF32(Panels<f32>),
     PanelsF16(Panels<f16>),
-    /// Two rows to a group of 32 bits, the first below.
+    /// Two rows per 32-bit group, the first in the lower half.
     PanelsBf16(Panels<u32>),
     Blocks(Blocks),
 }
@@ -70,25 +70,25 @@ pub struct Factor<'a> {
     _data: PhantomData<&'a [f32]>,
 }
 
-// SAFETY: it stands for a shared reference to numbers.
+// SAFETY: it represents a shared reference to numbers.
 unsafe impl Send for Factor<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Factor<'_> {}
 
 impl<'a> Factor<'a> {
-    /// `k` × `n` numbers whose columns lie one after the other in blocks: the transpose of a weight
-    /// `[n, k]`.
+    /// Wraps `k` × `n` numbers whose columns are stored in blocks, one after another: the transpose
+    /// of a weight `[n, k]`.
     ///
     /// # Panics
     ///
-    /// If a column does not fill whole blocks, or there are not `n` of them.
+    /// If a column is not a whole number of blocks, or there are not `n` columns.
     pub fn blocks(format: BlockFormat, data: &'a [u8], k: usize, n: usize) -> Self {
         let expected = format.bytes_for(k).checked_mul(n);
         assert_eq!(Some(data.len()), expected, "gemm: B is {k} × {n} in {format}");
         Self::new(Operand::Blocks(Blocks::new(format, data, k)), k, n)
     }
 
-    /// `operand`, whose numbers live as long as `'a`, is `k` × `n`.
+    /// Wraps `operand`, which is `k` × `n` and whose numbers live as long as `'a`.
     pub(super) fn new(operand: Operand, k: usize, n: usize) -> Self {
         Self { operand, k, n, _data: PhantomData }
     }
@@ -104,11 +104,11 @@ impl<'a, T: Element> From<Mat<'a, T>> for Factor<'a> {
     }
 }
 
-/// Panels of `PANEL` columns, `k` rows each, one after the other.
+/// Panels of `PANEL` columns and `k` rows, one after another.
 #[derive(Clone, Copy)]
 pub struct Panels<T> {
     pub data: *const T,
-    /// Rows of a panel, in elements or groups.
+    /// The number of rows of a panel, in elements or groups.
     pub k: usize,
 }
 
@@ -131,16 +131,16 @@ element!(f32, load_ptr, F32);
 element!(f16, load_f16_ptr, F16);
 element!(bf16, load_bf16_ptr, Bf16);
 
-/// What a panel holds: one number, or those of some rows in a column.
+/// An element of a panel: one number, or those of several rows in a column.
 pub(super) trait Group: Copy {
-    /// Rows to a group.
+    /// The number of rows in a group.
     const ROWS: usize;
 
-    /// Row `row` of `I::LANES` groups, as f32.
+    /// Returns row `row` of `I::LANES` groups, as f32.
     ///
     /// # Safety
     ///
-    /// * `group` may be read for that many groups.
+    /// * `group` may be read for `I::LANES` groups.
     unsafe fn row<I: Isa>(isa: I, group: *const Self, row: usize) -> I::F32;
 }
 
@@ -159,7 +159,7 @@ macro_rules! number {
 }
 number!(f32, f16, bf16);
 
-/// Two numbers of bf16, the first below.
+/// Two bf16 numbers, the first in the lower half.
 impl Group for u32 {
     const ROWS: usize = 2;
 
@@ -172,7 +172,7 @@ impl Group for u32 {
 }
 
 impl Operand {
-    /// Whether it is read as it is stored, row by row.
+    /// Returns whether B is stored row by row.
     pub(super) fn is_row_by_row(&self) -> bool {
         match self {
             Operand::F32(source) => source.along == 1,
@@ -182,7 +182,7 @@ impl Operand {
         }
     }
 
-    /// What reads a panel of B begins and ends at multiples of this many rows.
+    /// Returns the number of rows that parts of a panel begin and end at multiples of.
     pub(super) fn unit(&self) -> usize {
         match self {
             Operand::PanelsBf16(_) => 2,
@@ -191,7 +191,7 @@ impl Operand {
         }
     }
 
-    /// The matrix that begins `elements` later.
+    /// Returns the matrix that begins `elements` later.
     pub(super) fn offset(self, elements: usize) -> Operand {
         fn later<T>(source: Source<T>, elements: usize) -> Source<T> {
             Source { data: source.data.wrapping_add(elements), ..source }
@@ -200,13 +200,13 @@ impl Operand {
             Operand::F32(source) => Operand::F32(later(source, elements)),
             Operand::F16(source) => Operand::F16(later(source, elements)),
             Operand::Bf16(source) => Operand::Bf16(later(source, elements)),
-            // Batches are of matrices at strides.
+            // Batches consist of strided matrices.
             other => other,
         }
     }
 
-    /// Columns `j..j + used` of rows `pc..pc + depth` as a panel in f32: where it is, or packed
-    /// into `dst`.
+    /// Returns columns `j..j + used` of rows `pc..pc + depth` as a panel in f32: in place, or
+    /// packed into `dst`.
     ///
     /// # Safety
     ///
@@ -282,7 +282,8 @@ impl<T: Element> SimdOp for ToF32<T> {
     }
 }
 
-/// Rows `0..depth` of a panel of pairs of bf16, the contract that of [`Operand::panel`].
+/// Converts rows `0..depth` of a panel of bf16 pairs to f32; the contract is that of
+/// [`Operand::panel`].
 struct PairsToF32 {
     src: *const u32,
     depth: usize,
@@ -309,7 +310,7 @@ impl SimdOp for PairsToF32 {
     }
 }
 
-/// `dst[i] = src[i]`, converted to f32.
+/// Computes `dst[i] = src[i]`, converted to f32.
 ///
 /// # Safety
 ///
@@ -319,11 +320,11 @@ unsafe fn to_f32<I: Isa, T: Element>(isa: I, src: *const T, len: usize, dst: *mu
     isa.run(ToF32 { src, len, dst });
 }
 
-/// [`pack_panel`] of a panel of B in half precision.
+/// Same as [`pack_panel`], for a panel of B in half precision.
 ///
 /// # Safety
 ///
-/// As there.
+/// Same as [`pack_panel`].
 unsafe fn pack_half<K: MicroKernel, T: Element>(kernel: K, source: Source<T>, used: usize, k: usize, dst: *mut f32) {
     // SAFETY: the caller's promises.
     unsafe {
@@ -339,11 +340,11 @@ unsafe fn pack_half<K: MicroKernel, T: Element>(kernel: K, source: Source<T>, us
     }
 }
 
-/// [`MicroKernel::transpose_half`] by way of a copy on the stack.
+/// Computes [`MicroKernel::transpose_half`] through a copy on the stack.
 ///
 /// # Safety
 ///
-/// As there.
+/// Same as [`MicroKernel::transpose_half`].
 pub(super) unsafe fn transpose_half<K: MicroKernel, T: Element>(
     kernel: K,
     src: *const T,

@@ -12,12 +12,13 @@ use super::packing::{Source, pack_panel, with_scratch};
 use crate::kernels::pages::Pages;
 use crate::kernels::parallel;
 
-/// A matrix B that is multiplied from the right many times, in the order in which the kernels read
+/// A right factor B that is used in many products, stored in the order in which the kernels read
 /// it.
 ///
-/// Panels of 32 columns lie one after the other, so a product with few rows reads memory from end
-/// to end. The same packing serves every instruction set, and the bits are those of the same
-/// numbers unpacked. Half-precision numbers stay as they are and are converted to f32 when read.
+/// Panels of 32 columns are stored one after another, so that a product with few rows reads memory
+/// contiguously. All instruction sets use the same packing, and the bits are those of the unpacked
+/// numbers. Half-precision numbers stay in their format and are converted to f32 when they are
+/// read.
 ///
 /// # Examples
 ///
@@ -40,11 +41,11 @@ pub struct PackedB {
 enum Panels {
     F32(Arc<Pages<Row<f32>>>),
     F16(Arc<Pages<Row<f16>>>),
-    /// Two rows to a group of 32 bits, the first below: what dot products of pairs read.
+    /// Two rows per 32-bit group, the first in the lower half, as needed by dot products of pairs.
     Bf16(Arc<Pages<Row<u32>>>),
 }
 
-/// A row of a panel, on cache lines of its own.
+/// A row of a panel, aligned to cache lines.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Row<T>([T; PANEL]);
@@ -54,7 +55,7 @@ unsafe impl<T: Zeroable> Zeroable for Row<T> {}
 // SAFETY: an array of numbers as long as two of the lines that it is aligned to.
 unsafe impl bytemuck::Pod for Row<f32> {}
 
-/// What [`PackedB`] can hold.
+/// An element type of [`PackedB`].
 pub trait PackedElement: Element {
     #[doc(hidden)]
     fn pack(b: Mat<'_, Self>) -> PackedB;
@@ -81,7 +82,7 @@ impl PackedElement for bf16 {
     }
 }
 
-/// The panels of `b`, `depth` of its rows to a group; `place` puts a number into its group as one
+/// Packs the panels of `b` with `depth` rows per group; `place` puts a number into its group as one
 /// of those rows.
 fn pack<T: Element, G: Zeroable + Copy + Send>(
     b: Mat<'_, T>,
@@ -93,7 +94,8 @@ fn pack<T: Element, G: Zeroable + Copy + Send>(
     panels
 }
 
-/// [`pack`] into panels that are zero; those of one number to a group may be anything.
+/// Same as [`pack`], into panels that are zero; those with one number per group may have any
+/// content.
 fn fill<T: Element, G: Zeroable + Copy + Send>(
     b: Mat<'_, T>,
     depth: usize,
@@ -122,12 +124,12 @@ fn fill<T: Element, G: Zeroable + Copy + Send>(
     });
 }
 
-/// Calls `f` with a matrix that is packed into memory which the thread keeps: for some products
-/// with it, one after the other.
+/// Calls `f` with a matrix packed into memory that the thread keeps, for several consecutive
+/// products with it.
 ///
 /// # Panics
 ///
-/// If the matrix' data is too short for its shape.
+/// If the data is too short for the shape of the matrix.
 pub fn with_packed<R>(b: Mat<'_>, f: impl FnOnce(Factor<'_>) -> R) -> R {
     b.check("with_packed", (1, 0));
     with_scratch(b.cols.div_ceil(PANEL) * b.rows * PANEL, |scratch| {
@@ -138,10 +140,10 @@ pub fn with_packed<R>(b: Mat<'_>, f: impl FnOnce(Factor<'_>) -> R) -> R {
     })
 }
 
-/// A panel of a matrix that is stored transposed, through registers; false if its numbers do not
-/// lie so that this can be done.
+/// Transposes a panel of a transposed matrix in registers; returns false if the layout of its
+/// numbers does not allow it.
 fn transpose<T: Element, G>(b: Mat<'_, T>, j: usize, used: usize, panel: &mut [Row<G>]) -> bool {
-    // Two numbers of 16 bits, of two rows, pass for one of 32.
+    // Two 16-bit numbers of two rows are treated as one 32-bit number.
     let share = size_of::<f32>() / size_of::<T>();
     let data = b.data[j * b.ld..].as_ptr();
     if !b.rows.is_multiple_of(share) || !b.ld.is_multiple_of(share) || !data.cast::<f32>().is_aligned() {
@@ -171,14 +173,15 @@ fn transpose<T: Element, G>(b: Mat<'_, T>, j: usize, used: usize, panel: &mut [R
     true
 }
 
-/// Rows of pairs that are transposed before they are parted.
+/// The number of rows of pairs that are transposed before they are separated.
 const BLOCK: usize = 64;
 
-/// [`pack_panel`] with the kernel of the current instruction set.
+/// Same as [`pack_panel`], with the kernel of the current instruction set.
 ///
 /// # Safety
 ///
-/// As there, `dst` without slack: what is stored across ends within a row.
+/// Same as [`pack_panel`], for a `dst` without slack: a store past the end of a row stays within
+/// the next row.
 unsafe fn transpose_words(source: Source, used: usize, k: usize, dst: *mut f32) {
     struct Transpose {
         source: Source,
@@ -202,29 +205,29 @@ impl PackedB {
     ///
     /// # Panics
     ///
-    /// If the matrix' data is too short for its shape.
+    /// If the data is too short for the shape of the matrix.
     pub fn new<T: PackedElement>(b: Mat<'_, T>) -> PackedB {
         b.check("PackedB", (1, 0));
         T::pack(b)
     }
 
-    /// Number of rows, the `k` of a product.
+    /// Returns the number of rows, the `k` of a product.
     pub fn rows(&self) -> usize {
         self.k
     }
 
-    /// Number of columns.
+    /// Returns the number of columns.
     pub fn cols(&self) -> usize {
         self.n
     }
 
-    /// Bytes in memory.
+    /// Returns the size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.form().bytes
     }
 
-    /// All that depends on what the panels hold: whoever adds to [`Panels`] says it here, and how
-    /// to pack in a [`PackedElement`].
+    /// Returns all properties that depend on the element type: a new kind of [`Panels`] needs an
+    /// entry here and a [`PackedElement`] that packs it.
     fn form(&self) -> Form {
         fn panels<G, T>(panels: &[Row<G>], k: usize) -> (operand::Panels<T>, usize) {
             (operand::Panels { data: panels.as_ptr().cast(), k }, size_of_val(panels))
@@ -248,12 +251,12 @@ impl PackedB {
     }
 }
 
-/// What a [`PackedB`] is to the loops and to a reader.
+/// The properties of a [`PackedB`] that the loops and `Debug` need.
 struct Form {
     operand: Operand,
-    /// In memory.
+    /// The size in memory, in bytes.
     bytes: usize,
-    /// The name of a number's format.
+    /// The name of the number format.
     element: &'static str,
 }
 

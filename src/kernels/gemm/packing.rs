@@ -1,39 +1,41 @@
 //! Copying blocks of A and B into panels.
 //!
-//! A panel is `width` rows of A (or columns of B) cut to `k` elements, stored with the short side
-//! together: element `[p, i]` at `p·width + i`, which is the order in which a micro-kernel reads.
-//! The source either lies the same way (copying) or across (transposing 16 × 16 blocks in
-//! registers).
+//! A panel is `width` rows of A (or columns of B), `k` elements deep, stored with the short side
+//! contiguous: element `[p, i]` at `p·width + i`, the order in which a micro-kernel reads. The
+//! source either has the same layout (and is copied) or the other one (and is transposed in
+//! registers, 16 × 16 elements at a time).
 
 use std::cell::Cell;
 
 use super::micro::MicroKernel;
 use crate::kernels::prefetch::prefetch_ahead;
 
-/// Elements past its last panel that a packing may write.
+/// The number of elements past its last panel that a packing may write.
 pub(in crate::kernels) const SLACK: usize = 16;
 
-/// A matrix as packing sees it: `[p, i]` at `p·deep + i·along`, one of the two strides 1.
+/// A matrix as a source of packing: `[p, i]` at `p·deep + i·along`, where one of the two strides is
+/// 1.
 #[derive(Clone, Copy)]
 pub struct Source<T = f32> {
     pub data: *const T,
-    /// Distance between elements along the panel's short side.
+    /// The distance between elements along the panel's short side.
     pub along: usize,
-    /// Distance between elements in the direction of k.
+    /// The distance between elements in the direction of k.
     pub deep: usize,
 }
 
 impl<T> Source<T> {
-    /// The same, beginning at `[p, i]`.
+    /// Returns the source that begins at `[p, i]`.
     pub(in crate::kernels) fn at(self, p: usize, i: usize) -> Source<T> {
         Source { data: self.data.wrapping_add(p * self.deep + i * self.along), ..self }
     }
 }
 
-/// Packs one panel: `used` elements of the source and anything up to `width`, `k` deep.
+/// Packs one panel, `k` deep: `used` elements of the source, followed by arbitrary ones up to
+/// `width`.
 ///
-/// What lies past `used` (old numbers, perhaps NaN) only reaches columns of the tile that nobody
-/// stores.
+/// Elements past `used` (old numbers, possibly NaN) only affect columns of the tile that are not
+/// stored.
 ///
 /// # Safety
 ///
@@ -55,7 +57,7 @@ pub(in crate::kernels) unsafe fn pack_panel<K: MicroKernel>(
             return kernel.copy(source.data, source.deep, used, width, k, dst);
         }
         for p in (0..k).step_by(16) {
-            // The next panel's.
+            // Prefetch the next panel.
             for i in width..width + used {
                 prefetch_ahead(source.at(p, i).data, 16);
             }
@@ -67,19 +69,19 @@ pub(in crate::kernels) unsafe fn pack_panel<K: MicroKernel>(
     }
 }
 
-/// A cache line of f32: what buffers are made of, so that panels are aligned.
+/// A cache line of f32. Buffers consist of these, so that panels are aligned.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
 thread_local! {
-    /// Buffers that are not in use on this thread.
+    /// The buffers that this thread does not use at the moment.
     static SPARE: Cell<Vec<Vec<Line>>> = const { Cell::new(Vec::new()) };
 }
 
 /// Calls `f` with a buffer of at least `len` elements, aligned to 64 bytes, its content arbitrary.
 ///
-/// The thread keeps the buffer for the next call.
+/// The thread keeps the buffer for its next call.
 pub(in crate::kernels) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     f(Scratch::take(len).elements())
 }

@@ -1,11 +1,11 @@
-//! A tile of all columns of a panel of B, for products with few rows, whose time is that of reading
-//! B.
+//! A tile of all columns of a panel of B, for products with few rows, where reading B dominates the
+//! time.
 //!
-//! Each line of the panel shall be read once and in the order of memory: a tile of half a panel's
-//! columns leaves every second line out and comes back for it, which took a quarter longer from
-//! memory. So a tile of one or two rows takes the whole panel, whatever the width of a vector; one
-//! of more rows, whose sums fill the registers, takes the columns in turn, so many rows of B at a
-//! time as the first-level cache keeps.
+//! Each line of the panel should be read once, in memory order: a tile of half the columns of a
+//! panel skips every second line and reads those lines later, which took a quarter longer from
+//! memory. So a tile of one or two rows takes the whole panel, whatever the width of a vector. A
+//! tile of more rows, whose sums fill the registers, takes the columns in portions, for as many
+//! rows of B at a time as fit into the first-level cache.
 
 use std::ops::Range;
 
@@ -13,17 +13,18 @@ use super::micro::{PANEL, TileArgs};
 use super::operand::Group;
 use crate::kernels::simd::{Isa, SimdOp};
 
-/// Most rows of [`panel_tile`].
+/// The largest number of rows of [`panel_tile`].
 pub(super) const PANEL_MR: usize = 6;
-/// Rows of B that are read for some columns before the next columns are.
+/// The number of rows of B that are read for some columns before the next columns.
 const DEPTH: usize = 64;
 
-/// [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of a B of groups and
-/// a packed A; `k` and the bits are those of the same numbers in f32.
+/// Computes [`MicroKernel::tile`](super::micro::MicroKernel::tile) for `PANEL` columns of a B in
+/// groups and a packed A; `k` and the bits are those of the same numbers in f32.
 ///
 /// # Safety
 ///
-/// As there, with `rows <= PANEL_MR`; `b` has a group for each begun group of `k` rows.
+/// Same as [`MicroKernel::tile`](super::micro::MicroKernel::tile), with `rows <= PANEL_MR`; `b` has
+/// one group for each `Group::ROWS` rows of `k`, rounded up.
 pub(super) unsafe fn panel_tile<I: Isa, G: Group>(isa: I, args: TileArgs<f32, G>) {
     match args.rows {
         1 => isa.run(Tile::<G, 1>(args)),
@@ -36,7 +37,7 @@ pub(super) unsafe fn panel_tile<I: Isa, G: Group>(isa: I, args: TileArgs<f32, G>
     }
 }
 
-/// With `rows` the constant `R`.
+/// A tile of `R` rows.
 struct Tile<G, const R: usize>(TileArgs<f32, G>);
 
 impl<G: Group, const R: usize> SimdOp for Tile<G, R> {
@@ -62,7 +63,8 @@ impl<G: Group, const R: usize> SimdOp for Tile<G, R> {
 }
 
 impl<G: Group, const R: usize> Tile<G, R> {
-    /// `V` vectors of columns from `j` on, and some rows of B, from whole groups on.
+    /// Computes `V` vectors of columns starting at `j`, for some rows of B, which begin at a whole
+    /// group.
     #[inline(always)]
     fn columns<I: Isa, const V: usize>(&self, isa: I, j: usize, rows: Range<usize>) {
         let TileArgs { a, b, ldb, c, ldc, load, .. } = self.0;

@@ -1,7 +1,7 @@
-//! How a product is cut into blocks and tasks.
+//! The blocks and tasks of a product.
 //!
-//! The cut never changes a bit: an element of C is one chain over `k`, whatever block or task it
-//! falls in. So each number here is free, and was chosen by the size of a cache or by a measurement
+//! They never change a bit of the result: an element of C is one chain over `k`, whatever its block
+//! or task. So each number here can be chosen freely, by the size of a cache or by a measurement
 //! (`docs/performance.md`).
 
 use std::ops::Range;
@@ -10,62 +10,63 @@ use super::micro::{MAX_NC, PANEL, TileKernel};
 use super::packing::SLACK;
 use crate::kernels::parallel;
 
-/// Groups of a block of `k`: a panel of A of this depth, 14 rows of 4 bytes, is 21 KiB and stays in
-/// a first-level cache of 32 KiB. With AMX, depths from 64 to 384 are equally fast.
+/// The depth of a block of `k`, in groups: a panel of A of 14 rows is then 21 KiB and stays in a
+/// first-level cache of 32 KiB. With AMX, depths from 64 to 384 are equally fast.
 pub(super) const KC: usize = 384;
-/// The most groups of a factor that are packed before the tasks' tiles: 16 MiB.
+/// The largest number of groups of a factor that are packed before the tiles: 16 MiB.
 const SHARED: usize = 1 << 22;
-/// Rows below which tasks share rows rather than columns, so that each packs its own B and finds it
-/// in its cache.
+/// The number of rows below which tasks share rows rather than columns, so that each packs its own
+/// B and finds it in its cache.
 const FLAT: usize = 256;
-/// Rows that a task has at least, if there are twice as many and B is packed. Each task then packs
-/// its own rows of A and waits for nobody, B is read once for that many rows, and the last task to
-/// end keeps the others waiting for no longer. 64 instead of 128 made an encoder 1.02 (f32) to 1.06
-/// times (bf16) as fast. Columns are cut as far as they are many, or threads would be left without
-/// a task.
+/// The smallest number of rows of a task, if there are twice as many and B is packed. Each task
+/// then packs its own rows of A without waiting, B is read once for that many rows, and the others
+/// wait less for the last task. 64 instead of 128 made an encoder 1.02 (f32) to 1.06 times (bf16)
+/// as fast. Columns are split only if there are many, unless threads would have no task.
 const DOWN: usize = 64;
-/// The same for a B of [`LARGE`] groups or more, which every task reads from memory: then one task
-/// a thread, since the reading costs more than waiting for the last to end. A prompt of 512 tokens
-/// at 1.1B takes 0.78 of its time with 64 rows, and 0.94 of that with 128.
+/// Same as [`DOWN`], for a B of at least [`LARGE`] groups, which every task reads from memory.
+/// There is then one task per thread, since reading costs more than waiting for the last task. A
+/// prompt of 512 tokens at 1.1B takes 0.78 of its time with 64 rows, and 0.94 of that with 128.
 const DOWN_LARGE: usize = 256;
-/// Groups of such a B: 8 MiB.
+/// The number of groups of a large B: 8 MiB.
 const LARGE: usize = 1 << 21;
-/// The most rows of a task, whose packed panels of A it keeps for a block of k: 768 KiB.
+/// The largest number of rows of a task, which keeps their packed panels of A for a block of k: 768
+/// KiB.
 const MOST_ROWS: usize = 512;
-/// Nanoseconds to read a group of B from memory: 20 GB/s.
+/// The time to read a group of B from memory, in nanoseconds: 20 GB/s.
 const READ_NS: f32 = 0.2;
 
-/// `total` cut into equal parts of at most `most`, rounded up to a multiple of `unit`.
+/// Splits `total` into equal parts of at most `most`, rounded up to a multiple of `unit`.
 pub(in crate::kernels) fn even(total: usize, most: usize, unit: usize) -> usize {
     total.div_ceil(total.div_ceil(most).max(1)).next_multiple_of(unit)
 }
 
-/// How many tasks are worth it for work that takes `ns` on one thread.
+/// Returns the number of tasks for work that takes `ns` nanoseconds on one thread.
 fn tasks(ns: f32) -> usize {
     const PARTS: usize = 1 << 10;
     PARTS.div_ceil(parallel::chunk_len(PARTS, 1, ns / PARTS as f32))
 }
 
-/// How many tasks are worth it for `batch` products whose time is that of their arithmetic, `ns`
-/// for a group of one row of A, or that of reading B, whichever is longer.
+/// Returns the number of tasks for `batch` products whose time is that of the arithmetic, `ns`
+/// nanoseconds for a group of one row of A, or that of reading B, whichever is longer.
 pub(super) fn tasks_of(ns: f32, (m, k, n): (usize, usize, usize), batch: usize) -> usize {
     tasks((ns * m as f32).max(READ_NS) * k as f32 * n as f32 * batch as f32)
 }
 
-/// How a product is cut.
+/// The blocks and tasks of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) m: usize,
     pub(super) k: usize,
     pub(super) n: usize,
-    /// Rows of a panel of A, groups and columns of a block.
+    /// The number of rows of a panel of A, and of groups and columns of a block.
     pub(super) mr: usize,
     pub(super) kc: usize,
     pub(super) nc: usize,
-    /// Tasks, one below the other, that share the panels of A evenly; columns of a task.
+    /// The number of tasks along the rows, which share the panels of A evenly, and the columns of a
+    /// task.
     pub(super) down: usize,
     pub(super) tile_n: usize,
-    /// Elements of a packed panel of A or B.
+    /// The number of elements of a packed panel of A or B.
     pub(super) len_a: usize,
     pub(super) len_b: usize,
     pub(super) share_a: bool,
@@ -115,19 +116,19 @@ impl Plan {
         }
     }
 
-    /// Blocks of k, panels of A, panels of B.
+    /// Returns the numbers of blocks of k, panels of A, and panels of B.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         (self.k.div_ceil(self.kc.max(1)).max(1), self.m.div_ceil(self.mr), self.n.div_ceil(PANEL))
     }
 
-    /// The rows of a task: whole panels.
+    /// Returns the rows of a task: whole panels.
     pub(super) fn rows(&self, task: usize) -> Range<usize> {
         let (_, panels, _) = self.counts();
         let row = |task: usize| self.m.min(panels * task / self.down * self.mr);
         row(task)..row(task + 1)
     }
 
-    /// The groups of a block of k, filled up to whole steps.
+    /// Returns the groups of a block of k, rounded up to whole steps.
     pub(super) fn groups<K: TileKernel>(&self, block: usize) -> Range<usize> {
         let start = block * self.kc;
         start..start + self.kc.min(self.k - start).next_multiple_of(K::STEP)
@@ -146,7 +147,7 @@ mod tests {
         plan.down * n.div_ceil(plan.tile_n)
     }
 
-    /// However fast its arithmetic is: the work of few rows is reading B.
+    /// The work of few rows is reading B, however fast the arithmetic is.
     #[test]
     fn few_rows_get_every_thread_whatever_the_instruction() {
         for threads in [2, 8, 56] {
@@ -161,7 +162,7 @@ mod tests {
                     ];
                     assert!(found.iter().all(|&n| n >= threads), "{m} rows, {threads} threads: {found:?} tasks");
                 }
-                // What is no work for two threads stays on one.
+                // Work that is too little for two threads stays on one.
                 assert_eq!(tasks::<AmxBf16>(1, 32, 64, true), 1);
             });
         }

@@ -1,4 +1,4 @@
-//! A product as the kernels see it, and what follows it.
+//! The description of a product, and the operations that follow it.
 
 use super::operand::Operand;
 use super::packing::Source;
@@ -24,7 +24,7 @@ pub(super) struct Product<'a> {
 unsafe impl Sync for Product<'_> {}
 
 impl<'a> Product<'a> {
-    /// The shapes and lengths were checked by the caller.
+    /// Creates a product whose shapes and lengths the caller has checked.
     pub(super) fn new(a: Mat<'a>, b: Operand, n: usize, c: &'a mut [f32], beta: Beta, epilogue: Epilogue<'a>) -> Self {
         let (along, deep) = if a.transposed { (1, a.ld) } else { (a.ld, 1) };
         let source = Source { data: a.data.as_ptr(), along, deep };
@@ -32,7 +32,7 @@ impl<'a> Product<'a> {
     }
 }
 
-/// Bias, activation and residual on part of a row of C.
+/// Applies bias, activation and residual to part of a row of C.
 struct Finish<'a> {
     row: &'a mut [f32],
     bias: Option<&'a [f32]>,
@@ -40,7 +40,7 @@ struct Finish<'a> {
     residual: Option<&'a [f32]>,
 }
 
-/// The same on part of a row that begins at column `col`, element `at` of C.
+/// Same as [`Finish`], for part of a row that begins at column `col`, element `at` of C.
 #[inline]
 pub(super) fn finish<I: Isa>(isa: I, epilogue: &Epilogue<'_>, row: &mut [f32], at: usize, col: usize) {
     let Epilogue { bias, activation, residual } = *epilogue;
@@ -56,7 +56,7 @@ impl SimdOp for Finish<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        // One loop for each activation: the choice is outside.
+        // One loop for each activation, so that the choice is made outside of the loop.
         match self.activation {
             None => self.apply(isa, |x| x),
             Some(Activation::Relu) => self.apply(isa, |x| Activation::Relu.lanes(isa, x)),

@@ -1,4 +1,4 @@
-//! Products of bf16 where the processor has an instruction for them.
+//! Products of bf16 factors on processors that have instructions for them.
 //!
 //! Factors are rounded to bf16 (to nearest even) while they are packed, two to a 32-bit group. An
 //! element of C is then one chain over the pairs in ascending order, as the instruction rounds it.
@@ -23,13 +23,14 @@ use super::plan::even;
 use super::product::{Product, finish};
 use crate::kernels::simd::Avx512;
 
-/// Products of rounded factors with one A; false if the processor has no instruction for them.
+/// Computes products of rounded factors with the same A; returns false if the processor has no
+/// instruction for them.
 pub(super) fn each(products: &[Product<'_>]) -> bool {
-    // The packing rounds with AVX512-BF16, which every processor with AMX has.
+    // Packing rounds with AVX512-BF16, which every processor with AMX has.
     let (Some(kernel), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return false };
     let pack = avx512::Tile(isa);
     let is_read_in_place = |product: &Product<'_>| product.m <= FEW_ROWS && Pairs::of(product.b, product.k).is_some();
-    // Few rows take the instruction of many: the tiles of AMX round otherwise than vectors.
+    // Few rows use the instruction of many rows, because AMX tiles round differently from vectors.
     match (AmxBf16::new(), products.iter().all(is_read_in_place)) {
         (Some(kernel), true) => few_rows(kernel, pack, products),
         (Some(kernel), false) => run(kernel, pack, products),
@@ -39,8 +40,8 @@ pub(super) fn each(products: &[Product<'_>]) -> bool {
     true
 }
 
-/// Products with few rows of a B in bf16 that is stored transposed or packed: read where it lies,
-/// as in `few_rows`.
+/// Computes products with few rows and a B in bf16 that is stored transposed or packed, and is read
+/// in place as in `few_rows`.
 fn few_rows<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products: &[Product<'_>]) {
     let Some(&Product { m, k, .. }) = products.first().filter(|first| first.m > 0) else { return };
     let width = share(m, k, products.iter().map(|product| product.n).sum(), 1);
@@ -51,12 +52,12 @@ fn few_rows<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products:
     });
 }
 
-/// All rows of some columns of C, on this thread.
+/// Computes all rows of some columns of C, on this thread.
 ///
 /// # Safety
 ///
-/// * `cols` are in C and begin at a multiple of `PANEL`, and nothing else touches C there; B is one
-///   of [`Pairs`].
+/// * `cols` are in C and begin at a multiple of `PANEL`, and nothing else accesses C there; B is
+///   one of [`Pairs`].
 unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, product: &Product<'_>, cols: Range<usize>) {
     let Product { m, n, k, a, b, c, beta, epilogue } = *product;
     let pairs = Pairs::of(b, k).expect("the caller has looked");
@@ -64,7 +65,7 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
     let padded = groups.next_multiple_of(D::STEP);
     let factors = Rounded { pack, a, b, k };
     let mr = even(m, D::ROWS, 1);
-    // A last panel of columns that is not whole is packed.
+    // A last panel with fewer columns is packed.
     let in_place = match pairs {
         Pairs::Columns(_) => cols.start + cols.len() / PANEL * PANEL,
         Pairs::Panels(_) => cols.start,
@@ -83,7 +84,7 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
                 };
             }
         };
-        // Rows from `i` on, columns from `j` on, of a B that is packed.
+        // Computes rows starting at `i` and columns starting at `j`, for a B that is packed.
         let args = |i: usize, j: usize| {
             let (rows, a, c) = (mr.min(m - i), a_packed.wrapping_add(i * padded), c.wrapping_add(i * n + j));
             TileArgs { rows, k: groups, a, lda: rows, b: std::ptr::null(), ldb: PANEL, c, ldc: n, load }
@@ -132,8 +133,7 @@ unsafe fn block<D: PanelsKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, produ
     });
 }
 
-/// A B in bf16 whose pairs of numbers, below each other in a column, are groups of 32 bits as it
-/// lies.
+/// A B in bf16 in which two numbers that are adjacent in a column form a 32-bit group in memory.
 #[derive(Clone, Copy)]
 enum Pairs {
     /// Stored transposed.
@@ -151,8 +151,8 @@ impl Pairs {
     }
 }
 
-/// A B that is stored transposed in bf16, its rows as pairs of numbers that pass for one of 32
-/// bits; `None` if it is another.
+/// Returns a B that is stored transposed in bf16 as a source of pairs of numbers, treated as 32-bit
+/// numbers; `None` for any other B.
 fn pairs_of(b: Operand, k: usize) -> Option<Source> {
     match b {
         Operand::Bf16(Source { data, along, deep: 1 }) if k.is_multiple_of(2) && along.is_multiple_of(2) => {
@@ -174,25 +174,25 @@ fn run<D: TileKernel<Sum = f32>>(kernel: D, pack: avx512::Tile, products: &[Prod
     unsafe { driver::each(kernel, (m, k.div_ceil(2)), 1, parts) };
 }
 
-/// The factors, rounded as they are packed.
+/// The factors, rounded during packing.
 #[derive(Clone, Copy)]
 struct Rounded {
-    /// What transposes and converts to f32.
+    /// The kernel that transposes and converts to f32.
     pack: avx512::Tile,
     a: Source,
     b: Operand,
-    /// Elements of a row of A.
+    /// The number of elements in a row of A.
     k: usize,
 }
 
 // SAFETY: the pointers come from slices that outlive the product and are only read.
 unsafe impl Sync for Rounded {}
 
-/// Groups that pass through f32 or rows at a time.
+/// The number of groups that are converted at a time through f32 or rows.
 const CHUNK: usize = 16;
 
 impl Rounded {
-    /// How many numbers groups have, up to the end of k.
+    /// Returns the number of elements in a range of groups, up to the end of k.
     fn numbers(&self, groups: &Range<usize>) -> usize {
         self.k.saturating_sub(2 * groups.start).min(2 * groups.len())
     }
@@ -302,7 +302,7 @@ impl Factors for Rounded {
             }
             return dst;
         }
-        // By way of f32.
+        // Converted through f32.
         let mut buffer = [0.0f32; 2 * CHUNK * PANEL + SLACK];
         for first in groups.clone().step_by(CHUNK) {
             let chunk = first..groups.end.min(first + CHUNK);
@@ -326,7 +326,7 @@ mod tests {
     use crate::kernels::gemm::micro::amx::model::{Model, pairs};
     use crate::kernels::gemm::{Epilogue, Mat};
 
-    /// The way of the pairs into AMX' tiles, where the processor can round.
+    /// Tests the layout of the pairs in AMX tiles, on processors that can round to bf16.
     #[test]
     fn tiles_of_amx_get_the_pairs_that_they_want() {
         let (Some(_), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return };
@@ -354,8 +354,8 @@ mod tests {
         }
     }
 
-    /// An element as `tdpbf16ps` makes it: of each 32 numbers a chain of the even ones and one of
-    /// the odd ones.
+    /// Computes an element as `tdpbf16ps` does: for each 32 numbers one chain of the even ones and
+    /// one of the odd ones.
     fn element_of_tiles(c: f32, a: &[f32], b: &[f32]) -> f32 {
         let half = |x: f32| bf16::from_f32(x).to_f32();
         a.chunks(32).zip(b.chunks(32)).fold(c, |c, (a, b)| {

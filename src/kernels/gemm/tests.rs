@@ -6,7 +6,7 @@ use crate::kernels::blocks::{self, BlockFormat};
 use crate::kernels::simd::{Level, features, for_each_kernel, for_each_level, level, with_features, with_level};
 use crate::kernels::vecmath;
 
-/// Numbers in (-1, 1) that differ from call to call only by `seed`.
+/// Random numbers in (-1, 1), determined by `seed`.
 fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -18,17 +18,17 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// The transpose of a `rows` × `cols` matrix.
+/// Returns the transpose of a `rows` × `cols` matrix.
 fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..cols * rows).map(|i| x[i % rows * cols + i / rows]).collect()
 }
 
-/// One step of the chain at the current level.
+/// Computes one step of the chain at the current level.
 fn step(a: f32, b: f32, c: f32) -> f32 {
     if level() == Level::Portable { a * b + c } else { a.mul_add(b, c) }
 }
 
-/// The definition: each element one chain in ascending `p`.
+/// The definition: each element is one chain in ascending `p`.
 fn naive(a: &[f32], b: &[f32], c: &mut [f32], (m, k, n): (usize, usize, usize), beta: Beta) {
     for i in 0..m {
         for j in 0..n {
@@ -48,7 +48,7 @@ fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     }
 }
 
-/// Sizes around the tiles' and blocks' edges.
+/// Sizes around the edges of tiles and blocks.
 const SHAPES: [(usize, usize, usize); 24] = [
     (0, 3, 3),
     (3, 0, 5),
@@ -166,7 +166,7 @@ fn a_batch_is_its_products_one_by_one() {
     });
 }
 
-/// A matrix in all its forms: f32, f16 and bf16, each as it is, stored transposed, and packed.
+/// A matrix in all its forms: f32, f16 and bf16, each stored as it is, transposed, and packed.
 #[test]
 fn half_precision_and_packing_change_no_bit() {
     fn check<T: PackedElement>(b: &[T], wide: &[f32], shape: (usize, usize, usize), name: &str) {
@@ -207,7 +207,7 @@ fn half_precision_and_packing_change_no_bit() {
 fn blocks_give_the_bits_of_their_numbers_in_f32() {
     for format in BlockFormat::ALL {
         let unit = format.block_len();
-        // Several parts of a column, and blocks of k, once for each length of a block.
+        // Several parts of a column, and blocks of k, for each length of a block.
         let long = matches!(format, BlockFormat::Q5_1 | BlockFormat::Q4K);
         let shapes = [(1, unit), (33, 0), (70, 2 * unit), (40, 2304)];
         for (n, k) in shapes.into_iter().take(if long { 4 } else { 3 }) {

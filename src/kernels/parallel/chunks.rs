@@ -1,4 +1,4 @@
-//! How long a task should be, and slices cut for tasks.
+//! The length of tasks, and slices that are cut for tasks.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::threads;
 use super::workers::{ROLE, Role};
 
-/// A task shorter than this is not worth a sleeping thread.
+/// The shortest task that is worth waking a thread.
 const WORTH_A_WAKE: Duration = Duration::from_micros(25);
-/// A task shorter than this is not worth a thread that is awake.
+/// The shortest task that is worth giving to a thread that is awake.
 const WORTH_IN_TEAM: Duration = Duration::from_micros(3);
 
-/// How many elements a task should have, of `len` in all that are done in units of `unit` at
-/// `ns_per_unit` each: at least as much work as handing it out is worth, few enough that every
-/// thread gets some.
+/// Returns how many elements a task should have, of `len` in total that are processed in units of
+/// `unit` at `ns_per_unit` nanoseconds each: enough work to repay the hand-over, but few enough
+/// elements that every thread gets some.
 ///
 /// Only for work whose bits do not depend on where it is cut.
 pub fn chunk_len(len: usize, unit: usize, ns_per_unit: f32) -> usize {
@@ -28,11 +28,11 @@ pub fn chunk_len(len: usize, unit: usize, ns_per_unit: f32) -> usize {
     if threads == 1 {
         return len.max(1);
     }
-    // Four chunks a thread even out threads of unequal speed.
+    // Four chunks per thread balance threads of unequal speed.
     units.div_ceil(4 * threads).max(least).saturating_mul(unit.max(1))
 }
 
-/// A mutable slice cut into chunks that different tasks take, for kernels with several outputs.
+/// A mutable slice cut into chunks for different tasks, for kernels with several outputs.
 pub struct Parts<'a, T> {
     data: *mut T,
     len: usize,
@@ -40,14 +40,14 @@ pub struct Parts<'a, T> {
     _slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a shared `Parts` gives out `&mut T`s, disjoint by the contract of `get`, to other
-// threads: what `T: Send` allows.
+// SAFETY: a shared `Parts` hands out `&mut T`s, disjoint by the contract of `get`, to other
+// threads, which `T: Send` allows.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 // SAFETY: it is a `&mut [T]`.
 unsafe impl<T: Send> Send for Parts<'_, T> {}
 
 impl<'a, T> Parts<'a, T> {
-    /// Chunks of `chunk` elements, the last maybe shorter.
+    /// Cuts `data` into chunks of `chunk` elements; the last may be shorter.
     ///
     /// # Panics
     ///
@@ -57,18 +57,18 @@ impl<'a, T> Parts<'a, T> {
         Parts { data: data.as_mut_ptr(), len: data.len(), chunk, _slice: PhantomData }
     }
 
-    /// The number of chunks.
+    /// Returns the number of chunks.
     pub fn count(&self) -> usize {
         self.len.div_ceil(self.chunk)
     }
 
-    /// Where chunk `i` lies in the slice.
+    /// Returns the range of chunk `i` in the slice.
     pub fn range(&self, i: usize) -> Range<usize> {
         let start = i.saturating_mul(self.chunk).min(self.len);
         start..start.saturating_add(self.chunk).min(self.len)
     }
 
-    /// Chunk `i`; empty past the end.
+    /// Returns chunk `i`; empty past the end.
     ///
     /// # Safety
     ///
@@ -79,7 +79,7 @@ impl<'a, T> Parts<'a, T> {
         unsafe { self.slice(self.range(i)) }
     }
 
-    /// Any part of the slice, for tasks that do not take chunks.
+    /// Returns any part of the slice, for tasks that do not use chunks.
     ///
     /// # Safety
     ///

@@ -1,29 +1,29 @@
-//! What changes in the child of a `fork`, which has none of the pool's threads.
+//! The child of a `fork`, which has none of the pool's threads.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// In the child of a `fork` that had threads at work before, makes this thread a pool of its own,
-/// of one thread, so that what asks rayon for threads is done here and waits for nobody; elsewhere
-/// it does nothing. To be called before rayon is.
+/// In the child of a `fork` whose parent had threads at work, makes this thread a rayon pool of one
+/// thread, so that parallel work runs on it and waits for no other; elsewhere this does nothing.
+/// Must be called before rayon is used.
 pub(crate) fn adopt() {
     thread_local! {
         static ADOPTED: Cell<bool> = const { Cell::new(false) };
     }
     watch_forks();
     if FORKED.load(Ordering::Relaxed) && !ADOPTED.replace(true) {
-        // A thread that was one of a pool is refused, and takes what it hands out itself.
+        // A thread that was one of a pool is refused, and runs its tasks itself.
         if let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build() {
             std::mem::forget(pool);
         }
     }
 }
 
-/// Whether this process is the child of a `fork` since the first call that wanted threads.
+/// Whether this process is a child that was forked after the first call that used threads.
 pub(super) static FORKED: AtomicBool = AtomicBool::new(false);
 
-/// Lets the system tell a child that it is one: no question to the system is cheap enough for every
-/// call.
+/// Registers a handler with the system that runs in the child: no system call is cheap enough to
+/// detect a fork in every call.
 pub(super) fn watch_forks() {
     #[cfg(unix)]
     {

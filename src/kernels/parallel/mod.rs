@@ -1,29 +1,29 @@
-//! Work handed to the threads of the caller's rayon pool.
+//! Distribution of work over the threads of the caller's rayon pool.
 //!
-//! A kernel cuts its work into numbered tasks and calls [`for_each`]. The tasks are fixed by the
-//! shape of the data, never by the number of threads, and each writes its own part of the output:
-//! who runs which task cannot change a bit.
+//! A kernel cuts its work into numbered tasks and calls [`for_each`]. The tasks are determined by
+//! the shape of the data, never by the number of threads, and each writes its own part of the
+//! output: which thread runs a task cannot change a bit.
 //!
-//! The thread that calls takes part in the work and never waits for a worker that has not come:
-//! workers are invited ([`rayon::spawn`]) and those that find the work done leave again. So a busy
+//! The calling thread takes part in the work and never waits for a worker that has not arrived:
+//! workers are invited ([`rayon::spawn`]), and those that find the work done leave again. So a busy
 //! pool costs speed, not progress, and nothing here can deadlock. The pool is the one that the
 //! caller is in ([`rayon::ThreadPool::install`]) or the global one; with one thread nothing is
 //! spawned and the tasks run in a plain loop. Calls from inside a task run serially.
 //!
 //! Waking a sleeping thread takes 20 to 50 µs, which is more than a small layer of a small model
 //! takes altogether. Inside [`team`] the workers stay awake between the calls: they spin for a
-//! moment, then yield the processor, and after a millisecond without work they leave and will be
-//! invited anew. A call then costs about a microsecond to hand out. When a team ends they wait a
-//! fifth of a millisecond for the thread's next one, unless another team asks for workers: one
-//! token follows another sooner, and on a virtual machine a thread may take half a millisecond to
-//! wake up.
+//! moment, then yield the processor, and after a millisecond without work they leave and are
+//! invited again later. Handing out a call then takes about a microsecond. After a team ends, they
+//! wait a fifth of a millisecond for the thread's next one, unless another team invites workers:
+//! consecutive tokens follow each other sooner, and on a virtual machine a thread may take half a
+//! millisecond to wake up.
 //!
-//! The child of a `fork` has none of the pool's threads, and would wait for them for ever: there
-//! each thread works alone.
+//! The child of a `fork` has none of the pool's threads and would wait for them forever: there each
+//! thread works alone.
 //!
-//! Each thread starts in its own contiguous share of the tasks, the same for each call of a team,
-//! so what it wrote in one kernel is in its own cache for the next; when the share is done it helps
-//! in the others'.
+//! Each thread starts with its own contiguous share of the tasks, the same for each call of a team,
+//! so that what it wrote in one kernel is in its own cache for the next; after its share it helps
+//! with those of others.
 //!
 //! # Examples
 //!
@@ -41,12 +41,12 @@
 //! assert_eq!(squares[999], 998_001);
 //! ```
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | [`mod@self`] | the number of threads, tasks for them, teams |
-//! | `chunks` | how long a task should be, and slices cut for tasks |
-//! | `workers` | how tasks are handed out, and who waits for whom |
-//! | `fork` | what changes in the child of a `fork` |
+//! | `chunks` | the length of tasks, and slices that are cut for tasks |
+//! | `workers` | the protocol between the calling thread and the workers |
+//! | `fork` | the child of a `fork` |
 
 mod chunks;
 mod fork;
@@ -60,7 +60,7 @@ pub use chunks::{Parts, chunk_len};
 pub(crate) use fork::adopt;
 use workers::{AsRole, Kept, ROLE, Role, Workers};
 
-/// The number of threads that [`for_each`] shares the work between: 1 inside a task.
+/// Returns the number of threads that [`for_each`] distributes the work over: 1 inside a task.
 pub fn threads() -> usize {
     if fork::FORKED.load(Ordering::Relaxed) {
         adopt();
@@ -73,13 +73,14 @@ pub fn threads() -> usize {
 }
 
 /// Calls `f` with 0, 1, …, `n_tasks - 1`, on as many threads as the caller's pool has, and returns
-/// when all are done.
+/// when all calls have returned.
 ///
-/// A task should take 20 µs or more ([`chunk_len`] helps to choose), a few inside a [`team`].
+/// A task should take 20 µs or more ([`chunk_len`] helps to choose), or a few inside a [`team`].
 ///
 /// # Panics
 ///
-/// With the panic of a task, once no task runs any more; the tasks not yet begun are dropped.
+/// If a task panics, with its panic, once no task runs any more; tasks that have not begun are
+/// dropped.
 pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
     // One body for all kernels, and one copy of each kernel's task: a call through a pointer is
     // nothing next to a task.
@@ -99,21 +100,21 @@ fn for_each_task(n_tasks: usize, f: &(dyn Fn(usize) + Sync)) {
     }
 }
 
-/// Cuts `data` into chunks of `chunk` elements, the last maybe shorter, and calls `f` with each
-/// one's index and content.
+/// Cuts `data` into chunks of `chunk` elements, the last of which may be shorter, and calls `f`
+/// with the index and the content of each.
 ///
 /// # Panics
 ///
-/// If `chunk` is zero, or as [`for_each`].
+/// If `chunk` is zero; also the panics of [`for_each`].
 pub fn chunks_mut<T: Send>(data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let parts = Parts::new(data, chunk);
     // SAFETY: every task takes the chunk of its own number.
     for_each(parts.count(), |i| f(i, unsafe { parts.get(i) }));
 }
 
-/// Runs `f` on this thread while the workers of the calls inside it stay awake between them.
+/// Runs `f` on this thread while the workers of the calls inside it stay awake between the calls.
 ///
-/// It does nothing where it could not help: with one thread, inside another team, inside a task.
+/// This has no effect with one thread, inside another team, or inside a task.
 pub fn team<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     if threads() == 1 || !matches!(ROLE.get(), Role::Free) {
         return f();

@@ -77,7 +77,7 @@ fn workers_do_come() {
         };
         meet();
         team(|| (0..100).for_each(|_| meet()));
-        // The worker of the team before may be idle, leave or be gone.
+        // The worker of the previous team may be idle, leaving or gone.
         for pause in [0, 0, 50, 190, 200, 210, 400] {
             std::thread::sleep(Duration::from_micros(pause));
             team(|| (0..3).for_each(|_| meet()));
@@ -172,7 +172,7 @@ fn many_teams_on_a_small_pool_finish() {
                 });
             };
             let job = move || (0..20).for_each(|_| team(|| (0..10).for_each(|_| call())));
-            // Half of them as guests of the small pool, half outside, on the global one.
+            // Half of them inside the small pool, half outside, on the global one.
             scope.spawn(move || if thread % 2 == 0 { pool.install(job) } else { job() });
         }
     });

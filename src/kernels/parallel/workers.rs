@@ -1,4 +1,4 @@
-//! How tasks are handed out, and who waits for whom.
+//! The protocol between the calling thread and its workers.
 //!
 //! ```text
 //! calling thread                               worker, invited to the pool
@@ -10,13 +10,13 @@
 //!   wait until nobody is inside                  until it has waited too long, or the team ends
 //! ```
 //!
-//! - **One atomic number** says whether a job is open, which one, and how many workers are inside:
-//!   there is no order of several to get wrong.
-//! - **Shares.** Each thread takes the tasks of a contiguous share first, the same in each call of
-//!   a team, so that what it wrote in one kernel is in its own cache for the next; then it helps in
-//!   the others'.
-//! - **Waiting.** A worker of a team spins, then yields the processor, then leaves: a job then
-//!   costs about a microsecond to hand out, where waking a thread takes 20 to 50, and up to half a
+//! - **One atomic number** holds whether a job is open, which one, and how many workers are inside:
+//!   there is no order between several variables to get wrong.
+//! - **Shares.** Each thread first takes the tasks of a contiguous share, the same in each call of
+//!   a team, so that what it wrote in one kernel is in its own cache for the next; then it helps
+//!   with those of others.
+//! - **Waiting.** A worker of a team spins, then yields the processor, then leaves: handing out a
+//!   job then takes about a microsecond, whereas waking a thread takes 20 to 50, and up to half a
 //!   millisecond on a virtual machine.
 
 use std::any::Any;
@@ -35,13 +35,13 @@ use crate::kernels::simd::{Setting, setting, with_setting};
 const SPIN: Duration = Duration::from_micros(100);
 /// How long a worker of a team waits before it leaves.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How long it waits when the team has ended.
+/// How long a worker waits after the team has ended.
 const IDLE: Duration = Duration::from_micros(200);
 
 /// What this thread is doing.
 #[derive(Clone, Copy)]
 pub(super) enum Role {
-    /// Nothing of ours.
+    /// Neither inside `team` nor inside a task.
     Free,
     /// Inside `team`, outside `for_each`.
     Calling(*const Workers),
@@ -51,14 +51,14 @@ pub(super) enum Role {
 
 thread_local! {
     pub(super) static ROLE: Cell<Role> = const { Cell::new(Role::Free) };
-    /// The workers of this thread's last team: a thread belongs to one pool as long as it lives.
+    /// The workers of this thread's last team: a thread belongs to one pool for its lifetime.
     static KEPT: Cell<Option<Workers>> = const { Cell::new(None) };
 }
 
-/// Invitations that no thread has followed yet: of all teams, in any pool.
+/// The number of invitations that no thread has accepted yet, of all teams in all pools.
 static INVITATIONS: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets the role until dropped.
+/// Sets the role until it is dropped.
 pub(super) struct AsRole(Role);
 
 impl AsRole {
@@ -81,20 +81,20 @@ struct Job {
     setting: Setting,
 }
 
-/// On its own cache line, or pair of them, so that threads that count in neighbours do not disturb
-/// each other.
+/// A value on its own cache line, or pair of lines, so that threads that count in adjacent values
+/// do not slow each other down.
 #[repr(align(128))]
 struct Padded<T>(T);
 
-/// The workers of a calling thread, which alone has this.
+/// The workers of a calling thread, which owns this value exclusively.
 pub(super) struct Workers(Arc<State>);
 
-/// What the calling thread and the workers share.
+/// The state shared by the calling thread and the workers.
 ///
 /// `state` is the whole protocol: `epoch << 32 | OPEN | inside`. The calling thread writes `job`
-/// while the state is not open and nobody is inside; opens it, which also counts the epoch up;
-/// works; closes it; waits until nobody is inside. A worker adds itself to those inside and looks
-/// at what it added to: only if that was open may it read `job`, otherwise it subtracts itself
+/// while the state is not open and no worker is inside; opens it, which also increments the epoch;
+/// works; closes it; and waits until no worker is inside. A worker increments `inside` and checks
+/// the previous value: only if that was open may it read `job`, otherwise it decrements `inside`
 /// again. All of that happens to one atomic number, so there is no order to get wrong.
 struct State {
     state: Padded<AtomicU64>,
@@ -108,7 +108,7 @@ struct State {
     dismissed: AtomicBool,
 }
 
-/// The contiguous part of the tasks that one thread does first.
+/// The contiguous part of the tasks that one thread processes first.
 struct Share {
     /// The next task.
     next: AtomicUsize,
@@ -116,9 +116,9 @@ struct Share {
     taken: AtomicBool,
 }
 
-// SAFETY: `job` is the only field that is not `Sync`, and `state` keeps its writes from its reads,
-// see above. What the job points to is `Sync` (`for_each` asks for it) and alive as long as the
-// state is open or somebody is inside.
+// SAFETY: `job` is the only field that is not `Sync`, and `state` separates its writes from its
+// reads, see above. What the job points to is `Sync` (required by `for_each`) and alive as long as
+// the state is open or a worker is inside.
 unsafe impl Sync for State {}
 // SAFETY: as above.
 unsafe impl Send for State {}
@@ -142,14 +142,15 @@ impl Workers {
         }))
     }
 
-    /// The calling thread's part of a job. It is inside one job at a time: `Workers` is not shared.
+    /// Runs the calling thread's part of a job. There is one job at a time, since `Workers` is not
+    /// shared.
     pub(super) fn run(&self, n_tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         let workers = &*self.0;
         // SAFETY: only the lifetime changes, and `f` outlives the job: this function returns when
         // it is closed and nobody is inside.
         let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         let job = Job { f, n_tasks, setting: setting() };
-        // SAFETY: not open and nobody inside: before the first job, and whenever `Close` was
+        // SAFETY: not open and no worker inside: before the first job, and whenever `Close` was
         // dropped.
         unsafe { *workers.job.get() = Some(job) };
         for (i, share) in workers.shares.iter().enumerate() {
@@ -168,7 +169,7 @@ impl Workers {
         }
     }
 
-    /// Asks the pool for the workers that are missing.
+    /// Invites the missing workers from the pool.
     fn invite(&self, n_tasks: usize) {
         let useful = self.0.shares.len().min(n_tasks);
         for i in 1..useful {
@@ -190,11 +191,11 @@ impl Drop for Workers {
     }
 }
 
-/// The workers of a team, which are idle when it is dropped.
+/// The workers of a team, which become idle when this is dropped.
 pub(super) struct Kept(Option<Workers>);
 
 impl Kept {
-    /// Those of this thread's last team, or new ones.
+    /// Returns the workers of this thread's last team, or new ones.
     pub(super) fn take() -> Kept {
         let kept = KEPT.try_with(Cell::take).ok().flatten().filter(|workers| workers.0.shares.len() == threads());
         let workers = kept.unwrap_or_else(|| Workers::new(threads(), true));
@@ -217,7 +218,7 @@ impl Drop for Kept {
     }
 }
 
-/// Ends a job, also when the calling thread panics: lets nobody in, waits until all are out.
+/// Ends a job, even if the calling thread panics: closes it and waits until no worker is inside.
 struct Close<'a>(&'a State);
 
 impl Drop for Close<'_> {
@@ -232,21 +233,22 @@ impl Drop for Close<'_> {
 }
 
 impl State {
-    /// The tasks of share `i`.
+    /// Returns the tasks of share `i`.
     fn tasks(&self, n_tasks: usize, i: usize) -> Range<usize> {
         let shares = self.shares.len();
         n_tasks * i / shares..n_tasks * (i + 1) / shares
     }
 
-    /// Takes tasks until none is left: of the own share first, then of the others'. Keeps a panic
-    /// for the calling thread.
+    /// Runs tasks until none is left: first those of its own share, then those of others. Stores a
+    /// panic for the calling thread.
     fn work(&self, job: &Job, own: usize) {
         let shares = self.shares.len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             for i in (own..shares).chain(0..own) {
                 let end = self.tasks(job.n_tasks, i).end;
                 let next = &self.shares[i].0.next;
-                // Looking before counting leaves the line of a finished share shared.
+                // Reading before counting keeps the cache line of a finished share in the shared
+                // state.
                 while next.load(Ordering::Relaxed) < end {
                     let task = next.fetch_add(1, Ordering::Relaxed);
                     if task < end {
@@ -264,9 +266,9 @@ impl State {
         }
     }
 
-    /// A worker's part, on a thread of the pool.
+    /// Runs a worker's part, on a thread of the pool.
     fn help(&self, own: usize) {
-        // A calling thread that waits for something else of rayon's may find its own invitation; it
+        // A calling thread that waits for something else in rayon may find its own invitation; it
         // must not wait for itself.
         if !matches!(ROLE.get(), Role::Free) {
             return self.shares[own].0.taken.store(false, Ordering::Release);
@@ -288,9 +290,9 @@ impl State {
                     return;
                 }
             }
-            // A job that was opened while we made up our mind saw the share taken and invited
-            // nobody: look again after giving it back. Either we see the job or the calling thread
-            // sees the share free, hence the strict order.
+            // A job that was opened meanwhile saw the share taken and invited no worker, so check
+            // again after releasing the share. Either this thread sees the job or the calling
+            // thread sees the share free, hence the strict order.
             let share = &self.shares[own].0;
             share.taken.store(false, Ordering::SeqCst);
             let state = self.state.0.load(Ordering::SeqCst);
@@ -301,7 +303,7 @@ impl State {
         }
     }
 
-    /// Waits until a job after `epoch_done` is open; false if it is time to leave.
+    /// Waits until a job after `epoch_done` is open; returns false if it is time to leave.
     fn wait_for_job(&self, epoch_done: u64) -> bool {
         let mut since = None;
         loop {

@@ -12,18 +12,18 @@ use super::isa::{Isa, SimdOp};
 pub struct Avx2(());
 
 impl Avx2 {
-    /// The token, if the machine has the instructions (and `LOQUAT_ISA` allows them).
+    /// Returns the token if the processor has the instructions and `LOQUAT_ISA` allows them.
     #[inline(always)]
     pub fn new() -> Option<Self> {
         (ceiling() >= Level::Avx2).then_some(Avx2(()))
     }
 }
 
-/// Sliding this window over ones and zeros gives the mask of the first `n` lanes.
+/// The window of eight of these numbers that starts at `8 - n` is the mask of the first `n` lanes.
 static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 // Every block below is sound for the same reason: `self` proves that the processor has the
-// instructions, and they touch memory only through pointers whose validity is the contract of the
+// instructions, and they access memory only through pointers whose validity is the contract of the
 // (then unsafe) method.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Isa for Avx2 {
@@ -88,7 +88,7 @@ impl Isa for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(a2, _mm_shuffle_ps::<1>(a2, a2)))
         }
         deinterleave(a: __m256, b: __m256) -> (__m256, __m256) {
-            // Per half: a0 a2 b0 b2 | a4 a6 b4 b6; then the middle pairs change places.
+            // Per half: a0 a2 b0 b2 | a4 a6 b4 b6; then the middle pairs are exchanged.
             let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
             let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
             let even = _mm256_permute4x64_pd::<0b11_01_10_00>(even);

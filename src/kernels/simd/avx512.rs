@@ -12,21 +12,21 @@ use super::isa::{Isa, SimdOp};
 pub struct Avx512(());
 
 impl Avx512 {
-    /// The token, if the machine has the instructions (and `LOQUAT_ISA` allows them).
+    /// Returns the token if the processor has the instructions and `LOQUAT_ISA` allows them.
     #[inline(always)]
     pub fn new() -> Option<Self> {
         (ceiling() >= Level::Avx512).then_some(Avx512(()))
     }
 }
 
-/// The mask of the first `n` lanes.
+/// Returns the mask of the first `n` lanes.
 #[inline(always)]
 fn lanes_below(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
 // Every block below is sound for the same reason: `self` proves that the processor has the
-// instructions, and they touch memory only through pointers whose validity is the contract of the
+// instructions, and they access memory only through pointers whose validity is the contract of the
 // (then unsafe) method.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Isa for Avx512 {

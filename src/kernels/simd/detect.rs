@@ -1,13 +1,14 @@
-//! Which instructions may be used: asked of the processor once, lowered by the user, never raised.
+//! Detection of the instruction set: queried from the processor once, possibly lowered by the user,
+//! never raised.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// An instruction set, from the least to the most able.
+/// An instruction set, from the least to the most capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Whatever the compiler's target has (SSE2 on x86-64). Multiply–add is two roundings.
+    /// The compiler's target (SSE2 on x86-64). Multiply–add rounds twice.
     Portable,
     /// 128-bit Arm vectors with fused multiply–add.
     Neon,
@@ -18,7 +19,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The name that `LOQUAT_ISA` takes.
+    /// Returns the name in `LOQUAT_ISA`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Portable => "portable",
@@ -29,7 +30,7 @@ impl Level {
     }
 }
 
-/// Instructions beyond a [`Level`] that single kernels use.
+/// Instructions beyond a [`Level`] that some kernels use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Features {
@@ -39,20 +40,20 @@ pub struct Features {
     pub avx512_bf16: bool,
     /// AVX-VNNI: `vpdpbusd` on 256 bits without AVX-512.
     pub avx_vnni: bool,
-    /// AMX tiles of bf16, permission granted by the system.
+    /// AMX tiles of bf16, with the system's permission.
     pub amx_bf16: bool,
-    /// AMX tiles of int8, permission granted by the system.
+    /// AMX tiles of int8, with the system's permission.
     pub amx_int8: bool,
     /// Arm `sdot` and `udot`.
     pub dotprod: bool,
-    /// Arm `smmla` and its kin.
+    /// Arm `smmla` and similar instructions.
     pub i8mm: bool,
     /// Arm `bfmmla` and `bfdot`.
     pub neon_bf16: bool,
 }
 
 impl Features {
-    /// The features that `self` and `other` both have.
+    /// Returns the features that both `self` and `other` have.
     pub fn and(self, other: Features) -> Features {
         Features {
             avx512_vnni: self.avx512_vnni && other.avx512_vnni,
@@ -66,7 +67,7 @@ impl Features {
         }
     }
 
-    /// The features that remain when the instruction set is lowered to `level`.
+    /// Returns the features that remain when the instruction set is lowered to `level`.
     fn at(self, level: Level) -> Features {
         let avx512 = level == Level::Avx512;
         let neon = level == Level::Neon;
@@ -83,7 +84,7 @@ impl Features {
     }
 }
 
-/// What this thread may use.
+/// The instructions that this thread may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
     level: Level,
@@ -97,7 +98,8 @@ impl Setting {
     }
 }
 
-/// What the machine has and `LOQUAT_ISA` leaves, and what is wrong with that variable.
+/// The instructions that the machine has and `LOQUAT_ISA` allows, and an error if that variable is
+/// invalid.
 struct Detected {
     setting: Setting,
     fault: Option<String>,
@@ -108,13 +110,14 @@ fn detected() -> &'static Detected {
     DETECTED.get_or_init(|| {
         let wanted = std::env::var_os("LOQUAT_ISA").unwrap_or_default();
         let wanted = wanted.to_string_lossy();
-        // The system is asked for permission to use AMX only if it may be used.
+        // Permission to use AMX is requested only if it may be used.
         let machine = machine(!matches!(wanted.as_ref(), "portable" | "neon" | "avx2" | "avx512"));
         lowered_to(&wanted, machine).unwrap_or_else(|fault| Detected { setting: machine, fault: Some(fault) })
     })
 }
 
-/// What `LOQUAT_ISA` leaves of the machine's instructions; else what it was expected to be.
+/// Returns the machine's instructions that `LOQUAT_ISA` allows, or the list of values that are
+/// valid.
 fn lowered_to(wanted: &str, machine: Setting) -> Result<Detected, String> {
     let has_amx = machine.features.amx_bf16 || machine.features.amx_int8;
     let level = match wanted {
@@ -135,15 +138,15 @@ fn lowered_to(wanted: &str, machine: Setting) -> Result<Detected, String> {
     Ok(Detected { setting: Setting { level, features: machine.features.at(level) }, fault: None })
 }
 
-/// Checks the environment variable `LOQUAT_ISA`; layers, models and training of word vectors ask
-/// this when they are made.
+/// Checks the environment variable `LOQUAT_ISA`; called when layers, models and trainers of word
+/// vectors are created.
 ///
-/// Until then, and after this error, everything runs as if the variable were not set.
+/// Before this call, and after an error, everything runs as if the variable were not set.
 ///
 /// # Errors
 ///
-/// If the variable names no instruction set, or one that this processor (or the operating system)
-/// does not have.
+/// If the variable does not name an instruction set, or names one that the processor or the
+/// operating system does not support.
 pub fn check_environment() -> crate::Result<()> {
     match &detected().fault {
         None => Ok(()),
@@ -191,8 +194,8 @@ fn machine(_want_amx: bool) -> Setting {
     Setting { level: Level::Portable, features: Features::default() }
 }
 
-/// Whether AMX tiles of (bf16, int8) may be used: the processor has them, the system saves them,
-/// and it granted them to this process.
+/// Returns whether AMX tiles of (bf16, int8) may be used: the processor has them, the system saves
+/// them, and it granted them to this process.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx() -> (bool, bool) {
     use std::arch::x86_64::{__cpuid, __cpuid_count, __get_cpuid_max, _xgetbv};
@@ -246,12 +249,13 @@ thread_local! {
     static LOWERED: Cell<Option<Setting>> = const { Cell::new(None) };
 }
 
-/// What this thread may use, as `parallel` hands it to the threads that help.
+/// Returns the instructions that this thread may use, for `parallel`, which passes them to the
+/// workers.
 pub(crate) fn setting() -> Setting {
     LOWERED.get().unwrap_or_else(|| detected().setting)
 }
 
-/// Runs `f` with at most `wanted`.
+/// Runs `f` with at most the given instructions.
 pub(crate) fn with_setting<R>(wanted: Setting, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Setting>);
     impl Drop for Restore {
@@ -263,46 +267,46 @@ pub(crate) fn with_setting<R>(wanted: Setting, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The instruction set in use on this thread.
+/// Returns the instruction set in use on this thread.
 #[inline]
 pub fn level() -> Level {
     setting().level
 }
 
-/// The further instructions in use on this thread.
+/// Returns the additional instructions in use on this thread.
 #[inline]
 pub fn features() -> Features {
     setting().features
 }
 
-/// The best instruction set that the machine and `LOQUAT_ISA` allow, whatever this thread was
-/// lowered to.
+/// Returns the best instruction set that the machine and `LOQUAT_ISA` allow, regardless of how far
+/// this thread was lowered.
 #[inline]
 pub(super) fn ceiling() -> Level {
     detected().setting.level
 }
 
-/// Runs `f` with the instruction set lowered to `level`, on this thread and on those that help it.
+/// Runs `f` with the instruction set lowered to `level`, on this thread and on its workers.
 ///
-/// A level that the machine lacks, or that is above the current one, changes nothing.
+/// A level that the machine does not have, or that is above the current one, has no effect.
 pub fn with_level<R>(level: Level, f: impl FnOnce() -> R) -> R {
     let now = setting();
     let level = if level == Level::Neon && now.level != Level::Neon { Level::Portable } else { level };
     with_setting(Setting { level, ..now }, f)
 }
 
-/// Runs `f` with only those of the current features that `kept` has.
+/// Runs `f` with only those of the current features that `kept` contains.
 pub fn with_features<R>(kept: Features, f: impl FnOnce() -> R) -> R {
     with_setting(Setting { features: kept, ..setting() }, f)
 }
 
-/// Runs `f` once at each instruction set from [`Level::Portable`] up to the current one: the loop
-/// of every kernel's test.
+/// Runs `f` once at each instruction set from [`Level::Portable`] up to the current one, for the
+/// tests of all kernels.
 ///
 /// # Panics
 ///
 /// If `LOQUAT_EXPECT_ISA` (names of levels, or `amx`, separated by commas) lists one that was
-/// skipped: continuous integration sets it where it knows the machine.
+/// skipped: set it in continuous integration where the machine is known.
 pub fn for_each_level(mut f: impl FnMut(Level)) {
     let best = level();
     let ladder: &[Level] = match best {
@@ -324,9 +328,8 @@ pub fn for_each_level(mut f: impl FnMut(Level)) {
     }
 }
 
-/// Runs `f` at each level ([`for_each_level`]), there with all of the level's further instructions,
-/// without each of them, and with none, so that no kernel stands behind a better one: the loop of
-/// the tests of products.
+/// Runs `f` at each level ([`for_each_level`]) with all additional instructions of the level,
+/// without each of them, and without all of them, so that every kernel of the products is tested.
 #[cfg(test)]
 pub(crate) fn for_each_kernel(f: impl Fn()) {
     for_each_level(|_| {

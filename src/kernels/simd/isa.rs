@@ -1,10 +1,10 @@
-//! What a vector can do.
+//! The operations of vectors.
 
 use half::{bf16, f16};
 
 /// An algorithm that is generic over the instruction set; see [`dispatch`](super::dispatch).
 pub trait SimdOp {
-    /// What the algorithm returns.
+    /// The result of the algorithm.
     type Output;
 
     /// Runs the algorithm. Implementations are `#[inline(always)]`, and so is every function that
@@ -12,19 +12,20 @@ pub trait SimdOp {
     fn eval<I: Isa>(self, isa: I) -> Self::Output;
 }
 
-/// A token: proof that the processor has an instruction set, and what its vectors can do.
+/// A token that proves that the processor has an instruction set, and the operations of its
+/// vectors.
 ///
 /// Lane 0 is the first in memory. Operations are IEEE single precision, rounded to nearest even,
-/// and do not trap; subnormal numbers are kept. Where a result could differ between processors it
-/// is pinned down here, so that every instruction set gives the same bits; the exception is
+/// and do not trap; subnormal numbers are kept. Where a result could differ between processors, it
+/// is specified here, so that all instruction sets give the same bits; the only exception is
 /// [`Isa::mul_add`].
 ///
-/// Slices must hold [`Isa::LANES`] elements unless the name says `partial`; the check vanishes
-/// under `chunks_exact`.
+/// Slices must hold [`Isa::LANES`] elements unless the name contains `partial`; the check is
+/// optimised away under `chunks_exact`.
 pub trait Isa: Copy + Send + Sync + 'static {
-    /// Lanes of a vector: a power of two, from 4 to 16.
+    /// The number of lanes of a vector: a power of two, from 4 to 16.
     const LANES: usize;
-    /// Vector registers of the processor, for micro-kernels that choose their tile by it.
+    /// The number of vector registers, which micro-kernels choose their tile by.
     const REGISTERS: usize;
     /// Whether [`Isa::mul_add`] rounds once.
     const FUSED: bool;
@@ -33,19 +34,19 @@ pub trait Isa: Copy + Send + Sync + 'static {
     type F32: Copy;
     /// A vector of 32-bit integers. Arithmetic wraps.
     type I32: Copy;
-    /// One truth value per lane.
+    /// One boolean per lane.
     type Mask: Copy;
 
     /// Runs `op` in a function compiled for this instruction set.
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output;
 
-    // ---- making, loading, storing
+    // ---- creation, loads, stores
 
-    /// All lanes `x`.
+    /// Returns a vector whose lanes are all `x`.
     fn splat(self, x: f32) -> Self::F32;
-    /// All lanes `x`.
+    /// Returns a vector whose lanes are all `x`.
     fn splat_i32(self, x: i32) -> Self::I32;
-    /// All lanes zero.
+    /// Returns a vector of zeros.
     #[inline(always)]
     fn zero(self) -> Self::F32 {
         self.splat(0.0)
@@ -63,15 +64,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// - `y` is valid for writes of `LANES` elements; no alignment beyond that of `f32` is needed.
     unsafe fn store_ptr(self, y: *mut f32, v: Self::F32);
-    /// Writes [`Isa::LANES`] numbers past the caches, where the processor can: for outputs larger
-    /// than the last cache.
+    /// Writes [`Isa::LANES`] numbers past the caches, if the processor can, for outputs larger than
+    /// the last-level cache.
     ///
     /// # Safety
     ///
     /// - `y` is valid for writes of `LANES` elements and aligned to `4 * LANES` bytes;
-    /// - the thread calls [`Isa::stream_fence`] before it tells another thread of the data.
+    /// - the thread calls [`Isa::stream_fence`] before it makes the data available to another
+    ///   thread.
     unsafe fn stream_ptr(self, y: *mut f32, v: Self::F32);
-    /// Orders the stores of [`Isa::stream_ptr`] before whatever follows.
+    /// Orders the stores of [`Isa::stream_ptr`] before all later ones.
     fn stream_fence(self);
     /// Reads `n` numbers; the other lanes are zero.
     ///
@@ -97,8 +99,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// - `y` is valid for writes of `LANES` elements.
     unsafe fn store_i32_ptr(self, y: *mut i32, v: Self::I32);
-    /// Reads [`Isa::LANES`] half-precision numbers as f32, exactly; a NaN stays a NaN and
-    /// becomes quiet.
+    /// Reads [`Isa::LANES`] half-precision numbers as f32, exactly; NaN becomes a quiet NaN.
     ///
     /// # Safety
     ///
@@ -116,14 +117,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     ///
     /// - `x` is valid for reads of `LANES` elements.
     unsafe fn load_bf16_ptr(self, x: *const bf16) -> Self::F32;
-    /// Rounds to bfloat16, to nearest even, and writes; a NaN stays a NaN and becomes quiet.
+    /// Rounds to bfloat16, to nearest even, and writes; NaN becomes a quiet NaN.
     ///
     /// # Safety
     ///
     /// - `y` is valid for writes of `LANES` elements.
     unsafe fn store_bf16_ptr(self, y: *mut bf16, v: Self::F32);
 
-    /// Brings the cache line of `x` near. Any address is allowed.
+    /// Prefetches the cache line of `x`. Any address is allowed.
     fn prefetch<T>(self, x: *const T);
 
     /// Reads the first [`Isa::LANES`] elements of `x`.
@@ -144,7 +145,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// are zero.
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::F32 {
-        // Whole vectors without a mask, which AVX2 has in slow instructions only.
+        // Whole vectors are loaded without a mask, for which AVX2 has only slow instructions.
         // SAFETY: the number of lanes is bounded by both lengths.
         unsafe {
             if x.len() >= Self::LANES { self.load_ptr(x.as_ptr()) } else { self.load_partial_ptr(x.as_ptr(), x.len()) }
@@ -156,7 +157,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn load_partial_or(self, x: &[f32], fill: f32) -> Self::F32 {
         self.select(self.first_lanes(x.len()), self.load_partial(x), self.splat(fill))
     }
-    /// Writes as many lanes as `y` has room for.
+    /// Writes as many lanes as `y` has elements.
     #[inline(always)]
     fn store_partial(self, y: &mut [f32], v: Self::F32) {
         // SAFETY: the number of lanes is bounded by both lengths.
@@ -221,7 +222,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         whole[..x.len()].copy_from_slice(x);
         self.load_f16(&whole)
     }
-    /// Rounds and writes as many lanes as `y` has room for.
+    /// Rounds and writes as many lanes as `y` has elements.
     #[inline(always)]
     fn store_f16_partial(self, y: &mut [f16], v: Self::F32) {
         let n = y.len().min(Self::LANES);
@@ -240,7 +241,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
         whole[..x.len()].copy_from_slice(x);
         self.load_bf16(&whole)
     }
-    /// Rounds and writes as many lanes as `y` has room for.
+    /// Rounds and writes as many lanes as `y` has elements.
     #[inline(always)]
     fn store_bf16_partial(self, y: &mut [bf16], v: Self::F32) {
         let n = y.len().min(Self::LANES);
@@ -263,15 +264,15 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `c - a * b`, rounded as [`Isa::mul_add`].
     fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// `a < b ? a : b`: `b` where either is a NaN.
+    /// `a < b ? a : b`: `b` where either is NaN.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// `a > b ? a : b`: `b` where either is a NaN.
+    /// `a > b ? a : b`: `b` where either is NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// √a
     fn sqrt(self, a: Self::F32) -> Self::F32;
-    /// The nearest whole number, the even one of two.
+    /// Rounds to the nearest integer, ties to even.
     fn round(self, a: Self::F32) -> Self::F32;
-    /// `-a`, the sign of zeros and NaNs too.
+    /// `-a`, also for zeros and NaN.
     #[inline(always)]
     fn neg(self, a: Self::F32) -> Self::F32 {
         self.from_bits(self.xor(self.bits(a), self.splat_i32(i32::MIN)))
@@ -281,32 +282,32 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::F32) -> Self::F32 {
         self.from_bits(self.and(self.bits(a), self.splat_i32(i32::MAX)))
     }
-    /// The magnitude of `a` with the sign of `s`.
+    /// Returns the magnitude of `a` with the sign of `s`.
     #[inline(always)]
     fn copysign(self, a: Self::F32, s: Self::F32) -> Self::F32 {
         let sign = self.and(self.bits(s), self.splat_i32(i32::MIN));
         self.from_bits(self.or(self.bits(self.abs(a)), sign))
     }
 
-    // ---- comparing, choosing
+    // ---- comparison, selection
 
-    /// `a < b`; false where either is a NaN.
+    /// `a < b`; false where either is NaN.
     fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
-    /// `a <= b`; false where either is a NaN.
+    /// `a <= b`; false where either is NaN.
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
-    /// `a == b`; false where either is a NaN.
+    /// `a == b`; false where either is NaN.
     fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `a == b`
     fn eq_i32(self, a: Self::I32, b: Self::I32) -> Self::Mask;
     /// `a < b`, signed.
     fn lt_i32(self, a: Self::I32, b: Self::I32) -> Self::Mask;
-    /// True in the first `n` lanes; in all if there are fewer.
+    /// True in the first `n` lanes, or in all if there are fewer.
     fn first_lanes(self, n: usize) -> Self::Mask;
-    /// Both.
+    /// Lane-wise and.
     fn mask_and(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
-    /// Either.
+    /// Lane-wise or.
     fn mask_or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
-    /// Whether any lane is true.
+    /// Returns whether any lane is true.
     fn any(self, m: Self::Mask) -> bool;
     /// `m ? a : b`
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -330,33 +331,36 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn or(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a ^ b`
     fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32;
-    /// `a << n`; `n` below 32, best a constant.
+    /// `a << n`; `n` is below 32, preferably a constant.
     fn shl(self, a: Self::I32, n: u32) -> Self::I32;
-    /// `a >> n`, zeros in; `n` below 32, best a constant.
+    /// `a >> n`, shifting in zeros; `n` is below 32, preferably a constant.
     fn shr(self, a: Self::I32, n: u32) -> Self::I32;
-    /// The bits of a vector of numbers.
+    /// Returns the bits of the numbers.
     fn bits(self, a: Self::F32) -> Self::I32;
-    /// The numbers that have the bits.
+    /// Returns the numbers with these bits.
     #[allow(clippy::wrong_self_convention)]
     fn from_bits(self, a: Self::I32) -> Self::F32;
-    /// The nearest integer, the even one of two. The number must be within the range of `i32`.
+    /// Converts to the nearest integer, ties to even. The number must be within the range of `i32`.
     fn to_i32(self, a: Self::F32) -> Self::I32;
-    /// The nearest number.
+    /// Converts to the nearest number.
     #[allow(clippy::wrong_self_convention)]
     fn from_i32(self, a: Self::I32) -> Self::F32;
 
     // ---- across lanes
 
-    /// The lanes' sum, as a halving tree: lane i with lane i + n/2, and so on down to one.
+    /// Returns the sum of the lanes, as a halving tree: lane i with lane i + n/2, and so on down to
+    /// one.
     fn reduce_sum(self, a: Self::F32) -> f32;
-    /// The lanes' maximum, by the same tree of [`Isa::max`].
+    /// Returns the maximum of the lanes, by the same tree of [`Isa::max`].
     fn reduce_max(self, a: Self::F32) -> f32;
-    /// Of `a` followed by `b`: the elements of even index, and those of odd index.
+    /// Returns the elements of even index and those of odd index of the concatenation of `a` and
+    /// `b`.
     fn deinterleave(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
     /// The inverse of [`Isa::deinterleave`]: `a0 b0 a1 b1 …` as two vectors.
     fn interleave(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
 
-    /// The lanes, the first [`Isa::LANES`] of the array; for tests and rare paths.
+    /// Returns the lanes as the first [`Isa::LANES`] elements of an array, for tests and rare
+    /// paths.
     #[inline(always)]
     fn to_array(self, a: Self::F32) -> [f32; MAX_LANES] {
         let mut lanes = [0.0; MAX_LANES];
@@ -365,5 +369,5 @@ pub trait Isa: Copy + Send + Sync + 'static {
     }
 }
 
-/// The most lanes that a vector has.
+/// The largest number of lanes of a vector.
 pub const MAX_LANES: usize = 16;

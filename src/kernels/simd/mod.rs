@@ -1,22 +1,22 @@
-//! Vectors of `f32` and `i32` lanes, written once and run on every instruction set.
+//! Vectors of `f32` and `i32` lanes: algorithms are written once and run on every instruction set.
 //!
-//! An [`Isa`] value is a token: it can only be made after the processor was asked, so a function
-//! that is given one may use its instructions. An algorithm is a [`SimdOp`], generic over the
+//! An [`Isa`] value is a token that can only be created after the processor was checked, so a
+//! function that takes one may use its instructions. An algorithm is a [`SimdOp`], generic over the
 //! token; [`dispatch`] calls it inside a function compiled for the best instruction set that the
-//! machine has and that the caller did not forbid. A binary built for plain x86-64 is therefore
-//! fast by itself.
+//! machine has and that the caller allows. A binary built for plain x86-64 is therefore fast by
+//! itself.
 //!
-//! The pattern is that of rten's `rten-simd` and of `pulp`. Two rules make it work. Whatever runs
-//! inside [`SimdOp::eval`] is `#[inline(always)]`: a function that is not inlined is compiled
-//! without the instructions, at the price of a call per vector. Closures cannot be marked so; use a
+//! The pattern is that of rten's `rten-simd` and of `pulp`. It needs two rules. Everything that
+//! runs inside [`SimdOp::eval`] is `#[inline(always)]`: a function that is not inlined is compiled
+//! without the instructions and costs a call per vector. Closures cannot have the attribute; use a
 //! struct with a method. And dispatch happens once per chunk of work, never once per row.
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
-//! | `detect` | the one place that asks the processor; [`Level`], [`Features`], lowering |
-//! | `isa` | the [`Isa`] trait: what a vector can do |
+//! | `detect` | detection of the instruction set; [`Level`], [`Features`], lowering |
+//! | `isa` | the [`Isa`] trait: the operations of vectors |
 //! | `portable`, `avx2`, `avx512`, `neon` | its implementations |
-//! | `table` | the form of their tables |
+//! | `table` | the macros of their tables |
 //!
 //! # Examples
 //!

@@ -13,7 +13,7 @@ use super::isa::{Isa, SimdOp};
 pub struct Neon(());
 
 impl Neon {
-    /// The token, if the machine has the instructions (and `LOQUAT_ISA` allows them).
+    /// Returns the token if the processor has the instructions and `LOQUAT_ISA` allows them.
     #[inline(always)]
     pub fn new() -> Option<Self> {
         (ceiling() == Level::Neon).then_some(Neon(()))
@@ -21,9 +21,9 @@ impl Neon {
 }
 
 // Every block below is sound for the same reason: `self` proves that the processor has the
-// instructions, and they touch memory only through pointers whose validity is the contract of the
-// (then unsafe) method. The assembly is that of the two conversions whose intrinsics are not
-// stable; it touches registers only.
+// instructions, and they access memory only through pointers whose validity is the contract of the
+// (then unsafe) method. The assembly implements the two conversions whose intrinsics are not
+// stable; it accesses registers only.
 #[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
 impl Isa for Neon {
     const LANES: usize = 4;
@@ -144,7 +144,7 @@ impl Isa for Neon {
 
     #[inline(always)]
     fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        // Not `fmin`, which differs from x86 where one is a NaN.
+        // Not `fmin`, which differs from x86 if one is NaN.
         unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
     }
 
@@ -156,7 +156,7 @@ impl Isa for Neon {
 
     #[inline(always)]
     fn shr(self, a: int32x4_t, n: u32) -> int32x4_t {
-        // A shift to the left by a negative number is one to the right.
+        // A left shift by a negative number is a right shift.
         unsafe { vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(n as i32)))) }
     }
 

@@ -1,15 +1,15 @@
-//! Four lanes in plain Rust, which the compiler turns into whatever vectors its target has.
+//! Four lanes in plain Rust, which the compiler maps to the target's vectors.
 
 use half::{bf16, f16};
 
 use super::isa::{Isa, SimdOp};
 
-/// The token of [`Level::Portable`](super::Level::Portable). Every machine has it.
+/// The token of [`Level::Portable`](super::Level::Portable), which every machine supports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Portable(());
 
 impl Portable {
-    /// The token; nothing has to be checked.
+    /// Returns the token; nothing has to be checked.
     #[inline(always)]
     pub fn new() -> Self {
         Portable(())
@@ -30,7 +30,7 @@ fn zip<A: Copy, B: Copy, R>(a: [A; LANES], b: [B; LANES], f: impl Fn(A, B) -> R)
     [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
 }
 
-/// All ones or all zeros, as the vector comparisons of every processor have it.
+/// All ones or all zeros, like the vector comparisons of every processor.
 #[inline(always)]
 fn truth(x: bool) -> u32 {
     (x as u32).wrapping_neg()
@@ -58,7 +58,7 @@ pub(super) fn f32_to_f16(x: f32) -> u16 {
     // Subnormal or zero: adding this constant lets the addition round at the right bit.
     const ALIGN: u32 = ((127 - 15) + (23 - 10) + 1) << 23;
     let small = (f32::from_bits(magnitude) + f32::from_bits(ALIGN)).to_bits().wrapping_sub(ALIGN);
-    // Normal: rebias, round half to even at bit 13. Overflow carries into infinity by itself.
+    // Normal: rebias, round half to even at bit 13. An overflow carries into infinity.
     let odd = (magnitude >> 13) & 1;
     let normal = magnitude.wrapping_sub((127 - 15) << 23).wrapping_add(0xfff + odd) >> 13;
     let nan = 0x7e00 | ((magnitude >> 13) & 0x3ff);
@@ -80,11 +80,11 @@ pub(super) fn f32_to_bf16(x: f32) -> u16 {
     ((nan & is_nan) | (rounded & !is_nan)) as u16
 }
 
-/// The nearest whole number, the even one of two, without the library call that SSE2 would need.
+/// Rounds to the nearest integer, ties to even, without the library call that SSE2 would need.
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    // From 2^23 on every number is whole; below, adding and subtracting it leaves the rounding to
-    // the addition.
+    // From 2^23 on, every number is an integer; below, adding and subtracting it makes the addition
+    // round.
     const WHOLE: f32 = (1 << 23) as f32;
     let magic = WHOLE.copysign(x);
     let rounded = ((x + magic) - magic).copysign(x);

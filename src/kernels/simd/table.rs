@@ -1,6 +1,7 @@
-//! Implementations of [`Isa`](super::Isa) as tables: a row for each method.
+//! Implementations of [`Isa`](super::Isa) as tables with a row for each method.
 
-/// Methods whose body is unsafe, but sound for every argument, as the file says that uses this.
+/// Methods whose body is unsafe, but sound for every argument, as justified in the file that uses
+/// this macro.
 macro_rules! methods {
     ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(

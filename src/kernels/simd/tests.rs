@@ -1,11 +1,11 @@
-//! Every operation of every instruction set, against scalars.
+//! Tests of every operation of every instruction set against scalar code.
 
 use half::{bf16, f16};
 
 use super::isa::MAX_LANES;
 use super::*;
 
-/// Numbers with every kind of trouble, and more than a vector of them.
+/// Special values of every kind, and more than a vector of them.
 fn numbers() -> Vec<f32> {
     let mut x = vec![0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e-40, -1e-40, 1e30, -1e30, 65504.0, 65520.0, 65519.0];
     x.extend([f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 8388607.5, 16777217.0, 3.3e-5, 6e-8, 2.9e-8, 5.96e-8]);
@@ -223,7 +223,7 @@ fn every_half_number_widens_and_narrows() {
                     assert_eq!(back_b[i].to_bits(), quiet);
                 }
             }
-            // Between two neighbours: below, at and above the middle.
+            // Between two adjacent numbers: below, at and above the middle.
             let mut x: Vec<f32> = (0..0x7c00u16)
                 .flat_map(|b| {
                     let (low, high) = (f16::from_bits(b).to_f32_const(), f16::from_bits(b + 1).to_f32_const());

@@ -80,7 +80,8 @@ pub fn activation_backward(act: Activation, dy: &[f32], x: &[f32], dx: &mut [f32
 }
 
 impl Activation {
-    /// act(x) of one vector, for kernels that apply it on the way out. Choose outside the loop.
+    /// Computes act(x) of one vector, for kernels that apply it to their output. The choice of the
+    /// activation should be outside of the loop.
     #[inline(always)]
     #[allow(dead_code)]
     pub(crate) fn lanes<I: Isa>(self, isa: I, x: I::F32) -> I::F32 {
@@ -132,7 +133,7 @@ lanes!(struct Softplus: 1 in 10.0 ns, |self, isa, [x]| {
     let u = exp_lanes(isa, isa.neg(isa.abs(x)));
     let s = isa.div(u, isa.add(isa.splat(2.0), u));
     let z = isa.mul(s, s);
-    // 1 + z/3 + z²/5 + …: what is left out is below 2e-9 of it.
+    // 1 + z/3 + z²/5 + …; the relative error of the truncation is below 2e-9.
     let series = [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0f32];
     let mut sum = isa.zero();
     for n in series {
@@ -165,7 +166,7 @@ lanes!(struct LeakyReluBackward(f32): 2 in 3.0 ns, |self, isa, [dy, x]| {
 });
 
 lanes!(struct Relu: 1 in 2.0 ns, |self, isa, [x]| {
-    // In this order a NaN passes.
+    // This order of operands propagates NaN.
     isa.max(isa.zero(), x)
 });
 

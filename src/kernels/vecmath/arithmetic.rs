@@ -1,4 +1,4 @@
-//! Sums, products and their kin, element by element and row by row.
+//! Element-wise and row-wise arithmetic.
 
 use super::elementwise::{Lanes, lanes, map, update, update2, update3};
 use super::rows::{chunk_rows, map_row};

@@ -1,4 +1,4 @@
-//! Softmax and cross-entropy in one, forward and backward, without a matrix of probabilities.
+//! Cross-entropy of a softmax, forward and backward, without a matrix of probabilities.
 //!
 //! ```text
 //! lse  = m + ln Σ_j e^(x_j - m),  m = max x
@@ -6,16 +6,17 @@
 //! dx_j = scale · (e^(x_j - lse) - (1 - ε)·[j = label] - ε/V)
 //! ```
 //!
-//! and with weights w of the classes
+//! and with class weights w
 //!
 //! ```text
 //! loss = (1 - ε) w_label (lse - x_label) + ε/V Σ_j w_j (lse - x_j)
-//! dx_j = scale · (e^(x_j - lse) ((1 - ε) w_label + ε/V Σ w) - (1 - ε) w_label·[j = label] - ε/V w_j)
+//! dx_j = scale · (e^(x_j - lse) ((1 - ε) w_label + ε/V Σ w)
+//!                 - (1 - ε) w_label·[j = label] - ε/V w_j)
 //! ```
 //!
 //! with ε the label smoothing (Szegedy et al., *Rethinking the Inception Architecture*, 2016,
 //! arXiv:1512.00567), V the number of classes and x̄ the mean of the row; the semantics of
-//! PyTorch's `cross_entropy`. Only `lse`, one number a row, is kept for the backward pass.
+//! PyTorch's `cross_entropy`. Only `lse`, one number per row, is stored for the backward pass.
 
 use super::arithmetic::Axpy;
 use super::elementwise::{Lanes, lanes};
@@ -25,10 +26,11 @@ use super::softmax::{row_max, row_sum_exp};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// The loss of each row, zero where its label is `ignore_index`, infinite where all logits are -∞.
+/// Computes the loss of each row: zero where its label is `ignore_index`, infinite where all logits
+/// are -∞.
 ///
-/// `weight` is that of each class, one if absent. `lse` receives the logarithm of each row's sum of
-/// exponentials, for [`cross_entropy_backward`].
+/// `weight` holds the weight of each class (default: one). `lse` receives the logarithm of each
+/// row's sum of exponentials, for [`cross_entropy_backward`].
 ///
 /// # Shapes
 ///
@@ -41,9 +43,11 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 /// # Examples
 ///
 /// ```
+/// use loquat::kernels::vecmath::cross_entropy;
+///
 /// let (mut losses, mut lse) = ([0.0; 2], [0.0; 2]);
 /// let logits = [0.0, 0.0, 100.0, 0.0];
-/// loquat::kernels::vecmath::cross_entropy(&logits, 2, &[1, 0], None, 0.0, None, &mut losses, &mut lse);
+/// cross_entropy(&logits, 2, &[1, 0], None, 0.0, None, &mut losses, &mut lse);
 /// assert_eq!(losses, [2f32.ln(), 0.0]);
 /// ```
 pub fn cross_entropy(
@@ -76,7 +80,7 @@ pub fn cross_entropy(
 
 /// dlogits = `scale` · ∂loss/∂logits; zero in rows whose label is `ignore_index`.
 ///
-/// `scale` carries the incoming gradient, and for a mean 1 / (number of labels that count): one for
+/// `scale` is the incoming gradient, for a mean divided by the number of labels that count: one for
 /// all rows, or one for each.
 ///
 /// # Shapes
@@ -173,7 +177,7 @@ impl SimdOp for Forward<'_> {
             }
             let log_sum = row_sum_exp(isa, x, max).ln();
             *lse = max + log_sum;
-            // Not `lse - x`, which would lose log_sum's digits when max is large.
+            // Not `lse - x`, which would lose the digits of log_sum if max is large.
             *loss = (max - x[label as usize]) + log_sum;
             if let Some(weight) = self.weight {
                 *loss *= weight[label as usize];

@@ -1,11 +1,11 @@
-//! Dropout with a generator that has no state.
+//! Dropout with a stateless random number generator.
 //!
 //! Element i is kept iff hash(seed, offset + i) ≥ p · 2³², and then divided by 1 - p (Srivastava et
-//! al., *Dropout*, 2014). Because the hash depends on the place alone, the backward pass is the
-//! same call on the gradient, no mask is stored, and neither threads nor vectors can change who is
-//! dropped. The caller moves `offset` on between calls.
+//! al., *Dropout*, 2014). Since the hash depends only on the index, the backward pass is the same
+//! call on the gradient, no mask is stored, and the dropped elements depend neither on the number
+//! of threads nor on the width of the vectors. The caller advances `offset` between calls.
 //!
-//! The hash is a murmur3 finaliser of the place (A. Appleby, 2011), with two words derived from the
+//! The hash is a murmur3 finaliser of the index (A. Appleby, 2011), with two words derived from the
 //! seed entering at different rounds, so that the patterns of two seeds are not shifted copies of
 //! each other.
 
@@ -43,7 +43,7 @@ pub fn dropout(x: &[f32], p: f32, seed: u64, offset: u64, y: &mut [f32]) {
     if threshold == 0 {
         return y.copy_from_slice(x);
     }
-    // p = 1 drops all, although the hash has no 2³².
+    // p = 1 drops all elements, although the hash is below 2³².
     let scale = if p < 1.0 { (1.0 / (1.0 - p as f64)) as f32 } else { 0.0 };
     let threshold = u32::try_from(threshold).unwrap_or(u32::MAX);
     let chunk = parallel::chunk_len(len, 16, 4.0);
@@ -53,7 +53,7 @@ pub fn dropout(x: &[f32], p: f32, seed: u64, offset: u64, y: &mut [f32]) {
         // SAFETY: each task takes the part of its own number.
         let mut y = unsafe { y.get(i) };
         let mut place = offset.wrapping_add((i * chunk) as u64);
-        // The upper half of the place is part of the key, so a part ends where it changes.
+        // The upper half of the index is part of the key, so a part ends where it changes.
         while !x.is_empty() {
             let n = ((1 << 32) - (place & 0xffff_ffff)).min(x.len() as u64) as usize;
             let (x_part, x_rest) = x.split_at(n);
@@ -72,13 +72,14 @@ pub fn dropout(x: &[f32], p: f32, seed: u64, offset: u64, y: &mut [f32]) {
     });
 }
 
-/// What a place is multiplied by, modulo 2³², before it is hashed: so it moves on by additions.
+/// The factor of an index, modulo 2³², before it is hashed: so the hash input advances by
+/// additions.
 pub(crate) const GOLDEN: u32 = 0x9e37_79b9;
 const M1: u32 = 0x85eb_ca6b;
 const M2: u32 = 0xc2b2_ae35;
 
-/// Two words for the hash, from the seed and the upper half of the place (Steele et al.,
-/// SplitMix64, 2014).
+/// Returns the two key words of the hash, from the seed and the upper half of the index (Steele et
+/// al., SplitMix64, 2014).
 fn key(seed: u64, high: u64) -> [u32; 2] {
     let mut z = seed.wrapping_add(high.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -87,7 +88,7 @@ fn key(seed: u64, high: u64) -> [u32; 2] {
     [z as u32, (z >> 32) as u32]
 }
 
-/// The hash of [`Dropout`], in scalars: its definition.
+/// The hash of [`Dropout`] in scalar code: its definition.
 #[cfg(test)]
 fn hash(key: [u32; 2], place: u32) -> u32 {
     let mut h = place.wrapping_mul(GOLDEN) ^ key[0];
@@ -96,7 +97,7 @@ fn hash(key: [u32; 2], place: u32) -> u32 {
     h ^ (h >> 16)
 }
 
-/// Who is kept, and by what the kept are multiplied.
+/// The threshold of elements that are kept, and their factor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
     key: [u32; 2],
@@ -105,15 +106,15 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// As [`dropout`] for `p` in (0, 1), at places whose upper half is `high`: for kernels that
-    /// drop on the way.
+    /// Same as [`dropout`] for `p` in (0, 1), at indices whose upper half is `high`, for kernels
+    /// with fused dropout.
     pub(crate) fn new(p: f32, seed: u64, high: u64) -> Keep {
         let threshold = (p as f64 * 4_294_967_296.0) as u64;
         let scale = if p < 1.0 { (1.0 / (1.0 - p as f64)) as f32 } else { 0.0 };
         Keep { key: key(seed, high), threshold: u32::try_from(threshold).unwrap_or(u32::MAX), scale }
     }
 
-    /// x or 0, by the places multiplied by [`GOLDEN`].
+    /// Returns x or 0, for indices multiplied by [`GOLDEN`].
     #[inline(always)]
     pub(crate) fn lanes<I: Isa>(self, isa: I, x: I::F32, place: I::I32) -> I::F32 {
         let word = |x: u32| isa.splat_i32(x as i32);
@@ -122,7 +123,7 @@ impl Keep {
         let h = isa.xor(h, word(self.key[1]));
         let h = isa.mul_i32(isa.xor(h, isa.shr(h, 13)), word(M2));
         let h = isa.xor(h, isa.shr(h, 16));
-        // Comparing unsigned numbers as signed ones needs their first bit turned.
+        // To compare unsigned numbers as signed ones, their top bit is flipped.
         let dropped = isa.lt_i32(isa.xor(h, word(1 << 31)), word(self.threshold ^ 1 << 31));
         isa.select(dropped, isa.zero(), isa.mul(x, isa.splat(self.scale)))
     }
@@ -144,7 +145,7 @@ impl SimdOp for Dropout<'_> {
         let keep = Keep { key: self.key, threshold: self.threshold, scale: self.scale };
         let mut places = [0; MAX_LANES];
         (0u32..).zip(&mut places).for_each(|(i, p)| *p = self.place.wrapping_add(i).wrapping_mul(GOLDEN) as i32);
-        // The place enters multiplied, so it moves on by an addition.
+        // The multiplied index advances by an addition.
         let step = isa.splat_i32(GOLDEN.wrapping_mul(I::LANES as u32) as i32);
         let mut place = isa.load_i32(&places);
         let mut inputs = self.x.chunks_exact(I::LANES);

@@ -1,24 +1,25 @@
-//! The loop of every element-wise function: `y[i] = f(x[i], …)`, `y[i] = f(y[i], x[i], …)`.
+//! The loop of all element-wise functions: `y[i] = f(x[i], …)`, `y[i] = f(y[i], x[i], …)`.
 
 use std::mem::MaybeUninit;
 
 use crate::kernels::parallel;
 use crate::kernels::simd::{Isa, MAX_LANES, SimdOp, dispatch};
 
-/// A function of `N` numbers, on a vector of each.
+/// A function of `N` numbers, applied to vectors.
 ///
-/// The result of a lane must depend on that lane alone. A trait and not a closure, because a
-/// closure cannot be `#[inline(always)]`, and one that is not inlined is compiled without the
-/// instructions.
+/// The result of a lane must depend only on that lane. This is a trait because a closure cannot be
+/// `#[inline(always)]`, and one that is not inlined is compiled without the instruction set.
 pub(crate) trait Lanes<const N: usize>: Copy + Sync {
-    /// Nanoseconds for 16 elements in cache, roughly: what the decision to use threads needs.
+    /// The approximate time for 16 elements in cache, in nanoseconds, which determines the number
+    /// of threads.
     const NS: f32 = 3.0;
 
-    /// The function. Implementations are `#[inline(always)]`.
+    /// Applies the function. Implementations are `#[inline(always)]`.
     fn lanes<I: Isa>(self, isa: I, x: [I::F32; N]) -> I::F32;
 }
 
-/// Defines a function of `N` numbers: `lanes!(struct Add: 2 in 3.0 ns, |self, isa, [x, y]| isa.add(x, y));`
+/// Defines a function of `N` numbers:
+/// `lanes!(struct Add: 2 in 3.0 ns, |self, isa, [x, y]| isa.add(x, y));`
 macro_rules! lanes {
     ($vis:vis struct $name:ident $(($shown:vis $field:ty))?: $n:literal $(in $ns:literal ns)?, $($function:tt)*) => {
         #[derive(Clone, Copy)]
@@ -65,8 +66,8 @@ pub(crate) fn update<F: Lanes<1>>(f: F, y: &mut [f32]) {
 pub(crate) fn update2<F: Lanes<2>>(f: F, y: &mut [f32], x: &[f32]) {
     assert_eq!(x.len(), y.len(), "element-wise: input and output must have the same length");
     let out = y.as_mut_ptr();
-    // SAFETY: the lengths are equal; the first input is the output, the second is borrowed beside
-    // it.
+    // SAFETY: the lengths are equal; the first input is the output, the second is borrowed
+    // separately.
     unsafe { stream(f, [out, x.as_ptr()], out, y.len(), false) }
 }
 
@@ -75,13 +76,14 @@ pub(crate) fn update2<F: Lanes<2>>(f: F, y: &mut [f32], x: &[f32]) {
 pub(crate) fn update3<F: Lanes<3>>(f: F, y: &mut [f32], a: &[f32], b: &[f32]) {
     assert!(a.len() == y.len() && b.len() == y.len(), "element-wise: inputs and output must have the same length");
     let out = y.as_mut_ptr();
-    // SAFETY: the lengths are equal; the first input is the output, the others are borrowed beside
-    // it.
+    // SAFETY: the lengths are equal; the first input is the output, the others are borrowed
+    // separately.
     unsafe { stream(f, [out, a.as_ptr(), b.as_ptr()], out, y.len(), false) }
 }
 
-/// Outputs of this many elements go past the caches: they would not be found there by whoever reads
-/// them next, and a store that does not first fetch its line saves a third of the traffic.
+/// Outputs of at least this many elements are stored past the caches: their next reader would not
+/// find them there, and a store that does not first fetch its line saves a third of the memory
+/// traffic.
 pub(crate) const PAST_CACHES: usize = 8 << 20;
 
 /// # Safety
@@ -94,7 +96,7 @@ unsafe fn stream<const N: usize, F: Lanes<N>>(f: F, x: [*const f32; N], y: *mut 
     parallel::for_each(len.div_ceil(chunk), |i| dispatch(whole.part(i * chunk, chunk)));
 }
 
-/// The loop, over all or one thread's part.
+/// The loop over all elements, or over one thread's part.
 struct Stream<const N: usize, F> {
     f: F,
     x: [*const f32; N],
@@ -107,7 +109,7 @@ struct Stream<const N: usize, F> {
 unsafe impl<const N: usize, F: Sync> Sync for Stream<N, F> {}
 
 impl<const N: usize, F: Lanes<N>> Stream<N, F> {
-    /// From `start` on, at most `len` elements.
+    /// Returns the part from `start` on, at most `len` elements.
     fn part(&self, start: usize, len: usize) -> Self {
         let x = self.x.map(|x| x.wrapping_add(start));
         Stream { x, y: self.y.wrapping_add(start), len: len.min(self.len - start), ..*self }

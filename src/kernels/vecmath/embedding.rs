@@ -1,4 +1,4 @@
-//! Rows of a table chosen by id, and the gradient of that.
+//! Look-up of rows of a table by id, and its gradient.
 
 use super::arithmetic::Add;
 use super::rows::{chunk_rows, update_row2};
@@ -31,8 +31,8 @@ pub fn gather(table: &[f32], dim: usize, ids: &[u32], out: &mut [f32]) {
 
 /// table\[ids\[i\]\] += rows\[i\], in the order of i
 ///
-/// Threads share the columns, not the ids: so rows with the same id meet in order, and need no
-/// lock.
+/// Threads share the columns, not the ids, so that rows with the same id are added in order and
+/// without locks.
 ///
 /// # Shapes
 ///
@@ -47,7 +47,7 @@ pub fn scatter_add(rows: &[f32], dim: usize, ids: &[u32], table: &mut [f32]) {
         return;
     }
     check("scatter_add", ids, table.len() / dim);
-    // Bands of whole cache lines, if there is enough in all to share.
+    // Bands of whole cache lines, if there are enough elements to share.
     let band = parallel::chunk_len(dim, 16, 3.0 * ids.len() as f32);
     let table = Parts::new(table, 1);
     parallel::for_each(dim.div_ceil(band), |i| {
@@ -56,7 +56,7 @@ pub fn scatter_add(rows: &[f32], dim: usize, ids: &[u32], table: &mut [f32]) {
     });
 }
 
-/// Makes sure that each id is that of one of `n` rows.
+/// Checks that each id is that of one of `n` rows.
 #[track_caller]
 fn check(name: &str, ids: &[u32], n: usize) {
     for &id in ids {

@@ -2,9 +2,9 @@
 //!
 //! Both tails of the normal distribution come from one polynomial: log₂ 2Φ(-t) = t·P(t), minimax
 //! over [0, 6] with the weight that keeps the absolute error of Φ under 2⁻²⁶ and its relative error
-//! under 2⁻¹⁷. Its last coefficient is negative, so past 6 it falls on its own. (The idea, in base
-//! e and for erf, is N. Juffa's `erff`.) Near 0, erf has its own polynomial, x + x·Q(x²), to keep
-//! the relative error.
+//! under 2⁻¹⁷. Its last coefficient is negative, so it keeps falling past 6. (The idea, in base e
+//! and for erf, is N. Juffa's `erff`.) Near 0, erf has its own polynomial, x + x·Q(x²), which keeps
+//! the relative error small.
 
 use super::elementwise::{Lanes, lanes, map};
 use super::exp::exp2_lanes;
@@ -46,7 +46,8 @@ lanes!(struct Erf: 1 in 9.0 ns, |self, isa, [x]| {
 /// 2Φ(-t) for t ≥ 0.
 #[inline(always)]
 fn twice_tail<I: Isa>(isa: I, t: I::F32) -> I::F32 {
-    // Where the powers are infinite, pairs of them have no sum; in this order a NaN passes.
+    // Where the powers are infinite, sums of pairs of them would be NaN; this order of operands
+    // propagates NaN.
     let t = isa.min(isa.splat(64.0), t);
     let p = polynomial(isa, LOG2_TAIL, t, isa.mul(t, t));
     exp2_lanes(isa, isa.mul(p, t))

@@ -1,8 +1,8 @@
 //! The exponential function.
 //!
-//! eˣ = 2ⁿ·eʳ with n the whole number nearest to x/ln 2 and |r| ≤ ln 2 / 2 (W. J. Cody and W.
-//! Waite, *Software Manual for the Elementary Functions*, 1980); eʳ by a polynomial of degree 6,
-//! minimax in relative error (Remez exchange); 2ⁿ by adding n to the exponent's bits.
+//! eˣ = 2ⁿ·eʳ with n the integer nearest to x/ln 2 and |r| ≤ ln 2 / 2 (W. J. Cody and W. Waite,
+//! *Software Manual for the Elementary Functions*, 1980); eʳ by a polynomial of degree 6, minimax
+//! in relative error (Remez exchange); 2ⁿ by adding n to the exponent's bits.
 
 use super::elementwise::{Lanes, lanes, map};
 use super::polynomial::polynomial;
@@ -12,16 +12,16 @@ use crate::kernels::simd::Isa;
 pub(super) const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// The first bits of ln 2, few enough that n times them is exact, …
 const LN_2_HIGH: f32 = 0.693_359_4;
-/// … and the rest.
+/// … and the remaining ones.
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// (eʳ - 1 - r) / r², from the constant upwards; error 3.1e-9 of eʳ.
 const POLYNOMIAL: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 8.368_717e-3, 1.381_459_9e-3];
-/// Adding this to a number below 2²² leaves it rounded to a whole one, in the lowest bits, two's
-/// complement.
+/// Adding this to a number below 2²² rounds it to an integer, which is then in the lowest bits, in
+/// two's complement.
 pub(super) const ROUNDER: f32 = 12_582_912.0;
-/// Below this the result would be subnormal.
+/// Below this, the result would be subnormal.
 const UNDERFLOW: f32 = -87.336_54;
-/// Above this the result is infinite.
+/// Above this, the result is infinite.
 const OVERFLOW: f32 = 88.722_83;
 
 /// y = eˣ
@@ -71,7 +71,7 @@ fn reduce<I: Isa>(isa: I, x: I::F32) -> (I::I32, I::F32) {
     (isa.bits(shifted), r)
 }
 
-/// eˣ - 1 for x in [0, 88], within 1.5 ulp: near 0 the 1 never enters.
+/// eˣ - 1 for x in [0, 88], within 1.5 ulp: near 0, the 1 is never added.
 #[inline(always)]
 pub(super) fn expm1_positive<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     /// (eʳ - 1 - r) / r², from the constant upwards; error 1.3e-8 of eʳ - 1.

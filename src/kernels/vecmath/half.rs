@@ -1,6 +1,6 @@
-//! Conversion to and from half precision and bfloat16.
+//! Conversion from and to half precision and bfloat16.
 //!
-//! Converting to f32 is exact; from f32 it rounds to nearest, ties to even. A NaN stays one.
+//! Conversion to f32 is exact; from f32 it rounds to nearest, ties to even. NaN is preserved.
 
 use half::{bf16, f16};
 
@@ -34,7 +34,7 @@ fn convert<A: Sync, B: Send>(x: &[A], y: &mut [B], f: impl Fn(&[A], &mut [B]) + 
     parallel::chunks_mut(y, chunk, |i, y| f(&x[i * chunk..][..y.len()], y));
 }
 
-/// Defines a conversion by the methods that load and store whole vectors and parts of one.
+/// Defines a conversion from the methods that load and store whole vectors and parts of vectors.
 macro_rules! conversion {
     ($name:ident: $from:ty => $to:ty, $load:ident, $load_partial:ident, $store:ident, $store_partial:ident) => {
         struct $name<'a> {
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn every_length_converts() {
-        // All half numbers, and ties, are in the tests of `simd`.
+        // The tests of `simd` cover all half-precision numbers and ties.
         for_each_level(|_| {
             for len in LENGTHS {
                 let x: Vec<f32> = random(len, 1).iter().map(|x| 100.0 * x).collect();

@@ -1,39 +1,39 @@
-//! The memory-bound families: element-wise functions, reductions, softmax, norms, optimizer steps,
+//! Memory-bound kernels: element-wise functions, reductions, softmax, norms, optimizer steps,
 //! conversions.
 //!
 //! Each family is a file: cited method, named constants, body generic over
-//! [`Isa`](super::simd::Isa), naive reference and a test at every instruction set. The public
-//! functions are safe, check lengths once, split large slices across threads and enter the
-//! instruction set once per part. Slices of unequal length panic.
+//! [`Isa`](super::simd::Isa), naive reference and a test on every instruction set. The public
+//! functions are safe, check lengths once, split large slices across threads, and enter the
+//! instruction set once per part. They panic if slices differ in length.
 //!
-//! Functions of one element depend on that element alone, functions of a row on that row alone.
+//! An element-wise function depends only on that element, a function of a row only on that row.
 //! Reductions over rows (`sum_rows`, the gradients of norms, losses) add fixed groups of rows in a
-//! fixed order. So no result depends on the number of threads; and since sums within a row are kept
-//! in the same 32 partial sums whatever the vector's width, the bits agree between AVX-512, AVX2
-//! and NEON as well.
+//! fixed order. So no result depends on the number of threads. Sums within a row have the same 32
+//! partial sums whatever the vector's width, so the bits agree between AVX-512, AVX2 and NEON as
+//! well.
 //!
 //! Accuracy is stated in ulp, the distance to the next `f32`, with fused multiply–add; without it
-//! ([`Level::Portable`](super::simd::Level::Portable)) bounds are about one ulp wider.
+//! ([`Level::Portable`](super::simd::Level::Portable)), bounds are about one ulp wider.
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
 //! | `exp` | `exp` |
 //! | `tanh` | `tanh`, `sigmoid` |
 //! | `erf` | `erf`, the normal distribution |
-//! | `activation` | [`Activation`] and its backward: ReLU, GELU, SiLU, … |
+//! | `activation` | [`Activation`], forward and backward: ReLU, GELU, SiLU, … |
 //! | `arithmetic` | sums, products, `axpy`, rows added to matrices |
 //! | `reduce` | sums, maxima, column sums |
-//! | `softmax` | softmax, its logarithm, their backward |
-//! | `cross_entropy` | both in one with the loss, without a matrix of probabilities |
+//! | `softmax` | softmax and log-softmax, forward and backward |
+//! | `cross_entropy` | softmax and cross-entropy in one, without a matrix of probabilities |
 //! | `norm` | layer norm and RMS norm |
-//! | `rope` | rotary positions |
-//! | `dropout` | dropout by a hash of the place |
+//! | `rope` | rotary position embeddings |
+//! | `dropout` | dropout by a hash of the index |
 //! | `recurrent` | the gates of LSTM and GRU |
-//! | `embedding` | rows by id, and their gradient |
+//! | `embedding` | look-up of rows by id, and its gradient |
 //! | `optimizer` | steps of SGD, Adam and AdamW |
-//! | `half` | conversion to and from f16 and bf16 |
-//! | `polynomial` | polynomials by short chains |
-//! | `elementwise`, `rows` | the loops that all of these run in |
+//! | `half` | conversion from and to f16 and bf16 |
+//! | `polynomial` | polynomials with short dependency chains |
+//! | `elementwise`, `rows` | the loops of all other files |
 
 mod activation;
 mod arithmetic;

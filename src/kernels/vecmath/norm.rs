@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! y = x̂ · w + b,  rstd = 1 / √(var + ε)
-//! g = dy · w:  dx = rstd · (g - mean(g) - x̂ · mean(g · x̂));  dw = Σ_rows dy · x̂;  db = Σ_rows dy
+//! g = dy · w:  dx = rstd · (g - mean(g) - x̂ · mean(g · x̂))
+//! dw = Σ_rows dy · x̂;  db = Σ_rows dy
 //! ```
 //!
 //! RMS norm (Zhang, Sennrich, *Root Mean Square Layer Normalization*, 2019, arXiv:1910.07467), with
@@ -16,9 +17,9 @@
 //! g = dy · w:  dx = rstd · (g - x̂ · mean(g · x̂));  dw = Σ_rows dy · x̂
 //! ```
 //!
-//! The variance is that of the differences from the mean, in a second pass over the row, which is
-//! in cache by then: the difference of two large sums would lose its digits. The sums over rows are
-//! those of 64 rows each, added in order.
+//! The variance is computed from the differences from the mean, in a second pass over the row,
+//! which is in cache by then; the difference of two large sums would be inaccurate. The sums over
+//! rows are those of 64 rows each, added in order.
 
 use super::arithmetic::Add;
 use super::elementwise::{Lanes, PAST_CACHES, lanes};
@@ -28,10 +29,10 @@ use super::rows::{map_row, map_row_past_caches, update_row2, update_row3};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Layer norm of each row; weights missing are ones, a bias missing is zero.
+/// Computes the layer norm of each row; an empty weight stands for ones, an empty bias for zeros.
 ///
-/// `mean` and `rstd` receive each row's, for [`layer_norm_backward`]; their length is the number of
-/// rows.
+/// `mean` and `rstd` receive the values of each row, for [`layer_norm_backward`]; their length is
+/// the number of rows.
 ///
 /// # Shapes
 ///
@@ -76,7 +77,7 @@ pub fn layer_norm(
     });
 }
 
-/// Gradients of [`layer_norm`]. `dweight` and `dbias` are written, not added to.
+/// Computes the gradients of [`layer_norm`]. `dweight` and `dbias` are overwritten, not added to.
 ///
 /// # Shapes
 ///
@@ -96,7 +97,7 @@ pub fn layer_norm_backward(
     backward(Some(mean), dy, x, weight, rstd, dx, dweight, dbias);
 }
 
-/// RMS norm of each row.
+/// Computes the RMS norm of each row.
 ///
 /// `rstd` receives the reciprocal of each row's root mean square, for [`rms_norm_backward`]; its
 /// length is the number of rows.
@@ -120,7 +121,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], rstd: &mut [
     });
 }
 
-/// Gradients of [`rms_norm`]. `dweight` is written, not added to.
+/// Computes the gradients of [`rms_norm`]. `dweight` is overwritten, not added to.
 ///
 /// # Shapes
 ///
@@ -136,7 +137,7 @@ pub fn rms_norm_backward(
     backward(None, dy, x, Some(weight), rstd, dx, dweight, None);
 }
 
-/// Rows and columns of `x`.
+/// Returns the numbers of rows and columns of `x`.
 #[track_caller]
 fn shape(x: &[f32], rows: usize) -> (usize, usize) {
     let whole = if rows == 0 { x.is_empty() } else { x.len().is_multiple_of(rows) };
@@ -235,7 +236,7 @@ impl SimdOp for LayerNorm<'_> {
     }
 }
 
-/// x̂ = (x - mean) · rstd; RMS norm has no mean, and taking 0 off changes no bit.
+/// x̂ = (x - mean) · rstd; for RMS norm the mean is 0, whose subtraction changes no bit.
 #[derive(Clone, Copy)]
 struct Normed {
     mean: f32,
@@ -297,7 +298,8 @@ lanes!(struct Slope { normed: Normed, mean_g: f32, mean_g_x: f32 }: 3, |self, is
 // dw + dy · x̂
 lanes!(struct WeightSlope(Normed): 3, |self, isa, [dw, dy, x]| isa.mul_add(dy, self.0.of(isa, x), dw));
 
-/// A group of rows; `dweight` and `dbias` are empty if not wanted, else zero before.
+/// A group of rows; `dweight` and `dbias` are empty if they are not needed, otherwise initially
+/// zero.
 struct LayerNormBackward<'a> {
     dy: &'a [f32],
     x: &'a [f32],
@@ -331,7 +333,7 @@ impl SimdOp for LayerNormBackward<'_> {
     }
 }
 
-/// A group of rows; `dweight` is empty if not wanted, else zero before.
+/// A group of rows; `dweight` is empty if it is not needed, otherwise initially zero.
 struct RmsNormBackward<'a> {
     dy: &'a [f32],
     x: &'a [f32],

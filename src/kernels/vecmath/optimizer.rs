@@ -4,48 +4,49 @@
 //! Adam is Kingma and Ba, 2014 (arXiv:1412.6980), AdamW Loshchilov and Hutter, 2017
 //! (arXiv:1711.05101), AMSGrad Reddi, Kale and Kumar, 2018 (arXiv:1904.09237).
 //!
-//! Each step multiplies the gradient by `grad_scale` first: clipping by norm costs no pass of its
-//! own.
+//! Each step first multiplies the gradient by `grad_scale`, so that clipping by norm needs no extra
+//! pass.
 
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Settings of [`sgd_step`], as of `torch.optim.SGD`.
+/// Settings of [`sgd_step`], like those of `torch.optim.SGD`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// Learning rate.
     pub lr: f64,
-    /// How much of the last step's direction is kept, in [0, 1).
+    /// The momentum factor, in [0, 1).
     pub momentum: f64,
-    /// What of the gradient does not go into the momentum, in [0, 1]; 0 in the first step.
+    /// The dampening of the momentum, in [0, 1]; 0 in the first step.
     pub dampening: f64,
-    /// Added to the gradient, times the parameter.
+    /// The weight decay, times the parameter added to the gradient.
     pub weight_decay: f64,
-    /// Whether to look ahead along the momentum.
+    /// Whether to use Nesterov momentum.
     pub nesterov: bool,
 }
 
-/// Settings of [`adam_step`], as of `torch.optim.Adam` and `AdamW`.
+/// Settings of [`adam_step`], like those of `torch.optim.Adam` and `AdamW`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the first and the second moment.
+    /// The decay rates of the first and the second moment.
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
-    /// Times the parameter: taken off it if `decoupled`, added to the gradient if not.
+    /// The weight decay: subtracted from the parameter if `decoupled`, otherwise added to the
+    /// gradient.
     pub weight_decay: f64,
-    /// Whether weight decay is apart from the gradient: AdamW.
+    /// Whether weight decay is decoupled from the gradient (AdamW).
     pub decoupled: bool,
 }
 
-/// One step of SGD. `momentum` is the buffer of that name, zero before the first step; empty if
-/// `sgd.momentum` is 0.
+/// Computes one step of SGD. `momentum` is the momentum buffer, zero before the first step; empty
+/// if `sgd.momentum` is 0.
 ///
 /// # Shapes
 ///
-/// All of the same length; `momentum` maybe empty.
+/// All of the same length; `momentum` may be empty.
 pub fn sgd_step(sgd: &Sgd, grad_scale: f32, param: &mut [f32], grad: &[f32], momentum: &mut [f32]) {
     let len = param.len();
     assert_eq!(grad.len(), len, "sgd_step: one gradient for each parameter");
@@ -63,13 +64,13 @@ pub fn sgd_step(sgd: &Sgd, grad_scale: f32, param: &mut [f32], grad: &[f32], mom
     });
 }
 
-/// One step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero before the
-/// first step; so is `v_max`, the largest `v` so far, which takes its place (AMSGrad) unless it is
-/// empty.
+/// Computes one step of Adam or AdamW; `step` counts from 1. `m` and `v` are the moments, zero
+/// before the first step. `v_max` is the largest `v` so far, also zero before the first step, which
+/// is used instead of `v` (AMSGrad) unless it is empty.
 ///
 /// # Shapes
 ///
-/// All of the same length; `v_max` maybe empty.
+/// All of the same length; `v_max` may be empty.
 ///
 /// # Panics
 ///
@@ -161,7 +162,7 @@ struct SgdConstants {
 }
 
 impl SgdConstants {
-    /// The new parameter and momentum.
+    /// Returns the new parameter and momentum.
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, p: I::F32, g: I::F32, b: I::F32) -> (I::F32, I::F32) {
         let g = isa.mul_add(isa.splat(self.decay), p, isa.mul(g, isa.splat(self.grad_scale)));
@@ -171,7 +172,7 @@ impl SgdConstants {
     }
 }
 
-/// What is the same for all elements, computed in double precision.
+/// Constants that are the same for all elements, computed in double precision.
 #[derive(Clone, Copy)]
 struct AdamConstants {
     grad_scale: f32,
@@ -186,8 +187,8 @@ struct AdamConstants {
 }
 
 impl AdamConstants {
-    /// The new parameter and moments, and the largest second moment so far, which is divided by if
-    /// there was one.
+    /// Returns the new parameter and moments, and the largest second moment so far, which is the
+    /// divisor if there was one.
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, [p, g, m, v]: [I::F32; 4], v_max: Option<I::F32>) -> [I::F32; 4] {
         let g = isa.mul_add(isa.splat(self.l2), p, isa.mul(g, isa.splat(self.grad_scale)));
@@ -209,7 +210,7 @@ struct AdamStep<'a> {
     grad: &'a [f32],
     m: &'a mut [f32],
     v: &'a mut [f32],
-    /// Maybe empty.
+    /// May be empty.
     v_max: &'a mut [f32],
 }
 
@@ -296,7 +297,7 @@ mod tests {
                     let mut v_max = vec![0.0; if amsgrad { len } else { 0 }];
                     let (mut m64, mut v64, mut largest) = (vec![0.0; len], vec![0.0; len], vec![0.0f64; len]);
                     for step in 1..=10 {
-                        // Smaller and smaller, so that the largest moment is not the last.
+                        // Decreasing, so that the largest moment is not the last.
                         let g: Vec<f32> = random(len, 100 + step).iter().map(|g| g / (step * step) as f32).collect();
                         adam_step(&adam, step as u64, 0.5, &mut p, &g, &mut m, &mut v, &mut v_max);
                         for i in 0..len {

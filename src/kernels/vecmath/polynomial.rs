@@ -1,13 +1,13 @@
-//! Polynomials by short chains of dependent operations.
+//! Polynomials with short chains of dependent operations.
 
 use crate::kernels::simd::Isa;
 
-/// Σ cᵢxⁱ, given x²: coefficients in pairs, then Horner's rule in x² (the first step of Estrin's
-/// scheme, 1960).
+/// Computes Σ cᵢxⁱ, given x²: coefficients in pairs, then Horner's rule in x² (the first step of
+/// Estrin's scheme, 1960).
 ///
-/// Horner's rule in x needs no more operations but one, each of which waits for the one before;
-/// here half of them do, and a processor that looks some hundred instructions ahead has twice as
-/// much to choose from.
+/// Horner's rule in x needs one operation less, but each depends on the previous one. Here the
+/// chain is half as long, so that a processor that executes out of order within a window of some
+/// hundred instructions finds twice as many independent ones.
 #[inline(always)]
 pub(super) fn polynomial<I: Isa, const N: usize>(isa: I, c: [f32; N], x: I::F32, squared: I::F32) -> I::F32 {
     let mut i = N / 2 * 2;

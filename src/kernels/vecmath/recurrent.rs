@@ -1,4 +1,4 @@
-//! The gates of recurrent cells, one step of a batch: everything between the products.
+//! The gates of recurrent cells: one step of a batch, except for the products.
 //!
 //! LSTM (Hochreiter, Schmidhuber 1997; with forget gates, Gers et al. 2000) from `a = W·x + U·h +
 //! b`:
@@ -14,24 +14,24 @@
 //! r, z = σ(aᵣ + uᵣ), σ(a_z + u_z)    n = tanh(aₙ + r·uₙ)    h' = (1 - z)·n + z·h
 //! ```
 //!
-//! The gates of a row stand side by side in that order (`i f g o`, `r z n`). A cell's way back
-//! reads what the forward left: gates after their functions.
+//! The gates of a row are concatenated in that order (`i f g o`, `r z n`). The backward pass reads
+//! the gates after their activations, as the forward pass leaves them.
 
 use super::tanh::{sigmoid_lanes, tanh_lanes};
 use crate::kernels::extent::size;
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Nanoseconds for a unit of one row, roughly.
+/// The approximate time for a unit of one row, in nanoseconds.
 const NS: f32 = 2.0;
 
-/// A cell's arithmetic for one row: `N` inputs, `M` outputs, some of which are inputs as well.
+/// The arithmetic of a cell for one row: `N` inputs, `M` outputs, some of which are inputs as well.
 trait Cell<const N: usize, const M: usize>: Copy + Sync {
     /// Implementations are `#[inline(always)]`.
     fn row<I: Isa>(self, isa: I, hidden: usize, inputs: [&[f32]; N], outputs: [&mut [f32]; M]);
 }
 
-/// Runs a cell over rows of `gates · hidden` numbers each, on several threads if that pays.
+/// Runs a cell over rows of `gates · hidden` numbers each, on several threads if worthwhile.
 #[track_caller]
 fn step<const N: usize, const M: usize, C: Cell<N, M>>(
     cell: C,
@@ -61,7 +61,7 @@ fn step<const N: usize, const M: usize, C: Cell<N, M>>(
     });
 }
 
-/// Some rows of a step, with the columns of each slice.
+/// Some rows of a step, with the number of columns of each slice.
 struct Chunk<'a, const N: usize, const M: usize, C> {
     cell: C,
     hidden: usize,
@@ -82,22 +82,22 @@ impl<const N: usize, const M: usize, C: Cell<N, M>> SimdOp for Chunk<'_, N, M, C
     }
 }
 
-/// Element `j` of gate `gate` and those after it, as many as there are.
+/// Loads the vector at element `j` of gate `gate`, or as many elements as there are.
 #[inline(always)]
 fn get<I: Isa>(isa: I, x: &[f32], hidden: usize, gate: usize, j: usize) -> I::F32 {
     let x = &x[gate * hidden..(gate + 1) * hidden];
     if j + I::LANES <= hidden { isa.load(&x[j..]) } else { isa.load_partial(&x[j..]) }
 }
 
-/// Writes element `j` of gate `gate` and those after it.
+/// Stores the vector at element `j` of gate `gate`.
 #[inline(always)]
 fn put<I: Isa>(isa: I, y: &mut [f32], hidden: usize, gate: usize, j: usize, v: I::F32) {
     let y = &mut y[gate * hidden..(gate + 1) * hidden];
     if j + I::LANES <= hidden { isa.store(&mut y[j..], v) } else { isa.store_partial(&mut y[j..], v) }
 }
 
-/// A step of an LSTM: `gates`, before their functions on entry and after them on return; the new
-/// cell and hidden state.
+/// Computes a step of an LSTM. `gates` holds the values before the activations on entry and after
+/// them on return; `c` and `h` receive the new cell and hidden state.
 ///
 /// # Shapes
 ///
@@ -105,7 +105,7 @@ fn put<I: Isa>(isa: I, y: &mut [f32], hidden: usize, gate: usize, j: usize, v: I
 ///
 /// # Panics
 ///
-/// If the lengths do not fit; so for the others.
+/// If the lengths do not match.
 pub fn lstm_step(hidden: usize, gates: &mut [f32], c_prev: &[f32], c: &mut [f32], h: &mut [f32]) {
     step(LstmStep, hidden, [(c_prev, 1)], [(gates, 4), (c, 1), (h, 1)]);
 }
@@ -129,8 +129,8 @@ impl Cell<1, 3> for LstmStep {
     }
 }
 
-/// The way back of [`lstm_step`]: `dc` is that of the new cell on entry and that of the old on
-/// return.
+/// Computes the backward pass of [`lstm_step`]. `dc` holds the gradient of the new cell state on
+/// entry and that of the old one on return.
 ///
 /// # Shapes
 ///
@@ -154,7 +154,7 @@ impl Cell<4, 2> for LstmBackward {
     #[inline(always)]
     fn row<I: Isa>(self, isa: I, hidden: usize, [dh, gates, c_prev, c]: [&[f32]; 4], [dc, dgates]: [&mut [f32]; 2]) {
         let one = isa.splat(1.0);
-        // dx of y = σ(x) and of y = tanh x
+        // dx for y = σ(x) and for y = tanh x
         let dsigmoid = |dy, y| isa.mul(isa.mul(dy, y), isa.sub(one, y));
         let dtanh = |dy, y| isa.mul(dy, isa.neg_mul_add(y, y, one));
         for j in (0..hidden).step_by(I::LANES) {
@@ -171,8 +171,8 @@ impl Cell<4, 2> for LstmBackward {
     }
 }
 
-/// A step of a GRU: `gates` is `W·x + b` on entry and the gates on return; `products` is `U·h +
-/// b'`, whose last third is kept for the way back.
+/// Computes a step of a GRU. `gates` holds `W·x + b` on entry and the gates on return; `products`
+/// is `U·h + b'`, whose last third is stored in `kept` for the backward pass.
 ///
 /// # Shapes
 ///
@@ -203,8 +203,8 @@ impl Cell<2, 3> for GruStep {
     }
 }
 
-/// The way back of [`gru_step`]. `dh` is that of the new state on entry, and on return that of the
-/// old one as far as it does not go through `products`.
+/// Computes the backward pass of [`gru_step`]. `dh` holds the gradient of the new state on entry;
+/// on return, that of the old state except for the part that flows through `products`.
 ///
 /// # Shapes
 ///

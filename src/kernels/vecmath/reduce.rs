@@ -1,9 +1,9 @@
 //! Reductions of whole slices, and of columns.
 //!
 //! A slice is cut into groups of 8192 elements, a matrix into groups of 64 rows, whatever the
-//! number of threads. A group is reduced in `f32` with 32 partial sums; the groups' results are
-//! added in order, those of slices in `f64`. So a sum of n numbers is off by about n/8192 roundings
-//! of `f64` and at worst 261 of `f32`. A group of a slice whose partial sums leave the range of
+//! number of threads. A group is reduced in `f32` with 32 partial sums; the results of the groups
+//! are added in order, those of slices in `f64`. So the error of a sum of n numbers is about n/8192
+//! roundings of `f64` and at most 261 of `f32`. A group of a slice whose partial sums overflow
 //! `f32` is added in `f64`.
 
 use super::arithmetic::Add;
@@ -11,11 +11,11 @@ use super::rows::{Dot, Fold, Max, Sum, SumSquares, Wide, count_rows, fold_row, s
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Elements that are reduced in `f32`.
+/// The number of elements that are reduced in `f32`.
 const GROUP: usize = 8192;
-/// Rows whose columns are added up before the groups are.
+/// The number of rows in a group whose columns are summed first.
 pub(super) const ROW_GROUP: usize = 64;
-/// Columns that a task takes.
+/// The number of columns in a task.
 const COLUMN_BAND: usize = 4096;
 
 /// Σ x
@@ -34,19 +34,19 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     reduce(Dot, [x, y], |[x, y]| x * y) as f32
 }
 
-/// The largest element; NaN if there is one among them, -∞ if there are none.
+/// Returns the largest element; NaN if there is one, -∞ if there are no elements.
 pub fn max(x: &[f32]) -> f32 {
     dispatch(Largest(x))
 }
 
-/// The first index of the largest element; of the first NaN if there is one. `None` if there are no
-/// elements.
+/// Returns the first index of the largest element, or of the first NaN if there is one. `None` if
+/// there are no elements.
 pub fn argmax(x: &[f32]) -> Option<usize> {
     let largest = max(x);
     x.iter().position(|&x| x == largest || x.is_nan())
 }
 
-/// out\[c\] = Σ over rows of x\[row, c\]; added to what is in `out` if `accumulate`.
+/// out\[c\] = Σ over rows of x\[row, c\]; added to `out` if `accumulate`.
 ///
 /// # Shapes
 ///
@@ -62,7 +62,7 @@ pub fn sum_rows(x: &[f32], cols: usize, out: &mut [f32], accumulate: bool) {
     }
     let groups = rows.div_ceil(ROW_GROUP);
     let bands = cols.div_ceil(COLUMN_BAND);
-    // Row `g` takes the sums of group `g`; bands of columns share nothing.
+    // Row `g` receives the sums of group `g`; bands of columns are disjoint.
     let mut partial = vec![0.0; groups * cols];
     let group_rows = Parts::new(&mut partial, cols);
     let work = |group: usize, sums: &mut [f32]| {
@@ -109,14 +109,14 @@ impl SimdOp for AddRows<'_> {
     }
 }
 
-/// `wide` is what `f` adds, in `f64`.
+/// `wide` computes in `f64` what `f` adds.
 fn reduce<const N: usize, F: Fold<N>>(f: F, x: [&[f32]; N], wide: fn([f64; N]) -> f64) -> f64 {
     let group = |x: [&[f32]; N]| {
         let sum = dispatch(Group { f, x });
         if sum.is_finite() {
             return sum as f64;
         }
-        // Infinite or no number: an element is, or a partial sum had no room.
+        // Infinite or NaN: either an element is, or a partial sum overflowed.
         (0..x[0].len()).map(|i| wide(x.map(|x| x[i] as f64))).sum()
     };
     let len = x[0].len();
@@ -153,7 +153,7 @@ impl SimdOp for Largest<'_> {
     type Output = f32;
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) -> f32 {
-        // In the maximum itself a NaN takes the place of a number, then the next number takes its.
+        // In the plain maximum, NaN replaces a number, but the next number replaces NaN.
         if sum_row(isa, [self.0], CountNans) > 0.0 {
             return f32::NAN;
         }

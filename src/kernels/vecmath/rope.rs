@@ -1,6 +1,6 @@
-//! Rotary position embedding, forward and backward.
+//! Rotary position embeddings, forward and backward.
 //!
-//! Pairs of features of each head are rotated by an angle that grows with the position (Su et al.,
+//! Pairs of features of each head are rotated by an angle proportional to the position (Su et al.,
 //! *RoFormer*, 2021, arXiv:2104.09864):
 //!
 //! ```text
@@ -15,7 +15,7 @@ use crate::kernels::extent::size;
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Rotates the first `rot_dim` features of each head, in place; by the negative angle if `inverse`.
+/// Rotates the first `rot_dim` features of each head in place; by the negative angle if `inverse`.
 ///
 /// # Shapes
 ///
@@ -25,7 +25,7 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 /// # Panics
 ///
 /// If `rot_dim` is odd or larger than `head_dim`, a position is not in the tables, or the lengths
-/// do not fit.
+/// do not match.
 ///
 /// # Examples
 ///
@@ -108,7 +108,7 @@ fn rotate<I: Isa>(isa: I, a: I::F32, b: I::F32, cos: I::F32, sin: I::F32) -> (I:
     (isa.neg_mul_add(b, sin, isa.mul(a, cos)), isa.mul_add(a, sin, isa.mul(b, cos)))
 }
 
-/// The pairs (a\[i\], b\[i\]).
+/// Rotates the pairs (a\[i\], b\[i\]).
 #[inline(always)]
 fn rotate_halves<I: Isa>(isa: I, a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
     let sign = isa.splat(sign);
@@ -128,7 +128,7 @@ fn rotate_halves<I: Isa>(isa: I, a: &mut [f32], b: &mut [f32], cos: &[f32], sin:
     }
 }
 
-/// The pairs (x\[2i\], x\[2i + 1\]).
+/// Rotates the pairs (x\[2i\], x\[2i + 1\]).
 #[inline(always)]
 fn rotate_interleaved<I: Isa>(isa: I, x: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
     let signs = isa.splat(sign);

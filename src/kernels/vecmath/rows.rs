@@ -1,18 +1,17 @@
-//! What the functions of rows share: loops over one row, and reductions whose bits do not depend on
-//! the vector's width.
+//! Loops over one row, and reductions whose bits do not depend on the vector's width.
 //!
-//! A sum over a row keeps 32 partial sums, element i in number i mod 32, whatever the vector: two
-//! registers of AVX-512, four of AVX2, eight of NEON. They are added as a halving tree, i with i +
-//! 16, then i + 8, and so on.
+//! A sum over a row has 32 partial sums, element i in number i mod 32, whatever the width of the
+//! vectors: two registers of AVX-512, four of AVX2, eight of NEON. They are added as a halving
+//! tree, i with i + 16, then i + 8, and so on.
 
 use super::elementwise::{Lanes, apply, load, load_partial};
 use crate::kernels::parallel;
 use crate::kernels::simd::Isa;
 
-/// Partial sums of a row.
+/// The number of partial sums of a row.
 pub(crate) const WIDE: usize = 32;
 
-/// Elements between what is computed and what is asked of the memory.
+/// The distance of prefetches from the current element, in elements.
 const AHEAD: usize = 1024;
 
 /// The partial results of a row: `WIDE / LANES` vectors, the others unused.
@@ -25,13 +24,13 @@ impl<I: Isa> Wide<I> {
         Wide([isa.splat(x); 8])
     }
 
-    /// The sum, as a halving tree.
+    /// Returns the sum, as a halving tree.
     #[inline(always)]
     pub(crate) fn sum(self, isa: I) -> f32 {
         isa.reduce_sum(self.halve(isa, Sum))
     }
 
-    /// The maximum, by the same tree.
+    /// Returns the maximum, by the same tree.
     #[inline(always)]
     pub(crate) fn max(self, isa: I) -> f32 {
         isa.reduce_max(self.halve(isa, Max))
@@ -51,7 +50,7 @@ impl<I: Isa> Wide<I> {
     }
 }
 
-/// `partial = f(partial, elements)`; see [`Lanes`] for why this is no closure.
+/// `partial = f(partial, elements)`; see [`Lanes`] for why this is not a closure.
 pub(crate) trait Fold<const N: usize>: Copy + Sync {
     /// The function. Implementations are `#[inline(always)]`.
     fn fold<I: Isa>(self, isa: I, partial: I::F32, x: [I::F32; N]) -> I::F32;
@@ -104,7 +103,7 @@ impl Fold<1> for SumSquares {
     }
 }
 
-/// The sum of a row of partial sums that start at zero.
+/// Sums a row, with partial sums that start at zero.
 #[inline(always)]
 pub(crate) fn sum_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], f: impl Fold<N>) -> f32 {
     fold_row(isa, x, Wide::splat(isa, 0.0), f).sum(isa)
@@ -136,15 +135,14 @@ pub(crate) fn fold_row<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], mut wide:
     wide
 }
 
-/// `y[i] = f(x[i])` over one row; returns Σ y.
+/// Computes `y[i] = f(x[i])` over one row; returns Σ y.
 #[inline(always)]
 pub(crate) fn map_sum_row<I: Isa>(isa: I, x: &[f32], y: &mut [f32], f: impl Lanes<1>) -> f32 {
     assert_eq!(x.len(), y.len());
     let mut wide = Wide::splat(isa, 0.0);
     let (mut inputs, mut outputs) = (x.chunks_exact(WIDE), y.chunks_exact_mut(WIDE));
     for (x, y) in (&mut inputs).zip(&mut outputs) {
-        // The processor's own prefetching ends with a page; this is what the row after this one
-        // needs.
+        // The hardware prefetcher stops at the end of a page; this fetches the row after this one.
         (0..WIDE).step_by(16).for_each(|line| isa.prefetch(x.as_ptr().wrapping_add(AHEAD + line)));
         for j in 0..WIDE / I::LANES {
             let v = f.lanes(isa, [isa.load(&x[j * I::LANES..])]);
@@ -207,12 +205,12 @@ pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(isa: I, x: [&[f32]; N]
     unsafe { apply(isa, f, x.map(<[f32]>::as_ptr), y.as_mut_ptr(), len, true) }
 }
 
-/// How many rows a task takes, at `ns` nanoseconds for 16 elements.
+/// Returns the number of rows in a task, at `ns` nanoseconds for 16 elements.
 pub(crate) fn chunk_rows(rows: usize, cols: usize, ns: f32) -> usize {
     parallel::chunk_len(rows, 1, ns * cols as f32 / 16.0 + 5.0)
 }
 
-/// The number of rows of `cols` elements in `len`.
+/// Returns the number of rows of `cols` elements in `len`.
 #[track_caller]
 pub(crate) fn count_rows(len: usize, cols: usize) -> usize {
     if len == 0 {

@@ -5,9 +5,9 @@
 //! y_i = x_i - m - ln Σ_j e^(x_j - m)                     dx_i = dy_i - e^(y_i) Σ_j dy_j
 //! ```
 //!
-//! The softmax of a row whose elements are all -∞ is a row of zeros: who may look at nothing sees
-//! nothing. Its logarithm is a row of -∞ then, and neither has a gradient. (PyTorch has NaN there,
-//! which the next product spreads over the batch.)
+//! The softmax of a row whose elements are all -∞ is a row of zeros: a fully masked row yields
+//! zeros. Its logarithm is a row of -∞ then, and neither has a gradient. (In PyTorch such a row is
+//! NaN, which the next product spreads over the batch.)
 
 use super::arithmetic::Scale;
 use super::elementwise::{Lanes, PAST_CACHES, lanes};
@@ -17,10 +17,11 @@ use super::rows::{map_row, map_row_past_caches, map_sum_row, update_row};
 use crate::kernels::parallel::{self, Parts};
 use crate::kernels::simd::{Isa, SimdOp, dispatch};
 
-/// Rows up to this long are kept in a scratch buffer on their way past the caches.
+/// The longest row, in elements, that goes through a scratch buffer when its output is stored past
+/// the caches.
 const SCRATCH: usize = 16 << 10;
 
-/// Softmax of each row.
+/// Computes the softmax of each row.
 ///
 /// # Shapes
 ///
@@ -53,7 +54,7 @@ pub fn softmax(x: &[f32], cols: usize, y: &mut [f32]) {
     });
 }
 
-/// dx of [`softmax`], from its output.
+/// Computes dx of [`softmax`] from its output.
 ///
 /// # Shapes
 ///
@@ -62,7 +63,7 @@ pub fn softmax_backward(dy: &[f32], y: &[f32], cols: usize, dx: &mut [f32]) {
     backward(dy, y, cols, dx, |dy, y, dx| dispatch(SoftmaxBackward { dy, y, dx, cols }));
 }
 
-/// The logarithm of the softmax of each row.
+/// Computes the logarithm of the softmax of each row.
 ///
 /// # Shapes
 ///
@@ -81,7 +82,7 @@ pub fn log_softmax(x: &[f32], cols: usize, y: &mut [f32]) {
     });
 }
 
-/// dx of [`log_softmax`], from its output.
+/// Computes dx of [`log_softmax`] from its output.
 ///
 /// # Shapes
 ///
@@ -131,7 +132,7 @@ impl Fold<1> for SumExp {
     }
 }
 
-/// y = e^(x - max); returns 1 / Σ y, 0 for a row of nothing but -∞.
+/// y = e^(x - max); returns 1 / Σ y, or 0 for a row whose elements are all -∞.
 #[inline(always)]
 fn row_exp<I: Isa>(isa: I, x: &[f32], y: &mut [f32]) -> f32 {
     let max = row_max(isa, x);
@@ -156,7 +157,8 @@ impl SimdOp for Softmax<'_> {
     }
 }
 
-/// As [`Softmax`], with the exponentials in a buffer, so that `y` is written once and not read.
+/// Same as [`Softmax`], with the exponentials in a buffer, so that `y` is written once and not
+/// read.
 struct SoftmaxPastCaches<'a> {
     x: &'a [f32],
     y: &'a mut [f32],
@@ -211,7 +213,7 @@ impl SimdOp for LogSoftmax<'_> {
     fn eval<I: Isa>(self, isa: I) {
         for (x, y) in self.x.chunks_exact(self.cols).zip(self.y.chunks_exact_mut(self.cols)) {
             let max = row_max(isa, x);
-            // Of nothing but -∞, or of that and no numbers, which stay.
+            // A row of only -∞, or of -∞ and NaN, which stays as it is.
             let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
             let sum = row_sum_exp(isa, x, base);
             let log_sum = if sum == 0.0 { 0.0 } else { sum.ln() };
@@ -222,7 +224,7 @@ impl SimdOp for LogSoftmax<'_> {
 
 // x - max - log_sum
 lanes!(struct Below { max: f32, log_sum: f32 }: 1, |self, isa, [x]| {
-    // In this order, as PyTorch: x - max is exact near the top, where it matters.
+    // In this order, as in PyTorch: x - max is exact near the top, where it matters.
     isa.sub(isa.sub(x, isa.splat(self.max)), isa.splat(self.log_sum))
 });
 

@@ -1,13 +1,13 @@
 //! Hyperbolic tangent and the logistic sigmoid.
 //!
-//! tanh |x| = u / (u + 2) with u = e^(2|x|) - 1, which loses nothing near 0; the sign is put back
-//! at the end. σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ), the form whose exponential does not overflow.
+//! tanh |x| = u / (u + 2) with u = e^(2|x|) - 1, which is accurate near 0; the sign is restored at
+//! the end. σ(x) = 1 / (1 + e⁻ˣ) = eˣ / (1 + eˣ), in the form whose exponential does not overflow.
 
 use super::elementwise::{Lanes, lanes, map};
 use super::exp::{exp_below_overflow, expm1_positive};
 use crate::kernels::simd::Isa;
 
-/// From here on tanh is 1 in `f32`.
+/// From here on, tanh is 1 in `f32`.
 const SATURATION: f32 = 9.02;
 
 /// y = tanh x
@@ -31,7 +31,7 @@ lanes!(struct Sigmoid: 1 in 7.0 ns, |self, isa, [x]| sigmoid_lanes(isa, x));
 /// tanh x, see [`tanh`].
 #[inline(always)]
 pub(crate) fn tanh_lanes<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    // In this order a NaN passes.
+    // This order of operands propagates NaN.
     let magnitude = isa.min(isa.splat(SATURATION), isa.abs(x));
     let u = expm1_positive(isa, isa.add(magnitude, magnitude));
     isa.copysign(isa.div(u, isa.add(u, isa.splat(2.0))), x)

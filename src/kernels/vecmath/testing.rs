@@ -1,13 +1,13 @@
-//! What the families' tests share: inputs, distances in ulp, references in double precision.
+//! Shared test code: inputs, distances in ulp, references in double precision.
 
 use std::ops::Range;
 
 use crate::kernels::simd::{Level, for_each_level};
 
-/// Lengths around every vector's width.
+/// Lengths around the width of every vector.
 pub(crate) const LENGTHS: [usize; 14] = [0, 1, 3, 4, 5, 7, 8, 15, 16, 17, 33, 64, 67, 1000];
 
-/// Numbers in [-1, 1), the same each time.
+/// Random numbers in [-1, 1), determined by `seed`.
 pub(crate) fn random(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     let mut next = || {
@@ -19,7 +19,7 @@ pub(crate) fn random(len: usize, seed: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// The distance of `found` from `expected` in units of the spacing of `f32` at `expected`.
+/// Returns the distance of `found` from `expected` in units of the spacing of `f32` at `expected`.
 pub(crate) fn ulp(found: f32, expected: f64) -> f64 {
     let near = expected as f32;
     if found == near || (found.is_nan() && near.is_nan()) {
@@ -33,7 +33,7 @@ fn spacing(x: f32) -> f64 {
     (f32::from_bits(x.to_bits() + 1) - x) as f64
 }
 
-/// The extra ulps that a function is allowed where multiply–add rounds twice.
+/// Returns the additional ulps that a function is allowed where multiply–add rounds twice.
 pub(crate) fn slack(level: Level) -> f64 {
     if level == Level::Portable { 1.0 } else { 0.0 }
 }

@@ -1,23 +1,22 @@
 //! AMX: tiles of 32 × 32 sums in four tile registers, `tdpbf16ps`, `tdpbssd` and `tdpbusd`.
 //!
 //! A tile register holds 16 rows of 64 bytes. For one step of 16 groups, two tiles of A (32 rows)
-//! and two of B (32 columns) are loaded and four products added; the instruction wants B in the
-//! groups that the packing makes anyway, and A row by row. Each thread configures the tiles before
-//! its work and releases them after, so that no other code pays for saving them. Instructions are
-//! spelled out, because the compiler's names for them are not stable yet.
+//! and two of B (32 columns) are loaded and four products added; the instruction takes B in packed
+//! groups and A row by row. Each thread configures the tiles before its work and releases them
+//! afterwards, so that no other code pays for saving them. Instructions are written in assembly,
+//! because the compiler's intrinsics are not stable yet.
 //!
-//! A few rows are multiplied with a B that is read where it lies, by tiles of as many rows: panels
-//! of packed weights are right factors as they are, and weights that are stored transposed are left
-//! ones, row by row, of the transposed product. An instruction takes sixteen cycles for a kilobyte
-//! of B however few the rows are, three times the rate of a second-level cache and more than ten
-//! times that of memory.
+//! With few rows, B is read in place, by tiles with that number of rows: panels of packed weights
+//! are right factors, and transposed weights are left factors, row by row, of the transposed
+//! product. An instruction takes sixteen cycles for a kilobyte of B, however few the rows are:
+//! three times the bandwidth of a second-level cache and more than ten times that of memory.
 //!
 //! # Rounding
 //!
-//! `tdpbf16ps` adds up the products of a step's sixteen even numbers and of its sixteen odd ones,
-//! each in a chain of multiply–adds from zero, adds the two sums, and then adds that to the element
-//! of C. Numbers below 2⁻¹²⁶ count as zero. So the bits differ from those of `vdpbf16ps`, which has
-//! one chain over all pairs.
+//! `tdpbf16ps` sums the products of a step's sixteen even numbers and of its sixteen odd numbers,
+//! each in a chain of multiply–adds from zero, adds the two sums, and adds the result to the
+//! element of C. Numbers below 2⁻¹²⁶ are treated as zero. So the bits differ from those of
+//! `vdpbf16ps`, which has one chain over all pairs.
 //!
 //! See Intel's Software Developer's Manual, volume 1, chapter 18, and volume 2, `LDTILECFG`,
 //! `TILELOADD`, `TDPBF16PS`.
@@ -27,10 +26,10 @@ use std::arch::asm;
 use super::{ColumnsKernel, GroupArgs, PANEL, PanelsKernel, TileArgs, TileKernel};
 use crate::kernels::simd;
 
-/// Rows (of 64 bytes) of a tile register.
+/// The number of rows (of 64 bytes) of a tile register.
 const ROWS: usize = 16;
 
-/// What `ldtilecfg` reads.
+/// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -40,23 +39,23 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Tiles that are configured on this thread until it is dropped.
+/// Tiles that are configured on this thread until the value is dropped.
 struct Configured;
 
 impl Configured {
     /// # Safety
     ///
-    /// * the processor has AMX and the system allows it.
+    /// * the processor has AMX and the system permits its use.
     unsafe fn new() -> Self {
         // SAFETY: the caller's promise.
         unsafe { Self::with([[ROWS; 2]; 8]) }
     }
 
-    /// Tiles of rows and groups (of four bytes) a row, 1 to 16 of each.
+    /// Configures tiles with 1 to 16 rows and 1 to 16 groups (of four bytes) per row.
     ///
     /// # Safety
     ///
-    /// * as [`Configured::new`].
+    /// * as for [`Configured::new`].
     unsafe fn with(tiles: [[usize; 2]; 8]) -> Self {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row: [0; 16], rows: [0; 16] };
         for (tile, [rows, groups]) in tiles.into_iter().enumerate() {
@@ -172,7 +171,7 @@ macro_rules! kernel {
                 if rows == Self::MR {
                     return product(c, ldc, load);
                 }
-                // Tiles are stored whole: the rows that are not in C go to a copy.
+                // Tiles are stored whole: rows that are not in C go to a copy.
                 let mut copy = [<$sum>::default(); 2 * ROWS * PANEL];
                 for i in 0..rows {
                     // SAFETY: the rows are in C, and the copy has as many.
@@ -192,8 +191,8 @@ macro_rules! kernel {
             const STEP: usize = ROWS;
 
             fn begin(self, rows: usize) -> impl Drop {
-                // The sums and A, sixteen groups of its rows, lie on their sides; B is in `tmm4`
-                // and `tmm5`.
+                // The sums and A, sixteen groups of its rows, are transposed; B is in `tmm4` and
+                // `tmm5`.
                 let turned = [ROWS, rows];
                 let whole = [ROWS; 2];
                 // SAFETY: the token proves that the processor has the tiles and that the system
@@ -262,7 +261,7 @@ macro_rules! kernel {
                     product(&mut sums, whole / ROWS, a, b, ldb);
                 }
                 if whole < groups {
-                    // What lies behind the end of a column may be anything.
+                    // The bytes after the end of a column are arbitrary.
                     let mut rest = [0u32; PANEL * ROWS];
                     for j in 0..PANEL {
                         let (from, to) = (b.wrapping_add(j * ldb + whole), rest[j * ROWS..].as_mut_ptr());
@@ -282,11 +281,11 @@ kernel! {
     AmxBf16, f32, amx_bf16, "tdpbf16ps", turned "tdpbf16ps"
 }
 kernel! {
-    /// Fours of signed bytes.
+    /// Groups of four signed bytes.
     AmxI8, i32, amx_int8, "tdpbssd", turned "tdpbssd"
 }
 kernel! {
-    /// Fours of bytes, the left factor's unsigned.
+    /// Groups of four bytes; those of the left factor are unsigned.
     AmxU8, i32, amx_int8, "tdpbusd", turned "tdpbsud"
 }
 
@@ -352,7 +351,7 @@ impl PanelsKernel for AmxBf16 {
             product(whole / ROWS, a, b, load);
         }
         if whole < groups || groups == 0 {
-            // Behind a panel's last group the next panel begins.
+            // The last group of a panel is followed by the next panel.
             let mut rest = [0u32; ROWS * PANEL];
             let (from, len) = (b.wrapping_add(whole * PANEL), (groups - whole) * PANEL);
             // SAFETY: these groups are in B.
@@ -362,38 +361,37 @@ impl PanelsKernel for AmxBf16 {
     }
 }
 
-/// Without the hardware the instructions cannot run, but the way of the packed factors into the
-/// tiles can: the same driver around a kernel that does with arrays what the manual says that the
-/// instructions do with tiles.
+/// A model of AMX for other processors, which tests how packed factors are loaded into tiles: the
+/// same driver with a kernel that computes on arrays what the manual specifies for tiles.
 #[cfg(test)]
 pub(in crate::kernels::gemm) mod model {
     use super::*;
 
     type Register = [[u32; ROWS]; ROWS];
 
-    /// One of the kernels of this file: the sums' type, and how a group is multiplied.
+    /// A kernel of this file: the type of the sums, and the product of a group.
     #[derive(Clone, Copy)]
     pub(in crate::kernels::gemm) struct Model<S>(pub(in crate::kernels::gemm) fn(S, u32, u32) -> S);
 
-    /// `tdpbssd`.
+    /// Models `tdpbssd`.
     pub(in crate::kernels::gemm) fn signed(sum: i32, a: u32, b: u32) -> i32 {
         let four = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
         four.fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a as i8) * i32::from(b as i8)))
     }
 
-    /// `tdpbusd`.
+    /// Models `tdpbusd`.
     pub(in crate::kernels::gemm) fn unsigned(sum: i32, a: u32, b: u32) -> i32 {
         let four = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
         four.fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
     }
 
-    /// `tdpbf16ps`, but for its rounding.
+    /// Models `tdpbf16ps`, except for its rounding.
     pub(in crate::kernels::gemm) fn pairs(sum: f32, a: u32, b: u32) -> f32 {
         let halves = |x: u32| [f32::from_bits(x << 16), f32::from_bits(x & !0xffff)];
         halves(a).into_iter().zip(halves(b)).fold(sum, |sum, (a, b)| a.mul_add(b, sum))
     }
 
-    /// `tileloadd`: rows of 64 bytes at a distance in bytes.
+    /// Models `tileloadd`: rows of 64 bytes at a distance in bytes.
     ///
     /// # Safety
     ///

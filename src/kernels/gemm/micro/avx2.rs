@@ -12,7 +12,8 @@ impl MicroKernel for Tile {
     type Isa = Avx2;
     const MR: usize = 6;
     const NR: usize = 16;
-    // Processors without wider vectors have 256 or 512 KiB, which two threads of a core share.
+    // Processors without wider vectors have a second-level cache of 256 or 512 KiB, shared by the
+    // two threads of a core.
     const NC: usize = 192;
 
     #[inline(always)]
@@ -39,14 +40,14 @@ impl MicroKernel for Tile {
     }
 }
 
-/// Rows of B from the one that is used to the one that is asked for.
+/// How many rows of B ahead of the current one are prefetched.
 const AHEAD: usize = 8;
-/// Steps of `k` in a round of the loop over packed factors.
+/// The number of steps of `k` that the loop over packed factors is unrolled by.
 const UNROLL: usize = 4;
 
 /// # Safety
 ///
-/// As [`MicroKernel::tile`] with `rows = R`.
+/// Same as [`MicroKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const R: usize>(args: TileArgs) {
     let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
@@ -60,7 +61,7 @@ unsafe fn tile<const R: usize>(args: TileArgs) {
         }
         let (mut a, mut b, mut k) = (a, b, k);
         if lda == R && ldb == PANEL {
-            // Packed: addresses within a round are constants.
+            // For packed factors, addresses within an unrolled round are constants.
             for _ in 0..k / UNROLL {
                 for p in 0..UNROLL {
                     step(&mut acc, a.wrapping_add(p * R), b.wrapping_add(p * PANEL), PANEL);
@@ -90,8 +91,7 @@ unsafe fn tile<const R: usize>(args: TileArgs) {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn step<const R: usize>(acc: &mut [[__m256; 2]; R], a: *const f32, b: *const f32, ldb: usize) {
-    // Half of a panel is half of each two lines, which the processor does not fetch ahead by
-    // itself.
+    // Half of a panel is half of each pair of lines, which the hardware prefetcher does not follow.
     if R >= 4 {
         _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * ldb).cast());
     }
@@ -105,12 +105,11 @@ unsafe fn step<const R: usize>(acc: &mut [[__m256; 2]; R], a: *const f32, b: *co
     }
 }
 
-/// Quarters of rows are paired by the loads, which leaves two rounds of shuffles of the usual
-/// three.
+/// The loads pair quarters of rows, which leaves two of the usual three rounds of shuffles.
 ///
 /// # Safety
 ///
-/// As [`MicroKernel::transpose`].
+/// Same as [`MicroKernel::transpose`].
 #[target_feature(enable = "avx2")]
 unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
     // SAFETY: rows from `rows` on repeat the first; columns are read one by one where there are not
@@ -119,8 +118,8 @@ unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: 
         for first in (0..rows).step_by(8) {
             let dst = dst.add(first);
             if first > 0 && rows - first < 8 {
-                // Whole vectors would spill over what the first eight rows put at the start of the
-                // next column.
+                // Whole vectors would overwrite what the first eight rows stored at the start of
+                // the next column.
                 for (p, i) in (0..cols).flat_map(|p| (0..rows - first).map(move |i| (p, i))) {
                     *dst.add(p * ldd + i) = *src.add((first + i) * lds + p);
                 }
@@ -152,7 +151,7 @@ unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: 
 
 /// # Safety
 ///
-/// As [`MicroKernel::copy`].
+/// Same as [`MicroKernel::copy`].
 #[target_feature(enable = "avx2")]
 unsafe fn copy(src: *const f32, lds: usize, used: usize, width: usize, k: usize, dst: *mut f32) {
     // SAFETY: masked loads touch `used` elements only; stores end at most 8 elements past the row.

@@ -68,7 +68,7 @@ impl MicroKernel for Tile {
 
 /// # Safety
 ///
-/// As [`MicroKernel::tile`] with `rows = R`.
+/// Same as [`MicroKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const R: usize>(args: TileArgs) {
     let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
@@ -99,7 +99,7 @@ unsafe fn tile<const R: usize>(args: TileArgs) {
 
 /// # Safety
 ///
-/// As [`MicroKernel::columns`] with `rows = R`.
+/// Same as [`MicroKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn columns<const R: usize, T: Element>(args: TileArgs<f32, T>) {
     let add = |sum: __m512, x: f32, v: __m512| _mm512_fmadd_ps(_mm512_set1_ps(x), v, sum);
@@ -107,12 +107,12 @@ unsafe fn columns<const R: usize, T: Element>(args: TileArgs<f32, T>) {
     unsafe { columns_by::<R, T, f32>(args, add) }
 }
 
-/// Sixteen columns of B in the lanes, twice; `add` adds an element of A times a vector of B to a
-/// sum.
+/// Computes two vectors of sixteen columns of B in the lanes; `add` adds an element of A times a
+/// vector of B to a sum.
 ///
 /// # Safety
 ///
-/// As [`MicroKernel::columns`] with `rows = R`.
+/// Same as [`MicroKernel::columns`] with `rows = R`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn columns_by<const R: usize, T: Element, X: Copy>(
@@ -144,20 +144,19 @@ pub(super) unsafe fn columns_by<const R: usize, T: Element, X: Copy>(
 
 /// # Safety
 ///
-/// As [`MicroKernel::transpose_half`] for sixteen rows.
+/// Same as [`MicroKernel::transpose_half`] for sixteen rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn columns_to_rows<T: Element>(src: *const T, lds: usize, k: usize, dst: *mut f32, ldd: usize) {
     // SAFETY: the caller's promises.
     unsafe { each_row_of_columns(k, src, lds, |p, v| _mm512_storeu_ps(dst.add(p * ldd), v)) }
 }
 
-/// Calls `f` with `p` and the `p`-th elements of sixteen columns, each stored in one run, for
+/// Calls `f` with `p` and the `p`-th elements of sixteen columns, each stored contiguously, for
 /// ascending `p < k`.
 ///
-/// A step takes a cache line of each column: four columns at a time are gathered by loads of 16
-/// bytes, so that a line is read completely before the next one can push it out of the first-level
-/// cache, which columns at a distance of a multiple of 4 KiB would do. Numbers of 16 bits travel in
-/// pairs.
+/// A step takes a cache line of each column. Four columns at a time are gathered by loads of 16
+/// bytes, so that a line is read completely before the next one can evict it from the first-level
+/// cache, as columns at a distance of a multiple of 4 KiB would. 16-bit numbers are moved in pairs.
 ///
 /// # Safety
 ///
@@ -166,14 +165,14 @@ unsafe fn columns_to_rows<T: Element>(src: *const T, lds: usize, k: usize, dst: 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut f: impl FnMut(usize, __m512)) {
     let step = 64 / size_of::<T>();
-    // Short columns end before the processor has found them out: the next sixteen are fetched while
-    // these are used, 4 % faster at 3 KiB. From 4 KiB on it gains nothing, and columns with
-    // something between them are not one run of memory.
+    // Short columns end before the hardware prefetcher detects them: the next sixteen are
+    // prefetched while these are used, which is 4 % faster at 3 KiB. From 4 KiB on it gains
+    // nothing, and columns with a gap between them are not one run of memory.
     let short = ldb == k && ldb * size_of::<T>() < 4096;
     let mut next = b.wrapping_add(16 * ldb).cast::<i8>();
     let mut columns = [b, b.wrapping_add(4 * ldb), b.wrapping_add(8 * ldb), b.wrapping_add(12 * ldb)];
     let whole = k / step * step;
-    // SAFETY: the steps lie in the columns; prefetches may be of any address.
+    // SAFETY: the steps are in the columns; prefetches may be of any address.
     unsafe {
         for p in (0..whole).step_by(step) {
             if short {
@@ -182,8 +181,8 @@ unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut
                 }
                 next = next.wrapping_add(1024);
             }
-            // Columns j, j + 4, j + 8, j + 12 from four pointers: there are not registers for
-            // sixteen.
+            // Columns j, j + 4, j + 8, j + 12 from four pointers, since there are not enough
+            // registers for sixteen.
             let lines = gathered_lines::<T>(|j, quarter| {
                 _mm_loadu_ps(columns[j / 4].wrapping_add(j % 4 * ldb).cast::<f32>().add(4 * quarter))
             });
@@ -228,7 +227,7 @@ unsafe fn each_row_of_columns<T: Element>(k: usize, b: *const T, ldb: usize, mut
     }
 }
 
-/// A line of each of sixteen columns: of each quarter what [`transposed`] takes.
+/// Loads a line of each of sixteen columns: for each quarter, the input of [`transposed`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gathered_lines<T: Element>(load: impl Fn(usize, usize) -> __m128) -> [[__m512; 4]; 4] {
@@ -241,7 +240,7 @@ fn gathered_lines<T: Element>(load: impl Fn(usize, usize) -> __m128) -> [[__m512
     lines
 }
 
-/// The two numbers of 16 bits in each lane, the lower first.
+/// Returns the two 16-bit numbers in each lane, the lower first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pair<T: Element>(v: __m512) -> [__m512; 2] {
@@ -265,7 +264,7 @@ fn pair<T: Element>(v: __m512) -> [__m512; 2] {
     [_mm512_cvtph_ps(_mm512_castsi512_si256(v)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(v))]
 }
 
-/// Rows r, r + 4, r + 8, r + 12.
+/// Loads rows r, r + 4, r + 8, r + 12.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gathered(row: impl Fn(usize) -> __m128, r: usize) -> __m512 {
@@ -275,7 +274,7 @@ fn gathered(row: impl Fn(usize) -> __m128, r: usize) -> __m512 {
     _mm512_insertf32x4::<3>(v, row(r + 12))
 }
 
-/// Of sixteen rows, quarter by quarter what [`transposed`] takes.
+/// Rearranges sixteen rows: for each quarter, the input of [`transposed`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn quarters(row: impl Fn(usize) -> __m512) -> [[__m512; 4]; 4] {
@@ -294,7 +293,7 @@ pub(super) fn quarters(row: impl Fn(usize) -> __m512) -> [[__m512; 4]; 4] {
     [0, 1, 2, 3].map(|quarter| [of_rows[0][quarter], of_rows[1][quarter], of_rows[2][quarter], of_rows[3][quarter]])
 }
 
-/// The columns of sixteen rows of four, which were [`gathered`].
+/// Returns the columns of sixteen rows of four, which were [`gathered`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
@@ -310,12 +309,12 @@ pub(super) fn transposed(gathered: [__m512; 4]) -> [__m512; 4] {
     ]
 }
 
-/// Lines are read whole: rows at a distance of a multiple of 4 KiB would push each other out of the
+/// Lines are read whole: rows at a distance of a multiple of 4 KiB would evict each other from the
 /// first-level cache.
 ///
 /// # Safety
 ///
-/// As [`MicroKernel::transpose`].
+/// Same as [`MicroKernel::transpose`].
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
     // SAFETY: rows from `rows` on repeat the first; masked loads touch `cols` elements only.
@@ -332,7 +331,7 @@ unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: 
     }
 }
 
-/// The first `n` lanes of sixteen.
+/// Returns the mask of the first `n` of sixteen lanes.
 #[inline]
 pub(super) fn first(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
@@ -340,7 +339,7 @@ pub(super) fn first(n: usize) -> __mmask16 {
 
 /// # Safety
 ///
-/// As [`MicroKernel::copy`].
+/// Same as [`MicroKernel::copy`].
 #[target_feature(enable = "avx512f")]
 unsafe fn copy(src: *const f32, lds: usize, used: usize, width: usize, k: usize, dst: *mut f32) {
     // SAFETY: masked loads touch `used` elements only; stores end at most 16 elements past the row.

@@ -19,7 +19,7 @@ impl Avx512Bf16 {
 }
 
 impl Avx512Bf16 {
-    /// Most rows of a tile.
+    /// The largest number of rows of a tile.
     pub(in crate::kernels) const MOST_ROWS: usize = 14;
 }
 
@@ -55,7 +55,7 @@ impl PanelsKernel for Avx512Bf16 {
 
 /// # Safety
 ///
-/// As [`ColumnsKernel::columns`] with `rows = R`.
+/// Same as [`ColumnsKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn columns<const R: usize>(args: GroupArgs<f32>) {
     // SAFETY: the vector types are bits to each other; the rest is the caller's promises.
@@ -88,7 +88,7 @@ impl TileKernel for Avx512Bf16 {
 
 /// # Safety
 ///
-/// As [`TileKernel::tile`] with `rows = R`.
+/// Same as [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const R: usize>(args: GroupArgs<f32>) {
     let TileArgs { k, a, lda, b, c, ldc, load, .. } = args;
@@ -119,18 +119,18 @@ unsafe fn tile<const R: usize>(args: GroupArgs<f32>) {
     }
 }
 
-/// Rounds to bf16 and packs `len` numbers, as many groups as that takes, of `used` columns: group
-/// `[p, i]` holds `src[2p, i]` below and `src[2p + 1, i]` above; what is missing of the last group
-/// is zero.
+/// Rounds `len` numbers of `used` columns to bf16 and packs them into groups: group `[p, i]` holds
+/// `src[2p, i]` in the lower half and `src[2p + 1, i]` in the upper; missing numbers of the last
+/// group are zero.
 ///
 /// # Safety
 ///
 /// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`; `used
 ///   <= width`;
-/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` may
-///   become anything;
-/// * if `dst` lies in the source, both begin there, `src.along` is 1, and `used` and `src.deep` are
-///   `width`, a multiple of 16.
+/// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` become
+///   arbitrary;
+/// * if `dst` is in the source, both begin at the same place, `src.along` is 1, and `used` and
+///   `src.deep` are `width`, a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx512vl")]
 pub(in crate::kernels) unsafe fn round_panel(src: Source, used: usize, width: usize, len: usize, dst: *mut u32) {
     let from = |i: usize| first(used - i);
@@ -160,7 +160,7 @@ pub(in crate::kernels) unsafe fn round_panel(src: Source, used: usize, width: us
             for p in (0..len).step_by(32) {
                 let n = (len - p).min(32);
                 let masks = [first(n), first(n.saturating_sub(16))];
-                // The next panel's.
+                // Prefetch the next panel.
                 for i in i..used.min(i + 16) {
                     prefetch_ahead(src.at(p, width + i).data, 32);
                 }
@@ -183,7 +183,7 @@ pub(in crate::kernels) unsafe fn round_panel(src: Source, used: usize, width: us
     }
 }
 
-/// The order that takes numbers of 16 bits from the lower and the upper half in turn.
+/// The permutation that takes 16-bit numbers from the lower and the upper half alternately.
 const ALTERNATING: [u16; 32] = {
     let mut order = [0; 32];
     let mut i = 0;
@@ -194,7 +194,7 @@ const ALTERNATING: [u16; 32] = {
     order
 };
 
-/// Two vectors, rounded to bf16, one after the other.
+/// Returns two vectors, rounded to bf16 and concatenated.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn rounded(low: __m512, high: __m512) -> __m512i {
@@ -202,7 +202,7 @@ fn rounded(low: __m512, high: __m512) -> __m512i {
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// Rounds a run of numbers to bf16, two to a group; what is missing of the last group is zero.
+/// Rounds a run of numbers to bf16, two per group; missing numbers of the last group are zero.
 ///
 /// # Safety
 ///

@@ -37,7 +37,7 @@ impl TileKernel for Dotprod {
 
 /// # Safety
 ///
-/// As [`TileKernel::tile`] with `rows = R`.
+/// Same as [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn tile<const R: usize>(args: GroupArgs<i32>) {
     let TileArgs { k, a, b, c, ldc, load, .. } = args;

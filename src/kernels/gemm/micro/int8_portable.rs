@@ -1,5 +1,5 @@
-//! Any processor: pairs of 16-bit numbers, which the compiler turns into `pmaddwd` or its like
-//! where there is one.
+//! Any processor: pairs of 16-bit numbers, which the compiler turns into `pmaddwd` or a similar
+//! instruction where there is one.
 
 use super::{GroupArgs, PANEL, TileArgs, TileKernel, by_rows};
 
@@ -27,7 +27,7 @@ impl TileKernel for Portable {
 
 /// # Safety
 ///
-/// As [`TileKernel::tile`] with `rows = R`.
+/// Same as [`TileKernel::tile`] with `rows = R`.
 unsafe fn tile<const R: usize>(args: GroupArgs<i32>) {
     let TileArgs { k, a, b, c, ldc, load, .. } = args;
     const N: usize = 8;

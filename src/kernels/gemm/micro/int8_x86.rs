@@ -59,7 +59,7 @@ macro_rules! tile256 {
     ($tile:ident, $features:literal, |$acc:ident, $x:ident, $y:ident| $step:expr) => {
         /// # Safety
         ///
-        /// As [`TileKernel::tile`] with `rows = R`.
+        /// Same as [`TileKernel::tile`] with `rows = R`.
         #[target_feature(enable = $features)]
         unsafe fn $tile<const R: usize>(args: GroupArgs<i32>) {
             let TileArgs { k, a, b, c, ldc, load, .. } = args;
@@ -99,7 +99,7 @@ tile256!(avx2, "avx2", |acc, x, y| _mm256_add_epi32(*acc, _mm256_madd_epi16(x, y
 
 /// # Safety
 ///
-/// As [`TileKernel::tile`] with `rows = R`.
+/// Same as [`TileKernel::tile`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512_vnni<const R: usize>(args: GroupArgs<i32>) {
     let TileArgs { k, a, b, c, ldc, load, .. } = args;
@@ -148,7 +148,7 @@ impl ColumnsKernel for Avx512Vnni {
 
 /// # Safety
 ///
-/// As [`ColumnsKernel::columns`] with `rows = R`.
+/// Same as [`ColumnsKernel::columns`] with `rows = R`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn columns<const R: usize>(args: GroupArgs<i32>) {
     // SAFETY: the caller's promises; vectors of numbers in f32 only carry the bits.
@@ -161,7 +161,7 @@ unsafe fn columns<const R: usize>(args: GroupArgs<i32>) {
 }
 
 impl Avx512Vnni {
-    /// The dot product of two vectors, the left one signed or not, the right one signed.
+    /// Computes the dot product of two vectors, the left one signed or not, the right one signed.
     pub(in crate::kernels::gemm) fn dot(self, a: &[u8], b: &[u8], signed: bool) -> i32 {
         // SAFETY: the token proves the instructions.
         unsafe { dot(a, b, signed) }

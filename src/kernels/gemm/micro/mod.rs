@@ -1,4 +1,4 @@
-//! Micro-kernels: one register tile of C at a time, a file per instruction set.
+//! Micro-kernels, which compute one register tile of C at a time; one file per instruction set.
 
 mod portable;
 
@@ -23,24 +23,24 @@ use std::mem::MaybeUninit;
 use super::operand::{Element, transpose_half};
 use crate::kernels::simd;
 
-/// Width of a packed panel of B, for every instruction set: a multiple of every
+/// The width of a packed panel of B on every instruction set: a multiple of every
 /// [`MicroKernel::NR`].
 pub(in crate::kernels) const PANEL: usize = 32;
 
-/// The most columns of a block of B: as deep as blocks are, they stay in a second-level cache of 1
-/// MiB.
+/// The largest number of columns of a block of B: with the depth of a block, they stay in a
+/// second-level cache of 1 MiB.
 pub(in crate::kernels) const MAX_NC: usize = 512;
 
-/// The most rows of a tile, of any kernel.
+/// The largest number of rows of a tile of any kernel.
 pub(in crate::kernels) const MAX_MR: usize = 32;
 
 /// The arguments of a register tile: `C[i, j] (+)= Σₚ A[i, p] B[p, j]`, each element one chain in
 /// ascending `p`.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct TileArgs<A = f32, B = A, C = f32> {
-    /// Rows of A and C.
+    /// The number of rows of A and C.
     pub(in crate::kernels) rows: usize,
-    /// Numbers of a chain, or groups of them.
+    /// The length of a chain, in numbers or groups.
     pub(in crate::kernels) k: usize,
     /// Element `[i, p]` is at `a[p · lda + i]`; `lda` is `rows` where A is packed.
     pub(in crate::kernels) a: *const A,
@@ -51,15 +51,15 @@ pub(in crate::kernels) struct TileArgs<A = f32, B = A, C = f32> {
     /// Row `i` begins at `c[i · ldc]`.
     pub(in crate::kernels) c: *mut C,
     pub(in crate::kernels) ldc: usize,
-    /// Whether the chains start from C, else from zero.
+    /// Whether the chains start from C instead of zero.
     pub(in crate::kernels) load: bool,
 }
 
-/// Of a kernel whose factors come in 32-bit groups: one f32, two bf16, four int8.
+/// The arguments of a kernel whose factors come in 32-bit groups: one f32, two bf16, four int8.
 pub(in crate::kernels) type GroupArgs<C> = TileArgs<u32, u32, C>;
 
 impl<A, B, C> TileArgs<A, B, C> {
-    /// The same places, read as other elements.
+    /// Returns the same arguments with other element types.
     #[inline(always)]
     pub(in crate::kernels) fn cast<X, Y, Z>(self) -> TileArgs<X, Y, Z> {
         let TileArgs { rows, k, a, lda, b, ldb, c, ldc, load } = self;
@@ -69,27 +69,29 @@ impl<A, B, C> TileArgs<A, B, C> {
 
 /// A register tile of sums of products of groups.
 pub(in crate::kernels) trait TileKernel: Copy + Send + Sync {
-    /// What sums are kept in: 32 bits.
+    /// The type of the sums: 32 bits.
     type Sum: Copy + Default + Send;
-    /// Most rows of a tile.
+    /// The largest number of rows of a tile.
     const MR: usize;
-    /// Columns of a tile.
+    /// The number of columns of a tile.
     const NR: usize;
-    /// Columns of a block of B: their panels, `KC` deep, stay in the second-level cache.
+    /// The number of columns of a block of B: their panels, `KC` deep, stay in the second-level
+    /// cache.
     const NC: usize = MAX_NC;
-    /// The number of groups that a step takes: packed factors are filled up with zeros to a
-    /// multiple.
+    /// The number of groups in a step: packed factors are padded with zeros to a multiple.
     const STEP: usize;
-    /// Whether a packed panel of A is `[MR, groups]`, filled up with zero rows, instead of
+    /// Whether a packed panel of A is `[MR, groups]`, padded with zero rows, instead of
     /// `[groups, rows]`; then `STEP` is 16.
     const ROWS_OF_A: bool;
-    /// Nanoseconds of a product of groups, about: decides how many threads are worth it.
+    /// The approximate time of a product of groups, in nanoseconds, which determines the number of
+    /// threads.
     const NS: f32;
 
-    /// Called by each thread before its first tile; what it returns is dropped after the last.
+    /// Called by each thread before its first tile; the result is dropped after the last tile.
     fn begin(self) -> impl Drop + Sized;
 
-    /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])` over a tile of `rows` × `NR`, ascending in `p`.
+    /// Computes `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])` over a tile of `rows` × `NR`, ascending in
+    /// `p`.
     ///
     /// # Safety
     ///
@@ -101,22 +103,22 @@ pub(in crate::kernels) trait TileKernel: Copy + Send + Sync {
     unsafe fn tile(self, args: GroupArgs<Self::Sum>);
 }
 
-/// A tile of a few rows and `PANEL` columns of a B of groups that is stored transposed, read where
-/// it lies.
+/// A tile of a few rows and `PANEL` columns of a B in groups that is stored transposed and read in
+/// place.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait ColumnsKernel: Copy + Send + Sync {
-    /// What sums are kept in: 32 bits.
+    /// The type of the sums: 32 bits.
     type Sum: Copy + Default + Send;
-    /// Most rows of a tile.
+    /// The largest number of rows of a tile.
     const ROWS: usize;
-    /// Groups of a step: a packed A is filled up with zeros to a multiple of it.
+    /// The number of groups in a step: a packed A is padded with zeros to a multiple.
     const STEP: usize;
 
-    /// Called by each thread before its first tile of `rows` rows; what it returns is dropped after
-    /// the last.
+    /// Called by each thread before its first tile of `rows` rows; the result is dropped after the
+    /// last tile.
     fn begin(self, rows: usize) -> impl Drop;
 
-    /// `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])`, ascending in `p`.
+    /// Computes `C[i, j] (+)= Σₚ dot(A[i, p], B[p, j])`, ascending in `p`.
     ///
     /// # Safety
     ///
@@ -127,40 +129,40 @@ pub(super) trait ColumnsKernel: Copy + Send + Sync {
     unsafe fn columns(self, args: GroupArgs<Self::Sum>);
 }
 
-/// A tile of a few rows and a packed panel of groups, read where it lies.
+/// A tile of a few rows and a packed panel of groups that is read in place.
 #[cfg(target_arch = "x86_64")]
 pub(super) trait PanelsKernel: ColumnsKernel {
-    /// Whether group `p` of row `i` of A is expected at `a[i · k + p]`, `k` filled up to whole
-    /// steps.
+    /// Whether group `p` of row `i` of A is at `a[i · k + p]`, with `k` rounded up to whole steps.
     const ROWS_OF_A: bool;
 
-    /// As [`ColumnsKernel::begin`].
+    /// Same as [`ColumnsKernel::begin`].
     fn begin(self, rows: usize) -> impl Drop;
 
-    /// [`ColumnsKernel::columns`] for a panel `[k, PANEL]`.
+    /// Same as [`ColumnsKernel::columns`], for a panel `[k, PANEL]`.
     ///
     /// # Safety
     ///
-    /// * as there, after this trait's `begin`; A as [`PanelsKernel::ROWS_OF_A`] says.
+    /// * as for [`ColumnsKernel::columns`], after this trait's `begin`; A is stored according to
+    ///   [`PanelsKernel::ROWS_OF_A`].
     unsafe fn panel(self, args: GroupArgs<Self::Sum>);
 }
 
-/// The tile of C that fits the vector registers, and how to update it.
+/// The tile of C that fits into the vector registers, and its update.
 pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
-    /// The instruction set, for what goes with a product.
+    /// The instruction set, for operations that follow a product.
     type Isa: simd::Isa;
-    /// Most rows of a tile.
+    /// The largest number of rows of a tile.
     const MR: usize;
-    /// Columns of a tile.
+    /// The number of columns of a tile.
     const NR: usize;
-    /// Columns of a block of B: their panels stay in the second-level cache.
+    /// The number of columns of a block of B: their panels stay in the second-level cache.
     const NC: usize = MAX_NC;
 
-    /// The token of the instruction set.
+    /// Returns the token of the instruction set.
     fn isa(self) -> Self::Isa;
 
-    /// `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`, each element one chain in
-    /// ascending `p`.
+    /// Computes `C[i, j] (+)= Σₚ A[i, p] B[p, j]` over one tile of `rows` × `NR`; each element is
+    /// one chain in ascending `p`.
     ///
     /// # Safety
     ///
@@ -168,28 +170,28 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each `p ·
     ///   ldb`, `p < k`;
     /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing
-    ///   else touches them.
+    ///   else accesses them.
     unsafe fn tile(self, args: TileArgs);
 
-    /// Most rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
+    /// The largest number of rows of [`MicroKernel::columns`]; 0 if there is no such kernel.
     const COLUMNS_MR: usize = 0;
 
-    /// [`MicroKernel::tile`] of a packed A for `PANEL` columns of a B that is stored transposed,
-    /// column `j` at `b[j·ldb]`, in any format.
+    /// Computes [`MicroKernel::tile`] of a packed A for `PANEL` columns of a B that is stored
+    /// transposed, column `j` at `b[j·ldb]`, in any format.
     ///
     /// # Safety
     ///
-    /// As there, but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k` elements at each `j ·
-    /// ldb`, `j < PANEL`.
+    /// Same as [`MicroKernel::tile`], but `1 <= rows <= COLUMNS_MR`, and `b` may be read for `k`
+    /// elements at each `j · ldb`, `j < PANEL`.
     unsafe fn columns<T: Element>(self, _args: TileArgs<f32, T>) {
         unreachable!("a kernel without columns")
     }
 
     /// Transposes a block: `dst[p·ldd + i] = src[i·lds + p]` for `i < rows`, `p < cols`.
     ///
-    /// Elements `rows..16` of each row of `dst` may be overwritten with anything, in ascending `p`:
-    /// blocks are written left to right and top to bottom, so only what is past the end of a panel
-    /// suffers.
+    /// Elements `rows..16` of each row of `dst` may be overwritten with arbitrary values, in
+    /// ascending `p`. Blocks are written from left to right and from top to bottom, so only
+    /// elements past the end of a panel keep such values.
     ///
     /// # Safety
     ///
@@ -211,7 +213,7 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     ///
     /// # Safety
     ///
-    /// As [`MicroKernel::transpose`], for any number of columns.
+    /// Same as [`MicroKernel::transpose`], for any number of columns.
     #[inline]
     unsafe fn transpose_half<T: Element>(
         self,
@@ -228,7 +230,7 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
 
     /// Copies `k` rows of `used <= width` elements: `dst[p·width + i] = src[p·lds + i]`.
     ///
-    /// Elements `used..width` and up to 16 past the end may be overwritten with anything.
+    /// Elements `used..width` and up to 16 past the end may be overwritten with arbitrary values.
     ///
     /// # Safety
     ///
@@ -243,21 +245,21 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     }
 }
 
-/// What [`TileKernel::begin`] returns where there is nothing to begin.
+/// The result of [`TileKernel::begin`] of kernels that need no preparation.
 pub(super) struct Nothing;
 
 impl Drop for Nothing {
     fn drop(&mut self) {}
 }
 
-/// Calls `tile` with a tile of C of whose `width` columns only `cols` are in C: where it is if
-/// these are all, else with a copy that is written back.
+/// Calls `tile` with a tile of C of `width` columns, of which only `cols` are in C: in place if
+/// these are all, otherwise with a copy that is written back.
 ///
 /// # Safety
 ///
 /// * `1 <= rows <= MAX_MR`, `1 <= cols <= width <= PANEL`; C may be read and written for `cols`
 ///   elements of these rows;
-/// * `tile` touches no more than these rows of the C that it is given, and `PANEL` columns of the
+/// * `tile` accesses no more than these rows of the C that it is given, and `PANEL` columns of the
 ///   copy.
 #[inline]
 pub(in crate::kernels) unsafe fn within<A, B, S: Copy + Default>(
@@ -287,11 +289,11 @@ pub(in crate::kernels) unsafe fn within<A, B, S: Copy + Default>(
     }
 }
 
-/// What is to be done with the micro-kernel of the current instruction set.
+/// An operation that needs the micro-kernel of the current instruction set.
 pub(in crate::kernels) trait KernelOp {
-    /// What it returns.
+    /// The result.
     type Output;
-    /// Does it.
+    /// Runs the operation.
     fn run<K: MicroKernel>(self, kernel: K) -> Self::Output;
 }
 

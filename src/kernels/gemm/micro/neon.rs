@@ -33,7 +33,7 @@ impl MicroKernel for Tile {
 
 /// # Safety
 ///
-/// As [`MicroKernel::tile`] with `rows = R`.
+/// Same as [`MicroKernel::tile`] with `rows = R`.
 #[target_feature(enable = "neon")]
 unsafe fn tile<const R: usize>(args: TileArgs) {
     let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
@@ -64,7 +64,7 @@ unsafe fn tile<const R: usize>(args: TileArgs) {
 
 /// # Safety
 ///
-/// As [`MicroKernel::transpose`].
+/// Same as [`MicroKernel::transpose`].
 #[target_feature(enable = "neon")]
 unsafe fn transpose(src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
     // SAFETY: rows and columns are read one by one where there are not four.

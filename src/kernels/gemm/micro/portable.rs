@@ -1,7 +1,7 @@
-//! Any processor: tiles of up to 4 × 8 that the compiler puts into whatever vectors the target has.
+//! Any processor: tiles of up to 4 × 8, which the compiler maps to the target's vectors.
 //!
-//! A multiply–add is two roundings here: without the instruction a fused one is a library call for
-//! each element.
+//! A multiply–add rounds twice here: without the instruction, a fused one would be a library call
+//! for each element.
 
 use super::{MicroKernel, TileArgs, by_rows};
 use crate::kernels::simd::Portable;
@@ -28,7 +28,7 @@ impl MicroKernel for Tile {
 
 /// # Safety
 ///
-/// As [`MicroKernel::tile`] with `rows = R`.
+/// Same as [`MicroKernel::tile`] with `rows = R`.
 unsafe fn tile<const R: usize>(args: TileArgs) {
     let TileArgs { k, a, lda, b, ldb, c, ldc, load, .. } = args;
     const N: usize = Tile::NR;
