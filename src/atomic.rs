@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_of_a_file_part_when_one_is_written() {
+    fn writing_one_name_of_a_file_keeps_the_other() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
         for name in [&a, &b] {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn places_that_cannot_be_written_are_errors_that_name_them() {
+    fn unwritable_paths_are_errors_that_name_them() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "x").unwrap();
         for path in ["absent/a", "file/a"].map(|p| folder.path().join(p)) {

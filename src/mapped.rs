@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_give_the_files_bytes_aligned() {
+    fn mapped_and_read_files_have_the_same_aligned_bytes() {
         let folder = tempfile::tempdir().unwrap();
         for len in [0usize, 1, 7, 8, 9, 4096, 10_001] {
             let path = folder.path().join(len.to_string());

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn state_goes_on_where_it_stopped() {
+    fn a_restored_state_continues_the_sequence() {
         let mut rng = Rng::stream(3, 9);
         rng.normal();
         rng.next_u32();

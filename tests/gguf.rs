@@ -39,7 +39,7 @@ fn blocks_dequantize_to_the_bits_of_the_reference() {
             assert_eq!(tensor.tensor_type().dtype(), DType::Blocks(format));
             assert_eq!(tensor.shape(), [3, 2 * format.block_len()]);
             let mut ours = vec![0.0; tensor.shape().iter().product()];
-            blocks::widen(format, tensor.bytes(), &mut ours);
+            blocks::dequantize(format, tensor.bytes(), &mut ours);
             let theirs = numbers(&format!("{format}.f32"));
             let same = ours.iter().zip(&theirs).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same && ours.iter().all(|x| x.is_finite()), "{format}");

@@ -242,7 +242,9 @@ impl<'a> TensorView<'a> {
             DType::F32 => Ok(self.convert(f32::from_le_bytes, |x: &[f32], y: &mut [f32]| y.copy_from_slice(x))),
             DType::F16 => Ok(self.convert(f16::from_le_bytes, vecmath::f16_to_f32)),
             DType::Bf16 => Ok(self.convert(bf16::from_le_bytes, vecmath::bf16_to_f32)),
-            DType::Blocks(format) => Ok(Tensor::write(self.shape, |data| blocks::widen(*format, self.bytes(), data))),
+            DType::Blocks(format) => {
+                Ok(Tensor::write(self.shape, |data| blocks::dequantize(*format, self.bytes(), data)))
+            }
             DType::Other(name) => {
                 let reason =
                     format!("tensor `{}`: expected F32, F16 or BF16 numbers or blocks, found {name}", self.name);

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slab_that_nobody_uses_any_more_is_not_cut_further() {
+    fn an_unused_slab_is_not_cut_further() {
         for _ in 0..100 {
             let piece = Pages::<f32>::zeroed(1 << 20);
             assert!(piece.iter().all(|&x| x == 0.0));

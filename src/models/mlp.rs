@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_be_are_errors() {
+    fn invalid_sizes_are_errors() {
         let config = MlpConfig { window: 0, ..MlpConfig::new(11, 6, 9, 3) };
         assert!(MlpLm::init(&config, &mut Rng::seed(1)).is_err());
     }

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_cannot_be_are_errors() {
+    fn numbers_out_of_range_are_errors() {
         let new = |theta, scaling| RotaryPositions::new(4, theta, scaling);
         assert!(new(f64::NAN, RopeScaling::Default).is_err());
         assert!(new(0.0, RopeScaling::Default).is_err());

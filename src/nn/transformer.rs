@@ -685,7 +685,7 @@ mod tests {
     }
 
     #[test]
-    fn the_future_and_the_neighbours_change_nothing() {
+    fn later_positions_and_other_sequences_change_nothing() {
         let x = sample(&[3, 6, 6], 1);
         let mask = IdTensor::batch(&[[1; 6], [1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]]).unwrap();
         let mask = AttentionMask::causal().and(&AttentionMask::padding(&mask));

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_nest_and_an_inner_look_is_its_own() {
+    fn paths_nest_and_an_inner_inspect_records_separately() {
         let x = Tensor::zeros(&[1, 2, 3]);
         let run = || {
             at("model", || {

@@ -60,7 +60,7 @@ mod tests {
     use crate::ops::gradient_check::{check, sample};
 
     #[test]
-    fn the_past_stands_oldest_first_behind_zeros() {
+    fn the_past_is_oldest_first_after_zeros() {
         let x = Tensor::from_vec((1..=6).map(|i| i as f32).collect(), &[1, 3, 2]).unwrap();
         let y = windows(&x, 2).unwrap();
         assert_eq!(y.to_vec(), [0.0, 0.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0]);

@@ -92,13 +92,13 @@ impl BlockTensor {
 
     /// Dequantises the tensor to f32.
     pub fn dequantize(&self) -> Tensor {
-        Tensor::write(&self.shape, |y| blocks::widen(self.format, self.bytes(), y))
+        Tensor::write(&self.shape, |y| blocks::dequantize(self.format, self.bytes(), y))
     }
 
     /// Dequantises some rows of a matrix.
     pub(crate) fn dequantize_rows(&self, rows: Range<usize>, y: &mut [f32]) {
         let row = self.format.bytes_for(self.shape[1]);
-        blocks::widen(self.format, &self.bytes()[rows.start * row..rows.end * row], y);
+        blocks::dequantize(self.format, &self.bytes()[rows.start * row..rows.end * row], y);
     }
 
     /// Gathers rows of a matrix by id, dequantised; the caller has checked the ids.

@@ -18,8 +18,8 @@
 //!   instruction set: the compiler vectorises it, and no format has a separate kernel for one
 //!   processor.
 //! - **Whole blocks only.** Rows are cut at blocks, so there are no partial blocks.
-//! - **Several rows in one call** (`widen_rows`), so that format and instruction set are chosen
-//!   once for a panel of columns of a product (`gemm/blocks.rs`).
+//! - **Several rows in one call** (`dequantize_rows`), so that format and instruction set are
+//!   chosen once for a panel of columns of a product (`gemm/blocks.rs`).
 //!
 //! # Formats
 //!
@@ -38,8 +38,9 @@
 //! let mut block = vec![0; BlockFormat::Q8_0.bytes_for(32)];
 //! blocks::quantize_q8_0(&x, &mut block);
 //! let mut y = vec![0.0; 32];
-//! blocks::widen(BlockFormat::Q8_0, &block, &mut y);
-//! assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 0.13)); // half of 31 / 127, and the scale's rounding
+//! blocks::dequantize(BlockFormat::Q8_0, &block, &mut y);
+//! // Half of 31 / 127, and the rounding of the scale.
+//! assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 0.13));
 //! ```
 
 mod q2_k;
@@ -149,31 +150,31 @@ impl std::fmt::Display for BlockFormat {
 /// # Panics
 /// If the length of `y` is not the number of elements in the blocks.
 #[track_caller]
-pub fn widen(format: BlockFormat, blocks: &[u8], y: &mut [f32]) {
+pub fn dequantize(format: BlockFormat, blocks: &[u8], y: &mut [f32]) {
     assert_eq!(format.bytes_for(y.len()), blocks.len(), "blocks: bytes and numbers must be of the same blocks");
     let len = format.block_len();
     let chunk = parallel::chunk_len(y.len(), len, 0.2 * len as f32);
     parallel::chunks_mut(y, chunk, |i, y| {
         let blocks = &blocks[format.bytes_for(i * chunk)..][..format.bytes_for(y.len())];
         let count = (1, y.len());
-        dispatch(Widen { format, blocks: (blocks, 0), y: (y, 0), count });
+        dispatch(Dequantize { format, blocks: (blocks, 0), y: (y, 0), count });
     });
 }
 
-/// [`widen`] of several rows on this thread: `count.0` rows of `count.1` numbers, `blocks.1` bytes
-/// and `y.1` numbers apart.
+/// Same as [`dequantize`], for several rows on this thread: `count.0` rows of `count.1` numbers,
+/// `blocks.1` bytes and `y.1` numbers apart.
 ///
 /// # Panics
 /// If the slices are too short.
 #[inline]
-pub(in crate::kernels) fn widen_rows<I: Isa>(
+pub(in crate::kernels) fn dequantize_rows<I: Isa>(
     isa: I,
     format: BlockFormat,
     blocks: (&[u8], usize),
     y: (&mut [f32], usize),
     count: (usize, usize),
 ) {
-    isa.run(Widen { format, blocks, y, count });
+    isa.run(Dequantize { format, blocks, y, count });
 }
 
 /// The number of elements in a block of the K formats.
@@ -184,20 +185,21 @@ trait Block {
     const LEN: usize;
     const BYTES: usize;
 
-    /// Implementations are `#[inline(always)]`, so that each instruction set has its own loops.
-    /// `block` has `BYTES` bytes and `y` room for `LEN` numbers.
-    fn widen(block: &[u8], y: &mut [f32]);
+    /// Dequantises one block. Implementations are `#[inline(always)]`, so that each instruction set
+    /// has its own loops.
+    /// `block` has `BYTES` bytes and `y` has `LEN` numbers.
+    fn dequantize(block: &[u8], y: &mut [f32]);
 }
 
-/// The arguments of [`widen_rows`].
-struct Widen<'a> {
+/// The arguments of [`dequantize_rows`].
+struct Dequantize<'a> {
     format: BlockFormat,
     blocks: (&'a [u8], usize),
     y: (&'a mut [f32], usize),
     count: (usize, usize),
 }
 
-impl SimdOp for Widen<'_> {
+impl SimdOp for Dequantize<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -218,7 +220,7 @@ impl SimdOp for Widen<'_> {
     }
 }
 
-impl Widen<'_> {
+impl Dequantize<'_> {
     #[inline(always)]
     fn rows<B: Block>(self) {
         let (rows, len) = self.count;
@@ -226,7 +228,7 @@ impl Widen<'_> {
             let blocks = &self.blocks.0[i * self.blocks.1..][..len / B::LEN * B::BYTES];
             let y = &mut self.y.0[i * self.y.1..][..len];
             for (block, y) in blocks.chunks_exact(B::BYTES).zip(y.chunks_exact_mut(B::LEN)) {
-                B::widen(block, y);
+                B::dequantize(block, y);
             }
         }
     }
@@ -239,11 +241,11 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7FFF) << 13);
     // The exponents' biases differ by 112; for infinity and NaN the exponent is all ones in both.
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
-    let widened = match bits & 0x7C00 {
+    let magnitude = match bits & 0x7C00 {
         0x7C00 => magnitude | 0x7F80_0000,
         _ => (f32::from_bits(magnitude) * TWO_TO_112).to_bits(),
     };
-    f32::from_bits(sign | widened)
+    f32::from_bits(sign | magnitude)
 }
 
 /// Returns the low half of each byte for the first 16 numbers, then the high halves for the next
@@ -260,7 +262,7 @@ pub(super) mod tests {
     use crate::kernels::simd::for_each_level;
 
     #[test]
-    fn halves_widen_exactly() {
+    fn halves_convert_exactly() {
         for bits in 0..=u16::MAX {
             let (ours, theirs) = (half_at(&bits.to_le_bytes(), 0), half::f16::from_bits(bits).to_f32_const());
             assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:x}");
@@ -294,12 +296,12 @@ pub(super) mod tests {
             let mut one_by_one = vec![0f32; n * format.block_len()];
             crate::kernels::simd::with_level(crate::kernels::simd::Level::Portable, || {
                 let parts = one_by_one.chunks_mut(format.block_len()).zip(blocks.chunks(format.block_bytes()));
-                parts.for_each(|(y, block)| widen(format, block, y));
+                parts.for_each(|(y, block)| dequantize(format, block, y));
             });
             assert!(one_by_one.iter().all(|x| x.is_finite()), "{format}");
             for_each_level(|level| {
                 let mut whole = vec![0f32; one_by_one.len()];
-                widen(format, &blocks, &mut whole);
+                dequantize(format, &blocks, &mut whole);
                 assert!(whole.iter().zip(&one_by_one).all(|(a, b)| a.to_bits() == b.to_bits()), "{format} {level:?}");
             });
         }

@@ -10,7 +10,7 @@ impl Block for Q2K {
     const BYTES: usize = 84;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let (d, dmin) = (half_at(block, 80), half_at(block, 82));
         for (g, y) in y.chunks_exact_mut(16).enumerate() {
             let scale = d * f32::from(block[g] & 15);

@@ -11,7 +11,7 @@ impl Block for Q3K {
     const BYTES: usize = 110;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let d = half_at(block, 108);
         let scales = &block[96..108];
         for (g, y) in y.chunks_exact_mut(16).enumerate() {

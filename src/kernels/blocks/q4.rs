@@ -10,7 +10,7 @@ impl Block for Q4_0 {
     const BYTES: usize = 18;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let d = half_at(block, 0);
         let q = nibbles(&block[2..18]);
         y.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(q as i8 - 8));
@@ -25,7 +25,7 @@ impl Block for Q4_1 {
     const BYTES: usize = 20;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let (d, m) = (half_at(block, 0), half_at(block, 2));
         let q = nibbles(&block[4..20]);
         y.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(q) + m);

@@ -11,7 +11,7 @@ impl Block for Q4K {
     const BYTES: usize = 144;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let (d, dmin) = (half_at(block, 0), half_at(block, 2));
         for (g, y) in y.chunks_exact_mut(32).enumerate() {
             let (scale, min) = scale_and_min(&block[4..16], g);
@@ -30,7 +30,7 @@ impl Block for Q5K {
     const BYTES: usize = 176;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let (d, dmin) = (half_at(block, 0), half_at(block, 2));
         let high = &block[16..48];
         for (g, y) in y.chunks_exact_mut(32).enumerate() {

@@ -10,7 +10,7 @@ impl Block for Q5_0 {
     const BYTES: usize = 22;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let d = half_at(block, 0);
         let q = fives(&block[2..22]);
         y.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(q as i8 - 16));
@@ -25,7 +25,7 @@ impl Block for Q5_1 {
     const BYTES: usize = 24;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let (d, m) = (half_at(block, 0), half_at(block, 2));
         let q = fives(&block[4..24]);
         y.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(q) + m);

@@ -11,7 +11,7 @@ impl Block for Q6K {
     const BYTES: usize = 210;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let d = half_at(block, 208);
         for (g, y) in y.chunks_exact_mut(16).enumerate() {
             let scale = d * f32::from(block[192 + g] as i8);

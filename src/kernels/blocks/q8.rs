@@ -13,7 +13,7 @@ impl Block for Q8_0 {
     const BYTES: usize = 34;
 
     #[inline(always)]
-    fn widen(block: &[u8], y: &mut [f32]) {
+    fn dequantize(block: &[u8], y: &mut [f32]) {
         let d = half_at(block, 0);
         y.iter_mut().zip(&block[2..34]).for_each(|(y, &q)| *y = f32::from(q as i8) * d);
     }
@@ -42,7 +42,7 @@ pub fn quantize_q8_0(x: &[f32], blocks: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::blocks::{BlockFormat, widen};
+    use crate::kernels::blocks::{BlockFormat, dequantize};
 
     #[test]
     fn a_round_trip_stays_within_half_a_step() {
@@ -52,7 +52,7 @@ mod tests {
         let mut blocks = vec![1; BlockFormat::Q8_0.bytes_for(x.len())];
         quantize_q8_0(&x, &mut blocks);
         let mut y = vec![1.0; x.len()];
-        widen(BlockFormat::Q8_0, &blocks, &mut y);
+        dequantize(BlockFormat::Q8_0, &blocks, &mut y);
         for (x, y) in x.chunks(32).zip(y.chunks(32)) {
             let max = x.iter().fold(0f32, |max, x| max.max(x.abs()));
             // Half a step of the scale, and 127 times the rounding of the scale itself (2^-11).
@@ -63,7 +63,7 @@ mod tests {
         let mut again = vec![0; blocks.len()];
         quantize_q8_0(&y, &mut again);
         let mut z = vec![0.0; x.len()];
-        widen(BlockFormat::Q8_0, &again, &mut z);
+        dequantize(BlockFormat::Q8_0, &again, &mut z);
         assert!(y.iter().zip(&z).all(|(y, z)| (y - z).abs() <= y.abs() * 1e-3 + 1e-7));
     }
 }

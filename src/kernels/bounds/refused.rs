@@ -269,7 +269,7 @@ fn rows_of_extreme_shapes() {
     refused("machine word", || _ = adagrad::adagrad_pair(MAX, &mut [], &mut [], 0.0, 0.0, 0.0));
     refused("row_dots", || row_dots::row_dots(&[0.0; 3], &[0.0f32; 5], &mut [0.0; 2]));
     refused("blocks", || _ = BlockFormat::Q8_0.bytes_for(MAX - 31));
-    refused("blocks", || blocks::widen(BlockFormat::Q6K, &[], &mut [0.0; 256]));
+    refused("blocks", || blocks::dequantize(BlockFormat::Q6K, &[], &mut [0.0; 256]));
 }
 
 #[test]

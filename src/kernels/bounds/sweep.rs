@@ -469,7 +469,7 @@ fn blocks_of_every_format() {
                 if format == BlockFormat::Q8_0 {
                     blocks::quantize_q8_0(place.input(len).ours(), &mut bytes);
                 }
-                blocks::widen(format, &bytes, y.ours_mut());
+                blocks::dequantize(format, &bytes, y.ours_mut());
                 vec![y]
             });
         }

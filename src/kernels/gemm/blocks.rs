@@ -73,7 +73,7 @@ impl Blocks {
                 // SAFETY: these are the bytes from the first column's blocks to the last column's,
                 // all of them in B.
                 let bytes = unsafe { std::slice::from_raw_parts(self.data.add(skipped), len) };
-                blocks::widen_rows(isa, self.format, (bytes, stride), (scratch, along), (cols.len(), part.len()));
+                blocks::dequantize_rows(isa, self.format, (bytes, stride), (scratch, along), (cols.len(), part.len()));
                 f(part, Source { data: scratch.as_ptr(), along, deep: 1 });
             }
         });

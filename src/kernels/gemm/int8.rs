@@ -438,7 +438,7 @@ mod tests {
     /// Tests the layout of the bytes in AMX tiles, on any processor.
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn tiles_of_amx_get_the_bytes_that_they_want() {
+    fn amx_tiles_are_loaded_with_the_right_bytes() {
         use crate::kernels::gemm::micro::amx::model::{Model, signed, unsigned};
 
         struct Through<'a, A>(Run<'a, A>);

@@ -328,7 +328,7 @@ mod tests {
 
     /// Tests the layout of the pairs in AMX tiles, on processors that can round to bf16.
     #[test]
-    fn tiles_of_amx_get_the_pairs_that_they_want() {
+    fn amx_tiles_are_loaded_with_the_right_pairs() {
         let (Some(_), Some(isa)) = (Avx512Bf16::new(), Avx512::new()) else { return };
         for (m, k, n) in [(1, 1, 1), (3, 5, 7), (32, 32, 32), (33, 33, 31), (40, 130, 70), (70, 900, 40)] {
             let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();

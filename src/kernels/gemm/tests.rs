@@ -213,7 +213,7 @@ fn blocks_give_the_bits_of_their_numbers_in_f32() {
         for (n, k) in shapes.into_iter().take(if long { 4 } else { 3 }) {
             let (data, bias) = (random_blocks(format, n * k / unit, 5), random(n, 3));
             let mut wide = vec![0.0; n * k];
-            blocks::widen(format, &data, &mut wide);
+            blocks::dequantize(format, &data, &mut wide);
             for_each_kernel(|| {
                 for m in [1, 9, 17, 40] {
                     let (a, residual) = (random(m * k, 1), random(m * n, 4));

@@ -199,7 +199,7 @@ fn lanes_are_reduced_and_shuffled_in_order() {
 }
 
 #[test]
-fn every_half_number_widens_and_narrows() {
+fn every_half_number_converts_both_ways() {
     #[derive(Clone, Copy)]
     struct Halves;
     impl Body for Halves {

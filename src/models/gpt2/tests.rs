@@ -98,7 +98,7 @@ fn names_are_those_of_the_checkpoint() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn unsupported_options_are_errors() {
     let init = |config: Gpt2Config| Gpt2::init(&config, &mut Rng::seed(1)).unwrap_err().to_string();
     assert!(init(Gpt2Config::new(13, 16, 10, 2, 3)).contains("config `n_head`: expected a divisor of n_embd = 10"));
     assert!(init(Gpt2Config::new(0, 16, 12, 2, 3)).contains("vocab_size"));

@@ -145,7 +145,7 @@ fn names_are_those_of_the_checkpoint() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn unsupported_options_are_errors() {
     let open = |key: &str, value: serde_json::Value| {
         let mut json = config("qwen3").to_json();
         json[key] = value;

@@ -212,7 +212,7 @@ fn empty_batches_and_texts_are_allowed() {
 /// Recording does not change the bits of the output, and the recorded probabilities are those of
 /// `with_probs`.
 #[test]
-fn a_look_changes_nothing_and_sees_the_probabilities() {
+fn recording_changes_nothing_and_returns_the_probabilities() {
     for (name, dims, mask) in cases() {
         let [q, k, v] = inputs(&dims);
         let attention = settings(&dims);
