@@ -173,7 +173,7 @@ impl<'a> AttentionShape<'a> {
         assert!(self.positions.is_none_or(|p| p.len() == batch), "attention: one position a sequence");
         assert!(
             self.positions.is_none_or(|p| p.iter().all(|p| p.checked_add(queries).is_some())),
-            "attention: the positions of {queries} queries do not fit a machine word"
+            "attention: the positions of {queries} queries overflow a machine word"
         );
         assert!(
             self.key_lengths.is_none_or(|l| l.len() == batch && l.iter().all(|&l| l <= keys)),

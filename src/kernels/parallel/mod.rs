@@ -108,7 +108,7 @@ fn for_each_task(n_tasks: usize, f: &(dyn Fn(usize) + Sync)) {
 /// If `chunk` is zero; also the panics of [`for_each`].
 pub fn chunks_mut<T: Send>(data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let parts = Parts::new(data, chunk);
-    // SAFETY: every task takes the chunk of its own number.
+    // SAFETY: every task takes the chunk with its own index.
     for_each(parts.count(), |i| f(i, unsafe { parts.get(i) }));
 }
 

@@ -4,10 +4,10 @@
 //! calling thread                               worker, invited to the pool
 //!   write the job                                loop
 //!   open it                                        wait until a job is open that it has not seen
-//!   invite the workers that are missing            enter, if it still is
+//!   invite the missing workers                     enter, if it is still open
 //!   take tasks until none is left                  take tasks until none is left
 //!   close it                                       leave
-//!   wait until nobody is inside                  until it has waited too long, or the team ends
+//!   wait until no worker is inside               until it has waited too long, or the team ends
 //! ```
 //!
 //! - **One atomic number** holds whether a job is open, which one, and how many workers are inside:

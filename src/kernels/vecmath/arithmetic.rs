@@ -99,7 +99,7 @@ fn map_rows<F: Lanes<2>>(f: F, x: &[f32], row: &[f32], out: &mut [f32]) {
     let chunk = chunk_rows(x.len() / cols, cols, F::NS) * cols;
     let out = Parts::new(out, chunk);
     parallel::for_each(out.count(), |i| {
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let part = unsafe { out.get(i) };
         dispatch(MapRows { f, x: &x[out.range(i)], row, out: part });
     });

@@ -70,7 +70,7 @@ pub fn cross_entropy(
     let (losses, lse) = (Parts::new(losses, chunk), Parts::new(lse, chunk));
     parallel::for_each(losses.count(), |i| {
         let range = losses.range(i);
-        // SAFETY: each task takes the parts of its own number.
+        // SAFETY: each task takes the parts with its own index.
         let (losses, lse) = unsafe { (losses.get(i), lse.get(i)) };
         let logits = &logits[range.start * vocab..range.end * vocab];
         let labels = &labels[range];
@@ -113,7 +113,7 @@ pub fn cross_entropy_backward(
     let dlogits = Parts::new(dlogits, chunk * vocab);
     parallel::for_each(dlogits.count(), |i| {
         let range = i * chunk..rows.min((i + 1) * chunk);
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let part = unsafe { dlogits.get(i) };
         dispatch(Backward {
             logits: &logits[dlogits.range(i)],

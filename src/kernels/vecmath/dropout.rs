@@ -50,7 +50,7 @@ pub fn dropout(x: &[f32], p: f32, seed: u64, offset: u64, y: &mut [f32]) {
     let y = Parts::new(y, chunk);
     parallel::for_each(y.count(), |i| {
         let mut x = &x[y.range(i)];
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let mut y = unsafe { y.get(i) };
         let mut place = offset.wrapping_add((i * chunk) as u64);
         // The upper half of the index is part of the key, so a part ends where it changes.

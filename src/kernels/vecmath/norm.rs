@@ -71,7 +71,7 @@ pub fn layer_norm(
     let chunk = chunk_rows(rows, cols, 6.0);
     let (y, mean, rstd) = (Parts::new(y, chunk * cols), Parts::new(mean, chunk), Parts::new(rstd, chunk));
     parallel::for_each(y.count(), |i| {
-        // SAFETY: each task takes the parts of its own number.
+        // SAFETY: each task takes the parts with its own index.
         let (part, mean, rstd) = unsafe { (y.get(i), mean.get(i), rstd.get(i)) };
         dispatch(LayerNorm { x: &x[y.range(i)], weight, bias, eps, y: part, mean, rstd, past_caches });
     });
@@ -115,7 +115,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], rstd: &mut [
     let chunk = chunk_rows(rows, cols, 5.0);
     let (y, rstd) = (Parts::new(y, chunk * cols), Parts::new(rstd, chunk));
     parallel::for_each(y.count(), |i| {
-        // SAFETY: each task takes the parts of its own number.
+        // SAFETY: each task takes the parts with its own index.
         let (part, rstd) = unsafe { (y.get(i), rstd.get(i)) };
         dispatch(RmsNorm { x: &x[y.range(i)], weight, eps, y: part, rstd });
     });

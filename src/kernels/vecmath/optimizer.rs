@@ -58,7 +58,7 @@ pub fn sgd_step(sgd: &Sgd, grad_scale: f32, param: &mut [f32], grad: &[f32], mom
     let (param, momentum) = (Parts::new(param, chunk), Parts::new(momentum, chunk));
     parallel::for_each(param.count(), |i| {
         let grad = &grad[param.range(i)];
-        // SAFETY: each task takes the parts of its own number.
+        // SAFETY: each task takes the parts with its own index.
         let (param, momentum) = unsafe { (param.get(i), momentum.get(i)) };
         dispatch(SgdStep { sgd, grad_scale, param, grad, momentum });
     });
@@ -107,7 +107,7 @@ pub fn adam_step(
     let v_max = Parts::new(v_max, chunk);
     parallel::for_each(param.count(), |i| {
         let grad = &grad[param.range(i)];
-        // SAFETY: each task takes the parts of its own number.
+        // SAFETY: each task takes the parts with its own index.
         let (param, m, v, v_max) = unsafe { (param.get(i), m.get(i), v.get(i), v_max.get(i)) };
         dispatch(AdamStep { constants, param, grad, m, v, v_max });
     });

@@ -52,7 +52,7 @@ fn step<const N: usize, const M: usize, C: Cell<N, M>>(
     let chunk = parallel::chunk_len(rows, 1, NS * hidden as f32);
     let outputs = outputs.map(|(y, gates)| (Parts::new(y, chunk * gates * hidden), gates * hidden));
     parallel::for_each(rows.div_ceil(chunk), |i| {
-        // SAFETY: each task takes the parts of its own number.
+        // SAFETY: each task takes the parts with its own index.
         let outputs = outputs.each_ref().map(|(y, cols)| (unsafe { y.get(i) }, *cols));
         let first = i * chunk;
         let last = rows.min(first + chunk);

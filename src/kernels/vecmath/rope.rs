@@ -48,7 +48,7 @@ pub fn rope(
     inverse: bool,
 ) {
     let cols = size([n_heads, head_dim]);
-    let cols = cols.unwrap_or_else(|| panic!("rope: {n_heads} heads of {head_dim} do not fit a machine word"));
+    let cols = cols.unwrap_or_else(|| panic!("rope: {n_heads} heads of {head_dim} overflow a machine word"));
     let rows = count_rows(x.len(), cols);
     assert_eq!(positions.len(), rows, "rope: one position for each row");
     assert!(rot_dim.is_multiple_of(2) && rot_dim <= head_dim, "rope: {rot_dim} of {head_dim} features");
@@ -64,7 +64,7 @@ pub fn rope(
     let x = Parts::new(x, chunk * cols);
     parallel::for_each(x.count(), |i| {
         let positions = &positions[i * chunk..rows.min((i + 1) * chunk)];
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let x = unsafe { x.get(i) };
         dispatch(Rope { x, n_heads, head_dim, rot_dim, cos, sin, positions, interleaved, inverse });
     });

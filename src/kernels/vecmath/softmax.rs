@@ -43,7 +43,7 @@ pub fn softmax(x: &[f32], cols: usize, y: &mut [f32]) {
     let past_caches = x.len() >= PAST_CACHES && cols <= SCRATCH;
     let y = Parts::new(y, chunk_rows(rows, cols, 8.0) * cols);
     parallel::for_each(y.count(), |i| {
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let part = unsafe { y.get(i) };
         let x = &x[y.range(i)];
         if past_caches {
@@ -76,7 +76,7 @@ pub fn log_softmax(x: &[f32], cols: usize, y: &mut [f32]) {
     }
     let y = Parts::new(y, chunk_rows(rows, cols, 8.0) * cols);
     parallel::for_each(y.count(), |i| {
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let part = unsafe { y.get(i) };
         dispatch(LogSoftmax { x: &x[y.range(i)], y: part, cols });
     });
@@ -100,7 +100,7 @@ fn backward(dy: &[f32], y: &[f32], cols: usize, dx: &mut [f32], f: impl Fn(&[f32
     }
     let dx = Parts::new(dx, chunk_rows(rows, cols, 6.0) * cols);
     parallel::for_each(dx.count(), |i| {
-        // SAFETY: each task takes the part of its own number.
+        // SAFETY: each task takes the part with its own index.
         let part = unsafe { dx.get(i) };
         f(&dy[dx.range(i)], &y[dx.range(i)], part);
     });
