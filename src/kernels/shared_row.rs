@@ -208,10 +208,10 @@ mod avx512 {
     pub(super) fn read(cells: &[AtomicU32], out: &mut [f32]) {
         assert_eq!(cells.len(), out.len());
         let (n, tail) = (cells.len(), tail(cells.len()));
-        // SAFETY: `Moves` has seen that the processor has AVX-512. Whole vectors are moved while `i
-        // + 16 <= n`, and the mask of the last covers the rest alone, so `n` elements of each slice
-        // are touched. Reads of `cells` are relaxed loads of each element; `out` is exclusively
-        // ours.
+        // SAFETY: `Moves` has seen that the processor has AVX-512. Whole vectors are moved while
+        // `i + 16 <= n`, and the mask of the last covers the rest alone, so `n` elements of each
+        // slice are touched. Reads of `cells` are relaxed loads of each element; `out` is
+        // exclusively ours.
         unsafe {
             asm!(
                 "kmovw k1, {tail:e}",

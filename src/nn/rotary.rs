@@ -120,8 +120,8 @@ impl RotaryPositions {
         self.scaling.stretched(max_positions)
     }
 
-    /// Creates the frequencies of the first `rot_dim` columns of each head; `theta` is usually 10
-    /// 000.
+    /// Creates the frequencies of the first `rot_dim` columns of each head; `theta` is usually
+    /// 10 000.
     ///
     /// # Errors
     /// [`Error::Argument`] unless `rot_dim` is even and above 0, or if a number of the scaling is

@@ -139,8 +139,8 @@ impl<'a> Visible<'a> {
     ///
     /// # Safety
     ///
-    /// * the queries and keys are in the matrix; `dst` may be written for `keys.len() · PANEL +
-    ///   SLACK` elements.
+    /// * the queries and keys are in the matrix; `dst` may be written for
+    ///   `keys.len() · PANEL + SLACK` elements.
     pub(super) unsafe fn added<K: MicroKernel>(
         &self,
         kernel: K,

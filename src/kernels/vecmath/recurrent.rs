@@ -1,14 +1,14 @@
 //! The gates of recurrent cells: one step of a batch, except for the products.
 //!
-//! LSTM (Hochreiter, Schmidhuber 1997; with forget gates, Gers et al. 2000) from `a = W·x + U·h +
-//! b`:
+//! LSTM (Hochreiter, Schmidhuber 1997; with forget gates, Gers et al. 2000) from
+//! `a = W·x + U·h + b`:
 //!
 //! ```text
 //! i, f, o = σ(aᵢ), σ(a_f), σ(aₒ)    g = tanh(a_g)    c' = f·c + i·g    h' = o·tanh(c')
 //! ```
 //!
-//! GRU (Cho et al. 2014, as PyTorch has it: the reset gate applies after the product) from `a = W·x
-//! + b` and `u = U·h + b'`:
+//! GRU (Cho et al. 2014, as PyTorch has it: the reset gate applies after the product) from
+//! `a = W·x + b` and `u = U·h + b'`:
 //!
 //! ```text
 //! r, z = σ(aᵣ + uᵣ), σ(a_z + u_z)    n = tanh(aₙ + r·uₙ)    h' = (1 - z)·n + z·h

@@ -19,8 +19,8 @@ use crate::kernels::simd::{Isa, SimdOp, dispatch};
 ///
 /// # Shapes
 ///
-/// `x` `[rows, n_heads * head_dim]`, `positions` `[rows]`; `cos` and `sin` `[n_positions, rot_dim /
-/// 2]`.
+/// `x` `[rows, n_heads * head_dim]`, `positions` `[rows]`; `cos` and `sin`
+/// `[n_positions, rot_dim / 2]`.
 ///
 /// # Panics
 ///

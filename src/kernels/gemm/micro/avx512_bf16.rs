@@ -125,8 +125,8 @@ unsafe fn tile<const R: usize>(args: GroupArgs<f32>) {
 ///
 /// # Safety
 ///
-/// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`; `used
-///   <= width`;
+/// * the processor has AVX512-BF16; `src` may be read at all `[p, i]`, `p < len`, `i < used`;
+///   `used <= width`;
 /// * `dst` may be written for `len.div_ceil(2) · width + SLACK` elements; those past `used` become
 ///   arbitrary;
 /// * if `dst` is in the source, both begin at the same place, `src.along` is 1, and `used` and

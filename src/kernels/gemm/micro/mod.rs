@@ -97,8 +97,8 @@ pub(in crate::kernels) trait TileKernel: Copy + Send + Sync {
     ///
     /// * between `begin` and the drop of its result; `1 <= rows <= MR`; `k` is a multiple of
     ///   `STEP`;
-    /// * `a` is a packed panel of `rows` rows and `k` groups; row `p` of B is `NR` groups at `p ·
-    ///   PANEL`;
+    /// * `a` is a packed panel of `rows` rows and `k` groups; row `p` of B is `NR` groups at
+    ///   `p · PANEL`;
     /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`.
     unsafe fn tile(self, args: GroupArgs<Self::Sum>);
 }
@@ -167,8 +167,8 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     /// # Safety
     ///
     /// * `1 <= rows <= MR`;
-    /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each `p ·
-    ///   ldb`, `p < k`;
+    /// * `a` may be read for `rows` elements at each `p · lda`, `b` for `NR` elements at each
+    ///   `p · ldb`, `p < k`;
     /// * `c` may be read and written for `NR` elements at each `i · ldc`, `i < rows`, and nothing
     ///   else accesses them.
     unsafe fn tile(self, args: TileArgs);
@@ -195,8 +195,8 @@ pub(in crate::kernels) trait MicroKernel: Copy + Send + Sync {
     ///
     /// # Safety
     ///
-    /// * `1 <= rows <= 16`, `cols <= 16`; `src` may be read at `i·lds + p` for all `i < rows`, `p <
-    ///   cols`;
+    /// * `1 <= rows <= 16`, `cols <= 16`; `src` may be read at `i·lds + p` for all `i < rows`,
+    ///   `p < cols`;
     /// * `dst` may be written at `p·ldd + i` for all `p < cols`, `i < 16`.
     #[inline]
     unsafe fn transpose(self, src: *const f32, lds: usize, rows: usize, cols: usize, dst: *mut f32, ldd: usize) {
