@@ -92,7 +92,7 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// One of several prompts was rejected.
+    /// One of several prompts could not be processed.
     Prompt {
         /// The index of the prompt, counted from 0.
         index: usize,

@@ -1,20 +1,18 @@
-//! Language models and encoders, one file per architecture.
+//! Language models and encoders.
 //!
-//! | file | content |
+//! | item | content |
 //! |---|---|
-//! | [`causal`] | the interface of causal language models |
-//! | `decoder` | the shared decoder of the transformer families |
-//! | `family` | the description of a family |
-//! | `families` | the registry of families: opening, GGUF files, error texts |
-//! | `language_model` | a causal language model of any family |
-//! | [`mod@estimate`] | an estimate of the memory that a model needs, before it is loaded |
-//! | `gpt2` | GPT-2 |
-//! | `gpt_neox` | GPT-NeoX, Pythia |
-//! | `llama` | Llama, Mistral, Qwen2, Qwen3 |
+//! | [`CausalLm`], [`DecodeState`] | the interface of causal language models |
+//! | [`LanguageModel`] | a causal language model of any family, opened from a folder or GGUF file |
+//! | [`Gpt2`] | GPT-2 |
+//! | [`GptNeoX`] | GPT-NeoX, Pythia |
+//! | [`Llama`] | Llama, Mistral, Qwen2, Qwen3 |
+//! | [`RnnLm`] | a recurrent model: plain, LSTM or GRU |
+//! | [`MlpLm`] | a feed-forward model over a window (Bengio 2003) |
+//! | [`Decoder`] | a decoder from parts of your own |
 //! | [`encoder`] | BERT, RoBERTa, DistilBERT, MPNet, and their task heads |
-//! | `rnn` | a recurrent model: plain, LSTM or GRU |
-//! | `mlp` | a feed-forward model over a window (Bengio 2003) |
-//!
+//! | [`mod@estimate`] | an estimate of the memory that a model needs, before it is loaded |
+//! | [`open_checkpoint`], [`save_gguf`] | tensors of a model; export to GGUF |
 
 pub mod causal;
 mod decoder;

@@ -16,7 +16,6 @@
 //! | [`conv`] | convolution over positions |
 //! | `summary` | [`Summary`]: the parameters as a table |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
-//!
 
 pub mod attention;
 pub mod conv;

@@ -1,31 +1,23 @@
-//! Differentiable operations, one family per file, forward and backward next to each other.
+//! Differentiable operations.
 //!
-//! Each operation checks the shapes of its inputs, calls kernels, and records its backward formula
-//! on the tape. The gradient of `x` is named `dx`. Every operation is tested against central
-//! differences.
+//! Element-wise arithmetic, reductions, activations, changes of shape and matrix products are
+//! methods of [`Tensor`](crate::Tensor); the other operations are here.
 //!
-//! | file | content |
+//! | item | content |
 //! |---|---|
-//! | `arithmetic` | element-wise arithmetic with NumPy's broadcasting |
-//! | `shape` | reshape, permute, narrow, concat, stack |
-//! | `reduce` | sums and means |
-//! | `activation` | ReLU and its variants, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
-//! | `linear` | products with the weight of a layer |
-//! | `packed_weight` | copies of a weight in the order in which products read it |
-//! | `matmul` | products of matrices and batches of them |
-//! | `precision` | f32 or bf16 products |
-//! | `attention` | scaled dot-product attention and its masks |
-//! | `rope` | rotary position embeddings |
-//! | `conv` | convolution over positions, maximum over positions |
-//! | `pool` | maximum pooling over positions |
-//! | `window` | each position concatenated with the previous ones |
-//! | `recurrent` | plain RNN, LSTM, GRU over whole sequences |
-//! | `norm` | layer and RMS normalisation |
-//! | `embedding` | look-up of rows by id |
-//! | `loss` | cross-entropy, binary cross-entropy, mean squared error |
-//! | `dropout` | dropout |
+//! | [`concat()`], [`stack`], [`windows`] | joined tensors; each position with the previous ones |
+//! | [`linear()`], [`linear_then`] | products with the weight of a layer |
+//! | [`with_precision`] | f32 or bf16 products |
+//! | [`Attention`], [`AttentionMask`], [`Rope`] | attention; rotary position embeddings |
+//! | [`Conv1d`], [`MaxPool1d`], [`max_over_time`] | convolution and pooling over positions |
+//! | [`layer_norm`], [`rms_norm`], [`dropout()`] | normalisation; dropout |
+//! | [`embedding()`] | look-up of rows by id |
+//! | [`CrossEntropy`], [`BinaryCrossEntropy`], [`mse_loss`] | losses |
 //! | [`mod@inspect`] | recording of attention probabilities and hidden states |
-//!
+
+// One family per file, forward and backward next to each other. Each operation checks the shapes of
+// its inputs, calls kernels, and records its backward formula on the tape. The gradient of `x` is
+// named `dx`. Every operation is tested against central differences.
 
 mod activation;
 mod arithmetic;

@@ -1,15 +1,14 @@
-//! Tensors, their memory, and the tape for automatic differentiation.
+//! Tensors, and automatic differentiation.
 //!
-//! | file | content |
+//! | item | content |
 //! |---|---|
-//! | [`mod@self`] | [`Tensor`]: `f32`, any rank, row-major, cheap to clone |
-//! | `storage` | memory from a pool |
-//! | `weight` | [`Weight`]: factors of products in the format in which they are stored |
-//! | `blocks` | `BlockTensor`: block-quantised constants |
-//! | `tape` | nodes, the backward pass, [`Gradients`], [`no_grad`] |
-//! | `ids` | [`IdTensor`]: token ids and other indices |
-//! | `convert` | conversions from and to `ndarray` |
+//! | [`Tensor`] | `f32` of any rank, row-major, cheap to clone |
+//! | [`Gradients`], [`no_grad`] | results and scope of differentiation |
+//! | [`IdTensor`] | token ids and other indices |
+//! | [`Weight`], [`WeightLayout`] | factors of products in the format in which they are stored |
+//! | [`release_unused`] | returns the memory of dropped tensors to the system |
 //!
+//! Arrays of `ndarray` are converted with `From`, and back with [`Tensor::to_array`].
 
 mod blocks;
 mod convert;

@@ -21,7 +21,7 @@ unsafe impl Sync for Args<'_> {}
 /// Returns whether all numbers of a row are finite.
 #[inline(always)]
 pub(super) fn is_finite(row: &[f32]) -> bool {
-    // Compares the bits without the sign, which vectorises; those of infinity and NaN are at least
+    // Compares the bits without the sign, which vectorises: those of infinity and NaN are not below
     // those of infinity.
     let largest = row.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()));
     largest < f32::INFINITY.to_bits()

@@ -18,14 +18,15 @@
 //! [`EncoderConfig`]. A saved folder has the names of its architecture and opens in `transformers`,
 //! with the same hidden states and logits.
 //!
-//! | file | content |
+//! | item | content |
 //! |---|---|
-//! | `architecture` | the common description of the architectures, and class names |
-//! | `config` | [`EncoderConfig`]: the configuration of any architecture |
-//! | `bert`, `distilbert` | the configurations, and the names in checkpoints |
-//! | `body` | [`TextEncoder`]: token ids to hidden states |
-//! | `heads` | [`EncoderForMaskedLm`], [`EncoderForSequenceClassification`], [`EncoderForTokenClassification`], [`EncoderForQuestionAnswering`] |
-//! | `open` | opening of folders, with and without heads, including old names |
+//! | [`BertConfig`], [`DistilBertConfig`], [`EncoderConfig`] | the configurations |
+//! | [`TextBatch`] | the input of an encoder |
+//! | [`TextEncoder`] | an encoder without a task head |
+//! | [`EncoderForMaskedLm`] | predicts masked tokens |
+//! | [`EncoderForSequenceClassification`] | classifies texts or pairs of texts |
+//! | [`EncoderForTokenClassification`] | classifies tokens |
+//! | [`EncoderForQuestionAnswering`] | finds the answer to a question in a text |
 //!
 //! ```
 //! use loquat::models::encoder::EncoderForSequenceClassification;

@@ -3,12 +3,6 @@
 //! The positions of a sequence are stored in pages that sequences share: cloning a cache or
 //! reordering its sequences copies no page. Adding a position to a shared page copies that page
 //! first.
-//!
-//! | file | content |
-//! |---|---|
-//! | [`mod@self`] | [`KvCache`], [`KvLayer`] |
-//! | `pages` | the pages of one sequence |
-//! | `ragged` | `KvCaches`: several caches of different lengths in one call |
 
 mod pages;
 mod ragged;
