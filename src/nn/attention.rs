@@ -290,8 +290,8 @@ impl MultiHeadAttention {
     /// Creates a layer with PyTorch's initial values.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `n_kv_heads` divides `n_heads`, and `n_heads` divides `d_model` or
-    /// `head_dim` is set; also the errors of [`Parameters::get`].
+    /// [`Error::Argument`] unless `n_kv_heads` divides `n_heads`, and `n_heads` divides `d_model`
+    /// or `head_dim` is set; also the errors of [`Parameters::get`].
     pub fn init<'a>(config: &MultiHeadAttentionConfig, p: impl Into<Parameters<'a>>) -> Result<Self> {
         let mut p = p.into();
         let &MultiHeadAttentionConfig { d_model, n_heads, bias, layout, names, .. } = config;
