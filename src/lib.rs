@@ -114,8 +114,8 @@ pub use embeddings::WordVectors;
 pub use error::{Error, LoadReport, MisShaped, Result};
 pub use generation::GenerationConfig;
 pub use mapped::Load;
-/// The version of [ndarray](https://docs.rs/ndarray) whose arrays this crate takes and returns: a
-/// program that uses it from here needs no dependency of its own.
+/// The version of [ndarray](https://docs.rs/ndarray) whose arrays this crate takes and returns. A
+/// program that uses it from here needs no dependency on `ndarray`.
 ///
 /// ```
 /// use loquat::ndarray::{Array2, Ix2, array};
@@ -127,7 +127,7 @@ pub use mapped::Load;
 /// # Ok::<(), loquat::Error>(())
 /// ```
 pub use ndarray;
-pub use ops::{AttentionMask, Inspection, See, inspect};
+pub use ops::{AttentionMask, Capture, Inspection, inspect};
 pub use random::{Rng, RngState};
 #[cfg(feature = "tokenizers")]
 pub use tasks::{SentenceEncoder, TextGenerator};

@@ -25,7 +25,7 @@ use loquat::nn::{
 use loquat::ops::{AttentionMask, Cell, Rope};
 use loquat::text::{StopWords, WordCounts};
 use loquat::training::{AdamW, Optimizer};
-use loquat::{IdTensor, Load, Result, Rng, See, Tensor, inspect, ndarray, no_grad};
+use loquat::{Capture, IdTensor, Load, Result, Rng, Tensor, inspect, ndarray, no_grad};
 
 fn check(cases: &[(&dyn Debug, &str)]) {
     let printed: Vec<String> = cases.iter().map(|(object, _)| format!("{object:?}")).collect();
@@ -114,7 +114,7 @@ fn debug_of_models_and_of_what_holds_many_numbers_is_one_line() -> Result<()> {
     let gpt2 = Gpt2::init(&Gpt2Config::new(65, 32, 24, 2, 3), &mut *rng)?;
     let mut state = gpt2.new_state(1);
     no_grad(|| gpt2.decode(&IdTensor::sequence(&[1, 2, 3]), &mut state))?;
-    let (_, seen) = inspect(See::Everything, || no_grad(|| gpt2.forward(&IdTensor::sequence(&[1, 2]))));
+    let (_, seen) = inspect(Capture::Everything, || no_grad(|| gpt2.forward(&IdTensor::sequence(&[1, 2]))));
     let mut config = BertConfig::new(50, 12, 2, 3, 24);
     config.set_labels(&["a", "b", "c"]);
     let config = EncoderConfig::from(config);

@@ -263,7 +263,7 @@ impl Debug for LanguageModel {
     }
 }
 
-/// A table of the parameters: [`Module::summary`].
+/// Prints a table of the parameters: [`Module::summary`].
 impl std::fmt::Display for LanguageModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.summary())

@@ -79,6 +79,16 @@ impl MlpConfig {
 
 /// A feed-forward language model over a window of token embeddings (Bengio et al. 2003,
 /// <https://www.jmlr.org/papers/v3/bengio03a.html>).
+///
+/// ```
+/// use loquat::models::{CausalLm, MlpConfig, MlpLm};
+/// use loquat::{IdTensor, Rng};
+///
+/// let model = MlpLm::init(&MlpConfig::new(20, 8, 16, 3), &mut Rng::seed(1))?;
+/// let logits = model.forward(&IdTensor::batch(&[[1, 2, 3, 4]])?)?;
+/// assert_eq!(logits.shape(), [1, 4, 20]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct MlpLm {
     /// Sizes.
@@ -100,7 +110,7 @@ impl std::fmt::Debug for MlpLm {
     }
 }
 
-/// A table of the parameters: [`Module::summary`].
+/// Prints a table of the parameters: [`Module::summary`].
 impl std::fmt::Display for MlpLm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.summary())

@@ -84,6 +84,16 @@ impl RnnConfig {
 }
 
 /// A recurrent language model (Mikolov et al. 2010) with the cells of PyTorch: plain, LSTM or GRU.
+///
+/// ```
+/// use loquat::models::{CausalLm, CellType, RnnConfig, RnnLm};
+/// use loquat::{IdTensor, Rng};
+///
+/// let model = RnnLm::init(&RnnConfig::new(CellType::Gru, 20, 8, 2), &mut Rng::seed(1))?;
+/// let logits = model.forward(&IdTensor::batch(&[[1, 2, 3, 4]])?)?;
+/// assert_eq!(logits.shape(), [1, 4, 20]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RnnLm {
     /// Sizes.
@@ -106,7 +116,7 @@ impl std::fmt::Debug for RnnLm {
     }
 }
 
-/// A table of the parameters: [`Module::summary`].
+/// Prints a table of the parameters: [`Module::summary`].
 impl std::fmt::Display for RnnLm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.summary())

@@ -282,7 +282,7 @@ impl Module for MultiHeadAttention {
 }
 
 impl MultiHeadAttention {
-    /// The number of query heads.
+    /// Returns the number of query heads.
     pub fn n_heads(&self) -> usize {
         self.n_heads
     }

@@ -43,6 +43,15 @@ pub fn train_mode<R>(rng: &mut Rng, f: impl FnOnce() -> R) -> R {
 }
 
 /// Dropout: zeroes elements at random during training, like `torch.nn.Dropout`.
+///
+/// ```
+/// use loquat::{Rng, Tensor, nn::{Dropout, train_mode}};
+///
+/// let (dropout, x) = (Dropout::new(0.25), Tensor::full(&[1000], 3.0));
+/// let y = train_mode(&mut Rng::seed(1), || dropout.forward(&x))?;
+/// assert!(y.data().iter().all(|&y| y == 0.0 || y == 4.0)); // the others are divided by 0.75
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq)]
 pub struct Dropout {
     /// The probability that an element becomes zero, in `[0, 1)`.

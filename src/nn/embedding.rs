@@ -7,6 +7,16 @@ use crate::ops::linear::{Layer, WeightLayout, multiply};
 use crate::tensor::{IdTensor, Tensor};
 
 /// A table of vectors, like `torch.nn.Embedding`.
+///
+/// ```
+/// use loquat::{IdTensor, Rng, nn::Embedding};
+///
+/// let table = Embedding::init(10, 4, 1.0, &mut Rng::seed(1))?;
+/// let vectors = table.forward(&IdTensor::batch(&[[3, 1, 3]])?)?;
+/// assert_eq!(vectors.shape(), [1, 3, 4]);
+/// assert_eq!(vectors.data()[..4], vectors.data()[8..]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Embedding {
     /// `[vocab_size, d_model]`.

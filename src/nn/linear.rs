@@ -69,7 +69,7 @@ impl Linear {
         Ok(Self { weight, bias, layout })
     }
 
-    /// The width of the input.
+    /// Returns the width of the input.
     pub fn in_features(&self) -> usize {
         self.axis(match self.layout {
             WeightLayout::OutIn => 1,
@@ -77,7 +77,7 @@ impl Linear {
         })
     }
 
-    /// The width of the output.
+    /// Returns the width of the output.
     pub fn out_features(&self) -> usize {
         self.axis(match self.layout {
             WeightLayout::OutIn => 0,
@@ -85,11 +85,13 @@ impl Linear {
         })
     }
 
-    /// A length of the weight, 0 if a caller gave it fewer axes.
+    /// Returns the length of an axis of the weight; 0 if the weight was given fewer axes.
     fn axis(&self, axis: usize) -> usize {
         self.weight.shape().get(axis).copied().unwrap_or(0)
     }
 
+    /// Returns `x·Wᵀ + b`.
+    ///
     /// # Shapes
     /// `x: […, in_features]` → `[…, out_features]`.
     ///

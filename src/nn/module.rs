@@ -39,8 +39,8 @@ pub trait Module {
         self.parameters().iter().map(|(_, p)| p.len()).sum()
     }
 
-    /// The parameters as a table, to be printed. `Display` of a model prints it; `Debug` of a layer
-    /// or model is one short line.
+    /// Returns a table of the parameters. `Display` of a model prints the same table; `Debug` of a
+    /// layer or model is one short line.
     ///
     /// ```
     /// use loquat::nn::{Linear, Module};

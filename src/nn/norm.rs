@@ -73,6 +73,15 @@ impl LayerNorm {
 }
 
 /// RMS normalisation (Zhang, Sennrich 2019) over the last axis, like `torch.nn.RMSNorm`.
+///
+/// ```
+/// use loquat::{Rng, Tensor, nn::RmsNorm};
+///
+/// let norm = RmsNorm::init(2, 0.0, &mut Rng::seed(1))?;
+/// let y = norm.forward(&Tensor::from_vec(vec![1.0, 7.0], &[1, 2])?)?; // the mean square is 25
+/// assert!((y.data()[0] - 0.2).abs() < 1e-6 && (y.data()[1] - 1.4).abs() < 1e-6);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RmsNorm {
     /// The scale, `[d_model]`, initially one.

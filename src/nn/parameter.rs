@@ -14,6 +14,18 @@ use crate::tensor::{Tensor, Weight};
 /// stored. [`Parameter::tensor`] returns a copy in f32.
 ///
 /// A clone is an independent parameter with the same values.
+///
+/// ```
+/// use loquat::{Tensor, nn::Parameter};
+///
+/// let mut w = Parameter::new(Tensor::scalar(2.0));
+/// let loss = w.tensor().mul(w.tensor())?;
+/// let gradients = loss.backward()?;
+/// let dw = gradients.of(w.tensor()).expect("the loss depends on it").item()?;
+/// w.data_mut()[0] -= 0.1 * dw; // a step of gradient descent
+/// assert!((w.tensor().item()? - 1.6).abs() < 1e-6);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 pub struct Parameter {
     weight: Weight,
     /// The f32 copy of a weight in another format, if it was requested.

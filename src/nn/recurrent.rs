@@ -108,6 +108,18 @@ impl Module for Weights {
 
 /// A recurrent layer whose cell is chosen at run time; [`Rnn`], [`Lstm`] and [`Gru`] have a fixed
 /// one.
+///
+/// ```
+/// use loquat::nn::{Recurrent, RecurrentConfig};
+/// use loquat::{Rng, Tensor, ops::Cell};
+///
+/// let config = RecurrentConfig::new(3, 4).bidirectional(true);
+/// let gru = Recurrent::init(Cell::Gru, &config, &mut Rng::seed(1))?;
+/// let (y, state) = gru.forward(&Tensor::zeros(&[2, 5, 3]), None, Some(&[5, 2]))?;
+/// assert_eq!(y.shape(), [2, 5, 8]); // both directions
+/// assert_eq!(state.h.shape(), [2, 2, 4]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Recurrent {
     /// One per layer and direction, layer by layer, forward before backward.
@@ -165,7 +177,7 @@ impl Recurrent {
         Ok(Self { weights, dropout: Dropout::new(dropout), cell, config: *config })
     }
 
-    /// The one line that `Debug` prints.
+    /// Prints the line for `Debug`.
     fn describe(&self, name: &str, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let RecurrentConfig { input_size, hidden_size, num_layers, bias, bidirectional, dropout } = self.config;
         let cell = if name == "Recurrent" { format!("{:?}, ", self.cell) } else { String::new() };

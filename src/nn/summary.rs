@@ -4,13 +4,13 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::nn::parameter::Parameter;
 
-/// The parameters of a layer or model as a table, which [`Module::summary`](super::Module::summary)
-/// makes and `Display` prints, as `summary()` of Keras.
+/// A table of the parameters of a layer or model, like `summary()` of Keras. Created by
+/// [`Module::summary`](super::Module::summary), printed by `Display`.
 ///
-/// Each line has a parameter's path, shape, number format and number of elements. Layers that
-/// follow one another and have parameters of the same names and shapes are folded: their lines show
-/// the shapes of one layer and the elements of all of them. The last lines are the elements of all
-/// parameters, those that are trained, and the size in bytes.
+/// Each line has the path, shape, number format and number of elements of a parameter. Consecutive
+/// layers whose parameters have the same names and shapes are folded: their lines show the shapes
+/// of one layer and the number of elements in all of them. The last lines are the number of
+/// elements in all parameters, that in trainable ones, and the size in bytes.
 ///
 /// ```
 /// use loquat::nn::{Linear, Module};
@@ -50,18 +50,18 @@ pub struct Summary {
 #[derive(Clone)]
 struct Entry {
     path: String,
-    /// Where in the path indices are looked for.
+    /// The offset in the path from which on indices are searched.
     start: usize,
-    /// Of one of them.
+    /// The shape of one parameter.
     shape: Vec<usize>,
-    /// Those that occur.
+    /// The formats that occur.
     formats: Vec<&'static str>,
-    /// Elements of all of them.
+    /// The number of elements in all of them.
     elements: usize,
 }
 
 impl Entry {
-    /// The first index in the path: what precedes it, the index, and what follows it.
+    /// Returns the first index in the path: what precedes it, the index, and what follows it.
     fn index(&self) -> Option<(&str, usize, &str)> {
         let mut at = self.start;
         loop {
@@ -76,13 +76,13 @@ impl Entry {
         }
     }
 
-    /// Whether the other one is the same parameter of another layer.
+    /// Returns whether the other entry is the same parameter of another layer.
     fn is_like(&self, other: &Self) -> bool {
         self.shape == other.shape && self.index().map(|index| index.2) == other.index().map(|index| index.2)
     }
 
-    /// One entry for the copies of a layer's parameter; if there is one copy only, its index stays
-    /// in the path.
+    /// Merges the copies of a layer's parameter into one entry; if there is only one copy, its
+    /// index stays in the path.
     fn merge<'e>(first: &Self, copies: impl Iterator<Item = &'e Self> + Clone) -> Self {
         let below = first.index().map_or("", |index| index.2);
         let alone = copies.clone().nth(1).is_none();
@@ -142,12 +142,12 @@ impl Summary {
         self.entries.iter().map(|entry| entry.elements).sum()
     }
 
-    /// The number of layers, then [`Summary::in_short`].
+    /// Returns the number of layers, then [`Summary::in_short`].
     pub(crate) fn of_layers(&self, layers: usize) -> String {
         format!("{layers} layer{}, {}", if layers == 1 { "" } else { "s" }, self.in_short())
     }
 
-    /// The number of elements and the format of most of them: `110M parameters, bf16`.
+    /// Returns the number of elements and the most frequent format: `110M parameters, bf16`.
     pub(crate) fn in_short(&self) -> String {
         let of =
             |format: &str| self.entries.iter().filter(|e| e.formats[0] == format).map(|e| e.elements).sum::<usize>();
@@ -157,7 +157,7 @@ impl Summary {
     }
 }
 
-/// The lines of entries, with repeated layers folded.
+/// Appends the lines of entries, with repeated layers folded.
 fn fold(entries: &[Entry], depth: usize, lines: &mut Vec<Line>) {
     let mut rest = entries;
     while let Some(first) = rest.first() {
@@ -187,7 +187,7 @@ fn fold(entries: &[Entry], depth: usize, lines: &mut Vec<Line>) {
     }
 }
 
-/// The entries at the beginning whose path is `head`, then `index`.
+/// Returns the leading entries whose path is `head`, then `index`.
 fn layer<'e>(entries: &'e [Entry], head: &str, index: usize) -> &'e [Entry] {
     let is_of = |entry: &&Entry| entry.index().is_some_and(|(h, i, _)| (h, i) == (head, index));
     &entries[..entries.iter().take_while(is_of).count()]
@@ -201,7 +201,7 @@ impl Display for Summary {
         let totals: Vec<Line> = totals.into_iter().map(|(name, n)| Line::cells(name, "", "", &grouped(n))).collect();
         let head = Line::cells("path", "shape", "format", "parameters");
         let mut widths = [0; 4];
-        // The name of repeated layers stands alone in its line, and may be longer than a column.
+        // The name of repeated layers has its own line, and may be wider than the column.
         for line in lines.iter().chain(&totals).chain([&head]).filter(|line| !line.0[3].is_empty()) {
             for (width, cell) in widths.iter_mut().zip(&line.0) {
                 *width = (*width).max(cell.chars().count());
@@ -227,14 +227,14 @@ impl fmt::Debug for Summary {
     }
 }
 
-/// `1,234,567`
+/// Formats a number as `1,234,567`.
 fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// `1.23M`: three digits.
+/// Formats a number as `1.23M`, with three digits.
 fn count(n: usize) -> String {
     let x = n as f64;
     let Some((unit, name)) = [(1e9, "B"), (1e6, "M"), (1e3, "K")].into_iter().find(|(unit, _)| x >= 0.9995 * unit)

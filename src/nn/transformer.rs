@@ -244,7 +244,7 @@ impl EncoderLayer {
     }
 }
 
-/// The one line that `Debug` of a layer prints.
+/// Prints the line for `Debug` of a layer.
 fn describe(
     name: &str,
     attention: &MultiHeadAttention,
@@ -257,6 +257,20 @@ fn describe(
 }
 
 /// A stack of [`EncoderLayer`]s, like `torch.nn.TransformerEncoder`.
+///
+/// ```
+/// use loquat::nn::{Encoder, EncoderLayerConfig};
+/// use loquat::{AttentionMask, Rng, Tensor};
+///
+/// let mut rng = Rng::seed(1);
+/// let config = EncoderLayerConfig::new(8, 2, 32).norm_first(true);
+/// let encoder = Encoder::init(&config, 3, true, &mut rng)?;
+/// let x = Tensor::normal(&[2, 5, 8], 1.0, &mut rng);
+/// let (y, probs) = encoder.forward_with_probs(&x, &AttentionMask::none())?;
+/// assert_eq!(y.shape(), [2, 5, 8]);
+/// assert_eq!((probs.len(), probs[0].shape()), (3, &[2, 2, 5, 5][..]));
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Encoder {
     /// The layers, from the input to the output.
@@ -468,6 +482,28 @@ impl DecoderLayer {
 }
 
 /// A stack of [`DecoderLayer`]s, like `torch.nn.TransformerDecoder`.
+///
+/// ```
+/// use loquat::nn::{Decoder, DecoderLayerConfig};
+/// use loquat::{AttentionMask, Rng, Tensor, no_grad};
+///
+/// let mut rng = Rng::seed(1);
+/// let decoder = Decoder::init(&DecoderLayerConfig::new(8, 2, 32), 2, false, &mut rng)?;
+/// let [x, memory] = [3, 5].map(|len| Tensor::normal(&[1, len, 8], 1.0, &mut rng));
+/// let (causal, none) = (AttentionMask::causal(), AttentionMask::none());
+/// let whole = decoder.forward(&x, &memory, &causal, &none)?;
+///
+/// // The same bits, one position at a time.
+/// no_grad(|| {
+///     let mut cache = decoder.start(&memory)?;
+///     for t in 0..3 {
+///         let y = decoder.forward_cached(&x.narrow(1, t, 1)?, &causal, &none, &mut cache)?;
+///         assert_eq!(y.to_vec(), whole.narrow(1, t, 1)?.to_vec());
+///     }
+///     Ok::<(), loquat::Error>(())
+/// })?;
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Decoder {
     /// The layers, from the input to the output.

@@ -284,7 +284,7 @@ fn shape_len(shape: &[usize]) -> usize {
         .expect("the number of elements fits into a machine word")
 }
 
-/// The elements for `Debug`, on one line: the first 8 of more than 16.
+/// Formats the elements for `Debug`, on one line: the first 8 of more than 16.
 fn first_of<T: std::fmt::Debug>(data: &[T]) -> String {
     let shown = if data.len() > 16 { &data[..8] } else { data };
     let mut list: Vec<String> = shown.iter().map(|x| format!("{x:?}")).collect();

@@ -75,7 +75,8 @@ impl Weight {
         matches!(self, Self::F32(_))
     }
 
-    /// The name of the number format: `f32`, `f16`, `bf16`, or ggml's name of the blocks (`Q4_K`).
+    /// Returns the name of the number format: `f32`, `f16`, `bf16`, or ggml's name of the blocks
+    /// (`Q4_K`).
     pub fn format_name(&self) -> &'static str {
         match self {
             Self::F32(_) => "f32",

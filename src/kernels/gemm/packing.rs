@@ -86,7 +86,7 @@ pub(in crate::kernels) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32])
     f(Scratch::take(len).elements())
 }
 
-/// A buffer of this thread's, given back when it is dropped.
+/// A buffer of this thread, which is returned to it on drop.
 struct Scratch {
     lines: Vec<Line>,
     used: usize,

@@ -82,8 +82,8 @@ pub fn threads() -> usize {
 /// If a task panics, with its panic, once no task runs any more; tasks that have not begun are
 /// dropped.
 pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
-    // One body for all kernels, and one copy of each kernel's task: a call through a pointer is
-    // nothing next to a task.
+    // One body for all kernels, and one copy of each kernel's task: a call through a pointer costs
+    // little compared with a task.
     for_each_task(n_tasks, &f);
 }
 

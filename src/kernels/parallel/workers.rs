@@ -147,7 +147,7 @@ impl Workers {
     pub(super) fn run(&self, n_tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         let workers = &*self.0;
         // SAFETY: only the lifetime changes, and `f` outlives the job: this function returns when
-        // it is closed and nobody is inside.
+        // it is closed and no worker is inside.
         let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         let job = Job { f, n_tasks, setting: setting() };
         // SAFETY: not open and no worker inside: before the first job, and whenever `Close` was

@@ -136,9 +136,9 @@ const BLOCK: usize = 1024;
 /// `y[i] = f(x0[i], x1[i], …)`, with [`Isa::stream_ptr`] if `past_caches`: the caller then calls
 /// [`Isa::stream_fence`].
 ///
-/// The code of `f` is there once, whatever the length and alignment: the ends that do not fill a
-/// vector and the blocks that go past the caches take the way through a buffer. With a copy of `f`
-/// for each case and instruction set, this loop was a third of the crate's compile time.
+/// The code of `f` is compiled once for all lengths and alignments: the ends that do not fill a
+/// vector, and the blocks that are stored past the caches, go through a buffer. With a copy of `f`
+/// for each case and instruction set, this loop took a third of the crate's compile time.
 ///
 /// # Safety
 ///
@@ -198,7 +198,7 @@ pub(super) unsafe fn apply<I: Isa, const N: usize, F: Lanes<N>>(
     }
 }
 
-/// A vector of each of `x`, at `i`.
+/// Loads a vector of each of `x`, at `i`.
 ///
 /// # Safety
 ///
@@ -213,7 +213,7 @@ pub(super) unsafe fn load<I: Isa, const N: usize>(isa: I, x: [*const f32; N], i:
     v
 }
 
-/// The first `n` lanes of a vector of each of `x`, at `i`; the others are zero.
+/// Loads the first `n` lanes of a vector of each of `x`, at `i`; the others are zero.
 ///
 /// # Safety
 ///

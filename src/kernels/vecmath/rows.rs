@@ -195,8 +195,8 @@ pub(crate) fn update_row3<I: Isa>(isa: I, y: &mut [f32], a: &[f32], b: &[f32], f
     unsafe { apply(isa, f, inputs, out, y.len(), false) }
 }
 
-/// Same as [`map_row`], but past the caches: for rows of an output larger than they are. The caller
-/// fences ([`Isa::stream_fence`]) after the last row.
+/// Same as [`map_row`], but stores past the caches, for rows of an output larger than they are. The
+/// caller fences ([`Isa::stream_fence`]) after the last row.
 #[inline(always)]
 pub(crate) fn map_row_past_caches<I: Isa, const N: usize>(isa: I, x: [&[f32]; N], y: &mut [f32], f: impl Lanes<N>) {
     let len = y.len();

@@ -209,6 +209,20 @@ impl EncoderBlock {
 }
 
 /// An encoder of the BERT family without a task head. See the [module](super).
+///
+/// ```
+/// use loquat::models::encoder::{BertConfig, EncoderConfig, TextBatch, TextEncoder};
+/// use loquat::{IdTensor, Rng};
+///
+/// let config = EncoderConfig::from(BertConfig::new(50, 12, 2, 3, 24));
+/// let encoder = TextEncoder::init(&config, true, &mut Rng::seed(1))?;
+/// let ids = IdTensor::batch(&[[2, 7, 9, 3], [2, 8, 3, 0]])?;
+/// let mask = IdTensor::batch(&[[1, 1, 1, 1], [1, 1, 1, 0]])?;
+/// let hidden_states = encoder.forward(&TextBatch::new(&ids).attention_mask(&mask))?;
+/// assert_eq!(hidden_states.shape(), [2, 4, 12]);
+/// assert_eq!(encoder.pool(&hidden_states)?.shape(), [2, 12]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TextEncoder {
     /// Sizes and options.
@@ -243,7 +257,7 @@ crate::module!(TextEncoder {
     skip config, names
 });
 
-/// A table of the parameters: [`Module::summary`].
+/// Prints a table of the parameters: [`Module::summary`].
 impl std::fmt::Display for TextEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.summary())

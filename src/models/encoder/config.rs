@@ -69,7 +69,7 @@ impl EncoderConfig {
         }
     }
 
-    /// The keys that have no field.
+    /// Returns the keys without a field.
     pub(crate) fn other(&self) -> &Map<String, Value> {
         match self {
             Self::Bert(config) => &config.other,
@@ -77,7 +77,7 @@ impl EncoderConfig {
         }
     }
 
-    /// The keys that have no field, to be changed.
+    /// Same as [`EncoderConfig::other`], for changes.
     pub(crate) fn other_mut(&mut self) -> &mut Map<String, Value> {
         match self {
             Self::Bert(config) => &mut config.other,

@@ -26,6 +26,23 @@ pub trait Head: Module + Sized {
 }
 
 /// An encoder with a task head.
+///
+/// ```
+/// use loquat::models::encoder::{BertConfig, EncoderConfig, TextBatch, TextEncoder};
+/// use loquat::models::encoder::EncoderForSequenceClassification;
+/// use loquat::{IdTensor, Rng};
+///
+/// // A new classifier on a trained encoder.
+/// let mut config = BertConfig::new(50, 12, 2, 3, 24);
+/// config.set_labels(&["bad", "neutral", "good"]);
+/// let mut rng = Rng::seed(1);
+/// let encoder = TextEncoder::init(&EncoderConfig::from(config), false, &mut rng)?;
+/// let model = EncoderForSequenceClassification::from_encoder(encoder, &mut rng)?;
+/// let logits = model.forward(&TextBatch::new(&IdTensor::sequence(&[2, 7, 9, 3])))?;
+/// assert_eq!(logits.shape(), [1, 3]);
+/// assert_eq!(model.config().labels()?, ["bad", "neutral", "good"]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct WithHead<H> {
     /// The encoder, without pooler.
@@ -65,7 +82,7 @@ impl<H: Head> Module for WithHead<H> {
     }
 }
 
-/// A table of the parameters: [`Module::summary`].
+/// Prints a table of the parameters: [`Module::summary`].
 impl<H: Head> std::fmt::Display for WithHead<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.summary())
