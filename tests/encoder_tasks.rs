@@ -189,7 +189,7 @@ fn an_encoder_is_fine_tuned_and_wrapped_without_a_folder() {
     config.set_labels(&["cat", "dog"]);
     let mut rng = Rng::seed(6);
     let encoder = TextEncoder::init(&config, true, &mut rng).unwrap(); // or TextEncoder::open
-    let mut model = EncoderForSequenceClassification::on(encoder, &mut rng).unwrap();
+    let mut model = EncoderForSequenceClassification::from_encoder(encoder, &mut rng).unwrap();
     let mut optimizer = Optimizer::new(AdamW { lr: 0.01, ..AdamW::default() }).unwrap();
     let labels = [0, 1, 1];
     for _ in 0..30 {

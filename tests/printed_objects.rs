@@ -209,7 +209,7 @@ bytes                                          64,176
     let encoder = TextEncoder::init(&config, false, &mut Rng::seed(1))?;
     let table = encoder.to_string();
     assert!(table.contains("encoder.layer.0 … encoder.layer.11 × 12\n"), "{table}");
-    let model = EncoderForSequenceClassification::on(encoder, &mut Rng::seed(1))?;
+    let model = EncoderForSequenceClassification::from_encoder(encoder, &mut Rng::seed(1))?;
     let table = model.to_string();
     assert!(table.contains("bert.encoder.layer.0 … bert.encoder.layer.11 × 12\n"), "{table}");
     assert!(table.lines().count() < 40 && table.lines().all(|line| line.chars().count() < 80), "{table}");

@@ -14,7 +14,7 @@
 //! | [`feed_forward`], [`transformer`] | transformer encoder and decoder layers, and stacks of them |
 //! | [`positions`], [`rotary`] | sinusoidal and learned position embeddings; rotary ones and their scaling |
 //! | [`conv`] | convolution over positions |
-//! | `summary` | [`Summary`]: the parameters as a table |
+//! | [`Summary`] | the parameters of a layer or model as a table |
 //! | [`recurrent`] | plain RNN, LSTM, GRU |
 
 pub mod attention;
