@@ -18,6 +18,8 @@
 //! | file | content |
 //! |---|---|
 //! | `exp` | `exp` |
+//! | `ln` | the natural logarithm |
+//! | `power` | powers with one exponent for all |
 //! | `tanh` | `tanh`, `sigmoid` |
 //! | `erf` | `erf`, the normal distribution |
 //! | `activation` | [`Activation`], forward and backward: ReLU, GELU, SiLU, … |
@@ -44,9 +46,11 @@ mod embedding;
 mod erf;
 mod exp;
 mod half;
+mod ln;
 mod norm;
 mod optimizer;
 mod polynomial;
+mod power;
 mod recurrent;
 mod reduce;
 mod rope;
@@ -71,8 +75,10 @@ pub use embedding::{gather, scatter_add};
 pub use erf::erf;
 pub use exp::exp;
 pub use half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+pub use ln::ln;
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optimizer::{Adam, Sgd, adam_step, sgd_step};
+pub use power::powf;
 pub use recurrent::{gru_step, gru_step_backward, lstm_step, lstm_step_backward};
 pub use reduce::{argmax, dot, max, sum, sum_rows, sum_squares};
 pub use rope::rope;
