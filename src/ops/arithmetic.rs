@@ -10,147 +10,51 @@
 //! # Ok::<(), loquat::Error>(())
 //! ```
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::vecmath;
+use crate::ops::broadcast::{common_shape, map, sum_to};
 use crate::tensor::{Tensor, tape};
-
-/// Returns the shape that two shapes broadcast to.
-fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
-    let rank = a.len().max(b.len());
-    let dim = |shape: &[usize], i: usize| if i + shape.len() < rank { 1 } else { shape[i + shape.len() - rank] };
-    (0..rank)
-        .map(|i| match (dim(a, i), dim(b, i)) {
-            (x, y) if x == y => Ok(x),
-            (1, y) => Ok(y),
-            (x, 1) => Ok(x),
-            _ => Err(Error::mismatch(format!("broadcast {a:?} with {b:?}"))),
-        })
-        .collect()
-}
-
-/// Returns whether a tensor of shape `from` can be broadcast to `to`.
-pub(crate) fn broadcasts_to(from: &[usize], to: &[usize]) -> bool {
-    let fits = |(from, to): (&usize, &usize)| from == to || *from == 1;
-    from.len() <= to.len() && from.iter().zip(&to[to.len() - from.len()..]).all(fits)
-}
-
-/// Returns the strides in `from`'s memory along each axis of `to`: 0 where `from` is repeated.
-fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<usize> {
-    let mut strides = vec![0; to.len()];
-    let mut stride = 1;
-    for (i, &d) in from.iter().enumerate().rev() {
-        if d != 1 {
-            strides[i + to.len() - from.len()] = stride;
-        }
-        stride *= d;
-    }
-    strides
-}
-
-/// Calls `f(outer, inner)` for each run along the last axis, with its offsets in the larger and in
-/// the smaller tensor.
-fn for_each_run(to: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)) {
-    let Some((&run, axes)) = to.split_last() else { return f(0, 0) };
-    if to.contains(&0) {
-        return;
-    }
-    let mut index = vec![0; axes.len()];
-    let (mut outer, mut inner) = (0, 0);
-    loop {
-        f(outer, inner);
-        outer += run;
-        let mut axis = axes.len();
-        loop {
-            if axis == 0 {
-                return;
-            }
-            axis -= 1;
-            index[axis] += 1;
-            inner += strides[axis];
-            if index[axis] < axes[axis] {
-                break;
-            }
-            inner -= strides[axis] * axes[axis];
-            index[axis] = 0;
-        }
-    }
-}
-
-/// Broadcasts `x` to `shape`, detached from the tape; the caller has checked the shapes.
-pub(crate) fn broadcast_to(x: &Tensor, shape: &[usize]) -> Tensor {
-    if x.shape() == shape {
-        return x.detach();
-    }
-    let strides = broadcast_strides(x.shape(), shape);
-    let run = shape.last().copied().unwrap_or(1);
-    Tensor::write(shape, |y| {
-        let x = x.data();
-        for_each_run(shape, &strides, |outer, inner| {
-            let y = &mut y[outer..outer + run];
-            if strides.last() == Some(&1) { y.copy_from_slice(&x[inner..inner + run]) } else { y.fill(x[inner]) }
-        });
-    })
-}
-
-/// The adjoint of [`broadcast_to`]: sums `dy` over the axes along which a tensor of `shape` was
-/// repeated.
-pub(crate) fn sum_to(dy: Tensor, shape: &[usize]) -> Tensor {
-    if dy.shape() == shape {
-        return dy;
-    }
-    let len: usize = shape.iter().product();
-    if dy.shape().ends_with(shape) && len > 0 {
-        return Tensor::write(shape, |dx| vecmath::sum_rows(dy.data(), len, dx, false));
-    }
-    let strides = broadcast_strides(shape, dy.shape());
-    let run = dy.shape().last().copied().unwrap_or(1);
-    Tensor::write(shape, |dx| {
-        dx.fill(0.0);
-        for_each_run(dy.shape(), &strides, |outer, inner| {
-            let dy = &dy.data()[outer..outer + run];
-            if strides.last() == Some(&1) {
-                vecmath::add_assign(&mut dx[inner..inner + run], dy);
-            } else {
-                dx[inner] += vecmath::sum(dy) as f32;
-            }
-        });
-    })
-}
 
 type Kernel = fn(&[f32], &[f32], &mut [f32]);
 
-/// Multiplies two tensors of the same shape, detached from the tape.
-fn product(a: &Tensor, b: &Tensor) -> Tensor {
-    Tensor::write(a.shape(), |y| vecmath::mul(a.data(), b.data(), y))
+/// Rows at least this long are combined by the kernels for rows.
+const ROW: usize = 16;
+
+/// A product of two tensors, the second broadcast to the first, off the tape.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    combine(a.shape(), a, b, vecmath::mul)
+}
+
+/// `kernel` on the operands, broadcast to `shape`, off the tape.
+fn combine(shape: &[usize], a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<Tensor> {
+    if a.shape() == b.shape() {
+        return Tensor::try_write(shape, |y| kernel(a.data(), b.data(), y));
+    }
+    map(shape, &[a, b], &|x, y| kernel(x[0], x[1], y))
 }
 
 /// Applies `kernel` to the broadcast operands, detached from the tape.
 fn forward(op: &'static str, a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<Tensor> {
-    let shape = broadcast_shape(a.shape(), b.shape())?;
-    let row = b.len();
-    if a.shape() == shape && row > 0 && shape.ends_with(b.shape()) && a.shape() != b.shape() {
+    let shape = common_shape(&[a.shape(), b.shape()])?;
+    if a.shape() == shape && b.len() >= ROW && shape.ends_with(b.shape()) && a.shape() != b.shape() {
         let by_row: Option<Kernel> = match op {
             "add" => Some(vecmath::add_row),
             "mul" => Some(vecmath::mul_row),
             _ => None,
         };
         if let Some(by_row) = by_row {
-            return Ok(Tensor::write(&shape, |y| by_row(a.data(), b.data(), y)));
+            return Tensor::try_write(&shape, |y| by_row(a.data(), b.data(), y));
         }
     }
-    // Allocated before the operands are broadcast: two small operands can have a large result.
-    let mut y = Tensor::try_write(&shape, |_| ())?;
-    let (a, b) = (broadcast_to(a, &shape), broadcast_to(b, &shape));
-    kernel(a.data(), b.data(), y.make_mut());
-    Ok(y)
+    combine(&shape, a, b, kernel)
 }
 
 impl Tensor {
     /// Computes `self + other` element-wise.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the shapes do not broadcast, [`Error::Shape`] if the result does not
-    /// fit into memory.
+    /// [`Error::Mismatch`](crate::Error::Mismatch) if the shapes do not broadcast,
+    /// [`Error::Shape`](crate::Error::Shape) if the memory has no room for what they broadcast to.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("add", self, other, vecmath::add)?;
         let (a_shape, b_shape) = (self.shape().to_vec(), other.shape().to_vec());
@@ -192,9 +96,8 @@ impl Tensor {
             let (a, b) = (self.detach(), other.detach());
             Box::new(move |dy, needs| {
                 // d(ab) = b·da + a·db
-                let da = needs[0].then(|| sum_to(product(&dy, &broadcast_to(&b, dy.shape())), a.shape()));
-                let db = needs[1].then(|| sum_to(product(&dy, &broadcast_to(&a, dy.shape())), b.shape()));
-                Ok(vec![da, db])
+                let da = needs[0].then(|| Ok(sum_to(product(&dy, &b)?, a.shape()))).transpose()?;
+                Ok(vec![da, needs[1].then(|| Ok(sum_to(product(&dy, &a)?, b.shape()))).transpose()?])
             })
         }))
     }
@@ -210,13 +113,15 @@ impl Tensor {
             let (a_shape, b) = (self.shape().to_vec(), other.detach());
             Box::new(move |dy, needs| {
                 // da = dy / b, db = -da · y
-                let wide = broadcast_to(&b, dy.shape());
-                let da = Tensor::write(dy.shape(), |da| vecmath::div(dy.data(), wide.data(), da));
-                let db = needs[1].then(|| {
-                    let mut db = sum_to(product(&da, &saved), b.shape());
-                    vecmath::scale(-1.0, db.make_mut());
-                    db
-                });
+                let da = combine(dy.shape(), &dy, &b, vecmath::div)?;
+                let db = match needs[1] {
+                    true => {
+                        let mut db = sum_to(product(&da, &saved)?, b.shape());
+                        vecmath::scale(-1.0, db.make_mut());
+                        Some(db)
+                    }
+                    false => None,
+                };
                 Ok(vec![needs[0].then(|| sum_to(da, &a_shape)), db])
             })
         }))
@@ -236,9 +141,11 @@ impl Tensor {
     /// Computes `self + value`.
     ///
     /// # Errors
-    /// None in practice, since a scalar broadcasts with every shape.
+    /// None in practice.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
-        self.add(&Tensor::scalar(value))
+        let mut y = self.detach();
+        vecmath::shift(value, y.make_mut());
+        Ok(tape::record("add_scalar", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(dy)]))))
     }
 }
 
@@ -269,6 +176,7 @@ mod tests {
             check("mul", &inputs, |x| x[0].mul(&x[1]));
             check("div", &inputs, |x| x[0].div(&x[1]));
         }
+        check("add_scalar", &[sample(&[3, 3], 4)], |x| x[0].add_scalar(-2.5));
         check("scale", &[sample(&[3, 3], 4)], |x| Ok(x[0].scale(-2.5)));
     }
 

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
-use crate::ops::arithmetic::{broadcast_to, broadcasts_to};
+use crate::ops::broadcast::{broadcast_to, broadcasts_to};
 use crate::tensor::{IdTensor, Tensor, tape};
 
 /// How the losses of single rows or elements are reduced.

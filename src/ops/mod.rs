@@ -5,23 +5,33 @@
 //!
 //! | item | content |
 //! |---|---|
-//! | [`concat()`], [`stack`], [`windows`] | joined tensors; each position with the previous ones |
-//! | [`linear()`], [`linear_then`] | products with the weight of a layer |
-//! | [`with_precision`] | f32 or bf16 products |
-//! | [`Attention`], [`AttentionMask`], [`Rope`] | attention; rotary position embeddings |
-//! | [`Conv1d`], [`MaxPool1d`], [`max_over_time`] | convolution and pooling over positions |
-//! | [`layer_norm`], [`rms_norm`], [`dropout()`] | normalisation; dropout |
-//! | [`embedding()`] | look-up of rows by id |
-//! | [`CrossEntropy`], [`BinaryCrossEntropy`], [`mse_loss`] | losses |
-//! | [`mod@inspect`] | recording of attention probabilities and hidden states |
-
-// One family per file, forward and backward next to each other. Each operation checks the shapes of
-// its inputs, calls kernels, and records its backward formula on the tape. The gradient of `x` is
-// named `dx`. Every operation is tested against central differences.
+//! | `arithmetic` | sums and products element by element, with NumPy's broadcasting |
+//! | `broadcast` | shapes that broadcast |
+//! | `shape` | reshape, permute, narrow, concatenate, stack |
+//! | `reduce` | sums and means |
+//! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
+//! | `linear` | products with a layer's weight |
+//! | `packed_weight` | copies of a weight in the order in which products read it |
+//! | `matmul` | products of matrices and batches of them |
+//! | `precision` | f32 or bf16 for the products |
+//! | `attention` | scaled dot-product attention, and what it may see |
+//! | `rope` | rotary positions |
+//! | `conv` | convolution over positions, maximum over them |
+//! | `pool` | maxima of windows of positions |
+//! | `window` | each position with those before it |
+//! | `recurrent` | plain RNN, LSTM, GRU over whole sequences |
+//! | `norm` | layer and RMS normalisation |
+//! | `embedding` | rows by id |
+//! | `loss` | cross-entropy, binary cross-entropy, mean squared error |
+//! | `dropout` | random zeros |
+//! | [`mod@inspect`] | a look at attention and hidden states while a model runs |
+//!
+//! This floor must not know parameters or names.
 
 mod activation;
 mod arithmetic;
 pub(crate) mod attention;
+mod broadcast;
 mod conv;
 pub(crate) mod dropout;
 mod embedding;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Dims;
 use super::mask::Resolved;
 use crate::kernels::attention::{AttentionShape, Dropout, Heads, HeadsMut, Mask, attention, attention_backward};
-use crate::ops::arithmetic::broadcast_to;
+use crate::ops::broadcast::broadcast_to;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, tape};
 
