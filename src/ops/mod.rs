@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `arithmetic` | sums and products element by element, with NumPy's broadcasting |
 //! | `broadcast` | shapes that broadcast |
+//! | `elementwise` | exponential, logarithm, roots, powers, limits, the larger of two |
 //! | `shape` | reshape, permute, narrow, concatenate, stack |
 //! | `reduce` | sums and means |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
@@ -34,6 +35,7 @@ pub(crate) mod attention;
 mod broadcast;
 mod conv;
 pub(crate) mod dropout;
+mod elementwise;
 mod embedding;
 #[cfg(test)]
 pub(crate) mod gradient_check;
