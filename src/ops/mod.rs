@@ -8,6 +8,8 @@
 //! | `arithmetic` | sums and products element by element, with NumPy's broadcasting |
 //! | `broadcast` | shapes that broadcast |
 //! | `elementwise` | exponential, logarithm, roots, powers, limits, the larger of two |
+//! | `compare` | comparisons, as masks of 0 and 1 |
+//! | `select` | one of two by a mask |
 //! | `shape` | reshape, permute, narrow, concatenate, stack |
 //! | `reduce` | sums and means |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
@@ -33,6 +35,7 @@ mod activation;
 mod arithmetic;
 pub(crate) mod attention;
 mod broadcast;
+mod compare;
 mod conv;
 pub(crate) mod dropout;
 mod elementwise;
@@ -50,6 +53,7 @@ pub(crate) mod precision;
 pub(crate) mod recurrent;
 mod reduce;
 pub(crate) mod rope;
+mod select;
 mod shape;
 mod window;
 
@@ -70,5 +74,6 @@ pub use precision::{Precision, with_precision};
 pub use recurrent::Cell;
 pub(crate) use recurrent::{Recurrent, RecurrentWeights};
 pub use rope::Rope;
+pub use select::where_;
 pub use shape::{concat, stack};
 pub use window::windows;
