@@ -10,7 +10,7 @@
 //! | `elementwise` | exponential, logarithm, roots, powers, limits, the larger of two |
 //! | `compare` | comparisons, as masks of 0 and 1 |
 //! | `select` | one of two by a mask |
-//! | `shape` | reshape, permute, narrow, concatenate, stack |
+//! | `shape` | reshape, squeeze, permute, narrow, split, concatenate, stack |
 //! | `reduce` | sums and means |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |

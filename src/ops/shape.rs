@@ -1,10 +1,11 @@
-//! Operations that rearrange elements: reshape, permute, narrow, concat, stack.
+//! The same numbers in another arrangement: reshape, squeeze, permute, narrow, split, concatenate,
+//! stack.
 
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, tape};
 
-/// Returns `(outer, axis, inner)`: the number of elements before, at and after `axis`.
-fn split_at(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+/// `(outer, axis, inner)`: how many blocks before, at and after `axis`.
+pub(crate) fn split_at(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }
 
@@ -22,7 +23,45 @@ impl Tensor {
         Ok(tape::record("reshape", &[self], self.view(shape), || Box::new(move |dy, _| Ok(vec![Some(dy.view(&from))]))))
     }
 
-    /// Permutes the axes: axis `i` of the result is axis `axes[i]` of `self`. Copies.
+    /// Inserts an axis of length 1 before axis `axis`, at the end if `axis` is the rank. Negative axes
+    /// count from the last of the result: -1 adds a last axis. No copy.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the result would have no such axis.
+    ///
+    /// # Examples
+    /// ```
+    /// let x = loquat::Tensor::zeros(&[2, 3]);
+    /// assert_eq!(x.unsqueeze(1)?.shape(), [2, 1, 3]);
+    /// assert_eq!(x.unsqueeze(-1)?.shape(), [2, 3, 1]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    pub fn unsqueeze(&self, axis: isize) -> Result<Tensor> {
+        let rank = self.rank() as isize;
+        let place = if axis < 0 { axis + rank + 1 } else { axis };
+        if !(0..=rank).contains(&place) {
+            return Err(Error::argument("unsqueeze axis", format!("{}..={rank}", -rank - 1), axis));
+        }
+        let mut shape = self.shape().to_vec();
+        shape.insert(place as usize, 1);
+        self.reshape(&shape)
+    }
+
+    /// Removes an axis of length 1; negative ones count from the last. No copy.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis; [`Error::Shape`] if its length is not 1.
+    pub fn squeeze(&self, axis: isize) -> Result<Tensor> {
+        let axis = self.axis(axis)?;
+        if self.shape()[axis] != 1 {
+            return Err(Error::shape("squeeze", format!("length 1 along axis {axis}"), self.shape()));
+        }
+        let mut shape = self.shape().to_vec();
+        shape.remove(axis);
+        self.reshape(&shape)
+    }
+
+    /// Axes in another order: axis `i` of the result is axis `axes[i]` of `self`. Copies.
     ///
     /// # Errors
     /// [`Error::Argument`] if `axes` is not a permutation of `0..rank`.
@@ -95,6 +134,28 @@ impl Tensor {
             return Err(Error::argument("split count", format!("a divisor of {width}"), count));
         }
         (0..count).map(|i| self.narrow(axis, i * (width / count), width / count)).collect()
+    }
+
+    /// At most `count` parts along `axis`, all of the same length but the last, which may be shorter,
+    /// as PyTorch's `chunk` has it. [`Tensor::split`] wants parts of equal length.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such axis or `count` is 0.
+    ///
+    /// # Examples
+    /// ```
+    /// let parts = loquat::Tensor::zeros(&[2, 5]).chunk(2, 1)?;
+    /// assert_eq!((parts[0].shape(), parts[1].shape()), (&[2, 3][..], &[2, 2][..]));
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    pub fn chunk(&self, count: usize, axis: isize) -> Result<Vec<Tensor>> {
+        let width = self.dim(axis)?;
+        if count == 0 {
+            return Err(Error::argument("chunk count", "at least 1", count));
+        }
+        let len = width.div_ceil(count).max(1);
+        let starts = (0..width.max(1)).step_by(len);
+        starts.map(|start| self.narrow(axis, start, len.min(width - start))).collect()
     }
 }
 
@@ -226,6 +287,9 @@ mod tests {
         for axis in 0..3 {
             check("narrow", &x, |x| x[0].narrow(axis, 1, 1));
         }
+        check("unsqueeze", &x, |x| x[0].unsqueeze(-1));
+        check("squeeze", &[sample(&[2, 1, 3], 1)], |x| x[0].squeeze(1));
+        check("chunk", &x, |x| concat(&x[0].chunk(2, 1)?.iter().rev().collect::<Vec<_>>(), 1));
         check("split", &x, |x| concat(&x[0].split(3, 1)?.iter().rev().collect::<Vec<_>>(), 1));
         let two = [sample(&[2, 3, 4], 2), sample(&[2, 1, 4], 3)];
         check("concat", &two, |x| concat(&[&x[0], &x[1], &x[0]], 1));
@@ -255,9 +319,36 @@ mod tests {
         let empty = Tensor::zeros(&[2, 0]);
         assert!(empty.split(1 << 40, 1).is_err() && empty.split(0, 1).is_err());
         assert_eq!(empty.split(1, 1).unwrap().len(), 1);
+        let error = x.squeeze(-1).unwrap_err().to_string();
+        assert_eq!(error, "squeeze: expected length 1 along axis 1, found shape [2, 3]");
+        let error = x.unsqueeze(3).unwrap_err().to_string();
+        assert_eq!(error, "unsqueeze axis: expected -3..=2, found 3");
+        assert!(x.unsqueeze(-4).is_err() && x.squeeze(2).is_err() && x.chunk(0, 1).is_err());
         let error = concat(&[&x, &Tensor::zeros(&[3, 3])], 1).unwrap_err().to_string();
         assert_eq!(error, "cannot join [2, 3] and [3, 3] along axis 1: the other axes differ");
         assert!(concat(&[], 0).is_err());
+    }
+
+    #[test]
+    fn chunks_are_as_in_pytorch() {
+        let lengths = |width: usize, count: usize| {
+            let parts = Tensor::zeros(&[width]).chunk(count, 0).unwrap();
+            parts.iter().map(Tensor::len).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(7, 3), [3, 3, 1]);
+        assert_eq!(lengths(6, 4), [2, 2, 2]);
+        assert_eq!(lengths(2, 5), [1, 1]);
+        assert_eq!(lengths(0, 2), [0]);
+    }
+
+    #[test]
+    fn axes_of_length_one_come_and_go() {
+        let x = Tensor::zeros(&[2, 3]);
+        for (axis, shape) in [(0, [1, 2, 3]), (1, [2, 1, 3]), (2, [2, 3, 1]), (-1, [2, 3, 1]), (-3, [1, 2, 3])] {
+            let y = x.unsqueeze(axis).unwrap();
+            assert_eq!((y.shape(), y.squeeze(axis).unwrap().shape()), (&shape[..], x.shape()));
+        }
+        assert_eq!(Tensor::scalar(1.0).unsqueeze(0).unwrap().squeeze(0).unwrap().rank(), 0);
     }
 
     #[test]

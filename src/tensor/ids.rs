@@ -54,7 +54,19 @@ impl IdTensor {
         Self::new(data, &[sequences.len(), seq_len])
     }
 
-    /// Returns the length of each axis, outermost first.
+    /// The same ids in the same order under another shape; no copy.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the number of ids differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().try_fold(1usize, |len, &d| len.checked_mul(d)) != Some(self.len()) {
+            let action = format!("reshape {:?}, which has {} ids, to {shape:?}", self.shape, self.len());
+            return Err(Error::mismatch(action));
+        }
+        Ok(Self { shape: shape.to_vec(), data: self.data.clone() })
+    }
+
+    /// The length of each axis, slowest first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -106,6 +118,15 @@ impl std::fmt::Debug for IdTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_shape_has_the_same_ids() {
+        let ids = IdTensor::new([1, 2, 3, 4], &[4]).unwrap();
+        let column = ids.reshape(&[4, 1]).unwrap();
+        assert_eq!((column.shape(), column.data()), (&[4, 1][..], ids.data()));
+        let error = ids.reshape(&[3]).unwrap_err().to_string();
+        assert_eq!(error, "cannot reshape [4], which has 4 ids, to [3]");
+    }
 
     #[test]
     fn ragged_batches_and_large_ids_are_errors() {
