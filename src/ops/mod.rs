@@ -11,6 +11,7 @@
 //! | `compare` | comparisons, as masks of 0 and 1 |
 //! | `select` | one of two by a mask |
 //! | `shape` | reshape, squeeze, permute, narrow, split, concatenate, stack |
+//! | `index` | elements by index along an axis, one-hot rows |
 //! | `reduce` | sums and means |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |
@@ -42,6 +43,7 @@ mod elementwise;
 mod embedding;
 #[cfg(test)]
 pub(crate) mod gradient_check;
+mod index;
 pub mod inspect;
 pub(crate) mod linear;
 mod loss;
@@ -62,7 +64,8 @@ pub use attention::{Attention, AttentionMask};
 pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
 pub use embedding::{embedding, embedding_with_padding};
-pub use inspect::{Capture, Inspection, inspect};
+pub use index::one_hot;
+pub use inspect::{Inspection, See, inspect};
 pub use linear::{WeightLayout, linear, linear_then};
 pub use loss::{
     BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss,
