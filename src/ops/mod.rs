@@ -13,6 +13,7 @@
 //! | `shape` | reshape, squeeze, permute, narrow, split, concatenate, stack |
 //! | `index` | elements by index along an axis, one-hot rows |
 //! | `reduce` | sums and means |
+//! | `extremes` | maxima, minima, top k along an axis |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
@@ -41,6 +42,7 @@ mod conv;
 pub(crate) mod dropout;
 mod elementwise;
 mod embedding;
+mod extremes;
 #[cfg(test)]
 pub(crate) mod gradient_check;
 mod index;
