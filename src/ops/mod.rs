@@ -12,8 +12,9 @@
 //! | `select` | one of two by a mask |
 //! | `shape` | reshape, squeeze, permute, narrow, split, concatenate, stack |
 //! | `index` | elements by index along an axis, one-hot rows |
-//! | `reduce` | sums and means |
+//! | `reduce` | sums, means, norms, log-sum-exp |
 //! | `extremes` | maxima, minima, top k along an axis |
+//! | `cumsum` | running sums |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
@@ -39,6 +40,7 @@ pub(crate) mod attention;
 mod broadcast;
 mod compare;
 mod conv;
+mod cumsum;
 pub(crate) mod dropout;
 mod elementwise;
 mod embedding;

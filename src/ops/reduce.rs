@@ -1,8 +1,10 @@
-//! Sums and means.
+//! Sums, means, norms, and the logarithm of a sum of exponentials.
 
 use crate::error::Result;
+use crate::kernels::parallel;
 use crate::kernels::vecmath;
-use crate::ops::arithmetic::{broadcast_to, sum_to};
+use crate::ops::broadcast::{broadcast_to, map, sum_to};
+use crate::ops::shape::split_at;
 use crate::tensor::{Tensor, tape};
 
 impl Tensor {
@@ -56,7 +58,67 @@ impl Tensor {
         }))
     }
 
-    /// Computes the sums along an axis, each times a factor, detached from the tape.
+    /// The Euclidean norm of all elements, a scalar: `√(Σ x²)`. The gradient at 0 is 0.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn norm(&self) -> Result<Tensor> {
+        let y = Tensor::scalar(vecmath::sum_squares(self.data()).sqrt() as f32);
+        norm_recorded("norm", self, y)
+    }
+
+    /// The Euclidean norm along `axis`, which stays with length 1. The gradient at 0 is 0.
+    ///
+    /// # Errors
+    /// Same as [`Tensor::sum_axis`].
+    ///
+    /// # Examples
+    /// ```
+    /// let x = loquat::Tensor::from_vec(vec![3.0, 4.0, 0.0, 2.0], &[2, 2])?;
+    /// assert_eq!(x.norm_axis(-1)?.to_vec(), [5.0, 2.0]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    pub fn norm_axis(&self, axis: isize) -> Result<Tensor> {
+        let axis = self.axis(axis)?;
+        let mut shape = self.shape().to_vec();
+        shape[axis] = 1;
+        let y = Tensor::write(&shape, |y| norms(split_at(self.shape(), axis), self.data(), y));
+        norm_recorded("norm_axis", self, y)
+    }
+
+    /// `ln Σ eˣ` along `axis`, which stays with length 1, without overflow: -∞ where all elements
+    /// are -∞. The gradient is the softmax, and 0 where all elements are -∞.
+    ///
+    /// # Errors
+    /// Same as [`Tensor::sum_axis`].
+    ///
+    /// # Examples
+    /// ```
+    /// let x = loquat::Tensor::from_vec(vec![1000.0, 1000.0], &[1, 2])?;
+    /// assert_eq!(x.log_sum_exp(-1)?.to_vec(), [1000.0 + 2f32.ln()]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
+    #[doc(alias = "logsumexp")]
+    pub fn log_sum_exp(&self, axis: isize) -> Result<Tensor> {
+        let x = self.detach();
+        // Subtracted before the exponential; an infinite maximum is not, ∞ - ∞ would be NaN.
+        let finite = |mut shift: Tensor| {
+            shift.make_mut().iter_mut().filter(|x| x.is_infinite()).for_each(|x| *x = 0.0);
+            shift
+        };
+        let empty = self.dim(axis)? == 0;
+        let largest = finite(if empty { x.sum_axis(axis)? } else { x.max_axis(axis)?.0 });
+        let y = exp_of_difference(&x, &largest)?.summed(axis, 1.0)?.ln().add(&largest)?;
+        let saved = y.clone();
+        Ok(tape::record("log_sum_exp", &[self], y, || {
+            Box::new(move |dy, _| {
+                let probs = exp_of_difference(&x, &finite(saved))?;
+                Ok(vec![Some(map(x.shape(), &[&probs, &dy], &|x, dx| vecmath::mul(x[0], x[1], dx))?)])
+            })
+        }))
+    }
+
+    /// The sums along an axis, each times a factor, off the tape.
     fn summed(&self, axis: isize, factor: f32) -> Result<Tensor> {
         let axis = self.axis(axis)?;
         let mut shape = self.shape().to_vec();
@@ -87,6 +149,51 @@ impl Tensor {
     }
 }
 
+/// Norms of `x`, `[outer, width, inner]`, along the middle axis; added in `f64` in a fixed order.
+fn norms((outer, width, inner): (usize, usize, usize), x: &[f32], y: &mut [f32]) {
+    if x.is_empty() {
+        return y.fill(0.0);
+    }
+    let len = width * inner;
+    let per_task = parallel::chunk_len(outer, 1, len as f32);
+    parallel::chunks_mut(y, per_task * inner, |task, y| {
+        let mut sums = vec![0.0f64; inner];
+        for (x, y) in x[task * per_task * len..].chunks_exact(len).zip(y.chunks_exact_mut(inner)) {
+            if inner == 1 {
+                y[0] = vecmath::sum_squares(x).sqrt() as f32;
+                continue;
+            }
+            sums.fill(0.0);
+            for x in x.chunks_exact(inner) {
+                sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+            }
+            y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = sum.sqrt() as f32);
+        }
+    });
+}
+
+/// Puts norms `y` of `x` on the tape: dx = dy · x / y, and 0 where y is 0.
+fn norm_recorded(op: &'static str, x: &Tensor, y: Tensor) -> Result<Tensor> {
+    let saved = y.clone();
+    Ok(tape::record(op, &[x], y, || {
+        let x = x.detach();
+        Box::new(move |dy, _| {
+            let factor = map(dy.shape(), &[&dy, &saved], &|x, factor| {
+                for ((factor, &dy), &y) in factor.iter_mut().zip(x[0]).zip(x[1]) {
+                    *factor = if y == 0.0 { 0.0 } else { dy / y };
+                }
+            })?;
+            Ok(vec![Some(map(x.shape(), &[&x, &factor], &|x, dx| vecmath::mul(x[0], x[1], dx))?)])
+        })
+    }))
+}
+
+/// e to the power of `x - shift`, which broadcasts, off the tape.
+fn exp_of_difference(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    let difference = map(x.shape(), &[x, shift], &|x, y| vecmath::sub(x[0], x[1], y))?;
+    Tensor::try_write(x.shape(), |y| vecmath::exp(difference.data(), y))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::ops::gradient_check::{check, sample};
@@ -101,6 +208,46 @@ mod tests {
             check("sum_axis", &x, |x| x[0].sum_axis(axis));
             check("mean_axis", &x, |x| x[0].mean_axis(axis));
         }
+    }
+
+    #[test]
+    fn norms_and_log_sum_exp_have_their_gradients() {
+        for shape in [&[7][..], &[2, 3, 5], &[2, 0, 3], &[3, 1]] {
+            let x = [sample(shape, 1)];
+            check("norm", &x, |x| x[0].norm());
+            for axis in 0..shape.len() as isize {
+                check("norm_axis", &x, |x| x[0].norm_axis(axis));
+                check("log_sum_exp", &x, |x| x[0].log_sum_exp(axis));
+            }
+        }
+        assert!(sample(&[2], 1).norm_axis(1).is_err() && sample(&[2], 1).log_sum_exp(1).is_err());
+        let zero = Tensor::zeros(&[2, 3]).watch();
+        let gradients = zero.norm_axis(1).unwrap().sum().unwrap().backward().unwrap();
+        assert_eq!(gradients.of(&zero).unwrap().to_vec(), [0.0; 6]);
+    }
+
+    #[test]
+    fn norms_and_log_sum_exp_match_the_naive_loops() {
+        let x = sample(&[2, 3, 5], 1);
+        for axis in 0..3 {
+            let (_, width, inner) = crate::ops::shape::split_at(x.shape(), axis);
+            let (norm, lse) = (x.norm_axis(axis as isize).unwrap(), x.log_sum_exp(axis as isize).unwrap());
+            for i in 0..norm.len() {
+                let at = |j: usize| f64::from(x.data()[(i / inner * width + j) * inner + i % inner]);
+                let squares: f64 = (0..width).map(|j| at(j) * at(j)).sum();
+                let exponentials: f64 = (0..width).map(|j| at(j).exp()).sum();
+                assert!((f64::from(norm.data()[i]) - squares.sqrt()).abs() < 1e-6);
+                assert!((f64::from(lse.data()[i]) - exponentials.ln()).abs() < 1e-6);
+            }
+        }
+        let inf = f32::INFINITY;
+        let x = Tensor::from_vec(vec![-inf, -inf, 1.0, inf, 0.0, -inf], &[3, 2]).unwrap().watch();
+        let y = x.log_sum_exp(1).unwrap();
+        assert_eq!(y.to_vec(), [-inf, inf, 0.0]);
+        let dx = y.narrow(0, 0, 1).unwrap().backward().unwrap();
+        assert_eq!(dx.of(&x).unwrap().data()[..2], [0.0, 0.0]);
+        assert_eq!(Tensor::zeros(&[2, 0]).log_sum_exp(1).unwrap().to_vec(), [-inf; 2]);
+        assert_eq!(Tensor::from_vec(vec![3e30, 4e30], &[2]).unwrap().norm().unwrap().item().unwrap(), 5e30);
     }
 
     #[test]
