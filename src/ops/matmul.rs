@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::gemm::{Beta, Epilogue, Mat, gemm_batch, gemm_in};
+use crate::ops::broadcast::common_shape;
 use crate::ops::precision::{Precision, precision};
 use crate::tensor::{Tensor, tape};
 
@@ -76,29 +77,36 @@ pub(crate) fn weigh(probs: &Tensor, values: &Tensor) -> Result<Tensor> {
     }))
 }
 
+/// The matrices of `x`, repeated to the leading axes `batch`.
+fn batch_of(x: &Tensor, batch: &[usize]) -> Result<Tensor> {
+    x.expand(&[batch, &x.shape()[x.rank() - 2..]].concat())
+}
+
 impl Tensor {
     /// Computes the matrix product over the last two axes: `[…, m, k] · […, k, n] → […, m, n]`.
     ///
-    /// The leading axes are equal, or `other` is one matrix for the whole batch.
+    /// The leading axes broadcast; `other` may be one matrix for all. A vector needs an axis of
+    /// length 1 ([`Tensor::unsqueeze`]).
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the shapes are incompatible; [`Error::Shape`] if the result does not
     /// fit into memory.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
-        let fits = a.len() >= 2
-            && b.len() >= 2
-            && a[a.len() - 1] == b[b.len() - 2]
-            && (b.len() == 2 || a[..a.len() - 2] == b[..b.len() - 2]);
-        if !fits {
-            return Err(Error::mismatch(format!("multiply {a:?} by {b:?}")));
+        let refused = || Error::mismatch(format!("multiply {a:?} by {b:?}"));
+        if a.len() < 2 || b.len() < 2 || a[a.len() - 1] != b[b.len() - 2] {
+            return Err(refused());
         }
         if other.rank() == 2 && self.rank() > 2 {
             // One tall product.
-            let rows = self.len() / a[a.len() - 1].max(1);
+            let rows = a[..a.len() - 1].iter().product();
             let mut shape = a[..a.len() - 1].to_vec();
             shape.push(b[1]);
             return self.reshape(&[rows, a[a.len() - 1]])?.matmul(other)?.reshape(&shape);
+        }
+        if a[..a.len() - 2] != b[..b.len() - 2] {
+            let batch = common_shape(&[&a[..a.len() - 2], &b[..b.len() - 2]]).map_err(|_| refused())?;
+            return batch_of(self, &batch)?.matmul(&batch_of(other, &batch)?);
         }
         let precision = precision();
         let y = product(precision, self, other, Transposed::Neither)?;
@@ -112,16 +120,20 @@ impl Tensor {
         }))
     }
 
-    /// Same as [`Tensor::matmul`], with the last two axes of `other` transposed:
+    /// Same as [`Tensor::matmul`] with the last two axes of `other` exchanged:
     /// `[…, m, k] · […, n, k]ᵀ → […, m, n]`.
     ///
     /// # Errors
     /// Same as [`Tensor::matmul`].
     pub fn matmul_transposed(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.shape(), other.shape());
-        let fits = a.len() >= 2 && a.len() == b.len() && a.last() == b.last() && a[..a.len() - 2] == b[..b.len() - 2];
-        if !fits {
-            return Err(Error::mismatch(format!("multiply {a:?} by the transpose of {b:?}")));
+        let refused = || Error::mismatch(format!("multiply {a:?} by the transpose of {b:?}"));
+        if a.len() < 2 || b.len() < 2 || a.last() != b.last() {
+            return Err(refused());
+        }
+        if a[..a.len() - 2] != b[..b.len() - 2] {
+            let batch = common_shape(&[&a[..a.len() - 2], &b[..b.len() - 2]]).map_err(|_| refused())?;
+            return batch_of(self, &batch)?.matmul_transposed(&batch_of(other, &batch)?);
         }
         let precision = precision();
         let y = product(precision, self, other, Transposed::B)?;
@@ -145,6 +157,12 @@ mod tests {
     fn gradients_match_central_differences() {
         check("matmul", &[sample(&[3, 5], 1), sample(&[5, 2], 2)], |x| x[0].matmul(&x[1]));
         check("batched", &[sample(&[2, 3, 4], 1), sample(&[2, 4, 5], 2)], |x| x[0].matmul(&x[1]));
+        for (a, b) in [(&[1][..], &[2][..]), (&[2], &[1]), (&[], &[2]), (&[2, 1], &[3]), (&[2, 1], &[1, 3])] {
+            let inputs = [sample(&[a, &[3, 4]].concat(), 1), sample(&[b, &[4, 5]].concat(), 2)];
+            check("broadcast", &inputs, |x| x[0].matmul(&x[1]));
+            let inputs = [sample(&[a, &[3, 4]].concat(), 1), sample(&[b, &[5, 4]].concat(), 2)];
+            check("broadcast transposed", &inputs, |x| x[0].matmul_transposed(&x[1]));
+        }
         check("one for all", &[sample(&[2, 3, 4], 1), sample(&[4, 5], 2)], |x| x[0].matmul(&x[1]));
         let pair = [sample(&[2, 3, 4], 1), sample(&[2, 5, 4], 2)];
         check("transposed", &pair, |x| x[0].matmul_transposed(&x[1]));
@@ -153,12 +171,35 @@ mod tests {
     }
 
     #[test]
+    fn leading_axes_broadcast() {
+        let (a, b) = (sample(&[2, 1, 3, 4], 1), sample(&[5, 4, 6], 2));
+        let y = a.matmul(&b).unwrap();
+        assert_eq!(y.shape(), [2, 5, 3, 6]);
+        for i in 0..10 {
+            let one = |x: &Tensor, at: usize, shape: &[usize]| {
+                let len = shape[0] * shape[1];
+                Tensor::from_vec(x.data()[at * len..][..len].to_vec(), shape).unwrap()
+            };
+            let expected = one(&a, i / 5, &[3, 4]).matmul(&one(&b, i % 5, &[4, 6])).unwrap();
+            assert_eq!(one(&y, i, &[3, 6]).to_vec(), expected.to_vec());
+        }
+    }
+
+    #[test]
+    fn empty_products_are_zeros() {
+        let (a, b) = (Tensor::zeros(&[2, 3, 0]), Tensor::zeros(&[0, 4]));
+        let y = a.matmul(&b).unwrap();
+        assert_eq!((y.shape(), y.to_vec()), (&[2, 3, 4][..], vec![0.0; 24]));
+        assert_eq!(Tensor::zeros(&[0, 3, 2]).matmul(&Tensor::zeros(&[1, 2, 4])).unwrap().shape(), [0, 3, 4]);
+    }
+
+    #[test]
     fn shapes_that_do_not_fit_are_errors() {
         let x = Tensor::zeros(&[2, 3]);
         assert!(x.matmul(&Tensor::zeros(&[2, 3])).is_err());
         assert!(x.matmul(&Tensor::zeros(&[3])).is_err());
-        let error = Tensor::zeros(&[1, 2, 5]).matmul(&Tensor::zeros(&[4, 5, 3])).unwrap_err().to_string();
-        assert_eq!(error, "cannot multiply [1, 2, 5] by [4, 5, 3]");
+        let error = Tensor::zeros(&[3, 2, 5]).matmul(&Tensor::zeros(&[4, 5, 3])).unwrap_err().to_string();
+        assert_eq!(error, "cannot multiply [3, 2, 5] by [4, 5, 3]");
         let error = x.matmul_transposed(&Tensor::zeros(&[3, 2])).unwrap_err().to_string();
         assert_eq!(error, "cannot multiply [2, 3] by the transpose of [3, 2]");
         let long = Tensor::zeros(&[1 << 22, 1]);
