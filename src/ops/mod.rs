@@ -15,6 +15,7 @@
 //! | `reduce` | sums, means, norms, log-sum-exp |
 //! | `extremes` | maxima, minima, top k along an axis |
 //! | `cumsum` | running sums |
+//! | `einsum` | Einstein summation of two factors |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
@@ -42,6 +43,7 @@ mod compare;
 mod conv;
 mod cumsum;
 pub(crate) mod dropout;
+mod einsum;
 mod elementwise;
 mod embedding;
 mod extremes;
@@ -67,6 +69,7 @@ pub use activation::Activation;
 pub use attention::{Attention, AttentionMask};
 pub use conv::{Conv1d, max_over_time};
 pub use dropout::dropout;
+pub use einsum::einsum;
 pub use embedding::{embedding, embedding_with_padding};
 pub use index::one_hot;
 pub use inspect::{Inspection, See, inspect};
