@@ -60,7 +60,20 @@ pub enum Error {
         /// The operation.
         op: &'static str,
     },
-    /// `backward` was called on a tensor that it cannot start from.
+    /// A gradient differs from the difference quotient of a gradient check.
+    Gradient {
+        /// The input, counted from 0.
+        input: usize,
+        /// The element of the input: its index along each axis.
+        element: Vec<usize>,
+        /// The difference quotient.
+        expected: f64,
+        /// How far the gradient may be from it.
+        tolerance: f64,
+        /// The gradient.
+        found: f64,
+    },
+    /// `backward` was called on a tensor that no gradient can start from.
     Backward {
         /// What `backward` requires.
         expected: &'static str,
@@ -120,6 +133,10 @@ impl fmt::Display for Error {
             Error::Argument { name, expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
             Error::Config { key, expected, found } => write!(f, "config `{key}`: expected {expected}, found {found}"),
             Error::NoGradient { op } => write!(f, "operation `{op}` has no gradient, but its input needs one"),
+            Error::Gradient { input, element, expected, tolerance, found } => {
+                let place = format!("gradient of input {input} at {element:?}");
+                write!(f, "{place}: expected {expected} within {tolerance}, found {found}")
+            }
             Error::Backward { expected, found } => write!(f, "backward: expected {expected}, found {found}"),
             Error::Load(report) => report.fmt(f),
             Error::Tokenizer(reason) => write!(f, "tokenizer: {reason}"),

@@ -16,6 +16,8 @@
 //! | `extremes` | maxima, minima, top k along an axis |
 //! | `cumsum` | running sums |
 //! | `einsum` | Einstein summation of two factors |
+//! | `custom` | operations of one's own |
+//! | `gradient_check` | gradients against central differences |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |
 //! | `packed_weight` | copies of a weight in the order in which products read it |
@@ -42,12 +44,12 @@ mod broadcast;
 mod compare;
 mod conv;
 mod cumsum;
+mod custom;
 pub(crate) mod dropout;
 mod einsum;
 mod elementwise;
 mod embedding;
 mod extremes;
-#[cfg(test)]
 pub(crate) mod gradient_check;
 mod index;
 pub mod inspect;
@@ -68,9 +70,11 @@ mod window;
 pub use activation::Activation;
 pub use attention::{Attention, AttentionMask};
 pub use conv::{Conv1d, max_over_time};
+pub use custom::custom_op;
 pub use dropout::dropout;
 pub use einsum::einsum;
 pub use embedding::{embedding, embedding_with_padding};
+pub use gradient_check::{GradientCheck, gradient_check};
 pub use index::one_hot;
 pub use inspect::{Inspection, See, inspect};
 pub use linear::{WeightLayout, linear, linear_then};
