@@ -6,6 +6,7 @@
 //! | item | content |
 //! |---|---|
 //! | `arithmetic` | sums and products element by element, with NumPy's broadcasting |
+//! | `operators` | `+ - * /` |
 //! | `broadcast` | shapes that broadcast |
 //! | `elementwise` | exponential, logarithm, roots, powers, limits, the larger of two |
 //! | `compare` | comparisons, as masks of 0 and 1 |
@@ -57,6 +58,7 @@ pub(crate) mod linear;
 mod loss;
 mod matmul;
 mod norm;
+mod operators;
 pub(crate) mod packed_weight;
 mod pool;
 pub(crate) mod precision;
