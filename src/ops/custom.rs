@@ -23,7 +23,7 @@ use crate::tensor::{Tensor, tape};
 ///
 /// # Examples
 /// ```
-/// use loquat::{Error, Result, Tensor, ops};
+/// use loquat::{Result, Tensor, ops};
 ///
 /// /// sin x, which the crate does not have.
 /// fn sin(x: &Tensor) -> Result<Tensor> {
@@ -38,7 +38,7 @@ use crate::tensor::{Tensor, tape};
 ///
 /// let x = Tensor::from_vec(vec![0.0, 0.5, 2.0], &[3])?;
 /// ops::gradient_check(&[x], |x| sin(&x[0]))?;
-/// # Ok::<(), Error>(())
+/// # Ok::<(), loquat::Error>(())
 /// ```
 #[doc(alias = "autograd_function")]
 pub fn custom_op(
