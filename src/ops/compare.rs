@@ -3,14 +3,6 @@
 //! Both sides broadcast; compare with a number by [`Tensor::scalar`]. A comparison with NaN does not
 //! hold, except `ne`. The derivative is 0 wherever there is one, so results are constants: they are
 //! not recorded, whatever their inputs need.
-//!
-//! ```
-//! use loquat::Tensor;
-//!
-//! let x = Tensor::from_vec(vec![-1.0, 0.0, 2.0], &[3])?;
-//! assert_eq!(x.gt(&Tensor::scalar(0.0))?.to_vec(), [0.0, 0.0, 1.0]);
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 use crate::error::Result;
 use crate::ops::broadcast::{common_shape, map};
@@ -25,11 +17,21 @@ fn compare(a: &Tensor, b: &Tensor, holds: impl Fn(f32, f32) -> bool + Sync) -> R
 }
 
 impl Tensor {
-    /// Returns 1 where `self = other`, 0 elsewhere, with broadcasting. A constant: no gradient flows
-    /// through it.
+    /// Returns 1 where `self = other`, 0 elsewhere, with broadcasting. NaN equals nothing. The result
+    /// is a constant: no gradient flows through it.
     ///
     /// # Errors
     /// Same as [`Tensor::add`].
+    ///
+    /// # Examples
+    /// ```
+    /// use loquat::Tensor;
+    ///
+    /// let x = Tensor::from_vec(vec![-1.0, 0.0, 2.0], &[3])?;
+    /// assert_eq!(x.eq(&Tensor::scalar(0.0))?.to_vec(), [0.0, 1.0, 0.0]);
+    /// assert_eq!(x.gt(&Tensor::scalar(0.0))?.to_vec(), [0.0, 0.0, 1.0]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
     pub fn eq(&self, other: &Tensor) -> Result<Tensor> {
         compare(self, other, |a, b| a == b)
     }

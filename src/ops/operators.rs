@@ -1,22 +1,6 @@
 //! `+ - * /` and unary `-` on tensors, references to them and numbers.
 //!
-//! Operators broadcast, are differentiable, and panic with both shapes if those do not go together,
-//! as in `ndarray`: a formula would drown in `?` otherwise, and shapes that the program chose do not
-//! go wrong at run time. The methods [`Tensor::add`], [`Tensor::sub`], [`Tensor::mul`] and
-//! [`Tensor::div`] compute the same and return a [`Result`](crate::Result), for shapes that come from
-//! outside.
-//!
-//! ```
-//! use loquat::Tensor;
-//!
-//! let (x, y) = (Tensor::full(&[2, 3], 4.0), Tensor::full(&[3], 2.0));
-//! let z = (&x - &y) * 2.0 / &y;
-//! assert_eq!((z.shape(), z.to_vec()), (&[2, 3][..], vec![2.0; 6]));
-//! assert_eq!((1.0 - &y).to_vec(), [-1.0; 3]);
-//! ```
-//!
-//! `x.add(&y)` is the method that returns a `Result`. Only where `std::ops::Add` is imported by name
-//! does it mean the operator for an owned `x`; write `Tensor::add(&x, &y)` there.
+//! [`Tensor`] says when they panic, and which methods return a `Result` instead.
 
 use crate::error::Result;
 use crate::tensor::Tensor;

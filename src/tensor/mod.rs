@@ -38,19 +38,28 @@ use crate::random::Rng;
 
 /// A row-major tensor of `f32` of any rank.
 ///
-/// A clone shares the memory. Shared elements are immutable: [`Tensor::make_mut`] copies them first
-/// if another tensor shares them.
+/// A clone shares the memory. A tensor never changes under a reader: whoever writes and is not alone with the memory writes to a
+/// copy.
+///
+/// # Operators
+///
+/// `+ - * /` and unary `-` take tensors, references to them and numbers (`&a + &b`, `2.0 * &a`), and
+/// broadcast. They panic with both shapes if those do not go together, as in `ndarray`: a formula
+/// would be hard to read with a `?` after each operation. The methods [`Tensor::add`],
+/// [`Tensor::sub`], [`Tensor::mul`] and [`Tensor::div`] compute the same and return a [`Result`]; use
+/// them for shapes that come from outside.
 ///
 /// ```
 /// use loquat::Tensor;
 ///
-/// let x = Tensor::from_vec(vec![1.0, 2.0, 3.0, 4.0], &[2, 2])?.watch();
-/// let y = x.mul(&x)?.sum()?; // element-wise
-/// assert_eq!(y.item()?, 30.0);
-/// let gradients = y.backward()?;
-/// assert_eq!(gradients.of(&x).map(Tensor::data), Some(&[2.0, 4.0, 6.0, 8.0][..]));
-/// # Ok::<(), loquat::Error>(())
+/// let (x, y) = (Tensor::full(&[2, 3], 4.0), Tensor::full(&[3], 2.0));
+/// let z = (&x - &y) * 2.0 / &y;
+/// assert_eq!((z.shape(), z.to_vec()), (&[2, 3][..], vec![2.0; 6]));
+/// assert!(x.add(&Tensor::zeros(&[2])).is_err());
 /// ```
+///
+/// In a file that imports `std::ops::Add`, `x.add(&y)` means the operator if `x` is an owned tensor:
+/// write `Tensor::add(&x, &y)` for the method there. The same is true of the others.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
