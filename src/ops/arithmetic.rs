@@ -141,10 +141,9 @@ impl Tensor {
     /// Computes `self + value`.
     ///
     /// # Errors
-    /// None in practice.
+    /// [`Error::Shape`](crate::Error::Shape) if the memory has no room for the result.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
-        let mut y = self.detach();
-        vecmath::shift(value, y.make_mut());
+        let y = map(self.shape(), &[self], &|x, y| y.iter_mut().zip(x[0]).for_each(|(y, x)| *y = x + value))?;
         Ok(tape::record("add_scalar", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(dy)]))))
     }
 }

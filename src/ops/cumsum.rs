@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::kernels::parallel;
-use crate::ops::shape::split_at;
+use crate::ops::axis::split_at;
 use crate::tensor::{Tensor, tape};
 
 /// Running sums of `x`, `[outer, width, inner]`, along the middle axis, from its last element if

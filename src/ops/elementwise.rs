@@ -226,7 +226,7 @@ fn split(x: &[&[f32]], dx: &mut [f32], first: impl Fn(f32, f32) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::simd::for_each_level;
+    use crate::kernels::simd::{Level, for_each_level};
     use crate::ops::gradient_check::{check, sample};
     use crate::random::Rng;
 
@@ -300,6 +300,20 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn levels_with_fused_multiply_add_have_the_same_bits() {
+        let x = Tensor::uniform(&[3, 333], 0.01, 5.0, &mut Rng::seed(4)).watch();
+        let mut seen: Option<(Vec<f32>, Vec<f32>)> = None;
+        for_each_level(|level| {
+            let y = x.exp().add(&x.ln()).unwrap().maximum(&x.rsqrt()).unwrap().mul(&x.pow(-1.3)).unwrap();
+            let dx = y.backward_from(x.detach()).unwrap();
+            let bits = (y.to_vec(), dx.of(&x).unwrap().to_vec());
+            if level != Level::Portable {
+                assert!(*seen.get_or_insert_with(|| bits.clone()) == bits);
+            }
+        });
     }
 
     #[test]

@@ -3,27 +3,19 @@
 //! NaN counts as larger than every number for a maximum and smaller for a minimum, so it is never
 //! hidden; of equal elements the first is chosen. Values are gathered by their indices, so the
 //! gradient goes to the chosen elements and to no others.
-//!
-//! ```
-//! use loquat::Tensor;
-//!
-//! let x = Tensor::from_vec(vec![0.1, 0.7, 0.2, 0.6, 0.3, 0.1], &[2, 3])?;
-//! let (values, indices) = x.topk(2, -1)?;
-//! assert_eq!(values.to_vec(), [0.7, 0.2, 0.6, 0.3]);
-//! assert_eq!(indices.data(), [1, 2, 0, 1]);
-//! # Ok::<(), loquat::Error>(())
-//! ```
 
 use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 use crate::kernels::parallel;
-use crate::ops::shape::split_at;
+use crate::ops::axis::{by_block, split_at};
 use crate::tensor::{IdTensor, Tensor};
 
 /// Whether `x` comes before `best` when the first is the largest (or, for `MIN`, the smallest).
 fn beats<const MIN: bool>(x: f32, best: f32) -> bool {
-    (if MIN { x < best } else { x > best }) || x.is_nan() && !best.is_nan()
+    let beyond = if MIN { x < best } else { x > best };
+    // Without branches, so that loops become vector instructions.
+    beyond | (x.is_nan() & !best.is_nan())
 }
 
 /// The index of the extreme of a row that is not empty.
@@ -43,11 +35,13 @@ fn of_row<const MIN: bool>(row: &[f32]) -> u32 {
     place.expect("the extreme is an element of the row") as u32
 }
 
-/// The indices of the extremes of `[width, inner]` along the first axis.
-fn of_columns<const MIN: bool>(x: &[f32], inner: usize, indices: &mut [u32]) {
-    let mut best = x[..inner].to_vec();
+/// The indices of the extremes of some columns of `[width, inner]`, from `column` on.
+fn of_columns<const MIN: bool>(x: &[f32], inner: usize, column: usize, indices: &mut [u32]) {
+    let columns = column..column + indices.len();
+    let mut best = x[columns.clone()].to_vec();
     indices.fill(0);
     for (j, row) in x.chunks_exact(inner).enumerate().skip(1) {
+        let row = &row[columns.clone()];
         for ((index, best), &x) in indices.iter_mut().zip(&mut best).zip(row) {
             let better = beats::<MIN>(x, *best);
             *best = if better { x } else { *best };
@@ -66,19 +60,16 @@ fn indices<const MIN: bool>(op: &str, x: &Tensor, axis: isize) -> Result<IdTenso
         return Err(Error::shape(op, "a non-empty axis", x.shape()));
     }
     let mut indices = vec![0u32; outer * inner];
-    if !indices.is_empty() {
-        let per_task = parallel::chunk_len(outer, 1, (width * inner) as f32);
-        parallel::chunks_mut(&mut indices, per_task * inner, |task, indices| {
-            let x = x.data()[task * per_task * width * inner..].chunks_exact(width * inner);
-            for (x, indices) in x.zip(indices.chunks_exact_mut(inner)) {
-                if inner == 1 {
-                    indices[0] = of_row::<MIN>(x);
-                } else {
-                    of_columns::<MIN>(x, inner, indices);
-                }
+    let chunk = parallel::chunk_len(indices.len(), 16, 16.0 * width as f32);
+    parallel::chunks_mut(&mut indices, chunk, |task, indices| {
+        for (block, column, part) in by_block(task * chunk, inner, indices) {
+            let x = &x.data()[block * width * inner..][..width * inner];
+            match inner {
+                1 => part[0] = of_row::<MIN>(x),
+                _ => of_columns::<MIN>(x, inner, column, part),
             }
-        });
-    }
+        }
+    });
     IdTensor::new(indices, &shape)
 }
 
@@ -113,6 +104,15 @@ impl Tensor {
     ///
     /// # Errors
     /// Same as [`Tensor::argmax`].
+    ///
+    /// # Examples
+    /// ```
+    /// let x = loquat::Tensor::from_vec(vec![1.0, 5.0, 3.0, 3.0], &[2, 2])?;
+    /// let (values, indices) = x.max_axis(1)?;
+    /// assert_eq!((values.shape(), values.to_vec()), (&[2, 1][..], vec![5.0, 3.0]));
+    /// assert_eq!(indices.data(), [1, 0]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
     #[doc(alias = "max")]
     pub fn max_axis(&self, axis: isize) -> Result<(Tensor, IdTensor)> {
         let indices = indices::<false>("max_axis", self, axis)?;
@@ -139,6 +139,15 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such axis or `k` is larger than its length.
+    ///
+    /// # Examples
+    /// ```
+    /// let x = loquat::Tensor::from_vec(vec![0.1, 0.7, 0.2, 0.6, 0.3, 0.1], &[2, 3])?;
+    /// let (values, indices) = x.topk(2, -1)?;
+    /// assert_eq!(values.to_vec(), [0.7, 0.2, 0.6, 0.3]);
+    /// assert_eq!(indices.data(), [1, 2, 0, 1]);
+    /// # Ok::<(), loquat::Error>(())
+    /// ```
     pub fn topk(&self, k: usize, axis: isize) -> Result<(Tensor, IdTensor)> {
         let axis = self.axis(axis)?;
         let (outer, width, inner) = split_at(self.shape(), axis);
@@ -242,6 +251,19 @@ mod tests {
         let x = Tensor::from_vec(vec![2.0, 2.0], &[2]).unwrap().watch();
         let gradients = x.max_axis(0).unwrap().0.backward().unwrap();
         assert_eq!(gradients.of(&x).unwrap().to_vec(), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn threads_do_not_change_an_index() {
+        let x = sample(&[30, 50, 40], 1);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                (0..3).map(|axis| (x.argmax(axis).unwrap(), x.topk(3, axis).unwrap().1)).collect::<Vec<_>>()
+            })
+        };
+        let alone = run(1);
+        assert!((2..=4).all(|threads| run(threads) == alone));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::{parallel, vecmath};
-use crate::ops::shape::split_at;
+use crate::ops::axis::{by_block, split_at};
 use crate::tensor::{IdTensor, Tensor, tape};
 
 /// The three lengths that indexing along an axis sees: `[outer, width, inner]` for the tensor,
@@ -26,24 +26,26 @@ impl Extent {
 
     /// y\[o, j, i\] = x\[o, ids\[o, j, i\], i\]
     fn gather(self, x: &[f32], ids: &[u32], y: &mut [f32]) {
-        let (from, to) = (self.width * self.inner, self.count * self.inner);
+        // Rows that read one block of `x` at one step from index to index.
+        let row = if self.inner == 1 { self.count } else { self.inner };
         if y.is_empty() {
             return;
         }
-        let per_task = self.outer_per_task(to);
-        parallel::chunks_mut(y, per_task * to, |task, y| {
-            for (o, y) in y.chunks_exact_mut(to).enumerate() {
-                let o = task * per_task + o;
-                let (x, ids) = (&x[o * from..][..from], &ids[o * to..][..to]);
+        let chunk = parallel::chunk_len(y.len(), 16, 16.0);
+        parallel::chunks_mut(y, chunk, |task, y| {
+            let mut ids = &ids[task * chunk..];
+            for (block, column, y) in by_block(task * chunk, row, y) {
+                let (these, later) = ids.split_at(y.len());
                 if self.inner == 1 {
-                    y.iter_mut().zip(ids).for_each(|(y, &id)| *y = x[id as usize]);
-                    continue;
-                }
-                for (y, ids) in y.chunks_exact_mut(self.inner).zip(ids.chunks_exact(self.inner)) {
-                    for (i, (y, &id)) in y.iter_mut().zip(ids).enumerate() {
+                    let x = &x[block * self.width..][..self.width];
+                    y.iter_mut().zip(these).for_each(|(y, &id)| *y = x[id as usize]);
+                } else {
+                    let x = &x[block / self.count * self.width * self.inner..][..self.width * self.inner];
+                    for (i, (y, &id)) in (column..).zip(y.iter_mut().zip(these)) {
                         *y = x[id as usize * self.inner + i];
                     }
                 }
+                ids = later;
             }
         });
     }

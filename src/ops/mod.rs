@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `arithmetic` | sums and products element by element, with NumPy's broadcasting |
 //! | `operators` | `+ - * /` |
-//! | `broadcast` | shapes that broadcast |
+//! | `broadcast` | shapes that broadcast, elements by strides |
+//! | `axis` | how an axis divides a tensor |
 //! | `elementwise` | exponential, logarithm, roots, powers, limits, the larger of two |
 //! | `compare` | comparisons, as masks of 0 and 1 |
 //! | `select` | one of two by a mask |
@@ -41,6 +42,7 @@
 mod activation;
 mod arithmetic;
 pub(crate) mod attention;
+mod axis;
 mod broadcast;
 mod compare;
 mod conv;

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::kernels::parallel;
 use crate::kernels::vecmath;
+use crate::ops::axis::{by_block, split_at};
 use crate::ops::broadcast::{broadcast_to, map, sum_to};
-use crate::ops::shape::split_at;
 use crate::tensor::{Tensor, tape};
 
 impl Tensor {
@@ -150,21 +150,21 @@ impl Tensor {
 }
 
 /// Norms of `x`, `[outer, width, inner]`, along the middle axis; added in `f64` in a fixed order.
-fn norms((outer, width, inner): (usize, usize, usize), x: &[f32], y: &mut [f32]) {
+fn norms((_, width, inner): (usize, usize, usize), x: &[f32], y: &mut [f32]) {
     if x.is_empty() {
         return y.fill(0.0);
     }
-    let len = width * inner;
-    let per_task = parallel::chunk_len(outer, 1, len as f32);
-    parallel::chunks_mut(y, per_task * inner, |task, y| {
-        let mut sums = vec![0.0f64; inner];
-        for (x, y) in x[task * per_task * len..].chunks_exact(len).zip(y.chunks_exact_mut(inner)) {
+    let chunk = parallel::chunk_len(y.len(), 16, 8.0 * width as f32);
+    parallel::chunks_mut(y, chunk, |task, y| {
+        for (block, column, y) in by_block(task * chunk, inner, y) {
+            let x = &x[block * width * inner..][..width * inner];
             if inner == 1 {
                 y[0] = vecmath::sum_squares(x).sqrt() as f32;
                 continue;
             }
-            sums.fill(0.0);
+            let mut sums = vec![0.0f64; y.len()];
             for x in x.chunks_exact(inner) {
+                let x = &x[column..column + sums.len()];
                 sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
             }
             y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = sum.sqrt() as f32);
@@ -230,7 +230,7 @@ mod tests {
     fn norms_and_log_sum_exp_match_the_naive_loops() {
         let x = sample(&[2, 3, 5], 1);
         for axis in 0..3 {
-            let (_, width, inner) = crate::ops::shape::split_at(x.shape(), axis);
+            let (_, width, inner) = crate::ops::axis::split_at(x.shape(), axis);
             let (norm, lse) = (x.norm_axis(axis as isize).unwrap(), x.log_sum_exp(axis as isize).unwrap());
             for i in 0..norm.len() {
                 let at = |j: usize| f64::from(x.data()[(i / inner * width + j) * inner + i % inner]);
@@ -248,6 +248,25 @@ mod tests {
         assert_eq!(dx.of(&x).unwrap().data()[..2], [0.0, 0.0]);
         assert_eq!(Tensor::zeros(&[2, 0]).log_sum_exp(1).unwrap().to_vec(), [-inf; 2]);
         assert_eq!(Tensor::from_vec(vec![3e30, 4e30], &[2]).unwrap().norm().unwrap().item().unwrap(), 5e30);
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let x = sample(&[30, 50, 40], 1).watch();
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let of_axis = |axis| {
+                    let y = x.norm_axis(axis).unwrap().add(&x.log_sum_exp(axis).unwrap()).unwrap();
+                    let y = y.mul(&x.sum_axis(axis).unwrap()).unwrap();
+                    let dx = y.backward_from(y.detach()).unwrap();
+                    (y.to_vec(), dx.of(&x).unwrap().to_vec())
+                };
+                (0..3).map(of_axis).collect::<Vec<_>>()
+            })
+        };
+        let alone = run(1);
+        assert!((2..=4).all(|threads| run(threads) == alone));
     }
 
     #[test]

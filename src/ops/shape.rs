@@ -2,12 +2,9 @@
 //! stack.
 
 use crate::error::{Error, Result};
+use crate::ops::axis::split_at;
+use crate::ops::broadcast::strided;
 use crate::tensor::{Tensor, tape};
-
-/// `(outer, axis, inner)`: how many blocks before, at and after `axis`.
-pub(crate) fn split_at(shape: &[usize], axis: usize) -> (usize, usize, usize) {
-    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
-}
 
 impl Tensor {
     /// Returns the same elements in the same order with another shape, without copying.
@@ -177,28 +174,7 @@ fn permuted(x: &Tensor, axes: &[usize]) -> Tensor {
         from[i - 1] = from[i] * x.shape()[i];
     }
     let strides: Vec<usize> = axes.iter().map(|&a| from[a]).collect();
-    // Trailing axes that keep their place are copied as one run.
-    let fixed = (0..rank).rev().take_while(|&i| axes[i] == i).count();
-    let run: usize = shape[rank - fixed..].iter().product();
-    Tensor::write(&shape, |y| {
-        if y.is_empty() {
-            return;
-        }
-        let mut index = vec![0; rank - fixed];
-        let mut offset = 0;
-        for y in y.chunks_exact_mut(run) {
-            y.copy_from_slice(&x.data()[offset..offset + run]);
-            for axis in (0..index.len()).rev() {
-                index[axis] += 1;
-                offset += strides[axis];
-                if index[axis] < shape[axis] {
-                    break;
-                }
-                offset -= strides[axis] * shape[axis];
-                index[axis] = 0;
-            }
-        }
-    })
+    strided(x.data(), &shape, &strides)
 }
 
 /// Concatenates tensors along an axis; all other axes must have equal lengths.
