@@ -129,13 +129,15 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// `f` of the operands, each broadcast to `shape`, off the tape. `f` gets equally long parts of
-/// them and writes that part of the result; each element may depend on its own place only. The
-/// caller has checked that the operands broadcast.
+/// A loop over equally long parts of operands, which writes that part of the result.
+pub(crate) type Loop<'a> = dyn Fn(&[&[f32]], &mut [f32]) + Sync + 'a;
+
+/// `f` of the operands, each broadcast to `shape`, off the tape. Each element may depend on its own
+/// place only. The caller has checked that the operands broadcast.
 ///
 /// # Errors
 /// [`Error::Shape`] if the memory has no room for the result.
-pub(crate) fn map(shape: &[usize], x: &[&Tensor], f: &(dyn Fn(&[&[f32]], &mut [f32]) + Sync)) -> Result<Tensor> {
+pub(crate) fn map(shape: &[usize], x: &[&Tensor], f: &Loop<'_>) -> Result<Tensor> {
     /// Nanoseconds for a tile, roughly.
     const NS: f32 = 300.0;
     Tensor::try_write(shape, |y| {

@@ -3,14 +3,11 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::vecmath;
-use crate::ops::broadcast::{common_shape, map, sum_to};
+use crate::ops::broadcast::{Loop, common_shape, map, sum_to};
 use crate::tensor::{Tensor, tape};
 
-/// A loop over equally long slices, or parts of them.
-type Loop = dyn Fn(&[&[f32]], &mut [f32]) + Sync;
-
 /// `f` of each element, off the tape, in the memory of a tensor of `x`'s shape.
-fn each(x: &Tensor, f: &Loop) -> Tensor {
+fn each(x: &Tensor, f: &Loop<'_>) -> Tensor {
     map(x.shape(), &[x], f).expect("there is memory for another tensor of the shape")
 }
 
@@ -129,7 +126,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Argument`] if `min` is larger than `max`, or one of them is NaN.
     pub fn clamp(&self, min: f32, max: f32) -> Result<Tensor> {
-        if !(min <= max) {
+        if min > max || min.is_nan() || max.is_nan() {
             return Err(Error::argument("clamp limits", "min <= max", format!("min {min}, max {max}")));
         }
         let y = each(
@@ -176,7 +173,7 @@ fn power(x: &Tensor, p: f32) -> Tensor {
 
 /// y = xᵖ; the common exponents by products and roots.
 fn power_into(x: &[f32], p: f32, y: &mut [f32]) {
-    let simple: &dyn Fn(&[&[f32]], &mut [f32]) = match p {
+    let simple: &Loop<'_> = match p {
         0.0 => &of(|_| 1.0),
         1.0 => &of(|x| x),
         2.0 => &of(|x| x * x),
@@ -188,7 +185,7 @@ fn power_into(x: &[f32], p: f32, y: &mut [f32]) {
 
 fn extreme(op: &'static str, a: &Tensor, b: &Tensor, extreme: Extreme) -> Result<Tensor> {
     let shape = common_shape(&[a.shape(), b.shape()])?;
-    let forward: &Loop = match extreme {
+    let forward: &Loop<'_> = match extreme {
         Extreme::Larger => &|x, y| choose(x, y, |a, b| a > b),
         Extreme::Smaller => &|x, y| choose(x, y, |a, b| a < b),
     };
@@ -198,7 +195,7 @@ fn extreme(op: &'static str, a: &Tensor, b: &Tensor, extreme: Extreme) -> Result
         Box::new(move |dy, needs| {
             // The gradient of the first of two tensors: all, half or nothing of dy.
             let gradient = |x: &Tensor, other: &Tensor| {
-                let share: &Loop = match extreme {
+                let share: &Loop<'_> = match extreme {
                     Extreme::Larger => &|x, dx| split(x, dx, |x, other| x > other),
                     Extreme::Smaller => &|x, dx| split(x, dx, |x, other| x < other),
                 };

@@ -22,6 +22,10 @@ fn beats<const MIN: bool>(x: f32, best: f32) -> bool {
 fn of_row<const MIN: bool>(row: &[f32]) -> u32 {
     /// Partial extremes, so that one comparison does not wait for the last.
     const LANES: usize = 16;
+    if row.len() < 2 * LANES {
+        let better = |best: usize, i: usize| if beats::<MIN>(row[i], row[best]) { i } else { best };
+        return (1..row.len()).fold(0, better) as u32;
+    }
     let (blocks, rest) = row.as_chunks::<LANES>();
     let mut best = [row[0]; LANES];
     for block in blocks {
@@ -200,7 +204,7 @@ mod tests {
             // Rounded, so that some are equal.
             let mut x = sample(shape, 1);
             x.make_mut().iter_mut().for_each(|x| *x = (3.0 * *x).round());
-            for axis in 0..shape.len() {
+            for (axis, &width) in shape.iter().enumerate() {
                 let (max, largest) = x.max_axis(axis as isize).unwrap();
                 let (min, smallest) = x.min_axis(axis as isize).unwrap();
                 assert_eq!(max.shape()[axis], 1);
@@ -212,7 +216,7 @@ mod tests {
                     assert_eq!((largest.data()[i], max.data()[i]), (high as u32, column[high]));
                     assert_eq!((smallest.data()[i], min.data()[i]), (low as u32, column[low]));
                 }
-                for k in [0, 1, 2, shape[axis]].into_iter().filter(|&k| k <= shape[axis]) {
+                for k in [0, 1, 2, width].into_iter().filter(|&k| k <= width) {
                     let (values, indices) = x.topk(k, axis as isize).unwrap();
                     let places: Vec<Vec<f32>> = columns(&values, axis);
                     assert_eq!(values.to_vec(), x.gather(axis as isize, &indices).unwrap().to_vec());
