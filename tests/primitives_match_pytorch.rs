@@ -1,6 +1,6 @@
-//! Every tensor primitive gives PyTorch's values and gradients (`fixtures/make_primitives.py`), and so do three losses that
-//! are written with nothing else: InfoNCE, distillation and a variational autoencoder's. Within 1e-5 of a tensor's largest
-//! number, or of 0.01 where all are smaller.
+//! Every tensor primitive gives PyTorch's values and gradients (`fixtures/make_primitives.py`), and
+//! so do three losses that are written with nothing else: InfoNCE, distillation and a variational
+//! autoencoder's. Within 1e-5 of a tensor's largest number, or of 0.01 where all are smaller.
 
 #![allow(clippy::unwrap_used)]
 
@@ -210,7 +210,8 @@ fn distillation(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     Ok((teacher.exp() * (&teacher - &student)).sum()? * (temperature * temperature / batch))
 }
 
-/// Kingma and Welling 2013: squared error of the reconstruction, KL divergence from the normal distribution.
+/// Kingma and Welling 2013: squared error of the reconstruction, KL divergence from the normal
+/// distribution.
 fn vae(x: &Tensor, mean: &Tensor, log_variance: &Tensor, noise: &Tensor, decoder: &Tensor) -> Result<Tensor> {
     let z = mean + noise * (log_variance * 0.5).exp();
     let reconstruction = (z.matmul(decoder)?.sigmoid() - x).pow(2.0).sum_axis(-1)?;
@@ -225,7 +226,8 @@ fn losses(fixture: &Fixture) {
         .case("vae", |i| vae(&i.constant("x"), i.x("mean"), i.x("log_variance"), &i.constant("noise"), i.x("decoder")));
 }
 
-/// Fake quantisation (Bengio, Léonard and Courville 2013): rounded forward, a straight-through gradient within the range.
+/// Fake quantisation (Bengio, Léonard and Courville 2013): rounded forward, a straight-through
+/// gradient within the range.
 fn fake_quantise(x: &Tensor, scale: f32) -> Result<Tensor> {
     let rounded: Vec<f32> = x.data().iter().map(|x| (x / scale).round().clamp(-8.0, 7.0) * scale).collect();
     let inside = x.abs().le(&Tensor::scalar(7.0 * scale))?;

@@ -1,5 +1,5 @@
-//! Element-wise arithmetic with NumPy's broadcasting: shapes are aligned at the last axis, and axes
-//! of length 1 are repeated.
+//! Element by element, with NumPy's broadcasting: shapes are aligned at the last axis, and an axis
+//! of length 1 repeats.
 //!
 //! ```
 //! use loquat::Tensor;

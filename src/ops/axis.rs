@@ -5,8 +5,8 @@ pub(crate) fn split_at(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }
 
-/// Cuts a part of `[outer, inner]` results, which begins at element `start`, at the blocks of `inner`:
-/// the block, the column in it, and the piece, each in turn.
+/// Cuts a part of `[outer, inner]` results, which begins at element `start`, at the blocks of
+/// `inner`: the block, the column in it, and the piece, each in turn.
 pub(crate) fn by_block<T>(
     start: usize,
     inner: usize,

@@ -236,12 +236,13 @@ pub(crate) fn try_broadcast_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     map(shape, &[x], &|x, y| y.copy_from_slice(x[0]))
 }
 
-/// As [`try_broadcast_to`], for a shape that some tensor has already.
+/// Same as [`try_broadcast_to`], for a shape that another tensor has already.
 pub(crate) fn broadcast_to(x: &Tensor, shape: &[usize]) -> Tensor {
     try_broadcast_to(x, shape).expect("there is memory for another tensor of the shape")
 }
 
-/// Calls `f(outer, inner)` with the offset in the larger and in the smaller tensor of each run along the last axis.
+/// Calls `f(outer, inner)` with the offset in the larger and in the smaller tensor of each run
+/// along the last axis.
 fn for_each_run(to: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)) {
     let Some((&run, axes)) = to.split_last() else { return f(0, 0) };
     if to.contains(&0) {
@@ -269,7 +270,8 @@ fn for_each_run(to: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)
     }
 }
 
-/// The adjoint of [`broadcast_to`]: `dy` summed over the axes along which a tensor of `shape` was repeated.
+/// The adjoint of [`broadcast_to`]: `dy` summed over the axes along which a tensor of `shape` was
+/// repeated.
 pub(crate) fn sum_to(dy: Tensor, shape: &[usize]) -> Tensor {
     if dy.shape() == shape {
         return dy;

@@ -1,8 +1,8 @@
 //! Comparisons, as tensors of 1 where they hold and 0 where they do not.
 //!
-//! Both sides broadcast; compare with a number by [`Tensor::scalar`]. A comparison with NaN does not
-//! hold, except `ne`. The derivative is 0 wherever there is one, so results are constants: they are
-//! not recorded, whatever their inputs need.
+//! Both sides broadcast; compare with a number by [`Tensor::scalar`]. A comparison with NaN does
+//! not hold, except `ne`. The derivative is 0 wherever there is one, so results are constants: they
+//! are not recorded, whatever their inputs need.
 
 use crate::error::Result;
 use crate::ops::broadcast::{common_shape, map};
@@ -17,8 +17,8 @@ fn compare(a: &Tensor, b: &Tensor, holds: impl Fn(f32, f32) -> bool + Sync) -> R
 }
 
 impl Tensor {
-    /// Returns 1 where `self = other`, 0 elsewhere, with broadcasting. NaN equals nothing. The result
-    /// is a constant: no gradient flows through it.
+    /// Returns 1 where `self = other`, 0 elsewhere, with broadcasting. NaN equals nothing. The
+    /// result is a constant: no gradient flows through it.
     ///
     /// # Errors
     /// Same as [`Tensor::add`].

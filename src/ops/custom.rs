@@ -1,10 +1,10 @@
-//! Operations of one's own: a value and its backward formula.
+//! Custom operations: a value and its backward formula.
 
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, tape};
 
-/// Returns `value` as the result of a differentiable operation on `inputs`, of which the crate knows
-/// nothing but the backward formula.
+/// Returns `value` as the result of a differentiable operation on `inputs`, of which the crate
+/// knows nothing but the backward formula.
 ///
 /// `value` is what the operation computes from the inputs, by whatever means. `backward` gets the
 /// gradient of the value, which has its shape, and returns one gradient per input, each with the
@@ -16,10 +16,10 @@ use crate::tensor::{Tensor, tape};
 /// formula with [`gradient_check`](crate::ops::gradient_check()).
 ///
 /// # Errors
-/// None here. [`Tensor::backward`] returns what `backward` returns, and
-/// [`Error::Argument`] if the number of gradients is not that of the inputs, [`Error::Shape`] if one
-/// has another shape than its input, [`Error::NoGradient`] if one is `None` though its input needs a
-/// gradient. Each names the operation.
+/// None here. [`Tensor::backward`] returns what `backward` returns, and [`Error::Argument`] if the
+/// number of gradients is not that of the inputs, [`Error::Shape`] if one has another shape than
+/// its input, [`Error::NoGradient`] if one is `None` though its input needs a gradient. Each names
+/// the operation.
 ///
 /// # Examples
 /// ```
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_flow_through_an_operation_of_ones_own() {
+    fn gradients_flow_through_a_custom_operation() {
         let inputs = [sample(&[2, 3], 1), sample(&[2, 3], 2)];
         check("custom", &inputs, |x| product(&x[0].scale(2.0), &x[1]));
         check("custom twice", &inputs[..1], |x| product(&x[0], &x[0]));

@@ -73,15 +73,15 @@ fn arranged(x: &Tensor, from: &[char], to: &[char]) -> Result<Tensor> {
 /// `einsum("bqd,bkd->bqk", &queries, &keys)`.
 ///
 /// Each letter names an axis. Letters in both factors and the result are a batch, those in both
-/// factors alone are summed; the sum is one batched product ([`Tensor::matmul`]) after permuting and
-/// reshaping, and has its precision and bits. A factor is copied unless its axes are in the order
-/// (batch, result, summed) already, or for the second one (batch, summed, result).
+/// factors alone are summed; the sum is one batched product ([`Tensor::matmul`]) after permuting
+/// and reshaping, and has its precision and bits. A factor is copied unless its axes are in the
+/// order (batch, result, summed) already, or for the second one (batch, summed, result).
 ///
 /// # Errors
 /// [`Error::Argument`] for an equation that is not of this form: not two factors with an explicit
-/// result, an index twice in one factor (a diagonal), an index in one factor and nowhere else, `...`.
-/// [`Error::Shape`] if a factor has another number of axes; [`Error::Mismatch`] if an index has two
-/// lengths. Lengths do not broadcast.
+/// result, an index twice in one factor (a diagonal), an index in one factor and nowhere else,
+/// `...`. [`Error::Shape`] if a factor has another number of axes; [`Error::Mismatch`] if an index
+/// has two lengths. Lengths do not broadcast.
 ///
 /// # Examples
 /// ```

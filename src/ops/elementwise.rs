@@ -120,8 +120,8 @@ impl Tensor {
 
     /// Returns each element, raised to `min` or lowered to `max` where it is beyond. NaN stays NaN.
     ///
-    /// The gradient passes where `min ≤ x ≤ max`, limits included, and is 0 elsewhere (recent versions
-    /// of PyTorch have 0 at the limits too). An infinite limit limits nothing.
+    /// The gradient passes where `min ≤ x ≤ max`, limits included, and is 0 elsewhere (recent
+    /// versions of PyTorch have 0 at the limits too). An infinite limit limits nothing.
     ///
     /// # Errors
     /// [`Error::Argument`] if `min` is larger than `max`, or one of them is NaN.

@@ -4,14 +4,14 @@ use crate::error::{Error, Result};
 use crate::random::Rng;
 use crate::tensor::{Tensor, no_grad};
 
-/// A comparison of gradients with central differences, and how exact it is.
+/// A comparison of gradients with central differences, with its step and tolerance.
 ///
-/// The gradient of `Σ cᵢ f(x)ᵢ`, with fixed random `c` in [0.5, 1.5), is compared in every element of
-/// every input with `(s(x + step) - s(x - step)) / (2 step)`. `f32` leaves about three digits to
-/// such a quotient, so the step is large and the tolerance relative.
+/// The gradient of `s(x) = Σ cᵢ f(x)ᵢ`, with fixed random `c` in [0.5, 1.5), is compared in every
+/// element of every input with `(s(x + step) - s(x - step)) / (2 step)`. In `f32` such a quotient
+/// has about three correct digits, so the step is large and the tolerance relative.
 ///
-/// Inputs should be a few steps away from points where `f` has no derivative, and have few elements:
-/// `f` is called twice for each.
+/// Inputs should be a few steps away from points where `f` has no derivative, and have few
+/// elements: `f` is called twice for each.
 ///
 /// # Examples
 /// ```

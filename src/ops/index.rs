@@ -168,8 +168,9 @@ impl Tensor {
         }))
     }
 
-    /// Returns the elements at `ids` along `axis`: for axis 1 of three `y[i, j, k] = x[i, ids[i, j, k],
-    /// k]`. Negative axes count from the last. An element's gradient is the sum over its uses.
+    /// Returns the elements at `ids` along `axis`. For axis 1 of three:
+    /// `y[i, j, k] = x[i, ids[i, j, k], k]`. Negative axes count from the last. An element's gradient
+    /// is the sum over its uses.
     ///
     /// # Shapes
     /// `ids` has the tensor's shape but for the length of `axis`, and is the shape of the result.
@@ -201,8 +202,8 @@ impl Tensor {
         }))
     }
 
-    /// Returns a copy to which `source` is added at `ids` along `axis`: for axis 1 of three `y[i, ids[i,
-    /// j, k], k] += source[i, j, k]`, in the order of `j`. Negative axes count from the last.
+    /// Returns a copy to which `source` is added at `ids` along `axis`, in order. For axis 1 of
+    /// three: `y[i, ids[i, j, k], k] += source[i, j, k]`. Negative axes count from the last.
     ///
     /// # Shapes
     /// `ids` and `source` have the tensor's shape but for the length of `axis`.
@@ -217,7 +218,8 @@ impl Tensor {
     ///
     /// let counts = Tensor::zeros(&[3]);
     /// let ids = IdTensor::new([2, 0, 2], &[3])?;
-    /// assert_eq!(counts.scatter_add(0, &ids, &Tensor::full(&[3], 1.0))?.to_vec(), [1.0, 0.0, 2.0]);
+    /// let ones = Tensor::full(&[3], 1.0);
+    /// assert_eq!(counts.scatter_add(0, &ids, &ones)?.to_vec(), [1.0, 0.0, 2.0]);
     /// # Ok::<(), loquat::Error>(())
     /// ```
     pub fn scatter_add(&self, axis: isize, ids: &IdTensor, source: &Tensor) -> Result<Tensor> {
@@ -244,8 +246,8 @@ impl Tensor {
 /// `ids: […]` → `[…, classes]`
 ///
 /// # Errors
-/// [`Error::Id`] if an id is not below `classes`; [`Error::Shape`] if the memory has no room for the
-/// result.
+/// [`Error::Id`] if an id is not below `classes`; [`Error::Shape`] if the memory has no room for
+/// the result.
 ///
 /// # Examples
 /// ```

@@ -18,7 +18,7 @@
 //! | `extremes` | maxima, minima, top k along an axis |
 //! | `cumsum` | running sums |
 //! | `einsum` | Einstein summation of two factors |
-//! | `custom` | operations of one's own |
+//! | `custom` | custom operations: a value and its backward formula |
 //! | `gradient_check` | gradients against central differences |
 //! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
 //! | `linear` | products with a layer's weight |

@@ -20,8 +20,8 @@ impl Tensor {
         Ok(tape::record("reshape", &[self], self.view(shape), || Box::new(move |dy, _| Ok(vec![Some(dy.view(&from))]))))
     }
 
-    /// Inserts an axis of length 1 before axis `axis`, at the end if `axis` is the rank. Negative axes
-    /// count from the last of the result: -1 adds a last axis. No copy.
+    /// Inserts an axis of length 1 before axis `axis`, at the end if `axis` is the rank. Negative
+    /// axes count from the last of the result: -1 adds a last axis. No copy.
     ///
     /// # Errors
     /// [`Error::Argument`] if the result would have no such axis.
@@ -133,8 +133,8 @@ impl Tensor {
         (0..count).map(|i| self.narrow(axis, i * (width / count), width / count)).collect()
     }
 
-    /// At most `count` parts along `axis`, all of the same length but the last, which may be shorter,
-    /// as PyTorch's `chunk` has it. [`Tensor::split`] wants parts of equal length.
+    /// At most `count` parts along `axis`, all of the same length but the last, which may be
+    /// shorter, as PyTorch's `chunk` has it. [`Tensor::split`] wants parts of equal length.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such axis or `count` is 0.

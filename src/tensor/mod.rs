@@ -43,11 +43,11 @@ use crate::random::Rng;
 ///
 /// # Operators
 ///
-/// `+ - * /` and unary `-` take tensors, references to them and numbers (`&a + &b`, `2.0 * &a`), and
-/// broadcast. They panic with both shapes if those do not go together, as in `ndarray`: a formula
-/// would be hard to read with a `?` after each operation. The methods [`Tensor::add`],
-/// [`Tensor::sub`], [`Tensor::mul`] and [`Tensor::div`] compute the same and return a [`Result`]; use
-/// them for shapes that come from outside.
+/// `+ - * /` and unary `-` take tensors, references to them and numbers (`&a + &b`, `2.0 * &a`),
+/// and broadcast. They panic with both shapes if those do not go together, as in `ndarray`: a
+/// formula would be hard to read with a `?` after each operation. The methods [`Tensor::add`],
+/// [`Tensor::sub`], [`Tensor::mul`] and [`Tensor::div`] compute the same and return a [`Result`];
+/// use them for shapes that come from outside.
 ///
 /// ```
 /// use loquat::Tensor;
@@ -58,8 +58,8 @@ use crate::random::Rng;
 /// assert!(x.add(&Tensor::zeros(&[2])).is_err());
 /// ```
 ///
-/// In a file that imports `std::ops::Add`, `x.add(&y)` means the operator if `x` is an owned tensor:
-/// write `Tensor::add(&x, &y)` for the method there. The same is true of the others.
+/// In a file that imports `std::ops::Add`, `x.add(&y)` means the operator if `x` is an owned
+/// tensor: write `Tensor::add(&x, &y)` for the method there. The same is true of the others.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
