@@ -188,8 +188,8 @@ impl Logistic<'_> {
         let mut at = 0;
         while at < w {
             let mut x = [isa.zero(); M];
-            for i in 0..M {
-                x[i] = isa.load(&self.x[i * w + at..]);
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = isa.load(&self.x[i * w + at..]);
             }
             for i in 1..M {
                 for k in 0..i {
@@ -258,8 +258,8 @@ impl Logistic<'_> {
         let mut at = 0;
         while at < w {
             let mut y = [isa.zero(); N];
-            for j in 0..N {
-                y[j] = isa.load(&self.y[(first + j) * w + at..]);
+            for (j, y) in y.iter_mut().enumerate() {
+                *y = isa.load(&self.y[(first + j) * w + at..]);
             }
             let mut dy = [isa.zero(); N];
             let mut before = [isa.zero(); MAX_INPUTS];

@@ -1,5 +1,5 @@
-//! Element by element, with NumPy's broadcasting: shapes are aligned at the last axis, and an axis
-//! of length 1 repeats.
+//! Element-wise arithmetic with NumPy's broadcasting: shapes are aligned at the last axis, and axes
+//! of length 1 are repeated.
 //!
 //! ```
 //! use loquat::Tensor;
@@ -20,12 +20,12 @@ type Kernel = fn(&[f32], &[f32], &mut [f32]);
 /// Rows at least this long are combined by the kernels for rows.
 const ROW: usize = 16;
 
-/// A product of two tensors, the second broadcast to the first, off the tape.
+/// Multiplies two tensors, the second broadcast to the first, detached from the tape.
 fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     combine(a.shape(), a, b, vecmath::mul)
 }
 
-/// `kernel` on the operands, broadcast to `shape`, off the tape.
+/// Applies `kernel` to the operands, broadcast to `shape`, detached from the tape.
 fn combine(shape: &[usize], a: &Tensor, b: &Tensor, kernel: Kernel) -> Result<Tensor> {
     if a.shape() == b.shape() {
         return Tensor::try_write(shape, |y| kernel(a.data(), b.data(), y));
@@ -54,7 +54,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Mismatch`](crate::Error::Mismatch) if the shapes do not broadcast,
-    /// [`Error::Shape`](crate::Error::Shape) if the memory has no room for what they broadcast to.
+    /// [`Error::Shape`](crate::Error::Shape) if the result does not fit into memory.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         let y = forward("add", self, other, vecmath::add)?;
         let (a_shape, b_shape) = (self.shape().to_vec(), other.shape().to_vec());
@@ -141,7 +141,7 @@ impl Tensor {
     /// Computes `self + value`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the memory has no room for the result.
+    /// [`Error::Shape`](crate::Error::Shape) if the result does not fit into memory.
     pub fn add_scalar(&self, value: f32) -> Result<Tensor> {
         let y = map(self.shape(), &[self], &|x, y| y.iter_mut().zip(x[0]).for_each(|(y, x)| *y = x + value))?;
         Ok(tape::record("add_scalar", &[self], y, || Box::new(move |dy, _| Ok(vec![Some(dy)]))))

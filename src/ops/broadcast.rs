@@ -132,11 +132,11 @@ impl<'a> Operand<'a> {
 /// A loop over equally long parts of operands, which writes that part of the result.
 pub(crate) type Loop<'a> = dyn Fn(&[&[f32]], &mut [f32]) + Sync + 'a;
 
-/// `f` of the operands, each broadcast to `shape`, off the tape. Each element may depend on its own
+/// `f` of the operands, each broadcast to `shape`, detached from the tape. Each element may depend on its own
 /// place only. The caller has checked that the operands broadcast.
 ///
 /// # Errors
-/// [`Error::Shape`] if the memory has no room for the result.
+/// [`Error::Shape`] if the result does not fit into memory.
 pub(crate) fn map(shape: &[usize], x: &[&Tensor], f: &Loop<'_>) -> Result<Tensor> {
     /// Nanoseconds for a tile, roughly.
     const NS: f32 = 300.0;
@@ -180,7 +180,7 @@ pub(crate) fn map(shape: &[usize], x: &[&Tensor], f: &Loop<'_>) -> Result<Tensor
     })
 }
 
-/// A tensor of `shape` whose neighbours along each axis lie `strides` apart in `x`, off the tape.
+/// A tensor of `shape` whose neighbours along each axis lie `strides` apart in `x`, detached from the tape.
 pub(crate) fn strided(x: &[f32], shape: &[usize], strides: &[usize]) -> Tensor {
     /// Nanoseconds for 16 elements, roughly.
     const NS: f32 = 16.0;
@@ -225,10 +225,10 @@ fn transpose(x: &[f32], stride: usize, cols: usize, y: &mut [f32]) {
     }
 }
 
-/// `x` repeated to `shape`, off the tape; the caller has checked that it broadcasts.
+/// `x` repeated to `shape`, detached from the tape; the caller has checked that it broadcasts.
 ///
 /// # Errors
-/// [`Error::Shape`] if the memory has no room for it.
+/// [`Error::Shape`] if the result does not fit into memory.
 pub(crate) fn try_broadcast_to(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
     if x.shape() == shape {
         return Ok(x.detach());

@@ -6,7 +6,7 @@ use crate::kernels::vecmath;
 use crate::ops::broadcast::{Loop, common_shape, map, sum_to};
 use crate::tensor::{Tensor, tape};
 
-/// `f` of each element, off the tape, in the memory of a tensor of `x`'s shape.
+/// `f` of each element, detached from the tape, in the memory of a tensor of `x`'s shape.
 fn each(x: &Tensor, f: &Loop<'_>) -> Tensor {
     map(x.shape(), &[x], f).expect("there is memory for another tensor of the shape")
 }
@@ -166,7 +166,7 @@ impl Tensor {
     }
 }
 
-/// xᵖ, off the tape.
+/// xᵖ, detached from the tape.
 fn power(x: &Tensor, p: f32) -> Tensor {
     each(x, &move |x, y| power_into(x[0], p, y))
 }

@@ -5,39 +5,22 @@
 //!
 //! | item | content |
 //! |---|---|
-//! | `arithmetic` | sums and products element by element, with NumPy's broadcasting |
-//! | `operators` | `+ - * /` |
-//! | `broadcast` | shapes that broadcast, elements by strides |
-//! | `axis` | how an axis divides a tensor |
-//! | `elementwise` | exponential, logarithm, roots, powers, limits, the larger of two |
-//! | `compare` | comparisons, as masks of 0 and 1 |
-//! | `select` | one of two by a mask |
-//! | `shape` | reshape, squeeze, permute, narrow, split, concatenate, stack |
-//! | `index` | elements by index along an axis, one-hot rows |
-//! | `reduce` | sums, means, norms, log-sum-exp |
-//! | `extremes` | maxima, minima, top k along an axis |
-//! | `cumsum` | running sums |
-//! | `einsum` | Einstein summation of two factors |
-//! | `custom` | custom operations: a value and its backward formula |
-//! | `gradient_check` | gradients against central differences |
-//! | `activation` | ReLU and its kin, GELU, SiLU, sigmoid, tanh, softplus, softmax, log-softmax |
-//! | `linear` | products with a layer's weight |
-//! | `packed_weight` | copies of a weight in the order in which products read it |
-//! | `matmul` | products of matrices and batches of them |
-//! | `precision` | f32 or bf16 for the products |
-//! | `attention` | scaled dot-product attention, and what it may see |
-//! | `rope` | rotary positions |
-//! | `conv` | convolution over positions, maximum over them |
-//! | `pool` | maxima of windows of positions |
-//! | `window` | each position with those before it |
-//! | `recurrent` | plain RNN, LSTM, GRU over whole sequences |
-//! | `norm` | layer and RMS normalisation |
-//! | `embedding` | rows by id |
-//! | `loss` | cross-entropy, binary cross-entropy, mean squared error |
-//! | `dropout` | random zeros |
-//! | [`mod@inspect`] | a look at attention and hidden states while a model runs |
-//!
-//! This floor must not know parameters or names.
+//! | methods of [`Tensor`](crate::Tensor) | arithmetic, functions, comparisons, indexing, reductions, shapes, matrix products |
+//! | [`concat()`], [`stack`], [`windows`] | joined tensors; each position with the previous ones |
+//! | [`einsum`] | Einstein summation of two factors |
+//! | [`custom_op`], [`gradient_check`] | an operation of a program, and the check of its gradient |
+//! | [`linear()`], [`linear_then`] | products with the weight of a layer |
+//! | [`with_precision`] | f32 or bf16 products |
+//! | [`Attention`], [`AttentionMask`], [`Rope`] | attention; rotary position embeddings |
+//! | [`Conv1d`], [`MaxPool1d`], [`max_over_time`] | convolution and pooling over positions |
+//! | [`layer_norm`], [`rms_norm`], [`dropout()`] | normalisation; dropout |
+//! | [`embedding()`] | look-up of rows by id |
+//! | [`CrossEntropy`], [`BinaryCrossEntropy`], [`mse_loss`] | losses |
+//! | [`mod@inspect`] | recording of attention probabilities and hidden states |
+
+// One family per file, forward and backward next to each other. Each operation checks the shapes of
+// its inputs, calls kernels, and records its backward formula on the tape. The gradient of `x` is
+// named `dx`. Every operation is tested against central differences.
 
 mod activation;
 mod arithmetic;
@@ -80,7 +63,7 @@ pub use einsum::einsum;
 pub use embedding::{embedding, embedding_with_padding};
 pub use gradient_check::{GradientCheck, gradient_check};
 pub use index::one_hot;
-pub use inspect::{Inspection, See, inspect};
+pub use inspect::{Capture, Inspection, inspect};
 pub use linear::{WeightLayout, linear, linear_then};
 pub use loss::{
     BinaryCrossEntropy, CrossEntropy, Reduction, binary_cross_entropy_with_logits, cross_entropy, mse_loss,

@@ -22,7 +22,7 @@ macro_rules! operator {
             type Output = Tensor;
 
             /// # Panics
-            /// If the shapes do not broadcast, or the memory has no room for the result.
+            /// If the shapes do not broadcast, or the result does not fit into memory.
             #[track_caller]
             fn $method(self, other: $right) -> Tensor {
                 let ($a, $b) = (&self, &other);

@@ -118,7 +118,7 @@ impl Tensor {
         }))
     }
 
-    /// The sums along an axis, each times a factor, off the tape.
+    /// The sums along an axis, each times a factor, detached from the tape.
     fn summed(&self, axis: isize, factor: f32) -> Result<Tensor> {
         let axis = self.axis(axis)?;
         let mut shape = self.shape().to_vec();
@@ -188,7 +188,7 @@ fn norm_recorded(op: &'static str, x: &Tensor, y: Tensor) -> Result<Tensor> {
     }))
 }
 
-/// e to the power of `x - shift`, which broadcasts, off the tape.
+/// e to the power of `x - shift`, which broadcasts, detached from the tape.
 fn exp_of_difference(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let difference = map(x.shape(), &[x, shift], &|x, y| vecmath::sub(x[0], x[1], y))?;
     Tensor::try_write(x.shape(), |y| vecmath::exp(difference.data(), y))

@@ -39,7 +39,7 @@ pub fn where_(mask: &Tensor, on_true: &Tensor, on_false: &Tensor) -> Result<Tens
     }))
 }
 
-/// `x` where the mask is `truth`, 0 elsewhere, off the tape.
+/// `x` where the mask is `truth`, 0 elsewhere, detached from the tape.
 fn kept(x: &Tensor, mask: &Tensor, truth: bool) -> Result<Tensor> {
     map(x.shape(), &[x, mask], &|x, y| {
         for ((y, &x), &mask) in y.iter_mut().zip(x[0]).zip(x[1]) {
