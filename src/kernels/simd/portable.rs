@@ -100,7 +100,8 @@ impl Isa for Portable {
     type I32 = I32;
     type Mask = [u32; LANES];
 
-    #[inline(always)]
+    // One copy of each algorithm: inlined, it would be in each of its callers.
+    #[inline(never)]
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
         op.eval(self)
     }
