@@ -13,6 +13,8 @@
 pub mod chat;
 mod clean;
 mod corpus;
+#[cfg(test)]
+mod random_text;
 mod sentences;
 mod stop_words;
 #[cfg(feature = "tokenizers")]
