@@ -1,6 +1,6 @@
 //! The loss of language modelling.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::CausalLm;
 use crate::ops;
 use crate::tensor::Tensor;
@@ -13,7 +13,7 @@ use crate::training::data::Batch;
 /// `batch.input_ids` and `batch.labels`: `[batch, seq_len]`; the result is a scalar.
 ///
 /// # Errors
-/// [`Error::Argument`] if the batch has no labels; the errors of the model.
+/// [`Error::Argument`](crate::Error::Argument) if the batch has no labels; the errors of the model.
 ///
 /// # Examples
 /// ```
@@ -30,6 +30,5 @@ use crate::training::data::Batch;
 /// # Ok::<(), loquat::Error>(())
 /// ```
 pub fn next_token_loss<M: CausalLm>(model: &M, batch: &Batch) -> Result<Tensor> {
-    let labels = batch.labels.as_ref().ok_or_else(|| Error::argument("batch", "a batch with labels", "one without"))?;
-    ops::cross_entropy(&model.forward(&batch.input_ids)?, labels)
+    ops::cross_entropy(&model.forward(&batch.input_ids)?, batch.labels()?)
 }

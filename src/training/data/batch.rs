@@ -1,6 +1,8 @@
 //! The batch of a training step, and the collator that pads examples of different lengths.
 
 use super::Collate;
+use crate::models::TextBatch;
+use crate::ops::AttentionMask;
 use crate::random::Rng;
 use crate::tensor::IdTensor;
 use crate::{Error, Result};
@@ -49,6 +51,19 @@ impl Batch {
         self.input_ids.shape()[1]
     }
 
+    /// Returns the padding as a mask for attention.
+    pub fn mask(&self) -> AttentionMask {
+        self.attention_mask.as_ref().map_or_else(AttentionMask::none, AttentionMask::padding)
+    }
+
+    /// Returns the labels.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the batch has no labels.
+    pub fn labels(&self) -> Result<&IdTensor> {
+        self.labels.as_ref().ok_or_else(|| Error::argument("batch", "a batch with labels", "one without"))
+    }
+
     /// The number of tokens, without padding.
     pub(crate) fn n_tokens(&self) -> usize {
         match &self.attention_mask {
@@ -60,6 +75,28 @@ impl Batch {
     /// The number of labels that are not ignored.
     pub(crate) fn n_labels(&self) -> usize {
         self.labels.as_ref().map_or(0, |labels| labels.data().iter().filter(|&&label| label != IGNORE_INDEX).count())
+    }
+}
+
+/// The texts of a batch, as the input of an encoder.
+///
+/// ```
+/// use loquat::Rng;
+/// use loquat::models::TextBatch;
+/// use loquat::training::data::{Collate, Example, PadCollator};
+///
+/// let examples = vec![Example::class(vec![2, 8, 3], 0), Example::class(vec![2, 3], 1)];
+/// let batch = PadCollator::new(0).collate(examples, &mut Rng::seed(0))?;
+/// let texts = TextBatch::from(&batch);
+/// assert_eq!(texts.input_ids, batch.input_ids);
+/// assert_eq!(texts.attention_mask, batch.attention_mask);
+/// assert_eq!(batch.labels()?.data(), [0, 1]);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+impl From<&Batch> for TextBatch {
+    fn from(batch: &Batch) -> Self {
+        let Batch { input_ids, attention_mask, token_type_ids, labels: _ } = batch.clone();
+        Self { input_ids, attention_mask, token_type_ids }
     }
 }
 
