@@ -76,7 +76,7 @@ fn grammatical<M: CausalLm>(model: &M, tokenizer: &Tokenizer, count: usize) -> R
 
 fn run() -> Result<()> {
     let start = Instant::now();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/quickstart");
+    let folder = Path::new("target/quickstart"); // below the current directory
 
     let text = stories::corpus(4000, 1);
     let tokenizer = TokenizerTrainer::byte_level_bpe().vocab_size(512).train(text.lines())?;
@@ -93,7 +93,7 @@ fn run() -> Result<()> {
     let adam = AdamW { lr: 3e-3, betas: (0.9, 0.99), weight_decay: 0.1, ..AdamW::default() };
     let mut optimizer = Optimizer::new(adam)?.group(ParameterGroup::biases_and_norms().weight_decay(0.0))?;
     let mut course = training::Course::new(50);
-    let run_folder = RunFolder::new(&folder)
+    let run_folder = RunFolder::new(folder)
         .existing(Existing::Replace)
         .config(&model)
         .files(|folder| tokenizer.save_folder(folder).map(drop));
@@ -119,8 +119,8 @@ fn run() -> Result<()> {
     say!("{:.0} % of 200 generated sentences are grammatical\n", 100.0 * share);
 
     say!("opened again from {}:", folder.display());
-    let opened = LanguageModel::open(&folder)?;
-    tell(&opened, &Tokenizer::open(&folder)?, "In the forest there lived", 2)?;
+    let opened = LanguageModel::open(folder)?;
+    tell(&opened, &Tokenizer::open(folder)?, "In the forest there lived", 2)?;
     say!("{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(())
 }
