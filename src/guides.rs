@@ -26,6 +26,7 @@ macro_rules! guides {
         #[doc = "[chat and constraints]: crate::guides::chat"]
         #[doc = "[checkpoints]: crate::guides::checkpoints"]
         #[doc = "[performance]: crate::guides::fast"]
+        #[doc = "[performance figures]: https://docs.rs/crate/loquat/latest/source/docs/performance.md"]
         #[doc = "[quick start]: crate::guides::quick_start"]
         #[doc = "[security]: crate::guides::security"]
         #[doc = "[sentence search]: crate::guides::sentence_search"]

@@ -10,6 +10,7 @@
 //! | train and use word vectors | [`embeddings::Word2Vec`], [`embeddings::Glove`], [`WordVectors`]; the guide [`word_vectors`](guides::word_vectors) |
 //! | train or load a tokenizer, read corpora | [`text`] |
 //! | inspect activations and attention probabilities | [`inspect()`] |
+//! | read a guide, from the first program to a server | [`guides`] |
 //! | query the instruction set and the number of threads | [`cpu`] |
 //!
 //! A custom model is a struct of layers with one `init`, for random values and for checkpoints, and

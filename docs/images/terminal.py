@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the output of a program as an SVG of a terminal, readable in light and dark mode.
 
-    cargo run --release --example quickstart | docs/images/terminal.py \
+    cargo run --quiet --release --example quickstart 2>&1 | docs/images/terminal.py \
         "cargo run --release --example quickstart" > docs/images/quickstart.svg
 
 The text is drawn as it was printed; lines longer than 88 characters are wrapped.
