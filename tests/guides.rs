@@ -1,5 +1,7 @@
 //! The guides in `docs/`: their length, and the length of their programs.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
