@@ -55,7 +55,7 @@ pub use constraint::{TokenMask, TokenSet};
 pub use logprobs::TokenLogprob;
 pub use processor::LogitsProcessor;
 pub use prompt_cache::PromptCache;
-pub use score::{Perplexity, perplexity, score};
+pub use score::{Perplexity, perplexity, perplexity_with, score};
 pub use speculation::{Speculation, speculate};
 pub use stopping::{Cancel, StopReason};
 #[cfg(feature = "tokenizers")]

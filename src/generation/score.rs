@@ -1,5 +1,7 @@
 //! Log-probabilities and perplexity of a given text.
 
+use std::ops::ControlFlow;
+
 use crate::error::{Error, Result};
 use crate::generation::logprobs::TokenLogprob;
 use crate::generation::processor::cutoff::Distribution;
@@ -83,6 +85,39 @@ pub fn perplexity(
     context: Option<usize>,
     stride: Option<usize>,
 ) -> Result<Perplexity> {
+    perplexity_with(model, ids, context, stride, &mut |_, _| ControlFlow::Continue(()))
+}
+
+/// Same as [`perplexity`], and calls `observer` after each window, with the number of tokens read and
+/// the perplexity of those. [`ControlFlow::Break`] ends the reading and returns the perplexity so far.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use loquat::generation::perplexity_with;
+/// use loquat::models::{MlpConfig, MlpLm};
+/// use loquat::Rng;
+///
+/// let model = MlpLm::init(&MlpConfig::new(5, 8, 16, 4), &mut Rng::seed(1))?;
+/// let ids: Vec<u32> = (0..100).map(|i| i % 5).collect();
+/// let mut read = Vec::new();
+/// let found = perplexity_with(&model, &ids, Some(40), Some(20), &mut |tokens, so_far| {
+///     read.push((tokens, so_far.tokens));
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(read, [(40, 39), (60, 59), (80, 79), (100, 99)]);
+/// assert_eq!(found.tokens, 99);
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
+/// # Errors
+/// Same as [`perplexity`].
+pub fn perplexity_with(
+    model: &(impl CausalLm + ?Sized),
+    ids: &[u32],
+    context: Option<usize>,
+    stride: Option<usize>,
+    observer: &mut dyn FnMut(usize, &Perplexity) -> ControlFlow<()>,
+) -> Result<Perplexity> {
     let limit = model.max_seq_len();
     let context = context.or(limit).unwrap_or(1024);
     if context < 2 || limit.is_some_and(|limit| context > limit) {
@@ -114,7 +149,7 @@ pub fn perplexity(
             }
         }
         counted = end;
-        if end == ids.len() {
+        if observer(end, &sum).is_break() || end == ids.len() {
             return Ok(sum);
         }
         begin += stride;

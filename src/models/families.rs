@@ -149,11 +149,40 @@ pub fn save_gguf(
     vocabulary: Option<&GgmlVocabulary>,
     format: GgufFormat,
 ) -> Result<()> {
+    save_gguf_with(path, model, vocabulary, format, &mut |_, _| ())
+}
+
+/// Same as [`save_gguf`], and calls `observer` after each tensor, with the bytes of the tensors written so
+/// far and those of all tensors.
+///
+/// ```
+/// use loquat::checkpoint::gguf::GgufFormat;
+/// use loquat::models::{Gpt2, Gpt2Config, save_gguf_with};
+/// use loquat::Rng;
+///
+/// let path = std::env::temp_dir().join("loquat-save-gguf-with-doc.gguf");
+/// let model = Gpt2::init(&Gpt2Config::new(13, 16, 32, 2, 4), &mut Rng::seed(1))?;
+/// let mut calls = Vec::new();
+/// save_gguf_with(&path, &model, None, GgufFormat::F32, &mut |written, all| calls.push((written, all)))?;
+/// assert!(calls.len() > 20 && calls.last().is_some_and(|(written, all)| written == all));
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), loquat::Error>(())
+/// ```
+///
+/// # Errors
+/// Same as [`save_gguf`].
+pub fn save_gguf_with(
+    path: impl AsRef<Path>,
+    model: &impl Pretrained,
+    vocabulary: Option<&GgmlVocabulary>,
+    format: GgufFormat,
+    observer: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
     let config = model.config_json();
     let model_type = config["model_type"].as_str().unwrap_or("none");
     let writes = |architecture: &&Architecture| architecture.write.is_some();
     match architectures().filter(writes).find(|architecture| architecture.model_types.contains(&model_type)) {
-        Some(architecture) => gguf::save(path.as_ref(), model, vocabulary, format, architecture),
+        Some(architecture) => gguf::save(path.as_ref(), model, vocabulary, format, architecture, observer),
         None => Err(unknown(&config, |family| family.gguf.iter().any(|architecture| writes(&architecture)))),
     }
 }

@@ -34,7 +34,7 @@ pub use encoder::{
     EncoderForTokenClassification, TextBatch, TextEncoder,
 };
 pub use estimate::{MemoryEstimate, estimate, estimate_of};
-pub use families::{open_checkpoint, read_config, save_gguf};
+pub use families::{open_checkpoint, read_config, save_gguf, save_gguf_with};
 pub use gpt_neox::{GptNeoX, GptNeoXConfig};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use language_model::LanguageModel;

@@ -69,6 +69,7 @@ pub(crate) fn save(
     vocabulary: Option<&GgmlVocabulary>,
     format: GgufFormat,
     architecture: &'static Architecture,
+    observer: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let mut writer = GgufWriter::new();
     let config = model.config_json();
@@ -103,7 +104,7 @@ pub(crate) fn save(
             add(&mut writer, architecture, HEAD, parameter, heads, format)?;
         }
     }
-    writer.save(path)
+    writer.save_with(path, observer)
 }
 
 fn add<'t>(

@@ -153,6 +153,12 @@ impl<'t> GgufWriter<'t> {
     /// # Panics
     /// If the length of a tensor's data does not match its type and shape.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_with(path.as_ref(), &mut |_, _| ())
+    }
+
+    /// Same as [`GgufWriter::save`]; `observer` is called after each tensor with the bytes of tensors
+    /// written and those of all.
+    pub(super) fn save_with(&self, path: &Path, observer: &mut dyn FnMut(u64, u64)) -> Result<()> {
         let mut header = MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());
         header.extend((self.tensors.len() as u64).to_le_bytes());
@@ -171,13 +177,19 @@ impl<'t> GgufWriter<'t> {
             offset = (offset + tensor.len()).next_multiple_of(DEFAULT_ALIGNMENT);
         }
         header.resize(header.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
+        let all = self.tensors.iter().map(|tensor| tensor.len() as u64).sum();
+        let mut written = 0;
         atomic::write_file(path, |file| {
             file.write_all(&header)?;
             self.tensors.iter().try_for_each(|tensor| {
                 let bytes = (tensor.bytes)();
                 assert_eq!(bytes.len(), tensor.len(), "tensor `{}`: data that matches its type and shape", tensor.name);
                 file.write_all(&bytes)?;
-                file.write_all(&[0; DEFAULT_ALIGNMENT][..bytes.len().next_multiple_of(DEFAULT_ALIGNMENT) - bytes.len()])
+                let padding = bytes.len().next_multiple_of(DEFAULT_ALIGNMENT) - bytes.len();
+                file.write_all(&[0; DEFAULT_ALIGNMENT][..padding])?;
+                written += bytes.len() as u64;
+                observer(written, all);
+                Ok(())
             })
         })
     }
