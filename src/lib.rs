@@ -77,10 +77,11 @@
 //!
 //! # Features
 //!
-//! | feature (all enabled by default) | adds |
+//! | feature (all but `progress` enabled by default) | adds |
 //! |---|---|
 //! | `tokenizers` | [`text::Tokenizer`] and everything that takes text: [`TextGenerator`], [`tasks`] |
 //! | `chat` | chat templates: [`text::chat`] |
+//! | `progress` | the progress of a run on a terminal or in a log, and saving at Ctrl-C: `progress::ProgressReporter` |
 //! | `constraints` | text constrained to a regular expression, a JSON schema or a grammar: [`generation::TokenMask`] |
 
 mod atomic;
@@ -97,6 +98,8 @@ mod mapped;
 pub mod models;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "progress")]
+pub mod progress;
 mod random;
 mod signature;
 pub mod tasks;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("atomic", 0),
     ("error", 0),
     ("random", 0),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, u8); 16] = [
     ("embeddings", 5),
     ("generation", 6),
     ("training", 6),
+    ("progress", 7),
     ("tasks", 7),
 ];
 
