@@ -1,53 +1,58 @@
-//! A picture of where a model looks: the attention of each layer and head on a text.
+//! Draws the attention of a model on a text, as SVG.
 //!
 //! ```sh
-//! cargo run --release --example attention -- --model DIR --text "the cat sat on the mat" --out HEATMAP.svg
-//! cargo run --release --example attention -- --model DIR --text "the cat sat" --out HEATMAP.svg --layers 0,1 --heads 3
+//! cargo run --release --example attention -- --model DIR --text "the cat sat" --out MAP.svg
+//! cargo run --release --example attention -- --model DIR --text "the cat sat" --out HEAD.svg \
+//!     --layers 3 --heads 0
 //! ```
 //!
-//! Needs a folder with `config.json`, `model.safetensors` and a tokenizer: a language model's or an encoder's. A row of small pictures is
-//! a layer, a column a head; in each, rows are the tokens that look and columns those that are looked at, and darker is more. Pictures of
-//! few heads get the tokens written beside them.
+//! Needs a model folder with `config.json`, `model.safetensors` and a tokenizer, or a `.gguf` file,
+//! of a language model or an encoder. The map has a row for each layer and a column for each head.
+//! One head alone is drawn large, with the tokens on both axes.
 
-#[macro_use]
-#[path = "cli/say.rs"]
-mod say;
 #[path = "cli/exit.rs"]
 mod exit;
+#[path = "plot/heat.rs"]
+mod heat;
+#[allow(dead_code)]
+mod plot;
+#[macro_use]
+#[path = "cli/print.rs"]
+mod print;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use heat::Head;
 use loquat::models::encoder::{EncoderConfig, TextBatch, TextEncoder};
 use loquat::models::{CausalLm, LanguageModel, read_config};
 use loquat::text::Tokenizer;
 use loquat::{Capture, Error, IdTensor, Result, Tensor, inspect, no_grad};
 
-/// A picture of where a model looks.
+/// Draws the attention of a model on a text, as SVG.
 #[derive(Parser)]
 struct Args {
-    /// The model's folder.
+    /// The model folder, or a .gguf file.
     #[arg(long)]
     model: PathBuf,
-    /// The text to read.
+    /// The input text.
     #[arg(long)]
     text: String,
-    /// The picture to write.
+    /// The SVG file to write.
     #[arg(long)]
     out: PathBuf,
-    /// Only these layers, counted from 0, separated by commas.
+    /// The layers to draw, counted from 0, separated by commas. Default: all.
     #[arg(long, value_delimiter = ',')]
     layers: Option<Vec<usize>>,
-    /// Only these heads, counted from 0, separated by commas.
+    /// The heads to draw, counted from 0, separated by commas. Default: all.
     #[arg(long, value_delimiter = ',')]
     heads: Option<Vec<usize>>,
 }
 
-/// The attention `[1, heads, tokens, tokens]` of each layer.
-fn look(args: &Args, ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
+/// Returns the path and the attention probabilities `[1, heads, tokens, tokens]` of each layer.
+fn attention(args: &Args, ids: &IdTensor) -> Result<Vec<(String, Tensor)>> {
     let config = read_config(&args.model)?;
     let encoder = config["model_type"].as_str().is_some_and(EncoderConfig::supports);
     let (result, seen) = if encoder {
@@ -65,20 +70,16 @@ fn argument(name: &str, expected: String, found: impl std::fmt::Display) -> Erro
     Error::Argument { name: name.into(), expected, found: found.to_string() }
 }
 
-/// The chosen of `count`, or all.
-fn chosen(name: &str, wanted: &Option<Vec<usize>>, count: usize) -> Result<Vec<usize>> {
-    let wanted = wanted.clone().unwrap_or((0..count).collect());
-    match wanted.iter().find(|&&i| i >= count) {
+/// Returns the selected indices below `count`. Default: all.
+fn selected(name: &str, indices: &Option<Vec<usize>>, count: usize) -> Result<Vec<usize>> {
+    let indices = indices.clone().unwrap_or((0..count).collect());
+    match indices.iter().find(|&&i| i >= count) {
         Some(i) => Err(argument(name, format!("numbers below {count}"), i)),
-        None => Ok(wanted),
+        None => Ok(indices),
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-/// Squares in all pictures together: more make a file that no viewer opens.
+/// The largest number of squares in a picture: viewers do not open larger files.
 const MAX_SQUARES: usize = 4_000_000;
 
 fn run(args: &Args) -> Result<()> {
@@ -87,62 +88,38 @@ fn run(args: &Args) -> Result<()> {
     if ids.is_empty() {
         return Err(argument("--text", "at least one token".into(), "none"));
     }
-    let seen = look(args, &IdTensor::sequence(&ids))?;
+    let seen = attention(args, &IdTensor::sequence(&ids))?;
     let n_heads = seen.first().map_or(0, |(_, probs)| probs.shape()[1]);
     if n_heads == 0 {
         return Err(argument("--model", "a model with attention".into(), "one without"));
     }
-    let layers = chosen("--layers", &args.layers, seen.len())?;
-    let heads = chosen("--heads", &args.heads, n_heads)?;
+    let layers = selected("--layers", &args.layers, seen.len())?;
+    let heads = selected("--heads", &args.heads, n_heads)?;
     let n = ids.len();
     let squares = layers.len() * heads.len() * n * n;
     if squares > MAX_SQUARES {
         return Err(argument("text, layers and heads", format!("at most {MAX_SQUARES} squares"), squares));
     }
-    let tokens = ids.iter().map(|&id| tokenizer.decode_with_special(&[id])).collect::<Result<Vec<_>>>()?;
-    // Tokens are written where there is room for them.
-    let labelled = heads.len() <= 4 && n <= 64;
-    let square = if labelled { 12 } else { (120 / n).clamp(1, 12) };
-    let (margin, title) = (if labelled { 90 } else { 10 }, 16);
-    let (width, height) = (n * square + margin, n * square + margin + title);
-    let (total_width, total_height) = (width * heads.len() + 10, height * layers.len() + 10);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{total_width}\" height=\"{total_height}\" \
-         font-family=\"sans-serif\" font-size=\"9\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
-    for (row, &layer) in layers.iter().enumerate() {
-        let (path, probs) = &seen[layer];
-        for (column, &head) in heads.iter().enumerate() {
-            let (x, y) = (column * width + margin, row * height + margin + title);
-            let size = n * square;
-            let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">");
-            let name = escaped(path);
-            let _ = writeln!(svg, "<title>{name}, head {head}</title>");
-            let above = if labelled { margin } else { 4 };
-            let _ = writeln!(svg, "<text x=\"0\" y=\"-{above}\">{layer}.{head}</text>");
-            let _ = writeln!(svg, "<rect width=\"{size}\" height=\"{size}\" fill=\"none\" stroke=\"#ccc\"/>");
-            for i in 0..n * n {
-                let p = probs.data()[head * n * n + i];
-                if p >= 0.004 {
-                    let (x, y) = (i % n * square, i / n * square);
-                    let _ = writeln!(
-                        svg,
-                        "<rect x=\"{x}\" y=\"{y}\" width=\"{square}\" height=\"{square}\" fill=\"#08306b\" \
-                         fill-opacity=\"{p:.3}\"/>"
-                    );
-                }
-            }
-            for (i, token) in tokens.iter().enumerate().filter(|_| labelled) {
-                let (token, at) = (escaped(token.trim()), i * square + 9);
-                let _ = writeln!(svg, "<text x=\"-4\" y=\"{at}\" text-anchor=\"end\">{token}</text>");
-                let _ = writeln!(svg, "<text transform=\"translate({at} -4) rotate(-90)\">{token}</text>");
-            }
-            svg += "</g>\n";
-        }
-    }
-    svg += "</svg>\n";
-    std::fs::write(&args.out, svg).map_err(|source| Error::Io { path: args.out.clone(), source })?;
-    say!("{} layers x {} heads of {n} tokens: {}", layers.len(), heads.len(), args.out.display());
+    let token = |&id: &u32| {
+        let token = tokenizer.decode_with_special(&[id])?;
+        // White space is a token as well.
+        Ok(if token.trim().is_empty() { token.replace(' ', "␣").replace('\n', "⏎") } else { token.trim().into() })
+    };
+    let tokens = ids.iter().map(token).collect::<Result<Vec<String>>>()?;
+    let rows: Vec<Vec<Head<'_>>> = layers
+        .iter()
+        .map(|&layer| {
+            let (path, probs) = &seen[layer];
+            let head = |&head: &usize| Head { layer, head, path, probs: &probs.data()[head * n * n..][..n * n] };
+            heads.iter().map(head).collect()
+        })
+        .collect();
+    let saved = match &rows[..] {
+        [heads] if heads.len() == 1 => heat::save_head(&heads[0], &tokens, &args.out),
+        _ => heat::save_map(&rows, &tokens, &args.out),
+    };
+    saved.map_err(|source| Error::Io { path: args.out.clone(), source })?;
+    print_line!("{} layers × {} heads, {n} tokens: {}", layers.len(), heads.len(), args.out.display());
     Ok(())
 }
 

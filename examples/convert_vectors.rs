@@ -1,16 +1,19 @@
-//! Writes word vectors in another format.
+//! Converts word vectors to another format.
 //!
-//!     cargo run --release --example convert_vectors -- GoogleNews-vectors-negative300.bin google.npy
-//!     cargo run --release --example convert_vectors -- wiki.en.bin wiki.en.vec --limit 100000 --lenient
+//! ```sh
+//! cargo run --release --example convert_vectors -- GoogleNews.bin google.npy
+//! cargo run --release --example convert_vectors -- wiki.bin wiki.vec --limit 100000 --lenient
+//! ```
 //!
-//! Reads word2vec text and binary, GloVe, fastText `.vec` and `.bin`, NumPy `.npy`. What is written follows from the name:
-//! `.bin` word2vec binary, `.npy` NumPy with the words beside, `.glove` GloVe, anything else word2vec text.
+//! Reads word2vec text and binary, GloVe, fastText `.vec` and `.bin`, and NumPy `.npy`. The
+//! extension selects the format to write: `.bin` word2vec binary, `.npy` NumPy with a file of the
+//! words next to it, `.glove` GloVe, any other word2vec text.
 
-#[macro_use]
-#[path = "cli/say.rs"]
-mod say;
 #[path = "cli/exit.rs"]
 mod exit;
+#[macro_use]
+#[path = "cli/print.rs"]
+mod print;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,17 +22,17 @@ use clap::Parser;
 use loquat::WordVectors;
 use loquat::embeddings::ReadOptions;
 
+/// Converts word vectors to another format.
 #[derive(Parser)]
-#[command(about = "Write word vectors in another format")]
 struct Args {
-    /// The file of vectors
+    /// The file of vectors.
     from: PathBuf,
-    /// The file to write
+    /// The file to write; its extension selects the format.
     to: PathBuf,
-    /// Read no more than so many words
-    #[arg(long)]
+    /// Reads the first N words only. Default: all.
+    #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Take what can be taken of a file that is not as its format says
+    /// Reads as much as possible of a file that does not conform to its format.
     #[arg(long)]
     lenient: bool,
 }
@@ -45,7 +48,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         Some("glove") => vectors.save_glove(&args.to)?,
         _ => vectors.save_word2vec_text(&args.to)?,
     }
-    say!("{} words of {} dimensions written to {}", vectors.len(), vectors.dim(), args.to.display());
+    print_line!("{} words of {} dimensions written to {}", vectors.len(), vectors.dim(), args.to.display());
     Ok(())
 }
 

@@ -1,17 +1,17 @@
-//! Tells what is in a model folder or a `.gguf` file, without loading the weights.
+//! Lists the contents of a model folder or a `.gguf` file, without loading the weights.
 //!
 //! ```sh
 //! cargo run --release --example inspect -- PATH
 //! ```
 //!
-//! Prints the architecture with its configuration, the tensors with their formats and sizes, the memory that the model will need, and
-//! the tokenizer. Layers that are alike share a line; `--all` gives each tensor its own.
+//! Prints the architecture with its configuration, the tensors with their formats and sizes, the
+//! estimated memory, and the tokenizer. Identical layers share a line; `--all` prints each tensor.
 
-#[macro_use]
-#[path = "cli/say.rs"]
-mod say;
 #[path = "cli/exit.rs"]
 mod exit;
+#[macro_use]
+#[path = "cli/print.rs"]
+mod print;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,15 +25,15 @@ use loquat::text::{Special, Tokenizer};
 use loquat::{Error, Load, Result};
 use serde_json::Value;
 
-/// Tells what is in a model folder or a .gguf file, without loading the weights.
+/// Lists the contents of a model folder or a .gguf file, without loading the weights.
 #[derive(Parser)]
 struct Args {
     /// A folder with config.json and model.safetensors, a .safetensors file or a .gguf file.
     path: PathBuf,
-    /// A line for each tensor.
+    /// Prints a line for each tensor.
     #[arg(long)]
     all: bool,
-    /// The number of tokens to estimate the memory for.
+    /// The number of tokens of the memory estimate.
     #[arg(long, default_value_t = 1024)]
     tokens: usize,
 }
@@ -51,23 +51,23 @@ fn size(bytes: usize) -> String {
     if unit == "bytes" { format!("{bytes} bytes") } else { format!("{size:.1} {unit}") }
 }
 
-/// The name with each number of a layer replaced by `*`.
+/// Returns the name with layer numbers replaced by `*`.
 fn pattern(name: &str) -> String {
     let segments = name.split('.').map(|s| if s.bytes().all(|b| b.is_ascii_digit()) { "*" } else { s });
     segments.collect::<Vec<_>>().join(".")
 }
 
-fn show_config(config: &Value) {
-    let name = config["model_type"].as_str().unwrap_or("not named");
-    say!("architecture  {name}");
+fn print_config(config: &Value) {
+    let name = config["model_type"].as_str().unwrap_or("unknown");
+    print_line!("architecture  {name}");
     for (key, value) in config.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "model_type" | "architectures" | "id2label" | "label2id") && !value.is_null() {
-            say!("  {key:32} {value}");
+            print_line!("  {key:32} {value}");
         }
     }
 }
 
-fn show_tensors(checkpoint: &Checkpoint, all: bool) {
+fn print_tensors(checkpoint: &Checkpoint, all: bool) {
     let mut rows: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
     let mut formats: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
     for name in checkpoint.names() {
@@ -79,34 +79,34 @@ fn show_tensors(checkpoint: &Checkpoint, all: bool) {
         let numbers: usize = view.shape().iter().product();
         *format = (format.0 + 1, format.1 + numbers, format.2 + view.bytes().len());
     }
-    say!("\ntensors  {}", checkpoint.names().count());
+    print_line!("\ntensors  {}", checkpoint.names().count());
     for ((name, what), (count, bytes)) in rows {
         let times = if count > 1 { format!("× {count}") } else { String::new() };
-        say!("  {name:52} {what:28} {times:6} {:>10}", size(bytes));
+        print_line!("  {name:52} {what:28} {times:6} {:>10}", size(bytes));
     }
-    say!("\nformats");
+    print_line!("\nformats");
     for (format, (tensors, numbers, bytes)) in formats {
-        say!("  {format:6} {tensors:6} tensors {numbers:14} numbers {:>12}", size(bytes));
+        print_line!("  {format:6} {tensors:6} tensors {numbers:14} numbers {:>12}", size(bytes));
     }
 }
 
-fn show_memory(checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result<()> {
+fn print_memory(checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result<()> {
     let formats = [
         ("as in the file", WeightFormat::Keep),
         ("f32", WeightFormat::F32),
         ("f16", WeightFormat::F16),
         ("bf16", WeightFormat::Bf16),
     ];
-    say!("\nmemory");
+    print_line!("\nmemory");
     for (name, format) in formats {
         let need = estimate_of(checkpoint, config, &OpenOptions::default().weights(format))?;
         if format == WeightFormat::Keep {
-            say!("  {:14} parameters", need.parameters);
-            say!("  {:>14} of keys and values per token", size(need.kv_cache_per_token));
-            say!("  {:>14} of intermediate results per token of a prompt", size(need.activations_per_token));
+            print_line!("  {:14} parameters", need.parameters);
+            print_line!("  {:>14} of key/value cache per token", size(need.kv_cache_per_token));
+            print_line!("  {:>14} of activations per prompt token", size(need.activations_per_token));
         }
-        say!(
-            "  weights {name:15} {:>10} of memory, {:>10} in the file's own pages; with {tokens} tokens {:>10} in all",
+        print_line!(
+            "  weights {name:15} {:>10} allocated, {:>10} mapped from the file; {:>10} in total with {tokens} tokens",
             size(need.weights),
             size(need.mapped),
             size(need.total(tokens))
@@ -115,25 +115,25 @@ fn show_memory(checkpoint: &Checkpoint, config: &Value, tokens: usize) -> Result
     Ok(())
 }
 
-fn show_tokenizer(args: &Args, checkpoint: &Checkpoint) {
-    say!("\ntokenizer");
+fn print_tokenizer(args: &Args, checkpoint: &Checkpoint) {
+    print_line!("\ntokenizer");
     if let Some(Ok(Some(vocabulary))) = checkpoint.gguf().map(GgmlVocabulary::read) {
-        say!("  kind      {}, {}", vocabulary.model, vocabulary.pre.as_deref().unwrap_or("not said how it splits"));
+        print_line!("  kind      {}, {}", vocabulary.model, vocabulary.pre.as_deref().unwrap_or("no pre-tokenizer"));
     }
     let tokenizer = match Tokenizer::open(&args.path) {
         Ok(tokenizer) => tokenizer,
         Err(error) => {
-            say!("  none: {error}");
+            print_line!("  none: {error}");
             return;
         }
     };
-    say!("  tokens    {}", tokenizer.vocab_size());
+    print_line!("  tokens    {}", tokenizer.vocab_size());
     for role in Special::ALL {
         if let Some(id) = tokenizer.special(role) {
-            say!("  {:9} {:?}, id {id}", role.key(), tokenizer.id_to_token(id).unwrap_or_default());
+            print_line!("  {:9} {:?}, id {id}", role.key(), tokenizer.id_to_token(id).unwrap_or_default());
         }
     }
-    say!("  template  {}", if tokenizer.chat_template().is_some() { "for conversations" } else { "none" });
+    print_line!("  template  {}", if tokenizer.chat_template().is_some() { "chat template" } else { "none" });
 }
 
 fn run(args: &Args) -> Result<()> {
@@ -143,25 +143,25 @@ fn run(args: &Args) -> Result<()> {
     let checkpoint = open_checkpoint(&args.path, Load::Mmap)?;
     if let Some(gguf) = checkpoint.gguf() {
         let parts = if gguf.file_count() > 1 { format!(" in {} parts", gguf.file_count()) } else { String::new() };
-        say!("file          GGUF version {}, {}{parts}", gguf.version(), size(gguf.bytes()));
+        print_line!("file          GGUF version {}, {}{parts}", gguf.version(), size(gguf.bytes()));
         for (key, value) in gguf.metadata().filter(|(key, _)| key.starts_with("general.")) {
-            say!("  {key:32} {value}");
+            print_line!("  {key:32} {value}");
         }
     }
     let config = read_config(&args.path);
     match &config {
-        Ok(config) => show_config(config),
+        Ok(config) => print_config(config),
         Err(error) => {
-            say!("architecture  not known: {error}");
+            print_line!("architecture  unknown: {error}");
         }
     }
-    show_tensors(&checkpoint, args.all);
+    print_tensors(&checkpoint, args.all);
     if let Ok(config) = &config
-        && let Err(error) = show_memory(&checkpoint, config, args.tokens)
+        && let Err(error) = print_memory(&checkpoint, config, args.tokens)
     {
-        say!("  not known: {error}");
+        print_line!("  unknown: {error}");
     }
-    show_tokenizer(args, &checkpoint);
+    print_tokenizer(args, &checkpoint);
     Ok(())
 }
 

@@ -1,14 +1,16 @@
-//! The lines of a file that mean most nearly what a query says.
+//! Searches the lines of a file by meaning, with a sentence encoder.
 //!
 //! ```sh
-//! cargo run --release --example search -- --model DIR --corpus LINES.txt --query "how do I stop it" --top 5
+//! cargo run --release --example search -- --model DIR --corpus LINES.txt --query "how to stop"
 //! ```
 //!
-//! Needs a folder as `sentence-transformers` has it, or an encoder's alone. Prints the cosine, the line's number (counted from 1) and the
-//! line, best first.
+//! Needs a `sentence-transformers` folder, or a folder of an encoder alone. Prints the cosine
+//! similarity, the line number (from 1) and the line, best first.
 
 #[path = "cli/exit.rs"]
 mod exit;
+#[path = "cli/lines.rs"]
+mod lines;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -18,21 +20,19 @@ use clap::Parser;
 use loquat::embeddings::VectorIndex;
 use loquat::{Result, SentenceEncoder};
 
-mod lines;
-
-/// The lines of a file that mean most nearly what a query says.
+/// Searches the lines of a file by meaning, with a sentence encoder.
 #[derive(Parser)]
 struct Args {
     /// The encoder's folder.
     #[arg(long)]
     model: PathBuf,
-    /// A text a line, UTF-8; blank lines are passed over.
+    /// A UTF-8 file, one text per line; blank lines are skipped.
     #[arg(long)]
     corpus: PathBuf,
-    /// What to look for.
+    /// The text to search for.
     #[arg(long)]
     query: String,
-    /// How many lines to print.
+    /// The number of lines to print.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
 }

@@ -1,28 +1,30 @@
-//! Writes a model folder as a `.gguf` file, which llama.cpp opens.
+//! Converts a model folder to a `.gguf` file, which llama.cpp opens.
 //!
 //! ```sh
 //! cargo run --release --example to_gguf -- --model DIR --output MODEL.gguf --format q8_0
 //! ```
 //!
-//! Takes GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3; prints what was written.
+//! Supports GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3. Prints the number of tensors and the
+//! size of the file.
 
-#[macro_use]
-#[path = "cli/say.rs"]
-mod say;
 #[path = "cli/exit.rs"]
 mod exit;
+#[macro_use]
+#[path = "cli/print.rs"]
+mod print;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use loquat::checkpoint::gguf::{GgufFile, GgufFormat};
-use loquat::models::{LanguageModel, save_gguf};
+use loquat::models::{LanguageModel, save_gguf_with};
+use loquat::progress::ProgressReporter;
 use loquat::text::Tokenizer;
 use loquat::{Error, GenerationConfig, Load, Result};
 
-/// Converts a model to a .gguf file with its tokenizer and end tokens. Other generation settings are
-/// not kept.
+/// Converts a model to a .gguf file with its tokenizer and its end tokens. Other generation
+/// settings are not written.
 #[derive(Parser)]
 struct Args {
     /// A folder with config.json, model.safetensors and tokenizer.json, or a .gguf file.
@@ -47,16 +49,16 @@ enum Format {
 fn run(args: &Args) -> Result<()> {
     let model = LanguageModel::open(&args.model)?;
     let mut vocabulary = Tokenizer::open(&args.model)?.to_ggml()?;
-    // GGUF has three places for tokens that end a text, and none for other settings of generation.
+    // GGUF has keys for three end tokens, and none for other generation settings.
     for id in GenerationConfig::open(&args.model)?.eos_token_ids {
         let ends = ["eos", "eot", "eom"];
         if ends.iter().any(|role| vocabulary.role(role) == Some(id)) {
             continue;
         }
         let Some(free) = ends.iter().find(|role| vocabulary.role(role).is_none()) else {
-            let expected = "at most 3 with the tokenizer's, as GGUF has no place for more";
+            let expected = "at most 3 end tokens with the tokenizer's (GGUF has no key for more)";
             let name = "eos_token_id of generation_config.json".to_string();
-            return Err(Error::Argument { name, expected: expected.to_string(), found: format!("{id} as well") });
+            return Err(Error::Argument { name, expected: expected.to_string(), found: format!("{id} in addition") });
         };
         vocabulary.roles.push((free.to_string(), id));
     }
@@ -65,9 +67,13 @@ fn run(args: &Args) -> Result<()> {
         Format::F16 => GgufFormat::F16,
         Format::Q8_0 => GgufFormat::Q8_0,
     };
-    save_gguf(&args.output, &model, Some(&vocabulary), format)?;
+    let mut progress = ProgressReporter::new("bytes");
+    save_gguf_with(&args.output, &model, Some(&vocabulary), format, &mut |written, all| {
+        let _ = progress.update(written, Some(all), "writing");
+    })?;
+    drop(progress);
     let file = GgufFile::open(&args.output, Load::Mmap)?;
-    say!("{}: {} tensors, {} bytes", args.output.display(), file.tensors().len(), file.bytes());
+    print_line!("{}: {} tensors, {} bytes", args.output.display(), file.tensors().len(), file.bytes());
     Ok(())
 }
 

@@ -5,18 +5,22 @@
 //! cargo run --release --example generate -- --model out/shakespeare --prompt "ROMEO:"
 //! ```
 //!
-//! The defaults are nanoGPT's recipe for a CPU: a character model of 4 layers, 128 wide, some minutes. Writes the model folder (which
-//! `transformers` opens, for `--arch gpt`), `history.csv` and `loss.svg` into `--out`. Ctrl-C saves and exits; `--resume` with the
-//! same settings goes on bit for bit, `--replace` begins anew.
+//! The defaults are nanoGPT's recipe for a CPU: a character model of 4 layers with 128 dimensions,
+//! which trains in a few minutes. Writes a model folder (for `--arch gpt`, one that `transformers`
+//! opens) with `history.csv` and `loss.svg` to `--out`. Ctrl-C saves a checkpoint and exits;
+//! `--resume` with the same settings continues from it, with the same bits as an uninterrupted run.
 
-#[macro_use]
-#[path = "cli/say.rs"]
-mod say;
+#[path = "plot/curves.rs"]
+mod curves;
 #[path = "cli/exit.rs"]
 mod exit;
-#[path = "embeddings/report.rs"]
-mod report;
-mod training;
+#[path = "plot/history.rs"]
+mod history;
+#[allow(dead_code)]
+mod plot;
+#[macro_use]
+#[path = "cli/print.rs"]
+mod print;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +29,7 @@ use clap::{Parser, ValueEnum};
 use loquat::models::{CellType, Gpt2, Gpt2Config, LanguageModel, MlpConfig, MlpLm, RnnConfig, RnnLm};
 use loquat::nn::Module;
 use loquat::ops::Precision;
+use loquat::progress::ProgressReporter;
 use loquat::text::{Corpus, Tokenizer, TokenizerTrainer};
 use loquat::training::data::{RandomWindows, SequentialWindows, TokenStream, tokenize_to_file};
 use loquat::training::{
@@ -50,73 +55,73 @@ enum Products {
 /// Trains a language model on a text file.
 #[derive(Parser)]
 struct Args {
-    /// The text to learn from, UTF-8.
+    /// The training text, UTF-8.
     #[arg(long)]
     text: PathBuf,
-    /// The folder for model, history and checkpoints.
+    /// The folder for the model, the history and the checkpoints.
     #[arg(long)]
     out: PathBuf,
-    /// The text to validate on; the last tenth of --text if not given.
+    /// The validation text. Default: the last tenth of --text.
     #[arg(long)]
     val: Option<PathBuf>,
-    /// char, bpe:VOCABULARY, or a tokenizer.json. Default: char; with --resume, the tokenizer of the
-    /// run, and any other is an error.
+    /// The tokenizer: char, bpe:VOCAB_SIZE, or a tokenizer.json. Default: char; with --resume, the
+    /// tokenizer of the run, and any other is an error.
     #[arg(long)]
     tokenizer: Option<String>,
     /// The architecture.
     #[arg(long, value_enum, default_value = "gpt")]
     arch: Arch,
-    /// How many layers.
+    /// The number of layers.
     #[arg(long, default_value_t = 4)]
     layers: usize,
-    /// Attention heads of each layer.
+    /// The number of attention heads per layer.
     #[arg(long, default_value_t = 4)]
     heads: usize,
-    /// Width of the model.
+    /// The dimension of the hidden states.
     #[arg(long, default_value_t = 128)]
     dim: usize,
-    /// Tokens that the model sees at once.
+    /// The context length in tokens.
     #[arg(long, default_value_t = 64)]
     context: usize,
-    /// Windows in a batch.
+    /// The batch size: windows of --context tokens.
     #[arg(long, default_value_t = 12)]
     batch: usize,
-    /// How many steps.
+    /// The number of training steps.
     #[arg(long, default_value_t = 2000)]
     steps: u64,
-    /// The highest learning rate; it falls to a tenth along a cosine.
+    /// The peak learning rate; it decays to a tenth of that on a cosine schedule.
     #[arg(long, default_value_t = 1e-3)]
     lr: f64,
-    /// The probability of dropout.
+    /// The dropout probability.
     #[arg(long, default_value_t = 0.0)]
     dropout: f64,
-    /// Batches whose gradients make one step.
+    /// Batches per step, whose gradients are averaged.
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
-    /// Keys all chance.
+    /// The seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps from validation to validation.
+    /// Steps between validations.
     #[arg(long, default_value_t = 250)]
     eval_every: u64,
-    /// Steps from checkpoint to checkpoint.
+    /// Steps between checkpoints.
     #[arg(long, default_value_t = 500)]
     save_every: u64,
-    /// What matrix products are rounded to; all else stays in f32.
+    /// The precision of matrix products; everything else is computed in f32.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Products,
-    /// Go on from the last checkpoint in --out, which must be there.
+    /// Continues from the last checkpoint in --out.
     #[arg(long, conflicts_with = "replace")]
     resume: bool,
-    /// Remove the run that --out holds, and begin anew.
+    /// Removes the run in --out and starts a new one.
     #[arg(long)]
     replace: bool,
 }
 
-/// How many tokens the feed-forward model sees.
+/// The context length of the feed-forward model.
 const WINDOW: usize = 8;
 
-/// The run's tokenizer, or a new one.
+/// Returns the tokenizer of the run to resume, or a new one.
 fn tokenizer(args: &Args) -> Result<Tokenizer> {
     let of_run = args.resume && args.out.join("tokenizer.json").exists();
     match (of_run, &args.tokenizer) {
@@ -134,7 +139,7 @@ fn tokenizer(args: &Args) -> Result<Tokenizer> {
             Err(Error::Argument {
                 name: "--tokenizer with --resume".into(),
                 expected: format!("the vocabulary of {}", args.out.join("tokenizer.json").display()),
-                found: format!("another one from `{kind}`"),
+                found: format!("another vocabulary, of `{kind}`"),
             })
         }
         (false, kind) => new_tokenizer(args, kind.as_deref().unwrap_or("char")),
@@ -196,8 +201,8 @@ fn run(args: &Args) -> Result<()> {
         None => text.split(0.9)?,
     };
     let mut model = model(args, tokenizer.vocab_size())?;
-    say!(
-        "{} parameters, {} tokens to learn from, {} to validate, a vocabulary of {}",
+    print_line!(
+        "{} parameters, {} training tokens, {} validation tokens, vocabulary of {}",
         model.parameter_count(),
         train.len(),
         validation.len(),
@@ -211,7 +216,7 @@ fn run(args: &Args) -> Result<()> {
         .existing(existing)
         .config(&model)
         .files(|folder| tokenizer.save_folder(folder).map(drop));
-    let mut course = training::Course::new(50);
+    let mut progress = ProgressReporter::new("tokens").stop_on_ctrl_c()?;
     let warmup = 100.min(args.steps / 10);
     let report = Trainer::steps(args.steps)
         .seed(args.seed)
@@ -225,21 +230,19 @@ fn run(args: &Args) -> Result<()> {
         .validate(&mut validation, args.eval_every)
         .save_every(args.save_every)
         .folder(folder)
-        .observe(&mut course)
-        .run(&mut model, &mut optimizer, &mut train, next_token_loss);
-    course.finish();
-    let report = report?;
-    let picture = args.out.join("loss.svg");
-    if let Err(error) = training::plot_loss(&report.history, &picture) {
-        eprintln!("warning: {}: {error}", picture.display());
+        .observe(&mut progress)
+        .run(&mut model, &mut optimizer, &mut train, next_token_loss)?;
+    let plot = args.out.join("loss.svg");
+    if let Err(error) = history::plot(&report.history, &plot) {
+        eprintln!("warning: {}: {error}", plot.display());
     }
     if report.stop == TrainEnd::Observer {
-        say!("stopped after {} of {} steps; --resume goes on", report.steps, args.steps);
+        print_line!("stopped after {} of {} steps; continue with --resume", report.steps, args.steps);
     }
     if let Some(best) = report.best {
-        say!("best validation loss {:.4} after {} steps", best.value, best.step);
+        print_line!("best validation loss {:.4} after {} steps", best.value, best.step);
     }
-    say!("model in {}", args.out.display());
+    print_line!("model saved in {}", args.out.display());
     Ok(())
 }
 

@@ -1,96 +1,102 @@
-//! Trains word vectors with word2vec, or fastText's subwords, and writes them.
+//! Trains word vectors with word2vec, or with fastText's subwords, and writes them to a file.
 //!
-//!     cargo run --release --example word2vec -- --text book.txt --lowercase --tokenize words \
-//!         --out vectors.txt
-//!     cargo run --release --example word2vec -- --text words.txt --out vectors.bin --format binary
-//!     cargo run --release --example word2vec -- --out vectors.txt            # on an embedded corpus of small stories
+//! ```sh
+//! cargo run --release --example word2vec -- --text book.txt --lowercase --tokenize words \
+//!     --out vectors.txt
+//! cargo run --release --example word2vec -- --text words.txt --out vectors.bin --format binary \
+//!     --plot LOSS.svg
+//! cargo run --release --example word2vec -- --out vectors.txt # on embedded small stories
+//! ```
 //!
-//! Then ask them: `cargo run --release --example nearest -- --vectors vectors.bin king`.
+//! Query the vectors with `cargo run --release --example nearest -- --vectors vectors.txt king`.
+//! Ctrl-C ends the training and writes the vectors trained so far.
 
-#[macro_use]
-#[path = "cli/say.rs"]
-mod say;
+#[path = "plot/curves.rs"]
+mod curves;
+#[path = "plot/epochs.rs"]
+mod epochs;
 #[path = "cli/exit.rs"]
 mod exit;
+#[path = "cli/output.rs"]
+mod output;
+#[allow(dead_code)]
+mod plot;
+#[macro_use]
+#[path = "cli/print.rs"]
+mod print;
+#[allow(dead_code)]
+mod stories;
+#[path = "embeddings/words.rs"]
+mod words;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use loquat::embeddings::{Ngrams, Phrases, TrainingText, Word2Vec};
+use loquat::progress::ProgressReporter;
 use loquat::text::Corpus;
 
-#[path = "embeddings/dash.rs"]
-mod dash;
-#[path = "embeddings/folder.rs"]
-mod folder;
-#[path = "embeddings/report.rs"]
-mod report;
-#[allow(dead_code)]
-mod stories;
-#[path = "embeddings/words.rs"]
-mod words;
-
-use dash::number;
-
+/// Trains word vectors with word2vec, or with fastText's subwords.
 #[derive(Parser)]
-#[command(about = "Train word vectors (word2vec, fastText)")]
 struct Args {
-    /// Text files, one sentence a line; without any, an embedded corpus of small stories
+    /// UTF-8 text files, one sentence per line. Default: an embedded corpus of small stories.
     #[arg(long, num_args = 1..)]
     text: Vec<PathBuf>,
     #[command(flatten)]
     words: words::Words,
-    /// The file to write
+    /// The file of vectors to write.
     #[arg(long)]
     out: PathBuf,
-    /// Its format
+    /// The file format: word2vec text or binary.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// What predicts what
+    /// Skip-gram predicts the context from a word, CBOW a word from its context.
     #[arg(long, value_enum, default_value = "skip-gram")]
     architecture: Architecture,
-    /// What stands in for the softmax
+    /// The approximation of the softmax: negative sampling or hierarchical softmax.
     #[arg(long, value_enum, default_value = "negative")]
     loss: Loss,
-    /// The length of the vectors
+    /// The dimension of the vectors.
     #[arg(long, default_value_t = 100)]
     dim: usize,
-    /// Words to each side that may be neighbours
+    /// The largest distance between a word and its context words.
     #[arg(long, default_value_t = 5)]
     window: usize,
-    /// Negative samples of each pair, with that loss. Default: 5
+    /// Negative samples per pair, with --loss negative. Default: 5.
     #[arg(long)]
     negative: Option<usize>,
-    /// Leave out words that stand less often
+    /// Ignores words with fewer occurrences.
     #[arg(long, default_value_t = 5)]
     min_count: u64,
-    /// Skip words at random that make up a larger part of the text
+    /// The threshold for subsampling of frequent words, as a fraction of the text; 0 turns it off.
     #[arg(long, default_value_t = 1e-3)]
     subsample: f64,
-    /// How often the text is gone through
+    /// Passes over the text.
     #[arg(long, default_value_t = 5)]
     epochs: usize,
-    /// Learning rate at the start [default: 0.025 for skip-gram, 0.05 for CBOW and subwords]
+    /// The initial learning rate. Default: 0.025 for skip-gram, 0.05 for CBOW and with --subwords.
     #[arg(long)]
     lr: Option<f32>,
-    /// Threads [default: all]
+    /// The number of threads. Default: all processors.
     #[arg(long)]
     threads: Option<usize>,
-    /// Seed of all random choices
+    /// The seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The same bits at any number of threads
+    /// Gives the same bits at any number of threads; slower.
     #[arg(long)]
     deterministic: bool,
-    /// Train character n-grams of 3 to 6 letters too
+    /// Also trains vectors of character n-grams of 3 to 6 letters (fastText).
     #[arg(long)]
     subwords: bool,
-    /// Join words that often stand together, so often (each time pairs of what there is)
-    #[arg(long, num_args = 0..=1, default_missing_value = "1", default_value_t = 0)]
+    /// Joins frequent word pairs into phrases, N times; each pass can make longer phrases.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", default_value_t = 0)]
     phrases: usize,
+    /// Plots the loss of each epoch and writes this SVG file.
+    #[arg(long, value_name = "LOSS.svg")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,7 +117,7 @@ enum Loss {
     Hierarchical,
 }
 
-/// The embedded corpus: the sentences of 5000 small stories in lower case, the same each time.
+/// Returns the sentences of the embedded corpus: 5000 small stories in lower case, always the same.
 fn embedded(split: words::Words) -> impl Iterator<Item = Vec<String>> + Send {
     let stories = stories::corpus(5000, 1);
     let sentences = stories::sentences(&stories);
@@ -125,7 +131,7 @@ fn embedded(split: words::Words) -> impl Iterator<Item = Vec<String>> + Send {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
-    folder::check(&args.out)?;
+    output::check(&args.out)?;
     let mut config = match args.architecture {
         Architecture::SkipGram => Word2Vec::skip_gram(),
         Architecture::Cbow => Word2Vec::cbow(),
@@ -152,44 +158,31 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         Some(corpus) => args.words.text(corpus),
         None => TrainingText::sentences(move || embedded(args.words)),
     };
-    let began = Instant::now();
+    let start = Instant::now();
     let mut joined = Vec::new();
-    for round in 1..=args.phrases {
+    for pass in 1..=args.phrases {
         let phrases = Phrases::new().min_count(args.min_count).learn(&text.with_phrases(&joined))?;
-        say!("phrases, round {round}: {} pairs", phrases.len());
+        print_line!("phrases, pass {pass}: {} pairs", phrases.len());
         joined.push(phrases);
     }
     let text = text.with_phrases(&joined);
 
-    let mut report = report::Report::new("words");
-    let model = config.train_model(&text, &mut |p: &loquat::embeddings::Progress| {
-        report.show(
-            p.words,
-            p.total_words,
-            p.words_per_second,
-            &format!("epoch {}/{}  loss {}", p.epoch, p.epochs, number(p.loss, 4)),
-        );
-        if p.epoch_end {
-            report.line(&format!(
-                "epoch {}/{}  loss {:.4}  {:.0} words/s",
-                p.epoch, p.epochs, p.loss, p.words_per_second
-            ));
-        }
-        ControlFlow::Continue(())
-    })?;
-    report.finish();
+    let mut progress = ProgressReporter::new("words").stop_on_ctrl_c()?;
+    let model = config.train_model(&text, &mut progress)?;
+    drop(progress);
+    if let Some(path) = &args.plot {
+        epochs::plot("Loss of word2vec", "loss per pair (nats)", model.losses(), path)?;
+    }
+    if !model.is_finished() {
+        print_line!("interrupted: these are the vectors so far");
+    }
     let vectors = model.into_vectors();
     match args.format {
         Format::Text => vectors.save_word2vec_text(&args.out)?,
         Format::Binary => vectors.save_word2vec_binary(&args.out)?,
     }
-    let seconds = began.elapsed().as_secs_f64();
-    say!(
-        "{} words of {} dimensions in {seconds:.1} s, written to {}",
-        vectors.len(),
-        vectors.dim(),
-        args.out.display()
-    );
+    let seconds = start.elapsed().as_secs_f64();
+    print_line!("{} words of {} dimensions in {seconds:.1} s: {}", vectors.len(), vectors.dim(), args.out.display());
     Ok(())
 }
 

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Formatting numbers.
 
-/// A number with so many digits behind the point; a dash where there is none.
+/// Returns a number with `digits` decimals, or `-` for NaN.
 pub(crate) fn number(x: f64, digits: usize) -> String {
     if x.is_nan() { "-".into() } else { format!("{x:.digits$}") }
 }
