@@ -1,15 +1,16 @@
-//! A conversation with a pretrained model on the terminal.
+//! Chats with a pretrained model on the terminal.
 //!
 //! ```sh
 //! cargo run --release --example chat -- --model models/SmolLM2-135M-Instruct --system "Be brief."
 //! ```
 //!
 //! Needs a folder with `config.json`, weights, `tokenizer.json` and a chat template, or a `.gguf`
-//! file. Each line is a message; the answer streams below it. Ctrl-C stops an answer, the end of
-//! the input (Ctrl-D) ends the conversation. When the context is full, the oldest messages are
-//! forgotten. What no flag says, the folder's `generation_config.json` says; `--sample`, a
-//! temperature above 0, `--top-k` and `--top-p` draw tokens whatever it says, `--greedy` and
-//! `--temperature 0` take the likeliest.
+//! file. Each line is a message; the answer is streamed below it. Ctrl-C stops an answer, the end
+//! of the input (Ctrl-D) ends the chat. When the context is full, the oldest messages are dropped.
+//!
+//! Settings that are not given as options come from the folder's `generation_config.json`.
+//! `--sample`, a temperature above 0, `--top-k` and `--top-p` turn sampling on; `--greedy` and
+//! `--temperature 0` turn it off.
 
 #[path = "cli/exit.rs"]
 mod exit;
@@ -27,47 +28,47 @@ use loquat::models::CausalLm;
 use loquat::text::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use loquat::{Error, GenerationConfig, Result, TextGenerator};
 
-/// A conversation with a pretrained model on the terminal.
+/// Chats with a pretrained model on the terminal.
 #[derive(Parser)]
 struct Args {
     /// A model folder (config.json, weights, tokenizer with a chat template) or a .gguf file.
     #[arg(long)]
     model: PathBuf,
-    /// What the model shall be.
+    /// The system message.
     #[arg(long)]
     system: Option<String>,
-    /// A file with a chat template, for a model without one or in place of its own.
+    /// A file with a chat template, which replaces that of the model.
     #[arg(long)]
     template: Option<PathBuf>,
-    /// The largest number of tokens of an answer.
+    /// The maximum number of tokens per answer.
     #[arg(long, default_value_t = 512)]
     max_new_tokens: usize,
-    /// Draw tokens. Default: as the folder says, else yes.
+    /// Samples. Default: the folder's setting, or else sampling.
     #[arg(long, conflicts_with = "greedy")]
     sample: bool,
-    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`.
-    /// Default: the folder's, else 1.
+    /// The sampling temperature: below 1 sharpens the distribution, 0 is the same as --greedy.
+    /// Default: the folder's, or else 1.
     #[arg(long)]
     temperature: Option<f32>,
-    /// Draw from this many likeliest tokens; 0 means all. Default: the folder's, else 0.
-    #[arg(long)]
+    /// Samples from the K most likely tokens; 0 means all. Default: the folder's, or else 0.
+    #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability. Default: the folder's,
-    /// else 1.
-    #[arg(long)]
+    /// Samples from the most likely tokens whose probabilities add up to P. Default: the folder's,
+    /// or else 1.
+    #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Keys the random numbers.
+    /// The seed of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Take the likeliest token instead of drawing.
+    /// Always takes the most likely token.
     #[arg(long)]
     greedy: bool,
-    /// The number of threads; all processors unless given.
+    /// The number of threads. Default: all processors.
     #[arg(long)]
     threads: Option<usize>,
 }
 
-/// The answer that is being written, for Ctrl-C.
+/// Cancels the answer in progress, at Ctrl-C.
 type Running = Arc<Mutex<Option<Cancel>>>;
 
 fn config(args: &Args) -> GenerationConfig {
@@ -91,7 +92,7 @@ fn open(args: &Args) -> Result<TextGenerator> {
     Ok(lm.with_chat_template(template))
 }
 
-/// The ids of the conversation, without its oldest messages if they do not fit.
+/// Returns the token ids of the chat, without the oldest messages if they do not fit the context.
 fn prompt(lm: &TextGenerator, messages: &mut Vec<ChatMessage>, room: usize) -> Result<Vec<u32>> {
     let first = messages.iter().take_while(|message| message.role == "system").count();
     loop {
@@ -100,22 +101,22 @@ fn prompt(lm: &TextGenerator, messages: &mut Vec<ChatMessage>, room: usize) -> R
         if fits || messages.len() < first + 3 {
             return Ok(ids);
         }
-        messages.drain(first..first + 2); // a question and its answer
+        messages.drain(first..first + 2); // a message and its answer
     }
 }
 
-/// What is chatted with, and how to leave.
+/// Prints the model's name and how to end the chat.
 fn greet(args: &Args, lm: &TextGenerator) {
     let name = args.model.file_name().unwrap_or(args.model.as_os_str()).to_string_lossy();
-    let context = lm.model().max_seq_len().map_or(String::new(), |limit| format!(", with a context of {limit} tokens"));
-    eprintln!("This is {name}{context}. Each line is a message.");
-    eprintln!("Ctrl-C stops an answer, Ctrl-D ends the conversation.");
+    let context = lm.model().max_seq_len().map_or(String::new(), |limit| format!(" (context length {limit})"));
+    eprintln!("Model: {name}{context}. Each line is a message.");
+    eprintln!("Ctrl-C stops an answer, Ctrl-D ends the chat.");
 }
 
-fn converse(args: &Args, running: &Running) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn chat(args: &Args, running: &Running) -> std::result::Result<(), Box<dyn std::error::Error>> {
     config(args).check()?;
     let lm = open(args)?;
-    lm.chat_template().map_err(|error| format!("{error}; give a template with --template FILE"))?;
+    lm.chat_template().map_err(|error| format!("{error}; set one with --template FILE"))?;
     greet(args, &lm);
     let mut messages: Vec<ChatMessage> = args.system.iter().map(|text| ChatMessage::system(text.as_str())).collect();
     let mut cache: Option<PromptCache<_>> = None;
@@ -136,14 +137,14 @@ fn converse(args: &Args, running: &Running) -> std::result::Result<(), Box<dyn s
         let ids = prompt(&lm, &mut messages, args.max_new_tokens)?;
         let mut pieces = lm.stream_ids(&ids, &config(args).cancel(&cancel))?;
         if let Some(cache) = &cache {
-            pieces = pieces.with_cache(cache); // only what is new is read
+            pieces = pieces.with_cache(cache); // only new tokens are computed
         }
         *running.lock().unwrap_or_else(|e| e.into_inner()) = Some(cancel);
         let mut answer = String::new();
         for piece in pieces.by_ref() {
             let piece = piece?;
             if write!(out, "{piece}").and_then(|()| out.flush()).is_err() {
-                return Ok(()); // nobody reads any more
+                return Ok(()); // the reader has closed the pipe
             }
             answer += &piece;
         }
@@ -161,11 +162,11 @@ fn main() -> ExitCode {
     let answer = Arc::clone(&running);
     let handler = ctrlc::set_handler(move || match &*answer.lock().unwrap_or_else(|e| e.into_inner()) {
         Some(cancel) => cancel.cancel(),
-        None => eprint!("\n(Ctrl-D ends the conversation)\n> "),
+        None => eprint!("\n(Ctrl-D ends the chat)\n> "),
     });
     if let Err(error) = handler {
-        eprintln!("Ctrl-C will end the program: {error}");
+        eprintln!("warning: Ctrl-C ends the program, not the answer: {error}");
     }
-    let work = || converse(&args, &running).map_err(|error| error.to_string());
+    let work = || chat(&args, &running).map_err(|error| error.to_string());
     exit::exit(threads::on_threads(args.threads, work))
 }

@@ -1,25 +1,26 @@
-//! Continues a prompt with a pretrained model, and streams the text.
+//! Generates text with a pretrained model, as a stream.
 //!
 //! ```sh
-//! cargo run --release --example generate -- --model DIR --prompt "Once upon a time" --max-new-tokens 200 --top-p 0.9
+//! cargo run --release --example generate -- --model DIR --prompt "Once upon a time" \
+//!     --max-new-tokens 200 --top-p 0.9
 //! ```
 //!
-//! Needs a folder with `config.json`, `model.safetensors` and `tokenizer.json`, such as Hugging
-//! Face has and `train_gpt` or `quickstart` write, or a `.gguf` file. Prints the prompt and its
-//! continuation; with `--json` one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
-//! `tokens_per_second` and, if asked for, `logprobs` and `beams` (the n best texts with their
-//! scores); with `--logprobs` alone a line of JSON for each token and nothing else. `--prompt-ids`
-//! works without a tokenizer too: then `text` is null, and without `--json` ids are printed.
+//! Needs a Hugging Face folder with `config.json`, `model.safetensors` and `tokenizer.json`, as
+//! `train_gpt` and `quickstart` also write, or a `.gguf` file. Prints the prompt and its
+//! continuation. With `--json`, prints one object with `prompt_ids`, `ids`, `text`, `stop_reason`,
+//! `tokens_per_second` and, with the options, `logprobs` and `beams` (the texts of all beams with
+//! their scores). With `--logprobs` alone, prints one line of JSON per token. `--prompt-ids` needs
+//! no tokenizer: without one, `text` is null, and ids are printed in place of text.
 //!
-//! What no flag says, the folder's `generation_config.json` says. `--sample`, a temperature above 0
-//! and each of `--top-k`, `--top-p`, `--min-p` and `--typical-p` draw tokens whatever the folder
-//! says; `--greedy` and `--temperature 0` take the likeliest. If neither flags nor folder say
-//! anything, tokens are drawn; with beams the likeliest text is searched for.
+//! Settings that are not given as options come from the folder's `generation_config.json`.
+//! `--sample`, a temperature above 0, `--top-k`, `--top-p`, `--min-p` and `--typical-p` turn
+//! sampling on; `--greedy` and `--temperature 0` turn it off. If neither options nor folder decide,
+//! tokens are sampled, or with beams searched.
 //!
-//! `--regex` and `--json-schema` hold the text to a form; if it is not whole when it ends, the
-//! program says so and fails. `--precision` says in what format the weights are held, and `bf16`
-//! also that products are computed in it; unless given, weights are held as the files have them and
-//! products computed in f32.
+//! `--regex` and `--json-schema` constrain the text; if it is incomplete at its end, the program
+//! reports an error. `--precision` sets the format of the weights, and with `bf16` also that of
+//! matrix products. By default, weights keep the format of the files and products are computed in
+//! f32.
 
 #[path = "cli/exit.rs"]
 mod exit;
@@ -42,84 +43,85 @@ use loquat::text::Tokenizer;
 use loquat::{Error, GenerationConfig, Result, TextGenerator};
 use precision::Precision;
 
-/// Continues a prompt with a pretrained model.
+/// Generates text with a pretrained model.
 #[derive(Parser)]
 struct Args {
     /// A model folder (config.json, weights and tokenizer) or a .gguf file.
     #[arg(long)]
     model: PathBuf,
-    /// The format of the weights, and of products for bf16.
+    /// The format of the weights; bf16 also selects bf16 matrix products. Default: as in the files.
     #[arg(long)]
     precision: Option<Precision>,
-    /// The text to continue.
+    /// The prompt.
     #[arg(long, required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
     prompt: Option<String>,
-    /// The token ids to continue, separated by commas.
+    /// The token ids of the prompt, separated by commas.
     #[arg(long, value_delimiter = ',')]
     prompt_ids: Option<Vec<u32>>,
-    /// The largest number of tokens to write. Default: the folder's, else 128.
+    /// The maximum number of tokens to generate. Default: the folder's, or else 128.
     #[arg(long)]
     max_new_tokens: Option<usize>,
-    /// Draw tokens. Default: as the folder says, else yes, but with `--beams` no.
+    /// Samples. Default: the folder's setting, or else sampling, except with --beams.
     #[arg(long, conflicts_with = "greedy")]
     sample: bool,
-    /// Take the likeliest token instead of drawing.
+    /// Always takes the most likely token.
     #[arg(long)]
     greedy: bool,
-    /// Draw, with logits divided by it; below 1 sharpens the distribution, 0 is `--greedy`.
-    /// Default: the folder's, else 1.
+    /// The sampling temperature: below 1 sharpens the distribution, 0 is the same as --greedy.
+    /// Default: the folder's, or else 1.
     #[arg(long)]
     temperature: Option<f32>,
-    /// Draw from this many likeliest tokens; 0 means all. Default: the folder's, else 0.
-    #[arg(long)]
+    /// Samples from the K most likely tokens; 0 means all. Default: the folder's, or else 0.
+    #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability. Default: the folder's,
-    /// else 1.
-    #[arg(long)]
+    /// Samples from the most likely tokens whose probabilities add up to P. Default: the folder's,
+    /// or else 1.
+    #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Draw from the tokens at least this times as likely as the likeliest. Default: the folder's,
-    /// else 0.
-    #[arg(long)]
+    /// Samples from the tokens with at least P times the probability of the most likely one.
+    /// Default: the folder's, or else 0.
+    #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Draw from the most typical tokens that together have this probability. Default: the
-    /// folder's, else 1.
-    #[arg(long)]
+    /// Samples from the most typical tokens whose probabilities add up to P. Default: the folder's,
+    /// or else 1.
+    #[arg(long, value_name = "P")]
     typical_p: Option<f32>,
-    /// Divides the logits of tokens in prompt and text; above 1 discourages repetition. Default:
-    /// the folder's, else 1.
+    /// The penalty on tokens that occur in the prompt or the generated text; above 1 discourages
+    /// repetition. Default: the folder's, or else 1.
     #[arg(long)]
     repetition_penalty: Option<f32>,
-    /// Keys the random numbers.
+    /// The seed of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A text that ends the continuation, also one spelled like a special token; may be given more
-    /// than once.
+    /// A stop string, which may be the text of a special token; can be repeated.
     #[arg(long)]
     stop: Vec<String>,
-    /// Search for the likeliest text with so many beams; with a setting of drawing, draw them.
-    /// Default: the folder's, else 1.
-    #[arg(long)]
+    /// The number of beams of beam search; with a sampling option, of beam sampling. Default: the
+    /// folder's, or else 1.
+    #[arg(long, value_name = "N")]
     beams: Option<usize>,
-    /// Guess so many next tokens and read them at once: the same text, sooner if the guesses are right. From the text itself, or by `--draft`.
-    #[arg(long, conflicts_with = "beams", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Speculative decoding: proposes N tokens at a time, from earlier text or with --draft, and
+    /// checks them at once. The same text, faster if proposals are accepted.
+    #[arg(long, value_name = "N", conflicts_with = "beams", value_parser = clap::value_parser!(u16).range(1..))]
     speculate: Option<u16>,
-    /// A smaller model of the same vocabulary that guesses, 5 tokens at once unless `--speculate` says otherwise.
+    /// A smaller model with the same vocabulary for speculative decoding. Proposes 5 tokens at a
+    /// time, or the number of --speculate.
     #[arg(long, conflicts_with = "beams")]
     draft: Option<PathBuf>,
-    /// Write only what this regular expression matches.
+    /// Constrains the text to a regular expression.
     #[arg(long, conflicts_with = "json_schema")]
     regex: Option<String>,
-    /// Write only JSON that the schema in this file describes.
+    /// Constrains the text to JSON that conforms to the schema in this file.
     #[arg(long)]
     json_schema: Option<PathBuf>,
-    /// Give each token's log-probability and that of so many likeliest alternatives, a line of JSON
-    /// a token.
-    #[arg(long)]
+    /// Prints the log-probability of each token and of the N most likely alternatives, one line of
+    /// JSON per token.
+    #[arg(long, value_name = "N")]
     logprobs: Option<usize>,
-    /// The number of threads; all processors unless given.
+    /// The number of threads. Default: all processors.
     #[arg(long)]
     threads: Option<usize>,
-    /// Print one JSON object instead of streaming.
+    /// Prints one JSON object instead of a stream.
     #[arg(long)]
     json: bool,
 }
@@ -129,7 +131,7 @@ impl Args {
         OpenOptions::default().weights(Precision::weights(self.precision))
     }
 
-    /// What the flags say; constraints need the tokenizer's vocabulary.
+    /// Returns the settings of the options. Constraints need the tokenizer's vocabulary.
     fn config(&self, lm: Option<&TextGenerator>) -> Result<GenerationConfig> {
         let mut config = GenerationConfig::default().seed(self.seed);
         config.max_new_tokens = self.max_new_tokens;
@@ -146,7 +148,7 @@ impl Args {
         config.do_sample = self.sample.then_some(true).or(self.greedy.then_some(false));
         let draws = [self.temperature, self.top_p, self.min_p, self.typical_p].iter().any(Option::is_some);
         if self.beams.is_some_and(|beams| beams > 1) && !draws && self.top_k.is_none() {
-            // Asking for a search is asking for the likeliest text.
+            // Beams without a sampling option mean beam search.
             config.do_sample = config.do_sample.or(Some(false));
         }
         let count = self.speculate.map(usize::from);
@@ -154,7 +156,7 @@ impl Args {
             Some(_) => config.num_assistant_tokens = count,
             None => config.prompt_lookup_num_tokens = count,
         }
-        // What is contradictory is so before the folder's settings join it.
+        // Options that contradict each other are an error regardless of the folder's settings.
         config.check()?;
         let compiler = || match lm {
             Some(lm) => lm.grammar_compiler(),
@@ -169,8 +171,8 @@ impl Args {
         Ok(config)
     }
 
-    /// Makes sure that a text that was held to a form is whole.
-    fn check_whole(&self, reason: Option<StopReason>) -> Result<()> {
+    /// Checks that constrained text is complete.
+    fn check_complete(&self, reason: Option<StopReason>) -> Result<()> {
         let flag = match (&self.regex, &self.json_schema) {
             (Some(_), _) => "--regex",
             (_, Some(_)) => "--json-schema",
@@ -179,9 +181,9 @@ impl Args {
         match reason {
             Some(StopReason::Complete | StopReason::EosToken) => Ok(()),
             Some(StopReason::MaxNewTokens) => {
-                Err(argument(flag, "a text that is whole within --max-new-tokens", "one cut there"))
+                Err(argument(flag, "complete text within --max-new-tokens", "text cut at that limit"))
             }
-            reason => Err(argument(flag, "a whole text", format!("one that ended by {reason:?}"))),
+            reason => Err(argument(flag, "complete text", format!("text that ended by {reason:?}"))),
         }
     }
 }
@@ -195,7 +197,7 @@ fn read_json(path: &PathBuf) -> Result<serde_json::Value> {
     serde_json::from_str(&text).map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })
 }
 
-/// What was written, as it is printed.
+/// The generated text as JSON.
 struct Report {
     object: serde_json::Value,
     logprobs: Vec<serde_json::Value>,
@@ -213,7 +215,7 @@ impl Report {
         Self { object, logprobs: Vec::new() }
     }
 
-    /// Adds log-probabilities, with what each token stands for if there is a tokenizer.
+    /// Adds log-probabilities, with the text of each token if there is a tokenizer.
     fn logprobs(mut self, logprobs: &[TokenLogprob], tokenizer: Option<&Tokenizer>) -> Self {
         let named = |id: u32, logprob: f32| {
             let token = tokenizer.map(|tokenizer| String::from_utf8_lossy(&tokenizer.token_bytes(id)).into_owned());
@@ -243,7 +245,7 @@ impl Report {
     }
 }
 
-/// Continues ids with a model that has no tokenizer.
+/// Generates ids with a model that has no tokenizer.
 fn run_ids(args: &Args, prompt_ids: &[u32]) -> Result<()> {
     let model = LanguageModel::open_with(&args.model, &args.options())?;
     let config = args.config(None)?.with_defaults(&GenerationConfig::open(&args.model)?);
@@ -270,7 +272,7 @@ fn run_ids(args: &Args, prompt_ids: &[u32]) -> Result<()> {
 
 fn run(args: &Args) -> Result<()> {
     if let (Some(ids), Err(error)) = (&args.prompt_ids, Tokenizer::open(&args.model)) {
-        eprintln!("no tokenizer, only ids are written: {error}");
+        eprintln!("warning: no tokenizer, so ids are printed in place of text: {error}");
         return run_ids(args, ids);
     }
     let mut lm = TextGenerator::open_with(&args.model, &args.options())?;
@@ -288,7 +290,7 @@ fn run(args: &Args) -> Result<()> {
     let mut text = String::new();
     let streams = !args.json && args.logprobs.is_none();
     if streams {
-        // A closed pipe ends the program quietly.
+        // A closed pipe ends the program without an error.
         let _ = write!(out, "{}", args.prompt.as_deref().unwrap_or_default());
     }
     for piece in pieces.by_ref() {
@@ -315,7 +317,7 @@ fn run(args: &Args) -> Result<()> {
         report.object["beams"] = beams.iter().map(beam).collect::<Result<_>>()?;
     }
     report.print(args);
-    args.check_whole(beams.first().map(|best| best.stop_reason).or(pieces.stop_reason()))
+    args.check_complete(beams.first().map(|best| best.stop_reason).or(pieces.stop_reason()))
 }
 
 fn main() -> ExitCode {

@@ -1,10 +1,10 @@
-//! How an example ends: an error goes to the standard error in words, and the program says that it failed.
+//! The end of an example: an error message on the standard error, and the exit code.
 
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// The program's exit code; tells of an error.
+/// Returns the program's exit code, and prints the error if there is one.
 pub(crate) fn exit(result: Result<(), impl Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use loquat::checkpoint::WeightFormat;
 use loquat::ops;
 
-/// The format of the weights; with bf16 products are computed in it too.
+/// The format of the weights. With `bf16`, matrix products are also computed in bf16.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Precision {
     F32,
@@ -13,6 +13,7 @@ pub(crate) enum Precision {
 }
 
 impl Precision {
+    /// Returns the weight format. Default: as in the files.
     pub(crate) fn weights(chosen: Option<Self>) -> WeightFormat {
         match chosen {
             None => WeightFormat::Keep,
@@ -22,6 +23,7 @@ impl Precision {
         }
     }
 
+    /// Returns the precision of matrix products. Default: f32.
     pub(crate) fn products(chosen: Option<Self>) -> ops::Precision {
         match chosen {
             Some(Self::Bf16) => ops::Precision::Bf16,

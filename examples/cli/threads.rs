@@ -1,6 +1,6 @@
-//! Work on a number of threads that the user chose.
+//! The flag `--threads`.
 
-/// Runs `work` on so many threads; on all of them if none is said.
+/// Runs `work` on a pool of `threads` threads (default: all processors).
 pub(crate) fn on_threads(
     threads: Option<usize>,
     work: impl FnOnce() -> Result<(), String> + Send,
@@ -8,7 +8,7 @@ pub(crate) fn on_threads(
     match threads {
         None => work(),
         Some(threads) if !(1..=1024).contains(&threads) => {
-            Err(format!("threads: expected a number from 1 to 1024, found {threads}"))
+            Err(format!("--threads: expected a number from 1 to 1024, found {threads}"))
         }
         Some(threads) => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;

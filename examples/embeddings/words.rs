@@ -1,4 +1,4 @@
-//! What counts as a word of a text.
+//! The flags that define the words of a text.
 
 use clap::{Args, ValueEnum};
 use loquat::embeddings::TrainingText;
@@ -6,24 +6,24 @@ use loquat::text::Corpus;
 
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Words {
-    /// Turn upper case into lower case
+    /// Convert the text to lower case.
     #[arg(long)]
     lowercase: bool,
-    /// What is a word
+    /// How lines are split into words.
     #[arg(long, value_enum, default_value = "whitespace")]
     tokenize: Tokenize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Tokenize {
-    /// Runs of letters and digits, with an apostrophe inside: no signs
+    /// Runs of letters and digits, with apostrophes inside; punctuation is dropped.
     Words,
-    /// Whatever stands between white space
+    /// Runs of characters other than white space; punctuation is kept.
     Whitespace,
 }
 
 impl Words {
-    /// The corpus, one sentence a line.
+    /// Returns the corpus as training text, one sentence per line.
     pub(crate) fn text(self, corpus: &Corpus) -> TrainingText<'static> {
         if !self.lowercase && self.tokenize == Tokenize::Whitespace {
             return TrainingText::corpus(corpus);

@@ -1,11 +1,11 @@
-//! Small stories in simple English from a seeded generator, and the judge that knows their grammar.
+//! A generator of small stories in simple English, and a parser for their grammar.
 //!
-//! One table of rules serves both: [`story`] expands it, [`is_grammatical`] parses with it. So how well a model has
-//! learned the language is a number, not an impression.
+//! Both use one table of rules: [`story`] expands it, [`is_grammatical`] parses with it. So the
+//! share of grammatical sentences measures how well a model has learned the language.
 
 use loquat::Rng;
 
-/// A symbol and what it may stand for: words, and further symbols marked with `$`.
+/// Symbols and their alternatives: words, and further symbols marked with `$`.
 const RULES: &[(&str, &[&str])] = &[
     (
         "opening",
@@ -63,7 +63,7 @@ fn rule(symbol: &str) -> &'static [&'static str] {
     RULES.iter().find(|(name, _)| *name == symbol).map_or(&[], |(_, forms)| forms)
 }
 
-/// The people of a story, who keep their names.
+/// The characters of a story, whose names stay the same.
 struct Cast {
     hero: &'static str,
     friend: &'static str,
@@ -83,7 +83,7 @@ fn expand(form: &str, cast: &Cast, rng: &mut Rng, words: &mut Vec<String>) {
     }
 }
 
-/// Words with their punctuation put back: `" Hello , " said Tom .` becomes `"Hello," said Tom.`
+/// Joins words and punctuation: `" Hello , " said Tom .` becomes `"Hello," said Tom.`
 fn spell(words: &[String]) -> String {
     let mut text = String::new();
     let mut quoted = false;
@@ -100,7 +100,7 @@ fn spell(words: &[String]) -> String {
     text
 }
 
-/// A story of seven to eleven sentences on one line.
+/// Returns a story of 7 to 11 sentences on one line.
 pub(crate) fn story(rng: &mut Rng) -> String {
     let names = rule("name");
     let hero = rng.below(names.len());
@@ -119,13 +119,13 @@ pub(crate) fn story(rng: &mut Rng) -> String {
     sentences.join(" ")
 }
 
-/// `count` stories, one a line.
+/// Returns `count` stories, one per line.
 pub(crate) fn corpus(count: usize, seed: u64) -> String {
     let mut rng = Rng::seed(seed);
     (0..count).map(|_| story(&mut rng) + "\n").collect()
 }
 
-/// The places in `words` where `form` may end when it begins at `start`.
+/// Returns the indices in `words` at which `form` can end if it begins at `start`.
 fn ends(form: &str, words: &[String], start: usize) -> Vec<usize> {
     let mut places = vec![start];
     for part in form.split(' ') {
@@ -144,7 +144,7 @@ fn ends(form: &str, words: &[String], start: usize) -> Vec<usize> {
     places
 }
 
-/// Whether `sentence` is one that the rules can produce, spelled as they spell it.
+/// Returns whether the rules can produce `sentence`, with the same punctuation and spaces.
 pub(crate) fn is_grammatical(sentence: &str) -> bool {
     let mut words: Vec<String> = Vec::new();
     let mut word = String::new();
@@ -168,7 +168,7 @@ pub(crate) fn is_grammatical(sentence: &str) -> bool {
     parses && spell(&words) == sentence.trim()
 }
 
-/// The sentences of a text: each ends with a full stop.
+/// Splits a text into sentences, each of which ends with a full stop.
 pub(crate) fn sentences(text: &str) -> Vec<&str> {
     text.split_inclusive('.').map(str::trim).filter(|s| s.ends_with('.')).collect()
 }
