@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(all(feature = "tokenizers", feature = "constraints"))]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use loquat::Rng;
@@ -14,16 +14,21 @@ use loquat::models::{Gpt2, Gpt2Config};
 use loquat::text::TokenizerTrainer;
 use serde_json::Value;
 
-/// Runs an example; prints a note and returns `None` if it was not built (`cargo test` builds all
-/// examples, `cargo test --test` none).
-fn program(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
+/// Returns the path of an example; prints a note and returns `None` if it was not built (`cargo test`
+/// builds all examples, `cargo test --test` none).
+fn example(name: &str) -> Option<PathBuf> {
     let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     if !path.exists() {
         eprintln!("SKIPPED: no {}; build it with cargo build --examples", path.display());
         return None;
     }
-    let output = Command::new(path).args(args).output().unwrap();
+    Some(path)
+}
+
+/// Runs an example; returns whether it succeeded, its output and its errors.
+fn program(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
+    let output = Command::new(example(name)?).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Some((output.status.success(), text(output.stdout), text(output.stderr)))
 }
@@ -73,7 +78,7 @@ fn flags_of_drawing_win_over_the_folder() {
         assert!(!done && error.contains(word), "{flags:?}: {error}");
     }
     let (_, help, _) = generate(folder.path(), &["--help"]).unwrap();
-    assert!(help.contains("Default: as the folder says, else yes, but with `--beams` no"), "{help}");
+    assert!(help.contains("Default: the folder's setting, or else sampling, except with --beams"), "{help}");
 }
 
 #[test]
@@ -148,4 +153,44 @@ fn more_dimensions_than_there_are_is_an_error() {
     let Some((done, _, error)) = embed("10000") else { return };
     assert!(!done && error.contains("dimensions: expected a number from 1 to 4"), "{error}");
     assert!(embed("3").unwrap().0);
+}
+
+/// Trains on a small text until Ctrl-C, then to the end; the log is a pipe's.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_a_run_that_resumes() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
+    let folder = tempfile::tempdir().unwrap();
+    let [text, out] = ["text.txt", "run"].map(|name| folder.path().join(name));
+    std::fs::write(&text, "to be or not to be, that is the question\n".repeat(50)).unwrap();
+    let flags = |steps: &'static str, last: &'static str| {
+        let [text, out] = [&text, &out].map(|path| path.to_str().unwrap().to_string());
+        let small = ["--dim", "8", "--layers", "1", "--heads", "1", "--context", "8", "--eval-every", "1000000"];
+        let all = ["--text", &text, "--out", &out, "--steps", steps, last];
+        [&all[..if last.is_empty() { 6 } else { 7 }], &small].concat().into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    let Some(path) = example("train_gpt") else { return };
+    let mut run =
+        Command::new(&path).args(flags("100000000", "")).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(run.stderr.take().unwrap()).lines();
+    // The first line is that of the first step: from then on Ctrl-C stops the run.
+    let first = log.next().unwrap().unwrap();
+    assert!(first.contains("step 1/100000000") && first.contains("loss"), "{first}");
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = log.map(Result::unwrap).collect();
+    assert!(run.wait().unwrap().success(), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("  saved ")), "{rest:?}");
+    let step: u64 = rest.last().unwrap().strip_prefix("interrupted after step ").unwrap().parse().unwrap();
+    assert!(rest.iter().all(|line| !line.contains(char::is_control)), "{rest:?}");
+
+    let steps: &str = (step + 3).to_string().leak();
+    let args = flags(steps, "--resume");
+    let (done, out, log) = program("train_gpt", &args.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    assert!(done && out.contains("model saved in"), "{log}");
+    assert!(
+        log.contains(&format!("resuming after step {step}")) && log.contains(&format!("step {steps}/{steps}")),
+        "{log}"
+    );
 }
