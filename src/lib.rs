@@ -77,10 +77,10 @@
 //!
 //! # Features
 //!
-//! | feature (all but `progress` enabled by default) | adds |
+//! | feature | adds |
 //! |---|---|
-//! | `tokenizers` | [`text::Tokenizer`] and everything that takes text: [`TextGenerator`], [`tasks`] |
-//! | `chat` | chat templates: [`text::chat`] |
+//! | `tokenizers` (default) | [`text::Tokenizer`] and everything that takes text: [`TextGenerator`], [`tasks`] |
+//! | `chat` (default) | chat templates: [`text::chat`] |
 //! | `progress` | the progress of a run on a terminal or in a log, and saving at Ctrl-C: `progress::ProgressReporter` |
 //! | `constraints` | text constrained to a regular expression, a JSON schema or a grammar: [`generation::TokenMask`] |
 
