@@ -1,7 +1,8 @@
 //! Matrix products: GFLOP/s and the fraction of the multiply–add limit; for few rows also GB/s of
 //! reading B.
 //!
-//! `cargo bench -p loquat-benches --bench gemm` runs criterion. With `--serve` it reads lines `kind layout m k n`
+//! `cargo bench -p loquat-benches --bench gemm` runs criterion.
+//! With `--serve` it reads lines `kind layout m k n`
 //! from standard input and prints the seconds of one call for each: `benches/peers/gemm.py`
 //! alternates between this program and its peers.
 

@@ -17,8 +17,8 @@
 //! | add a model family to the crate | [`adding_a_model`] |
 //! | open untrusted files | [`security`] |
 
-// In a guide, `[word vectors]` is a link. Its target in Markdown (`word_vectors.md`) is defined at the
-// end of the file; here the same name is defined first, and the first definition counts.
+// In a guide, `[word vectors]` is a link. Its target in Markdown (`word_vectors.md`) is defined at
+// the end of the file; here the same name is defined first, and the first definition counts.
 macro_rules! guides {
     ($($(#[$meta:meta])* $name:ident = $file:literal;)*) => {$(
         $(#[$meta])*

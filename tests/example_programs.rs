@@ -14,8 +14,8 @@ use loquat::models::{Gpt2, Gpt2Config};
 use loquat::text::TokenizerTrainer;
 use serde_json::Value;
 
-/// Returns the path of an example; prints a note and returns `None` if it was not built (`cargo test`
-/// builds all examples, `cargo test --test` none).
+/// Returns the path of an example; prints a note and returns `None` if it was not built (`cargo
+/// test` builds all examples, `cargo test --test` none).
 fn example(name: &str) -> Option<PathBuf> {
     let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));

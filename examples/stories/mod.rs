@@ -1,7 +1,7 @@
 //! A generator of small stories in simple English, and a parser for their grammar.
 //!
 //! Both use one table of rules: [`story`] expands it, [`is_grammatical`] parses with it. So the
-//! share of grammatical sentences measures how well a model has learned the language.
+//! share of grammatical sentences measures what a model has learned of the language.
 
 use loquat::Rng;
 

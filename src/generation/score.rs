@@ -88,8 +88,8 @@ pub fn perplexity(
     perplexity_with(model, ids, context, stride, &mut |_, _| ControlFlow::Continue(()))
 }
 
-/// Same as [`perplexity`], and calls `observer` after each window, with the number of tokens read and
-/// the perplexity of those. [`ControlFlow::Break`] ends the reading and returns the perplexity so far.
+/// Same as [`perplexity`], and calls `observer` after each window, with the number of tokens read
+/// and their perplexity. [`ControlFlow::Break`] ends the reading and returns the perplexity so far.
 ///
 /// ```
 /// use std::ops::ControlFlow;

@@ -132,8 +132,8 @@ impl<'a> Operand<'a> {
 /// A loop over equally long parts of operands, which writes that part of the result.
 pub(crate) type Loop<'a> = dyn Fn(&[&[f32]], &mut [f32]) + Sync + 'a;
 
-/// `f` of the operands, each broadcast to `shape`, detached from the tape. Each element may depend on its own
-/// place only. The caller has checked that the operands broadcast.
+/// Applies `f` to the operands, each broadcast to `shape`, detached from the tape. Each element may
+/// depend on its own place only. The caller has checked that the operands broadcast.
 ///
 /// # Errors
 /// [`Error::Shape`] if the result does not fit into memory.
@@ -180,7 +180,8 @@ pub(crate) fn map(shape: &[usize], x: &[&Tensor], f: &Loop<'_>) -> Result<Tensor
     })
 }
 
-/// A tensor of `shape` whose neighbours along each axis lie `strides` apart in `x`, detached from the tape.
+/// Returns a tensor of `shape`, detached from the tape, whose neighbours along each axis are
+/// `strides` apart in `x`.
 pub(crate) fn strided(x: &[f32], shape: &[usize], strides: &[usize]) -> Tensor {
     /// Nanoseconds for 16 elements, roughly.
     const NS: f32 = 16.0;

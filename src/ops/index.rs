@@ -169,8 +169,8 @@ impl Tensor {
     }
 
     /// Returns the elements at `ids` along `axis`. For axis 1 of three:
-    /// `y[i, j, k] = x[i, ids[i, j, k], k]`. Negative axes count from the last. An element's gradient
-    /// is the sum over its uses.
+    /// `y[i, j, k] = x[i, ids[i, j, k], k]`. Negative axes count from the last. The gradient of an
+    /// element is the sum over its uses.
     ///
     /// # Shapes
     /// `ids` has the tensor's shape but for the length of `axis`, and is the shape of the result.

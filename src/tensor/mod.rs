@@ -38,8 +38,8 @@ use crate::random::Rng;
 
 /// A row-major tensor of `f32` of any rank.
 ///
-/// A clone shares the memory. A tensor never changes under a reader: whoever writes and is not alone with the memory writes to a
-/// copy.
+/// A clone shares the memory. A tensor never changes under a reader: writing to shared memory makes
+/// a copy first.
 ///
 /// # Operators
 ///

@@ -1,7 +1,7 @@
 //! A memory pool for tensors.
 //!
 //! A training step makes and drops the same sizes again and again. The system allocator maps each
-//! large block anew, which is zeroed page by page and unmapped again (filling 32 MiB takes eight
+//! large block each time, zeroes it page by page and unmaps it (filling 32 MiB takes eight
 //! times longer in a fresh allocation than in a reused one); this can cost more than the
 //! computation. So a dropped [`Buffer`] is kept in a pool by size class, and the next one of that
 //! class reuses it.

@@ -156,8 +156,8 @@ impl<'t> GgufWriter<'t> {
         self.save_with(path.as_ref(), &mut |_, _| ())
     }
 
-    /// Same as [`GgufWriter::save`]; `observer` is called after each tensor with the bytes of tensors
-    /// written and those of all.
+    /// Same as [`GgufWriter::save`]; `observer` is called after each tensor with the bytes of
+    /// tensors written and those of all.
     pub(super) fn save_with(&self, path: &Path, observer: &mut dyn FnMut(u64, u64)) -> Result<()> {
         let mut header = MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());

@@ -85,7 +85,7 @@ impl BatchSource for RandomWindows {
 /// A source of consecutive windows that visits each token once per epoch, for validation or for
 /// training by epochs.
 ///
-/// The last window of the stream is filled up; its filling counts for no loss.
+/// The last window of the stream is padded; its padding counts for no loss.
 #[derive(Clone)]
 pub struct SequentialWindows {
     stream: TokenStream,
