@@ -1,32 +1,39 @@
-"""PyTorch, ONNX Runtime or candle against benches/encode.rs, alternating: all-MiniLM-L6-v2, from
-token ids to normalised means, no padding.
+"""all-MiniLM-L6-v2 in other programs, the counterparts of benches/encode.rs: from token ids to
+normalised means, no padding, 32 texts at a time.
 
-    python encode.py --bench PATH --model DIR [--peer pytorch|onnxruntime|candle] [--packed]
-                     [--precisions f32,bf16] [--threads N] [--rounds N] [--work FOLDER]
+    python encode.py THREADS PEER PRECISION WORK [FOLDER]      reads `texts length`
 
-A ratio is theirs / ours in time, so above 1 ours is faster. `--packed`: ours keeps packed weights
-(`Module::keep_packed`). ONNX Runtime and candle multiply in f32; the model is exported to FOLDER
-for the former, CANDLE_MODELS is the path of benches/peers/rust's `models` for the latter.
+PEER: pytorch, onnxruntime or sentence-transformers. Without the model's FOLDER its weights are
+random. ONNX Runtime multiplies in f32, and its model is exported to WORK.
 """
 
-import argparse
 import os
-import statistics
-import tempfile
+import sys
 import time
 
-from server import Server
+from server import serve
+
+THREADS, PEER, PRECISION, WORK = int(sys.argv[1]), *sys.argv[2:5]
+FOLDER = sys.argv[5] if len(sys.argv) > 5 else None
+
+
+def bert():
+    from transformers import AutoModel, BertConfig, BertModel
+
+    if FOLDER:
+        return AutoModel.from_pretrained(FOLDER)
+    sizes = dict(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    return BertModel(BertConfig(vocab_size=30522, **sizes))
 
 
 class PyTorch:
-    def __init__(self, precision, args):
+    def __init__(self, precision):
         import torch
-        from transformers import AutoModel
 
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(THREADS)
         self.torch = torch
         dtype = torch.float32 if precision == "f32" else torch.bfloat16
-        self.model = AutoModel.from_pretrained(args.model, dtype=dtype).eval()
+        self.model = bert().to(dtype).eval()
 
     def seconds(self, texts, length):
         ids = self.torch.randint(1000, 29000, (texts, length))
@@ -39,24 +46,23 @@ class PyTorch:
 
 
 class OnnxRuntime:
-    def __init__(self, precision, args):
+    def __init__(self, precision):
         import onnxruntime
 
-        path = os.path.join(args.work, "minilm.onnx")
+        path = os.path.join(WORK, "minilm.onnx")
         if not os.path.exists(path):
-            self.export(path, args)
+            self.export(path)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = args.threads, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def export(self, path, args):
+    def export(self, path):
         import torch
-        from transformers import AutoModel
 
         class Hidden(torch.nn.Module):
             def __init__(self):
                 super().__init__()
-                self.model = AutoModel.from_pretrained(args.model).eval()
+                self.model = bert().eval()
 
             def forward(self, ids, mask):
                 return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -86,45 +92,25 @@ class OnnxRuntime:
         return time.perf_counter() - start
 
 
-class Candle:
-    def __init__(self, precision, args):
-        self.server = Server(os.environ["CANDLE_MODELS"], "bert", args.model)
+class SentenceTransformers:
+    def __init__(self, precision):
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(THREADS)
+        self.torch = torch
+        dtype = torch.float32 if precision == "f32" else torch.bfloat16
+        self.model = SentenceTransformer(FOLDER, device="cpu").to(dtype).eval()
 
     def seconds(self, texts, length):
-        return self.server.ask(texts, length)
+        ids = self.torch.randint(1000, 29000, (texts, length))
+        start = time.perf_counter()
+        with self.torch.inference_mode():
+            for batch in ids.split(32):
+                self.model({"input_ids": batch, "attention_mask": self.torch.ones_like(batch)})
+        return time.perf_counter() - start
 
 
-PEERS = {"pytorch": PyTorch, "onnxruntime": OnnxRuntime, "candle": Candle}
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bench", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--peer", default="pytorch", choices=PEERS)
-    parser.add_argument("--packed", action="store_true")
-    parser.add_argument("--precisions", default="f32,bf16")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "loquat-peers"))
-    args = parser.parse_args()
-    os.makedirs(args.work, exist_ok=True)
-
-    os.environ["LOQUAT_MINILM"] = args.model
-    ours = Server(args.bench, "--serve")
-    for precision in args.precisions.split(","):
-        theirs = PEERS[args.peer](precision, args)
-        own = precision + "-packed" * args.packed
-        for texts, length in [(512, 32), (64, 256)]:
-            ours.ask(own, texts // 8, length), theirs.seconds(texts // 8, length)  # warm
-            times = []
-            for _ in range(args.rounds):
-                times.append((ours.ask(own, texts, length), theirs.seconds(texts, length)))
-                time.sleep(0.05)  # OpenMP's threads spin for a while
-            mine, other = (texts / statistics.median(x) for x in zip(*times))
-            ratio = statistics.median(t / o for o, t in times)
-            what = f"{own} {texts} x {length}"
-            print(f"{what:>21}: loquat {mine:6.1f}, {args.peer} {other:6.1f} sentences/s, {ratio:.2f}x", flush=True)
-
-
-main()
+PEERS = {"pytorch": PyTorch, "onnxruntime": OnnxRuntime, "sentence-transformers": SentenceTransformers}
+peer = PEERS[PEER](PRECISION)
+serve(lambda texts, length: peer.seconds(int(texts), int(length)))

@@ -1,11 +1,24 @@
-"""A benchmark that runs with `--serve`, and the timing of its peers."""
+"""What the peers' programs share. Each reads lines of words from standard input and prints the
+seconds for each line, as the benches do with `--serve`; `benches/report` runs both in turns."""
 
+import os
 import statistics
-import subprocess
+import sys
 import time
+
+# Libraries print to standard output too, which is for the answers alone.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
+def serve(answer):
+    """Answers each line by `answer(*words)`, in seconds."""
+    for line in sys.stdin:
+        print(f"{answer(*line.split()):e}", file=answers, flush=True)
 
 
 def seconds(f, budget=0.1):
+    """The seconds of a call: the median of rounds of at least 5 ms."""
     start = time.perf_counter()
     f()
     once = time.perf_counter() - start
@@ -17,15 +30,3 @@ def seconds(f, budget=0.1):
             f()
         rounds.append((time.perf_counter() - t) / calls)
     return statistics.median(rounds)
-
-
-class Server:
-    def __init__(self, *command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, *words):
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
-        answer = float(self.process.stdout.readline())
-        time.sleep(0.005)  # our workers become idle after a millisecond
-        return answer

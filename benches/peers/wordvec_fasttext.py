@@ -16,4 +16,4 @@ if out != "-":
         for w in model.words:
             f.write(w + " " + " ".join(f"{x:.5g}" for x in model.get_word_vector(w)) + "\n")
 rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-print(f"fasttext-{arch},subwords={subwords},dim={dim},threads={threads},epochs={epochs},wall_s,{wall:.1f},cpu_s,{cpu:.1f},rss_mb,{rss}", flush=True)
+print(f"fasttext-{arch},subwords={subwords},dim={dim},threads={threads},epochs={epochs},wall_s,{wall:.3f},cpu_s,{cpu:.3f},rss_mb,{rss}", flush=True)

@@ -14,4 +14,4 @@ model = Word2Vec(corpus_file=path, vector_size=int(dim), window=5, min_count=5, 
 model.wv.save_word2vec_format(out, binary=True)
 wall, cpu = time.perf_counter() - t0, time.process_time()
 rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-print(f"gensim-{arch},dim={dim},threads={threads},epochs={epochs},wall_s,{wall:.1f},cpu_s,{cpu:.1f},rss_mb,{rss}", flush=True)
+print(f"gensim-{arch},dim={dim},threads={threads},epochs={epochs},wall_s,{wall:.3f},cpu_s,{cpu:.3f},rss_mb,{rss}", flush=True)
