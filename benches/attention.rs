@@ -1,10 +1,9 @@
 //! Attention: milliseconds, GFLOP/s and the fraction of the multiply–add limit; 8 heads of 64,
 //! causal.
 //!
-//! `cargo bench -p loquat-benches --bench attention` runs criterion.
-//! With `--serve` it reads lines `what length` from
-//! standard input and prints the seconds of one call for each: `benches/peers/attention.py`
-//! alternates between this program and PyTorch.
+//! `cargo bench -p loquat-benches --bench attention` runs criterion. With `--serve` it reads lines
+//! `what length` from standard input and prints the seconds of one call for each: `benches/report`
+//! runs it in turns with its peers.
 
 mod limits;
 

@@ -1,10 +1,10 @@
 //! Decoding and prompt processing, with random weights of the sizes of public models.
 //!
-//! `cargo bench -p loquat-benches --bench decode -- [MODEL] [WEIGHTS]` prints
-//! tokens per second, and the rate of reading the weights as a fraction of the memory bandwidth; WEIGHTS may end in `-packed`
-//! (`Module::keep_packed`). With `--serve` it reads lines
+//! `cargo bench -p loquat-benches --bench decode -- [MODEL] [WEIGHTS]` prints tokens per second,
+//! and the rate of reading the weights as a fraction of the memory bandwidth; WEIGHTS may end in
+//! `-packed` (`Module::keep_packed`). With `--serve` it reads lines
 //! `model weights decode|prefill[-bf16] tokens` from standard input and prints the seconds per
-//! token for each: `benches/peers/decode.py` alternates between this program and its peers. With
+//! token for each: `benches/report` runs it in turns with its peers. With
 //! `--write FOLDER MODEL WEIGHTS` it writes the model as a folder that they can open.
 
 mod limits;

@@ -2,9 +2,8 @@
 //! tokens and 64 of 256.
 //!
 //! ```sh
-//! LOQUAT_MINILM=DIR cargo bench -p loquat-benches --bench encode             # a table
-//! # Alternating with PyTorch; PATH is the program of this benchmark:
-//! python benches/peers/encode.py --bench PATH --model DIR
+//! LOQUAT_MINILM=DIR cargo bench -p loquat-benches --bench encode     # a table
+//! benches/report --rows vectors/minilm --minilm DIR                  # in turns with its peers
 //! ```
 //!
 //! `-packed` means `Module::keep_packed`. With `--serve` it reads lines `f32 512 32` (precision,

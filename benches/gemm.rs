@@ -1,10 +1,9 @@
 //! Matrix products: GFLOP/s and the fraction of the multiply–add limit; for few rows also GB/s of
 //! reading B.
 //!
-//! `cargo bench -p loquat-benches --bench gemm` runs criterion.
-//! With `--serve` it reads lines `kind layout m k n`
-//! from standard input and prints the seconds of one call for each: `benches/peers/gemm.py`
-//! alternates between this program and its peers.
+//! `cargo bench -p loquat-benches --bench gemm` runs criterion. With `--serve` it reads lines
+//! `kind layout m k n` from standard input and prints the seconds of one call for each:
+//! `benches/report` runs it in turns with its peers.
 
 mod limits;
 

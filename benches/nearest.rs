@@ -1,9 +1,8 @@
 //! The ten nearest of 400 000 words of 300 dimensions, for one query and for a hundred.
 //!
-//! `cargo bench -p loquat-benches --bench nearest` runs criterion.
-//! With `--serve` it reads lines `one`, `batch` or
-//! `limit_read` from standard input and prints the seconds for each: `benches/peers/nearest.py`
-//! alternates between this program and NumPy.
+//! `cargo bench -p loquat-benches --bench nearest` runs criterion. With `--serve` it reads lines
+//! `one`, `batch` or `limit_read` from standard input and prints the seconds for each:
+//! `benches/report` runs it in turns with its peers.
 
 mod limits;
 

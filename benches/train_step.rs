@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p loquat-benches --bench train_step` runs criterion. With `--serve` it reads lines
 //! `recipe precision` from standard input and prints the seconds of a step for each:
-//! `benches/peers/train_step.py` alternates between this program and PyTorch.
+//! `benches/report` runs it in turns with its peers.
 
 mod limits;
 

@@ -1,10 +1,9 @@
 //! The memory-bound kernels at 1 MiB and 64 MiB: GB/s and the fraction of the machine's copy
 //! bandwidth.
 //!
-//! `cargo bench -p loquat-benches --bench vecmath` runs criterion.
-//! With `--serve` it reads lines `name MiB` from
-//! standard input and prints the seconds of one call for each: `benches/peers/vecmath.py`
-//! alternates between this program and PyTorch.
+//! `cargo bench -p loquat-benches --bench vecmath` runs criterion. With `--serve` it reads lines
+//! `name MiB` from standard input and prints the seconds of one call for each: `benches/report`
+//! runs it in turns with its peers.
 
 mod limits;
 

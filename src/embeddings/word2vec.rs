@@ -28,9 +28,9 @@ use crate::{Error, Result};
 /// with negative sampling or hierarchical softmax (<https://arxiv.org/abs/1310.4546>); with
 /// character n-grams the method of fastText (Bojanowski et al. 2017,
 /// <https://arxiv.org/abs/1607.04606>). Defaults are those of the original tool, with two
-/// differences: up to three words of a window share their negative samples (`docs/performance.md`
-/// compares the quality with gensim's), and vectors are initialised in a range twice as wide, as in
-/// gensim.
+/// differences: up to three words of a window share their negative samples
+/// (`docs/lab/word_vectors.md` compares the quality with gensim's), and vectors are initialised in
+/// a range twice as wide, as in gensim.
 ///
 /// # Examples
 /// ```
@@ -166,7 +166,7 @@ impl Word2Vec {
     }
 
     /// Sets whether the same seed gives the same bits at any number of threads, which is slower
-    /// (see `docs/performance.md`). Default: false.
+    /// (see `docs/lab/word_vectors.md`). Default: false.
     pub fn deterministic(mut self, deterministic: bool) -> Self {
         self.deterministic = deterministic;
         self

@@ -3,7 +3,7 @@
 //!
 //! At full memory bandwidth, a processor must look up an address every 4 KiB, on a virtual machine
 //! through two tables. With pages of 2 MiB that is nearly free: on the machine of
-//! `docs/performance.md` two threads read 68 GB/s instead of 50 in the same minute. Linux provides
+//! `docs/lab/decoding.md` two threads read 68 GB/s instead of 50 in the same minute. Linux provides
 //! such pages on request (`madvise(MADV_HUGEPAGE)`) and only for whole ones, so small pieces are
 //! cut from shared slabs, in the order of their allocation. A slab returns to the system when its
 //! last piece is dropped; parts that were never accessed cost nothing.

@@ -2,7 +2,7 @@
 //!
 //! They never change a bit of the result: an element of C is one chain over `k`, whatever its block
 //! or task. So each number here can be chosen freely, by the size of a cache or by a measurement
-//! (`docs/performance.md`).
+//! (`docs/lab/gemm.md`).
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Reads lines `crate layout m k n` from standard input and prints the seconds of one product for
 //! each.
 //!
-//! `gemm-peers [threads]`, built with `RUSTFLAGS=-Ctarget-cpu=native`.
+//! `gemm-peers [threads]`, run by `benches/report`, built with `RUSTFLAGS=-Ctarget-cpu=native`.
 
 use std::io::BufRead;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! candle's Llama and BERT, for `decode.py` and `encode.py`: reads lines from standard input and
-//! prints seconds for each.
+//! candle's Llama and BERT, for `benches/report`: reads lines from standard input and prints
+//! seconds for each.
 //!
 //! `models llama FOLDER`: `decode N` (seconds per greedy token, of N after a prompt of 32 tokens)
 //! or `prefill N` (seconds per token of a prompt of N). `models bert FOLDER`: `TEXTS LENGTH`, from

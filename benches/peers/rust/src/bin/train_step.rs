@@ -1,4 +1,4 @@
-//! A training step of a character GPT in candle, for `train_step.py`: reads lines with a recipe
+//! A training step of a character GPT in candle, for `benches/report`: reads lines with a recipe
 //! from standard input and prints the seconds of a step for each: forward, backward, AdamW; the
 //! gradients are not clipped.
 
