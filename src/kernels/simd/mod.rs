@@ -15,7 +15,7 @@
 //! |---|---|
 //! | `detect` | detection of the instruction set; [`Level`], [`Features`], lowering |
 //! | `isa` | the [`Isa`] trait: the operations of vectors |
-//! | `portable`, `avx2`, `avx512`, `neon` | its implementations |
+//! | `portable`, `sse2`, `avx2`, `avx512`, `neon` | its implementations |
 //! | `table` | the macros of their tables |
 //!
 //! # Examples
@@ -56,6 +56,8 @@ mod portable;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod sse2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
@@ -68,6 +70,12 @@ pub use detect::{Features, Level, check_environment, features, for_each_level, l
 pub(crate) use detect::{Setting, setting, with_setting};
 pub use isa::{Isa, MAX_LANES, SimdOp};
 pub use portable::Portable;
+/// The token of [`Level::Portable`].
+#[cfg(not(target_arch = "x86_64"))]
+pub use portable::Portable as Baseline;
+/// The token of [`Level::Portable`].
+#[cfg(target_arch = "x86_64")]
+pub use sse2::Sse2 as Baseline;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -82,18 +90,18 @@ pub fn dispatch<Op: SimdOp>(op: Op) -> Op::Output {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => match Avx512::new() {
             Some(isa) => isa.run(op),
-            None => Portable::new().run(op),
+            None => Baseline::new().run(op),
         },
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => match Avx2::new() {
             Some(isa) => isa.run(op),
-            None => Portable::new().run(op),
+            None => Baseline::new().run(op),
         },
         #[cfg(target_arch = "aarch64")]
         Level::Neon => match Neon::new() {
             Some(isa) => isa.run(op),
-            None => Portable::new().run(op),
+            None => Baseline::new().run(op),
         },
-        _ => Portable::new().run(op),
+        _ => Baseline::new().run(op),
     }
 }

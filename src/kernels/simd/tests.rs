@@ -30,6 +30,8 @@ impl<B: Body> SimdOp for Each<B> {
 
 fn at_every_level(body: impl Body + Copy) {
     for_each_level(|_| dispatch(Each(body)));
+    // Of x86-64 no level uses it.
+    Portable::new().run(Each(body));
 }
 
 #[track_caller]

@@ -4,19 +4,19 @@
 //! for each element.
 
 use super::{MicroKernel, TileArgs, by_rows};
-use crate::kernels::simd::Portable;
+use crate::kernels::simd::Baseline;
 
 #[derive(Clone, Copy)]
 pub(super) struct Tile;
 
 impl MicroKernel for Tile {
-    type Isa = Portable;
+    type Isa = Baseline;
     const MR: usize = 4;
     const NR: usize = 8;
 
     #[inline(always)]
-    fn isa(self) -> Portable {
-        Portable::new()
+    fn isa(self) -> Baseline {
+        Baseline::new()
     }
 
     #[inline]
