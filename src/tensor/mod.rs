@@ -13,6 +13,7 @@
 mod blocks;
 mod convert;
 mod ids;
+mod memory;
 mod storage;
 pub(crate) mod tape;
 mod weight;
@@ -24,8 +25,9 @@ use std::sync::Arc;
 #[doc(hidden)]
 pub use blocks::BlockTensor;
 pub use ids::IdTensor;
+pub(crate) use memory::has_room;
+pub(crate) use storage::Buffer;
 pub use storage::release_unused;
-pub(crate) use storage::{Buffer, has_room};
 pub use tape::{Gradients, no_grad};
 pub use weight::Weight;
 pub use weight::WeightLayout;

@@ -12,13 +12,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::memory;
 use super::weight::FileNumbers;
 
 /// Smaller buffers, in numbers, come from the system allocator, which is fast for them.
 const POOLED_FROM: usize = 4096;
 /// Blocks from this size on, in numbers, may exceed the available memory.
 const ASKED_FROM: usize = 1 << 20;
-/// Blocks from this size on, in numbers, are compared with the machine's memory: a system may
+/// Blocks from this size on, in numbers, are compared with the memory that exists: a system may
 /// promise more than it has.
 const LARGE: usize = 1 << 28;
 
@@ -52,10 +53,10 @@ fn size_class(len: usize) -> Option<usize> {
 }
 
 /// Returns whether a block of `len` numbers can be allocated: the system allows it, and the machine
-/// has as much memory in total.
+/// or the container has as much memory in total.
 fn fits(len: usize) -> bool {
     let given = || Vec::<f32>::new().try_reserve_exact(len).is_ok();
-    let exists = || memory(&["MemTotal", "SwapTotal"]).is_none_or(|all| len <= all / size_of::<f32>());
+    let exists = || memory::largest().is_none_or(|all| len <= all / size_of::<f32>());
     len < ASKED_FROM || given() && (len < LARGE || exists())
 }
 
@@ -185,25 +186,6 @@ pub fn release_unused() {
     pool.peak_len = pool.live_len;
 }
 
-/// Returns whether at least an eighth of the machine's memory would stay free after an allocation
-/// of `bytes`; true where the system does not report its memory.
-pub(crate) fn has_room(bytes: usize) -> bool {
-    match (memory(&["MemAvailable"]), memory(&["MemTotal"])) {
-        (Some(available), Some(total)) => available.saturating_sub(bytes) > total / 8,
-        _ => true,
-    }
-}
-
-/// Returns the sum of some entries of `/proc/meminfo`, in bytes, where it exists.
-fn memory(keys: &[&str]) -> Option<usize> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let bytes = |key: &&str| {
-        let line = info.lines().find_map(|line| line.strip_prefix(*key))?;
-        line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1 << 10)
-    };
-    keys.iter().map(bytes).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,12 +207,6 @@ mod tests {
         }
         let pool = lock();
         assert!(pool.live_len < 1 << 40, "{}", pool.live_len);
-    }
-
-    #[test]
-    fn there_is_room_for_little_and_not_for_all() {
-        assert!(has_room(0));
-        assert!(!cfg!(target_os = "linux") || !has_room(usize::MAX));
     }
 
     #[test]
