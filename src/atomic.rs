@@ -18,10 +18,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -160,7 +161,16 @@ fn remove_stale(folder: &Path) {
 /// Returns whether a process with this id exists. Only Linux is asked; elsewhere the lock alone
 /// decides.
 fn is_running(process: u32) -> bool {
-    process == std::process::id() || cfg!(target_os = "linux") && Path::new(&format!("/proc/{process}")).exists()
+    process == process_id() || cfg!(target_os = "linux") && Path::new(&format!("/proc/{process}")).exists()
+}
+
+/// Returns the id of this process; on WebAssembly, which has none, a number drawn at random.
+pub(crate) fn process_id() -> u32 {
+    static RANDOM: OnceLock<u32> = OnceLock::new();
+    if cfg!(target_family = "wasm") {
+        return *RANDOM.get_or_init(|| RandomState::new().build_hasher().finish() as u32);
+    }
+    std::process::id()
 }
 
 /// A temporary name; the file or folder of that name is removed on drop.
@@ -174,7 +184,7 @@ impl Temporary {
         remove_stale(path.parent().unwrap_or(Path::new("")));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("{TEMPORARY}{}-{number}-{name}", std::process::id());
+        let name = format!("{TEMPORARY}{}-{number}-{name}", process_id());
         Self { path: path.with_file_name(name) }
     }
 

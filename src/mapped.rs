@@ -25,7 +25,8 @@ use crate::{Error, Result};
 /// crate does when it saves, is safe: the mapping keeps the old file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Load {
-    /// Map the file: nothing is copied, and pages are loaded when they are accessed.
+    /// Map the file: nothing is copied, and pages are loaded when they are accessed. WebAssembly
+    /// has no mappings: there the file is read.
     #[default]
     Mmap,
     /// Read the whole file into private memory.
@@ -40,6 +41,7 @@ pub struct MappedFile {
 }
 
 enum Bytes {
+    #[cfg(not(target_family = "wasm"))]
     Mapped(memmap2::Mmap),
     /// `u64` words, so that the start is aligned for any number format; the last word may extend
     /// past the end of the file.
@@ -50,7 +52,7 @@ impl MappedFile {
     /// Opens a file.
     ///
     /// With [`Load::Mmap`], empty files and anything but regular files (a pipe, a device) are read
-    /// instead, because they cannot be mapped.
+    /// instead, because they cannot be mapped; on WebAssembly, all files are.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened, mapped or read, or does not fit into memory.
@@ -83,7 +85,7 @@ impl MappedFile {
 
     /// Returns whether the bytes are the file's own pages rather than a copy.
     pub fn is_mapped(&self) -> bool {
-        matches!(self.bytes, Bytes::Mapped(_))
+        !matches!(self.bytes, Bytes::Owned(..))
     }
 }
 
@@ -97,12 +99,15 @@ impl Bytes {
         if !meta.is_file() {
             return Self::read_stream(file);
         }
+        #[cfg(not(target_family = "wasm"))]
         if load == Load::Mmap && meta.len() > 0 {
             // SAFETY: the mapping is private and read-only, and no `&mut` to it exists. No program
             // can guarantee that the file keeps its length and content; the hazard is documented on
             // [`Load`], and `Load::Read` avoids it.
             return Ok(Bytes::Mapped(unsafe { memmap2::Mmap::map(&file)? }));
         }
+        #[cfg(target_family = "wasm")]
+        let _ = load;
         let len = usize::try_from(meta.len()).map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
         let mut words = words(len)?;
         file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..len])?;
@@ -130,6 +135,7 @@ fn words(len: usize) -> std::io::Result<Vec<u64>> {
 impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
         match &self.bytes {
+            #[cfg(not(target_family = "wasm"))]
             Bytes::Mapped(map) => map,
             Bytes::Owned(words, len) => &bytemuck::cast_slice(words)[..*len],
         }

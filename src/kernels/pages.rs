@@ -14,13 +14,14 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytemuck::Zeroable;
-use memmap2::MmapMut;
 
 /// The size of a slab that pieces share, in bytes.
 const SLAB: usize = 32 << 20;
-/// The size, in bytes, from which on a piece has its own slab.
-const LARGE: usize = 8 << 20;
+/// The size, in bytes, from which on a piece has its own slab. The memory of WebAssembly has no
+/// large pages: there every piece has one.
+const LARGE: usize = if cfg!(target_family = "wasm") { 0 } else { 8 << 20 };
 /// The size of a large page, in bytes, which slabs are aligned to.
+#[cfg(not(target_family = "wasm"))]
 const PAGE: usize = 2 << 20;
 /// The size of a cache line, in bytes, which pieces are aligned to.
 const LINE: usize = 64;
@@ -64,14 +65,28 @@ impl<T> DerefMut for Pages<T> {
     }
 }
 
-/// A memory mapping that only its pieces access.
+#[cfg(not(target_family = "wasm"))]
+type Memory = memmap2::MmapMut;
+/// Cache lines from the allocator.
+#[cfg(target_family = "wasm")]
+type Memory = Vec<Line>;
+
+#[cfg(target_family = "wasm")]
+#[derive(Clone, Copy, Zeroable)]
+#[repr(align(64))]
+struct Line {
+    _bytes: [u8; LINE],
+}
+
+/// Memory that only its pieces access.
 struct Slab {
     start: NonNull<u8>,
     bytes: usize,
-    _map: MmapMut,
+    _memory: Memory,
 }
 
-// SAFETY: the pointer is only the address of the map, from which each piece gets a part of its own.
+// SAFETY: the pointer is only the address of the memory, from which each piece gets a part of its
+// own.
 unsafe impl Send for Slab {}
 // SAFETY: as above.
 unsafe impl Sync for Slab {}
@@ -97,15 +112,24 @@ impl Slab {
         (unsafe { slab.start.add(used) }, slab)
     }
 
+    #[cfg(not(target_family = "wasm"))]
     fn new(bytes: usize, layout: Layout) -> Arc<Self> {
-        let map = MmapMut::map_anon(bytes + PAGE);
+        let map = Memory::map_anon(bytes + PAGE);
         let mut map = map.unwrap_or_else(|_| handle_alloc_error(layout));
         // Without large pages everything works, only more slowly.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         let skip = map.as_ptr().align_offset(PAGE).min(PAGE);
         let start = NonNull::new(map.as_mut_ptr().wrapping_add(skip)).expect("a mapping is not at address zero");
-        Arc::new(Self { start, bytes, _map: map })
+        Arc::new(Self { start, bytes, _memory: map })
+    }
+
+    #[cfg(target_family = "wasm")]
+    fn new(bytes: usize, layout: Layout) -> Arc<Self> {
+        let lines = bytemuck::try_zeroed_vec::<Line>(bytes.div_ceil(LINE));
+        let mut lines = lines.unwrap_or_else(|()| handle_alloc_error(layout));
+        let start = NonNull::new(lines.as_mut_ptr().cast()).expect("a vector is not at address zero");
+        Arc::new(Self { start, bytes, _memory: lines })
     }
 }
 

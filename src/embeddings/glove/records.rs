@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::atomic::process_id;
 use crate::embeddings::training::lock;
 use crate::{Error, Result};
 
@@ -65,7 +66,7 @@ impl TempFolder {
         std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0400_0000);
         let (path, file) = loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = self.0.join(format!("loquat-glove-{}-{n}", std::process::id()));
+            let path = self.0.join(format!("loquat-glove-{}-{n}", process_id()));
             match options.read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => break (path, file),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,

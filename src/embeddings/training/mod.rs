@@ -13,6 +13,7 @@ pub(crate) mod window;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::kernels::parallel::in_new_pool;
 use crate::{Error, Result};
 
 /// Locks a mutex even if it is poisoned: the data are valid after every operation.
@@ -23,8 +24,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs `work` in a new pool of `threads` threads, or in that of the caller.
 pub(crate) fn in_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
     let Some(n) = threads else { return work() };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
-    pool.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?.install(work)
+    let done = in_new_pool(n, work);
+    done.map_err(|e| Error::argument("threads", "a number of threads that can be started", e))?
 }
 
 /// A table of rows in a training loop.

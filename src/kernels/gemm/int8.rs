@@ -131,6 +131,7 @@ enum Groups {
     /// Two numbers of 16 bits.
     Two,
     /// Four numbers of 8 bits; those of the left factor are unsigned or signed.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code))]
     Four { unsigned: bool },
 }
 

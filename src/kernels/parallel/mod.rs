@@ -19,7 +19,7 @@
 //! millisecond to wake up.
 //!
 //! The child of a `fork` has none of the pool's threads and would wait for them forever: there each
-//! thread works alone.
+//! thread works alone. So does the only thread of WebAssembly.
 //!
 //! Each thread starts with its own contiguous share of the tasks, the same for each call of a team,
 //! so that what it wrote in one kernel is in its own cache for the next; after its share it helps
@@ -46,7 +46,7 @@
 //! | [`mod@self`] | the number of threads, tasks for them, teams |
 //! | `chunks` | the length of tasks, and slices that are cut for tasks |
 //! | `workers` | the protocol between the calling thread and the workers |
-//! | `fork` | the child of a `fork` |
+//! | `fork` | processes without threads for the pool |
 
 mod chunks;
 mod fork;
@@ -62,7 +62,7 @@ use workers::{AsRole, Kept, ROLE, Role, Workers};
 
 /// Returns the number of threads that [`for_each`] distributes the work over: 1 inside a task.
 pub fn threads() -> usize {
-    if fork::FORKED.load(Ordering::Relaxed) {
+    if fork::ALONE.load(Ordering::Relaxed) {
         adopt();
         return 1;
     }
@@ -122,4 +122,20 @@ pub fn team<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let kept = Kept::take();
     let _role = AsRole::new(Role::Calling(kept.workers()));
     f()
+}
+
+/// Runs `f` in a new pool of `threads` threads; on WebAssembly, which has no threads, on this one.
+///
+/// # Errors
+///
+/// If the threads cannot be started.
+pub(crate) fn in_new_pool<R: Send>(
+    threads: usize,
+    f: impl FnOnce() -> R + Send,
+) -> Result<R, rayon::ThreadPoolBuildError> {
+    if cfg!(target_family = "wasm") {
+        adopt();
+        return Ok(f());
+    }
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(f))
 }

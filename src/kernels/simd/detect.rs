@@ -281,6 +281,7 @@ pub fn features() -> Features {
 
 /// Returns the best instruction set that the machine and `LOQUAT_ISA` allow, regardless of how far
 /// this thread was lowered.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline]
 pub(super) fn ceiling() -> Level {
     detected().setting.level

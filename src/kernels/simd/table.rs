@@ -2,6 +2,7 @@
 
 /// Methods whose body is unsafe, but sound for every argument, as justified in the file that uses
 /// this macro.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! methods {
     ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(
@@ -26,6 +27,7 @@ macro_rules! safe_methods {
 }
 
 /// Unsafe methods, whose pointers are valid by their contract.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! pointer_methods {
     ($($name:ident($($x:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(

@@ -47,12 +47,12 @@ impl Fused {
     /// Returns whether the kernel supports the attention.
     pub(super) fn supports(dims: &Dims, mask: &Resolved, attention: &super::Attention) -> bool {
         // Dropout is keyed by the place in the whole matrix.
-        (attention.dropout.is_none()
-            || mask.starts_at_once() && dims.batch * dims.n_heads * dims.queries * dims.keys < 1 << 32)
+        let places = || [dims.batch, dims.n_heads, dims.queries, dims.keys].map(|n| n as u64).iter().product::<u64>();
+        (attention.dropout.is_none() || mask.starts_at_once() && places() < 1 << 32)
             && attention.softcap.is_none()
             && attention.sinks.is_none()
             && dims.value_dim == dims.head_dim
-            && dims.batch * dims.queries * dims.keys * dims.head_dim > 0
+            && [dims.batch, dims.queries, dims.keys, dims.head_dim].iter().all(|&n| n > 0)
             && mask.bias.as_ref().is_none_or(|bias| !tape::is_recording(&[bias]))
     }
 

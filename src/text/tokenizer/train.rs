@@ -27,6 +27,7 @@ use tokenizers::{
 
 use super::chars::EVERY_CHAR;
 use super::{Special, Tokenizer, gpt2_split, guard};
+use crate::kernels::parallel::in_new_pool;
 use crate::text::Corpus;
 use crate::{Error, Result};
 
@@ -422,9 +423,7 @@ impl TokenizerTrainer {
         let words = words.into_iter().map(|(word, n)| (word, n as u32)).collect();
         let mut model = Unigram::default();
         // One thread: the library's floating-point sums depend on the number of threads.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pool = pool.map_err(|e| Error::Tokenizer(format!("training: {e}")))?;
-        guard("training", || pool.install(|| trainer.do_train(words, &mut model)))?;
+        guard("training", || in_new_pool(1, || trainer.do_train(words, &mut model))?)?;
         let pieces: Vec<(String, f64)> = model.iter().cloned().collect();
         let unk_id = self.special_tokens.iter().position(|token| token == unk);
         let pieces = in_order(pieces, self.special_tokens.len());

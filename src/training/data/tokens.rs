@@ -10,6 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::atomic::process_id;
 use crate::mapped::{Load, MappedFile};
 use crate::{Error, Result};
 
@@ -209,7 +210,7 @@ impl TokenWriter {
     pub fn create(path: impl AsRef<Path>, width: TokenWidth) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let mut temporary = path.clone().into_os_string();
-        temporary.push(format!(".{}.tmp", std::process::id()));
+        temporary.push(format!(".{}.tmp", process_id()));
         let temporary = PathBuf::from(temporary);
         let file = File::create(&temporary).map_err(|e| Error::io(&path, e))?;
         Ok(TokenWriter { path, temporary, file: Some(BufWriter::with_capacity(1 << 16, file)), width, len: 0 })

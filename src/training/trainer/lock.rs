@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::atomic::process_id;
 use crate::error::{Error, Result};
 
 const NAME: &str = ".run.lock";
@@ -42,7 +43,7 @@ impl Lock {
             }
             // The previous run may have removed the file between opening and locking it.
             if is_at(&file, &path) {
-                let number = format!("{}\n", std::process::id());
+                let number = format!("{}\n", process_id());
                 file.set_len(0).and_then(|()| file.write_all(number.as_bytes())).map_err(|e| Error::io(&path, e))?;
                 return Ok(Self { path, _file: file });
             }
