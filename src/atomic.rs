@@ -33,8 +33,8 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 /// (`/dev/stdout`) is written to directly.
 ///
 /// # Errors
-/// [`Error::Io`] if anything cannot be written; then `path` is unchanged and no temporary file is
-/// left.
+/// [`Error::Io`] if anything cannot be written, or on Windows if `path` is mapped into memory by
+/// any process; then `path` is unchanged and no temporary file is left.
 pub(crate) fn write_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
     let create = |path: &Path| -> io::Result<File> {
@@ -72,7 +72,7 @@ pub(crate) fn link(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
     let temporary = Temporary::for_path(to);
     let linked = fs::hard_link(from, &temporary.path).or_else(|_| {
         fs::copy(from, &temporary.path)?;
-        File::open(&temporary.path)?.sync_all()
+        sync_file(&temporary.path)
     });
     linked.and_then(|()| temporary.rename(to)).map_err(|e| Error::io(to, e))
 }
@@ -222,11 +222,15 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             sync_tree(&entry.path())?;
         } else {
-            // Windows syncs only what is open for writing.
-            fs::OpenOptions::new().read(true).append(true).open(entry.path())?.sync_all()?;
+            sync_file(&entry.path())?;
         }
     }
     sync_folder(folder)
+}
+
+/// Syncs a file to the disk. Windows syncs only what is open for writing.
+fn sync_file(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().read(true).append(cfg!(windows)).open(path)?.sync_all()
 }
 
 /// Syncs a folder's list of names to the disk, where the system supports it.

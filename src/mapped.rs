@@ -22,7 +22,8 @@ use crate::{Error, Result};
 /// process with a bus error. No program can prevent this, because operating systems offer no lock
 /// that all writers respect. Use [`Load::Read`] where it cannot be ruled out (a file on a network
 /// share, a folder that others write to). Replacing a file by renaming a new one over it, as this
-/// crate does when it saves, is safe: the mapping keeps the old file.
+/// crate does when it saves, is safe: the mapping keeps the old file. Windows refuses to replace or
+/// remove a file while it is mapped: saving over it is an error, and the old file is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Load {
     /// Map the file: nothing is copied, and pages are loaded when they are accessed. WebAssembly
@@ -31,6 +32,11 @@ pub enum Load {
     Mmap,
     /// Read the whole file into private memory.
     Read,
+}
+
+impl Load {
+    /// For a file that is replaced or removed while its bytes are in use.
+    pub(crate) const REPLACEABLE: Load = if cfg!(windows) { Load::Read } else { Load::Mmap };
 }
 
 /// The bytes of a file, read-only. Their address is a multiple of 8.
@@ -192,6 +198,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_mapping_survives_the_replacement_of_its_file() {
         let folder = tempfile::tempdir().unwrap();

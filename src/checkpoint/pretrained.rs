@@ -23,7 +23,8 @@ pub trait Pretrained: Module {
 /// Each file is written atomically, the weights last.
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be written.
+/// [`Error::Io`] if a file cannot be written, on Windows also if it is mapped (see
+/// [`save_module`]).
 ///
 /// # Examples
 /// ```

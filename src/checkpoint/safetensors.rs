@@ -123,7 +123,9 @@ fn read_header(file: &[u8]) -> std::result::Result<(usize, Metadata), String> {
 /// half-precision parameters keep their format. The file is written atomically.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written; an existing file is unchanged in that case.
+/// [`Error::Io`] if the file cannot be written; an existing file is unchanged in that case. Windows
+/// does not replace a file that is mapped into memory: drop a model that was opened from it, or
+/// open it with [`Load::Read`](crate::Load::Read).
 pub fn save_module(path: impl AsRef<Path>, module: &(impl Module + ?Sized)) -> Result<()> {
     let parameters = module.parameters();
     let weights = parameters.iter().map(|(path, parameter)| (path.as_str(), parameter.weight()));
@@ -134,8 +136,9 @@ pub fn save_module(path: impl AsRef<Path>, module: &(impl Module + ?Sized)) -> R
 /// the same tensors give the same bytes.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written; an existing file is unchanged in that case.
-/// [`Error::Argument`] for a duplicate name.
+/// [`Error::Io`] if the file cannot be written, on Windows also if it is mapped (see
+/// [`save_module`]); an existing file is unchanged in that case. [`Error::Argument`] for a
+/// duplicate name.
 pub fn write_tensors<'t>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,

@@ -148,7 +148,8 @@ impl<'t> GgufWriter<'t> {
     /// Saves the file atomically.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written, on Windows also if it is mapped (see
+    /// [`save_module`](crate::checkpoint::save_module)).
     ///
     /// # Panics
     /// If the length of a tensor's data does not match its type and shape.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Memory, Optimizer, Rule};
 use crate::checkpoint::{Checkpoint, write_tensors};
 use crate::error::{Error, LoadReport, MisShaped, Result};
+use crate::mapped::Load;
 use crate::nn::Module;
 
 /// The key in the metadata of the file.
@@ -47,7 +48,7 @@ impl Optimizer {
     /// optimizer is unchanged.
     pub fn load(&mut self, path: impl AsRef<Path>, model: &(impl Module + ?Sized)) -> Result<()> {
         let path = path.as_ref();
-        let checkpoint = Checkpoint::open(path)?;
+        let checkpoint = Checkpoint::open_with(path, Load::REPLACEABLE)?;
         let json = checkpoint.metadata(KEY).unwrap_or_default();
         let state: State = serde_json::from_str(json)
             .map_err(|e| Error::format(path, format!("expected the state of an optimizer in `{KEY}`: {e}")))?;

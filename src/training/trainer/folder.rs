@@ -34,6 +34,7 @@ use super::lock::Lock;
 use crate::atomic;
 use crate::checkpoint::{Checkpoint, Pretrained, pretrained, save_module};
 use crate::error::{Error, Result};
+use crate::mapped::Load;
 use crate::nn::Module;
 use crate::training::data::DataState;
 use crate::training::history::{History, Row};
@@ -201,7 +202,7 @@ impl<'a> RunFolder<'a> {
 
     /// Loads the weights of the folder itself.
     pub(super) fn load_model(&self, model: &mut impl Module) -> Result<()> {
-        Checkpoint::open(self.path.join(MODEL))?.load_into(model)
+        Checkpoint::open_with(self.path.join(MODEL), Load::REPLACEABLE)?.load_into(model)
     }
 
     /// Writes the caller's files into the folder itself. This happens before the first step, so
@@ -255,7 +256,7 @@ pub(super) fn load_checkpoint(folder: &Path, model: &mut impl Module, optimizer:
         return Err(Error::format(&path, format!("expected format {}, found {}", State::FORMAT, state.format)));
     }
     optimizer.load(folder.join(OPTIMIZER), &*model)?;
-    Checkpoint::open(folder)?.load_into(model)?;
+    Checkpoint::open_with(folder, Load::REPLACEABLE)?.load_into(model)?;
     Ok(state)
 }
 
