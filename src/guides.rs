@@ -14,6 +14,7 @@
 //! | know what decides the bits, and what takes memory | [`determinism`] |
 //! | make it fast, and measure | [`fast`] |
 //! | use a model in a server | [`server`] |
+//! | build for a container, WebAssembly or Windows | [`platforms`] |
 //! | add a model family to the crate | [`adding_a_model`] |
 //! | open untrusted files | [`security`] |
 
@@ -27,6 +28,7 @@ macro_rules! guides {
         #[doc = "[checkpoints]: crate::guides::checkpoints"]
         #[doc = "[performance]: crate::guides::fast"]
         #[doc = "[performance figures]: https://docs.rs/crate/loquat/latest/source/docs/performance.md"]
+        #[doc = "[platforms]: crate::guides::platforms"]
         #[doc = "[quick start]: crate::guides::quick_start"]
         #[doc = "[security]: crate::guides::security"]
         #[doc = "[sentence search]: crate::guides::sentence_search"]
@@ -49,6 +51,7 @@ guides! {
     checkpoints = "docs/checkpoints.md";
     determinism = "docs/determinism.md";
     fast = "docs/fast.md";
+    platforms = "docs/platforms.md";
     quick_start = "docs/quick_start.md";
     security = "SECURITY.md";
     sentence_search = "docs/sentence_search.md";
